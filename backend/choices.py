@@ -1,0 +1,79 @@
+"""What the program decides where the user left it open, each with its reason. Pure: needs no torch, no screen.
+
+Everything decided here ends in config.json under `chosen`, is printed by train.py and shown on the page.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from backend.config import Choice, RunConfig, Settings
+from backend.data.demo import create_demo_dataset
+from backend.device.machine import Machine
+from backend.errors import UserError
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+MAX_WORKERS = 8
+
+RecommendBatch = Callable[[Settings, str], Choice]
+
+
+def decide(settings: Settings, machine: Machine, recommend_batch: RecommendBatch) -> RunConfig:
+    """Fill in every "auto" and every setting that this machine cannot serve as asked.
+
+    `recommend_batch(settings, device)` is called only for an automatic batch size.
+    Raises UserError for a GPU that is not there and files that do not exist.
+    """
+    chosen = {"dataset_path": choose_dataset(settings), "device": choose_device(settings, machine)}
+    device = chosen["device"].value
+    if settings.mixed_precision and device == "cpu":
+        chosen["mixed_precision"] = Choice(False, "a CPU is slower with it: this run computes in float32")
+    chosen["num_workers"] = _choose_workers(settings, device, machine)
+    if settings.batch_size == "auto":
+        chosen["batch_size"] = recommend_batch(settings, device)
+    if settings.pretrained and not Path(settings.pretrained).is_file():
+        raise UserError(f"{settings.pretrained} is no file", field="pretrained", cure="check the path")
+    return RunConfig(settings, chosen)
+
+
+def choose_dataset(settings: Settings, beside: Path = REPOSITORY) -> Choice:
+    """The data set asked for, else `Aariz` beside train.py, else demo data, which is made where absent."""
+    if settings.dataset_path:
+        path = Path(settings.dataset_path).expanduser().absolute()
+        if not path.exists():
+            raise UserError(f"{path} does not exist", field="dataset_path", cure="check the path")
+        return Choice(str(path), "as asked")
+    aariz = beside / "Aariz"
+    if aariz.is_dir():
+        return Choice(str(aariz), "no --dataset_path given, and this folder lies beside train.py")
+    demo = beside / "data" / "demo"
+    was_there = demo.is_dir()
+    create_demo_dataset(demo)
+    how = "there already" if was_there else "made now"
+    return Choice(str(demo), f"no --dataset_path given and no folder Aariz beside train.py: demo data, {how}")
+
+
+def choose_device(settings: Settings, machine: Machine) -> Choice:
+    """A torch device name, always with its number for a GPU."""
+    names = [gpu.name for gpu in machine.gpus]
+    if settings.device == "auto":
+        if machine.gpus:
+            return Choice(names[0], f"the first GPU that torch sees: {machine.gpus[0].title}")
+        return Choice("cpu", f"torch {machine.torch_version} sees no GPU here")
+    if settings.device == "cpu":
+        return Choice("cpu", "as asked")
+    wanted = "cuda:0" if settings.device == "cuda" else settings.device
+    if wanted not in names:
+        there = f"choose cpu or {', '.join(names)}" if names else "choose cpu, or install torch's CUDA build"
+        raise UserError(f"torch sees no {wanted} here", field="device", cure=there)
+    return Choice(wanted, "as asked")
+
+
+def _choose_workers(settings: Settings, device: str, machine: Machine) -> Choice:
+    if settings.num_workers != "auto":
+        return Choice(settings.num_workers, "as asked")
+    if device == "cpu":
+        return Choice(0, "on a CPU, preparing images costs little beside the network")
+    number = max(1, min(MAX_WORKERS, machine.num_cpus - 1))
+    return Choice(number, f"of {machine.num_cpus} CPU cores, one stays free; at most {MAX_WORKERS}")

@@ -1,0 +1,205 @@
+"""The settings of a run: the one source for command line, form, validation and config.json.
+
+What the user asked for (`Settings`) and what the program decided for them (`Choice`, with its reason) are kept
+apart, and both are written to config.json. Needs no torch and knows no screen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from backend.errors import UserError
+
+FORMAT_VERSION = 1
+SIZE_MULTIPLE = 32  # every network halves its maps down to 1/32
+
+ModelName = Literal["resnet", "hrnet", "unet", "hourglass"]
+LossName = Literal["kl", "adaptive_wing", "mse"]
+Auto = Literal["auto"]
+
+
+class Settings(BaseModel):
+    """Everything that decides a run's result. Every field's range and help serves the form and the flags too."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    model: ModelName = Field("hrnet", description="network")
+    image_size: tuple[int, int] = Field(
+        (256, 256), description="height and width of the network's input, pixels; multiples of 32"
+    )
+    batch_size: Annotated[int, Field(ge=1, le=4096)] | Auto = Field(
+        16, description="images a batch, or auto: what the free memory allows"
+    )
+    lr: float = Field(
+        5e-4, gt=0, le=10, description="peak learning rate of AdamW; 1e-4 if training is unstable"
+    )
+    epochs: int = Field(100, ge=1, le=100_000, description="passes over the training images")
+    loss: LossName = Field("kl", description="loss")
+    warmup_epochs: float = Field(5, ge=0, le=100_000, description="epochs over which the learning rate rises")
+    mixed_precision: bool = Field(
+        False, description="float16 autocast with a gradient scaler on CUDA; a CPU runs float32, faster there"
+    )
+    gradient_accumulation_steps: int = Field(
+        1, ge=1, le=1024, description="batches that are added up for one optimizer step"
+    )
+    sigma: Annotated[float, Field(gt=0, le=64)] | Auto = Field(
+        "auto",
+        description="standard deviation of the target Gaussian, input pixels; auto: 0.75 at 128, 1.5 at 256, "
+        "3.0 at 512, and 2 heatmap cells under the kl loss",
+    )
+
+    dataset_path: str = Field(
+        "", description="folder of annotated images; empty: Aariz beside train.py if there, else demo data"
+    )
+    dataset_format: Literal["auto", "aariz", "isbi2015", "wide_csv", "deeplabcut"] = Field(
+        "auto", description="annotation format; auto: detected from the folder"
+    )
+    annotation_type: str = Field(
+        "mean",
+        description='whose landmarks: "Senior Orthodontists", "Junior Orthodontists", or mean of all readers',
+    )
+    val_fraction: float = Field(
+        0.1,
+        ge=0,
+        le=0.5,
+        description="share of train carved off for validation where the data set has no valid split; 0 trains on "
+        "all and keeps the last weights",
+    )
+    resize: Literal["letterbox", "stretch"] = Field(
+        "letterbox", description="keep the image's proportions (letterbox) or fill the input (stretch)"
+    )
+    rotation_deg: float = Field(5.0, ge=0, le=180, description="augmentation: rotation, degrees (one sd)")
+    scale_jitter: float = Field(0.08, ge=0, le=0.5, description="augmentation: scaling, share (one sd)")
+    shift_jitter: float = Field(
+        0.025, ge=0, le=0.5, description="augmentation: shift, share of the input's size (one sd)"
+    )
+    photometric: float = Field(
+        1.0,
+        ge=0,
+        le=3,
+        description="augmentation: strength of brightness, contrast, gamma and noise; 0 is off",
+    )
+
+    decoder: Literal["auto", "dark", "expectation", "argmax"] = Field(
+        "auto",
+        description="how a heatmap becomes a point; auto: local expectation for kl, DARK for the other losses",
+    )
+    weight_decay: float = Field(1e-3, ge=0, le=1, description="weight decay of AdamW")
+    clip_norm: float = Field(5.0, gt=0, description="gradients are clipped to this norm")
+    ema_decay: float = Field(
+        0.998,
+        ge=0,
+        lt=1,
+        description="decay a step of the averaged weights, which predict; 0: the raw weights",
+    )
+    pretrained: str = Field(
+        "", description="file of torchvision's ImageNet weights for resnet's trunk (resnet34)"
+    )
+    device: str = Field(
+        "auto",
+        pattern=r"^(auto|cpu|cuda(:\d+)?)$",
+        description="auto, cpu, cuda or cuda:N; auto: a GPU if there",
+    )
+    num_workers: Annotated[int, Field(ge=0, le=64)] | Auto = Field(
+        "auto", description="processes that prepare images; auto: 0 on a CPU, up to 8 beside a GPU"
+    )
+    seed: int = Field(0, ge=0, le=2**31 - 1, description="seed of weights, order and augmentation")
+    preview_every: int = Field(
+        1, ge=1, description="epochs between kept previews of the fixed validation images"
+    )
+
+    @field_validator("image_size")
+    @classmethod
+    def _check_image_size(cls, size: tuple[int, int]) -> tuple[int, int]:
+        for name, value in zip(("height", "width"), size, strict=True):
+            if not SIZE_MULTIPLE <= value <= 4096:
+                raise ValueError(f"{name} {value} is outside 32 to 4096; start from 256 256")
+            if value % SIZE_MULTIPLE:
+                lower = value // SIZE_MULTIPLE * SIZE_MULTIPLE
+                raise ValueError(
+                    f"{name} {value} is no multiple of {SIZE_MULTIPLE}; "
+                    f"the nearest that fit are {lower} and {lower + SIZE_MULTIPLE}"
+                )
+        return size
+
+    @field_validator("pretrained")
+    @classmethod
+    def _check_pretrained(cls, path: str, info: Any) -> str:
+        if path and info.data.get("model") != "resnet":
+            raise ValueError("only resnet can load ImageNet weights; choose --model resnet or leave it out")
+        return path
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A value that the program decided for the user, and why."""
+
+    value: Any
+    reason: str
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """A run's frozen configuration: what was asked and what was decided."""
+
+    settings: Settings
+    chosen: Mapping[str, Choice]
+
+    def value(self, field: str) -> Any:
+        """The value in force: the decided one, else the asked one."""
+        return self.chosen[field].value if field in self.chosen else getattr(self.settings, field)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for config.json and the checkpoint's `args`."""
+        return {
+            "format_version": FORMAT_VERSION,
+            "settings": self.settings.model_dump(mode="json"),
+            "chosen": {k: {"value": c.value, "reason": c.reason} for k, c in self.chosen.items()},
+        }
+
+    @classmethod
+    def from_dict(cls, raw: Mapping[str, Any]) -> RunConfig:
+        """Inverse of `to_dict`. Raises UserError for another format or a setting out of range."""
+        version = raw.get("format_version")
+        if version != FORMAT_VERSION:
+            raise UserError(
+                f"config.json has format_version {version}, this program reads {FORMAT_VERSION}",
+                cure="use the version of Fiducial that made the run",
+            )
+        chosen = {k: Choice(c["value"], c["reason"]) for k, c in raw["chosen"].items()}
+        return cls(parse_settings(raw["settings"]), chosen)
+
+
+def parse_settings(values: Mapping[str, Any]) -> Settings:
+    """Validate settings by name. Raises UserError for the first mistake."""
+    mistakes = find_mistakes(values)
+    if mistakes:
+        raise mistakes[0]
+    return Settings.model_validate(dict(values))
+
+
+def find_mistakes(values: Mapping[str, Any]) -> list[UserError]:
+    """Every mistake in a set of settings, one an entry, each with its field."""
+    try:
+        Settings.model_validate(dict(values))
+    except ValidationError as error:
+        by_field: dict[str, UserError] = {}
+        for item in error.errors():
+            field = str(item["loc"][0]) if item["loc"] else ""
+            by_field.setdefault(field, UserError(_in_words(item, field), field=field))
+        return list(by_field.values())
+    return []
+
+
+def _in_words(item: Any, field: str) -> str:
+    if item["type"] == "extra_forbidden":
+        return f"unknown setting; known are {', '.join(Settings.model_fields)}"
+    message = str(item["msg"]).removeprefix("Value error, ")
+    message = message[0].lower() + message[1:]
+    if item["type"] == "value_error":
+        return message
+    return f"{message}, not {item['input']!r} ({Settings.model_fields[field].description})"

@@ -1,0 +1,127 @@
+"""From a folder or file of annotations to one table, whatever the format, with all the problems found.
+
+A format is a module with `matches(path) -> bool`, cheap, and `read(path) -> Annotations`. No torch here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from backend.data.annotations import aariz, deeplabcut, isbi2015, wide_csv
+from backend.data.annotations.table import IMAGE_COLUMNS, Annotations, FloatArray, Problem
+from backend.errors import UserError
+
+__all__ = [
+    "IMAGE_COLUMNS",
+    "READERS",
+    "Annotations",
+    "Problem",
+    "detect_format",
+    "find_datasets",
+    "read_annotations",
+    "select_reader",
+]
+
+READERS: dict[str, Callable[[Path], Annotations]] = {
+    "aariz": aariz.read,
+    "isbi2015": isbi2015.read,
+    "deeplabcut": deeplabcut.read,
+    "wide_csv": wide_csv.read,
+}
+
+# In this order: the strictest layout first.
+_MATCHES: dict[str, Callable[[Path], bool]] = {
+    "aariz": aariz.matches,
+    "isbi2015": isbi2015.matches,
+    "deeplabcut": deeplabcut.matches,
+    "wide_csv": wide_csv.matches,
+}
+
+_LOOKED_FOR = (
+    "train/Cephalograms with train/Annotations (aariz), "
+    "RawImage/TrainingData with AnnotationsByMD (isbi2015), "
+    "labeled-data/*/CollectedData_*.csv (deeplabcut), "
+    "a CSV file with columns image, <name>_x, <name>_y (wide_csv)"
+)
+
+
+def detect_format(path: Path) -> str:
+    """The name in READERS of the format of a folder or CSV file. Raises UserError when none fits."""
+    _require_path(path)
+    format = _match(path)
+    if format:
+        return format
+    inside = find_datasets(path)
+    cure = f"give {inside[0]}, which is one" if inside else "give the folder that holds one of these"
+    raise UserError(f"{path} is no data set; looked for {_LOOKED_FOR}", field="dataset_path", cure=cure)
+
+
+def read_annotations(path: Path, format: str = "auto") -> Annotations:
+    """Read a data set; problems that leave something to train on are in `problems`.
+
+    `format` is a name in READERS or "auto". Raises UserError that lists every fatal problem.
+    """
+    _require_path(path)
+    if format == "auto":
+        format = detect_format(path)
+    if format not in READERS:
+        raise UserError(
+            f"unknown format {format!r}", field="dataset_format", cure=f"choose auto, {', '.join(READERS)}"
+        )
+    annotations = READERS[format](path)
+    fatal = [problem for problem in annotations.problems if problem.fatal]
+    if fatal:
+        # The others say why, where the fatal one is only that nothing is left.
+        others = [problem for problem in annotations.problems if not problem.fatal][:5]
+        raise UserError("\n".join(map(str, fatal + others)), field="dataset_path")
+    return annotations
+
+
+def select_reader(annotations: Annotations, annotation_type: str) -> FloatArray:
+    """(N, K, 2) float32, original image pixels: the truth to train on.
+
+    "mean" is the mean over those readers who have the landmark; else a reader's name, in any case. NaN where
+    nobody, or not this reader, has it. Raises UserError for an unknown name.
+    """
+    points = annotations.points_xy_image
+    wanted = annotation_type.strip().lower()
+    if wanted == "mean":
+        missing = np.isnan(points).any(axis=-1, keepdims=True)
+        num_readers = (~missing).sum(axis=1)
+        total = np.where(missing, 0.0, points).sum(axis=1, dtype=np.float64)
+        mean = np.where(num_readers > 0, total / np.maximum(num_readers, 1), np.nan)
+        return mean.astype(np.float32)
+    for index, name in enumerate(annotations.reader_names):
+        if name.lower() == wanted:
+            return points[:, index].copy()
+    raise UserError(
+        f"no reader {annotation_type!r} in this data set",
+        field="annotation_type",
+        cure=f"choose mean, {', '.join(annotations.reader_names)}",
+    )
+
+
+def find_datasets(root: Path) -> list[Path]:
+    """Those of `root` and its direct sub-folders that some reader recognises by names and CSV headers."""
+    if not root.is_dir():
+        return []
+    try:
+        folders = sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
+    except OSError:  # not ours to read
+        return []
+    return [folder for folder in (root, *folders) if _match(folder)]
+
+
+def _match(path: Path) -> str | None:
+    try:
+        return next((name for name, matches in _MATCHES.items() if matches(path)), None)
+    except OSError:  # a folder that may not be read is no data set
+        return None
+
+
+def _require_path(path: Path) -> None:
+    if not path.exists():
+        raise UserError(f"{path} does not exist", field="dataset_path", cure="check the path")

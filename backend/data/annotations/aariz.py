@@ -1,0 +1,185 @@
+"""Aariz cephalograms: 29 landmarks, two readers, seven machines, a pixel size an image.
+
+`{train,valid,test}/Cephalograms/<id>.{png,jpg,jpeg,bmp}`, beside it
+`Annotations/Cephalometric Landmarks/<reader>/<id>.json`, and `cephalogram_machine_mappings.csv` at the root.
+Landmarks are joined by symbol, else by landmark_id, never by position: no order is promised.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from backend.data.annotations.csv_rows import read_rows
+from backend.data.annotations.draft import UNKNOWN_SPACING, Draft, pair_files, present_readers
+from backend.data.annotations.table import Annotations
+from backend.errors import UserError
+
+# fmt: off
+LANDMARK_NAMES = (
+    "A", "ANS", "B", "Me", "N", "Or", "Pog", "PNS", "Pn", "R", "S", "Ar", "Co", "Gn", "Go",
+    "Po", "LPM", "LIT", "LMT", "UPM", "UIA", "UIT", "UMT", "LIA", "Li", "Ls", "N`", "Pog`", "Sn",
+)
+# fmt: on
+SPLITS = ("train", "valid", "test")
+READER_NAMES = ("Senior Orthodontists", "Junior Orthodontists")
+MACHINES_FILE = "cephalogram_machine_mappings.csv"
+
+_INDEX = {name: index for index, name in enumerate(LANDMARK_NAMES)}
+_PRIMES = str.maketrans(dict.fromkeys("'´‘’′ʹ", "`"))
+
+
+@dataclass(frozen=True)
+class _Machine:
+    name: str
+    mm_per_px: float
+
+
+def matches(path: Path) -> bool:
+    return any(
+        (path / split / "Cephalograms").is_dir() and _reader_root(path, split).is_dir() for split in SPLITS
+    )
+
+
+def read(path: Path) -> Annotations:
+    draft = Draft("aariz", path, LANDMARK_NAMES)
+    splits = [split for split in SPLITS if (draft.root / split).is_dir()]
+    draft.reader_names = present_readers(
+        draft, {name: [_reader_root(draft.root, split) / name for split in splits] for name in READER_NAMES}
+    )
+    machines = _read_machines(draft)
+    images: list[tuple[str, Path, dict[str, Path]]] = []
+    for split in splits:
+        folders = {name: _reader_root(draft.root, split) / name for name in draft.reader_names}
+        pairs = pair_files(draft, draft.root / split / "Cephalograms", folders, ".json")
+        images += [(split, image, files) for image, files in pairs]
+    entries = {file: _read_entries(draft, file) for _, _, files in images for file in files.values()}
+    index_of_id = _learn_ids(entries.values())
+    for split, image, files in images:
+        points = draft.empty_points()
+        for reader, name in enumerate(draft.reader_names):
+            if name in files:
+                points[reader] = _join(draft, files[name], entries[files[name]], index_of_id)
+        machine = machines.get(image.stem)
+        draft.add_image(
+            image.stem,
+            image,
+            points,
+            split=split,
+            group=machine.name if machine else "",
+            mm_per_px_xy=(machine.mm_per_px, machine.mm_per_px) if machine else UNKNOWN_SPACING,
+        )
+    return draft.finish(f"list the images in {MACHINES_FILE} with cephalogram_id and pixel_size")
+
+
+def _reader_root(root: Path, split: str) -> Path:
+    return root / split / "Annotations" / "Cephalometric Landmarks"
+
+
+def _read_machines(draft: Draft) -> dict[str, _Machine]:
+    path = draft.root / MACHINES_FILE
+    if not path.is_file():
+        return {}  # `finish` counts the images without a pixel size
+    try:
+        (_, header), *rows = read_rows(path)
+    except (UserError, ValueError) as error:
+        draft.report(path, f"cannot be read ({error})", "export it again as CSV in UTF-8")
+        return {}
+    missing = {"cephalogram_id", "pixel_size"} - set(header)
+    if missing:
+        draft.report(path, f"no column {' nor '.join(sorted(missing))}", "add it to the first line")
+        return {}
+    machines = {}
+    for line, cells in rows:
+        row = dict(zip(header, cells, strict=False))
+        spacing = draft.parse_spacing(
+            row.get("pixel_size", ""), f"{MACHINES_FILE} line {line} column pixel_size"
+        )
+        machines[row["cephalogram_id"]] = _Machine(row.get("machine", ""), spacing)
+    return machines
+
+
+def _read_entries(draft: Draft, path: Path) -> list[dict[str, Any]]:
+    """The file's landmark entries as they stand there; [] when there are none to be had."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8-sig"))
+    except json.JSONDecodeError as error:
+        where = f"{draft.relative(path)} line {error.lineno} column {error.colno}"
+        draft.report(where, f"not JSON ({error.msg})", "export the annotation again")
+        return []
+    except (OSError, UnicodeDecodeError) as error:
+        draft.report(path, f"cannot be read ({error})", "export the annotation again")
+        return []
+    entries = content.get("landmarks") if isinstance(content, dict) else None
+    if not isinstance(entries, list) or not entries or not all(isinstance(entry, dict) for entry in entries):
+        draft.report(path, 'no list "landmarks"', "export the annotation again")
+        return []
+    ceph_id = content.get("ceph_id")
+    if ceph_id is not None and str(ceph_id) != path.stem:
+        draft.report(
+            path, f"ceph_id is {ceph_id!r}; the file's name was followed", "rename the file or mend the id"
+        )
+    return entries
+
+
+def _learn_ids(files: Iterable[list[dict[str, Any]]]) -> dict[str, int]:
+    """landmark_id -> index, from the entries whose symbol is known; the most frequent pairing wins."""
+    pairings = Counter(
+        (str(entry["landmark_id"]), index)
+        for entries in files
+        for entry in entries
+        if entry.get("landmark_id") is not None and (index := _index_of_symbol(entry)) is not None
+    )
+    return {landmark_id: index for (landmark_id, index), _ in reversed(pairings.most_common())}
+
+
+def _index_of_symbol(entry: Mapping[str, Any]) -> int | None:
+    return _INDEX.get(str(entry.get("symbol", "")).strip().translate(_PRIMES))
+
+
+def _join(
+    draft: Draft, path: Path, entries: list[dict[str, Any]], index_of_id: Mapping[str, int]
+) -> npt.NDArray[np.float64]:
+    """(K, 2), one reader's points of one image in the order of LANDMARK_NAMES."""
+    points = np.full((len(LANDMARK_NAMES), 2), np.nan)
+    count: Counter[int] = Counter()
+    for entry in entries:
+        index = _index_of_symbol(entry)
+        if index is None:
+            index = index_of_id.get(str(entry.get("landmark_id")))
+        if index is None:
+            shown = entry.get("symbol", entry.get("title"))
+            draft.report(path, f"landmark {shown!r} is unknown; it is ignored", "use the data set's symbols")
+            continue
+        count[index] += 1
+        points[index] = _read_point(draft, entry, f"{draft.relative(path)} landmark {LANDMARK_NAMES[index]}")
+    for index, times in count.items():
+        if times > 1:
+            draft.report(
+                path, f"landmark {LANDMARK_NAMES[index]} stands there {times} times; masked", "keep one"
+            )
+            points[index] = np.nan
+    absent = [name for index, name in enumerate(LANDMARK_NAMES) if not count[index]]
+    if entries and absent:
+        number = len(LANDMARK_NAMES) - len(absent)
+        draft.report(
+            path, f"{number} of {len(LANDMARK_NAMES)} landmarks; missing: {', '.join(absent)}", "add them"
+        )
+    return points
+
+
+def _read_point(draft: Draft, entry: Mapping[str, Any], where: str) -> tuple[float, float]:
+    value = entry.get("value")
+    if not isinstance(value, dict):
+        draft.report(where, 'no "value" with x and y; masked', "export the annotation again")
+        return math.nan, math.nan
+    x_text, y_text = ("" if value.get(axis) is None else str(value[axis]) for axis in "xy")
+    return draft.parse_point(x_text, y_text, f"{where} x", f"{where} y")

@@ -1,0 +1,265 @@
+"""A data set while it is being read: what is the same for every format.
+
+Owns the checks that all readers share (image there and readable, id unique, landmark inside its image, number
+finite) and the building of `Annotations`. Knows no format.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Collection, Iterator, Mapping
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from backend.data.annotations.table import IMAGE_COLUMNS, Annotations, FloatArray, Problem
+from backend.data.images import read_image_size
+from backend.errors import UserError
+
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp")
+UNKNOWN_SPACING = (math.nan, math.nan)
+
+_DTYPES = {
+    "image_id": "str",
+    "path": "str",
+    "split": "str",
+    "group": "str",
+    "mm_per_px_x": "float64",
+    "mm_per_px_y": "float64",
+    "height": "int64",
+    "width": "int64",
+}
+
+
+class Draft:
+    """Collects images, points and problems; `finish` makes `Annotations` of them."""
+
+    def __init__(
+        self,
+        format: str,
+        root: Path,
+        landmark_names: tuple[str, ...] = (),
+        reader_names: tuple[str, ...] = (),
+    ) -> None:
+        self.format = format
+        self.root = root.absolute()
+        self.landmark_names = landmark_names
+        self.reader_names = reader_names
+        self._rows: list[tuple[object, ...]] = []
+        self._points: list[npt.NDArray[np.float64]] = []
+        self._problems: list[Problem] = []
+        self._first_seen: dict[str, str] = {}
+
+    def report(self, where: str | Path, what: str, cure: str, *, fatal: bool = False) -> None:
+        """Note a problem; a path is shown relative to the data set."""
+        if isinstance(where, Path):
+            where = self.relative(where)
+        self._problems.append(Problem(where, what, cure, fatal))
+
+    def relative(self, path: Path) -> str:
+        path = path.absolute()
+        return path.relative_to(self.root).as_posix() if path.is_relative_to(self.root) else str(path)
+
+    def empty_points(self) -> npt.NDArray[np.float64]:
+        """(R, K, 2), all missing."""
+        return np.full((len(self.reader_names), len(self.landmark_names), 2), np.nan)
+
+    def add_image(
+        self,
+        image_id: str,
+        path: Path,
+        points_xy_image: npt.NDArray[np.float64],
+        *,
+        split: str,
+        group: str = "",
+        mm_per_px_xy: tuple[float, float] = UNKNOWN_SPACING,
+        where: str = "",
+    ) -> None:
+        """Take in one image and its (R, K, 2) points, or report why it is left out.
+
+        `where` names the line that asks for the image, the image itself if "".
+        """
+        where = where or self.relative(path)
+        if image_id in self._first_seen:
+            self.report(
+                where,
+                f"image id {image_id!r} is taken by {self._first_seen[image_id]}; this one is left out",
+                "keep one of the two or rename it",
+            )
+            return
+        if not path.is_file():
+            self.report(
+                where, f"image {self.relative(path)} is missing", "add the image or remove its annotation"
+            )
+            return
+        try:
+            size_hw = read_image_size(path)
+        except UserError as error:
+            self.report(where, error.what, error.cure)
+            return
+        self._first_seen[image_id] = where
+        if not np.isfinite(points_xy_image).any():
+            self.report(where, "image without a landmark; it is left out", "annotate it or remove it")
+            return
+        points_xy_image = self._mask_outside(points_xy_image, size_hw, where)
+        if not np.isfinite(points_xy_image).any():
+            self.report(
+                where, "no landmark lies inside the image; it is left out", "check which image it belongs to"
+            )
+            return
+        self._rows.append((image_id, str(path.absolute()), split, group, *mm_per_px_xy, *size_hw))
+        self._points.append(points_xy_image)
+
+    def _mask_outside(
+        self, points_xy_image: npt.NDArray[np.float64], size_hw: tuple[int, int], where: str
+    ) -> npt.NDArray[np.float64]:
+        height, width = size_hw
+        points_xy_image = points_xy_image.copy()
+        # Pixel centres are integers: the image ends half a pixel beyond the first and the last centre.
+        beyond = (points_xy_image < -0.5) | (points_xy_image > np.array([width, height]) - 0.5)
+        outside: npt.NDArray[np.bool_] = np.any(beyond, axis=-1)
+        for reader, name in enumerate(self.reader_names):
+            if not outside[reader].any():
+                continue
+            listed = ", ".join(
+                f"{self.landmark_names[k]} ({x:g}, {y:g})"
+                for k, (x, y) in enumerate(points_xy_image[reader])
+                if outside[reader, k]
+            )
+            whose = f" of {name}" if len(self.reader_names) > 1 else ""
+            self.report(
+                where,
+                f"landmarks{whose} outside the image of {width} x {height} px, masked: {listed}",
+                "correct the coordinates (x from the left, y from the top, in pixels)",
+            )
+        points_xy_image[outside] = np.nan
+        return points_xy_image
+
+    def has_all_cells(self, cells: list[str], num_columns: int, where: str) -> bool:
+        """Whether a CSV line has the header's number of cells; if not, it is reported and to be left out."""
+        if len(cells) == num_columns:
+            return True
+        # A cell too many or too few shifts the others: no number in the line can be trusted.
+        self.report(
+            where,
+            f"{len(cells)} cells, but the header has {num_columns}; the line is left out",
+            "put in the missing commas, or quotes round cells that hold one",
+        )
+        return False
+
+    def parse_number(self, text: str, where: str) -> float:
+        """The number, or NaN: silently for an empty cell or "nan", reported for anything not finite."""
+        text = text.strip()
+        if text.lower() in ("", "nan", "na"):
+            return math.nan
+        try:
+            value = float(text) if "_" not in text else math.nan  # Python reads 1_0 as 10
+        except ValueError:
+            value = math.nan
+        if not math.isfinite(value):
+            self.report(
+                where, f"{text!r} is not a finite number; it is masked", "write a number such as 12.5"
+            )
+            return math.nan
+        return value
+
+    def parse_point(self, x_text: str, y_text: str, where_x: str, where_y: str) -> tuple[float, float]:
+        """(x, y), NaN in both where missing or bad; half a point is reported."""
+        x, y = self.parse_number(x_text, where_x), self.parse_number(y_text, where_y)
+        if bool(x_text.strip()) != bool(y_text.strip()):
+            where, lacks = (where_y, "x without y") if x_text.strip() else (where_x, "y without x")
+            self.report(where, f"{lacks}; the landmark is masked", "fill in both cells or none")
+        return (math.nan, math.nan) if math.isnan(x + y) else (x, y)
+
+    def parse_spacing(self, text: str, where: str) -> float:
+        """mm a pixel; NaN where empty, bad or not above 0."""
+        value = self.parse_number(text, where)
+        if value <= 0:
+            self.report(
+                where, f"a pixel size of {value:g} mm cannot be; it is ignored", "write mm a pixel, above 0"
+            )
+            return math.nan
+        return value
+
+    def finish(self, spacing_cure: str) -> Annotations:
+        """The data set. `spacing_cure` says where this format takes pixel sizes from."""
+        images = pd.DataFrame(self._rows, columns=list(IMAGE_COLUMNS)).astype(_DTYPES)
+        if images.empty and not any(problem.fatal for problem in self._problems):
+            self.report(
+                self.root.name, "no usable image with a landmark", "mend the problems listed", fatal=True
+            )
+        num_unknown = int(images["mm_per_px_x"].isna().sum())
+        if num_unknown:
+            which = "" if num_unknown == len(images) else f" for {num_unknown} of {len(images)} images"
+            self.report(self.root.name, f"no pixel size{which}: errors are in pixels", spacing_cure)
+        shape = (len(images), len(self.reader_names), len(self.landmark_names), 2)
+        points: FloatArray = np.array(self._points, dtype=np.float32).reshape(shape)
+        return Annotations(
+            format=self.format,
+            root=self.root,
+            landmark_names=self.landmark_names,
+            reader_names=self.reader_names,
+            images=images,
+            points_xy_image=points,
+            problems=tuple(self._problems),
+        )
+
+
+def list_files(folder: Path, suffixes: Collection[str]) -> list[Path]:
+    """Visible files with one of the suffixes, in any case, sorted by name; [] where there is no folder."""
+    if not folder.is_dir():
+        return []
+    return sorted(
+        path for path in folder.iterdir() if path.suffix.lower() in suffixes and not path.name.startswith(".")
+    )
+
+
+def present_readers(draft: Draft, folders: Mapping[str, Collection[Path]]) -> tuple[str, ...]:
+    """Names of the readers of whom at least one folder is there; the absence of the others is reported."""
+    present = tuple(name for name, places in folders.items() if any(place.is_dir() for place in places))
+    for name in folders:
+        if name not in present:
+            wanted = " or ".join(draft.relative(place) for place in folders[name])
+            draft.report(draft.root.name, f"no annotations by {name}", f"add {wanted}", fatal=not present)
+    return present
+
+
+def pair_files(
+    draft: Draft,
+    image_folder: Path,
+    reader_folders: Mapping[str, Path],
+    suffix: str,
+    belongs: Callable[[str], bool] = lambda stem: True,
+) -> Iterator[tuple[Path, dict[str, Path]]]:
+    """Each image that somebody annotated with its annotation file by reader name, joined by the file's stem.
+
+    Files that are missing on either side are reported. `belongs` says of a stem whether the annotation file
+    should have its image in this folder.
+    """
+    annotations = {
+        name: {path.stem: path for path in list_files(folder, (suffix,))}
+        for name, folder in reader_folders.items()
+    }
+    images = list_files(image_folder, IMAGE_SUFFIXES)
+    for image in images:
+        files = {name: by_stem[image.stem] for name, by_stem in annotations.items() if image.stem in by_stem}
+        absent = [name for name in reader_folders if name not in files]
+        if not files:
+            draft.report(
+                image, "image without annotation; it is left out", f"add {image.stem}{suffix} or remove it"
+            )
+            continue
+        for name in absent:
+            missing = draft.relative(reader_folders[name] / f"{image.stem}{suffix}")
+            draft.report(image, f"no annotation by {name}", f"add {missing}")
+        yield image, files
+    stems = {image.stem for image in images}
+    for stem in sorted(set().union(*annotations.values()) - stems):
+        if belongs(stem):
+            where = next(by_stem[stem] for by_stem in annotations.values() if stem in by_stem)
+            wanted = draft.relative(image_folder / f"{stem}{IMAGE_SUFFIXES[0]}")
+            draft.report(
+                where, "the image of this annotation is missing", f"add {wanted} or remove the annotation"
+            )

@@ -1,0 +1,55 @@
+"""What every annotation reader returns, whatever the format on disk."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+FloatArray = npt.NDArray[np.float32]
+
+# One row an image. `group` keeps images together when a validation split is carved (a patient, a machine,
+# a video); "" where unknown. Spacings are NaN where unknown; sizes are those after EXIF rotation.
+IMAGE_COLUMNS = (
+    "image_id",  # str, unique
+    "path",  # str, absolute
+    "split",  # str: train, valid, test, test1 ...
+    "group",  # str
+    "mm_per_px_x",  # float
+    "mm_per_px_y",  # float
+    "height",  # int, px
+    "width",  # int, px
+)
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing that is wrong with a data set."""
+
+    where: str  # file, and line or field
+    what: str
+    cure: str
+    fatal: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.where}: {self.what}; {self.cure}"
+
+
+@dataclass(frozen=True)
+class Annotations:
+    """A data set as its annotators left it: images, each reader's points, and all problems found.
+
+    `points_xy_image` has shape (N images, R readers, K landmarks, 2), float32, original image pixels with
+    integer pixel centres; a missing or masked landmark is NaN in both coordinates.
+    """
+
+    format: str
+    root: Path
+    landmark_names: tuple[str, ...]
+    reader_names: tuple[str, ...]
+    images: pd.DataFrame
+    points_xy_image: FloatArray
+    problems: tuple[Problem, ...]

@@ -1,0 +1,70 @@
+"""How training images vary: one affine a sample, and albumentations for everything that moves no point.
+
+The geometric part is drawn as an affine that geometry composes with the letterbox, so that an image is resampled
+once and points follow exactly. Both parts depend on (seed, epoch, index) alone: a resumed run sees what an
+undisturbed one saw. No flips: a cephalogram has a side, and left and right landmarks would have to swap.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from backend.geometry import FloatArray, Size, rotate_scale_shift
+
+os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # it would ask the internet for a newer version
+import albumentations as A
+
+MAX_DEVIATIONS = 2.5
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """Strengths, one standard deviation each; see the settings of the same names."""
+
+    rotation_deg: float
+    scale_jitter: float
+    shift_jitter: float
+    photometric: float
+
+    def draw_affine(self, rng: np.random.Generator, input_hw: Size) -> FloatArray:
+        """A random affine (2, 3) within the input frame."""
+        rotation, scale, shift_x, shift_y = rng.standard_normal(4).clip(-MAX_DEVIATIONS, MAX_DEVIATIONS)
+        return rotate_scale_shift(
+            input_hw,
+            degrees=self.rotation_deg * rotation,
+            scale=float(np.exp(self.scale_jitter * scale)),
+            shift_xy=(self.shift_jitter * input_hw[1] * shift_x, self.shift_jitter * input_hw[0] * shift_y),
+        )
+
+
+def build_photometric(strength: float) -> A.Compose | None:
+    """Brightness, contrast, gamma, blur and noise on uint8 images; None where the strength is 0."""
+    if strength == 0:
+        return None
+    span = int(30 * min(strength, 2.5))
+    return A.Compose(
+        [
+            A.RandomBrightnessContrast(brightness_limit=0.2 * strength, contrast_limit=0.3 * strength, p=0.8),
+            A.RandomGamma(gamma_limit=(100 - span, 100 + span), p=0.5),
+            A.GaussNoise(std_range=(0.0, 0.03 * strength), p=0.3),
+            A.GaussianBlur(blur_limit=(3, 5), p=0.1),
+        ]
+    )
+
+
+def rng_for(seed: int, epoch: int, index: int) -> np.random.Generator:
+    """The random numbers of one sample in one epoch."""
+    return np.random.default_rng([seed, epoch, index])
+
+
+def apply_photometric(
+    pipeline: A.Compose, image: npt.NDArray[np.uint8], rng: np.random.Generator
+) -> npt.NDArray[np.uint8]:
+    """Run a pipeline with the random numbers of one sample."""
+    pipeline.set_random_seed(int(rng.integers(2**31)))
+    changed: npt.NDArray[np.uint8] = pipeline(image=image)["image"]
+    return changed

@@ -1,0 +1,146 @@
+"""Samples and batches for a network: an image in the input frame and everything needed to score it.
+
+Knows torch's Dataset; must not know networks, losses or run folders.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from backend.data.augmentation import Augmentation, apply_photometric, build_photometric, rng_for
+from backend.data.image_store import ImageStore, warp
+from backend.data.samples import Samples
+from backend.geometry import RESIZES, Size, apply_affine, compose, invert_affine
+
+Key = tuple[int, int]  # (epoch, index)
+
+
+class Batch(NamedTuple):
+    """B samples; K landmarks. NaN where a landmark or a spacing is unknown."""
+
+    images: Tensor  # (B, 3, H, W) float32, each standardised by its own mean and deviation
+    points_xy_input: Tensor  # (B, K, 2) float32, input pixels
+    points_xy_image: Tensor  # (B, K, 2) float64, original pixels
+    affine_input_to_image: Tensor  # (B, 2, 3) float64
+    mm_per_px_xy: Tensor  # (B, 2) float64
+    rows: Tensor  # (B,) position in the samples
+
+    def to(self, device: torch.device) -> Batch:
+        """The same batch, with what the network and the loss need on the device."""
+        images = self.images.to(device, non_blocking=True, memory_format=torch.channels_last)
+        return self._replace(
+            images=images, points_xy_input=self.points_xy_input.to(device, non_blocking=True)
+        )
+
+
+class LandmarkDataset(Dataset[Batch]):
+    """Samples by (epoch, index): the epoch decides the augmentation, so that workers need no messages."""
+
+    def __init__(
+        self,
+        samples: Samples,
+        input_hw: Size,
+        *,
+        resize: str,
+        store: ImageStore,
+        augmentation: Augmentation | None = None,
+        seed: int = 0,
+    ) -> None:
+        self._samples = samples
+        self._input_hw = input_hw
+        self._store = store
+        self._augmentation = augmentation
+        self._photometric = build_photometric(augmentation.photometric) if augmentation else None
+        self._seed = seed
+        self._affines = [RESIZES[resize](size, input_hw) for size in samples.sizes_hw]
+        self._mm_per_px_xy = samples.mm_per_px_xy
+
+    def __len__(self) -> int:
+        return len(self._samples)
+
+    def __getitem__(self, key: Key) -> Batch:
+        epoch, index = key
+        rng = rng_for(self._seed, epoch, index)
+        affine = self._affines[index]
+        if self._augmentation is not None:
+            affine = compose(self._augmentation.draw_affine(rng, self._input_hw), affine)
+        picture = warp(self._store.get(index), affine, self._input_hw)
+        if self._photometric is not None:
+            picture = apply_photometric(self._photometric, picture, rng)
+        points_xy_image = self._samples.points_xy_image[index].astype(np.float64)
+        return Batch(
+            images=standardise(picture),
+            points_xy_input=torch.from_numpy(apply_affine(affine, points_xy_image).astype(np.float32)),
+            points_xy_image=torch.from_numpy(points_xy_image),
+            affine_input_to_image=torch.from_numpy(invert_affine(affine)),
+            mm_per_px_xy=torch.from_numpy(self._mm_per_px_xy[index]),
+            rows=torch.tensor(index),
+        )
+
+
+def standardise(picture: npt.NDArray[np.uint8]) -> Tensor:
+    """uint8 (H, W) or (H, W, 3) -> float32 (3, H, W) of mean 0 and deviation 1; greyscale is repeated."""
+    values = torch.from_numpy(picture).float()
+    planes = values.permute(2, 0, 1) if values.ndim == 3 else values.expand(3, -1, -1)
+    return (planes - values.mean()) / values.std().clamp(min=1.0)
+
+
+class EpochBatches(Sampler[list[Key]]):
+    """Which samples make up each batch of an epoch, from a batch on: the same ones after a resume.
+
+    An epoch is cut into batches of nearly equal size, none larger than `batch_size`, so that the last one is never
+    a lone sample that batch normalisation cannot use.
+    """
+
+    def __init__(self, num_samples: int, batch_size: int, *, shuffle_seed: int | None = None) -> None:
+        self._num_samples = num_samples
+        self.num_batches = -(-num_samples // batch_size)  # in a whole epoch
+        self._shuffle_seed = shuffle_seed
+        self._epoch = 0
+        self._first_batch = 0
+
+    def __len__(self) -> int:
+        return self.num_batches - self._first_batch
+
+    def start_at(self, epoch: int, batch_index: int = 0) -> None:
+        """The epoch (from 0) and the batch that the next iteration begins with."""
+        self._epoch, self._first_batch = epoch, batch_index
+
+    def __iter__(self) -> Iterator[list[Key]]:
+        order = np.arange(self._num_samples)
+        if self._shuffle_seed is not None:
+            order = np.random.default_rng([self._shuffle_seed, self._epoch]).permutation(order)
+        for batch in np.array_split(order, self.num_batches)[self._first_batch :]:
+            yield [(self._epoch, int(index)) for index in batch]
+
+
+class Batches:
+    """A data set's batches, epoch by epoch; what the Trainer iterates over."""
+
+    def __init__(
+        self, dataset: Dataset[Batch], sampler: EpochBatches, *, num_workers: int, pin_memory: bool
+    ) -> None:
+        self._sampler = sampler
+        self._loader: DataLoader[Batch] = DataLoader(
+            dataset,
+            batch_sampler=sampler,
+            num_workers=num_workers,
+            pin_memory=pin_memory,
+            persistent_workers=num_workers > 0,
+        )
+
+    def __len__(self) -> int:
+        """Batches in a whole epoch."""
+        return self._sampler.num_batches
+
+    def of_epoch(self, epoch: int, first_batch: int = 0) -> Iterator[Batch]:
+        """The batches of an epoch (from 0), from one of them on."""
+        self._sampler.start_at(epoch, first_batch)
+        return iter(self._loader)

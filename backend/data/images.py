@@ -1,0 +1,154 @@
+"""Read any image file as 8-bit grey or RGB pixels, and its size from the header alone.
+
+Owns bit depth, windowing, EXIF rotation and damaged files. Knows nothing of landmarks or data sets.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import struct
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from backend.errors import UserError
+
+ImageArray = npt.NDArray[np.uint8]
+
+# Any of these keeps grey images grey, drops alpha, keeps the depth and applies the EXIF rotation.
+_DECODE_FLAGS = cv2.IMREAD_ANYCOLOR | cv2.IMREAD_ANYDEPTH
+_WINDOW_PERCENTILES = (0.5, 99.5)
+_WINDOW_SAMPLE_SIDE = 1024  # pixels an axis that the percentiles are taken from: enough, and fast at 95 Mpx
+_EXIF_ORIENTATION = 0x0112
+_SIDEWAYS_ORIENTATIONS = (5, 6, 7, 8)
+
+_pixel_limit_lock = threading.Lock()
+
+
+def read_image(path: Path) -> ImageArray:
+    """The pixels of an image file, after EXIF rotation.
+
+    Returns uint8 of shape (H, W) for a grey image (also one stored with three equal channels), else
+    (H, W, 3) in RGB order. Alpha is dropped. Deeper than 8 bit, signed or float: the window from the 0.5th to
+    the 99.5th percentile is stretched to 0..255, one window for all channels.
+
+    Raises UserError, naming the file, where it is missing, damaged or no image.
+    """
+    pixels = _decode(path)
+    if pixels.dtype != np.uint8:
+        pixels = _window_to_uint8(pixels)
+    if pixels.ndim == 3 and _has_equal_channels(pixels):
+        pixels = pixels[..., 0]
+    elif pixels.ndim == 3:
+        pixels = pixels[..., ::-1]
+    image: ImageArray = np.ascontiguousarray(pixels, dtype=np.uint8)
+    return image
+
+
+def read_image_size(path: Path) -> tuple[int, int]:
+    """(height, width) in pixels after EXIF rotation, from the header; equals `read_image(path).shape[:2]`.
+
+    A format that only OpenCV knows (a float RGB TIFF, say) is decoded for it. A file that is cut off behind
+    its header passes here and fails in `read_image`. Raises UserError where there is no readable header.
+    """
+    try:
+        with _without_pixel_limit(), Image.open(path) as image:
+            width, height = image.size
+            sideways = _is_sideways(image, path)
+    except FileNotFoundError as error:
+        raise _missing(path) from error
+    except (OSError, ValueError, SyntaxError, struct.error):
+        height, width = _decode(path).shape[:2]
+        return height, width
+    return (width, height) if sideways else (height, width)
+
+
+def _decode(path: Path) -> npt.NDArray[np.generic]:
+    try:
+        # Not cv2.imread: on Windows it cannot open a path with characters outside the code page.
+        encoded = np.fromfile(path, dtype=np.uint8)
+    except FileNotFoundError as error:
+        raise _missing(path) from error
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror})", cure="check its permissions") from error
+    try:
+        pixels = cv2.imdecode(encoded, _DECODE_FLAGS) if encoded.size else None
+    except cv2.error:
+        pixels = None
+    if pixels is None:
+        raise UserError(f"{path} is damaged or no image", cure="export or copy the image again")
+    decoded: npt.NDArray[np.generic] = pixels
+    return decoded
+
+
+def _missing(path: Path) -> UserError:
+    return UserError(f"{path} does not exist", cure="check the path of the image")
+
+
+def _window_to_uint8(pixels: npt.NDArray[np.generic]) -> ImageArray:
+    values = pixels.astype(np.float32)
+    step_y, step_x = (max(1, side // _WINDOW_SAMPLE_SIDE) for side in values.shape[:2])
+    sample = values[::step_y, ::step_x]
+    sample = sample[np.isfinite(sample)]
+    if sample.size == 0:
+        return np.zeros(values.shape, dtype=np.uint8)
+    low, high = (float(value) for value in np.percentile(sample, _WINDOW_PERCENTILES))
+    if high <= low:  # nearly all pixels are equal: keep the few that differ
+        low, high = float(sample.min()), float(sample.max())
+    if high <= low:
+        return np.zeros(values.shape, dtype=np.uint8)
+    values = np.nan_to_num(values, nan=low, posinf=high, neginf=low)
+    scaled = (np.clip(values, low, high) - low) * (255.0 / (high - low))
+    windowed: ImageArray = np.rint(scaled).astype(np.uint8)
+    return windowed
+
+
+def _has_equal_channels(pixels: npt.NDArray[np.generic]) -> bool:
+    def equal(part: npt.NDArray[np.generic]) -> bool:
+        return np.array_equal(part[..., 0], part[..., 1]) and np.array_equal(part[..., 1], part[..., 2])
+
+    # A colour image nearly always shows it in a few rows already.
+    return equal(pixels[:: max(1, pixels.shape[0] // 8)]) and equal(pixels)
+
+
+def _is_sideways(image: Image.Image, path: Path) -> bool:
+    """Whether the EXIF rotation that OpenCV will apply swaps height and width."""
+    if image.format == "TIFF":  # Pillow has applied a TIFF's orientation to `size` already
+        return False
+    # Not image.getexif(): that decodes a whole PNG, and takes an orientation from XMP, which OpenCV does not.
+    exif = Image.Exif()
+    try:
+        exif.load(_read_png_exif(path) if image.format == "PNG" else image.info.get("exif", b""))
+        return exif.get(_EXIF_ORIENTATION) in _SIDEWAYS_ORIENTATIONS
+    except (OSError, ValueError, SyntaxError, struct.error):
+        return False  # broken EXIF data: OpenCV does not rotate either
+
+
+def _read_png_exif(path: Path) -> bytes:
+    """A PNG's eXIf chunk, which may stand behind the pixels too: hop over the other chunks."""
+    with path.open("rb", buffering=0) as file:
+        file.seek(8)
+        while len(head := file.read(8)) == 8:
+            length = int.from_bytes(head[:4], "big")
+            if head[4:] == b"eXIf":
+                return file.read(length)
+            file.seek(length + 4, os.SEEK_CUR)
+    return b""
+
+
+@contextlib.contextmanager
+def _without_pixel_limit() -> Iterator[None]:
+    # Films of 95 megapixels exist, and only the header is read. Pillow knows no limit per call.
+    with _pixel_limit_lock:
+        limit = Image.MAX_IMAGE_PIXELS
+        Image.MAX_IMAGE_PIXELS = None
+        try:
+            yield
+        finally:
+            Image.MAX_IMAGE_PIXELS = limit

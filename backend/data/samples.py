@@ -1,0 +1,87 @@
+"""Images of one split with the truth to learn from, chosen from what the annotators left. Needs no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from backend.data.annotations import Annotations, read_annotations, select_reader
+from backend.data.annotations.table import FloatArray
+from backend.data.splits import TRAIN, VALID, assign_validation
+from backend.errors import UserError
+from backend.geometry import Size
+
+
+@dataclass(frozen=True)
+class Samples:
+    """N images: a table as the readers make it, and the points (N, K, 2) in original pixels that are its truth."""
+
+    images: pd.DataFrame
+    points_xy_image: FloatArray
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    @property
+    def mm_per_px_xy(self) -> np.ndarray[tuple[int, int], np.dtype[np.float64]]:
+        """(N, 2), NaN where unknown."""
+        return self.images[["mm_per_px_x", "mm_per_px_y"]].to_numpy(np.float64, copy=True)
+
+    @property
+    def sizes_hw(self) -> list[Size]:
+        """(height, width) of every original image."""
+        return [(int(h), int(w)) for h, w in zip(self.images["height"], self.images["width"], strict=True)]
+
+    @property
+    def paths(self) -> list[Path]:
+        """The image files."""
+        return [Path(path) for path in self.images["path"]]
+
+    def take(self, rows: list[int]) -> Samples:
+        """Some of the samples, by position."""
+        return Samples(self.images.iloc[rows].reset_index(drop=True), self.points_xy_image[rows])
+
+
+@dataclass(frozen=True)
+class SampleSplits:
+    """A data set ready to train on: its splits, the one for validation among them, by name."""
+
+    annotations: Annotations
+    by_split: Mapping[str, Samples]
+
+    @property
+    def train(self) -> Samples:
+        return self.by_split[TRAIN]
+
+    @property
+    def valid(self) -> Samples | None:
+        return self.by_split.get(VALID)
+
+
+def load_splits(
+    path: Path, *, dataset_format: str, annotation_type: str, val_fraction: float, seed: int
+) -> SampleSplits:
+    """Read a data set and carve its validation split.
+
+    Images on which the chosen reader marked nothing are left out. Raises UserError where nothing is left.
+    """
+    annotations = read_annotations(path, dataset_format)
+    points = select_reader(annotations, annotation_type)
+    images = assign_validation(annotations.images, val_fraction, seed)
+    marked = np.isfinite(points).all(-1).any(-1)
+    by_split: dict[str, Samples] = {}
+    for split in dict.fromkeys(images["split"]):
+        rows = np.flatnonzero((images["split"] == split).to_numpy() & marked)
+        if rows.size:
+            by_split[str(split)] = Samples(images.iloc[rows].reset_index(drop=True), points[rows])
+    if TRAIN not in by_split:
+        raise UserError(
+            f"no training image of {path} has a landmark by {annotation_type!r}",
+            field="annotation_type",
+            cure=f"choose mean, {', '.join(annotations.reader_names)}",
+        )
+    return SampleSplits(annotations, by_split)

@@ -1,0 +1,49 @@
+"""The devices that torch can train on here. Imports torch only when asked, so that a dashboard need not."""
+
+from __future__ import annotations
+
+import os
+import platform
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Device:
+    """One device that torch can use: `name` is torch's ("cuda:0", "cpu"), `title` a person's."""
+
+    name: str
+    title: str
+    total_bytes: int
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What decisions depend on. `gpus` is empty where torch sees none."""
+
+    gpus: tuple[Device, ...]
+    num_cpus: int
+    torch_version: str
+
+
+def describe_machine() -> Machine:
+    """Ask torch. Opens no CUDA context beyond what counting devices needs."""
+    import torch
+
+    gpus = []
+    if torch.cuda.is_available():
+        for index in range(torch.cuda.device_count()):
+            properties = torch.cuda.get_device_properties(index)
+            gpus.append(Device(f"cuda:{index}", properties.name, properties.total_memory))
+    return Machine(tuple(gpus), num_cpus(), torch.__version__)
+
+
+def num_cpus() -> int:
+    """CPUs that this process may use, not those that the machine has (containers, taskset)."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def cpu_title() -> str:
+    """What to call the CPU on screen."""
+    return f"CPU ({platform.machine()}, {num_cpus()} cores)"

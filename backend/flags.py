@@ -1,0 +1,86 @@
+"""Command-line flags from the one settings model: names, types, ranges and help are written there alone."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn, get_args
+
+from pydantic.fields import FieldInfo
+
+from backend.config import Settings
+from backend.errors import UserError
+
+EXIT_COMPLETED = 0
+EXIT_FAILED = 1
+EXIT_USER_ERROR = 2
+EXIT_OUT_OF_MEMORY = 3
+EXIT_DIVERGED = 4
+EXIT_INTERRUPTED = 130
+
+
+class OneLineParser(argparse.ArgumentParser):
+    """argparse that reports a mistake as one line `error: ...` and exits with 2."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(message, cure=f"see {self.prog} --help")
+
+
+def add_setting_flags(parser: argparse.ArgumentParser) -> None:
+    """One flag a setting; a flag that is not given stays out of the namespace."""
+    group = parser.add_argument_group("settings of the run")
+    for name, field in Settings.model_fields.items():
+        group.add_argument(f"--{name}", default=argparse.SUPPRESS, **_argument_of(field))
+
+
+def given_settings(namespace: argparse.Namespace) -> dict[str, Any]:
+    """The settings that stand in a namespace, as raw values for `parse_settings`."""
+    return {k: v for k, v in vars(namespace).items() if k in Settings.model_fields}
+
+
+def settings_to_flags(settings: Settings) -> list[str]:
+    """The arguments of train.py that differ from the defaults, model and size always among them."""
+    always = ("model", "image_size", "batch_size", "lr", "epochs", "loss")
+    flags: list[str] = []
+    for name, field in Settings.model_fields.items():
+        value = getattr(settings, name)
+        if value == field.default and name not in always:
+            continue
+        if isinstance(value, bool):
+            flags.append(f"--{name}" if value else f"--no-{name}")
+        else:
+            flags += [f"--{name}", *(str(v) for v in (value if isinstance(value, tuple) else (value,)))]
+    return flags
+
+
+def run_command(main: Callable[[Sequence[str]], int], arguments: Sequence[str] | None = None) -> int:
+    """Run a command's `main`; a mistake of the user's becomes one line on stderr and exit code 2."""
+    try:
+        return main(sys.argv[1:] if arguments is None else arguments)
+    except UserError as error:
+        lines = str(error).splitlines()
+        print(f"error: {lines[0]}", *lines[1:], sep="\n  ", file=sys.stderr)
+        return EXIT_USER_ERROR
+
+
+def _argument_of(field: FieldInfo) -> dict[str, Any]:
+    default = field.default
+    shown = " ".join(map(str, default)) if isinstance(default, tuple) else default
+    text = f"{field.description}" + (f" (default: {shown})" if shown != "" else "")
+    help_text = text.replace("%", "%%")
+    if isinstance(default, bool):
+        return {"action": argparse.BooleanOptionalAction, "help": help_text}
+    if isinstance(default, tuple):
+        return {"nargs": len(default), "metavar": ("H", "W"), "help": help_text}
+    choices = get_args(field.annotation)
+    if choices and all(isinstance(choice, str) for choice in choices):
+        return {"choices": choices, "help": help_text}
+    return {"metavar": _metavar(field), "help": help_text}
+
+
+def _metavar(field: FieldInfo) -> str:
+    kind = "N" if field.annotation is int else "X" if field.annotation is float else "TEXT"
+    if get_args(field.annotation):
+        return "N|auto"
+    return kind

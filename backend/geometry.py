@@ -1,0 +1,114 @@
+"""The only owner of coordinate arithmetic: frames, affines, sizes, and the sigma that follows them.
+
+Pixel centres are integers in every frame, so a point at (0, 0) is the centre of the first pixel and a frame of
+width W spans -0.5 .. W - 0.5. Three frames, always in the name: `_image` (original pixels), `_input` (network
+pixels), `_heatmap` (cells). From a frame to one `s` times as large: x' = (x + 0.5) * s - 0.5.
+Points are (x, y), sizes are (height, width), affines are 2 x 3 matrices that map (x, y, 1).
+Knows numpy; must not know torch, files or screens.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+FloatArray = npt.NDArray[np.floating]
+Size = tuple[int, int]
+
+OUTPUT_STRIDES = (1, 2, 4)
+MIN_SIGMA_CELLS = 0.7  # below it a grid cannot hold a Gaussian: a fifth of its energy is lost at 0.375
+KL_SIGMA_CELLS = 2.0
+
+
+def adaptive_sigma(height: int, width: int) -> float:
+    """Standard deviation of the target Gaussian in input pixels: 0.75 at 128, 1.5 at 256, 3.0 at 512."""
+    return max(0.75, 3.0 * (height + width) / 2 / 512)
+
+
+def output_stride_for(height: int, width: int) -> int:
+    """The largest of 1, 2, 4 at which the automatic sigma is still at least 0.7 cells."""
+    sigma = adaptive_sigma(height, width)
+    return max(s for s in OUTPUT_STRIDES if s == 1 or sigma / s >= MIN_SIGMA_CELLS)
+
+
+def sigma_in_force(sigma: float | str, loss: str, height: int, width: int) -> float:
+    """Sigma in input pixels for a setting `sigma` ("auto" or input pixels) under a loss.
+
+    "auto" is `adaptive_sigma`, but 2 cells under the `kl` loss, whose target is a distribution: a narrower
+    one gives the softmax too few cells to learn from.
+    """
+    if sigma != "auto":
+        return float(sigma)
+    if loss == "kl":
+        return KL_SIGMA_CELLS * output_stride_for(height, width)
+    return adaptive_sigma(height, width)
+
+
+def rescale_points(points_xy: FloatArray, scale: float) -> FloatArray:
+    """Points (..., 2) in a frame `scale` times as large."""
+    return (points_xy + 0.5) * scale - 0.5
+
+
+def apply_affine(affine: FloatArray, points_xy: FloatArray) -> FloatArray:
+    """Map points (..., 2) by an affine (2, 3); NaN stays NaN. float64 in, float64 out."""
+    result: FloatArray = points_xy @ affine[:, :2].T + affine[:, 2]
+    return result
+
+
+def compose(second: FloatArray, first: FloatArray) -> FloatArray:
+    """The affine that applies `first`, then `second`."""
+    linear = second[:, :2] @ first[:, :2]
+    offset = second[:, :2] @ first[:, 2] + second[:, 2]
+    return np.column_stack([linear, offset])
+
+
+def invert_affine(affine: FloatArray) -> FloatArray:
+    """The exact inverse of an affine (2, 3)."""
+    linear = np.linalg.inv(affine[:, :2])
+    return np.column_stack([linear, -linear @ affine[:, 2]])
+
+
+def scaling(scale_x: float, scale_y: float) -> FloatArray:
+    """The affine of x' = (x + 0.5) * s - 0.5 on each axis."""
+    return np.array([[scale_x, 0.0, 0.5 * scale_x - 0.5], [0.0, scale_y, 0.5 * scale_y - 0.5]])
+
+
+def stretch(image_hw: Size, input_hw: Size) -> FloatArray:
+    """Image -> input with a scale of its own for each axis, filling the input."""
+    return scaling(input_hw[1] / image_hw[1], input_hw[0] / image_hw[0])
+
+
+def letterbox(image_hw: Size, input_hw: Size) -> FloatArray:
+    """Image -> input with one scale for both axes, centred, the rest of the input left as margin."""
+    scale = min(input_hw[0] / image_hw[0], input_hw[1] / image_hw[1])
+    affine = scaling(scale, scale)
+    affine[0, 2] += (input_hw[1] - image_hw[1] * scale) / 2
+    affine[1, 2] += (input_hw[0] - image_hw[0] * scale) / 2
+    return affine
+
+
+RESIZES = {"letterbox": letterbox, "stretch": stretch}
+
+
+def rotate_scale_shift(
+    frame_hw: Size, degrees: float, scale: float, shift_xy: tuple[float, float]
+) -> FloatArray:
+    """Rotation and scaling about the centre of a frame, then a shift in its pixels."""
+    centre = np.array([(frame_hw[1] - 1) / 2, (frame_hw[0] - 1) / 2])
+    angle = np.deg2rad(degrees)
+    linear = scale * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    return np.column_stack([linear, centre - linear @ centre + np.asarray(shift_xy)])
+
+
+def mean_scale(affine: FloatArray) -> float:
+    """The factor by which an affine scales lengths on average: the root of its determinant."""
+    return float(np.sqrt(abs(np.linalg.det(affine[:, :2]))))
+
+
+def inside(points_xy: FloatArray, frame_hw: Size) -> npt.NDArray[np.bool_]:
+    """Which points (..., 2) lie within a frame; NaN lies outside."""
+    x, y = points_xy[..., 0], points_xy[..., 1]
+    result: npt.NDArray[np.bool_] = (
+        (x >= -0.5) & (x <= frame_hw[1] - 0.5) & (y >= -0.5) & (y <= frame_hw[0] - 0.5)
+    )
+    return result

@@ -1,0 +1,108 @@
+"""Pictures of points and heatmaps over an image. Pure: arrays in, arrays out; knows no file and no screen.
+
+Truth is a ring, a prediction a cross, the error the line between them: they differ in shape as well as in
+colour (Okabe and Ito's colour-blind-safe palette). Frames: points in the pixels of the picture drawn on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from backend.geometry import FloatArray, Size
+
+Image = npt.NDArray[np.uint8]
+
+TRUTH_RGB = (86, 180, 233)
+PREDICTION_RGB = (230, 159, 0)
+ERROR_RGB = (240, 228, 66)
+_SUBPIXEL_BITS = 4
+
+
+def to_rgb(image: Image) -> Image:
+    """(H, W) or (H, W, 3) -> a new (H, W, 3)."""
+    return np.repeat(image[..., None], 3, axis=2) if image.ndim == 2 else image.copy()
+
+
+def draw_points(
+    image: Image, predicted_xy: FloatArray | None = None, true_xy: FloatArray | None = None
+) -> Image:
+    """A copy of an image with predictions (K, 2) and truth (K, 2) on it; NaN is not drawn."""
+    picture = to_rgb(image)
+    size = max(3.0, min(picture.shape[:2]) / 90)
+    thickness = max(1, round(size / 4))
+    if predicted_xy is not None and true_xy is not None:
+        for start, end in zip(true_xy, predicted_xy, strict=True):
+            if np.isfinite([start, end]).all():
+                _line(picture, start, end, ERROR_RGB, thickness)
+    for x, y in () if true_xy is None else true_xy:
+        if np.isfinite([x, y]).all():
+            _ring(picture, (x, y), size, TRUTH_RGB, thickness)
+    for x, y in () if predicted_xy is None else predicted_xy:
+        if np.isfinite([x, y]).all():
+            for dx, dy in ((size, size), (size, -size)):
+                _line(picture, (x - dx, y - dy), (x + dx, y + dy), PREDICTION_RGB, thickness)
+    return picture
+
+
+def blend_heatmap(
+    image: Image, heatmap: Image, affine_heatmap_to_image: FloatArray, opacity: float = 0.6
+) -> Image:
+    """A copy of an image with one map (h, w) uint8 laid over it, warm where it is high."""
+    picture = to_rgb(image)
+    size_hw: Size = (picture.shape[0], picture.shape[1])
+    laid = cv2.warpAffine(
+        heatmap,
+        affine_heatmap_to_image,
+        (size_hw[1], size_hw[0]),
+        flags=cv2.INTER_LINEAR,
+        borderMode=cv2.BORDER_CONSTANT,
+        borderValue=0.0,
+    )
+    colours = cv2.cvtColor(cv2.applyColorMap(laid, cv2.COLORMAP_INFERNO), cv2.COLOR_BGR2RGB)
+    weight = opacity * (laid.astype(np.float32) / 255) ** 0.5
+    blended = picture * (1 - weight[..., None]) + colours * weight[..., None]
+    return blended.round().astype(np.uint8)
+
+
+def encode_png(picture: Image) -> bytes:
+    """PNG bytes of an RGB or greyscale picture."""
+    return _encode(picture, ".png", [])
+
+
+def encode_jpeg(picture: Image, quality: int = 88) -> bytes:
+    """JPEG bytes of an RGB or greyscale picture."""
+    return _encode(picture, ".jpg", [cv2.IMWRITE_JPEG_QUALITY, quality])
+
+
+def _encode(picture: Image, suffix: str, options: Sequence[int]) -> bytes:
+    bgr = cv2.cvtColor(picture, cv2.COLOR_RGB2BGR) if picture.ndim == 3 else picture
+    done, buffer = cv2.imencode(suffix, bgr, options)
+    assert done, f"OpenCV cannot write {suffix}"
+    return bytes(buffer.tobytes())
+
+
+def _fixed(point: Sequence[float] | FloatArray) -> tuple[int, int]:
+    """A sub-pixel point in OpenCV's fixed-point integers."""
+    scale = 1 << _SUBPIXEL_BITS
+    return round(float(point[0]) * scale), round(float(point[1]) * scale)
+
+
+def _line(
+    picture: Image,
+    start: Sequence[float] | FloatArray,
+    end: Sequence[float] | FloatArray,
+    rgb: tuple[int, int, int],
+    thickness: int,
+) -> None:
+    cv2.line(picture, _fixed(start), _fixed(end), rgb, thickness, cv2.LINE_AA, _SUBPIXEL_BITS)
+
+
+def _ring(
+    picture: Image, centre: Sequence[float], radius: float, rgb: tuple[int, int, int], thickness: int
+) -> None:
+    radius_fixed = round(radius * (1 << _SUBPIXEL_BITS))
+    cv2.circle(picture, _fixed(centre), radius_fixed, rgb, thickness, cv2.LINE_AA, _SUBPIXEL_BITS)

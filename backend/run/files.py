@@ -1,0 +1,147 @@
+"""Files that another process may read at any instant, and that a kill at any instant leaves readable.
+
+Owns atomic replacement and JSON lines. Must not know what a run is or what its files are called.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import math
+import os
+import secrets
+import time
+from collections.abc import Callable
+from enum import Enum
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+
+Row = dict[str, Any]
+T = TypeVar("T")
+
+_NUM_TRIES = 20
+_PAUSE_S = 0.05
+
+
+def patiently(action: Callable[[], T]) -> T:
+    """Call `action` again for about a second while it raises PermissionError.
+
+    Windows refuses to replace, rename or open a file while another process (a reader, a virus scanner)
+    holds it, which passes in milliseconds. The last PermissionError is raised.
+    """
+    for _ in range(_NUM_TRIES - 1):
+        try:
+            return action()
+        except PermissionError:
+            time.sleep(_PAUSE_S)
+    return action()
+
+
+def write_bytes_atomic(path: Path, content: bytes | memoryview) -> None:
+    """Replace `path` by `content`: a reader sees the old file or the new one, never a half, never none."""
+    # The name is our own and not tempfile's, whose files only their owner may read.
+    temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
+    try:
+        with temporary.open("xb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        patiently(lambda: os.replace(temporary, path))  # noqa: PTH105 (tests stand in for os.replace)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def write_json_atomic(path: Path, value: Any) -> None:
+    """Replace `path` by `value` as indented JSON; a NaN or an infinity becomes null."""
+    write_bytes_atomic(path, _encode_json(value, indent=2) + b"\n")
+
+
+def append_json_line(path: Path, row: Row) -> None:
+    """Append `row` as one line of JSON in one write call; a NaN or an infinity becomes null.
+
+    Where the last line is unfinished (its writer was killed), a newline comes first, so that only that
+    line is lost. Raises OSError when the disk takes only a part of the line.
+    """
+    line = _encode_json(row) + b"\n"
+    with patiently(lambda: path.open("a+b", buffering=0)) as file:
+        if file.seek(0, os.SEEK_END) > 0:
+            file.seek(-1, os.SEEK_END)
+            if file.read(1) != b"\n":
+                line = b"\n" + line
+        if file.write(line) != len(line):
+            raise OSError(errno.ENOSPC, "the line was written only in part", str(path))
+
+
+def read_json(path: Path) -> Row | None:
+    """The object in `path`, or None where the file is absent or holds no JSON object."""
+    try:
+        content = patiently(path.read_bytes)
+    except FileNotFoundError:
+        return None
+    return _decode_row(content)
+
+
+def read_json_lines(path: Path, offset: int = 0) -> tuple[list[Row], int]:
+    """The finished lines of `path` from byte `offset` on, and the offset to go on from next time.
+
+    An unfinished last line is left for the next call; a finished line that holds no JSON object is
+    skipped. An absent file has no rows; a file shorter than `offset` is read from its start.
+    """
+    try:
+        with patiently(lambda: path.open("rb")) as file:
+            if file.seek(0, os.SEEK_END) < offset:
+                offset = 0
+            file.seek(offset)
+            content = file.read()
+    except FileNotFoundError:
+        return [], 0
+    end = content.rfind(b"\n") + 1
+    rows = [_decode_row(line) for line in content[:end].split(b"\n")]
+    return [row for row in rows if row is not None], offset + end
+
+
+def read_tail(path: Path, max_bytes: int) -> str:
+    """The last whole lines of a text file within `max_bytes` bytes; empty where the file is absent."""
+    try:
+        with patiently(lambda: path.open("rb")) as file:
+            start = max(0, file.seek(0, os.SEEK_END) - max_bytes)
+            file.seek(start)
+            content = file.read(max_bytes)
+    except FileNotFoundError:
+        return ""
+    # A cut first line is dropped, unless it is all there is (a progress bar draws without newlines).
+    if start > 0 and b"\n" in content[:-1]:
+        content = content[content.index(b"\n") + 1 :]
+    return content.decode("utf-8", errors="replace").replace("\r\n", "\n")
+
+
+def _encode_json(value: Any, indent: int | None = None) -> bytes:
+    text = json.dumps(_to_plain(value), ensure_ascii=False, allow_nan=False, indent=indent)
+    # A lone surrogate (an undecodable file name) has no UTF-8, but its backslash form is valid JSON.
+    return text.encode("utf-8", errors="backslashreplace")
+
+
+def _decode_row(content: bytes) -> Row | None:
+    try:
+        value = json.loads(content.decode("utf-8"), parse_constant=lambda _: None)
+    except (ValueError, RecursionError):
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def _to_plain(value: Any) -> Any:
+    """`value` in the types that JSON has: numpy to Python, Path to str, NaN and infinity to None."""
+    if isinstance(value, np.ndarray | np.generic):
+        value = value.tolist()
+    if isinstance(value, Enum):
+        value = value.value
+    if isinstance(value, dict):
+        return {str(key): _to_plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_to_plain(item) for item in value]
+    if isinstance(value, float):
+        return float(value) if math.isfinite(value) else None
+    return os.fspath(value) if isinstance(value, os.PathLike) else value

@@ -1,0 +1,325 @@
+"""RunFolder: the only place that knows how the files of a run are called.
+
+Owns the layout of `runs/<run_id>/` and reads and writes it. Must not know what the values mean: not the
+fields of a config, not the names of metrics, not whether a process lives.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import re
+import socket
+import time
+import unicodedata
+import zipfile
+import zlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+from filelock import BaseFileLock, FileLock
+
+from backend.errors import UserError
+from backend.run.files import (
+    Row,
+    append_json_line,
+    patiently,
+    read_json,
+    read_json_lines,
+    read_tail,
+    write_bytes_atomic,
+    write_json_atomic,
+)
+
+RequestKind = Literal["finish", "stop", "save_now"]
+CheckpointKind = Literal["best", "last"]
+Arrays = dict[str, npt.NDArray[Any]]
+
+REQUEST_KINDS: tuple[RequestKind, ...] = ("finish", "stop", "save_now")
+
+_CONFIG = "config.json"
+_TIME_FORMAT = "%Y%m%d-%H%M%S"
+_TIME_LENGTH = len("yyyymmdd-hhmmss")
+_MAX_LABEL_LENGTH = 48  # characters; even at four bytes each, far below the 255 bytes of a file name
+_PREVIEW_NAME = re.compile(r"epoch-(\d+)\.npz")
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """One run. Times are seconds since 1970; a `read_` method returns None where its file is absent."""
+
+    path: Path
+
+    @property
+    def run_id(self) -> str:
+        return self.path.name
+
+    # What was asked for.
+
+    @property
+    def config_path(self) -> Path:
+        return self.path / _CONFIG
+
+    def read_config(self) -> Row:
+        """The frozen settings. Raises UserError where `config.json` is absent or damaged."""
+        config = read_json(self.config_path)
+        if config is None:
+            raise UserError(f"{self.path} holds no readable {_CONFIG}", field="run")
+        return config
+
+    # The process.
+
+    @property
+    def log_path(self) -> Path:
+        return self.path / "log.txt"
+
+    def read_log_tail(self, max_bytes: int = 20_000) -> str:
+        """The last whole lines of the log within `max_bytes` bytes."""
+        return read_tail(self.log_path, max_bytes)
+
+    def lock(self) -> BaseFileLock:
+        """The lock that the worker holds while it lives; `acquire` raises filelock.Timeout at once when
+        another process has it."""
+        return FileLock(self.path / "run.lock", timeout=0)
+
+    def launch_lock(self) -> BaseFileLock:
+        """The lock that is held while a launch is decided and recorded; taken or refused at once."""
+        return FileLock(self.path / "launch.lock", timeout=0)
+
+    def write_launched(self, pid: int, create_time: float, argv: Sequence[str]) -> None:
+        """Record the process that trains; the host and the time are added."""
+        value = {"pid": pid, "create_time": create_time, "argv": list(argv)}
+        write_json_atomic(
+            self.path / "launched.json", {**value, "host": socket.gethostname(), "time": time.time()}
+        )
+
+    def read_launched(self) -> Row | None:
+        return read_json(self.path / "launched.json")
+
+    # What the worker tells.
+
+    def write_status(self, status: Mapping[str, Any]) -> None:
+        """Replace the status; `heartbeat`, the present time, is added."""
+        # The next status comes in a moment: a reader that holds the file on Windows must not end a training.
+        with contextlib.suppress(PermissionError):
+            write_json_atomic(self.path / "status.json", {**status, "heartbeat": time.time()})
+
+    def read_status(self) -> Row | None:
+        return read_json(self.path / "status.json")
+
+    def append_metrics(self, row: Mapping[str, Any]) -> None:
+        """Append one epoch's values (`phase`, `epoch`, ...); `time` is added where it is missing."""
+        append_json_line(self.path / "metrics.jsonl", {"time": time.time(), **row})
+
+    def read_metrics(self, offset: int = 0) -> tuple[list[Row], int]:
+        """The rows from byte `offset` on, as they were written, and the next offset; see `merge_metrics`."""
+        return read_json_lines(self.path / "metrics.jsonl", offset)
+
+    def append_event(self, kind: str, message: str, **values: Any) -> None:
+        """Append something that happened: a kind for programs, a sentence for people."""
+        row = {"time": time.time(), "kind": kind, "message": message, **values}
+        append_json_line(self.path / "events.jsonl", row)
+
+    def read_events(self, offset: int = 0) -> tuple[list[Row], int]:
+        """The events from byte `offset` on, and the next offset."""
+        return read_json_lines(self.path / "events.jsonl", offset)
+
+    def write_outcome(self, state: str, reason: str, traceback: str = "", **values: Any) -> None:
+        """The worker's last word: a final state, one line of reason, the traceback where there is one."""
+        outcome = {"state": state, "reason": reason, "traceback": traceback, "time": time.time(), **values}
+        write_json_atomic(self.path / "outcome.json", outcome)
+
+    def read_outcome(self) -> Row | None:
+        return read_json(self.path / "outcome.json")
+
+    def set_outcome_aside(self) -> None:
+        """Rename the outcome to the first free of outcome.1.json, outcome.2.json ...; absent: nothing."""
+        source = self.path / "outcome.json"
+        if not source.exists():
+            return
+        number = 1
+        while (target := self.path / f"outcome.{number}.json").exists():
+            number += 1
+        patiently(lambda: source.rename(target))
+
+    # What the worker is asked.
+
+    def request(self, kind: RequestKind) -> None:
+        """Ask the worker, which looks between batches."""
+        path = self._request_path(kind)
+        path.parent.mkdir(exist_ok=True)
+        write_json_atomic(path, {"time": time.time()})
+
+    def requested(self, kind: RequestKind) -> bool:
+        return self._request_path(kind).exists()
+
+    def clear_request(self, kind: RequestKind) -> None:
+        path = self._request_path(kind)
+        patiently(lambda: path.unlink(missing_ok=True))
+
+    def clear_requests(self) -> None:
+        for kind in REQUEST_KINDS:
+            self.clear_request(kind)
+
+    def _request_path(self, kind: RequestKind) -> Path:
+        if kind not in REQUEST_KINDS:
+            raise ValueError(f"no such request: {kind!r}")
+        return self.path / "control" / kind
+
+    # What remains.
+
+    def checkpoint_path(self, kind: CheckpointKind) -> Path:
+        """Where the checkpoint is or will be; the folder `checkpoints` may have to be made."""
+        return self.path / "checkpoints" / f"{kind}.pt"
+
+    @property
+    def previews_path(self) -> Path:
+        return self.path / "previews"
+
+    def write_preview_images(self, arrays: Mapping[str, npt.ArrayLike]) -> None:
+        """The fixed validation images and what does not change with the epochs, by name."""
+        self._write_arrays("images.npz", arrays)
+
+    def read_preview_images(self) -> Arrays | None:
+        return self._read_arrays("images.npz")
+
+    def write_preview(self, epoch: int, arrays: Mapping[str, npt.ArrayLike]) -> None:
+        """The predictions after `epoch` (from 1), by name."""
+        self._write_arrays(_preview_name(epoch), arrays)
+
+    def read_preview(self, epoch: int) -> Arrays | None:
+        return self._read_arrays(_preview_name(epoch))
+
+    def preview_epochs(self) -> list[int]:
+        """The epochs that have a preview, ascending."""
+        if not self.previews_path.is_dir():
+            return []
+        matches = (_PREVIEW_NAME.fullmatch(path.name) for path in self.previews_path.iterdir())
+        return sorted(int(match[1]) for match in matches if match)
+
+    def prune_previews(self, max_kept: int = 24) -> None:
+        """Delete previews until `max_kept` (at least 2) are left: the first, the last, an even middle."""
+        if max_kept < 2:
+            raise ValueError(f"max_kept must be at least 2, not {max_kept}")
+        epochs = self.preview_epochs()
+        while len(epochs) > max_kept:
+            # The one that leaves the smallest gap: this stays even when we are called after every epoch.
+            gaps = [after - before for before, after in zip(epochs, epochs[2:], strict=False)]
+            path = self.previews_path / _preview_name(epochs.pop(1 + gaps.index(min(gaps))))
+            # A preview that a reader holds on Windows goes next time.
+            with contextlib.suppress(PermissionError):
+                path.unlink(missing_ok=True)
+
+    def _write_arrays(self, name: str, arrays: Mapping[str, npt.ArrayLike]) -> None:
+        buffer = io.BytesIO()
+        # Written member by member, because np.savez has no way to refuse pickles in every version of numpy.
+        with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+            for key, array in arrays.items():
+                with archive.open(f"{key}.npy", "w", force_zip64=True) as member:
+                    np.lib.format.write_array(member, np.asarray(array), allow_pickle=False)
+        self.previews_path.mkdir(exist_ok=True)
+        write_bytes_atomic(self.previews_path / name, buffer.getvalue())
+
+    def _read_arrays(self, name: str) -> Arrays | None:
+        path = self.previews_path / name
+        try:
+            content = patiently(path.read_bytes)
+            with np.load(io.BytesIO(content), allow_pickle=False) as archive:
+                return dict(archive)
+        except (FileNotFoundError, ValueError, EOFError, zipfile.BadZipFile, zlib.error):
+            return None
+
+
+def create_run(runs_dir: Path, config: Mapping[str, Any], label: str) -> RunFolder:
+    """Make `runs_dir/<yyyymmdd-hhmmss>-<label>` (then `-2`, `-3` ...) and write its `config.json`."""
+    runs_dir.mkdir(parents=True, exist_ok=True)
+    stem = f"{datetime.now().strftime(_TIME_FORMAT)}-{_sanitise_label(label)}"
+    path, number = runs_dir / stem, 1
+    while not _makes_folder(path):
+        number += 1
+        path = runs_dir / f"{stem}-{number}"
+    folder = RunFolder(path)
+    write_json_atomic(folder.config_path, config)
+    return folder
+
+
+def list_runs(runs_dir: Path) -> list[RunFolder]:
+    """The runs in `runs_dir`, newest first. A folder is a run when it has a `config.json`."""
+    if not runs_dir.is_dir():
+        return []
+    dated: list[tuple[tuple[str, int, str], RunFolder]] = []
+    for path in runs_dir.iterdir():
+        # No config: not a run, or one that is being made or deleted at this moment.
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            dated.append((_creation_key(RunFolder(path)), RunFolder(path)))
+    return [folder for _, folder in sorted(dated, key=lambda pair: pair[0], reverse=True)]
+
+
+def open_run(path: Path | str) -> RunFolder:
+    """The run at `path`: its folder, or its `checkpoints/last.pt`.
+
+    Raises UserError for the setting `resume` where there is no run.
+    """
+    given = Path(path)
+    folder = RunFolder(given)
+    if (
+        given.is_file()
+        and RunFolder(given.absolute().parent.parent).checkpoint_path("last") == given.absolute()
+    ):
+        folder = RunFolder(given.absolute().parent.parent)
+    if not folder.config_path.is_file():
+        raise UserError(
+            f"{given} is not a run",
+            field="resume",
+            cure="give the folder of a run (it has a config.json) or its checkpoints/last.pt",
+        )
+    return folder
+
+
+def merge_metrics(rows: Iterable[Row]) -> list[Row]:
+    """One row for each (phase, epoch), the later one where there are two (a kill, then a resume).
+
+    Phases in the order in which they first appear, epochs ascending within; a row without an epoch is
+    left out.
+    """
+    phases: dict[str, dict[int, Row]] = {}
+    for row in rows:
+        if isinstance(row.get("epoch"), int):
+            phases.setdefault(str(row.get("phase", "")), {})[row["epoch"]] = row
+    return [epochs[epoch] for epochs in phases.values() for epoch in sorted(epochs)]
+
+
+def _preview_name(epoch: int) -> str:
+    return f"epoch-{epoch:04d}.npz"
+
+
+def _makes_folder(path: Path) -> bool:
+    """Make a new folder; False where the name is taken. mkdir is atomic: of two creators one wins."""
+    try:
+        path.mkdir()
+    except FileExistsError:
+        return False
+    return True
+
+
+def _sanitise_label(label: str) -> str:
+    """`label` as a part of a file name on every system: letters of any script, digits, `_`, `.` and `-`."""
+    name = re.sub(r"[^\w.-]+", "-", unicodedata.normalize("NFC", label))
+    # Windows drops a dot at the end of a name, and then does not find the folder again.
+    return name[:_MAX_LABEL_LENGTH].strip("-.") or "run"
+
+
+def _creation_key(folder: RunFolder) -> tuple[str, int, str]:
+    """Sorts by creation: by the time in the name, or, where the user renamed the run, by its config's."""
+    modified_ns = folder.config_path.stat().st_mtime_ns
+    stamp = folder.run_id[:_TIME_LENGTH]
+    try:
+        datetime.strptime(stamp, _TIME_FORMAT)
+    except ValueError:
+        stamp = datetime.fromtimestamp(modified_ns / 1e9).strftime(_TIME_FORMAT)
+    return stamp, modified_ns, folder.run_id

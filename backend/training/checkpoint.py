@@ -1,0 +1,57 @@
+"""Checkpoints: tensors and plain values only, readable with `torch.load(path, weights_only=True)`.
+
+Owns the format. Knows nothing of run folders beyond the path that it is given.
+"""
+
+from __future__ import annotations
+
+import io
+import pickle
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from backend.errors import UserError
+from backend.run.files import write_bytes_atomic
+
+FORMAT_VERSION = 1
+REQUIRED_KEYS = ("format_version", "epoch", "model_state_dict", "args", "landmark_names", "preprocessing")
+RESUME_KEYS = ("raw_model_state_dict", "optimizer_state_dict", "scheduler", "scaler", "rng")
+
+
+def save_checkpoint(path: Path, content: Mapping[str, Any]) -> None:
+    """Replace the file at once: written beside, flushed to disk, renamed; at no instant absent or half."""
+    buffer = io.BytesIO()
+    torch.save({"format_version": FORMAT_VERSION, **content}, buffer)
+    write_bytes_atomic(path, buffer.getbuffer())
+
+
+def load_checkpoint(path: Path, device: str | torch.device = "cpu") -> dict[str, Any]:
+    """Read a checkpoint. Raises UserError for a missing, damaged or foreign file or an unknown format."""
+    if not path.is_file():
+        raise UserError(f"{path} is no file", field="checkpoint", cure="give a run's checkpoints/best.pt")
+    try:
+        content = torch.load(path, map_location=device, weights_only=True)
+    except (pickle.UnpicklingError, zipfile.BadZipFile, RuntimeError, EOFError, OSError, ValueError) as error:
+        raise UserError(
+            f"{path} cannot be read as a checkpoint ({str(error).splitlines()[0][:120]})",
+            field="checkpoint",
+            cure="the file is damaged or not Fiducial's; copy it again or use the run's other checkpoint",
+        ) from error
+    missing = [k for k in REQUIRED_KEYS if not isinstance(content, dict) or k not in content]
+    if missing:
+        raise UserError(
+            f"{path} is no checkpoint of Fiducial: it lacks {', '.join(missing)}",
+            field="checkpoint",
+            cure="give a run's checkpoints/best.pt",
+        )
+    if content["format_version"] != FORMAT_VERSION:
+        raise UserError(
+            f"{path} has format_version {content['format_version']}, this program reads {FORMAT_VERSION}",
+            field="checkpoint",
+            cure="use the version of Fiducial that made it",
+        )
+    return dict(content)

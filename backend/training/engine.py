@@ -1,0 +1,283 @@
+"""The training loop. It gets a network, a task, batches and an observer; it knows no network by name, no file
+format and no screen, and does not know whether its images are whole films or crops.
+
+A step is one update of the weights, from one or more batches (gradient accumulation). B: samples of a batch.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+from typing import Any, Protocol, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from backend.data.dataset import Batch, Batches
+from backend.training.optim import build_optimizer, build_scheduler, ema_decay_at, update_ema
+
+Outputs = Tensor | list[Tensor]
+Metrics = dict[str, float | int | None]
+T = TypeVar("T")
+
+
+class Request(StrEnum):
+    """What an observer may ask for between two steps."""
+
+    FINISH = "finish"  # end training now, validate, keep the best
+    STOP = "stop"  # save where we are and leave
+    SAVE_NOW = "save_now"
+
+
+class Ending(StrEnum):
+    """How `fit` ended."""
+
+    COMPLETED = "completed"
+    FINISHED_EARLY = "finished_early"
+    STOPPED = "stopped"
+
+
+class DivergedError(RuntimeError):
+    """The loss or the gradient is no longer a finite number."""
+
+
+class Scorer(Protocol):
+    """Collects final outputs and gives metrics, among them `mre_px`, which chooses the best weights."""
+
+    def add(self, outputs: Tensor, batch: Batch) -> None: ...
+    def metrics(self) -> Metrics: ...
+
+
+class Task(Protocol):
+    """What is learned: a scalar loss, mean over the samples of a batch, and a way to score."""
+
+    def compute_loss(self, outputs: Outputs, batch: Batch) -> Tensor: ...
+    def new_scorer(self) -> Scorer: ...
+
+
+class Observer(Protocol):
+    """Whoever watches: told of every step and epoch, asked for requests, and given the state to keep."""
+
+    def poll(self) -> set[Request]: ...
+    def on_step(self, loop: LoopState, num_steps: int, loss: float, images_per_s: float) -> None: ...
+    def on_epoch(self, trainer: Trainer, metrics: Metrics, is_best: bool) -> None: ...
+    def save_last(self, trainer: Trainer) -> None: ...
+
+
+@dataclass(frozen=True)
+class TrainerOptions:
+    """How steps are made; see the settings of the same names."""
+
+    epochs: int
+    lr: float
+    warmup_epochs: float
+    weight_decay: float
+    clip_norm: float
+    ema_decay: float
+    accumulation: int
+    mixed_precision: bool
+
+
+@dataclass
+class LoopState:
+    """Where the loop stands. `epoch` counts finished epochs; the rest of an epoch under way follows."""
+
+    epoch: int = 0
+    batch_index: int = 0  # next batch of the epoch under way
+    global_step: int = 0
+    loss_sum: float = 0.0  # over the samples of the epoch under way
+    num_samples: int = 0
+    best_mre_px: float | None = None
+    best_mre_mm: float | None = None
+    best_epoch: int = 0
+
+
+class Trainer:
+    """Trains one network. Build it, `load_state_dict` to resume, then `fit`."""
+
+    def __init__(
+        self,
+        network: nn.Module,
+        task: Task,
+        train: Batches,
+        valid: Batches | None,
+        *,
+        device: torch.device,
+        options: TrainerOptions,
+        observer: Observer,
+    ) -> None:
+        self.network = network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.ema_network = copy.deepcopy(self.network).eval().requires_grad_(False)
+        self.task = task
+        self.device = device
+        self.options = options
+        self.loop = LoopState()
+        self._train, self._valid = train, valid
+        self._observer = observer
+        self.steps_per_epoch = math.ceil(len(train) / options.accumulation)
+        self._optimizer = build_optimizer(self.network, options.lr, options.weight_decay)
+        self._scheduler = build_scheduler(
+            self._optimizer,
+            warmup_steps=round(options.warmup_epochs * self.steps_per_epoch),
+            total_steps=options.epochs * self.steps_per_epoch,
+        )
+        self._scaler = torch.amp.GradScaler(device.type, enabled=options.mixed_precision)
+
+    def fit(self) -> Ending:
+        """Train until the last epoch, or until the observer asks to end. Raises DivergedError."""
+        while self.loop.epoch < self.options.epochs:
+            request = self._train_epoch()
+            if request is Request.STOP:
+                self._observer.save_last(self)
+                return Ending.STOPPED
+            self._close_epoch()
+            if request is Request.FINISH and self.loop.epoch < self.options.epochs:
+                return Ending.FINISHED_EARLY
+        return Ending.COMPLETED
+
+    def _train_epoch(self) -> Request | None:
+        self.network.train()
+        self._epoch_started, self._samples_at_start = time.monotonic(), self.loop.num_samples
+        batches = self._train.of_epoch(self.loop.epoch, self.loop.batch_index)
+        for group in in_groups(batches, self.options.accumulation):
+            loss = self._train_step(group)
+            self._observer.on_step(self.loop, self.steps_per_epoch, loss, self._images_per_s())
+            requests = self._observer.poll()
+            if Request.SAVE_NOW in requests:
+                self._observer.save_last(self)
+            if Request.STOP in requests:
+                return Request.STOP
+            if Request.FINISH in requests:
+                return Request.FINISH
+        return None
+
+    def _train_step(self, group: list[Batch]) -> float:
+        """One update from a group of batches, each weighted by its samples. Returns the mean loss."""
+        num_samples = sum(len(batch.rows) for batch in group)
+        total = 0.0
+        for batch in group:
+            loss = self._loss(self.network, batch) * (len(batch.rows) / num_samples)
+            self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+            total += loss.item()
+        if not math.isfinite(total):
+            raise DivergedError(f"the loss became {total} at step {self.loop.global_step + 1}")
+        self._update_weights()
+        self.loop.batch_index += len(group)
+        self.loop.global_step += 1
+        self.loop.loss_sum += total * num_samples
+        self.loop.num_samples += num_samples
+        return total
+
+    def _update_weights(self) -> None:
+        self._scaler.unscale_(self._optimizer)
+        norm = nn.utils.clip_grad_norm_(self.network.parameters(), self.options.clip_norm)
+        # under the scaler an infinite gradient is ordinary: it skips the step and lowers its scale
+        if not self._scaler.is_enabled() and not torch.isfinite(norm):
+            raise DivergedError(f"the gradient became {norm.item()} at step {self.loop.global_step + 1}")
+        self._scaler.step(self._optimizer)
+        self._scaler.update()
+        self._scheduler.step()
+        self._optimizer.zero_grad(set_to_none=True)
+        decay = ema_decay_at(self.loop.global_step, self.options.ema_decay)
+        update_ema(self.ema_network, self.network, decay)
+
+    def _loss(self, network: nn.Module, batch: Batch) -> Tensor:
+        batch = batch.to(self.device)
+        with self._autocast():
+            outputs = network(batch.images)
+        return self.task.compute_loss(outputs, batch)
+
+    def _autocast(self) -> AbstractContextManager[Any]:
+        if not self.options.mixed_precision:
+            return nullcontext()
+        return torch.autocast(self.device.type, dtype=torch.float16)
+
+    def _images_per_s(self) -> float:
+        done = self.loop.num_samples - self._samples_at_start
+        return done / max(1e-9, time.monotonic() - self._epoch_started)
+
+    def _close_epoch(self) -> None:
+        """Validate, compare with the best, report, and keep the state."""
+        loop = self.loop
+        metrics: Metrics = {
+            "train/loss": loop.loss_sum / loop.num_samples,
+            "lr": float(self._scheduler.get_last_lr()[0]),
+            "images_per_s": self._images_per_s(),
+            "train_s": time.monotonic() - self._epoch_started,
+        }
+        metrics |= {f"val/{name}": value for name, value in self.validate().items()}
+        metrics["epoch_s"] = time.monotonic() - self._epoch_started
+        loop.epoch, loop.batch_index, loop.loss_sum, loop.num_samples = loop.epoch + 1, 0, 0.0, 0
+        is_best = self._is_best(metrics.get("val/mre_px"))
+        if is_best:
+            loop.best_epoch = loop.epoch
+            loop.best_mre_px, loop.best_mre_mm = metrics.get("val/mre_px"), metrics.get("val/mre_mm")
+        self._observer.on_epoch(self, metrics, is_best)
+
+    def _is_best(self, mre_px: float | None) -> bool:
+        """Without validation (or truth) the last weights are the best known."""
+        return mre_px is None or self.loop.best_mre_px is None or mre_px < self.loop.best_mre_px
+
+    @torch.inference_mode()
+    def validate(self) -> Metrics:
+        """Loss and metrics of the averaged weights on the validation batches; empty without any."""
+        if self._valid is None:
+            return {}
+        scorer = self.task.new_scorer()
+        loss_sum, num_samples = 0.0, 0
+        for batch in self._valid.of_epoch(0):
+            on_device = batch.to(self.device)
+            outputs = self.predict(on_device)
+            loss_sum += self.task.compute_loss(outputs, on_device).item() * len(batch.rows)
+            num_samples += len(batch.rows)
+            scorer.add(outputs, batch)
+        return {"loss": loss_sum / num_samples, **scorer.metrics()}
+
+    @torch.inference_mode()
+    def predict(self, batch: Batch) -> Tensor:
+        """Maps (B, K, h, w) float32 of the averaged weights."""
+        with self._autocast():
+            maps: Tensor = self.ema_network(batch.to(self.device).images)
+        return maps.float()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that decides how training goes on, as tensors and plain values."""
+        cuda_states = torch.cuda.get_rng_state_all() if self.device.type == "cuda" else []
+        return {
+            "model_state_dict": self.ema_network.state_dict(),
+            "raw_model_state_dict": self.network.state_dict(),
+            "optimizer_state_dict": self._optimizer.state_dict(),
+            "scheduler": self._scheduler.state_dict(),
+            "scaler": self._scaler.state_dict(),
+            "rng": {"torch": torch.get_rng_state(), "cuda": cuda_states},
+            "loop": asdict(self.loop),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Inverse of `state_dict`."""
+        self.ema_network.load_state_dict(state["model_state_dict"])
+        self.network.load_state_dict(state["raw_model_state_dict"])
+        self._optimizer.load_state_dict(state["optimizer_state_dict"])
+        self._scheduler.load_state_dict(state["scheduler"])
+        self._scaler.load_state_dict(state["scaler"])
+        torch.set_rng_state(state["rng"]["torch"])
+        if self.device.type == "cuda" and len(state["rng"]["cuda"]) == torch.cuda.device_count():
+            torch.cuda.set_rng_state_all(state["rng"]["cuda"])
+        self.loop = LoopState(**state["loop"])
+
+
+def in_groups(items: Iterable[T], size: int) -> Iterator[list[T]]:
+    """Lists of `size` items in a row; the last may be shorter."""
+    group: list[T] = []
+    for item in items:
+        group.append(item)
+        if len(group) == size:
+            yield group
+            group = []
+    if group:
+        yield group

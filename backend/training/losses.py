@@ -1,0 +1,68 @@
+"""Losses on heatmaps, masked where a landmark is missing. All are computed in float32.
+
+Shapes: heatmaps and targets (B, K, h, w), visible (B, K) bool. Each returns a scalar; where nothing is visible
+it is a zero that still carries gradients.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from backend.training.heatmaps import expectation, spatial_softmax
+
+ALPHA, OMEGA, EPSILON, THETA = 2.1, 14.0, 1.0, 0.5
+FOREGROUND_THRESHOLD, FOREGROUND_WEIGHT = 0.2, 10.0
+EXPECTATION_WEIGHT = 0.2
+
+
+def adaptive_wing(heatmaps: Tensor, targets: Tensor, visible: Tensor) -> Tensor:
+    """Adaptive wing loss with its weighted map (Wang, Bo, Fuxin 2019), mean over the cells of visible landmarks.
+
+    Where the error is below theta it is omega * ln(1 + |e / epsilon| ** (alpha - target)), steep near the peak
+    and mild in the background; beyond, a line that continues it. Cells where the 3 x 3 dilated target exceeds
+    0.2 weigh 1 + 10.
+    """
+    heatmaps, targets = heatmaps.float(), targets.float()
+    error = (targets - heatmaps).abs()
+    power = ALPHA - targets
+    ratio = (THETA / EPSILON) ** power
+    slope = OMEGA / EPSILON / (1 + ratio) * power * (THETA / EPSILON) ** (power - 1)
+    offset = THETA * slope - OMEGA * torch.log1p(ratio)
+    # the power's gradient at an error of zero is 0 ** positive: finite, since alpha - target >= 1.1
+    curved = OMEGA * torch.log1p((error / EPSILON) ** power)
+    loss = torch.where(error < THETA, curved, slope * error - offset)
+    foreground = F.max_pool2d(targets, 3, stride=1, padding=1) > FOREGROUND_THRESHOLD
+    return _masked_mean(loss * (1 + FOREGROUND_WEIGHT * foreground), visible)
+
+
+def mse(heatmaps: Tensor, targets: Tensor, visible: Tensor) -> Tensor:
+    """Mean squared error over the cells of visible landmarks."""
+    return _masked_mean((heatmaps.float() - targets.float()) ** 2, visible)
+
+
+def kl(logits: Tensor, targets: Tensor, centres_xy_heatmap: Tensor, visible: Tensor) -> Tensor:
+    """Cross-entropy of the spatial softmax with the normalised Gaussian, plus 0.2 x L1 of its expectation.
+
+    The entropy of the target is subtracted, so that the first term is the Kullback-Leibler divergence (the
+    gradients are the same) and a perfect prediction scores 0. `centres_xy_heatmap` (B, K, 2) in cells; NaN
+    where missing. The second term is in cells (Nibali et al. 2018 regularise the other way round).
+    """
+    logits = logits.float()
+    distribution = targets.float() / targets.float().sum((-2, -1), keepdim=True).clamp(min=1e-12)
+    log_probabilities = logits.flatten(2).log_softmax(-1).view_as(logits)
+    divergence = (torch.xlogy(distribution, distribution) - distribution * log_probabilities).sum((-2, -1))
+    found = expectation(spatial_softmax(logits))
+    centres = torch.where(visible[..., None], centres_xy_heatmap, found.detach())
+    distance = (found - centres).abs().sum(-1)
+    return _mean_of_visible(divergence + EXPECTATION_WEIGHT * distance, visible)
+
+
+def _masked_mean(cells: Tensor, visible: Tensor) -> Tensor:
+    return _mean_of_visible(cells.mean((-2, -1)), visible)
+
+
+def _mean_of_visible(per_landmark: Tensor, visible: Tensor) -> Tensor:
+    weights = visible.to(per_landmark.dtype)
+    return (per_landmark * weights).sum() / weights.sum().clamp(min=1)

@@ -1,0 +1,58 @@
+"""Errors of predicted points, in the original image. numpy alone; knows no network and no file.
+
+MRE: mean over visible landmarks of the distance in the original image, with the spacing of each axis.
+SDR at t mm: share of visible landmarks with an error of at most t.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+FloatArray = npt.NDArray[np.floating]
+SDR_THRESHOLDS_MM = (2.0, 2.5, 3.0, 4.0)
+Summary = dict[str, float | int | None]
+
+
+@dataclass(frozen=True)
+class RadialErrors:
+    """Distances (N images, K landmarks), NaN where unknown: the landmark is missing or, for mm, the spacing."""
+
+    px: FloatArray
+    mm: FloatArray
+
+
+def radial_errors(
+    predicted_xy_image: FloatArray, true_xy_image: FloatArray, mm_per_px_xy: FloatArray
+) -> RadialErrors:
+    """Points (N, K, 2) in original pixels, spacings (N, 2) in mm per pixel with NaN where unknown."""
+    difference = np.asarray(predicted_xy_image, np.float64) - true_xy_image
+    in_mm = difference * np.asarray(mm_per_px_xy, np.float64)[:, None, :]
+    return RadialErrors(np.hypot(*np.moveaxis(difference, -1, 0)), np.hypot(*np.moveaxis(in_mm, -1, 0)))
+
+
+def summarize(errors: RadialErrors) -> Summary:
+    """`mre_px mre_mm sdr_2mm ... num_images`; None where nothing is known."""
+    known_mm = errors.mm[np.isfinite(errors.mm)]
+    summary: Summary = {"mre_px": _mean(errors.px), "mre_mm": _mean(errors.mm)}
+    for threshold in SDR_THRESHOLDS_MM:
+        share = float((known_mm <= threshold).mean()) if known_mm.size else None
+        summary[f"sdr_{threshold:g}mm"] = share
+    summary["num_images"] = int(np.isfinite(errors.px).any(axis=1).sum())
+    return summary
+
+
+def summarize_per_landmark(errors: RadialErrors, names: Sequence[str]) -> dict[str, Summary]:
+    """{landmark name: its summary}, in the order of the names."""
+    return {
+        name: summarize(RadialErrors(errors.px[:, k : k + 1], errors.mm[:, k : k + 1]))
+        for k, name in enumerate(names)
+    }
+
+
+def _mean(values: FloatArray) -> float | None:
+    known = values[np.isfinite(values)]
+    return float(known.mean()) if known.size else None

@@ -1,0 +1,245 @@
+"""What a training leaves in its run folder while it runs: status, metrics, previews, checkpoints.
+
+The Trainer's observer. Writes through RunFolder; must not know how weights are trained.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from backend.config import RunConfig
+from backend.data.dataset import Batch, LandmarkDataset
+from backend.data.image_store import reduce_image
+from backend.data.images import read_image
+from backend.data.samples import Samples
+from backend.geometry import RESIZES
+from backend.run.folder import RunFolder
+from backend.training.checkpoint import save_checkpoint
+from backend.training.engine import LoopState, Metrics, Request, Trainer
+from backend.training.task import LandmarkTask
+
+PHASE = "train"
+NUM_PREVIEW_IMAGES = 4
+PREVIEW_SIDE_PX = 768
+STATUS_PERIOD_S = 1.0
+SAVE_SHARE = 0.1  # last.pt may cost at most this share of the time since it was last written
+
+
+@dataclass(frozen=True)
+class PreviewImages:
+    """The fixed images that every preview shows."""
+
+    samples: Samples
+    batch: Batch
+
+
+def choose_preview_samples(samples: Samples) -> Samples:
+    """Up to four, evenly spread: the same ones for the life of the run."""
+    num = min(NUM_PREVIEW_IMAGES, len(samples))
+    return samples.take([int(i) for i in np.linspace(0, len(samples) - 1, num).round()])
+
+
+class Recorder:
+    """Writes the run folder of one training; `interrupt()` asks for a stop from a signal handler."""
+
+    def __init__(
+        self, folder: RunFolder, config: RunConfig, task: LandmarkTask, previews: PreviewImages
+    ) -> None:
+        self._folder = folder
+        self._config = config
+        self._task = task
+        self._previews = previews
+        self._interrupted = False
+        self._status_time = -math.inf
+        self._epoch_seconds: list[float] = []
+        self._last_saved = time.monotonic()
+        self._save_cost_s = 0.0
+        self._last_metrics: Metrics = {}
+        self._bar: tqdm[Any] | None = None
+
+    def interrupt(self) -> None:
+        """Ask the training to stop after the step under way."""
+        self._interrupted = True
+
+    def poll(self) -> set[Request]:
+        """Requests from the control folder and from `interrupt`."""
+        requests = {request for request in Request if self._folder.requested(request.value)}
+        if Request.SAVE_NOW in requests:
+            self._folder.clear_request("save_now")
+        return requests | ({Request.STOP} if self._interrupted else set())
+
+    def on_step(self, loop: LoopState, num_steps: int, loss: float, images_per_s: float) -> None:
+        step = min(num_steps, math.ceil(loop.batch_index / self._config.settings.gradient_accumulation_steps))
+        self._draw_bar(loop.epoch + 1, step, num_steps, loss, images_per_s)
+        now = time.monotonic()
+        if now - self._status_time < STATUS_PERIOD_S:
+            return
+        self._status_time = now
+        self._folder.write_status(
+            {
+                "phase": PHASE,
+                "epoch": loop.epoch + 1,
+                "num_epochs": self._config.settings.epochs,
+                "step": step,
+                "steps_per_epoch": num_steps,
+                "global_step": loop.global_step,
+                "train_loss": loss,
+                "images_per_s": images_per_s,
+                "seconds_left": self._seconds_left(loop, step, num_steps, images_per_s),
+                "best_epoch": loop.best_epoch or None,
+                "best_mre_px": loop.best_mre_px,
+                "best_mre_mm": loop.best_mre_mm,
+            }
+        )
+
+    def on_epoch(self, trainer: Trainer, metrics: Metrics, is_best: bool) -> None:
+        self._close_bar()
+        loop = trainer.loop
+        self._epoch_seconds.append(float(metrics["epoch_s"] or 0))
+        self._last_metrics = metrics
+        row: Mapping[str, Any] = {
+            "epoch": loop.epoch,
+            "global_step": loop.global_step,
+            "time": time.time(),
+            "phase": PHASE,
+            **metrics,
+            **self._memory(trainer),
+        }
+        self._print_epoch(loop, metrics, is_best)
+        if is_best:
+            save_checkpoint(self._folder.checkpoint_path("best"), self._content(trainer, resumable=False))
+        is_last_epoch = loop.epoch == self._config.settings.epochs
+        if loop.epoch % self._config.settings.preview_every == 0 or is_last_epoch:
+            self.write_preview(trainer)
+        if is_last_epoch or self._save_is_due():
+            self.save_last(trainer)
+        # last of all: whoever reads this row finds the checkpoint and the preview that belong to it
+        self._folder.append_metrics(row)
+
+    def save_last(self, trainer: Trainer) -> None:
+        """Write last.pt, from which the run can go on as if nothing had happened."""
+        started = time.monotonic()
+        save_checkpoint(self._folder.checkpoint_path("last"), self._content(trainer, resumable=True))
+        self._last_saved = time.monotonic()
+        self._save_cost_s = self._last_saved - started
+
+    def write_preview(self, trainer: Trainer) -> None:
+        """Points and heatmaps of the fixed images by the averaged weights."""
+        maps = trainer.predict(self._previews.batch)
+        predictions = self._task.predict(maps, self._previews.batch)
+        self._folder.write_preview(
+            trainer.loop.epoch,
+            {
+                "points_xy_image": predictions.points_xy_image.astype(np.float32),
+                "confidence": predictions.confidence.astype(np.float32),
+                "heatmaps": (self._task.display_maps(maps) * 255).round().to(torch.uint8).cpu().numpy(),
+            },
+        )
+        self._folder.prune_previews()
+
+    def write_preview_images(self) -> None:
+        """The fixed images as a person sees them, their truth, and the affines between the frames."""
+        samples = self._previews.samples
+        arrays: dict[str, Any] = {
+            "image_ids": np.array([str(name) for name in samples.images["image_id"]]),
+            "landmark_names": np.array(list(self._task.landmark_names)),
+            "truth_xy_image": samples.points_xy_image.astype(np.float32),
+            "mm_per_px_xy": samples.mm_per_px_xy,
+            "input_hw": np.array(self._task.input_hw),
+            "stride": np.array(self._task.stride),
+        }
+        resize = RESIZES[self._config.settings.resize]
+        for number, (path, size_hw) in enumerate(zip(samples.paths, samples.sizes_hw, strict=True)):
+            display = reduce_image(read_image(path), PREVIEW_SIDE_PX / max(size_hw))
+            arrays[f"display_{number}"] = display.pixels
+            arrays[f"affine_image_to_display_{number}"] = display.affine_from_image
+            arrays[f"affine_image_to_input_{number}"] = resize(size_hw, self._task.input_hw)
+        self._folder.write_preview_images(arrays)
+
+    def _content(self, trainer: Trainer, *, resumable: bool) -> dict[str, Any]:
+        """The checkpoint's keys. What only a resume needs is left empty in `best.pt`, a quarter of the size."""
+        state = trainer.state_dict()
+        if not resumable:
+            state |= {"raw_model_state_dict": {}, "optimizer_state_dict": {}, "scheduler": {}, "scaler": {}}
+            state["rng"] = {}
+        loop = trainer.loop
+        return {
+            **state,
+            "phase": PHASE,
+            "epoch": loop.epoch,
+            "best_mre": loop.best_mre_px,
+            "best_mre_mm": loop.best_mre_mm,
+            "val_metrics": {k: v for k, v in self._last_metrics.items() if k.startswith("val/")},
+            "args": self._config.to_dict(),
+            "landmark_names": list(self._task.landmark_names),
+            "preprocessing": {
+                "image_size": list(self._task.input_hw),
+                "resize": self._config.settings.resize,
+                "normalize": "each image by its own mean and standard deviation",
+                "channels": "RGB; greyscale repeated",
+            },
+            "sigma": self._task.sigma_px,
+            "output_stride": self._task.stride,
+            "networks": {},
+        }
+
+    def _save_is_due(self) -> bool:
+        """Small runs would spend their time on the disk: save at once only where that costs a tenth at most."""
+        return time.monotonic() - self._last_saved >= self._save_cost_s / SAVE_SHARE
+
+    def _memory(self, trainer: Trainer) -> dict[str, int]:
+        if trainer.device.type != "cuda":
+            return {}
+        return {"gpu/max_reserved_bytes": torch.cuda.max_memory_reserved(trainer.device)}
+
+    def _seconds_left(self, loop: LoopState, step: int, num_steps: int, images_per_s: float) -> float | None:
+        """From the epochs done since this process started, else from the steps of the first one."""
+        epochs_left = self._config.settings.epochs - loop.epoch - step / num_steps
+        if self._epoch_seconds:
+            return epochs_left * float(np.median(self._epoch_seconds[-20:]))
+        samples_per_step = loop.num_samples / max(1, step)
+        return epochs_left * num_steps * samples_per_step / images_per_s if images_per_s > 0 else None
+
+    def _draw_bar(self, epoch: int, step: int, num_steps: int, loss: float, images_per_s: float) -> None:
+        if self._bar is None:
+            self._bar = tqdm(
+                total=num_steps,
+                desc=f"epoch {epoch}/{self._config.settings.epochs}",
+                unit="step",
+                file=sys.stderr,
+                mininterval=1.0,
+                leave=False,
+                dynamic_ncols=True,
+            )
+        self._bar.set_postfix_str(f"loss {loss:.4f}, {images_per_s:.1f} images/s", refresh=False)
+        self._bar.update(step - self._bar.n)
+
+    def _close_bar(self) -> None:
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+
+    def _print_epoch(self, loop: LoopState, metrics: Metrics, is_best: bool) -> None:
+        parts = [f"epoch {loop.epoch}/{self._config.settings.epochs}", f"loss {metrics['train/loss']:.4f}"]
+        if metrics.get("val/loss") is not None:
+            parts.append(f"val loss {metrics['val/loss']:.4f}")
+        for unit in ("px", "mm"):
+            if metrics.get(f"val/mre_{unit}") is not None:
+                parts.append(f"MRE {metrics[f'val/mre_{unit}']:.2f} {unit}")
+        parts.append(f"{metrics['images_per_s']:.1f} images/s")
+        print(", ".join(parts) + (", best so far" if is_best else ""), flush=True)
+
+
+def load_preview_batch(dataset: LandmarkDataset) -> Batch:
+    """All samples of a small data set as one batch."""
+    batch: Batch = torch.utils.data.default_collate([dataset[(0, row)] for row in range(len(dataset))])
+    return batch

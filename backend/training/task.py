@@ -1,0 +1,101 @@
+"""What a network learns on whole images: heatmaps about landmarks, how wrong they are, and where they point.
+
+The Trainer asks a task for a loss and a scorer and knows nothing else of landmarks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from backend.data.dataset import Batch
+from backend.geometry import FloatArray, Size
+from backend.training.heatmaps import decode_heatmaps, encode_heatmaps, inside_heatmap, points_to_cells
+from backend.training.losses import adaptive_wing, kl, mse
+from backend.training.metrics import RadialErrors, radial_errors, summarize, summarize_per_landmark
+
+DECODER_OF_LOSS = {"kl": "expectation", "adaptive_wing": "dark", "mse": "dark"}
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """N images, K landmarks."""
+
+    points_xy_image: FloatArray  # (N, K, 2) original pixels
+    confidence: FloatArray  # (N, K) in 0..1
+
+
+@dataclass(frozen=True)
+class LandmarkTask:
+    """Heatmap regression of K named landmarks on inputs of `input_hw` pixels."""
+
+    landmark_names: Sequence[str]
+    input_hw: Size
+    stride: int
+    sigma_px: float
+    loss_name: str
+    decoder: str
+
+    def compute_loss(self, outputs: Tensor | list[Tensor], batch: Batch) -> Tensor:
+        """Scalar mean over the visible landmarks; a list of stacks is supervised stack by stack."""
+        points = batch.points_xy_input
+        visible = inside_heatmap(points, self.input_hw)
+        targets = encode_heatmaps(points, self.input_hw, self.stride, self.sigma_px)
+        stacks = outputs if isinstance(outputs, list) else [outputs]
+        losses = [self._loss_of_maps(maps, targets, points, visible) for maps in stacks]
+        return torch.stack(losses).mean()
+
+    def _loss_of_maps(self, maps: Tensor, targets: Tensor, points: Tensor, visible: Tensor) -> Tensor:
+        if self.loss_name == "kl":
+            return kl(maps, targets, points_to_cells(points, self.stride), visible)
+        return {"adaptive_wing": adaptive_wing, "mse": mse}[self.loss_name](maps, targets, visible)
+
+    def predict(self, heatmaps: Tensor, batch: Batch) -> Predictions:
+        """Final maps (B, K, h, w) -> points in the original images."""
+        points_xy_input, confidence = decode_heatmaps(heatmaps, self.stride, self.decoder)
+        points = points_xy_input.double().cpu()
+        affine = batch.affine_input_to_image
+        mapped = points @ affine[:, :, :2].transpose(1, 2) + affine[:, None, :, 2]
+        return Predictions(mapped.numpy(), confidence.cpu().numpy())
+
+    def display_maps(self, heatmaps: Tensor) -> Tensor:
+        """Maps (B, K, h, w) in 0..1 for the eye: a `kl` map as its probabilities over their peak."""
+        if self.loss_name != "kl":
+            return heatmaps.clamp(0, 1)
+        return torch.exp(heatmaps - heatmaps.amax((-2, -1), keepdim=True))
+
+    def new_scorer(self) -> LandmarkScorer:
+        return LandmarkScorer(self)
+
+
+@dataclass
+class LandmarkScorer:
+    """Collects predictions batch by batch and turns them into metrics."""
+
+    task: LandmarkTask
+    _predicted: list[FloatArray] = field(default_factory=list)
+    _true: list[FloatArray] = field(default_factory=list)
+    _spacings: list[FloatArray] = field(default_factory=list)
+
+    def add(self, heatmaps: Tensor, batch: Batch) -> None:
+        self._predicted.append(self.task.predict(heatmaps, batch).points_xy_image)
+        self._true.append(batch.points_xy_image.numpy())
+        self._spacings.append(batch.mm_per_px_xy.numpy())
+
+    def errors(self) -> RadialErrors:
+        return radial_errors(
+            *(np.concatenate(part) for part in (self._predicted, self._true, self._spacings))
+        )
+
+    def metrics(self) -> dict[str, float | int | None]:
+        """`mre_px`, `mre_mm`, `sdr_2mm` ..., and `mre_px/<landmark>`, `mre_mm/<landmark>`."""
+        errors = self.errors()
+        named = summarize_per_landmark(errors, self.task.landmark_names)
+        result = summarize(errors)
+        for unit in ("px", "mm"):
+            result |= {f"mre_{unit}/{name}": summary[f"mre_{unit}"] for name, summary in named.items()}
+        return result

@@ -1,0 +1,193 @@
+"""The process that trains one run: `python -m backend.worker RUN_DIR`. Everything it says is in the folder.
+
+`train_run` is also what train.py calls in the foreground. This is the outermost edge of a training: here, and
+only here, any exception becomes an outcome.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import FrameType
+
+import filelock
+import torch
+
+from backend.config import RunConfig
+from backend.data.dataset import Batches, LandmarkDataset
+from backend.data.samples import Samples, SampleSplits
+from backend.errors import UserError
+from backend.flags import (
+    EXIT_COMPLETED,
+    EXIT_DIVERGED,
+    EXIT_FAILED,
+    EXIT_INTERRUPTED,
+    EXIT_OUT_OF_MEMORY,
+    EXIT_USER_ERROR,
+    OneLineParser,
+    run_command,
+)
+from backend.run.folder import RunFolder, open_run
+from backend.training import build
+from backend.training.checkpoint import load_checkpoint
+from backend.training.engine import DivergedError, Ending, Trainer
+from backend.training.recorder import (
+    PreviewImages,
+    Recorder,
+    choose_preview_samples,
+    load_preview_batch,
+)
+from backend.training.task import LandmarkTask
+
+LOCK_WAIT_S = 15.0  # data workers of a killed predecessor may hold the lock for a few seconds
+OUT_OF_MEMORY_WORDS = ("out of memory", "can't allocate memory", "cublas_status_alloc_failed")
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Train the run in the given folder."""
+    parser = OneLineParser(prog="python -m backend.worker", description=__doc__)
+    parser.add_argument("run_dir", type=Path, help="folder of a run, made by the dashboard or train.py")
+    return train_run(open_run(parser.parse_args(arguments).run_dir))
+
+
+def train_run(folder: RunFolder) -> int:
+    """Train or resume a run and write its outcome. Returns the exit code.
+
+    Raises UserError where another process trains it, and lets a second Ctrl-C through.
+    """
+    lock = folder.lock()
+    try:
+        lock.acquire(timeout=LOCK_WAIT_S)
+    except filelock.Timeout:
+        raise UserError("another process trains this run", field="run", cure="watch it on the page") from None
+    with lock:
+        state, reason, trace, code = _outcome_of(folder)
+        folder.write_outcome(state, reason, trace)
+        print(f"{state}: {reason}", flush=True)
+        return code
+
+
+def _outcome_of(folder: RunFolder) -> tuple[str, str, str, int]:
+    """(state, one-line reason, traceback, exit code) of a training, whatever happens in it."""
+    try:
+        ending, reason = _train(folder)
+        return ending.value, reason, "", EXIT_INTERRUPTED if ending is Ending.STOPPED else EXIT_COMPLETED
+    except UserError as error:
+        return "failed", str(error), "", EXIT_USER_ERROR
+    except DivergedError as error:
+        advice = f"{error}; the last good checkpoint is kept; lower the learning rate, to 1e-4 say"
+        return "diverged", advice, "", EXIT_DIVERGED
+    except Exception as error:  # noqa: BLE001 (the worker's outermost edge)
+        trace = traceback.format_exc()
+        print(trace, file=sys.stderr, flush=True)
+        if _is_out_of_memory(error):
+            advice = "memory ran out; choose a smaller batch or image, or add mixed precision on a GPU"
+            return "out_of_memory", advice, trace, EXIT_OUT_OF_MEMORY
+        return "failed", f"{type(error).__name__}: {error}".splitlines()[0], trace, EXIT_FAILED
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(word in str(error).lower() for word in OUT_OF_MEMORY_WORDS)
+
+
+def _train(folder: RunFolder) -> tuple[Ending, str]:
+    folder.write_status({"phase": "preparing"})
+    config = RunConfig.from_dict(folder.read_config())
+    splits = build.build_splits(config)
+    _print_problems(splits)
+    task = build.build_task(config, splits.annotations.landmark_names)
+    previews = _preview_images(config, splits)
+    recorder = Recorder(folder, config, task, previews)
+    restore_signals = _handle_signals(recorder)
+    try:
+        trainer = _build_trainer(config, splits, task, recorder)
+        last = folder.checkpoint_path("last")
+        if last.is_file():
+            trainer.load_state_dict(load_checkpoint(last))
+            print(f"resumed after epoch {trainer.loop.epoch}, step {trainer.loop.global_step}", flush=True)
+            folder.append_event("resumed", f"resumed after epoch {trainer.loop.epoch}")
+        else:
+            last.parent.mkdir(exist_ok=True)
+        recorder.write_preview_images()
+        ending = trainer.fit()
+    finally:
+        restore_signals()
+    return ending, _reason(ending, trainer)
+
+
+def _build_trainer(
+    config: RunConfig, splits: SampleSplits, task: LandmarkTask, recorder: Recorder
+) -> Trainer:
+    network = build.build_network(config, len(task.landmark_names))
+    if config.settings.pretrained:
+        loaded, not_fitting = build.load_pretrained(network, Path(config.settings.pretrained))
+        print(f"pretrained: {len(loaded)} weights loaded; not fitting: {', '.join(not_fitting) or 'none'}")
+    train = _batches(config, splits.train, training=True)
+    valid = _batches(config, splits.valid, training=False) if splits.valid is not None else None
+    return build.build_trainer(config, network, task, train, valid, recorder)
+
+
+def _batches(config: RunConfig, samples: Samples, *, training: bool) -> Batches:
+    store = build.build_store(samples, config.settings.image_size)
+    store.preload()
+    return build.build_batches(config, samples, store, training=training)
+
+
+def _preview_images(config: RunConfig, splits: SampleSplits) -> PreviewImages:
+    """Fixed validation images; without validation, training images without augmentation."""
+    samples = choose_preview_samples(splits.valid if splits.valid is not None else splits.train)
+    dataset = LandmarkDataset(
+        samples,
+        config.settings.image_size,
+        resize=config.settings.resize,
+        store=build.build_store(samples, config.settings.image_size),
+    )
+    return PreviewImages(samples, load_preview_batch(dataset))
+
+
+def _print_problems(splits: SampleSplits) -> None:
+    counts = ", ".join(f"{len(samples)} {split}" for split, samples in splits.by_split.items())
+    print(f"data: {counts}; {len(splits.annotations.landmark_names)} landmarks", flush=True)
+    problems = splits.annotations.problems
+    for problem in problems[:20]:
+        print(f"problem: {problem}", flush=True)
+    if len(problems) > 20:
+        print(f"... and {len(problems) - 20} more problems", flush=True)
+
+
+def _reason(ending: Ending, trainer: Trainer) -> str:
+    loop = trainer.loop
+    if ending is Ending.STOPPED:
+        return f"stopped in epoch {loop.epoch + 1} at step {loop.global_step}; resume goes on from there"
+    best = "" if loop.best_mre_px is None else f"; best in epoch {loop.best_epoch}: {loop.best_mre_px:.2f} px"
+    if loop.best_mre_mm is not None:
+        best += f", {loop.best_mre_mm:.2f} mm"
+    return f"{loop.epoch} of {trainer.options.epochs} epochs{best}"
+
+
+def _handle_signals(recorder: Recorder) -> Callable[[], None]:
+    """First Ctrl-C, SIGTERM or Ctrl-Break: stop after the step under way. A second one leaves at once."""
+    names = [name for name in ("SIGINT", "SIGTERM", "SIGBREAK") if hasattr(signal, name)]
+    before = {name: signal.getsignal(getattr(signal, name)) for name in names}
+
+    def restore() -> None:
+        for name, handler in before.items():
+            signal.signal(getattr(signal, name), handler)
+
+    def on_signal(number: int, frame: FrameType | None) -> None:
+        recorder.interrupt()
+        restore()
+        print("stopping after this step; once more leaves at once", file=sys.stderr, flush=True)
+
+    for name in names:
+        signal.signal(getattr(signal, name), on_signal)
+    return restore
+
+
+if __name__ == "__main__":
+    sys.exit(run_command(main))

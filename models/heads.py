@@ -1,0 +1,86 @@
+"""The last layers: from a trunk's features to one raw map a landmark, at the output stride.
+
+Owns the change of stride. A cell at x goes to x' = (x + 0.5) * s - 0.5, so cell centres stay where they are
+in the image. Shape letters: B samples, C channels, K landmarks, h x w cells.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+def map_conv(in_channels: int, num_landmarks: int, bias: bool = True) -> nn.Conv2d:
+    """1x1 convolution to one map a landmark."""
+    return nn.Conv2d(in_channels, num_landmarks, 1, bias=bias)
+
+
+def init_map_conv(conv: nn.Conv2d) -> None:
+    """Start near zero, so that the first maps are flat and the first loss is the loss of knowing nothing."""
+    nn.init.normal_(conv.weight, std=0.001)
+    if conv.bias is not None:
+        nn.init.zeros_(conv.bias)
+
+
+def resize_to_stride(maps: Tensor, stride: int, output_stride: int) -> Tensor:
+    """Bring maps (B, C, h, w) from one stride to another: bilinear to a finer, averages to a coarser one."""
+    if output_stride < stride:
+        factor = stride // output_stride
+        return F.interpolate(maps, scale_factor=factor, mode="bilinear", align_corners=False)
+    if output_stride > stride:
+        return F.avg_pool2d(maps, output_stride // stride)
+    return maps
+
+
+class HeatmapHead(nn.Module):
+    """1x1 convolution and a change of stride.
+
+    (B, C, h, w) at `trunk_stride` -> (B, K, ...) at `output_stride`. The two commute, so the convolution runs
+    on the coarser side.
+    """
+
+    def __init__(self, in_channels: int, num_landmarks: int, trunk_stride: int, output_stride: int) -> None:
+        super().__init__()
+        self.trunk_stride = trunk_stride
+        self.output_stride = output_stride
+        self.conv = map_conv(in_channels, num_landmarks)
+        init_map_conv(self.conv)
+
+    def forward(self, features: Tensor) -> Tensor:
+        if self.output_stride > self.trunk_stride:
+            features = resize_to_stride(features, self.trunk_stride, self.output_stride)
+            maps: Tensor = self.conv(features)
+            return maps
+        return resize_to_stride(self.conv(features), self.trunk_stride, self.output_stride)
+
+
+class MultiScaleHead(nn.Module):
+    """One linear read-out of several resolutions.
+
+    Takes [(B, C0, h, w), (B, C1, h/2, w/2), ...] with h, w at `trunk_stride`; returns (B, K, ...) at
+    `output_stride`. In place of HRNetV2's 1x1 convolution of all resolutions side by side (Sun et al. 2019),
+    each is convolved before it is enlarged: K maps are doubled and added from the coarsest up, and no wide
+    map is ever made.
+    """
+
+    def __init__(
+        self, in_channels: tuple[int, ...], num_landmarks: int, trunk_stride: int, output_stride: int
+    ) -> None:
+        super().__init__()
+        self.trunk_stride = trunk_stride
+        self.output_stride = output_stride
+        # One bias is enough: those of the coarser maps would only be added to it.
+        self.convs = nn.ModuleList(
+            map_conv(channels, num_landmarks, bias=level == 0) for level, channels in enumerate(in_channels)
+        )
+        for conv in self.convs:
+            assert isinstance(conv, nn.Conv2d)
+            init_map_conv(conv)
+
+    def forward(self, features: Sequence[Tensor]) -> Tensor:
+        maps: Tensor = self.convs[-1](features[-1])
+        for conv, finer in zip(self.convs[-2::-1], features[-2::-1], strict=True):
+            maps = resize_to_stride(maps, 2, 1) + conv(finer)
+        return resize_to_stride(maps, self.trunk_stride, self.output_stride)

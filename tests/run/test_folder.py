@@ -1,0 +1,251 @@
+from __future__ import annotations
+
+import math
+import threading
+from pathlib import Path
+
+import filelock
+import numpy as np
+import pytest
+
+from backend.errors import UserError
+from backend.run import folder as folder_module
+from backend.run.folder import RunFolder, create_run, list_runs, merge_metrics, open_run
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> RunFolder:
+    return create_run(tmp_path / "runs", {"model": "hrnet"}, "hrnet-256")
+
+
+def test_new_run_has_a_dated_name_and_its_config(folder: RunFolder) -> None:
+    assert folder.read_config() == {"model": "hrnet"}
+    date, clock, label = folder.run_id.split("-", 2)
+    assert (len(date), len(clock), label) == (8, 6, "hrnet-256")
+
+
+@pytest.mark.parametrize(
+    ("label", "expected"),
+    [
+        ('a/b\\c:d*e?f"g<h>i|j', "a-b-c-d-e-f-g-h-i-j"),
+        ("", "run"),
+        ("..", "run"),
+        ("ends with a dot. ", "ends-with-a-dot"),
+        ("مدل 1", "مدل-1"),
+        ("line\nbreak\x00", "line-break"),
+        ("x" * 400, "x" * 48),
+    ],
+)
+def test_label_becomes_a_name_on_every_system(tmp_path: Path, label: str, expected: str) -> None:
+    run = create_run(tmp_path, {}, label)
+    assert run.path.parent == tmp_path
+    assert run.run_id[16:] == expected
+
+
+def test_same_name_gets_a_number(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(folder_module, "_TIME_FORMAT", "20250102-030405")
+    names = [create_run(tmp_path, {}, "unet").run_id for _ in range(3)]
+    stem = "20250102-030405-unet"
+    assert names == [stem, f"{stem}-2", f"{stem}-3"]
+
+
+def test_runs_created_at_once_are_all_different(tmp_path: Path) -> None:
+    made: list[RunFolder] = []
+    threads = [
+        threading.Thread(target=lambda n=number: made.append(create_run(tmp_path, {"number": n}, "x")))
+        for number in range(8)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len({run.path for run in made}) == 8
+    assert sorted(run.read_config()["number"] for run in made) == list(range(8))
+
+
+def test_config_absent_is_the_users_mistake(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"config\.json"):
+        RunFolder(tmp_path).read_config()
+
+
+def test_empty_run_reads_as_nothing(folder: RunFolder) -> None:
+    assert folder.read_launched() is None
+    assert folder.read_status() is None
+    assert folder.read_outcome() is None
+    assert folder.read_metrics() == ([], 0)
+    assert folder.read_events() == ([], 0)
+    assert folder.read_log_tail() == ""
+    assert folder.preview_epochs() == []
+    assert folder.read_preview(1) is None
+    assert folder.read_preview_images() is None
+    assert not folder.requested("stop")
+    folder.clear_requests()
+    folder.set_outcome_aside()
+    folder.prune_previews()
+
+
+def test_status_carries_a_heartbeat(folder: RunFolder) -> None:
+    folder.write_status({"epoch": 3, "seconds_left": math.inf})
+    status = folder.read_status()
+    assert status is not None
+    assert status["epoch"] == 3
+    assert status["seconds_left"] is None
+    assert status["heartbeat"] > 0
+
+
+def test_status_held_by_a_reader_does_not_raise(folder: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    def held(*_: object) -> None:
+        raise PermissionError("held")
+
+    monkeypatch.setattr(folder_module, "write_json_atomic", held)
+    folder.write_status({"epoch": 1})
+
+
+def test_metrics_are_read_from_an_offset(folder: RunFolder) -> None:
+    folder.append_metrics({"phase": "whole", "epoch": 1, "train/loss": math.nan})
+    rows, offset = folder.read_metrics()
+    assert rows[0]["train/loss"] is None
+    assert rows[0]["time"] > 0
+    folder.append_metrics({"phase": "whole", "epoch": 2, "time": 5.0})
+    rows, offset = folder.read_metrics(offset)
+    assert rows == [{"time": 5.0, "phase": "whole", "epoch": 2}]
+    assert folder.read_metrics(offset) == ([], offset)
+
+
+def test_events_carry_kind_message_and_values(folder: RunFolder) -> None:
+    folder.append_event("lr_lowered", "LR lowered to 1e-4", lr=1e-4)
+    (event,), _ = folder.read_events()
+    assert (event["kind"], event["message"], event["lr"]) == ("lr_lowered", "LR lowered to 1e-4", 1e-4)
+    assert event["time"] > 0
+
+
+def test_later_row_of_an_epoch_wins() -> None:
+    def row(phase: str, epoch: int, loss: float) -> dict[str, object]:
+        return {"phase": phase, "epoch": epoch, "loss": loss}
+
+    rows = [
+        row("whole", 1, 9),
+        row("whole", 2, 8),
+        row("whole", 3, 7),
+        row("whole", 2, 6),
+        row("crops", 1, 5),
+    ]
+    merged = merge_metrics([*rows, row("whole", 3, 4), {"note": "no epoch"}])
+    assert merged == [row("whole", 1, 9), row("whole", 2, 6), row("whole", 3, 4), row("crops", 1, 5)]
+
+
+def test_requests_are_made_seen_and_cleared(folder: RunFolder) -> None:
+    folder.request("finish")
+    folder.request("save_now")
+    assert folder.requested("finish")
+    assert not folder.requested("stop")
+    folder.clear_request("save_now")
+    assert not folder.requested("save_now")
+    folder.clear_requests()
+    assert not folder.requested("finish")
+    with pytest.raises(ValueError, match="no such request"):
+        folder.request("../outcome.json")  # type: ignore[arg-type]
+
+
+def test_outcomes_are_set_aside_under_numbers(folder: RunFolder) -> None:
+    for reason in ("first", "second"):
+        folder.write_outcome("stopped", reason)
+        folder.set_outcome_aside()
+    assert folder.read_outcome() is None
+    folder.write_outcome("failed", "third", "Traceback ...", epoch=4)
+    outcome = folder.read_outcome()
+    assert outcome is not None
+    assert (outcome["state"], outcome["traceback"], outcome["epoch"]) == ("failed", "Traceback ...", 4)
+    kept = sorted(path.name for path in folder.path.glob("outcome.*"))
+    assert kept == ["outcome.1.json", "outcome.2.json", "outcome.json"]
+
+
+def test_second_lock_is_refused_at_once(folder: RunFolder) -> None:
+    with folder.lock():
+        with pytest.raises(filelock.Timeout), folder.lock():
+            pass
+        with folder.launch_lock():
+            pass
+    with folder.lock():
+        pass
+
+
+def test_preview_arrays_come_back(folder: RunFolder) -> None:
+    points = np.array([[1.5, np.nan]], dtype=np.float32)
+    heatmaps = np.arange(8, dtype=np.uint8).reshape(2, 2, 2)
+    folder.write_preview(7, {"points_xy": points, "heatmaps": heatmaps, "file": np.array(["a", "b"])})
+    arrays = folder.read_preview(7)
+    assert arrays is not None
+    np.testing.assert_array_equal(arrays["points_xy"], points)
+    np.testing.assert_array_equal(arrays["heatmaps"], heatmaps)
+    assert arrays["heatmaps"].dtype == np.uint8
+    assert list(arrays["file"]) == ["a", "b"]
+    folder.write_preview_images({"images": heatmaps})
+    images = folder.read_preview_images()
+    assert images is not None
+    assert set(images) == {"images"}
+    assert folder.preview_epochs() == [7]
+
+
+def test_preview_holds_no_pickles(folder: RunFolder) -> None:
+    with pytest.raises(ValueError, match="allow_pickle"):
+        folder.write_preview(1, {"objects": np.array([object()])})
+    assert folder.preview_epochs() == []
+    folder.previews_path.mkdir()
+    np.savez(folder.previews_path / "epoch-0002.npz", objects=np.array([object()]))
+    assert folder.read_preview(2) is None
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 and no more", b"text"])
+def test_damaged_preview_reads_as_none(folder: RunFolder, content: bytes) -> None:
+    folder.write_preview(1, {"a": np.zeros(3)})
+    (folder.previews_path / "epoch-0001.npz").write_bytes(content)
+    assert folder.read_preview(1) is None
+
+
+def test_pruning_after_every_epoch_stays_even(folder: RunFolder) -> None:
+    for epoch in range(1, 151):
+        folder.write_preview(epoch, {"epoch": np.array(epoch)})
+        folder.prune_previews(max_kept=12)
+    epochs = folder.preview_epochs()
+    assert len(epochs) == 12
+    assert (epochs[0], epochs[-1]) == (1, 150)
+    assert np.diff(epochs).max() <= 2.5 * 149 / 11
+    assert folder.read_preview_images() is None
+    folder.prune_previews(max_kept=2)
+    assert folder.preview_epochs() == [1, 150]
+    with pytest.raises(ValueError, match="at least 2"):
+        folder.prune_previews(max_kept=1)
+
+
+def test_pruning_keeps_the_images(folder: RunFolder) -> None:
+    folder.write_preview_images({"images": np.zeros(2)})
+    for epoch in (1, 2, 10_000):
+        folder.write_preview(epoch, {"epoch": np.array(epoch)})
+    folder.prune_previews(max_kept=2)
+    assert folder.preview_epochs() == [1, 10_000]
+    assert folder.read_preview_images() is not None
+
+
+def test_runs_are_listed_newest_first(tmp_path: Path) -> None:
+    for name in ("20250101-000000-b", "20250301-000000-a", "20250201-000000-c", "renamed by hand"):
+        (tmp_path / name).mkdir()
+        RunFolder(tmp_path / name).config_path.write_text("{}")
+    (tmp_path / "20250401-000000-no-config").mkdir()
+    (tmp_path / "a file").touch()
+    names = [run.run_id for run in list_runs(tmp_path)]
+    assert names == ["renamed by hand", "20250301-000000-a", "20250201-000000-c", "20250101-000000-b"]
+    assert list_runs(tmp_path / "absent") == []
+
+
+def test_open_run_by_folder_or_last_checkpoint(folder: RunFolder, tmp_path: Path) -> None:
+    last = folder.checkpoint_path("last")
+    last.parent.mkdir()
+    last.touch()
+    folder.checkpoint_path("best").touch()
+    assert open_run(folder.path) == folder
+    assert open_run(str(last)) == folder
+    for wrong in (tmp_path, tmp_path / "absent", folder.checkpoint_path("best"), folder.config_path):
+        with pytest.raises(UserError) as caught:
+            open_run(wrong)
+        assert caught.value.field == "resume"

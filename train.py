@@ -1,0 +1,136 @@
+"""Train a landmark detector from the command line: `python train.py --help`.
+
+Makes a run folder and trains it in this process; the dashboard sees the same run.
+"""
+
+from __future__ import annotations
+
+import io
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from pathlib import Path
+from typing import TextIO
+
+from backend.choices import decide
+from backend.config import RunConfig, parse_settings
+from backend.data.samples import SampleSplits
+from backend.device.machine import describe_machine
+from backend.errors import UserError
+from backend.flags import OneLineParser, add_setting_flags, given_settings, run_command
+from backend.geometry import adaptive_sigma, output_stride_for, sigma_in_force
+from backend.run.folder import RunFolder, create_run, open_run
+from backend.run.supervisor import record_launch
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Create or resume a run and train it. Returns the exit code."""
+    options = _parser().parse_args(arguments)
+    asked = given_settings(options)
+    if options.resume:
+        folder = _run_to_resume(options.resume, list(asked))
+        config = RunConfig.from_dict(folder.read_config())
+        first_lines = [f"resuming with the settings in {folder.config_path}"]
+    else:
+        config, first_lines = _configure(asked)
+        folder = create_run(Path(options.runs_dir).absolute(), config.to_dict(), config.settings.model)
+    record_launch(folder)
+    with _copied_to(folder.log_path):
+        print(f"run: {folder.path.absolute()}", *first_lines, sep="\n", flush=True)
+        from backend.worker import train_run
+
+        return train_run(folder)
+
+
+def _parser() -> OneLineParser:
+    parser = OneLineParser(prog="python train.py", description=__doc__)
+    parser.add_argument(
+        "--resume", metavar="RUN", help="folder of a run, or its last.pt: go on there with its settings"
+    )
+    parser.add_argument("--runs_dir", default="runs", help="folder in which runs are made (default: runs)")
+    add_setting_flags(parser)
+    return parser
+
+
+def _run_to_resume(path: str, other_flags: list[str]) -> RunFolder:
+    folder = open_run(path)
+    if other_flags:
+        raise UserError(
+            f"a run is resumed with its own settings, not with --{' --'.join(other_flags)}",
+            field="resume",
+            cure="leave these flags out, or start a new run",
+        )
+    if not folder.checkpoint_path("last").is_file():
+        raise UserError(
+            f"{folder.path} has no checkpoints/last.pt to go on from",
+            field="resume",
+            cure="start a new run",
+        )
+    return folder
+
+
+def _configure(asked: dict[str, object]) -> tuple[RunConfig, list[str]]:
+    """Settings checked and decided, and what to say of it; the data is read once, before anything is made."""
+    from backend.device.batch_size import recommend_for_settings
+
+    from backend.training.build import build_splits
+
+    config = decide(parse_settings(asked), describe_machine(), recommend_for_settings)
+    splits = build_splits(config)
+    return config, [*_decisions(config), _data_line(splits), _sigma_line(config)]
+
+
+def _decisions(config: RunConfig) -> list[str]:
+    return [f"{name}: {choice.value} ({choice.reason})" for name, choice in config.chosen.items()]
+
+
+def _data_line(splits: SampleSplits) -> str:
+    problems = splits.annotations.problems
+    return f"format: {splits.annotations.format}, {len(problems)} problems"
+
+
+def _sigma_line(config: RunConfig) -> str:
+    settings = config.settings
+    height, width = settings.image_size
+    stride = output_stride_for(height, width)
+    sigma = sigma_in_force(settings.sigma, settings.loss, height, width)
+    return (
+        f"sigma: {sigma:g} input pixels, {sigma / stride:g} cells at output stride {stride} "
+        f"(adaptive rule: {adaptive_sigma(height, width):g})"
+    )
+
+
+class _Tee(io.TextIOBase):
+    """Text to the screen and to the log."""
+
+    def __init__(self, screen: TextIO, log: TextIO) -> None:
+        self._screen, self._log = screen, log
+
+    def write(self, text: str) -> int:
+        self._log.write(text)
+        self._log.flush()
+        return self._screen.write(text)
+
+    def flush(self) -> None:
+        self._screen.flush()
+
+    def isatty(self) -> bool:
+        return self._screen.isatty()
+
+    def fileno(self) -> int:
+        return self._screen.fileno()
+
+
+@contextmanager
+def _copied_to(log_path: Path) -> Iterator[None]:
+    """Everything printed goes to the run's log as well."""
+    with (
+        log_path.open("a", encoding="utf-8") as log,
+        redirect_stdout(_Tee(sys.stdout, log)),
+        redirect_stderr(_Tee(sys.stderr, log)),
+    ):
+        yield
+
+
+if __name__ == "__main__":
+    sys.exit(run_command(main))
