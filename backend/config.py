@@ -25,7 +25,8 @@ Auto = Literal["auto"]
 class Settings(BaseModel):
     """Everything that decides a run's result. Every field's range and help serves the form and the flags too."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    # an infinity has no JSON, so config.json could not hold it
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     model: ModelName = Field("hrnet", description="network")
     image_size: tuple[int, int] = Field(
@@ -183,23 +184,24 @@ def parse_settings(values: Mapping[str, Any]) -> Settings:
 
 
 def find_mistakes(values: Mapping[str, Any]) -> list[UserError]:
-    """Every mistake in a set of settings, one an entry, each with its field."""
+    """Every mistake in a set of settings, one an entry, each with its field and what it accepts."""
     try:
         Settings.model_validate(dict(values))
     except ValidationError as error:
         by_field: dict[str, UserError] = {}
         for item in error.errors():
             field = str(item["loc"][0]) if item["loc"] else ""
-            by_field.setdefault(field, UserError(_in_words(item, field), field=field))
+            by_field.setdefault(field, _in_words(item, field))
         return list(by_field.values())
     return []
 
 
-def _in_words(item: Any, field: str) -> str:
+def _in_words(item: Any, field: str) -> UserError:
     if item["type"] == "extra_forbidden":
-        return f"unknown setting; known are {', '.join(Settings.model_fields)}"
-    message = str(item["msg"]).removeprefix("Value error, ")
-    message = message[0].lower() + message[1:]
+        return UserError("unknown setting", field=field, cure=f"known are {', '.join(Settings.model_fields)}")
+    message = str(item["msg"]).removeprefix("Value error, ").removeprefix("Input ")
     if item["type"] == "value_error":
-        return message
-    return f"{message}, not {item['input']!r} ({Settings.model_fields[field].description})"
+        return UserError(message, field=field)
+    return UserError(
+        f"{message}, not {item['input']!r}", field=field, cure=Settings.model_fields[field].description or ""
+    )

@@ -31,6 +31,7 @@ from backend.flags import (
     run_command,
 )
 from backend.run.folder import RunFolder, open_run
+from backend.run.supervisor import record_launch
 from backend.training import build
 from backend.training.checkpoint import load_checkpoint
 from backend.training.engine import DivergedError, Ending, Trainer
@@ -50,7 +51,10 @@ def main(arguments: Sequence[str]) -> int:
     """Train the run in the given folder."""
     parser = OneLineParser(prog="python -m backend.worker", description=__doc__)
     parser.add_argument("run_dir", type=Path, help="folder of a run, made by the dashboard or train.py")
-    return train_run(open_run(parser.parse_args(arguments).run_dir))
+    folder = open_run(parser.parse_args(arguments).run_dir)
+    if folder.read_launched() is None:  # started by hand, not by the supervisor
+        record_launch(folder)
+    return train_run(folder)
 
 
 def train_run(folder: RunFolder) -> int:

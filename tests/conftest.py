@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import csv
 import os
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 
 
@@ -15,4 +18,27 @@ def shared_data() -> Path:
     folder = Path(os.environ.get("FIDUCIAL_SHARED_DATA", beside))
     if not folder.is_dir():
         pytest.skip(f"the real data is not in {folder}; set FIDUCIAL_SHARED_DATA")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A wide-CSV data set: 12 grey images of 96 x 80 pixels, 0.5 mm each, with three bright blobs."""
+    folder = tmp_path_factory.mktemp("tiny_dataset")
+    rng = np.random.default_rng(0)
+    names = ("nose", "chin", "ear")
+    y, x = np.mgrid[:96, :80]
+    with (folder / "annotations.csv").open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["image", "mm_per_px", *(f"{name}_{axis}" for name in names for axis in "xy")])
+        for number in range(12):
+            centres = np.array([[20.0, 25.0], [56.0, 40.0], [34.0, 72.0]]) + rng.uniform(-6, 6, (3, 2))
+            squares = [((x - cx) ** 2 + (y - cy) ** 2) / 2 for cx, cy in centres]
+            pixels = 30 + sum(
+                height * np.exp(-d / width**2)
+                for height, width, d in zip((220, 140, 200), (2.0, 4.0, 6.0), squares, strict=True)
+            )
+            name = f"{number:02d}.png"
+            cv2.imwrite(str(folder / name), np.clip(pixels, 0, 255).astype(np.uint8))
+            writer.writerow([name, 0.5, *(f"{value:.3f}" for value in centres.ravel())])
     return folder

@@ -134,6 +134,8 @@ class Batches:
             num_workers=num_workers,
             pin_memory=pin_memory,
             persistent_workers=num_workers > 0,
+            # starting an epoch draws a seed: from here, so that a resume leaves torch's own numbers alone
+            generator=torch.Generator(),
         )
 
     def __len__(self) -> int:

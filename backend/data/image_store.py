@@ -76,15 +76,22 @@ class ImageStore:
         """Raises UserError where the file cannot be decoded."""
         if index in self._kept:
             return self._kept[index]
-        reduced = reduce_image(read_image(self._paths[index]), self._scales[index])
-        if self._kept_bytes + reduced.pixels.nbytes <= self._budget_bytes:
-            self._kept[index] = reduced
-            self._kept_bytes += reduced.pixels.nbytes
+        reduced = self._decode(index)
+        self._keep(index, reduced)
         return reduced
 
     def preload(self, threads: int = 4) -> None:
         """Decode everything that fits, in threads (OpenCV releases the interpreter lock)."""
         with ThreadPoolExecutor(threads) as pool:
-            for _ in pool.map(self.get, range(len(self))):
+            for index, reduced in enumerate(pool.map(self._decode, range(len(self)))):
+                self._keep(index, reduced)
                 if self._kept_bytes > 0.95 * self._budget_bytes:
                     return
+
+    def _decode(self, index: int) -> ReducedImage:
+        return reduce_image(read_image(self._paths[index]), self._scales[index])
+
+    def _keep(self, index: int, reduced: ReducedImage) -> None:
+        if self._kept_bytes + reduced.pixels.nbytes <= self._budget_bytes:
+            self._kept[index] = reduced
+            self._kept_bytes += reduced.pixels.nbytes

@@ -1,10 +1,16 @@
-"""The devices that torch can train on here. Imports torch only when asked, so that a dashboard need not."""
+"""The devices that torch can train on here. Imports torch only when asked, so that a dashboard need not.
+
+`python -m backend.device.machine` prints the answer as JSON: a process without torch asks that one.
+"""
 
 from __future__ import annotations
 
+import json
 import os
 import platform
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -23,6 +29,12 @@ class Machine:
     gpus: tuple[Device, ...]
     num_cpus: int
     torch_version: str
+
+
+def machine_from_dict(raw: Mapping[str, Any]) -> Machine:
+    """Inverse of `dataclasses.asdict`."""
+    gpus = tuple(Device(**gpu) for gpu in raw["gpus"])
+    return Machine(gpus, raw["num_cpus"], raw["torch_version"])
 
 
 def describe_machine() -> Machine:
@@ -47,3 +59,7 @@ def num_cpus() -> int:
 def cpu_title() -> str:
     """What to call the CPU on screen."""
     return f"CPU ({platform.machine()}, {num_cpus()} cores)"
+
+
+if __name__ == "__main__":
+    print(json.dumps(asdict(describe_machine())))

@@ -66,7 +66,7 @@ def load_pretrained(network: nn.Module, path: Path) -> tuple[list[str], list[str
         weights: Any = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         raise UserError(
-            f"{path} cannot be read as weights ({str(error).splitlines()[0][:120]})",
+            f"{path} cannot be read as weights ({error!r:.120})",
             field="pretrained",
             cure="give torchvision's resnet34 state dict (.pth)",
         ) from error

@@ -137,6 +137,7 @@ class Trainer:
                 return Ending.STOPPED
             self._close_epoch()
             if request is Request.FINISH and self.loop.epoch < self.options.epochs:
+                self._observer.save_last(self)
                 return Ending.FINISHED_EARLY
         return Ending.COMPLETED
 
@@ -220,8 +221,11 @@ class Trainer:
         self._observer.on_epoch(self, metrics, is_best)
 
     def _is_best(self, mre_px: float | None) -> bool:
-        """Without validation (or truth) the last weights are the best known."""
-        return mre_px is None or self.loop.best_mre_px is None or mre_px < self.loop.best_mre_px
+        """Without validation (or truth) the last weights are the best known; an epoch that gives no error where
+        earlier ones did (its predictions are not numbers) is never the best."""
+        if self.loop.best_mre_px is None:
+            return True
+        return mre_px is not None and mre_px < self.loop.best_mre_px
 
     @torch.inference_mode()
     def validate(self) -> Metrics:

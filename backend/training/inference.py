@@ -39,7 +39,9 @@ class Predictor:
     checkpoint: dict[str, Any]
 
     @torch.inference_mode()
-    def predict(self, samples: Samples, on_batch: Callable[[int], object] = lambda num_images: None) -> Predictions:
+    def predict(
+        self, samples: Samples, on_batch: Callable[[int], object] = lambda num_images: None
+    ) -> Predictions:
         """Points (N, K, 2) in original pixels and confidence (N, K), in the order of the samples.
 
         `on_batch` hears how many images each batch held. Raises UserError for an image that cannot be decoded.

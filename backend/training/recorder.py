@@ -81,25 +81,9 @@ class Recorder:
         step = min(num_steps, math.ceil(loop.batch_index / self._config.settings.gradient_accumulation_steps))
         self._draw_bar(loop.epoch + 1, step, num_steps, loss, images_per_s)
         now = time.monotonic()
-        if now - self._status_time < STATUS_PERIOD_S:
-            return
-        self._status_time = now
-        self._folder.write_status(
-            {
-                "phase": PHASE,
-                "epoch": loop.epoch + 1,
-                "num_epochs": self._config.settings.epochs,
-                "step": step,
-                "steps_per_epoch": num_steps,
-                "global_step": loop.global_step,
-                "train_loss": loss,
-                "images_per_s": images_per_s,
-                "seconds_left": self._seconds_left(loop, step, num_steps, images_per_s),
-                "best_epoch": loop.best_epoch or None,
-                "best_mre_px": loop.best_mre_px,
-                "best_mre_mm": loop.best_mre_mm,
-            }
-        )
+        if now - self._status_time >= STATUS_PERIOD_S:
+            self._status_time = now
+            self._write_status(loop, step, num_steps, images_per_s)
 
     def on_epoch(self, trainer: Trainer, metrics: Metrics, is_best: bool) -> None:
         self._close_bar()
@@ -122,6 +106,7 @@ class Recorder:
             self.write_preview(trainer)
         if is_last_epoch or self._save_is_due():
             self.save_last(trainer)
+        self._write_status(loop, 0, trainer.steps_per_epoch, float(metrics["images_per_s"] or 0))
         # last of all: whoever reads this row finds the checkpoint and the preview that belong to it
         self._folder.append_metrics(row)
 
@@ -164,6 +149,25 @@ class Recorder:
             arrays[f"affine_image_to_display_{number}"] = display.affine_from_image
             arrays[f"affine_image_to_input_{number}"] = resize(size_hw, self._task.input_hw)
         self._folder.write_preview_images(arrays)
+
+    def _write_status(self, loop: LoopState, step: int, num_steps: int, images_per_s: float) -> None:
+        """`epoch` is the one under way, `step` of `steps_per_epoch` the steps of it that are done."""
+        num_epochs = self._config.settings.epochs
+        self._folder.write_status(
+            {
+                "phase": PHASE,
+                "epoch": min(loop.epoch + 1, num_epochs),
+                "num_epochs": num_epochs,
+                "step": step,
+                "steps_per_epoch": num_steps,
+                "global_step": loop.global_step,
+                "images_per_s": images_per_s,
+                "seconds_left": self._seconds_left(loop, step, num_steps, images_per_s),
+                "best_epoch": loop.best_epoch or None,
+                "best_mre_px": loop.best_mre_px,
+                "best_mre_mm": loop.best_mre_mm,
+            }
+        )
 
     def _content(self, trainer: Trainer, *, resumable: bool) -> dict[str, Any]:
         """The checkpoint's keys. What only a resume needs is left empty in `best.pt`, a quarter of the size."""

@@ -1,0 +1,48 @@
+# Two commands do everything on a fresh machine: `make run` and `make test`.
+PYTHON ?= python3
+ifeq ($(OS),Windows_NT)
+  BIN := .venv/Scripts
+else
+  BIN := .venv/bin
+endif
+export NO_ALBUMENTATIONS_UPDATE = 1
+export GRADIO_ANALYTICS_ENABLED = False
+
+.PHONY: run test lint types walls unit bench screenshots clean
+
+run: .venv/run.stamp
+	$(BIN)/python app.py
+
+test: lint types walls unit
+
+lint: .venv/dev.stamp
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: .venv/dev.stamp
+	$(BIN)/mypy
+
+walls: .venv/dev.stamp
+	$(BIN)/lint-imports
+
+unit: .venv/dev.stamp
+	$(BIN)/python -m pytest
+
+bench: .venv/run.stamp
+	$(BIN)/python bench/models.py
+
+screenshots: .venv/dev.stamp
+	$(BIN)/python bench/screenshots.py docs
+
+.venv/run.stamp: requirements.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet -r requirements.txt
+	touch $@
+
+.venv/dev.stamp: requirements.txt requirements-dev.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet -r requirements-dev.txt
+	touch .venv/run.stamp $@
+
+clean:
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,0 +1,58 @@
+"""Start the dashboard: `python app.py --help`."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # the page must work on a closed network
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+from backend.data.demo import create_demo_dataset
+
+from backend.data.annotations import find_datasets
+from backend.flags import OneLineParser, run_command
+from ui.layout import build_app
+from ui.theme import CSS, build_theme
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Serve the page until Ctrl-C. Trainings that it started go on."""
+    options = _parser().parse_args(arguments)
+    runs_dir, data_root = options.runs_dir.absolute(), options.data_root.absolute()
+    runs_dir.mkdir(parents=True, exist_ok=True)
+    if not find_datasets(data_root):
+        print(f"no data set below {data_root}: making demo data", flush=True)
+        create_demo_dataset(data_root / "demo")
+    page = build_app(runs_dir, data_root)
+    page.queue(default_concurrency_limit=8)
+    print(f"Fiducial on http://{options.host}:{options.port}", flush=True)
+    page.launch(
+        server_name=options.host,
+        server_port=options.port,
+        allowed_paths=[str(runs_dir)],
+        theme=build_theme(),
+        css=CSS,
+        footer_links=[],
+        quiet=True,
+        ssr_mode=False,
+        share=False,
+    )
+    return 0
+
+
+def _parser() -> OneLineParser:
+    parser = OneLineParser(prog="python app.py", description=__doc__)
+    parser.add_argument("--host", default="127.0.0.1", help="address to serve on (default: 127.0.0.1)")
+    parser.add_argument("--port", type=int, default=7860, help="port to serve on (default: 7860)")
+    parser.add_argument("--runs_dir", type=Path, default=Path("runs"), help="folder of runs (default: runs)")
+    parser.add_argument(
+        "--data_root", type=Path, default=Path("data"), help="folder of data sets (default: data)"
+    )
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(run_command(main))

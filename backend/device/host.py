@@ -1,0 +1,78 @@
+"""The main memory that this process may use: the machine's, or less where a container limits it. No torch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+CGROUP_ROOT = Path("/sys/fs/cgroup")
+PROC_CGROUP = Path("/proc/self/cgroup")
+
+
+@dataclass(frozen=True)
+class HostMemory:
+    """Bytes in all, and bytes that can be had now without swapping."""
+
+    total_bytes: int
+    free_bytes: int
+
+
+@dataclass(frozen=True)
+class _Limit:
+    limit_bytes: int
+    free_bytes: int
+
+
+def read_memory(root: Path = CGROUP_ROOT, own_groups: Path = PROC_CGROUP) -> HostMemory:
+    """The machine's memory, cut to the tightest limit of the control groups (v2 or v1) that this process is in."""
+    machine = psutil.virtual_memory()
+    limits = list(_limits(root, own_groups))
+    return HostMemory(
+        total_bytes=min([machine.total, *(limit.limit_bytes for limit in limits)]),
+        free_bytes=min([machine.available, *(limit.free_bytes for limit in limits)]),
+    )
+
+
+def _limits(root: Path, own_groups: Path) -> Iterator[_Limit]:
+    """Of every group from this process's own up to the root: inside a container often only the root is there."""
+    for line in _lines(own_groups) or ["0::/", "1:memory:/"]:
+        _, controllers, path = line.split(":", 2)
+        if controllers == "":
+            mount, names, cache = root, ("memory.max", "memory.current"), "inactive_file"
+        elif "memory" in controllers.split(","):
+            mount, cache = root / "memory", "total_inactive_file"
+            names = ("memory.limit_in_bytes", "memory.usage_in_bytes")
+        else:
+            continue
+        own = mount / path.strip("/")
+        for folder in (own, *own.parents):
+            limit = _read_limit(folder / names[0], folder / names[1], folder / "memory.stat", cache)
+            if limit is not None:
+                yield limit
+            if folder == mount:
+                break
+
+
+def _read_limit(limit_path: Path, used_path: Path, stat_path: Path, cache: str) -> _Limit | None:
+    """None without a limit ("max")."""
+    limit, used = _number(limit_path), _number(used_path)
+    if limit is None or used is None:
+        return None
+    # files that were read count as used, but the kernel gives them up at once
+    reclaimable = next((int(v) for k, v in map(str.split, _lines(stat_path)) if k == cache), 0)
+    return _Limit(limit, min(limit, max(0, limit - used + reclaimable)))
+
+
+def _number(path: Path) -> int | None:
+    lines = _lines(path)
+    return int(lines[0]) if lines and lines[0].strip().isdecimal() else None
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        return path.read_text(encoding="ascii").splitlines()
+    except (OSError, ValueError):
+        return []

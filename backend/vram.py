@@ -1,0 +1,211 @@
+"""How much memory a training needs and which batch fits: `python -m backend.vram --model hrnet ...`.
+
+Predicts without a GPU: torch does not see it unless a speed is to be measured on it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import redirect_stdout
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from backend.config import Choice, RunConfig, Settings, parse_settings
+from backend.device.batch_size import (
+    GIB,
+    DeviceMemory,
+    Recommendation,
+    read_device_memory,
+    recommend_for_memory,
+)
+from backend.device.gpu import GpuReading, read_gpus
+from backend.errors import UserError
+from backend.flags import EXIT_COMPLETED, OneLineParser, add_setting_flags, given_settings, run_command
+
+SPEED_BATCH = 4
+SPEED_STEPS = 3
+SPEED_LIMIT_S = 8.0
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Recommend a batch and print why. Returns the exit code; raises UserError."""
+    options = _parser().parse_args(arguments)
+    settings = parse_settings(given_settings(options))
+    with redirect_stdout(sys.stderr):  # what a library may print is no part of the JSON
+        report = _report(settings, options)
+    _write(report, options.json)
+    return EXIT_COMPLETED
+
+
+def _parser() -> OneLineParser:
+    parser = OneLineParser(prog="python -m backend.vram", description=__doc__)
+    parser.add_argument("--num_landmarks", type=_count, required=True, metavar="K", help="landmarks an image")
+    parser.add_argument("--num_images", type=_count, metavar="N", help="training images, where known")
+    parser.add_argument(
+        "--free_gib", type=_gib, metavar="X", help="free memory to plan for, GiB (default: read it)"
+    )
+    parser.add_argument("--measure_speed", action="store_true", help="time a few real steps on the device")
+    parser.add_argument("--json", metavar="FILE", help="write the report as JSON; - is stdout")
+    add_setting_flags(parser)
+    return parser
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number from 1 on")
+    return int(text)
+
+
+def _gib(text: str) -> float:
+    value = float(text)
+    if not 0 <= value <= 1e6:
+        raise argparse.ArgumentTypeError(f"{text} GiB is no memory")
+    return value
+
+
+def _report(settings: Settings, options: argparse.Namespace) -> dict[str, Any]:
+    gpus = _read_gpus(settings.device)
+    device = _device_of(settings.device, gpus)
+    if not options.measure_speed:
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""  # the prediction needs no GPU: take nothing from a run on it
+    memory = _memory(device, gpus, options.free_gib)
+    found = _recommend(settings, options, device, memory)
+    import torch
+
+    speed = None
+    if options.measure_speed and found.batch_size is not None:
+        speed = measure_speed(settings, options.num_landmarks, device, min(SPEED_BATCH, found.batch_size))
+    return {
+        "recommended_batch_size": found.batch_size,
+        "reason": found.reason,
+        "predicted_bytes": {str(size): num_bytes for size, num_bytes in found.predicted_bytes.items()},
+        "terms": dict(found.terms),
+        "free_bytes": memory.free_bytes,
+        "total_bytes": memory.total_bytes,
+        "device": device,
+        "device_title": memory.title,
+        "torch_version": torch.__version__,
+        "gpus": [asdict(gpu) for gpu in gpus],
+        "seconds_per_image": speed.training_s if speed else None,
+        "validation_seconds_per_image": speed.validation_s if speed else None,
+    }
+
+
+def _read_gpus(device: str) -> tuple[GpuReading, ...]:
+    """An empty CUDA_VISIBLE_DEVICES hides the GPUs from torch; one that is asked for by name is still read."""
+    hidden = os.environ.get("CUDA_VISIBLE_DEVICES") == ""
+    return read_gpus(hidden_too=hidden and device.startswith("cuda"))
+
+
+def _device_of(asked: str, gpus: tuple[GpuReading, ...]) -> str:
+    if asked == "auto":
+        return "cuda:0" if gpus and _torch_has_cuda() else "cpu"
+    return "cuda:0" if asked == "cuda" else asked
+
+
+def _torch_has_cuda() -> bool:
+    import torch
+
+    return torch.version.cuda is not None
+
+
+def _memory(device: str, gpus: tuple[GpuReading, ...], free_gib: float | None) -> DeviceMemory:
+    if free_gib is None:
+        return read_device_memory(device, gpus)
+    free_bytes = round(free_gib * GIB)
+    try:
+        known = read_device_memory(device, gpus)
+    except UserError:  # planning for a device that is not here
+        return DeviceMemory(device, None, free_bytes)
+    return DeviceMemory(known.title, known.total_bytes, free_bytes)
+
+
+def _recommend(
+    settings: Settings, options: argparse.Namespace, device: str, memory: DeviceMemory
+) -> Recommendation:
+    from backend.device.memory import predict_step_memory
+
+    need = predict_step_memory(settings, options.num_landmarks, device)
+    return recommend_for_memory(
+        need, memory, device=device, image_hw=settings.image_size, num_images=options.num_images
+    )
+
+
+@dataclass(frozen=True)
+class Speed:
+    """Seconds an image, of a training and of a validation step."""
+
+    training_s: float
+    validation_s: float
+
+
+def measure_speed(settings: Settings, num_landmarks: int, device: str, batch_size: int) -> Speed:
+    """Time real steps of the engine on noise, after one to warm up; some seconds. The data's cost is not in it."""
+    from backend.device.memory import build_lone_trainer, make_noise_batch, run_validation_step
+    from backend.training.build import build_network
+
+    on_gpu = device.startswith("cuda")
+    chosen = {
+        "device": Choice(device, "measured"),
+        "mixed_precision": Choice(settings.mixed_precision and on_gpu, "as in a run"),
+    }
+    config = RunConfig(settings, chosen)
+    trainer = build_lone_trainer(config, build_network(config, num_landmarks), num_landmarks)
+    batch = make_noise_batch(settings, num_landmarks, batch_size)
+    trainer.network.train()
+    deadline = time.monotonic() + SPEED_LIMIT_S
+    training_s = _seconds(lambda: trainer._train_step([batch]), device, deadline)
+    validation_s = _seconds(lambda: run_validation_step(trainer, batch), device, deadline)
+    return Speed(training_s / batch_size, validation_s / batch_size)
+
+
+def _seconds(step: Callable[[], object], device: str, deadline: float) -> float:
+    """The median of a few steps after one to warm up; past the deadline, that first one has to do."""
+    times: list[float] = []
+    while len(times) <= SPEED_STEPS and (not times or time.monotonic() < deadline):
+        started = time.monotonic()
+        step()
+        _wait_for(device)
+        times.append(time.monotonic() - started)
+    return median(times[1:] or times)
+
+
+def _wait_for(device: str) -> None:
+    if device.startswith("cuda"):
+        import torch
+
+        torch.cuda.synchronize(device)
+
+
+def _write(report: Mapping[str, Any], target: str | None) -> None:
+    text = json.dumps(report, indent=2, allow_nan=False)
+    if target == "-":
+        print(text)
+    elif target:
+        try:
+            Path(target).write_text(text + "\n", encoding="utf-8")
+        except OSError as error:
+            raise UserError(f"{target} cannot be written ({error.strerror})", field="json") from error
+    if target != "-":
+        print(*_in_words(report), sep="\n")
+
+
+def _in_words(report: Mapping[str, Any]) -> list[str]:
+    lines = [f"device: {report['device_title']}", f"batch size: {report['reason']}"]
+    sizes = [f"{size}: {value / GIB:.2f}" for size, value in report["predicted_bytes"].items()]
+    lines.append(f"predicted GiB at a batch of {', '.join(sizes)}")
+    lines.append("of it, MiB: " + ", ".join(f"{k} {v / 2**20:.0f}" for k, v in report["terms"].items()))
+    if report["seconds_per_image"] is not None:
+        lines.append(f"training: {report['seconds_per_image']:.3f} s an image, without reading it")
+    return lines
+
+
+if __name__ == "__main__":
+    sys.exit(run_command(main))

@@ -1,0 +1,137 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from backend.config import Choice, parse_settings
+from backend.device import batch_size
+from backend.device.batch_size import GIB, DeviceMemory, read_device_memory, recommend_batch_size
+from backend.device.gpu import GpuReading
+from backend.errors import UserError
+
+
+def recommend(**changes):
+    given = {
+        "bytes_per_image": 0.4 * GIB,
+        "constant_bytes": 1.5 * GIB,
+        "free_bytes": round(10.4 * GIB),
+        "total_bytes": 12 * GIB,
+    }
+    return recommend_batch_size(**(given | changes))
+
+
+def test_the_largest_batch_that_leaves_the_reserve():
+    found = recommend()
+    # 10.4 - 1.2 = 9.2 GiB to use, (9.2 - 1.5) / 0.4 = 19.25
+    assert found.batch_size == 19
+    assert found.reason == "19: 9.1 of 10.4 GiB free; 20 would leave less than the reserve of 1.2 GiB"
+    assert found.predicted_bytes[19] == round(9.1 * GIB)
+    assert found.predicted_bytes[2] == round(2.3 * GIB)
+
+
+def test_the_reserve_is_at_least_0_6_gib():
+    found = recommend(total_bytes=2 * GIB, free_bytes=2 * GIB, constant_bytes=0)
+    assert found.batch_size == 3
+    assert "reserve of 0.6 GiB" in found.reason
+
+
+def test_at_most_a_tenth_of_the_training_images():
+    found = recommend(num_images=150)
+    assert found.batch_size == 15
+    assert "a tenth of the 150 training images" in found.reason
+
+
+def test_few_images_still_give_two():
+    found = recommend(num_images=7)
+    assert found.batch_size == 2
+    assert "batch normalisation" in found.reason
+
+
+@pytest.mark.parametrize("num_images", [None, 100_000])
+def test_never_more_than_64(num_images):
+    found = recommend(free_bytes=1000 * GIB, num_images=num_images)
+    assert found.batch_size == 64
+    assert "more than 64" in found.reason
+
+
+def test_the_update_of_the_weights_is_a_floor():
+    found = recommend(floor_bytes=5 * GIB)
+    assert found.predicted_bytes[2] == 5 * GIB
+    assert recommend(floor_bytes=10 * GIB).batch_size is None
+
+
+def test_nothing_fits_says_what_would():
+    found = recommend(free_bytes=3 * GIB, image_hw=(512, 384))
+    assert found.batch_size is None
+    # 3 - 1.2 - 1.5 = 0.3 GiB for two images of 0.4: sides times 0.612
+    assert found.reason == (
+        "not even 2 images fit: 2.3 GiB needed, 3.0 GiB free less a reserve of 1.2 GiB; "
+        "images of about 288 x 224 would fit, or another model"
+    )
+
+
+def test_nothing_fits_when_the_network_alone_is_too_large():
+    assert "choose another model" in (recommend(free_bytes=2 * GIB, image_hw=(512, 512)).reason)
+
+
+def reading(index: int, free_bytes: int | None) -> GpuReading:
+    return GpuReading(index, f"GPU-{index}", f"card {index}", 8 * GIB, None, free_bytes, None, None, None)
+
+
+def test_a_gpus_free_memory_is_the_drivers():
+    gpus = (reading(0, 1 * GIB), reading(1, 5 * GIB))
+    assert read_device_memory("cuda:1", gpus) == DeviceMemory("card 1", 8 * GIB, 5 * GIB)
+
+
+def test_torch_is_asked_where_the_driver_is_silent(monkeypatch):
+    import torch
+
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda number: (3, 4))
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda number: "card")
+    assert read_device_memory("cuda:0", (reading(0, None),)) == DeviceMemory("card", 4, 3)
+
+
+def test_a_gpu_that_is_not_there_is_the_users_mistake(monkeypatch):
+    import torch
+
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    with pytest.raises(UserError, match="no cuda:3"):
+        read_device_memory("cuda:3", ())
+
+
+@pytest.fixture
+def small_data(monkeypatch, tmp_path):
+    """A data set of 60 training images and 5 landmarks, in place of one on disk."""
+    from types import SimpleNamespace
+
+    from backend import choices
+    from backend.training import build
+
+    annotations = SimpleNamespace(landmark_names=tuple("abcde"))
+    splits = SimpleNamespace(annotations=annotations, train=range(60))
+    monkeypatch.setattr(choices, "choose_dataset", lambda settings: Choice(str(tmp_path), "test"))
+    monkeypatch.setattr(build, "build_splits", lambda config: splits)
+
+
+def test_settings_give_a_choice_with_its_reason(small_data, monkeypatch):
+    monkeypatch.setattr(batch_size, "read_device_memory", lambda device: DeviceMemory("x", 8 * GIB, 7 * GIB))
+    choice = batch_size.recommend_for_settings(
+        parse_settings({"model": "unet", "image_size": (64, 64)}), "cpu"
+    )
+    assert choice.value == 6
+    assert "tenth of the 60" in choice.reason
+
+
+def test_settings_for_which_nothing_fits(small_data, monkeypatch):
+    monkeypatch.setattr(batch_size, "read_device_memory", lambda device: DeviceMemory("x", GIB, GIB // 2))
+    with pytest.raises(UserError, match="not even 2 images fit") as caught:
+        batch_size.recommend_for_settings(parse_settings({"model": "unet", "image_size": (64, 64)}), "cpu")
+    assert caught.value.field == "batch_size"
+
+
+def test_importing_brings_no_torch():
+    code = "import sys, backend.device.batch_size, backend.vram; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

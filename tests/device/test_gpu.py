@@ -1,0 +1,202 @@
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+
+import pytest
+
+from backend.device import gpu, host
+
+
+class DriverError(Exception):
+    """In place of pynvml.NVMLError."""
+
+
+@dataclass
+class FakeGpu:
+    uuid: str
+    title: str
+    free: int
+    processes: list[tuple[int, int | None]] = field(default_factory=list)
+    total: int = 1000
+    silent: frozenset[str] = frozenset()  # questions that it refuses
+
+
+class FakeNvml:
+    """The part of pynvml that is asked; `lost` is the GPU at which the driver goes away."""
+
+    NVMLError = DriverError
+    NVML_TEMPERATURE_GPU = 0
+
+    def __init__(self, gpus: list[FakeGpu], *, lost: int | None = None, driver: bool = True) -> None:
+        self.gpus, self.lost, self.driver, self.open = gpus, lost, driver, 0
+
+    def nvmlInit(self) -> None:
+        if not self.driver:
+            raise DriverError("NVML Shared Library Not Found")
+        self.open += 1
+
+    def nvmlShutdown(self) -> None:
+        self.open -= 1
+
+    def nvmlDeviceGetCount(self) -> int:
+        return len(self.gpus)
+
+    def nvmlDeviceGetHandleByIndex(self, index: int) -> FakeGpu:
+        return self.gpus[index]
+
+    def nvmlDeviceGetHandleByUUID(self, uuid: str) -> FakeGpu:
+        for one in self.gpus:
+            if one.uuid == uuid:
+                return one
+        raise DriverError("not found")
+
+    def nvmlDeviceGetUUID(self, one: FakeGpu) -> bytes:
+        return one.uuid.encode()
+
+    def nvmlDeviceGetName(self, one: FakeGpu) -> str:
+        if self.lost is not None and self.gpus.index(one) >= self.lost:
+            raise DriverError("GPU is lost")
+        return one.title
+
+    def nvmlDeviceGetMemoryInfo(self, one: FakeGpu) -> SimpleNamespace:
+        self._ask(one, "memory")
+        return SimpleNamespace(total=one.total, used=one.total - one.free, free=one.free)
+
+    def nvmlDeviceGetUtilizationRates(self, one: FakeGpu) -> SimpleNamespace:
+        self._ask(one, "utilization")
+        return SimpleNamespace(gpu=37)
+
+    def nvmlDeviceGetTemperature(self, one: FakeGpu, sensor: int) -> int:
+        self._ask(one, "temperature")
+        return 55
+
+    def nvmlDeviceGetComputeRunningProcesses(self, one: FakeGpu) -> list[SimpleNamespace]:
+        self._ask(one, "processes")
+        return [SimpleNamespace(pid=pid, usedGpuMemory=used) for pid, used in one.processes]
+
+    def _ask(self, one: FakeGpu, question: str) -> None:
+        if question in one.silent:
+            raise DriverError("Not Supported")
+
+
+TWO = [FakeGpu("GPU-aaa1", "Small", 300), FakeGpu("GPU-bbb2", "Large", 700)]
+
+
+@pytest.fixture
+def use(monkeypatch):
+    """Puts a driver in pynvml's place, and CUDA_VISIBLE_DEVICES where one is given."""
+
+    def put(driver: FakeNvml, visible: str | None = None) -> FakeNvml:
+        monkeypatch.setattr(gpu, "pynvml", driver)
+        monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+        if visible is not None:
+            monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+        return driver
+
+    return put
+
+
+def test_two_gpus_are_read_and_the_driver_is_closed(use):
+    driver = use(FakeNvml(TWO))
+    small, large = gpu.read_gpus()
+    assert (small.index, small.title, small.uuid) == (0, "Small", "GPU-aaa1")
+    assert (large.index, large.total_bytes, large.used_bytes, large.free_bytes) == (1, 1000, 300, 700)
+    assert (large.utilization_percent, large.temperature_c) == (37, 55)
+    assert driver.open == 0
+
+
+def test_other_processes_are_those_that_are_not_this_one(use):
+    use(FakeNvml([FakeGpu("GPU-a", "A", 1, [(os.getpid(), 400), (1, 30), (2, 50)])]))
+    assert gpu.read_gpus()[0].others_bytes == 80
+
+
+def test_a_process_without_a_number_makes_the_sum_unknown(use):
+    use(FakeNvml([FakeGpu("GPU-a", "A", 1, [(1, 30), (2, None)])]))
+    assert gpu.read_gpus()[0].others_bytes is None
+
+
+@pytest.mark.parametrize(
+    ("visible", "titles"),
+    [
+        ("1,0", ["Large", "Small"]),
+        ("1", ["Large"]),
+        ("GPU-bbb,GPU-aaa1", ["Large", "Small"]),
+        ("GPU-", []),  # fits both: no GPU
+        ("1,-1,0", ["Large"]),
+        ("0,7", ["Small"]),
+        ("", []),
+    ],
+)
+def test_order_is_that_of_cuda_visible_devices(use, visible, titles):
+    use(FakeNvml(TWO), visible)
+    readings = gpu.read_gpus()
+    assert [reading.title for reading in readings] == titles
+    assert [reading.index for reading in readings] == list(range(len(titles)))
+
+
+def test_a_mig_instance_is_found_by_its_uuid(use):
+    use(FakeNvml([*TWO, FakeGpu("MIG-c", "Slice", 9)]), "MIG-c,GPU-a")
+    assert [reading.title for reading in gpu.read_gpus()] == ["Slice", "Small"]
+
+
+def test_hidden_gpus_are_read_when_asked_for(use):
+    use(FakeNvml(TWO), "")
+    assert len(gpu.read_gpus(hidden_too=True)) == 2
+
+
+def test_a_driver_lost_half_way_gives_what_was_read_before(use):
+    driver = use(FakeNvml(TWO, lost=1))
+    assert [reading.title for reading in gpu.read_gpus()] == ["Small"]
+    assert driver.open == 0
+
+
+def test_what_the_driver_does_not_say_is_none(use):
+    silent = frozenset({"memory", "utilization", "temperature", "processes"})
+    use(FakeNvml([FakeGpu("GPU-a", "A", 1, silent=silent)]))
+    (reading,) = gpu.read_gpus()
+    assert reading.title == "A"
+    assert (reading.total_bytes, reading.free_bytes, reading.others_bytes) == (None, None, None)
+    assert (reading.utilization_percent, reading.temperature_c) == (None, None)
+
+
+def test_no_driver_gives_no_gpu(use):
+    use(FakeNvml(TWO, driver=False))
+    assert gpu.read_gpus() == ()
+
+
+@pytest.fixture
+def machine(monkeypatch):
+    """A machine with 1000 bytes, 800 of them free."""
+    memory = SimpleNamespace(total=1000, available=800)
+    monkeypatch.setattr(host.psutil, "virtual_memory", lambda: memory)
+
+
+def write(folder, **files):
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, text in files.items():
+        (folder / name.replace("__", ".")).write_text(text)
+
+
+def test_without_control_groups_the_machine_counts(machine, tmp_path):
+    assert host.read_memory(tmp_path, tmp_path / "none") == host.HostMemory(1000, 800)
+
+
+def test_the_tightest_limit_of_version_2_counts(machine, tmp_path):
+    (tmp_path / "own").write_text("0::/box/job\n")
+    write(
+        tmp_path / "box",
+        memory__max="500\n",
+        memory__current="450\n",
+        memory__stat="anon 1\ninactive_file 70\n",
+    )
+    write(tmp_path / "box" / "job", memory__max="max\n", memory__current="10\n")
+    assert host.read_memory(tmp_path, tmp_path / "own") == host.HostMemory(500, 120)
+
+
+def test_a_limit_of_version_1_counts_and_a_huge_one_does_not(machine, tmp_path):
+    (tmp_path / "own").write_text("4:cpu,memory:/job\n2:cpu:/\n0::/\n")
+    write(tmp_path / "memory", memory__limit_in_bytes=str(2**63), memory__usage_in_bytes="5")
+    write(tmp_path / "memory" / "job", memory__limit_in_bytes="600", memory__usage_in_bytes="100")
+    assert host.read_memory(tmp_path, tmp_path / "own") == host.HostMemory(600, 500)

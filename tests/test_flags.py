@@ -1,0 +1,141 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from backend.config import Settings, parse_settings
+from backend.errors import UserError
+from backend.flags import (
+    EXIT_USER_ERROR,
+    OneLineParser,
+    add_setting_flags,
+    given_settings,
+    run_command,
+    settings_to_flags,
+)
+
+
+def parser() -> OneLineParser:
+    made = OneLineParser(prog="prog")
+    add_setting_flags(made)
+    return made
+
+
+def parsed(*arguments: str) -> dict[str, Any]:
+    return given_settings(parser().parse_args(arguments))
+
+
+def test_every_setting_has_a_flag_whose_help_is_its_description_and_default() -> None:
+    actions = {action.dest: action for action in parser()._actions}
+    for name, field in Settings.model_fields.items():
+        assert f"--{name}" in actions[name].option_strings
+        help_text = (actions[name].help or "").replace("%%", "%")
+        assert field.description and field.description in help_text
+    text = parser().format_help()
+    assert "--image_size H W" in text and "(default: 256 256)" in text and "--no-mixed_precision" in text
+
+
+def test_a_flag_that_is_not_given_is_not_a_setting_given() -> None:
+    assert parsed() == {}
+    assert parsed("--lr", "1e-4", "--epochs", "3") == {"lr": "1e-4", "epochs": "3"}
+
+
+def test_boolean_flags_work_both_ways() -> None:
+    assert parsed("--mixed_precision") == {"mixed_precision": True}
+    assert parsed("--no-mixed_precision") == {"mixed_precision": False}
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        "--model hrnet --image_size 256 256 --batch_size 16 --lr 5e-4 --mixed_precision --loss adaptive_wing "
+        "--warmup_epochs 5 --epochs 100",
+        "--model hrnet --image_size 128 128 --batch_size 32 --lr 5e-4 --mixed_precision --loss adaptive_wing "
+        "--warmup_epochs 5 --epochs 100",
+        "--model hrnet --image_size 512 512 --batch_size 8 --lr 5e-4 --mixed_precision --loss adaptive_wing "
+        "--warmup_epochs 5 --epochs 100",
+    ],
+)
+def test_commands_of_the_guide_are_understood(arguments: str) -> None:
+    result = parse_settings(parsed(*arguments.split()))
+    assert result.mixed_precision and result.loss == "adaptive_wing" and result.epochs == 100
+    assert result.image_size[0] * result.batch_size == 4096
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.fixed_dictionaries(
+        {},
+        optional={
+            "model": st.sampled_from(["resnet", "hrnet", "unet", "hourglass"]),
+            "image_size": st.tuples(st.sampled_from([32, 96, 512]), st.sampled_from([64, 256])),
+            "batch_size": st.one_of(st.just("auto"), st.integers(1, 4096)),
+            "lr": st.floats(1e-9, 10),
+            "warmup_epochs": st.floats(0, 1000),
+            "mixed_precision": st.booleans(),
+            "sigma": st.one_of(st.just("auto"), st.floats(0.01, 64)),
+            "dataset_path": st.text(st.characters(exclude_categories=["Cs"]), max_size=8),
+            "annotation_type": st.sampled_from(["mean", "Senior Orthodontists", ""]),
+            "seed": st.integers(0, 2**31 - 1),
+            "num_workers": st.one_of(st.just("auto"), st.integers(0, 64)),
+        },
+    )
+)
+def test_settings_written_as_flags_are_read_back_the_same(values: dict[str, Any]) -> None:
+    wanted = parse_settings(values)
+    assert parse_settings(parsed(*settings_to_flags(wanted))) == wanted
+
+
+def test_flags_of_a_run_leave_defaults_out_but_the_main_settings_in() -> None:
+    flags = settings_to_flags(Settings(seed=7))
+    assert flags[-2:] == ["--seed", "7"]
+    assert {"--model", "--image_size", "--batch_size", "--lr", "--epochs", "--loss"} < set(flags)
+    assert "--decoder" not in flags and "--mixed_precision" not in flags
+
+
+def fail_with(error: Exception) -> Any:
+    def main(arguments: Any) -> int:
+        raise error
+
+    return main
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--model", "vgg"],
+        ["--lr"],
+        ["--image_size", "256"],
+        ["--no_such_flag", "1"],
+        ["--batch_size", "0"],
+        ["--lr", "quick"],
+        ["--image_size", "250", "256"],
+        ["stray"],
+    ],
+)
+def test_a_wrong_flag_is_one_line_and_exit_code_2(
+    arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    code = run_command(lambda given_arguments: len(parse_settings(parsed(*given_arguments)).model), arguments)
+    captured = capsys.readouterr()
+    assert code == EXIT_USER_ERROR == 2
+    assert captured.out == ""
+    (line,) = captured.err.splitlines()
+    assert line.startswith("error: ")
+
+
+def test_a_users_mistake_of_several_lines_stays_one_message(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_command(fail_with(UserError("first\nsecond", field="lr")), []) == 2
+    assert capsys.readouterr().err == "error: lr: first\n  second\n"
+
+
+def test_a_bug_is_not_dressed_up_as_a_users_mistake() -> None:
+    with pytest.raises(ZeroDivisionError):
+        run_command(fail_with(ZeroDivisionError()), [])
+
+
+def test_exit_code_of_the_command_is_passed_on() -> None:
+    assert run_command(lambda arguments: len(arguments), ["a", "b", "c"]) == 3

@@ -1,0 +1,162 @@
+from __future__ import annotations
+
+import io
+import pickle
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from backend.errors import UserError
+from backend.run import files
+from backend.training.checkpoint import FORMAT_VERSION, load_checkpoint, save_checkpoint
+
+CONTENT: dict[str, Any] = {
+    "epoch": 3,
+    "model_state_dict": {"weight": torch.arange(6.0).view(2, 3)},
+    "args": {"settings": {"lr": 5e-4, "image_size": [64, 64]}, "chosen": {}},
+    "landmark_names": ["Sella", "Pog`"],
+    "preprocessing": {"resize": "letterbox"},
+    "best_mre": None,
+}
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    path = tmp_path / "last.pt"
+    save_checkpoint(path, CONTENT)
+    return path
+
+
+def test_what_was_saved_is_loaded_with_its_version(path: Path) -> None:
+    loaded = load_checkpoint(path)
+    assert torch.equal(loaded.pop("model_state_dict")["weight"], CONTENT["model_state_dict"]["weight"])
+    expected = {name: value for name, value in CONTENT.items() if name != "model_state_dict"}
+    assert loaded == {"format_version": FORMAT_VERSION, **expected}
+
+
+def test_file_needs_no_code_to_be_loaded(path: Path) -> None:
+    assert torch.load(path, weights_only=True)["landmark_names"] == ["Sella", "Pog`"]
+
+
+def test_saving_replaces_the_file_and_leaves_nothing_beside_it(path: Path) -> None:
+    save_checkpoint(path, {**CONTENT, "epoch": 4})
+    assert load_checkpoint(path)["epoch"] == 4
+    assert list(path.parent.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("step", ["fsync", "replace"])
+def test_a_write_that_fails_leaves_the_old_file(
+    path: Path, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    def fail(*arguments: Any) -> None:
+        raise OSError("disk full")
+
+    monkeypatch.setattr(files.os, step, fail)
+    with pytest.raises(OSError, match="disk full"):
+        save_checkpoint(path, {**CONTENT, "epoch": 4})
+    monkeypatch.undo()
+    assert load_checkpoint(path)["epoch"] == 3
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_content_that_cannot_be_saved_leaves_the_old_file(path: Path) -> None:
+    with pytest.raises((TypeError, AttributeError, pickle.PicklingError)):
+        save_checkpoint(path, {**CONTENT, "epoch": lambda: 4})
+    assert load_checkpoint(path)["epoch"] == 3
+
+
+def refused(path: Path) -> str:
+    with pytest.raises(UserError) as caught:
+        load_checkpoint(path)
+    text = str(caught.value)
+    assert str(path) in text and caught.value.cure and "\n" not in text
+    return text
+
+
+def test_missing_file_is_a_users_mistake(tmp_path: Path) -> None:
+    assert "no file" in refused(tmp_path / "best.pt")
+    assert "no file" in refused(tmp_path)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 0.9, 0.999])
+def test_cut_off_file_is_a_users_mistake(path: Path, share: float) -> None:
+    content = path.read_bytes()
+    path.write_bytes(content[: int(share * len(content))])
+    assert "cannot be read" in refused(path)
+
+
+def zip_file() -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        archive.writestr("hello.txt", "hello")
+    return buffer.getvalue()
+
+
+def pickled_class() -> bytes:
+    buffer = io.BytesIO()
+    torch.save(torch.nn.Linear(2, 2), buffer)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"\x89PNG\r\n\x1a\n" + bytes(100),
+        b'{"settings": {}}\n',
+        b"image,a_x,a_y\n1.png,3,4\n",
+        pickle.dumps({"epoch": 3}),
+        pickle.dumps([1, 2, 3], protocol=0),
+        zip_file(),
+        pickled_class(),
+        b"\x80\x02" + b"garbage" * 9,
+        bytes(range(256)),
+    ],
+)
+def test_file_of_another_kind_is_a_users_mistake(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "best.pt"
+    path.write_bytes(content)
+    refused(path)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.one_of(st.binary(max_size=60), st.binary(max_size=60).map(lambda tail: b"\x80\x02" + tail)))
+def test_no_bytes_whatsoever_end_in_another_error(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "best.pt"
+    path.write_bytes(content)
+    refused(path)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.integers(0, 10**6), st.binary(min_size=1, max_size=4))
+def test_overwritten_bytes_load_or_are_a_users_mistake(
+    tmp_path: Path, position: int, garbage: bytes
+) -> None:
+    path = tmp_path / "last.pt"
+    save_checkpoint(path, CONTENT)
+    content = bytearray(path.read_bytes())
+    start = position % len(content)
+    content[start : start + len(garbage)] = garbage
+    path.write_bytes(content)
+    try:
+        load_checkpoint(path)
+    except UserError as error:
+        assert str(path) in str(error)
+
+
+def test_foreign_checkpoint_is_refused_naming_what_it_lacks(tmp_path: Path) -> None:
+    for content in ({"state_dict": {}}, [1, 2], torch.zeros(3)):
+        torch.save(content, tmp_path / "other.pt")
+        text = refused(tmp_path / "other.pt")
+        assert "model_state_dict" in text and "landmark_names" in text
+
+
+@pytest.mark.parametrize("version", [FORMAT_VERSION + 1, 0, None, "1"])
+def test_other_format_version_is_refused(tmp_path: Path, version: Any) -> None:
+    torch.save({**CONTENT, "format_version": version}, tmp_path / "best.pt")
+    text = refused(tmp_path / "best.pt")
+    assert str(version) in text and str(FORMAT_VERSION) in text

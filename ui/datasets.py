@@ -1,0 +1,98 @@
+"""What the Train tab says of a data set: counts, spacings, problems, one sample. Builds no component."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from backend.config import Settings
+from backend.data.annotations import find_datasets
+from backend.data.image_store import reduce_image
+from backend.data.images import read_image
+from backend.data.samples import SampleSplits, load_splits
+from backend.geometry import RESIZES, mean_scale, output_stride_for, sigma_in_force
+from ui.text import say
+
+SAMPLE_SIDE_PX = 900
+MAX_PROBLEMS = 50
+
+
+@dataclass(frozen=True)
+class SigmaWords:
+    """Sigma in every unit that is known for one image."""
+
+    sigma_px_image: float
+    words: str
+
+
+def list_datasets(data_root: Path) -> list[tuple[str, str]]:
+    """(name, absolute path) of every data set below the data root."""
+    return [(path.name, str(path.absolute())) for path in find_datasets(data_root)]
+
+
+def read_splits(settings: Settings) -> SampleSplits:
+    """The data set of the form. Raises UserError."""
+    return load_splits(
+        Path(settings.dataset_path).expanduser(),
+        dataset_format=settings.dataset_format,
+        annotation_type=settings.annotation_type,
+        val_fraction=settings.val_fraction,
+        seed=settings.seed,
+    )
+
+
+def summarise(splits: SampleSplits) -> str:
+    """One line: images by split, landmarks, readers, spacings, problems."""
+    annotations = splits.annotations
+    counts = ", ".join(f"{len(samples)} {split}" for split, samples in splits.by_split.items())
+    num_readers = len(annotations.reader_names)
+    num_problems = len(annotations.problems)
+    return say(
+        "data_summary",
+        num_images=sum(len(samples) for samples in splits.by_split.values()),
+        splits=counts,
+        num_landmarks=len(annotations.landmark_names),
+        readers=say("readers_one") if num_readers == 1 else say("readers_count", num=num_readers),
+        spacings=_spacings(splits),
+        problems=say("problems_some", num=num_problems) if num_problems else say("problems_none"),
+    )
+
+
+def list_problems(splits: SampleSplits) -> str:
+    """The problems as a Markdown list, the first fifty of them."""
+    problems = splits.annotations.problems
+    lines = [f"- `{problem.where}`: {problem.what}; *{problem.cure}*" for problem in problems[:MAX_PROBLEMS]]
+    if len(problems) > MAX_PROBLEMS:
+        lines.append(f"- {say('problems_more', num=len(problems) - MAX_PROBLEMS)}")
+    return "\n".join(lines)
+
+
+def sigma_words(settings: Settings, splits: SampleSplits) -> SigmaWords:
+    """The sigma that a run with these settings uses, on the first training image."""
+    height, width = settings.image_size
+    stride = output_stride_for(height, width)
+    sigma_px = sigma_in_force(settings.sigma, settings.loss, height, width)
+    scale = mean_scale(RESIZES[settings.resize](splits.train.sizes_hw[0], (height, width)))
+    words = say("sigma_note", sigma_px=sigma_px, sigma_cells=sigma_px / stride, stride=stride)
+    words += say("sigma_note_image", sigma_image=sigma_px / scale)
+    mm_per_px = float(splits.train.mm_per_px_xy[0].mean())
+    if np.isfinite(mm_per_px):
+        words += say("sigma_note_mm", sigma_mm=sigma_px / scale * mm_per_px)
+    return SigmaWords(sigma_px / scale, words)
+
+
+def read_display(path: Path, size_hw: tuple[int, int]) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
+    """An image small enough for a page."""
+    return reduce_image(read_image(path), SAMPLE_SIDE_PX / max(size_hw)).pixels
+
+
+def _spacings(splits: SampleSplits) -> str:
+    spacings = np.concatenate([samples.mm_per_px_xy for samples in splits.by_split.values()])
+    known = np.unique(np.round(spacings[np.isfinite(spacings)], 4))
+    if not known.size:
+        return say("spacing_none")
+    if known.size == 1:
+        return say("spacing_one", spacing=f"{known[0]:g}")
+    return say("spacing_many", num=known.size, low=f"{known[0]:g}", high=f"{known[-1]:g}")

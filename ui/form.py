@@ -1,0 +1,104 @@
+"""The form of a run: settings to components and back. Ranges, defaults and help come from the settings model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, get_args
+
+import gradio as gr
+
+from backend.config import Settings, find_mistakes
+from ui.text import TEXT, say
+
+# `image_size` is two numbers on the page; every other setting is one component of its own name
+SIZE_KEYS = ("image_height", "image_width")
+MAIN_KEYS = ("model", *SIZE_KEYS, "batch_size", "loss", "lr", "epochs", "warmup_epochs", "mixed_precision")
+PLACED_BY_HAND = ("dataset_path", "annotation_type")
+ADVANCED_KEYS = tuple(
+    name for name in Settings.model_fields if name not in (*MAIN_KEYS, *PLACED_BY_HAND, "image_size")
+)
+# how much each model weighs at 29 landmarks; the estimate below the form counts exactly
+MODEL_CHOICES = [
+    ("hrnet · 6.5 M", "hrnet"),
+    ("resnet · 25 M", "resnet"),
+    ("unet · 17 M", "unet"),
+    ("hourglass · 10 M", "hourglass"),
+]
+
+
+def build_field(key: str) -> gr.components.Component:
+    """The component of one form key, with its default and help."""
+    field = Settings.model_fields["image_size" if key in SIZE_KEYS else key]
+    default = field.default[SIZE_KEYS.index(key)] if key in SIZE_KEYS else field.default
+    label = TEXT.get(key, key)
+    info = TEXT.get(f"{key}_info", field.description)
+    name = f"field-{key}"
+    if key == "model":
+        return gr.Radio(MODEL_CHOICES, value=default, label=label, info=info, elem_id=name)
+    if isinstance(default, bool):
+        return gr.Checkbox(value=default, label=label, info=info, elem_id=name)
+    choices = get_args(field.annotation)
+    if choices and all(isinstance(choice, str) for choice in choices):
+        kind = gr.Radio if len(choices) <= 4 else gr.Dropdown
+        return kind(list(choices), value=default, label=label, info=info, elem_id=name)
+    if isinstance(default, int):
+        step = 32 if key in SIZE_KEYS else 1
+        return gr.Number(value=default, label=label, info=info, precision=0, step=step, elem_id=name)
+    if isinstance(default, float):
+        return gr.Number(
+            value=default, label=label, info=info, step=10**-5 if key == "lr" else 0.01, elem_id=name
+        )
+    return gr.Textbox(value=str(default), label=label, info=info, elem_id=name)
+
+
+def to_settings(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Form values by key -> raw settings for `parse_settings`."""
+    raw = {key: _plain(key, value) for key, value in values.items() if key not in SIZE_KEYS}
+    raw["image_size"] = tuple(values[key] for key in SIZE_KEYS)
+    return raw
+
+
+def mistakes_by_key(raw: Mapping[str, Any]) -> dict[str, str]:
+    """What is wrong, by form key; a wrong image size is marked at the side that is wrong."""
+    found: dict[str, str] = {}
+    for mistake in find_mistakes(raw):
+        if mistake.field == "image_size":
+            key = SIZE_KEYS[1] if mistake.what.startswith("width") else SIZE_KEYS[0]
+            found[key] = mistake.what
+        else:
+            found[mistake.field] = mistake.what
+    return found
+
+
+def mark_fields(keys: Sequence[str], mistakes: Mapping[str, str], marked: Sequence[str]) -> list[Any]:
+    """Updates that mark the fields in the wrong and clear those that were marked before."""
+    updates: list[Any] = []
+    for key in keys:
+        if key in mistakes:
+            updates.append(gr.update(info=mistakes[key], elem_classes=["field-error"]))
+        elif key in marked:
+            updates.append(gr.update(info=_info(key), elem_classes=[]))
+        else:
+            updates.append(gr.skip())
+    return updates
+
+
+def first_mistake(mistakes: Mapping[str, str]) -> str:
+    """One line for the Start button."""
+    key, what = next(iter(mistakes.items()))
+    return say("start_blocked", reason=f"{TEXT.get(key, key)}: {what}")
+
+
+def _info(key: str) -> str | None:
+    return TEXT.get(f"{key}_info", Settings.model_fields.get(key) and Settings.model_fields[key].description)
+
+
+def _plain(key: str, value: Any) -> Any:
+    """Text boxes hold numbers where a setting is a number or "auto"."""
+    accepts_auto = Settings.model_fields[key].annotation is not str and isinstance(value, str)
+    if not accepts_auto or value.strip() == "auto":
+        return value.strip() if isinstance(value, str) else value
+    try:
+        return float(value)
+    except ValueError:
+        return value

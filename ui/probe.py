@@ -1,0 +1,69 @@
+"""Questions that need torch, asked in processes of their own, so that the page starts fast and holds no GPU."""
+
+from __future__ import annotations
+
+import functools
+import json
+import subprocess
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+from backend.choices import REPOSITORY
+from backend.config import Settings
+from backend.data.samples import SampleSplits
+from backend.device.machine import Machine, machine_from_dict
+from backend.errors import UserError
+
+TIMEOUT_S = 120
+
+
+@functools.cache
+def ask_machine() -> Machine:
+    """The devices that torch sees; asked once."""
+    return machine_from_dict(_ask("backend.device.machine"))
+
+
+def ask_estimate(settings: Settings, splits: SampleSplits, *, measure: bool) -> dict[str, Any]:
+    """Memory by batch size, a recommended batch and, where `measure`, seconds an image; see `backend.vram`.
+
+    Raises UserError with the process's own words where it fails. Memory is read anew at every call.
+    """
+    num_landmarks, num_images = len(splits.annotations.landmark_names), len(splits.train)
+    arguments = ["--model", settings.model, "--image_size", *map(str, settings.image_size)]
+    arguments += ["--loss", settings.loss, "--num_landmarks", str(num_landmarks)]
+    arguments += ["--num_images", str(num_images), "--device", settings.device, "--json", "-"]
+    if settings.mixed_precision:
+        arguments.append("--mixed_precision")
+    if not measure:
+        return dict(_ask("backend.vram", *arguments))
+    key = (settings.model, settings.image_size, settings.loss, settings.mixed_precision, settings.device)
+    if (key, num_landmarks) not in _speeds:
+        answer = _ask("backend.vram", *arguments, "--measure_speed")
+        _speeds[key, num_landmarks] = answer["seconds_per_image"]
+        return dict(answer)
+    return {**_ask("backend.vram", *arguments), "seconds_per_image": _speeds[key, num_landmarks]}
+
+
+_speeds: dict[Any, float | None] = {}  # measured once a setting: it takes seconds and does not change
+
+
+def _ask(module: str, *arguments: str) -> Mapping[str, Any]:
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", module, *arguments],
+            cwd=REPOSITORY,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            encoding="utf-8",
+            timeout=TIMEOUT_S,
+        )
+    except subprocess.TimeoutExpired:
+        raise UserError(f"{module} gave no answer in {TIMEOUT_S} s", cure="try again") from None
+    if done.returncode != 0:
+        words = [line for line in done.stderr.splitlines() if line.strip()] or [
+            f"exit code {done.returncode}"
+        ]
+        raise UserError(words[-1].removeprefix("error: "))
+    answer: Mapping[str, Any] = json.loads(done.stdout)
+    return answer

@@ -1,0 +1,91 @@
+"""What the page asks of all runs: which live, which keeps a device busy, and a row for each. No components."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from backend.config import RunConfig
+from backend.errors import UserError
+from backend.run.folder import RunFolder, list_runs, merge_metrics
+from backend.run.state import RunState, derive_state, is_live
+from ui.text import in_distance, say
+
+
+@dataclass(frozen=True)
+class RunRow:
+    """One line of the runs table."""
+
+    run_id: str
+    cells: tuple[str, ...]
+
+
+def live_runs(runs_dir: Path) -> list[RunFolder]:
+    """Runs whose process is there now."""
+    return [folder for folder in list_runs(runs_dir) if is_live(folder)]
+
+
+def busy_run(runs_dir: Path, device: str) -> RunFolder | None:
+    """The live run that trains on a device, if any."""
+    for folder in live_runs(runs_dir):
+        config = read_config(folder)
+        if config is not None and config.value("device") == device:
+            return folder
+    return None
+
+
+def default_run(runs_dir: Path) -> RunFolder | None:
+    """The run that a freshly opened page shows: one that lives, else the newest."""
+    live = live_runs(runs_dir)
+    runs = live or list_runs(runs_dir)
+    return runs[0] if runs else None
+
+
+def read_config(folder: RunFolder) -> RunConfig | None:
+    """None for a config that this program cannot read: a damaged run must not take the page down."""
+    try:
+        return RunConfig.from_dict(folder.read_config())
+    except (UserError, KeyError, TypeError):
+        return None
+
+
+def best_row(rows: list[dict[str, Any]]) -> dict[str, Any] | None:
+    """The epoch with the lowest validation MRE."""
+    validated = [row for row in rows if row.get("val/mre_px") is not None]
+    return min(validated, key=lambda row: float(row["val/mre_px"]), default=None)
+
+
+def runs_table(runs_dir: Path) -> list[RunRow]:
+    """Every run, newest first, in the columns of the text `runs_columns`."""
+    return [_row(folder) for folder in list_runs(runs_dir)]
+
+
+def describe_state(state: RunState) -> str:
+    """A state in words."""
+    return say(f"state_{state.value}")
+
+
+def _row(folder: RunFolder) -> RunRow:
+    config = read_config(folder)
+    rows = merge_metrics(folder.read_metrics()[0])
+    best = best_row(rows)
+    started = (folder.read_launched() or {}).get("time")
+    cells = [
+        folder.run_id,
+        describe_state(derive_state(folder)),
+        *_settings_cells(config),
+        f"{rows[-1]['epoch'] if rows else 0} / {config.settings.epochs if config else '?'}",
+        in_distance(best["val/mre_px"], best.get("val/mre_mm")) if best else "-",
+        Path(config.value("dataset_path")).name if config else "?",
+        time.strftime("%Y-%m-%d %H:%M", time.localtime(started)) if started else "-",
+    ]
+    return RunRow(folder.run_id, tuple(cells))
+
+
+def _settings_cells(config: RunConfig | None) -> list[str]:
+    if config is None:
+        return ["?", "?", "?"]
+    settings = config.settings
+    return [settings.model, "{} x {}".format(*settings.image_size), settings.loss]

@@ -1,0 +1,28 @@
+"""What one browser page remembers: which run it watches and what it has drawn already. Plain data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass
+class Session:
+    """`drawn` holds, by the name of a part of the page, what was last sent, so that nothing is sent twice."""
+
+    run_id: str | None = None
+    drawn: dict[str, Any] = field(default_factory=dict)
+
+    def is_news(self, part: str, signature: Any) -> bool:
+        """True once for every new signature of a part."""
+        if self.drawn.get(part, _NOTHING) == signature:
+            return False
+        self.drawn[part] = signature
+        return True
+
+    def forget(self) -> None:
+        """Draw everything anew at the next chance."""
+        self.drawn.clear()
+
+
+_NOTHING = object()

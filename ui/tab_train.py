@@ -1,0 +1,375 @@
+"""The Train tab: one column of decisions, one picture that answers them, and Start."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from backend.choices import decide
+from backend.config import Choice, Settings, parse_settings
+from backend.data.annotations import read_annotations
+from backend.data.samples import SampleSplits
+from backend.errors import UserError
+from backend.flags import settings_to_flags
+from backend.run.folder import create_run
+from backend.run.supervisor import launch
+from ui.datasets import list_datasets, list_problems, read_display, read_splits, sigma_words, summarise
+from ui.form import (
+    ADVANCED_KEYS,
+    MAIN_KEYS,
+    build_field,
+    first_mistake,
+    mark_fields,
+    mistakes_by_key,
+    to_settings,
+)
+from ui.pictures import plot_sample
+from ui.probe import ask_estimate, ask_machine
+from ui.runs import busy_run, live_runs
+from ui.session import Session
+from ui.text import in_bytes, in_time, say
+
+FORM_KEYS = ("dataset_path", "annotation_type", *MAIN_KEYS, *ADVANCED_KEYS)
+# what each answer depends on: a change of any other field does not ask for it again
+DATA_KEYS = ("dataset_path", "annotation_type", "dataset_format", "val_fraction")
+SAMPLE_KEYS = ("image_height", "image_width", "loss", "sigma", "resize")
+ESTIMATE_KEYS = (
+    "dataset_path", "model", "image_height", "image_width", "loss", "mixed_precision", "device", "epochs",
+)  # fmt: skip
+Updates = dict[Any, Any]
+
+
+@dataclass(frozen=True)
+class TrainTab:
+    """The components of the tab and the folders it works on."""
+
+    runs_dir: Path
+    data_root: Path
+    session: gr.State
+    fields: dict[str, gr.components.Component]
+    marked: gr.State  # keys of the fields that are marked as wrong
+    started: gr.State  # the id of the run that Start has just made
+    summary: gr.Markdown
+    problems_box: gr.Accordion
+    problems: gr.Markdown
+    recommend: gr.Button
+    advice: gr.Markdown
+    estimate: gr.Markdown
+    start: gr.Button
+    blocked: gr.Markdown
+    command: gr.Code
+    sample: gr.Plot
+    sigma_note: gr.Markdown
+
+    @property
+    def inputs(self) -> list[gr.components.Component]:
+        """The form's components in the order of FORM_KEYS."""
+        return [self.fields[key] for key in FORM_KEYS]
+
+    def events(self, keys: Sequence[str]) -> list[Any]:
+        """The change events of some fields."""
+        return [self.fields[key].change for key in keys]
+
+
+def create_train_tab(session: gr.State, runs_dir: Path, data_root: Path) -> TrainTab:
+    """Lay out the tab and bind its handlers."""
+    fields: dict[str, gr.components.Component] = {}
+    with gr.Row():
+        with gr.Column(scale=3, min_width=340):
+            parts = {**_place_data(fields, data_root), **_place_decisions(fields), **_place_start()}
+        with gr.Column(scale=2, min_width=320):
+            parts["sample"] = gr.Plot(label=say("sample"), elem_id="sample")
+            parts["sigma_note"] = gr.Markdown(elem_id="sigma-note")
+    tab = TrainTab(runs_dir, data_root, session, fields, marked=gr.State([]), started=gr.State(), **parts)
+    _bind(tab)
+    return tab
+
+
+def _place_data(fields: dict[str, Any], data_root: Path) -> dict[str, Any]:
+    with gr.Row():
+        datasets = list_datasets(data_root)
+        fields["dataset_path"] = gr.Dropdown(
+            datasets,
+            value=datasets[0][1] if datasets else None,
+            label=say("dataset_path"),
+            info=say("dataset_path_info"),
+            allow_custom_value=True,
+            elem_id="field-dataset_path",
+            scale=2,
+        )
+        fields["annotation_type"] = gr.Dropdown(
+            ["mean"],
+            value="mean",
+            label=say("annotation_type"),
+            info=say("annotation_type_info"),
+            elem_id="field-annotation_type",
+        )
+    summary = gr.Markdown(elem_id="data-summary")
+    with gr.Accordion(say("problems_title"), open=False, visible=False) as problems_box:
+        problems = gr.Markdown(elem_classes=["problem-list"])
+    return {"summary": summary, "problems_box": problems_box, "problems": problems}
+
+
+def _place_decisions(fields: dict[str, Any]) -> dict[str, Any]:
+    fields["model"] = build_field("model")
+    with gr.Row():
+        for key in ("image_height", "image_width"):
+            fields[key] = build_field(key)
+    with gr.Row(equal_height=True):
+        fields["batch_size"] = build_field("batch_size")
+        recommend = gr.Button(say("recommend"), min_width=140, scale=0, elem_id="recommend")
+    advice = gr.Markdown(visible=False, elem_id="advice")
+    with gr.Row():
+        for key in ("loss", "lr"):
+            fields[key] = build_field(key)
+    with gr.Row():
+        for key in ("epochs", "warmup_epochs"):
+            fields[key] = build_field(key)
+    fields["mixed_precision"] = build_field("mixed_precision")
+    with gr.Accordion(say("advanced"), open=False):
+        for first in range(0, len(ADVANCED_KEYS), 2):
+            with gr.Row():
+                for key in ADVANCED_KEYS[first : first + 2]:
+                    fields[key] = build_field(key)
+    return {"recommend": recommend, "advice": advice}
+
+
+def _place_start() -> dict[str, Any]:
+    return {
+        "estimate": gr.Markdown(say("estimate_empty"), elem_id="estimate"),
+        "start": gr.Button(say("start"), variant="primary", elem_id="start"),
+        "blocked": gr.Markdown(elem_id="blocked", visible=False),
+        "command": gr.Code(
+            label=say("command"),
+            language="shell",
+            lines=1,
+            interactive=False,
+            wrap_lines=True,
+            show_line_numbers=False,
+            elem_id="command",
+        ),
+    }
+
+
+def _bind(tab: TrainTab) -> None:
+    private: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
+    latest: dict[str, Any] = {**private, "trigger_mode": "always_last"}
+    data_outputs = [
+        tab.summary, tab.problems_box, tab.problems, tab.fields["annotation_type"], tab.sample, tab.sigma_note,
+    ]  # fmt: skip
+    form_outputs = [*tab.inputs, tab.marked, tab.start, tab.blocked, tab.command]
+    gr.on(tab.events(DATA_KEYS), partial(on_data, tab), tab.inputs, data_outputs, **latest)
+    gr.on(
+        tab.events(SAMPLE_KEYS), partial(on_sample, tab), tab.inputs, [tab.sample, tab.sigma_note], **latest
+    )
+    gr.on(tab.events(FORM_KEYS), partial(on_form, tab), [tab.marked, *tab.inputs], form_outputs, **latest)
+    gr.on(tab.events(ESTIMATE_KEYS), partial(on_estimate, tab), tab.inputs, [tab.estimate], **latest)
+    tab.recommend.click(
+        partial(on_recommend, tab),
+        tab.inputs,
+        [tab.advice, tab.fields["batch_size"]],
+        api_visibility="private",
+    )
+    tab.start.click(
+        partial(on_start, tab),
+        [tab.session, *tab.inputs],
+        [tab.started, tab.session, tab.blocked],
+        api_visibility="private",
+        trigger_mode="once",
+    )
+
+
+def bind_load(tab: TrainTab, page: gr.Blocks) -> None:
+    """Fill the tab when a browser opens the page."""
+    private: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
+    data_outputs = [
+        tab.fields["dataset_path"], tab.summary, tab.problems_box, tab.problems, tab.fields["annotation_type"],
+        tab.sample, tab.sigma_note,
+    ]  # fmt: skip
+    page.load(partial(on_open, tab), tab.inputs, data_outputs, **private)
+    form_outputs = [*tab.inputs, tab.marked, tab.start, tab.blocked, tab.command]
+    page.load(partial(on_form, tab), [tab.marked, *tab.inputs], form_outputs, **private)
+    page.load(partial(on_estimate, tab), tab.inputs, [tab.estimate], **private)
+
+
+def on_open(tab: TrainTab, *values: Any) -> Updates:
+    """The data sets that are there now, and the chosen one."""
+    choices = gr.update(choices=list_datasets(tab.data_root))
+    return {tab.fields["dataset_path"]: choices, **on_data(tab, *values)}
+
+
+def on_data(tab: TrainTab, *values: Any) -> Updates:
+    """A data set was chosen: its summary, problems, readers and picture."""
+    cleared = {tab.problems_box: gr.update(visible=False), tab.sample: None, tab.sigma_note: ""}
+    try:
+        settings = _settings_for_data(values)
+        if not settings.dataset_path:
+            return {**cleared, tab.summary: say("choose_data")}
+        splits = read_splits(settings)
+    except UserError as error:
+        return {**cleared, tab.summary: say("data_failed", reason=error)}
+    readers = [say("mean_choice"), *splits.annotations.reader_names]
+    return {
+        tab.summary: summarise(splits),
+        tab.problems_box: gr.update(visible=bool(splits.annotations.problems)),
+        tab.problems: list_problems(splits),
+        tab.fields["annotation_type"]: gr.update(choices=readers, value=settings.annotation_type),
+        **_draw_sample(tab, settings, splits),
+    }
+
+
+def on_sample(tab: TrainTab, *values: Any) -> Updates:
+    """Something that changes sigma: draw the sample again."""
+    try:
+        settings = _settings_of(values)
+        return _draw_sample(tab, settings, read_splits(settings))
+    except UserError:
+        return {tab.sigma_note: gr.skip()}  # the field that is wrong is marked by on_form
+
+
+def on_form(tab: TrainTab, already: list[str], *values: Any) -> Updates:
+    """Mark what is wrong, keep the command in step, and let Start be pressed only when all is well."""
+    raw = _raw_of(values)
+    mistakes = mistakes_by_key(raw)
+    if not raw["dataset_path"]:
+        mistakes.setdefault("dataset_path", say("choose_data"))
+    return {
+        **dict(zip(tab.inputs, mark_fields(FORM_KEYS, mistakes, already), strict=True)),
+        tab.marked: list(mistakes),
+        tab.start: gr.update(interactive=not mistakes),
+        tab.blocked: gr.update(value=first_mistake(mistakes) if mistakes else "", visible=bool(mistakes)),
+        tab.command: gr.skip() if mistakes else to_command(parse_settings(raw), tab.runs_dir),
+    }
+
+
+def on_estimate(tab: TrainTab, *values: Any) -> Updates:
+    """Device, free memory, parameters and time for the form as it stands."""
+    if mistakes_by_key(_raw_of(values)):
+        return {tab.estimate: gr.skip()}  # on_form marks what is wrong
+    settings = _settings_of(values)
+    if not settings.dataset_path:
+        return {tab.estimate: ""}
+    try:
+        splits = read_splits(settings)
+        answer = ask_estimate(settings, splits, measure=not live_runs(tab.runs_dir))
+        return {tab.estimate: _estimate_words(settings, splits, answer)}
+    except UserError as error:
+        return {tab.estimate: say("estimate_failed", reason=error)}
+
+
+def on_recommend(tab: TrainTab, *values: Any) -> Updates:
+    """A batch size from the memory that is free now, with its reasoning."""
+    try:
+        settings = _settings_of(values)
+        answer = ask_estimate(settings, read_splits(settings), measure=False)
+    except UserError as error:
+        return {tab.advice: gr.update(value=say("estimate_failed", reason=error), visible=True)}
+    batch_size = answer["recommended_batch_size"]
+    return {
+        tab.advice: gr.update(value=say("recommended", reason=answer["reason"]), visible=True),
+        tab.fields["batch_size"]: gr.skip() if batch_size is None else batch_size,
+    }
+
+
+def on_start(tab: TrainTab, watched: Session, *values: Any) -> Updates:
+    """Make the run's folder and start its worker."""
+    try:
+        run_id = start_run(_settings_of(values), tab.runs_dir)
+    except UserError as error:
+        gr.Warning(str(error))
+        return {tab.blocked: gr.update(value=say("start_blocked", reason=error), visible=True)}
+    watched.run_id = run_id
+    gr.Info(say("started", run_id=run_id))
+    return {tab.started: run_id, tab.session: watched, tab.blocked: gr.update(visible=False)}
+
+
+def start_run(settings: Settings, runs_dir: Path) -> str:
+    """Decide what is open, create the run and launch its worker. Returns the run's id; raises UserError."""
+    config = decide(settings, ask_machine(), _no_automatic_batch)
+    device = config.value("device")
+    busy = busy_run(runs_dir, device)
+    if busy is not None:
+        raise UserError(say("start_busy", run_id=busy.run_id, device=device))
+    read_splits(settings)  # a data set that cannot be read is told here, not in a log
+    folder = create_run(runs_dir, config.to_dict(), settings.model)
+    launch(folder)
+    return folder.run_id
+
+
+def to_command(settings: Settings, runs_dir: Path) -> str:
+    """The line that does the same from a terminal."""
+    flags = settings_to_flags(settings)
+    if runs_dir.name != "runs":
+        flags += ["--runs_dir", str(runs_dir)]
+    return shlex.join(["python", "train.py", *flags])
+
+
+def _raw_of(values: Sequence[Any]) -> dict[str, Any]:
+    return to_settings(dict(zip(FORM_KEYS, values, strict=True)))
+
+
+def _settings_of(values: Sequence[Any]) -> Settings:
+    return parse_settings(_raw_of(values))
+
+
+def _settings_for_data(values: Sequence[Any]) -> Settings:
+    """Only what decides the data set, so that a wrong learning rate does not hide it."""
+    raw = _raw_of(values)
+    path = raw["dataset_path"]
+    wanted = {key: raw[key] for key in DATA_KEYS} | {"dataset_path": path or ""}
+    if path:
+        readers = read_annotations(Path(path).expanduser(), raw["dataset_format"]).reader_names
+        if raw["annotation_type"] not in readers:
+            wanted["annotation_type"] = "mean"
+    wrong = mistakes_by_key(raw)
+    visible = {key: raw[key] for key in ("image_size", "loss", "sigma", "resize", "seed") if key not in wrong}
+    if any(key in wrong for key in ("image_height", "image_width")):
+        visible.pop("image_size")
+    return parse_settings({**visible, **wanted})
+
+
+def _draw_sample(tab: TrainTab, settings: Settings, splits: SampleSplits) -> Updates:
+    """The first training image with its landmarks and sigma."""
+    train = splits.train
+    sigma = sigma_words(settings, splits)
+    figure = plot_sample(
+        read_display(train.paths[0], train.sizes_hw[0]),
+        train.sizes_hw[0],
+        train.points_xy_image[0],
+        splits.annotations.landmark_names,
+        sigma.sigma_px_image,
+    )
+    return {tab.sample: figure, tab.sigma_note: sigma.words}
+
+
+def _estimate_words(settings: Settings, splits: SampleSplits, answer: Mapping[str, Any]) -> str:
+    seconds = answer["seconds_per_image"]
+    time = say("estimate_time_busy")
+    if seconds is not None:
+        num_valid = len(splits.valid) if splits.valid is not None else 0
+        # a validation image costs a forward pass, about a third of a training step
+        epoch_s = seconds * (len(splits.train) + num_valid / 3)
+        time = say(
+            "estimate_time",
+            epoch=in_time(epoch_s),
+            total=in_time(epoch_s * settings.epochs),
+            epochs=settings.epochs,
+        )
+    return say(
+        "estimate",
+        device=answer["device_title"],
+        free=in_bytes(answer["free_bytes"]),
+        total=in_bytes(answer["total_bytes"]),
+        parameters=f"{answer['terms']['weights'] / 4 / 1e6:.2f} M",
+        time=time,
+    )
+
+
+def _no_automatic_batch(settings: Settings, device: str) -> Choice:
+    raise UserError("the page needs a number", field="batch_size", cure="press Recommend")

@@ -1,0 +1,181 @@
+"""Every visible word of the page. Handlers and layouts name a text; they hold none."""
+
+from __future__ import annotations
+
+TEXT: dict[str, str] = {
+    "title": "Fiducial",
+    "tagline": "train landmark detectors on your own images",
+    "tab_train": "Train",
+    "tab_monitor": "Monitor",
+    "tab_runs": "Runs",
+    # train
+    "dataset_path": "Data set",
+    "dataset_path_info": "a folder below the data root, or the path of any other",
+    "annotation_type": "Whose landmarks",
+    "annotation_type_info": "the mean of all readers, or one of them",
+    "data_summary": "**{num_images} images** ({splits}), **{num_landmarks} landmarks**, {readers}, "
+    "{spacings}; {problems}",
+    "spacing_none": "no pixel size (errors in px)",
+    "spacing_one": "{spacing} mm/px",
+    "spacing_many": "{num} pixel sizes from {low} to {high} mm/px",
+    "readers_count": "{num} readers",
+    "readers_one": "1 reader",
+    "problems_none": "no problems found",
+    "problems_some": "{num} problems",
+    "problems_title": "Problems of the data set",
+    "problems_more": "and {num} more",
+    "sample": "A sample, with the sigma that will be used",
+    "sample_alt": "Image {image_id} with {num} landmarks; each circle has the radius of sigma",
+    "model": "Model",
+    "model_info": "hrnet gains most from larger images and needs the memory for them",
+    "image_height": "Image height, px",
+    "image_width": "Image width, px",
+    "image_height_info": "start at 256 x 256; larger costs memory",
+    "image_width_info": "a multiple of 32, like the height",
+    "batch_size": "Batch size",
+    "batch_size_info": "set it by the memory that is free",
+    "recommend": "Recommend",
+    "lr": "Learning rate (LR)",
+    "lr_info": "lower it to 1e-4 if training is unstable",
+    "epochs": "Epochs",
+    "epochs_info": "passes over the training images",
+    "warmup_epochs": "Warm-up, epochs",
+    "warmup_epochs_info": "the learning rate rises over them",
+    "loss": "Loss",
+    "loss_info": "kl learned fastest in our measurements",
+    "mixed_precision": "Mixed precision",
+    "mixed_precision_info": "less memory and faster on a GPU; a CPU computes in float32 anyway",
+    "gradient_accumulation_steps": "Gradient accumulation, batches a step",
+    "sigma": "Sigma of the target, input px",
+    "dataset_format": "Annotation format",
+    "val_fraction": "Validation share",
+    "resize": "Fit into the input",
+    "rotation_deg": "Rotation, degrees",
+    "scale_jitter": "Scaling, share",
+    "shift_jitter": "Shift, share of the input",
+    "photometric": "Brightness, contrast and noise",
+    "decoder": "Decoder",
+    "weight_decay": "Weight decay",
+    "clip_norm": "Gradient clip",
+    "ema_decay": "Decay of the averaged weights",
+    "pretrained": "ImageNet weights (resnet)",
+    "device": "Device",
+    "num_workers": "Data workers",
+    "seed": "Seed",
+    "preview_every": "Epochs between previews",
+    "image_size": "Image size, px",
+    "advanced": "Advanced: sigma, augmentation, seed, device ...",
+    "sigma_note": "sigma {sigma_px:.3g} input px = {sigma_cells:.3g} cells at output stride {stride}",
+    "sigma_note_image": " = {sigma_image:.1f} px of this image",
+    "sigma_note_mm": " = {sigma_mm:.2f} mm",
+    "estimate_empty": "Device and time per epoch: measuring ...",
+    "estimate": "**{device}**, {free} of {total} free · {parameters} parameters · {time}",
+    "estimate_time": "about **{epoch}** an epoch, **{total}** for {epochs} epochs",
+    "estimate_time_busy": "time per epoch is not measured while a run trains here",
+    "estimate_failed": "The estimate failed: {reason}",
+    "recommended": "**{reason}**",
+    "command": "The same from a terminal",
+    "start": "Start training",
+    "start_blocked": "Cannot start: {reason}",
+    "start_busy": "run {run_id} trains on {device} now; wait for it, or cancel it on the Monitor tab",
+    "started": "Started {run_id}",
+    "data_failed": "⚠ {reason}",
+    "mean_choice": "mean",
+    "choose_data": "Choose a data set first",
+    # monitor
+    "run": "Run",
+    "no_runs": "No run yet. Choose a data set on the Train tab and press Start training.",
+    "state_created": "created",
+    "state_running": "running",
+    "state_stopping": "stopping",
+    "state_interrupted": "interrupted",
+    "state_completed": "completed",
+    "state_finished_early": "finished early",
+    "state_stopped": "cancelled",
+    "state_out_of_memory": "out of memory",
+    "state_diverged": "diverged",
+    "state_failed": "failed",
+    "preparing": "preparing: reading images ...",
+    "epoch_of": "epoch {epoch} of {num_epochs}",
+    "step_of": "step {step} of {steps}",
+    "time_left": "{time} left",
+    "speed": "{speed:.1f} images/s",
+    "best": "best {value} in epoch {epoch}",
+    "finish": "Finish now, keep the best",
+    "cancel": "Cancel",
+    "cancel_really": "Really cancel",
+    "cancel_no": "Go on training",
+    "finish_asked": "Finishing: validates and keeps the best weights",
+    "cancel_asked": "Cancelling: saves where it is; Resume goes on from there",
+    "log_axis": "Logarithmic axis",
+    "losses": "Loss",
+    "errors": "Error on the validation images",
+    "train": "train",
+    "validation": "validation",
+    "best_mark": "best",
+    "epoch": "epoch",
+    "heatmap": "Heatmap",
+    "heatmap_off": "off",
+    "heatmap_all": "all landmarks",
+    "previews": "Fixed validation images, epoch {epoch}: truth is a ring, the prediction a cross",
+    "previews_none": "Predictions on the fixed validation images appear after the first epoch.",
+    "preview_title": "{image_id}: {error}",
+    "truth": "truth",
+    "prediction": "prediction",
+    "error_line": "error",
+    "landmark_table": "Landmarks, worst first",
+    "landmark": "landmark",
+    "within": "mean error, epoch {epoch}",
+    "landmarks_none": "Errors of each landmark appear after the first validation.",
+    "progress": "share of the training that is done",
+    "events": "Events",
+    "no_events": "nothing yet",
+    "log": "Log",
+    "gpu_line": "{title}: {used} of {total} used{load}{temperature}",
+    "gpu_load": ", {load} % busy",
+    "gpu_temperature": ", {temperature} °C",
+    "host_line": "CPU {load} % busy, {used} of {total} memory used",
+    # runs
+    "runs_columns": "run,state,model,size,loss,epochs,best MRE,data set,started",
+    "open_run": "Open a run: click its row",
+    "files": "Files to download",
+    "no_files": "no checkpoint yet",
+    "file_best": "best.pt, the weights to use ({size})",
+    "file_last": "last.pt, to resume from ({size})",
+    "file_metrics": "metrics.csv",
+    "file_config": "config.json",
+    "resume": "Resume",
+    "watch": "Watch on Monitor",
+    "resumed": "Resumed {run_id}",
+    "settings_of": "Settings",
+    "chosen_by": "chosen: {reason}",
+    "setting": "setting",
+    "value": "value",
+    "note": "note",
+    "runs_none": "No run yet. Runs started on this page or by train.py appear here.",
+}
+
+
+def say(key: str, **values: object) -> str:
+    """A text by its name, its places filled in."""
+    return TEXT[key].format(**values)
+
+
+def in_bytes(number: float) -> str:
+    """Bytes for people: "10.4 GiB", "25 MiB"."""
+    return f"{number / 2**30:.1f} GiB" if number >= 2**30 else f"{number / 2**20:.0f} MiB"
+
+
+def in_time(seconds: float) -> str:
+    """Seconds for people: "42 s", "12 min", "3 h 05 min"."""
+    if seconds < 90:
+        return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.1f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def in_distance(px: float | None, mm: float | None) -> str:
+    """An error in mm where the spacing is known, else in px; never both."""
+    if mm is not None:
+        return f"{mm:.2f} mm"
+    return f"{px:.1f} px" if px is not None else "-"

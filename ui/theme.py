@@ -1,0 +1,50 @@
+"""The look: system fonts (a closed network has no others), one accent colour, and the few rules of our own."""
+
+from __future__ import annotations
+
+import gradio as gr
+
+FONT = ["system-ui", "Segoe UI", "Roboto", "Noto Sans", "Tahoma", "sans-serif"]
+MONO = ["ui-monospace", "Cascadia Mono", "Consolas", "Noto Sans Mono", "monospace"]
+
+# Okabe and Ito's palette tells apart for every kind of colour vision; in light and dark alike.
+TRAIN_COLOUR = "#0072B2"
+VALID_COLOUR = "#D55E00"
+BEST_COLOUR = "#009E73"
+AXIS_COLOUR = "#7d828a"
+GRID_COLOUR = "rgba(128, 134, 142, 0.25)"
+
+CSS = """
+.fiducial-head {display: flex; align-items: baseline; gap: .75rem; flex-wrap: wrap; margin: .25rem 0}
+.fiducial-head h1 {font-size: 1.35rem; margin: 0}
+.fiducial-head span {color: var(--body-text-color-subdued)}
+.field-error input, .field-error textarea {border-color: #c0362c !important; box-shadow: 0 0 0 1px #c0362c}
+.field-error [data-testid="block-info"] ~ *, .field-error .info, .field-error span.info
+  {color: #c0362c !important}
+.dark .field-error .info, .dark .field-error span.info {color: #ff8a80 !important}
+.run-card {border: 1px solid var(--border-color-primary); border-radius: 8px; padding: .75rem 1rem;
+  background: var(--block-background-fill)}
+.run-card .row {display: flex; flex-wrap: wrap; gap: .4rem 1.5rem; align-items: baseline}
+.run-card .badge {border-radius: 999px; padding: .1rem .7rem; font-weight: 600; border: 1px solid currentColor}
+.badge.running, .badge.stopping {color: #0072B2} .dark .badge.running, .dark .badge.stopping {color: #56B4E9}
+.badge.completed, .badge.finished_early {color: #00755a} .dark .badge.completed, .dark .badge.finished_early
+  {color: #2fcf9f}
+.badge.failed, .badge.diverged, .badge.out_of_memory {color: #b03a00} .dark .badge.failed,
+  .dark .badge.diverged, .dark .badge.out_of_memory {color: #ff9d5c}
+.run-card progress {width: 100%; height: .8rem; margin-top: .5rem; accent-color: #0072B2}
+.run-card small, .note {color: var(--body-text-color-subdued)}
+.plain-table {overflow-x: auto}
+.plain-table table {border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums}
+.plain-table table, .plain-table tr, .plain-table th, .plain-table td {border: none !important}
+.plain-table th, .plain-table td {padding: .25rem .6rem !important; text-align: end !important;
+  border-bottom: 1px solid var(--border-color-primary) !important}
+.plain-table th:first-child, .plain-table td:first-child {text-align: start !important}
+.files a {display: inline-block; margin: .2rem .6rem .2rem 0; padding: .35rem .8rem; border-radius: 6px;
+  border: 1px solid var(--border-color-primary); text-decoration: none}
+.problem-list li {margin-bottom: .25rem}
+"""
+
+
+def build_theme() -> gr.themes.Base:
+    """Gradio's base theme in blue with system fonts."""
+    return gr.themes.Base(primary_hue="blue", neutral_hue="slate", font=FONT, font_mono=MONO)
