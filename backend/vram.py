@@ -93,9 +93,20 @@ def _report(settings: Settings, options: argparse.Namespace) -> dict[str, Any]:
         "device_title": memory.title,
         "torch_version": torch.__version__,
         "gpus": [asdict(gpu) for gpu in gpus],
+        "num_parameters": _num_parameters(settings, options.num_landmarks),
         "seconds_per_image": speed.training_s if speed else None,
         "validation_seconds_per_image": speed.validation_s if speed else None,
     }
+
+
+def _num_parameters(settings: Settings, num_landmarks: int) -> int:
+    import torch
+
+    from models import build_model
+
+    with torch.device("meta"):  # shapes without memory
+        network = build_model(settings.model, num_landmarks)
+    return sum(weight.numel() for weight in network.parameters() if weight.requires_grad)
 
 
 def _read_gpus(device: str) -> tuple[GpuReading, ...]:

@@ -151,7 +151,9 @@ def test_asked_for_example_commands_are_the_defaults_or_valid() -> None:
     )
 )
 def test_config_survives_json_unchanged(values: dict[str, Any]) -> None:
-    config = RunConfig(parse_settings(values), {"batch_size": Choice(6, "fits"), "device": Choice("cpu", "x")})
+    config = RunConfig(
+        parse_settings(values), {"batch_size": Choice(6, "fits"), "device": Choice("cpu", "x")}
+    )
     assert RunConfig.from_dict(json.loads(json.dumps(config.to_dict(), allow_nan=False))) == config
 
 

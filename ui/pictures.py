@@ -26,7 +26,7 @@ def plot_sample(
     """An image with its truth (K, 2) and a circle of radius sigma, in image pixels, round each landmark."""
     figure = _image_figure(display, size_hw, height_px=520)
     _add_circles(figure, points_xy_image, sigma_px_image)
-    _add_points(figure, points_xy_image, names, say("truth"), TRUTH_RGB, "circle-open")
+    _add_points(figure, points_xy_image, names, say("truth"), TRUTH_RGB, "cross-thin-open")
     return figure
 
 

@@ -16,6 +16,7 @@ from backend.device.machine import Machine, machine_from_dict
 from backend.errors import UserError
 
 TIMEOUT_S = 120
+SPEED_KEYS = ("seconds_per_image", "validation_seconds_per_image")
 
 
 @functools.cache
@@ -38,14 +39,17 @@ def ask_estimate(settings: Settings, splits: SampleSplits, *, measure: bool) -> 
     if not measure:
         return dict(_ask("backend.vram", *arguments))
     key = (settings.model, settings.image_size, settings.loss, settings.mixed_precision, settings.device)
-    if (key, num_landmarks) not in _speeds:
+    speed = _speeds.get((key, num_landmarks))
+    if speed is None:
         answer = _ask("backend.vram", *arguments, "--measure_speed")
-        _speeds[key, num_landmarks] = answer["seconds_per_image"]
+        speed = {name: answer[name] for name in SPEED_KEYS}
+        _speeds[key, num_landmarks] = speed
         return dict(answer)
-    return {**_ask("backend.vram", *arguments), "seconds_per_image": _speeds[key, num_landmarks]}
+    return {**_ask("backend.vram", *arguments), **speed}
 
 
-_speeds: dict[Any, float | None] = {}  # measured once a setting: it takes seconds and does not change
+# measured once a setting: it takes seconds and does not change
+_speeds: dict[Any, dict[str, float | None]] = {}
 
 
 def _ask(module: str, *arguments: str) -> Mapping[str, Any]:

@@ -353,8 +353,7 @@ def _estimate_words(settings: Settings, splits: SampleSplits, answer: Mapping[st
     time = say("estimate_time_busy")
     if seconds is not None:
         num_valid = len(splits.valid) if splits.valid is not None else 0
-        # a validation image costs a forward pass, about a third of a training step
-        epoch_s = seconds * (len(splits.train) + num_valid / 3)
+        epoch_s = seconds * len(splits.train) + answer["validation_seconds_per_image"] * num_valid
         time = say(
             "estimate_time",
             epoch=in_time(epoch_s),
@@ -366,7 +365,7 @@ def _estimate_words(settings: Settings, splits: SampleSplits, answer: Mapping[st
         device=answer["device_title"],
         free=in_bytes(answer["free_bytes"]),
         total=in_bytes(answer["total_bytes"]),
-        parameters=f"{answer['terms']['weights'] / 4 / 1e6:.2f} M",
+        parameters=f"{answer['num_parameters'] / 1e6:.2f} M",
         time=time,
     )
 

@@ -214,15 +214,18 @@ class Trainer:
         metrics |= {f"val/{name}": value for name, value in self.validate().items()}
         metrics["epoch_s"] = time.monotonic() - self._epoch_started
         loop.epoch, loop.batch_index, loop.loss_sum, loop.num_samples = loop.epoch + 1, 0, 0.0, 0
-        is_best = self._is_best(metrics.get("val/mre_px"))
+        is_best = self._is_best(metrics)
         if is_best:
             loop.best_epoch = loop.epoch
             loop.best_mre_px, loop.best_mre_mm = metrics.get("val/mre_px"), metrics.get("val/mre_mm")
         self._observer.on_epoch(self, metrics, is_best)
 
-    def _is_best(self, mre_px: float | None) -> bool:
-        """Without validation (or truth) the last weights are the best known; an epoch that gives no error where
-        earlier ones did (its predictions are not numbers) is never the best."""
+    def _is_best(self, metrics: Metrics) -> bool:
+        """Without validation (or truth) the last weights are the best known; an epoch whose loss or points are no
+        numbers is never the best."""
+        loss, mre_px = metrics.get("val/loss"), metrics.get("val/mre_px")
+        if loss is not None and not math.isfinite(loss):
+            return False
         if self.loop.best_mre_px is None:
             return True
         return mre_px is not None and mre_px < self.loop.best_mre_px

@@ -133,9 +133,7 @@ def test_no_bytes_whatsoever_end_in_another_error(tmp_path: Path, content: bytes
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.integers(0, 10**6), st.binary(min_size=1, max_size=4))
-def test_overwritten_bytes_load_or_are_a_users_mistake(
-    tmp_path: Path, position: int, garbage: bytes
-) -> None:
+def test_overwritten_bytes_load_or_are_a_users_mistake(tmp_path: Path, position: int, garbage: bytes) -> None:
     path = tmp_path / "last.pt"
     save_checkpoint(path, CONTENT)
     content = bytearray(path.read_bytes())

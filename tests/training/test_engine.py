@@ -543,6 +543,29 @@ def test_an_epoch_without_an_error_never_replaces_a_best_that_had_one() -> None:
     assert (trainer.loop.best_mre_px, trainer.loop.best_epoch) == (5.0, 1)
 
 
+def test_an_epoch_whose_validation_loss_is_no_number_is_never_the_best() -> None:
+    """Maps of NaN still have an argmax, and so an error that looks like any other."""
+
+    class NanAtFirst(ScriptedErrors):
+        num_validations = 0
+
+        def new_scorer(self) -> ScriptedErrors:
+            self.num_validations += 1
+            return self
+
+        def compute_loss(self, outputs: Any, batch: Batch) -> Tensor:
+            loss = super().compute_loss(outputs, batch)
+            return (
+                loss * math.nan if self.num_validations == 1 and torch.is_inference_mode_enabled() else loss
+            )
+
+    watcher = Watcher()
+    trainer = build(watcher, epochs=2, the_task=NanAtFirst([1.0, 6.0]))
+    trainer.fit()
+    assert watcher.bests == [False, True]
+    assert (trainer.loop.best_mre_px, trainer.loop.best_epoch) == (6.0, 2)
+
+
 def test_without_validation_the_last_weights_are_the_best() -> None:
     watcher = Watcher()
     trainer = build(watcher, validates=False)

@@ -122,7 +122,9 @@ def test_mse_by_hand() -> None:
 # Masks: two samples of three landmarks, some of which are missing.
 
 SIZE_HW, STRIDE, SIGMA_PX = (32, 48), 2, 4.0
-POINTS = torch.tensor([[[10.0, 12.0], [math.nan, math.nan], [31.3, 20.7]], [[20.0, 9.0], [40.0, 25.0], [3, 3]]])
+POINTS = torch.tensor(
+    [[[10.0, 12.0], [math.nan, math.nan], [31.3, 20.7]], [[20.0, 9.0], [40.0, 25.0], [3, 3]]]
+)
 VISIBLE = torch.isfinite(POINTS).all(-1)
 
 Loss = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]

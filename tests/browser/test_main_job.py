@@ -1,0 +1,154 @@
+"""What a user does, in a real browser: set up, start, watch, leave, come back, download, use."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from backend.data.annotations import read_annotations
+from backend.run.folder import RunFolder, list_runs
+
+pytestmark = pytest.mark.browser
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+
+def fill(page: Page, **values: object) -> None:
+    for key, value in values.items():
+        field = page.locator(f"#field-{key} input")
+        field.fill(str(value))
+        field.press("Tab")
+
+
+def open_tab(page: Page, name: str) -> None:
+    page.get_by_role("tab", name=name, exact=True).click()
+
+
+def start_small_run(page: Page, epochs: int) -> None:
+    """A run of the smallest sensible size on the tiny data set."""
+    expect(page.locator("#data-summary")).to_contain_text("3 landmarks")
+    fill(page, image_height=64, image_width=64, batch_size=4, epochs=epochs, lr=0.001)
+    expect(page.locator("#command")).to_contain_text(f"--epochs {epochs}")
+    expect(page.locator("#start")).to_be_enabled()
+    page.locator("#start").click()
+
+
+def epoch_reaches(page: Page, folder: RunFolder, epoch: int) -> None:
+    for _ in range(240):
+        rows, _ = folder.read_metrics()
+        if rows and rows[-1]["epoch"] >= epoch:
+            return
+        page.wait_for_timeout(250)
+    pytest.fail(f"epoch {epoch} was not reached: {folder.read_log_tail()}")
+
+
+def test_train_watch_leave_return_download_and_predict(dashboard, page: Page, tmp_path: Path) -> None:
+    page.goto(dashboard.url)
+    page.locator("#recommend").click()
+    expect(page.locator("#advice")).to_contain_text("free")
+    expect(page.locator("#sample .js-plotly-plot")).to_be_visible()
+    start_small_run(page, epochs=400)
+
+    # the page turns to Monitor and shows the run as its folder tells it
+    card = page.locator("#run-card .run-card")
+    expect(card).to_have_attribute("data-state", "running")
+    folder = list_runs(dashboard.runs_dir)[0]
+    epoch_reaches(page, folder, 2)
+    expect(page.locator("#losses .js-plotly-plot")).to_be_visible()
+    expect(page.locator("#errors .js-plotly-plot")).to_be_visible()
+    expect(page.locator("#preview-0 .js-plotly-plot")).to_be_visible()
+    expect(page.locator("#landmarks")).to_contain_text("chin")
+
+    # a refresh comes back to the same run
+    page.reload()
+    expect(card).to_have_attribute("data-state", "running")
+    expect(page.locator("#watched-run input")).to_have_value(folder.run_id)
+
+    # so does a dashboard that was killed and started again; the training never noticed
+    dashboard.kill()
+    reached = folder.read_metrics()[0][-1]["epoch"]
+    epoch_reaches(page, folder, reached + 2)
+    dashboard.start()
+    page.goto(dashboard.url)
+    expect(card).to_have_attribute("data-state", "running")
+    expect(page.locator("#preview-0 .js-plotly-plot")).to_be_visible()
+
+    # finish early, keep the best
+    page.locator("#finish").click()
+    expect(card).to_have_attribute("data-state", "finished_early")
+
+    # download the checkpoint and use it
+    open_tab(page, "Runs")
+    page.locator("#runs-table").get_by_text(folder.run_id).last.click()
+    with page.expect_download() as downloading:
+        page.locator("#files").get_by_text("best.pt").click()
+    checkpoint = tmp_path / "downloaded.pt"
+    downloading.value.save_as(checkpoint)
+    assert checkpoint.read_bytes() == folder.checkpoint_path("best").read_bytes()
+    out = tmp_path / "predicted" / "predictions.csv"
+    images = dashboard.data_root / "blobs"
+    command = [sys.executable, "-m", "backend.predict", "--checkpoint", checkpoint]
+    command += ["--images", images, "--out", out, "--overlays", tmp_path / "overlays"]
+    subprocess.run([*map(str, command)], cwd=REPOSITORY, check=True)
+    predicted = read_annotations(out)
+    assert predicted.landmark_names == ("nose", "chin", "ear")
+    assert len(predicted.images) == 12
+    assert len(list((tmp_path / "overlays").glob("*.png"))) == 12
+
+
+def test_impossible_input_is_marked_at_its_field_and_start_waits(dashboard, page: Page) -> None:
+    page.goto(dashboard.url)
+    expect(page.locator("#data-summary")).to_contain_text("3 landmarks")
+    fill(page, image_height=250, lr=-1)
+    expect(page.locator("#field-image_height")).to_contain_text("nearest that fit are 224 and 256")
+    expect(page.locator("#field-lr")).to_contain_text("greater than 0")
+    expect(page.locator("#start")).to_be_disabled()
+    expect(page.locator("#blocked")).to_contain_text("Cannot start")
+    fill(page, image_height=256, lr=0.001)
+    expect(page.locator("#start")).to_be_enabled()
+    expect(page.locator("#field-lr")).not_to_contain_text("greater than 0")
+    assert not list_runs(dashboard.runs_dir)
+
+
+def test_a_cancelled_run_can_be_resumed_from_the_page(dashboard, page: Page) -> None:
+    page.goto(dashboard.url)
+    start_small_run(page, epochs=300)
+    card = page.locator("#run-card .run-card")
+    expect(card).to_have_attribute("data-state", "running")
+    folder = list_runs(dashboard.runs_dir)[0]
+    epoch_reaches(page, folder, 1)
+    page.locator("#cancel").click()
+    page.locator("#cancel-yes").click()
+    expect(card).to_have_attribute("data-state", "stopped")
+    stopped_at = folder.read_metrics()[0][-1]["epoch"]
+
+    open_tab(page, "Runs")
+    page.locator("#runs-table").get_by_text(folder.run_id).last.click()
+    expect(page.locator("#resume")).to_be_enabled()
+    page.locator("#resume").click()
+    expect(card).to_have_attribute("data-state", "running")
+    epoch_reaches(page, folder, stopped_at + 1)
+    page.locator("#finish").click()
+    expect(card).to_have_attribute("data-state", "finished_early")
+    epochs = [row["epoch"] for row in folder.read_metrics()[0]]
+    assert epochs == list(range(1, len(epochs) + 1))
+
+
+def test_two_browsers_see_the_same_run_and_one_device_trains_one_run(dashboard, page: Page) -> None:
+    page.goto(dashboard.url)
+    start_small_run(page, epochs=300)
+    expect(page.locator("#run-card .run-card")).to_have_attribute("data-state", "running")
+    other = page.context.new_page()
+    other.goto(dashboard.url)
+    expect(other.locator("#run-card .run-card")).to_have_attribute("data-state", "running")
+    open_tab(other, "Train")
+    expect(other.locator("#start")).to_be_enabled()
+    other.locator("#start").click()
+    expect(other.locator("#blocked")).to_contain_text("trains on cpu now")
+    assert len(list_runs(dashboard.runs_dir)) == 1
+    other.close()
+    page.locator("#finish").click()
+    expect(page.locator("#run-card .run-card")).to_have_attribute("data-state", "finished_early")

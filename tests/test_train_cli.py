@@ -1,0 +1,214 @@
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import train
+from backend.config import RunConfig
+from backend.flags import run_command
+from backend.run.files import Row
+from backend.run.folder import RunFolder, list_runs, merge_metrics
+
+REPOSITORY = Path(train.__file__).parent
+SMALL = "--model hrnet --image_size 32 32 --batch_size 5 --val_fraction 0.25 --device cpu --warmup_epochs 1"
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """As the processes started here: losses are compared to the last bit."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def runs_dir(tmp_path: Path) -> Path:
+    return tmp_path / "runs"
+
+
+def in_process(*arguments: str) -> int:
+    return run_command(train.main, arguments)
+
+
+def arguments_for(dataset: Path, runs_dir: Path, *more: str) -> list[str]:
+    return [*SMALL.split(), "--dataset_path", str(dataset), "--runs_dir", str(runs_dir), *more]
+
+
+def as_command(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "train.py", *arguments],
+        cwd=REPOSITORY,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        timeout=240,
+        check=False,
+    )
+
+
+def the_run(runs_dir: Path) -> RunFolder:
+    (folder,) = list_runs(runs_dir)
+    return folder
+
+
+def losses(folder: RunFolder) -> list[tuple[Any, ...]]:
+    names = ("epoch", "global_step", "lr", "train/loss", "val/loss", "val/mre_px")
+    return [tuple(row[name] for name in names) for row in merge_metrics(folder.read_metrics()[0])]
+
+
+def error_line(captured: str) -> str:
+    (line,) = captured.splitlines()
+    assert line.startswith("error: ")
+    return line
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory, tiny_dataset: Path) -> tuple[RunFolder, str]:
+    """A run of four epochs, and what it printed."""
+    import contextlib
+    import io
+
+    runs_dir = tmp_path_factory.mktemp("undisturbed")
+    torch.set_num_threads(1)
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        assert in_process(*arguments_for(tiny_dataset, runs_dir, "--epochs", "4")) == 0
+    return the_run(runs_dir), printed.getvalue()
+
+
+def test_first_line_is_the_run_and_the_decisions_follow(undisturbed: tuple[RunFolder, str]) -> None:
+    folder, printed = undisturbed
+    lines = printed.splitlines()
+    assert lines[0] == f"run: {folder.path.absolute()}"
+    assert any(line.startswith("device: cpu (") for line in lines)
+    assert any(line.startswith("sigma: 2 input pixels, 2 cells at output stride 1") for line in lines)
+    assert any("wide_csv" in line for line in lines)
+    assert lines[-1].startswith("completed: 4 of 4 epochs")
+
+
+def test_what_is_printed_stands_in_the_log_too(undisturbed: tuple[RunFolder, str]) -> None:
+    folder, printed = undisturbed
+    log = folder.log_path.read_text(encoding="utf-8")
+    assert all(line in log for line in printed.splitlines())
+
+
+def test_run_records_its_process_its_settings_and_its_end(undisturbed: tuple[RunFolder, str]) -> None:
+    folder, _ = undisturbed
+    launched, outcome = folder.read_launched(), folder.read_outcome()
+    assert launched is not None and launched["pid"] == os.getpid()
+    assert outcome is not None and outcome["state"] == "completed"
+    config = RunConfig.from_dict(folder.read_config())
+    assert (config.settings.model, config.settings.epochs, config.value("device")) == ("hrnet", 4, "cpu")
+    assert [row[0] for row in losses(folder)] == [1, 2, 3, 4]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows cannot send itself a Ctrl-C")
+def test_run_interrupted_by_ctrl_c_and_resumed_has_exactly_the_losses_of_an_undisturbed_one(
+    undisturbed: tuple[RunFolder, str], tiny_dataset: Path, runs_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    append = RunFolder.append_metrics
+
+    def append_and_interrupt(folder: RunFolder, row: Row) -> None:
+        append(folder, row)
+        if row["epoch"] == 2:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RunFolder, "append_metrics", append_and_interrupt)
+        assert in_process(*arguments_for(tiny_dataset, runs_dir, "--epochs", "4")) == 130
+    folder = the_run(runs_dir)
+    outcome = folder.read_outcome()
+    assert outcome is not None and outcome["state"] == "stopped"
+    assert len(losses(folder)) == 2
+
+    # a process that lives still is refused; this one is done with the run
+    folder.write_launched(2**22 + 1, 0.0, [])
+    resumed = as_command("--resume", str(folder.path))
+    assert resumed.returncode == 0, resumed.stderr
+    assert resumed.stdout.splitlines()[0] == f"run: {folder.path.absolute()}"
+    assert "resumed after epoch 2, step 5" in resumed.stdout
+    assert losses(folder) == losses(undisturbed[0])
+    assert (folder.path / "outcome.1.json").is_file()
+    outcome = folder.read_outcome()
+    assert outcome is not None and outcome["state"] == "completed"
+
+
+@pytest.mark.parametrize(
+    ("flags", "word"),
+    [
+        (["--lr", "quick"], "lr: "),
+        (["--image_size", "250", "256"], "224"),
+        (["--model", "vgg"], "--model"),
+        (["--dataset_path", "no/such/folder"], "dataset_path: "),
+        (["--device", "cuda:77"], "device: "),
+        (["--annotation_type", "Nobody"], "annotation_type: "),
+        (["--pretrained", "w.pth"], "pretrained: "),
+        (["--clip_norm", "inf"], "clip_norm: "),
+    ],
+)
+def test_a_users_mistake_is_one_line_and_code_2_and_leaves_no_run(
+    tiny_dataset: Path, runs_dir: Path, capsys: pytest.CaptureFixture[str], flags: list[str], word: str
+) -> None:
+    assert in_process(*arguments_for(tiny_dataset, runs_dir), *flags) == 2
+    captured = capsys.readouterr()
+    assert captured.out == "" and word in error_line(captured.err)
+    assert not runs_dir.exists()
+
+
+def test_folder_that_is_no_data_set_leaves_no_run(
+    tmp_path: Path, runs_dir: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "empty").mkdir()
+    assert in_process(*arguments_for(tmp_path / "empty", runs_dir)) == 2
+    assert "no data set" in error_line(capsys.readouterr().err)
+    assert not runs_dir.exists()
+
+
+def test_real_command_ends_with_code_2_and_no_traceback(runs_dir: Path) -> None:
+    ended = as_command("--dataset_path", "no/such/folder", "--runs_dir", str(runs_dir))
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert "does not exist" in error_line(ended.stderr)
+    assert not runs_dir.exists()
+
+
+def test_resume_takes_no_other_settings(
+    undisturbed: tuple[RunFolder, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, _ = undisturbed
+    before = folder.read_outcome()
+    assert in_process("--resume", str(folder.path), "--lr", "1e-4", "--epochs", "9") == 2
+    line = error_line(capsys.readouterr().err)
+    assert "--lr" in line and "--epochs" in line
+    assert folder.read_outcome() == before
+
+
+def test_resume_needs_a_run_with_a_checkpoint(
+    undisturbed: tuple[RunFolder, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert in_process("--resume", str(tmp_path)) == 2
+    assert "not a run" in error_line(capsys.readouterr().err)
+    bare = tmp_path / "bare"
+    bare.mkdir()
+    (bare / "config.json").write_bytes(undisturbed[0].config_path.read_bytes())
+    assert in_process("--resume", str(bare)) == 2
+    assert "last.pt" in error_line(capsys.readouterr().err)
+
+
+def test_resuming_a_completed_run_by_its_checkpoint_trains_no_more(
+    undisturbed: tuple[RunFolder, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, _ = undisturbed
+    before = losses(folder)
+    assert in_process("--resume", str(folder.checkpoint_path("last"))) == 0
+    assert capsys.readouterr().out.splitlines()[0] == f"run: {folder.path.absolute()}"
+    assert losses(folder) == before

@@ -1,0 +1,345 @@
+from __future__ import annotations
+
+import math
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from backend import worker
+from backend.config import Choice, RunConfig, Settings
+from backend.errors import UserError
+from backend.run.files import Row
+from backend.run.folder import RunFolder, create_run, merge_metrics
+from backend.run.state import derive_state
+from backend.training import build
+from backend.training.checkpoint import load_checkpoint
+from backend.worker import train_run
+
+LANDMARKS = ("nose", "chin", "ear")
+
+
+class TinyNetwork(nn.Module):
+    """Stands in for the networks: what a worker does is the same around any of them."""
+
+    def __init__(self, num_landmarks: int) -> None:
+        super().__init__()
+        self.first, self.norm = nn.Conv2d(3, 6, 5, padding=2), nn.BatchNorm2d(6)
+        self.last = nn.Conv2d(6, num_landmarks, 1)
+
+    def forward(self, images: Tensor) -> Tensor:
+        maps: Tensor = self.last(torch.relu(self.norm(self.first(images))))
+        return maps
+
+
+@pytest.fixture(autouse=True)
+def tiny_network(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr(
+        build, "build_model", lambda name, num_landmarks, output_stride: TinyNetwork(num_landmarks)
+    )
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def new_run(runs_dir: Path, dataset: Path, **values: Any) -> RunFolder:
+    defaults: dict[str, Any] = {
+        "image_size": (64, 64),
+        "batch_size": 3,
+        "epochs": 2,
+        "lr": 1e-2,
+        "warmup_epochs": 0,
+        "val_fraction": 0.25,
+    }
+    settings = Settings(**{**defaults, **values}, dataset_path=str(dataset), device="cpu", num_workers=0)
+    chosen = {"dataset_path": Choice(str(dataset), "as asked"), "mixed_precision": Choice(False, "a CPU")}
+    return create_run(runs_dir, RunConfig(settings, chosen).to_dict(), "tiny")
+
+
+def ask_after(monkeypatch: pytest.MonkeyPatch, epoch: int, ask: Any) -> None:
+    """Call `ask(folder)` right after the row of an epoch was written."""
+    append = RunFolder.append_metrics
+
+    def append_and_ask(folder: RunFolder, row: Row) -> None:
+        append(folder, row)
+        if row["epoch"] == epoch:
+            ask(folder)
+
+    monkeypatch.setattr(RunFolder, "append_metrics", append_and_ask)
+
+
+def rows_of(folder: RunFolder) -> list[Row]:
+    return merge_metrics(folder.read_metrics()[0])
+
+
+def outcome_of(folder: RunFolder) -> Row:
+    outcome = folder.read_outcome()
+    assert outcome is not None
+    return outcome
+
+
+# A run that completes
+
+
+@pytest.fixture(scope="module")
+def completed(tmp_path_factory: pytest.TempPathFactory, tiny_dataset: Path) -> RunFolder:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(build, "build_model", lambda name, num, output_stride: TinyNetwork(num))
+        folder = new_run(tmp_path_factory.mktemp("runs"), tiny_dataset)
+        assert train_run(folder) == 0
+    return folder
+
+
+def test_completed_run_says_so_last(completed: RunFolder) -> None:
+    outcome = outcome_of(completed)
+    assert outcome["state"] == "completed" and outcome["traceback"] == ""
+    assert "2 of 2 epochs" in outcome["reason"] and "px" in outcome["reason"] and "mm" in outcome["reason"]
+    state = derive_state(completed)
+    assert "completed" in str(getattr(state, "state", state))
+
+
+def test_every_epoch_has_a_row_with_the_documented_names(completed: RunFolder) -> None:
+    rows = rows_of(completed)
+    assert [row["epoch"] for row in rows] == [1, 2]
+    assert [row["global_step"] for row in rows] == [3, 6]
+    names = {"time", "phase", "train/loss", "lr", "images_per_s", "train_s", "epoch_s", "val/loss"}
+    names |= {"val/mre_px", "val/mre_mm", "val/sdr_2mm", "val/sdr_2.5mm", "val/sdr_3mm", "val/sdr_4mm"}
+    names |= {f"val/mre_{unit}/{name}" for unit in ("px", "mm") for name in LANDMARKS}
+    for row in rows:
+        assert names <= set(row)
+        assert all(math.isfinite(row[name]) for name in names - {"phase"})
+        assert row["val/mre_mm"] == pytest.approx(0.5 * row["val/mre_px"])
+        each = [row[f"val/mre_px/{name}"] for name in LANDMARKS]
+        assert row["val/mre_px"] == pytest.approx(sum(each) / 3)
+        assert 0 <= row["val/sdr_2mm"] <= row["val/sdr_4mm"] <= 1
+
+
+def test_status_tells_where_the_training_stands(completed: RunFolder) -> None:
+    status = completed.read_status()
+    assert status is not None
+    assert status["num_epochs"] == 2 and status["steps_per_epoch"] == 3
+    assert (status["epoch"], status["global_step"], status["seconds_left"]) == (2, 6, 0)
+    assert 0 <= status["step"] <= 3 and status["heartbeat"] > 0 and status["phase"]
+    best = min(rows_of(completed), key=lambda row: row["val/mre_px"])
+    assert status["best_epoch"] == best["epoch"]
+    assert (status["best_mre_px"], status["best_mre_mm"]) == (best["val/mre_px"], best["val/mre_mm"])
+
+
+def test_previews_show_the_fixed_images_with_truth_and_predictions(completed: RunFolder) -> None:
+    images = completed.read_preview_images()
+    assert images is not None and completed.preview_epochs() == [1, 2]
+    num = len(images["image_ids"])
+    assert num == 3 and list(images["landmark_names"]) == list(LANDMARKS)
+    assert images["truth_xy_image"].shape == (num, 3, 2) and images["input_hw"].tolist() == [64, 64]
+    for number in range(num):
+        assert images[f"display_{number}"].shape == (96, 80)
+        assert images[f"affine_image_to_input_{number}"].shape == (2, 3)
+        assert np.array_equal(images[f"affine_image_to_display_{number}"], [[1, 0, 0], [0, 1, 0]])
+    for epoch in (1, 2):
+        preview = completed.read_preview(epoch)
+        assert preview is not None
+        assert preview["heatmaps"].shape == (num, 3, 64, 64) and preview["heatmaps"].dtype == np.uint8
+        assert preview["heatmaps"].max() == 255
+        assert preview["confidence"].shape == (num, 3)
+        errors = np.linalg.norm(preview["points_xy_image"] - images["truth_xy_image"], axis=-1)
+        row = rows_of(completed)[epoch - 1]
+        assert errors.mean() == pytest.approx(row["val/mre_px"], rel=1e-3)  # here all of validation is shown
+
+
+def test_checkpoints_have_the_documented_content(completed: RunFolder) -> None:
+    names = {"format_version", "phase", "epoch", "model_state_dict", "raw_model_state_dict"}
+    names |= {"optimizer_state_dict", "scheduler", "scaler", "rng", "loop", "best_mre", "best_mre_mm"}
+    names |= {"val_metrics", "args", "landmark_names", "preprocessing", "sigma", "output_stride", "networks"}
+    rows = rows_of(completed)
+    for kind in ("best", "last"):
+        content = load_checkpoint(completed.checkpoint_path(kind))  # type: ignore[arg-type]
+        assert names <= set(content)
+        assert content["landmark_names"] == list(LANDMARKS)
+        assert (content["sigma"], content["output_stride"]) == (2.0, 1)
+        assert content["args"] == completed.read_config()
+        assert content["preprocessing"]["image_size"] == [64, 64]
+        row = rows[content["epoch"] - 1]
+        assert content["val_metrics"]["val/mre_px"] == row["val/mre_px"]
+        TinyNetwork(3).load_state_dict(content["model_state_dict"])
+    best = load_checkpoint(completed.checkpoint_path("best"))
+    assert best["best_mre"] == min(row["val/mre_px"] for row in rows) == rows[best["epoch"] - 1]["val/mre_px"]
+    assert load_checkpoint(completed.checkpoint_path("last"))["epoch"] == 2
+
+
+def test_without_validation_the_best_weights_are_the_last(tmp_path: Path, tiny_dataset: Path) -> None:
+    folder = new_run(tmp_path, tiny_dataset, val_fraction=0)
+    assert train_run(folder) == 0
+    assert not [name for name in rows_of(folder)[0] if name.startswith("val/")]
+    best, last = (load_checkpoint(folder.checkpoint_path(kind)) for kind in ("best", "last"))
+    assert best["epoch"] == last["epoch"] == 2
+    for name, tensor in last["model_state_dict"].items():
+        assert torch.equal(tensor, best["model_state_dict"][name])
+    assert folder.preview_epochs() == [1, 2]
+
+
+# A run that is ended, and goes on
+
+
+def test_stopped_run_goes_on_with_exactly_the_losses_of_an_undisturbed_one(
+    tmp_path: Path, tiny_dataset: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options: dict[str, Any] = {"epochs": 4, "gradient_accumulation_steps": 2}
+    whole = new_run(tmp_path, tiny_dataset, **options)
+    assert train_run(whole) == 0
+
+    folder = new_run(tmp_path, tiny_dataset, **options)
+    with monkeypatch.context() as patch:
+        ask_after(patch, 2, lambda run: run.request("stop"))
+        assert train_run(folder) == 130
+    assert outcome_of(folder)["state"] == "stopped" and "epoch 3" in outcome_of(folder)["reason"]
+
+    folder.set_outcome_aside()
+    folder.clear_requests()
+    assert train_run(folder) == 0
+    assert outcome_of(folder)["state"] == "completed"
+    assert "resumed" in [event["kind"] for event in folder.read_events()[0]]
+
+    def losses(run: RunFolder) -> list[tuple[Any, ...]]:
+        names = ("epoch", "global_step", "lr", "train/loss", "val/loss", "val/mre_px")
+        return [tuple(row[name] for name in names) for row in rows_of(run)]
+
+    assert losses(folder) == losses(whole)
+    assert len(folder.read_metrics()[0]) == 4  # and no epoch stands twice
+
+
+def test_finish_ends_early_keeps_the_best_and_can_go_on(
+    tmp_path: Path, tiny_dataset: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = new_run(tmp_path, tiny_dataset, epochs=50)
+    ask_after(monkeypatch, 1, lambda run: run.request("finish"))
+    assert train_run(folder) == 0
+    assert outcome_of(folder)["state"] == "finished_early"
+    assert [row["epoch"] for row in rows_of(folder)] == [1, 2]
+    assert load_checkpoint(folder.checkpoint_path("last"))["epoch"] == 2
+
+
+def test_save_now_is_answered_once_and_training_goes_on(
+    tmp_path: Path, tiny_dataset: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    saved: list[int] = []
+    save = worker.Recorder.save_last
+
+    def counting(recorder: Any, trainer: Any) -> None:
+        saved.append(trainer.loop.global_step)
+        save(recorder, trainer)
+
+    monkeypatch.setattr(worker.Recorder, "save_last", counting)
+    ask_after(monkeypatch, 1, lambda run: run.request("save_now"))
+    folder = new_run(tmp_path, tiny_dataset)
+    assert train_run(folder) == 0
+    assert saved.count(4) == 1 and 5 not in saved
+    assert not folder.requested("save_now")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows cannot send itself these signals")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_signal_stops_after_the_step_and_the_old_handler_comes_back(
+    tmp_path: Path, tiny_dataset: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    before = signal.getsignal(number)
+    during: list[Any] = []
+
+    def send(folder: RunFolder) -> None:
+        during.append(signal.getsignal(number))
+        os.kill(os.getpid(), number)
+
+    ask_after(monkeypatch, 1, send)
+    folder = new_run(tmp_path, tiny_dataset, epochs=50)
+    assert train_run(folder) == 130
+    assert outcome_of(folder)["state"] == "stopped"
+    assert load_checkpoint(folder.checkpoint_path("last"))["loop"]["global_step"] == 4
+    assert during != [before] and signal.getsignal(number) == before
+
+
+# A run that fails
+
+
+def test_learning_rate_far_too_high_diverges_and_keeps_what_was_good(
+    tmp_path: Path, tiny_dataset: Path
+) -> None:
+    folder = new_run(tmp_path, tiny_dataset, epochs=60, lr=10, weight_decay=1, loss="mse", clip_norm=1e30)
+    assert train_run(folder) == 4
+    outcome = outcome_of(folder)
+    assert outcome["state"] == "diverged" and outcome["traceback"] == ""
+    assert "learning rate" in outcome["reason"] and "\n" not in outcome["reason"]
+    last = load_checkpoint(folder.checkpoint_path("last"))
+    assert all(torch.isfinite(tensor).all() for tensor in last["raw_model_state_dict"].values())
+
+
+@pytest.mark.parametrize(
+    ("error", "state", "code"),
+    [
+        (RuntimeError("CUDA out of memory. Tried to allocate 2 GiB"), "out_of_memory", 3),
+        (torch.OutOfMemoryError("no room"), "out_of_memory", 3),
+        (MemoryError(), "out_of_memory", 3),
+        (RuntimeError("shapes differ\nby far"), "failed", 1),
+        (KeyError("nose"), "failed", 1),
+    ],
+    ids=["cuda", "torch", "python", "bug", "key"],
+)
+def test_any_error_becomes_an_outcome_with_its_traceback(
+    tmp_path: Path,
+    tiny_dataset: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    error: Exception,
+    state: str,
+    code: int,
+) -> None:
+    def fail(*arguments: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(build, "build_trainer", fail)
+    before = signal.getsignal(signal.SIGINT)
+    folder = new_run(tmp_path, tiny_dataset)
+    assert train_run(folder) == code
+    outcome = outcome_of(folder)
+    assert outcome["state"] == state and "\n" not in outcome["reason"]
+    assert type(error).__name__ in outcome["traceback"]
+    assert signal.getsignal(signal.SIGINT) == before
+
+
+def test_users_mistake_becomes_an_outcome_without_a_traceback(tmp_path: Path) -> None:
+    folder = new_run(tmp_path, tmp_path / "gone")
+    assert train_run(folder) == 2
+    outcome = outcome_of(folder)
+    assert outcome["state"] == "failed" and outcome["traceback"] == ""
+    assert outcome["reason"].startswith("dataset_path: ")
+
+
+def test_damaged_image_ends_the_run_naming_the_file(tmp_path: Path, tiny_dataset: Path) -> None:
+    import shutil
+
+    copy = tmp_path / "copy"
+    shutil.copytree(tiny_dataset, copy)
+    for path in copy.glob("*.png"):
+        path.write_bytes(path.read_bytes()[:60])  # the header is whole, the pixels are gone
+    folder = new_run(tmp_path, copy)
+    assert train_run(folder) == 2
+    assert ".png" in outcome_of(folder)["reason"]
+
+
+def test_run_that_is_trained_already_is_left_alone(
+    tmp_path: Path, tiny_dataset: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker, "LOCK_WAIT_S", 0.05)
+    folder = new_run(tmp_path, tiny_dataset)
+    with folder.lock(), pytest.raises(UserError, match="another process"):
+        train_run(RunFolder(folder.path))
+    assert folder.read_outcome() is None and folder.read_metrics()[0] == []
+
+
+def test_worker_needs_the_folder_of_a_run(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="not a run"):
+        worker.main([str(tmp_path)])
