@@ -19,6 +19,10 @@ from PIL import Image
 
 from backend.errors import UserError
 
+# OpenCV's own thread pool does not survive a fork: a data worker that used it would wait forever. Images are
+# prepared in parallel by our threads and workers instead.
+cv2.setNumThreads(0)
+
 ImageArray = npt.NDArray[np.uint8]
 
 # Any of these keeps grey images grey, drops alpha, keeps the depth and applies the EXIF rotation.
