@@ -33,7 +33,7 @@ from backend.flags import (
 from backend.run.folder import RunFolder, open_run
 from backend.run.supervisor import record_launch
 from backend.training import build
-from backend.training.checkpoint import load_checkpoint
+from backend.training.checkpoint import load_resumable
 from backend.training.engine import DivergedError, Ending, Trainer
 from backend.training.recorder import (
     PreviewImages,
@@ -112,7 +112,7 @@ def _train(folder: RunFolder) -> tuple[Ending, str]:
         trainer = _build_trainer(config, splits, task, recorder)
         last = folder.checkpoint_path("last")
         if last.is_file():
-            trainer.load_state_dict(load_checkpoint(last))
+            trainer.load_state_dict(load_resumable(last))
             print(f"resumed after epoch {trainer.loop.epoch}, step {trainer.loop.global_step}", flush=True)
             folder.append_event("resumed", f"resumed after epoch {trainer.loop.epoch}")
         else:

@@ -95,8 +95,8 @@ def standardise(picture: npt.NDArray[np.uint8]) -> Tensor:
 class EpochBatches(Sampler[list[Key]]):
     """Which samples make up each batch of an epoch, from a batch on: the same ones after a resume.
 
-    An epoch is cut into batches of nearly equal size, none larger than `batch_size`, so that the last one is never
-    a lone sample that batch normalisation cannot use.
+    An epoch is cut into batches of nearly equal size, none larger than `batch_size`, so that the last one is no lone
+    sample, which batch normalisation cannot use (but for batches of 2 and an odd number of samples).
     """
 
     def __init__(self, num_samples: int, batch_size: int, *, shuffle_seed: int | None = None) -> None:

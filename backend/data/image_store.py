@@ -86,6 +86,7 @@ class ImageStore:
             for index, reduced in enumerate(pool.map(self._decode, range(len(self)))):
                 self._keep(index, reduced)
                 if self._kept_bytes > 0.95 * self._budget_bytes:
+                    pool.shutdown(cancel_futures=True)  # what no longer fits need not be decoded now
                     return
 
     def _decode(self, index: int) -> ReducedImage:

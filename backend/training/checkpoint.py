@@ -17,7 +17,7 @@ from backend.run.files import write_bytes_atomic
 
 FORMAT_VERSION = 1
 REQUIRED_KEYS = ("format_version", "epoch", "model_state_dict", "args", "landmark_names", "preprocessing")
-RESUME_KEYS = ("raw_model_state_dict", "optimizer_state_dict", "scheduler", "scaler", "rng")
+RESUME_KEYS = ("raw_model_state_dict", "optimizer_state_dict", "scheduler", "rng", "loop")
 
 
 def save_checkpoint(path: Path, content: Mapping[str, Any]) -> None:
@@ -53,3 +53,16 @@ def load_checkpoint(path: Path, device: str | torch.device = "cpu") -> dict[str,
             cure="use the version of Fiducial that made it",
         )
     return dict(content)
+
+
+def load_resumable(path: Path) -> dict[str, Any]:
+    """Read a `last.pt`. Raises UserError where the file cannot be read or is a `best.pt`, which only predicts."""
+    content = load_checkpoint(path)
+    missing = [key for key in RESUME_KEYS if not content.get(key)]
+    if missing:
+        raise UserError(
+            f"{path} holds no {', '.join(missing)}: training cannot go on from it",
+            field="resume",
+            cure="a best.pt only predicts; put the run's own last.pt back",
+        )
+    return content

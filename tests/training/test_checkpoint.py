@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from backend.errors import UserError
 from backend.run import files
-from backend.training.checkpoint import FORMAT_VERSION, load_checkpoint, save_checkpoint
+from backend.training.checkpoint import FORMAT_VERSION, load_checkpoint, load_resumable, save_checkpoint
 
 CONTENT: dict[str, Any] = {
     "epoch": 3,
@@ -158,3 +158,10 @@ def test_other_format_version_is_refused(tmp_path: Path, version: Any) -> None:
     torch.save({**CONTENT, "format_version": version}, tmp_path / "best.pt")
     text = refused(tmp_path / "best.pt")
     assert str(version) in text and str(FORMAT_VERSION) in text
+
+
+def test_a_best_checkpoint_is_refused_for_a_resume(path: Path) -> None:
+    save_checkpoint(path, {**CONTENT, "raw_model_state_dict": {}, "optimizer_state_dict": {}})
+    with pytest.raises(UserError, match="raw_model_state_dict") as caught:
+        load_resumable(path)
+    assert caught.value.field == "resume"
