@@ -1,0 +1,124 @@
+"""The commands that use a checkpoint, on one that a real run on the tiny data set left."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import train
+from backend import evaluate, predict
+from backend.data.annotations import read_annotations
+from backend.flags import run_command
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory, tiny_dataset: Path) -> Path:
+    runs_dir = tmp_path_factory.mktemp("runs")
+    flags = [
+        "--dataset_path",
+        str(tiny_dataset),
+        "--image_size",
+        "64",
+        "64",
+        "--epochs",
+        "2",
+        "--batch_size",
+        "4",
+    ]
+    assert run_command(train.main, [*flags, "--runs_dir", str(runs_dir)]) == 0
+    return next(runs_dir.glob("*/checkpoints/best.pt"))
+
+
+def test_evaluate_writes_the_metrics_of_a_split(
+    checkpoint: Path, tiny_dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out.json"
+    flags = ["--checkpoint", str(checkpoint), "--dataset_path", str(tiny_dataset), "--split", "train"]
+    assert run_command(evaluate.main, [*flags, "--json", str(out)]) == 0
+    result = json.loads(out.read_text())
+    assert set(result) == {
+        "mre_px", "mre_mm", "sdr_2mm", "sdr_2.5mm", "sdr_3mm", "sdr_4mm", "num_images", "per_landmark",
+    }  # fmt: skip
+    assert list(result["per_landmark"]) == ["nose", "chin", "ear"]
+    assert result["num_images"] == 11
+    assert result["mre_mm"] == pytest.approx(result["mre_px"] / 2)
+    mean = np.mean([landmark["mre_px"] for landmark in result["per_landmark"].values()])
+    assert result["mre_px"] == pytest.approx(mean)
+    capsys.readouterr()
+    assert run_command(evaluate.main, [*flags, "--json", "-"]) == 0
+    assert json.loads(capsys.readouterr().out) == result
+
+
+def test_excluded_images_are_left_out_and_strangers_named(
+    checkpoint: Path, tiny_dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ids = [str(name) for name in read_annotations(tiny_dataset).images["image_id"]]
+    exclude = tmp_path / "exclude.txt"
+    exclude.write_text("\n".join([*ids[:4], "no-such-image"]))
+    flags = ["--checkpoint", str(checkpoint), "--dataset_path", str(tiny_dataset), "--split", "train"]
+    assert run_command(evaluate.main, [*flags, "--exclude", str(exclude), "--json", "-"]) == 0
+    printed = capsys.readouterr()
+    assert json.loads(printed.out)["num_images"] in (7, 8)  # one of the four may be in the validation split
+    assert "no-such-image" in printed.err
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (["--split", "test9"], "choose"),
+        (["--split", "train", "--annotation_type", "Nobody"], "choose mean"),
+        (["--split", "train", "--checkpoint", "nowhere.pt"], "is no file"),
+    ],
+)
+def test_a_mistake_is_one_line_and_exit_code_2(
+    checkpoint: Path, tiny_dataset: Path, capsys: pytest.CaptureFixture[str], flags: list[str], words: str
+) -> None:
+    always = ["--checkpoint", str(checkpoint), "--dataset_path", str(tiny_dataset)]
+    assert run_command(evaluate.main, [*always, *flags]) == 2
+    err = capsys.readouterr().err
+    assert err.startswith("error: ") and words in err and "Traceback" not in err
+
+
+def test_predictions_can_be_read_back_and_are_drawn(
+    checkpoint: Path, tiny_dataset: Path, tmp_path: Path
+) -> None:
+    out, overlays = tmp_path / "out" / "predictions.csv", tmp_path / "overlays"
+    flags = ["--checkpoint", str(checkpoint), "--images", str(tiny_dataset), "--out", str(out)]
+    assert run_command(predict.main, [*flags, "--overlays", str(overlays)]) == 0
+    read = read_annotations(out)
+    assert read.landmark_names == ("nose", "chin", "ear")
+    assert len(read.images) == 12
+    header = out.read_text().splitlines()[0]
+    assert header.startswith("image,nose_x,nose_y,nose_confidence,chin_x")
+    assert len(list(overlays.glob("*.png"))) == 12
+
+
+def test_images_of_one_name_keep_an_overlay_each(
+    checkpoint: Path, tiny_dataset: Path, tmp_path: Path
+) -> None:
+    image = next(tiny_dataset.glob("*.png")).read_bytes()
+    for folder in ("a", "b"):
+        (tmp_path / "in" / folder).mkdir(parents=True)
+        (tmp_path / "in" / folder / "same.png").write_bytes(image)
+    flags = [
+        "--checkpoint",
+        str(checkpoint),
+        "--images",
+        str(tmp_path / "in"),
+        "--out",
+        str(tmp_path / "p.csv"),
+    ]
+    assert run_command(predict.main, [*flags, "--overlays", str(tmp_path / "drawn")]) == 0
+    assert sorted(path.name for path in (tmp_path / "drawn").iterdir()) == ["same-2.png", "same.png"]
+
+
+def test_a_folder_without_images_is_a_mistake(
+    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = ["--checkpoint", str(checkpoint), "--images", str(tmp_path), "--out", str(tmp_path / "p.csv")]
+    assert run_command(predict.main, flags) == 2
+    assert "no image at" in capsys.readouterr().err
+    assert not (tmp_path / "p.csv").exists()

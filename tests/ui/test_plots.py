@@ -1,0 +1,67 @@
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ui.pictures import plot_prediction, plot_sample
+from ui.plots import MAX_POINTS, error_unit, plot_errors, plot_losses, thin
+
+
+def rows(num: int, *, mm: bool = True) -> list[dict[str, Any]]:
+    return [
+        {
+            "epoch": epoch,
+            "train/loss": 1 / epoch,
+            "val/loss": 2 / epoch,
+            "val/mre_px": 10.0 + abs(epoch - 3),
+            "val/mre_mm": (10.0 + abs(epoch - 3)) / 10 if mm else None,
+        }
+        for epoch in range(1, num + 1)
+    ]
+
+
+def test_long_curves_are_thinned_and_keep_their_ends() -> None:
+    thinned = thin(rows(5001))
+    assert len(thinned) == MAX_POINTS
+    assert [thinned[0]["epoch"], thinned[-1]["epoch"]] == [1, 5001]
+    assert all(len(trace.x) <= MAX_POINTS for trace in plot_losses(rows(5001), log_axis=False).data)
+
+
+def test_the_best_epoch_is_marked_on_the_error_plot() -> None:
+    best = plot_errors(rows(6), log_axis=False).data[-1]
+    assert (best.x[0], best.y[0]) == (3, 1.0)
+    assert best.marker.symbol == "star"
+
+
+def test_mm_and_px_never_share_an_axis() -> None:
+    mixed = rows(3) + [{**row, "epoch": row["epoch"] + 3} for row in rows(3, mm=False)]
+    assert error_unit(mixed) == "px"
+    assert plot_errors(mixed, log_axis=False).layout.yaxis.title.text == "MRE, px"
+    assert error_unit(rows(3)) == "mm"
+
+
+def test_the_axis_can_be_logarithmic_and_no_rows_give_an_empty_plot() -> None:
+    assert plot_losses(rows(3), log_axis=True).layout.yaxis.type == "log"
+    assert len(plot_losses([], log_axis=False).data) == 0
+    assert len(plot_errors([{"epoch": 1, "train/loss": 1.0}], log_axis=False).data) == 0
+
+
+def test_points_are_shown_in_the_original_images_pixels_with_their_names() -> None:
+    display = np.zeros((50, 40), np.uint8)
+    points = np.array([[10.0, 20.0], [np.nan, np.nan]])
+    figure = plot_sample(display, (500, 400), points, ["Sella", "Nasion"], sigma_px_image=7.0)
+    image = figure.layout.images[0]
+    assert (image.x, image.y, image.sizex, image.sizey) == (-0.5, -0.5, 400, 500)
+    circle, truth = figure.data
+    assert truth.x[0] == 10.0 and truth.text[0] == "Sella"
+    assert np.nanmax(circle.x) == 17.0
+
+
+def test_truth_and_prediction_differ_in_shape_and_are_joined_by_their_error() -> None:
+    truth, predicted = np.array([[10.0, 20.0]]), np.array([[13.0, 24.0]])
+    figure = plot_prediction(np.zeros((50, 40), np.uint8), (500, 400), truth, predicted, ["S"], ["5.0 px"])
+    line, true_trace, predicted_trace = figure.data
+    assert list(line.x[:2]) == [10.0, 13.0]
+    assert true_trace.marker.symbol != predicted_trace.marker.symbol
+    assert predicted_trace.text[0] == "S: 5.0 px"
