@@ -31,7 +31,12 @@ CSS = """
   {color: #2fcf9f}
 .badge.failed, .badge.diverged, .badge.out_of_memory {color: #b03a00} .dark .badge.failed,
   .dark .badge.diverged, .dark .badge.out_of_memory {color: #ff9d5c}
-.run-card progress {width: 100%; height: .8rem; margin-top: .5rem; accent-color: #0072B2}
+.run-card progress {width: 100%; height: .8rem; margin-top: .5rem; border: none; border-radius: 999px; overflow: hidden;
+  appearance: none; background: var(--border-color-primary)}
+.run-card progress::-webkit-progress-bar {background: var(--border-color-primary)}
+.run-card progress::-webkit-progress-value {background: #0072B2}
+.run-card progress::-moz-progress-bar {background: #0072B2}
+#landmarks .plain-table {max-width: 32rem}
 .run-card small, .note {color: var(--body-text-color-subdued)}
 .plain-table {overflow-x: auto}
 .plain-table table {border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums}
@@ -55,4 +60,6 @@ def build_theme() -> gr.themes.Base:
         body_text_color_subdued="*neutral_600",
         body_text_color_subdued_dark="*neutral_300",
         input_placeholder_color="*neutral_500",
+        button_cancel_text_color="#a3271c",
+        button_cancel_text_color_dark="#ff9d90",
     )
