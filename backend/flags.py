@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn, get_args
@@ -56,6 +57,9 @@ def settings_to_flags(settings: Settings) -> list[str]:
 
 def run_command(main: Callable[[Sequence[str]], int], arguments: Sequence[str] | None = None) -> int:
     """Run a command's `main`; a mistake of the user's becomes one line on stderr and exit code 2."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a console that cannot write a name shows ? and goes on
+            stream.reconfigure(errors="replace")
     try:
         return main(sys.argv[1:] if arguments is None else arguments)
     except UserError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,6 +52,16 @@ def read_config(folder: RunFolder) -> RunConfig | None:
         return None
 
 
+def read_rows(folder: RunFolder) -> list[dict[str, Any]]:
+    """The run's metrics, an epoch a row; parsed again only when something was appended."""
+    return _rows_at(folder, folder.metrics_stamp())
+
+
+@functools.lru_cache(maxsize=256)
+def _rows_at(folder: RunFolder, stamp: tuple[int, int]) -> list[dict[str, Any]]:
+    return merge_metrics(folder.read_metrics()[0])
+
+
 def best_row(rows: list[dict[str, Any]]) -> dict[str, Any] | None:
     """The epoch with the lowest validation MRE."""
     validated = [row for row in rows if row.get("val/mre_px") is not None]
@@ -69,7 +80,7 @@ def describe_state(state: RunState) -> str:
 
 def _row(folder: RunFolder) -> RunRow:
     config = read_config(folder)
-    rows = merge_metrics(folder.read_metrics()[0])
+    rows = read_rows(folder)
     best = best_row(rows)
     started = (folder.read_launched() or {}).get("time")
     cells = [

@@ -11,7 +11,7 @@ from typing import Any
 import gradio as gr
 
 from backend.run import supervisor
-from backend.run.folder import RunFolder, list_runs, merge_metrics
+from backend.run.folder import RunFolder, list_runs
 from backend.run.state import RunState, derive_state
 from ui.devices import device_lines
 from ui.monitor_view import (
@@ -24,7 +24,7 @@ from ui.monitor_view import (
     run_card,
 )
 from ui.plots import plot_errors, plot_losses
-from ui.runs import best_row, default_run
+from ui.runs import best_row, default_run, read_rows
 from ui.session import Session
 from ui.text import say
 
@@ -165,7 +165,7 @@ def on_tick(tab: MonitorTab, session: Session, log_axis: bool, heatmap: str) -> 
             updates[tab.card] = say("no_runs")
         return updates
     state = derive_state(folder)
-    rows = merge_metrics(folder.read_metrics()[0])
+    rows = read_rows(folder)
     updates |= _draw_state(tab, session, folder, state, rows)
     updates |= _draw_curves(tab, session, folder, rows, log_axis)
     updates |= _draw_previews(tab, session, folder, heatmap)

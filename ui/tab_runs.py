@@ -17,9 +17,9 @@ import pandas as pd
 from backend.config import RunConfig
 from backend.errors import UserError
 from backend.run import supervisor
-from backend.run.folder import RunFolder, merge_metrics
+from backend.run.folder import RunFolder
 from backend.run.state import is_resumable
-from ui.runs import busy_run, read_config, runs_table
+from ui.runs import busy_run, read_config, read_rows, runs_table
 from ui.session import Session
 from ui.text import TEXT, in_bytes, say
 
@@ -172,7 +172,7 @@ def _file_links(folder: RunFolder) -> str:
         path = folder.checkpoint_path(kind)  # type: ignore[arg-type]
         if path.is_file():
             links.append(_link(path, say(f"file_{kind}", size=in_bytes(path.stat().st_size))))
-    rows = merge_metrics(folder.read_metrics()[0])
+    rows = read_rows(folder)
     if rows:
         table = pd.DataFrame(rows).to_csv(index=False)
         source = "data:text/csv;base64," + base64.b64encode(table.encode()).decode("ascii")

@@ -43,6 +43,7 @@ Arrays = dict[str, npt.NDArray[Any]]
 REQUEST_KINDS: tuple[RequestKind, ...] = ("finish", "stop", "save_now")
 
 _CONFIG = "config.json"
+_METRICS = "metrics.jsonl"
 _TIME_FORMAT = "%Y%m%d-%H%M%S"
 _TIME_LENGTH = len("yyyymmdd-hhmmss")
 _MAX_LABEL_LENGTH = 48  # characters; even at four bytes each, far below the 255 bytes of a file name
@@ -114,11 +115,19 @@ class RunFolder:
 
     def append_metrics(self, row: Mapping[str, Any]) -> None:
         """Append one epoch's values (`phase`, `epoch`, ...); `time` is added where it is missing."""
-        append_json_line(self.path / "metrics.jsonl", {"time": time.time(), **row})
+        append_json_line(self.path / _METRICS, {"time": time.time(), **row})
 
     def read_metrics(self, offset: int = 0) -> tuple[list[Row], int]:
         """The rows from byte `offset` on, as they were written, and the next offset; see `merge_metrics`."""
-        return read_json_lines(self.path / "metrics.jsonl", offset)
+        return read_json_lines(self.path / _METRICS, offset)
+
+    def metrics_stamp(self) -> tuple[int, int]:
+        """(modification time in ns, bytes) of the metrics: unchanged while nothing was appended."""
+        try:
+            found = (self.path / _METRICS).stat()
+        except FileNotFoundError:
+            return (0, 0)
+        return (found.st_mtime_ns, found.st_size)
 
     def append_event(self, kind: str, message: str, **values: Any) -> None:
         """Append something that happened: a kind for programs, a sentence for people."""
