@@ -32,8 +32,11 @@ def decide(settings: Settings, machine: Machine, recommend_batch: RecommendBatch
     chosen["num_workers"] = _choose_workers(settings, device, machine)
     if settings.batch_size == "auto":
         chosen["batch_size"] = recommend_batch(settings, device)
-    if settings.pretrained and not Path(settings.pretrained).is_file():
-        raise UserError(f"{settings.pretrained} is no file", field="pretrained", cure="check the path")
+    if settings.pretrained:
+        weights = Path(settings.pretrained).expanduser().absolute()
+        if not weights.is_file():
+            raise UserError(f"{weights} is no file", field="pretrained", cure="check the path")
+        chosen["pretrained"] = Choice(str(weights), "as asked")
     return RunConfig(settings, chosen)
 
 
@@ -49,7 +52,8 @@ def choose_dataset(settings: Settings, beside: Path = REPOSITORY) -> Choice:
         return Choice(str(aariz), "no --dataset_path given, and this folder lies beside train.py")
     demo = beside / "data" / "demo"
     was_there = demo.is_dir()
-    create_demo_dataset(demo)
+    if not was_there:
+        create_demo_dataset(demo)
     how = "there already" if was_there else "made now"
     return Choice(str(demo), f"no --dataset_path given and no folder Aariz beside train.py: demo data, {how}")
 

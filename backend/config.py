@@ -171,8 +171,12 @@ class RunConfig:
                 f"config.json has format_version {version}, this program reads {FORMAT_VERSION}",
                 cure="use the version of Fiducial that made the run",
             )
-        chosen = {k: Choice(c["value"], c["reason"]) for k, c in raw["chosen"].items()}
-        return cls(parse_settings(raw["settings"]), chosen)
+        try:
+            chosen = {k: Choice(c["value"], c["reason"]) for k, c in raw["chosen"].items()}
+            settings = dict(raw["settings"])
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise UserError(f"config.json is damaged ({error!r:.80})", cure="start a new run") from error
+        return cls(parse_settings(settings), chosen)
 
 
 def parse_settings(values: Mapping[str, Any]) -> Settings:
@@ -202,6 +206,8 @@ def _in_words(item: Any, field: str) -> UserError:
     message = str(item["msg"]).removeprefix("Value error, ").removeprefix("Input ")
     if item["type"] == "value_error":
         return UserError(message, field=field)
+    if field == "image_size" and len(item["loc"]) > 1:
+        message = f"{('height', 'width')[item['loc'][1]]} {message}"
     return UserError(
         f"{message}, not {item['input']!r}", field=field, cure=Settings.model_fields[field].description or ""
     )

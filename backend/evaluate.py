@@ -33,6 +33,7 @@ def main(arguments: Sequence[str]) -> int:
         annotation_type=options.annotation_type or settings.annotation_type,
         val_fraction=settings.val_fraction,
         seed=settings.seed,
+        for_training=False,
     )
     samples = _samples_of(splits, options.split, predictor.task.landmark_names)
     if options.exclude:

@@ -62,6 +62,9 @@ def run_command(main: Callable[[Sequence[str]], int], arguments: Sequence[str] |
             stream.reconfigure(errors="replace")
     try:
         return main(sys.argv[1:] if arguments is None else arguments)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return EXIT_INTERRUPTED
     except UserError as error:
         lines = str(error).splitlines()
         print(f"error: {lines[0]}", *lines[1:], sep="\n  ", file=sys.stderr)

@@ -81,7 +81,8 @@ def _report(settings: Settings, options: argparse.Namespace) -> dict[str, Any]:
 
     speed = None
     if options.measure_speed and found.batch_size is not None:
-        speed = measure_speed(settings, options.num_landmarks, device, min(SPEED_BATCH, found.batch_size))
+        batch_size = min(_timed_batch(settings, device), found.batch_size)
+        speed = measure_speed(settings, options.num_landmarks, device, batch_size)
     return {
         "recommended_batch_size": found.batch_size,
         "reason": found.reason,
@@ -97,6 +98,13 @@ def _report(settings: Settings, options: argparse.Namespace) -> dict[str, Any]:
         "seconds_per_image": speed.training_s if speed else None,
         "validation_seconds_per_image": speed.validation_s if speed else None,
     }
+
+
+def _timed_batch(settings: Settings, device: str) -> int:
+    """A GPU needs the batch that will be trained to be as fast as it is; on a CPU four images tell the same."""
+    if device == "cpu" or settings.batch_size == "auto":
+        return SPEED_BATCH
+    return settings.batch_size
 
 
 def _num_parameters(settings: Settings, num_landmarks: int) -> int:

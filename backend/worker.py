@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import signal
 import sys
+import threading
 import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -15,9 +16,11 @@ from types import FrameType
 
 import filelock
 import torch
+from torch import nn
 
 from backend.config import RunConfig
-from backend.data.dataset import Batches, LandmarkDataset
+from backend.data.dataset import LandmarkDataset
+from backend.data.image_store import ImageStore
 from backend.data.samples import Samples, SampleSplits
 from backend.errors import UserError
 from backend.flags import (
@@ -41,9 +44,9 @@ from backend.training.recorder import (
     choose_preview_samples,
     load_preview_batch,
 )
-from backend.training.task import LandmarkTask
 
 LOCK_WAIT_S = 15.0  # data workers of a killed predecessor may hold the lock for a few seconds
+StoredSamples = tuple[Samples, ImageStore]
 OUT_OF_MEMORY_WORDS = ("out of memory", "can't allocate memory", "cublas_status_alloc_failed")
 
 
@@ -60,7 +63,7 @@ def main(arguments: Sequence[str]) -> int:
 def train_run(folder: RunFolder) -> int:
     """Train or resume a run and write its outcome. Returns the exit code.
 
-    Raises UserError where another process trains it, and lets a second Ctrl-C through.
+    Raises UserError where another process trains it.
     """
     lock = folder.lock()
     try:
@@ -70,7 +73,10 @@ def train_run(folder: RunFolder) -> int:
     with lock:
         state, reason, trace, code = _outcome_of(folder)
         folder.write_outcome(state, reason, trace)
-        print(f"{state}: {reason}", flush=True)
+        if code == EXIT_USER_ERROR:
+            print(f"error: {reason}", file=sys.stderr, flush=True)
+        else:
+            print(f"{state}: {reason}", flush=True)
         return code
 
 
@@ -84,6 +90,13 @@ def _outcome_of(folder: RunFolder) -> tuple[str, str, str, int]:
     except DivergedError as error:
         advice = f"{error}; the last good checkpoint is kept; lower the learning rate, to 1e-4 say"
         return "diverged", advice, "", EXIT_DIVERGED
+    except KeyboardInterrupt:
+        return (
+            "stopped",
+            "left at once, without saving; resume goes on from the last checkpoint",
+            "",
+            EXIT_INTERRUPTED,
+        )
     except Exception as error:  # noqa: BLE001 (the worker's outermost edge)
         trace = traceback.format_exc()
         print(trace, file=sys.stderr, flush=True)
@@ -100,57 +113,74 @@ def _is_out_of_memory(error: Exception) -> bool:
 
 
 def _train(folder: RunFolder) -> tuple[Ending, str]:
-    folder.write_status({"phase": "preparing"})
-    config = RunConfig.from_dict(folder.read_config())
-    splits = build.build_splits(config)
-    _print_problems(splits)
-    task = build.build_task(config, splits.annotations.landmark_names)
-    previews = _preview_images(config, splits)
-    recorder = Recorder(folder, config, task, previews)
-    restore_signals = _handle_signals(recorder)
+    stop = threading.Event()
+    restore_signals = _handle_signals(stop)
     try:
-        trainer = _build_trainer(config, splits, task, recorder)
-        last = folder.checkpoint_path("last")
-        if last.is_file():
-            trainer.load_state_dict(load_resumable(last))
-            print(f"resumed after epoch {trainer.loop.epoch}, step {trainer.loop.global_step}", flush=True)
-            folder.append_event("resumed", f"resumed after epoch {trainer.loop.epoch}")
-        else:
-            last.parent.mkdir(exist_ok=True)
-        recorder.write_preview_images()
+        folder.write_status({"phase": "preparing"})
+        trainer = _prepare(folder, RunConfig.from_dict(folder.read_config()), stop)
+        if stop.is_set():
+            return Ending.STOPPED, "stopped before the first step; start it again"
         ending = trainer.fit()
     finally:
         restore_signals()
     return ending, _reason(ending, trainer)
 
 
-def _build_trainer(
-    config: RunConfig, splits: SampleSplits, task: LandmarkTask, recorder: Recorder
-) -> Trainer:
-    network = build.build_network(config, len(task.landmark_names))
-    if config.settings.pretrained:
-        loaded, not_fitting = build.load_pretrained(network, Path(config.settings.pretrained))
+def _prepare(folder: RunFolder, config: RunConfig, stop: threading.Event) -> Trainer:
+    """Read the data, build everything, and load the state to go on from where there is one."""
+    splits = build.build_splits(config)
+    _print_problems(splits)
+    task = build.build_task(config, splits.annotations.landmark_names)
+    train = _readable(folder, config, splits.train)
+    assert train is not None, "load_splits leaves no empty split"
+    valid = _readable(folder, config, splits.valid)
+    recorder = Recorder(folder, config, task, _preview_images(config, valid or train), stop)
+    last = folder.checkpoint_path("last")
+    last.parent.mkdir(exist_ok=True)
+    network = _build_network(config, len(task.landmark_names), resumes=last.is_file())
+    train_batches = build.build_batches(config, *train, training=True)
+    valid_batches = build.build_batches(config, *valid, training=False) if valid is not None else None
+    trainer = build.build_trainer(config, network, task, train_batches, valid_batches, recorder)
+    if last.is_file():
+        trainer.load_state_dict(load_resumable(last))
+        print(f"resumed after epoch {trainer.loop.epoch}, step {trainer.loop.global_step}", flush=True)
+        folder.append_event("resumed", f"resumed after epoch {trainer.loop.epoch}")
+    recorder.write_preview_images()
+    return trainer
+
+
+def _build_network(config: RunConfig, num_landmarks: int, *, resumes: bool) -> nn.Module:
+    network = build.build_network(config, num_landmarks)
+    if config.settings.pretrained and not resumes:
+        loaded, not_fitting = build.load_pretrained(network, Path(config.value("pretrained")))
         print(f"pretrained: {len(loaded)} weights loaded; not fitting: {', '.join(not_fitting) or 'none'}")
-    train = _batches(config, splits.train, training=True)
-    valid = _batches(config, splits.valid, training=False) if splits.valid is not None else None
-    return build.build_trainer(config, network, task, train, valid, recorder)
+    return network
 
 
-def _batches(config: RunConfig, samples: Samples, *, training: bool) -> Batches:
+def _readable(folder: RunFolder, config: RunConfig, samples: Samples | None) -> StoredSamples | None:
+    """Samples with their images in memory; an image that cannot be decoded is told and left out."""
+    if samples is None:
+        return None
     store = build.build_store(samples, config.settings.image_size)
-    store.preload()
-    return build.build_batches(config, samples, store, training=training)
+    broken = store.preload()
+    if not broken:
+        return samples, store
+    for error in broken.values():
+        print(f"problem: {error}", flush=True)
+        folder.append_event("image_left_out", str(error))
+    kept = [row for row in range(len(samples)) if row not in broken]
+    if not kept:
+        first = next(iter(broken.values()))
+        raise UserError(f"none of {len(samples)} images can be decoded ({first})", field="dataset_path")
+    return _readable(folder, config, samples.take(kept))
 
 
-def _preview_images(config: RunConfig, splits: SampleSplits) -> PreviewImages:
+def _preview_images(config: RunConfig, stored: StoredSamples) -> PreviewImages:
     """Fixed validation images; without validation, training images without augmentation."""
-    samples = choose_preview_samples(splits.valid if splits.valid is not None else splits.train)
-    dataset = LandmarkDataset(
-        samples,
-        config.settings.image_size,
-        resize=config.settings.resize,
-        store=build.build_store(samples, config.settings.image_size),
-    )
+    samples = choose_preview_samples(stored[0])
+    size = config.settings.image_size
+    store = build.build_store(samples, size)
+    dataset = LandmarkDataset(samples, size, resize=config.settings.resize, store=store)
     return PreviewImages(samples, load_preview_batch(dataset))
 
 
@@ -174,7 +204,7 @@ def _reason(ending: Ending, trainer: Trainer) -> str:
     return f"{loop.epoch} of {trainer.options.epochs} epochs{best}"
 
 
-def _handle_signals(recorder: Recorder) -> Callable[[], None]:
+def _handle_signals(stop: threading.Event) -> Callable[[], None]:
     """First Ctrl-C, SIGTERM or Ctrl-Break: stop after the step under way. A second one leaves at once."""
     names = [name for name in ("SIGINT", "SIGTERM", "SIGBREAK") if hasattr(signal, name)]
     before = {name: signal.getsignal(getattr(signal, name)) for name in names}
@@ -184,7 +214,7 @@ def _handle_signals(recorder: Recorder) -> Callable[[], None]:
             signal.signal(getattr(signal, name), handler)
 
     def on_signal(number: int, frame: FrameType | None) -> None:
-        recorder.interrupt()
+        stop.set()
         restore()
         print("stopping after this step; once more leaves at once", file=sys.stderr, flush=True)
 

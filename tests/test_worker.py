@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 import os
+import shutil
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,11 +13,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+import train
 from backend import worker
 from backend.config import Choice, RunConfig, Settings
 from backend.errors import UserError
+from backend.flags import run_command
 from backend.run.files import Row
-from backend.run.folder import RunFolder, create_run, merge_metrics
+from backend.run.folder import RunFolder, create_run, list_runs, merge_metrics
 from backend.run.state import derive_state
 from backend.training import build
 from backend.training.checkpoint import load_checkpoint
@@ -343,3 +346,14 @@ def test_run_that_is_trained_already_is_left_alone(
 def test_worker_needs_the_folder_of_a_run(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="not a run"):
         worker.main([str(tmp_path)])
+
+
+def test_an_image_that_is_cut_off_is_told_and_left_out(tiny_dataset: Path, tmp_path: Path) -> None:
+    data = Path(shutil.copytree(tiny_dataset, tmp_path / "data"))
+    broken = data / "03.png"
+    broken.write_bytes(broken.read_bytes()[:200])
+    flags = ["--dataset_path", str(data), "--image_size", "32", "32", "--batch_size", "4", "--epochs", "1"]
+    assert run_command(train.main, [*flags, "--runs_dir", str(tmp_path / "runs"), "--device", "cpu"]) == 0
+    (folder,) = list_runs(tmp_path / "runs")
+    (event,) = folder.read_events()[0]
+    assert event["kind"] == "image_left_out" and "03.png" in event["message"]

@@ -41,10 +41,10 @@ def build_field(key: str) -> gr.components.Component:
     if choices and all(isinstance(choice, str) for choice in choices):
         kind = gr.Radio if len(choices) <= 4 else gr.Dropdown
         return kind(list(choices), value=default, label=label, info=info, elem_id=name)
-    if isinstance(default, int):
+    if field.annotation is int or key in (*SIZE_KEYS, "batch_size"):
         step = 32 if key in SIZE_KEYS else 1
         return gr.Number(value=default, label=label, info=info, precision=0, step=step, elem_id=name)
-    if isinstance(default, float):
+    if field.annotation is float:
         return gr.Number(
             value=default, label=label, info=info, step=10**-5 if key == "lr" else 0.01, elem_id=name
         )

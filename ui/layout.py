@@ -17,7 +17,8 @@ from ui.text import say
 def build_app(runs_dir: Path, data_root: Path) -> gr.Blocks:
     """The whole page over one folder of runs and one of data sets."""
     quiet: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
-    with gr.Blocks(title=say("title"), analytics_enabled=False) as page:
+    page = gr.Blocks(title=say("title"), analytics_enabled=False)
+    with page:
         gr.HTML(f'<div class="fiducial-head"><h1>{say("title")}</h1><span>{say("tagline")}</span></div>')
         session = gr.State(Session())
         with gr.Tabs() as tabs:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
@@ -65,13 +66,19 @@ def landmark_table(rows: Sequence[Row]) -> str:
 
 def preview_choices(folder: RunFolder) -> list[tuple[str, str]]:
     """Off, all, and every landmark's own heatmap, as (words, value)."""
-    images = folder.read_preview_images()
-    names = [] if images is None else [str(name) for name in images["landmark_names"]]
+    names = _landmark_names(folder) if folder.preview_epochs() else ()
     return [
         (say("heatmap_off"), "off"),
         (say("heatmap_all"), "all"),
         *((name, f"landmark {number}") for number, name in enumerate(names)),
     ]
+
+
+@functools.lru_cache(maxsize=64)
+def _landmark_names(folder: RunFolder) -> tuple[str, ...]:
+    """They do not change once the first preview is there."""
+    images = folder.read_preview_images()
+    return () if images is None else tuple(str(name) for name in images["landmark_names"])
 
 
 def preview_figures(folder: RunFolder, epoch: int, heatmap: str) -> list[tuple[str, go.Figure]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -34,16 +35,18 @@ def ask_estimate(settings: Settings, splits: SampleSplits, *, measure: bool) -> 
     arguments = ["--model", settings.model, "--image_size", *map(str, settings.image_size)]
     arguments += ["--loss", settings.loss, "--num_landmarks", str(num_landmarks)]
     arguments += ["--num_images", str(num_images), "--device", settings.device, "--json", "-"]
+    arguments += ["--batch_size", str(settings.batch_size)]
     if settings.mixed_precision:
         arguments.append("--mixed_precision")
     if not measure:
         return dict(_ask("backend.vram", *arguments))
-    key = (settings.model, settings.image_size, settings.loss, settings.mixed_precision, settings.device)
+    key = settings.model_copy(update={"epochs": 1, "dataset_path": "", "lr": 1.0})
     speed = _speeds.get((key, num_landmarks))
     if speed is None:
         answer = _ask("backend.vram", *arguments, "--measure_speed")
         speed = {name: answer[name] for name in SPEED_KEYS}
-        _speeds[key, num_landmarks] = speed
+        if speed["seconds_per_image"] is not None:
+            _speeds[key, num_landmarks] = speed
         return dict(answer)
     return {**_ask("backend.vram", *arguments), **speed}
 
@@ -60,6 +63,8 @@ def _ask(module: str, *arguments: str) -> Mapping[str, Any]:
             stdin=subprocess.DEVNULL,
             capture_output=True,
             encoding="utf-8",
+            errors="replace",
+            env={**os.environ, "PYTHONIOENCODING": "utf-8"},
             timeout=TIMEOUT_S,
         )
     except subprocess.TimeoutExpired:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import functools
+import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +16,8 @@ from backend.errors import UserError
 from backend.run.folder import RunFolder, list_runs, merge_metrics
 from backend.run.state import RunState, derive_state, is_live
 from ui.text import in_distance, say
+
+_starting = threading.Lock()  # two browsers that press Start at once start one run
 
 
 @dataclass(frozen=True)
@@ -37,6 +42,16 @@ def busy_run(runs_dir: Path, device: str) -> RunFolder | None:
     return None
 
 
+@contextmanager
+def free_device(runs_dir: Path, device: str) -> Iterator[None]:
+    """Hold the right to start a run on a device. Raises UserError where one trains there already."""
+    with _starting:
+        busy = busy_run(runs_dir, device)
+        if busy is not None:
+            raise UserError(say("start_busy", run_id=busy.run_id, device=device))
+        yield
+
+
 def default_run(runs_dir: Path) -> RunFolder | None:
     """The run that a freshly opened page shows: one that lives, else the newest."""
     live = live_runs(runs_dir)
@@ -48,7 +63,7 @@ def read_config(folder: RunFolder) -> RunConfig | None:
     """None for a config that this program cannot read: a damaged run must not take the page down."""
     try:
         return RunConfig.from_dict(folder.read_config())
-    except (UserError, KeyError, TypeError):
+    except UserError:
         return None
 
 
@@ -57,7 +72,7 @@ def read_rows(folder: RunFolder) -> list[dict[str, Any]]:
     return _rows_at(folder, folder.metrics_stamp())
 
 
-@functools.lru_cache(maxsize=256)
+@functools.lru_cache(maxsize=4096)
 def _rows_at(folder: RunFolder, stamp: tuple[int, int]) -> list[dict[str, Any]]:
     return merge_metrics(folder.read_metrics()[0])
 

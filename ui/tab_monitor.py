@@ -12,7 +12,7 @@ import gradio as gr
 
 from backend.run import supervisor
 from backend.run.folder import RunFolder, list_runs
-from backend.run.state import RunState, derive_state
+from backend.run.state import LIVE_STATES, RunState, derive_state
 from ui.devices import device_lines
 from ui.monitor_view import (
     MAX_PREVIEWS,
@@ -73,7 +73,7 @@ class MonitorTab:
 
 def create_monitor_tab(session: gr.State, runs_dir: Path) -> MonitorTab:
     """Lay out the tab and bind its handlers."""
-    run = gr.Dropdown([], label=say("run"), elem_id="watched-run", container=True)
+    run = gr.Dropdown([], label=say("run"), allow_custom_value=True, elem_id="watched-run")
     card = gr.HTML(elem_id="run-card")
     parts = {"run": run, "card": card, **_place_buttons()}
     parts["devices"] = gr.HTML(elem_id="devices")
@@ -113,6 +113,7 @@ def _place_previews() -> dict[str, Any]:
     heatmap = gr.Dropdown(
         [(say("heatmap_off"), "off"), (say("heatmap_all"), "all")],
         value="all",
+        allow_custom_value=True,  # a restarted server knows only the first choices
         label=say("heatmap"),
         elem_id="heatmap",
     )
@@ -147,8 +148,9 @@ def on_open(tab: MonitorTab, session: Session, *choices: Any) -> Updates:
 
 
 def on_choose(tab: MonitorTab, run_id: str, session: Session, *choices: Any) -> Updates:
-    """Watch another run."""
-    session.run_id = run_id
+    """Watch another run; words that name none are forgotten."""
+    if run_id in {folder.run_id for folder in list_runs(tab.runs_dir)}:
+        session.run_id = run_id
     session.forget()
     return on_tick(tab, session, *choices)
 
@@ -175,31 +177,36 @@ def on_tick(tab: MonitorTab, session: Session, log_axis: bool, heatmap: str) -> 
 
 def on_finish(tab: MonitorTab, session: Session) -> Updates:
     """End training now; the worker validates and keeps the best."""
-    folder = _watched(tab, session)
-    if folder is not None and supervisor.request_finish(folder):
+    if session.run_id is not None and supervisor.request_finish(RunFolder(tab.runs_dir / session.run_id)):
         gr.Info(say("finish_asked"))
+    session.drawn.pop("buttons", None)
     return {tab.finish: gr.update(interactive=False), tab.cancel: gr.skip()}
 
 
 def on_cancel(tab: MonitorTab, session: Session) -> Updates:
     """Stop: asked first, then harder, until the process is gone."""
-    folder = _watched(tab, session)
-    if folder is not None:
-        supervisor.stop(folder)
+    if session.run_id is not None:
+        supervisor.stop(RunFolder(tab.runs_dir / session.run_id))
         gr.Info(say("cancel_asked"))
-    off = gr.update(interactive=False)
-    return {tab.confirm: gr.update(visible=False), tab.finish: off, tab.cancel: off}
+    session.drawn.pop("buttons", None)
+    return {
+        tab.confirm: gr.update(visible=False),
+        tab.finish: gr.update(interactive=False),
+        tab.cancel: gr.skip(),
+    }
 
 
 def _watched(tab: MonitorTab, session: Session) -> RunFolder | None:
     """The run of this page; where it chose none (or it was deleted), the one that lives or the newest."""
     if session.run_id is not None:
-        folder = RunFolder(tab.runs_dir / session.run_id)
-        if folder.config_path.is_file():
-            return folder
+        chosen = RunFolder(tab.runs_dir / session.run_id)
+        if chosen.config_path.is_file():
+            return chosen
     folder = default_run(tab.runs_dir)
-    session.run_id = folder.run_id if folder is not None else None
-    session.forget()
+    found = folder.run_id if folder is not None else None
+    if found != session.run_id:
+        session.run_id = found
+        session.forget()
     return folder
 
 
@@ -220,8 +227,8 @@ def _draw_state(
     if session.is_news("card", card):
         updates[tab.card] = card
     if session.is_news("buttons", state):
-        running = gr.update(interactive=state is RunState.RUNNING)
-        updates |= {tab.finish: running, tab.cancel: running}
+        updates[tab.finish] = gr.update(interactive=state is RunState.RUNNING)
+        updates[tab.cancel] = gr.update(interactive=state in LIVE_STATES)
     return updates
 
 

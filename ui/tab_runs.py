@@ -17,13 +17,14 @@ import pandas as pd
 from backend.config import RunConfig
 from backend.errors import UserError
 from backend.run import supervisor
-from backend.run.folder import RunFolder
+from backend.run.folder import CheckpointKind, RunFolder
 from backend.run.state import is_resumable
-from ui.runs import busy_run, read_config, read_rows, runs_table
+from ui.runs import free_device, read_config, read_rows, runs_table
 from ui.session import Session
 from ui.text import TEXT, in_bytes, say
 
 POLL_S = 3.0
+CHECKPOINTS: tuple[CheckpointKind, ...] = ("best", "last")
 Updates = dict[Any, Any]
 
 
@@ -127,12 +128,9 @@ def on_resume(tab: RunsTab, session: Session, opened: str) -> Updates:
     """Go on training in the same folder with the same settings."""
     folder = RunFolder(tab.runs_dir / opened)
     try:
-        config = RunConfig.from_dict(folder.read_config())
-        device = config.value("device")
-        busy = busy_run(tab.runs_dir, device)
-        if busy is not None:
-            raise UserError(say("start_busy", run_id=busy.run_id, device=device))
-        supervisor.resume(folder)
+        device = RunConfig.from_dict(folder.read_config()).value("device")
+        with free_device(tab.runs_dir, device):
+            supervisor.resume(folder)
     except UserError as error:
         gr.Warning(str(error))
         return {tab.session: session}
@@ -152,9 +150,11 @@ def _draw_details(tab: RunsTab, session: Session, run_id: str) -> Updates:
     folder = RunFolder(tab.runs_dir / run_id)
     if not folder.config_path.is_file():
         return {tab.opened: None, tab.details: gr.update(visible=False)}
-    files, resumable = _file_links(folder), is_resumable(folder)
-    if not session.is_news("details", (run_id, files, resumable)):
+    resumable = is_resumable(folder)
+    there = [folder.checkpoint_path(kind).is_file() for kind in CHECKPOINTS]
+    if not session.is_news("details", (run_id, folder.metrics_stamp(), there, resumable)):
         return {}
+    files = _file_links(folder)
     return {
         tab.opened: run_id,
         tab.details: gr.update(visible=True),
@@ -168,8 +168,8 @@ def _draw_details(tab: RunsTab, session: Session, run_id: str) -> Updates:
 def _file_links(folder: RunFolder) -> str:
     """Links that stream the files from where they lie; a checkpoint of 400 MB is not copied first."""
     links = []
-    for kind in ("best", "last"):
-        path = folder.checkpoint_path(kind)  # type: ignore[arg-type]
+    for kind in CHECKPOINTS:
+        path = folder.checkpoint_path(kind)
         if path.is_file():
             links.append(_link(path, say(f"file_{kind}", size=in_bytes(path.stat().st_size))))
     rows = read_rows(folder)

@@ -11,7 +11,7 @@ from typing import Any
 
 import gradio as gr
 
-from backend.choices import decide
+from backend.choices import REPOSITORY, decide
 from backend.config import Choice, Settings, parse_settings
 from backend.data.annotations import read_annotations
 from backend.data.samples import SampleSplits
@@ -31,7 +31,7 @@ from ui.form import (
 )
 from ui.pictures import plot_sample
 from ui.probe import ask_estimate, ask_machine
-from ui.runs import busy_run, live_runs
+from ui.runs import free_device, live_runs
 from ui.session import Session
 from ui.text import in_bytes, in_time, say
 
@@ -40,7 +40,8 @@ FORM_KEYS = ("dataset_path", "annotation_type", *MAIN_KEYS, *ADVANCED_KEYS)
 DATA_KEYS = ("dataset_path", "annotation_type", "dataset_format", "val_fraction")
 SAMPLE_KEYS = ("image_height", "image_width", "loss", "sigma", "resize")
 ESTIMATE_KEYS = (
-    "dataset_path", "model", "image_height", "image_width", "loss", "mixed_precision", "device", "epochs",
+    "dataset_path", "model", "image_height", "image_width", "batch_size", "loss", "mixed_precision", "device",
+    "epochs",
 )  # fmt: skip
 Updates = dict[Any, Any]
 
@@ -52,7 +53,7 @@ class TrainTab:
     runs_dir: Path
     data_root: Path
     session: gr.State
-    fields: dict[str, gr.components.Component]
+    fields: dict[str, Any]
     marked: gr.State  # keys of the fields that are marked as wrong
     started: gr.State  # the id of the run that Start has just made
     summary: gr.Markdown
@@ -79,7 +80,7 @@ class TrainTab:
 
 def create_train_tab(session: gr.State, runs_dir: Path, data_root: Path) -> TrainTab:
     """Lay out the tab and bind its handlers."""
-    fields: dict[str, gr.components.Component] = {}
+    fields: dict[str, Any] = {}
     with gr.Row():
         with gr.Column(scale=3, min_width=340):
             parts = {**_place_data(fields, data_root), **_place_decisions(fields), **_place_start()}
@@ -106,6 +107,7 @@ def _place_data(fields: dict[str, Any], data_root: Path) -> dict[str, Any]:
         fields["annotation_type"] = gr.Dropdown(
             ["mean"],
             value="mean",
+            allow_custom_value=True,  # a restarted server knows only the first choices
             label=say("annotation_type"),
             info=say("annotation_type_info"),
             elem_id="field-annotation_type",
@@ -212,7 +214,8 @@ def on_data(tab: TrainTab, *values: Any) -> Updates:
         if not settings.dataset_path:
             return {**cleared, tab.summary: say("choose_data")}
         splits = read_splits(settings)
-    except UserError as error:
+        drawn = _draw_sample(tab, settings, splits)
+    except (UserError, RuntimeError) as error:  # RuntimeError: ~nobody is no home
         return {**cleared, tab.summary: say("data_failed", reason=error)}
     readers = [say("mean_choice"), *splits.annotations.reader_names]
     return {
@@ -220,7 +223,7 @@ def on_data(tab: TrainTab, *values: Any) -> Updates:
         tab.problems_box: gr.update(visible=bool(splits.annotations.problems)),
         tab.problems: list_problems(splits),
         tab.fields["annotation_type"]: gr.update(choices=readers, value=settings.annotation_type),
-        **_draw_sample(tab, settings, splits),
+        **drawn,
     }
 
 
@@ -238,7 +241,9 @@ def on_form(tab: TrainTab, already: list[str], *values: Any) -> Updates:
     raw = _raw_of(values)
     mistakes = mistakes_by_key(raw)
     if not raw["dataset_path"]:
-        mistakes.setdefault("dataset_path", say("choose_data"))
+        mistakes["dataset_path"] = say("choose_data")
+    elif not Path(raw["dataset_path"]).exists():
+        mistakes["dataset_path"] = say("no_such_data", path=raw["dataset_path"])
     return {
         **dict(zip(tab.inputs, mark_fields(FORM_KEYS, mistakes, already), strict=True)),
         tab.marked: list(mistakes),
@@ -258,7 +263,7 @@ def on_estimate(tab: TrainTab, *values: Any) -> Updates:
     try:
         splits = read_splits(settings)
         answer = ask_estimate(settings, splits, measure=not live_runs(tab.runs_dir))
-        return {tab.estimate: _estimate_words(settings, splits, answer)}
+        return {tab.estimate: _estimate_words(tab, settings, splits, answer)}
     except UserError as error:
         return {tab.estimate: say("estimate_failed", reason=error)}
 
@@ -292,20 +297,17 @@ def on_start(tab: TrainTab, watched: Session, *values: Any) -> Updates:
 def start_run(settings: Settings, runs_dir: Path) -> str:
     """Decide what is open, create the run and launch its worker. Returns the run's id; raises UserError."""
     config = decide(settings, ask_machine(), _no_automatic_batch)
-    device = config.value("device")
-    busy = busy_run(runs_dir, device)
-    if busy is not None:
-        raise UserError(say("start_busy", run_id=busy.run_id, device=device))
     read_splits(settings)  # a data set that cannot be read is told here, not in a log
-    folder = create_run(runs_dir, config.to_dict(), settings.model)
-    launch(folder)
+    with free_device(runs_dir, config.value("device")):
+        folder = create_run(runs_dir, config.to_dict(), settings.model)
+        launch(folder)
     return folder.run_id
 
 
 def to_command(settings: Settings, runs_dir: Path) -> str:
     """The line that does the same from a terminal."""
     flags = settings_to_flags(settings)
-    if runs_dir.name != "runs":
+    if runs_dir.absolute() != REPOSITORY / "runs":
         flags += ["--runs_dir", str(runs_dir)]
     return shlex.join(["python", "train.py", *flags])
 
@@ -348,10 +350,13 @@ def _draw_sample(tab: TrainTab, settings: Settings, splits: SampleSplits) -> Upd
     return {tab.sample: figure, tab.sigma_note: sigma.words}
 
 
-def _estimate_words(settings: Settings, splits: SampleSplits, answer: Mapping[str, Any]) -> str:
+def _estimate_words(
+    tab: TrainTab, settings: Settings, splits: SampleSplits, answer: Mapping[str, Any]
+) -> str:
     seconds = answer["seconds_per_image"]
-    time = say("estimate_time_busy")
-    if seconds is not None:
+    if seconds is None:
+        time = say("estimate_time_busy") if live_runs(tab.runs_dir) else say("estimate_time_none")
+    else:
         num_valid = len(splits.valid) if splits.valid is not None else 0
         epoch_s = seconds * len(splits.train) + answer["validation_seconds_per_image"] * num_valid
         time = say(

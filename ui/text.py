@@ -72,6 +72,7 @@ TEXT: dict[str, str] = {
     "estimate": "**{device}**, {free} of {total} free · {parameters} parameters · {time}",
     "estimate_time": "about **{epoch}** an epoch, **{total}** for {epochs} epochs",
     "estimate_time_busy": "time per epoch is not measured while a run trains here",
+    "estimate_time_none": "no time: not even two images fit into the memory",
     "estimate_failed": "The estimate failed: {reason}",
     "recommended": "**{reason}**",
     "command": "The same from a terminal",
@@ -81,6 +82,7 @@ TEXT: dict[str, str] = {
     "started": "Started {run_id}",
     "data_failed": "⚠ {reason}",
     "mean_choice": "mean",
+    "no_such_data": "{path} does not exist; choose a folder that does",
     "choose_data": "Choose a data set first",
     # monitor
     "run": "Run",

@@ -5,6 +5,7 @@ Knows torch's Dataset; must not know networks, losses or run folders.
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -121,6 +122,14 @@ class EpochBatches(Sampler[list[Key]]):
             yield [(self._epoch, int(index)) for index in batch]
 
 
+def leave_signals_to_the_parent(worker_id: int) -> None:
+    """Ctrl-C reaches every process of a terminal; the training finishes its step and then ends its workers."""
+    for name in ("SIGINT", "SIGBREAK"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
 class Batches:
     """A data set's batches, epoch by epoch; what the Trainer iterates over."""
 
@@ -134,6 +143,7 @@ class Batches:
             num_workers=num_workers,
             pin_memory=pin_memory,
             persistent_workers=num_workers > 0,
+            worker_init_fn=leave_signals_to_the_parent,
             # starting an epoch draws a seed: from here, so that a resume leaves torch's own numbers alone
             generator=torch.Generator(),
         )

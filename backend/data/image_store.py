@@ -10,15 +10,19 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
 from backend.data.images import read_image
+from backend.errors import UserError
 from backend.geometry import FloatArray, Size, compose, invert_affine, scaling
 
 Image = npt.NDArray[np.uint8]
+SHARE_OF_FREE_MEMORY = 0.25  # which the kept images may take
+MAX_COPIES = 8  # of a store that is sent to data workers
 HEADROOM = 1.25  # kept larger than the input, since augmentation may zoom in
 
 
@@ -72,6 +76,15 @@ class ImageStore:
     def __len__(self) -> int:
         return len(self._paths)
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Sent to a process that does not inherit this one's memory (Windows), a store goes without its images."""
+        return {
+            **self.__dict__,
+            "_kept": {},
+            "_kept_bytes": 0,
+            "_budget_bytes": self._budget_bytes // MAX_COPIES,
+        }
+
     def get(self, index: int) -> ReducedImage:
         """Raises UserError where the file cannot be decoded."""
         if index in self._kept:
@@ -80,14 +93,25 @@ class ImageStore:
         self._keep(index, reduced)
         return reduced
 
-    def preload(self, threads: int = 4) -> None:
-        """Decode everything that fits, in threads (OpenCV releases the interpreter lock)."""
+    def preload(self, threads: int = 4) -> dict[int, UserError]:
+        """Decode everything once, in threads (OpenCV releases the interpreter lock), and keep what fits.
+
+        Returns what cannot be decoded, by index: a file may be cut off behind a header that reads well.
+        """
+        broken: dict[int, UserError] = {}
         with ThreadPoolExecutor(threads) as pool:
-            for index, reduced in enumerate(pool.map(self._decode, range(len(self)))):
-                self._keep(index, reduced)
-                if self._kept_bytes > 0.95 * self._budget_bytes:
-                    pool.shutdown(cancel_futures=True)  # what no longer fits need not be decoded now
-                    return
+            for index, reduced in enumerate(pool.map(self._try_decode, range(len(self)))):
+                if isinstance(reduced, UserError):
+                    broken[index] = reduced
+                else:
+                    self._keep(index, reduced)
+        return broken
+
+    def _try_decode(self, index: int) -> ReducedImage | UserError:
+        try:
+            return self._decode(index)
+        except UserError as error:
+            return error
 
     def _decode(self, index: int) -> ReducedImage:
         return reduce_image(read_image(self._paths[index]), self._scales[index])

@@ -63,24 +63,32 @@ class SampleSplits:
 
 
 def load_splits(
-    path: Path, *, dataset_format: str, annotation_type: str, val_fraction: float, seed: int
+    path: Path,
+    *,
+    dataset_format: str,
+    annotation_type: str,
+    val_fraction: float,
+    seed: int,
+    for_training: bool = True,
 ) -> SampleSplits:
-    """Read a data set and carve its validation split.
+    """Read a data set and carve its validation split off the training images, where it has any.
 
-    Images on which the chosen reader marked nothing are left out. Raises UserError where nothing is left.
+    Images on which the chosen reader marked nothing are left out first. Raises UserError where nothing is left,
+    or, `for_training`, no training image.
     """
     annotations = read_annotations(path, dataset_format)
     points = select_reader(annotations, annotation_type)
-    images = assign_validation(annotations.images, val_fraction, seed)
-    marked = np.isfinite(points).all(-1).any(-1)
+    marked = np.flatnonzero(np.isfinite(points).all(-1).any(-1))
+    images, points = annotations.images.iloc[marked].reset_index(drop=True), points[marked]
+    if for_training or (images["split"] == TRAIN).any():
+        images = assign_validation(images, val_fraction, seed)
     by_split: dict[str, Samples] = {}
     for split in dict.fromkeys(images["split"]):
-        rows = np.flatnonzero((images["split"] == split).to_numpy() & marked)
-        if rows.size:
-            by_split[str(split)] = Samples(images.iloc[rows].reset_index(drop=True), points[rows])
-    if TRAIN not in by_split:
+        rows = np.flatnonzero((images["split"] == split).to_numpy())
+        by_split[str(split)] = Samples(images.iloc[rows].reset_index(drop=True), points[rows])
+    if not by_split:
         raise UserError(
-            f"no training image of {path} has a landmark by {annotation_type!r}",
+            f"no image of {path} has a landmark by {annotation_type!r}",
             field="annotation_type",
             cure=f"choose mean, {', '.join(annotations.reader_names)}",
         )

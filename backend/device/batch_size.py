@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from backend.config import SIZE_MULTIPLE, Choice, RunConfig, Settings
+from backend.data.image_store import SHARE_OF_FREE_MEMORY
 from backend.device.gpu import GpuReading, read_gpus
 from backend.device.host import read_memory
 from backend.device.machine import cpu_title
@@ -26,7 +27,6 @@ MAX_BATCH = 64  # beyond, an epoch has too few steps; who wants more sets it
 SHARE_OF_IMAGES = 10
 MIN_RESERVE_BYTES = int(0.6 * GIB)
 RESERVE_SHARE = 0.1
-STORE_SHARE = 0.25  # of the main memory's free part, which the images read may take
 
 
 @dataclass(frozen=True)
@@ -146,7 +146,7 @@ def recommend_for_memory(
     """
     assert memory.free_bytes is not None
     total_bytes = memory.total_bytes or memory.free_bytes
-    store_bytes = round(STORE_SHARE * memory.free_bytes) if device == "cpu" else 0
+    store_bytes = round(SHARE_OF_FREE_MEMORY * memory.free_bytes) if device == "cpu" else 0
     return recommend_batch_size(
         bytes_per_image=need.steepest.bytes_per_image,
         constant_bytes=need.steepest.constant_bytes,

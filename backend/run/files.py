@@ -21,26 +21,30 @@ import numpy as np
 Row = dict[str, Any]
 T = TypeVar("T")
 
-_NUM_TRIES = 20
 _PAUSE_S = 0.05
 
 
-def patiently(action: Callable[[], T]) -> T:
-    """Call `action` again for about a second while it raises PermissionError.
+def patiently(action: Callable[[], T], patience_s: float = 1.0) -> T:
+    """Call `action` again for about `patience_s` while it raises PermissionError.
 
     Windows refuses to replace, rename or open a file while another process (a reader, a virus scanner)
     holds it, which passes in milliseconds. The last PermissionError is raised.
     """
-    for _ in range(_NUM_TRIES - 1):
+    deadline = time.monotonic() + patience_s
+    while True:
         try:
             return action()
         except PermissionError:
+            if time.monotonic() >= deadline:
+                raise
             time.sleep(_PAUSE_S)
-    return action()
 
 
-def write_bytes_atomic(path: Path, content: bytes | memoryview) -> None:
-    """Replace `path` by `content`: a reader sees the old file or the new one, never a half, never none."""
+def write_bytes_atomic(path: Path, content: bytes | memoryview, patience_s: float = 1.0) -> None:
+    """Replace `path` by `content`: a reader sees the old file or the new one, never a half, never none.
+
+    Waits up to `patience_s` for a reader on Windows to let go of the old one.
+    """
     # The name is our own and not tempfile's, whose files only their owner may read.
     temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
     try:
@@ -48,7 +52,8 @@ def write_bytes_atomic(path: Path, content: bytes | memoryview) -> None:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        patiently(lambda: os.replace(temporary, path))  # noqa: PTH105 (tests stand in for os.replace)
+
+        patiently(lambda: os.replace(temporary, path), patience_s)  # noqa: PTH105
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise

@@ -174,12 +174,27 @@ def _request(folder: RunFolder, kind: Any) -> bool:
 
 def _escalate(launched: Row, grace_s: float, term_grace_s: float) -> None:
     """Insist on the end of the one process in `launched`; a process of a later launch is not touched."""
+    family: list[psutil.Process] = []
     for wait_s, force in ((grace_s, False), (term_grace_s, True)):
         if _is_gone_within(launched, wait_s):
             break
+        family = _data_workers(launched) or family
         _signal(launched, force=force)
     _is_gone_within(launched, term_grace_s)
+    for child in family:  # those it left behind; psutil looks at the creation time before it kills
+        with contextlib.suppress(psutil.Error):
+            child.kill()
     reap()
+
+
+def _data_workers(launched: Row) -> list[psutil.Process]:
+    """The data workers of the process, and theirs."""
+    if not _is_ours(launched):
+        return []
+    try:
+        return psutil.Process(int(launched["pid"])).children(recursive=True)
+    except psutil.Error:
+        return []
 
 
 def _is_gone_within(launched: Row, wait_s: float) -> bool:
@@ -222,14 +237,12 @@ if sys.platform == "win32":
 else:
 
     def _signal_posix(pid: int, *, force: bool) -> None:
-        number = signal.SIGKILL if force else signal.SIGTERM
-        if os.getpgid(pid) == pid:
-            os.killpg(pid, number)
-        elif force:
-            _kill_tree(pid)
+        if not force:
+            os.kill(pid, signal.SIGTERM)  # it alone: without its data workers it could not stop in good order
+        elif os.getpgid(pid) == pid:
+            os.killpg(pid, signal.SIGKILL)
         else:
-            # A `train.py` inside somebody's script: the group is the script's and none of our business.
-            os.kill(pid, number)
+            _kill_tree(pid)  # a `train.py` inside somebody's script: the group is the script's
 
 
 def _kill_tree(pid: int) -> None:

@@ -6,23 +6,21 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import psutil
 import torch
 from torch import nn
 
 from backend.config import RunConfig
 from backend.data.augmentation import Augmentation
 from backend.data.dataset import Batches, EpochBatches, LandmarkDataset
-from backend.data.image_store import ImageStore
+from backend.data.image_store import SHARE_OF_FREE_MEMORY, ImageStore
 from backend.data.samples import Samples, SampleSplits, load_splits
+from backend.device.host import read_memory
 from backend.errors import UserError
 from backend.geometry import Size, output_stride_for, sigma_in_force
 from backend.training.engine import Observer, Trainer, TrainerOptions
 from backend.training.task import DECODER_OF_LOSS, LandmarkTask
 from models import build_model
 from models.resnet import ResNet, load_pretrained_trunk
-
-STORE_SHARE_OF_FREE_MEMORY = 0.25
 
 
 def build_splits(config: RunConfig) -> SampleSplits:
@@ -82,7 +80,7 @@ def load_pretrained(network: nn.Module, path: Path) -> tuple[list[str], list[str
 
 def build_store(samples: Samples, input_hw: Size) -> ImageStore:
     """Images in memory, within a quarter of what is free."""
-    budget_bytes = int(psutil.virtual_memory().available * STORE_SHARE_OF_FREE_MEMORY)
+    budget_bytes = int(read_memory().free_bytes * SHARE_OF_FREE_MEMORY)
     return ImageStore(samples.paths, samples.sizes_hw, input_hw, budget_bytes)
 
 
@@ -107,7 +105,9 @@ def build_batches(config: RunConfig, samples: Samples, store: ImageStore, *, tra
         len(samples), config.value("batch_size"), shuffle_seed=settings.seed if training else None
     )
     on_gpu = str(config.value("device")).startswith("cuda")
-    return Batches(dataset, sampler, num_workers=config.value("num_workers"), pin_memory=on_gpu)
+    # validation is short: one process keeps up with it
+    num_workers = config.value("num_workers") if training else min(1, config.value("num_workers"))
+    return Batches(dataset, sampler, num_workers=num_workers, pin_memory=on_gpu)
 
 
 def build_trainer(

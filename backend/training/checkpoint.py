@@ -16,6 +16,7 @@ from backend.errors import UserError
 from backend.run.files import write_bytes_atomic
 
 FORMAT_VERSION = 1
+DOWNLOAD_PATIENCE_S = 300.0  # on Windows a download of the old file holds it; it must not end the training
 REQUIRED_KEYS = ("format_version", "epoch", "model_state_dict", "args", "landmark_names", "preprocessing")
 RESUME_KEYS = ("raw_model_state_dict", "optimizer_state_dict", "scheduler", "rng", "loop")
 
@@ -24,7 +25,7 @@ def save_checkpoint(path: Path, content: Mapping[str, Any]) -> None:
     """Replace the file at once: written beside, flushed to disk, renamed; at no instant absent or half."""
     buffer = io.BytesIO()
     torch.save({"format_version": FORMAT_VERSION, **content}, buffer)
-    write_bytes_atomic(path, buffer.getbuffer())
+    write_bytes_atomic(path, buffer.getbuffer(), DOWNLOAD_PATIENCE_S)
 
 
 def load_checkpoint(path: Path, device: str | torch.device = "cpu") -> dict[str, Any]:

@@ -25,6 +25,8 @@ Outputs = Tensor | list[Tensor]
 Metrics = dict[str, float | int | None]
 T = TypeVar("T")
 
+MIN_GRADIENT_SCALE = 2.0**-10  # the scaler starts at 2 ** 16 and halves at each overflow
+
 
 class Request(StrEnum):
     """What an observer may ask for between two steps."""
@@ -182,6 +184,10 @@ class Trainer:
             raise DivergedError(f"the gradient became {norm.item()} at step {self.loop.global_step + 1}")
         self._scaler.step(self._optimizer)
         self._scaler.update()
+        if self._scaler.is_enabled() and self._scaler.get_scale() < MIN_GRADIENT_SCALE:
+            raise DivergedError(
+                f"gradients overflow whatever their scale, at step {self.loop.global_step + 1}"
+            )
         self._scheduler.step()
         self._optimizer.zero_grad(set_to_none=True)
         decay = ema_decay_at(self.loop.global_step, self.options.ema_decay)

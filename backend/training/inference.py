@@ -74,7 +74,14 @@ def load_predictor(checkpoint_path: Path, device: str = "auto") -> Predictor:
     config = RunConfig.from_dict(checkpoint["args"])
     names = checkpoint["landmark_names"]
     network = build_network(config, len(names))
-    network.load_state_dict(checkpoint["model_state_dict"])
+    try:
+        network.load_state_dict(checkpoint["model_state_dict"])
+    except RuntimeError as error:
+        raise UserError(
+            f"the weights in {checkpoint_path} do not fit {config.settings.model} ({str(error).splitlines()[0]:.120})",
+            field="checkpoint",
+            cure="use the version of Fiducial that made it",
+        ) from error
     network = network.to(on_device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return Predictor(network.eval(), build_task(config, names), config, on_device, checkpoint)
 

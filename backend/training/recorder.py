@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import sys
+import threading
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -49,16 +50,21 @@ def choose_preview_samples(samples: Samples) -> Samples:
 
 
 class Recorder:
-    """Writes the run folder of one training; `interrupt()` asks for a stop from a signal handler."""
+    """Writes the run folder of one training; `stop` is set by a signal handler."""
 
     def __init__(
-        self, folder: RunFolder, config: RunConfig, task: LandmarkTask, previews: PreviewImages
+        self,
+        folder: RunFolder,
+        config: RunConfig,
+        task: LandmarkTask,
+        previews: PreviewImages,
+        stop: threading.Event,
     ) -> None:
         self._folder = folder
         self._config = config
         self._task = task
         self._previews = previews
-        self._interrupted = False
+        self._stop = stop
         self._status_time = -math.inf
         self._epoch_seconds: list[float] = []
         self._last_saved = time.monotonic()
@@ -66,16 +72,12 @@ class Recorder:
         self._last_metrics: Metrics = {}
         self._bar: tqdm[Any] | None = None
 
-    def interrupt(self) -> None:
-        """Ask the training to stop after the step under way."""
-        self._interrupted = True
-
     def poll(self) -> set[Request]:
-        """Requests from the control folder and from `interrupt`."""
+        """Requests from the control folder, and a stop where the event is set."""
         requests = {request for request in Request if self._folder.requested(request.value)}
         if Request.SAVE_NOW in requests:
             self._folder.clear_request("save_now")
-        return requests | ({Request.STOP} if self._interrupted else set())
+        return requests | ({Request.STOP} if self._stop.is_set() else set())
 
     def on_step(self, loop: LoopState, num_steps: int, loss: float, images_per_s: float) -> None:
         step = min(num_steps, math.ceil(loop.batch_index / self._config.settings.gradient_accumulation_steps))
@@ -104,11 +106,12 @@ class Recorder:
         is_last_epoch = loop.epoch == self._config.settings.epochs
         if loop.epoch % self._config.settings.preview_every == 0 or is_last_epoch:
             self.write_preview(trainer)
+        self._write_status(loop, 0, trainer.steps_per_epoch, float(metrics["images_per_s"] or 0))
+        # after best.pt and the preview, which whoever reads this row finds; before last.pt, so that a kill in between
+        # repeats the epoch and its row instead of losing it
+        self._folder.append_metrics(row)
         if is_last_epoch or self._save_is_due():
             self.save_last(trainer)
-        self._write_status(loop, 0, trainer.steps_per_epoch, float(metrics["images_per_s"] or 0))
-        # last of all: whoever reads this row finds the checkpoint and the preview that belong to it
-        self._folder.append_metrics(row)
 
     def save_last(self, trainer: Trainer) -> None:
         """Write last.pt, from which the run can go on as if nothing had happened."""

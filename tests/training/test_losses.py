@@ -115,7 +115,14 @@ def test_perfect_prediction_costs_nothing_and_has_a_finite_gradient() -> None:
 
 
 def test_mse_by_hand() -> None:
-    by_hand = sum((PREDICTED[cell] - TARGET[cell]).item() ** 2 for cell in cells()) / 25
+    weight = 25 / (1.0 + 0.6 + 0.1)  # the Gaussian as a whole weighs as much as the map
+    by_hand = (
+        sum(
+            (1 + weight * TARGET[cell].item()) * (PREDICTED[cell] - TARGET[cell]).item() ** 2
+            for cell in cells()
+        )
+        / 25
+    )
     assert mse(as_map(PREDICTED), as_map(TARGET), ONE).item() == pytest.approx(by_hand, rel=1e-6)
 
 

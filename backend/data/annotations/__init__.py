@@ -123,5 +123,9 @@ def _match(path: Path) -> str | None:
 
 
 def _require_path(path: Path) -> None:
-    if not path.exists():
+    try:
+        exists = path.exists()
+    except OSError as error:  # too long for a path, or in a folder that is not ours to read
+        raise UserError(f"{path} cannot be read ({error.strerror})", field="dataset_path") from error
+    if not exists:
         raise UserError(f"{path} does not exist", field="dataset_path", cure="check the path")

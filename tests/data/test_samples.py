@@ -1,0 +1,58 @@
+from __future__ import annotations
+
+import pickle
+import shutil
+from pathlib import Path
+
+import pytest
+
+from backend.data.image_store import ImageStore
+from backend.data.samples import SampleSplits, load_splits
+from backend.errors import UserError
+
+
+def load(path: Path, *, for_training: bool = True) -> SampleSplits:
+    return load_splits(
+        path,
+        dataset_format="auto",
+        annotation_type="mean",
+        val_fraction=0.25,
+        seed=0,
+        for_training=for_training,
+    )
+
+
+@pytest.fixture
+def copied(tiny_dataset: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(tiny_dataset, tmp_path / "copied"))
+
+
+def test_images_without_a_mark_are_left_out_before_the_validation_split_is_carved(copied: Path) -> None:
+    table = copied / "annotations.csv"
+    lines = table.read_text(encoding="utf-8").splitlines()
+    unmarked = [line.split(",")[0] + ",0.5,,,,,," for line in lines[1:9]]
+    table.write_text("\n".join([lines[0], *unmarked, *lines[9:]]), encoding="utf-8")
+    splits = load(copied)
+    assert splits.valid is not None
+    assert (len(splits.train), len(splits.valid)) == (3, 1)
+
+
+def test_a_data_set_of_test_images_alone_can_be_evaluated_but_not_trained_on(copied: Path) -> None:
+    table = copied / "annotations.csv"
+    lines = table.read_text(encoding="utf-8").splitlines()
+    table.write_text(
+        "\n".join([lines[0] + ",split", *(line + ",test" for line in lines[1:])]), encoding="utf-8"
+    )
+    assert list(load(copied, for_training=False).by_split) == ["test"]
+    with pytest.raises(UserError, match="train"):
+        load(copied)
+
+
+def test_a_store_names_what_cannot_be_decoded_and_travels_without_its_images(copied: Path) -> None:
+    samples = load(copied).train
+    samples.paths[2].write_bytes(samples.paths[2].read_bytes()[:200])
+    store = ImageStore(samples.paths, samples.sizes_hw, (64, 64), 10**8)
+    broken = store.preload()
+    assert list(broken) == [2] and samples.paths[2].name in str(broken[2])
+    assert len(pickle.dumps(store)) < store.get(0).pixels.nbytes
+    assert (pickle.loads(pickle.dumps(store)).get(0).pixels == store.get(0).pixels).all()
