@@ -15,6 +15,7 @@ from backend.overlays import blend_heatmap
 from backend.run.folder import RunFolder
 from backend.run.state import LIVE_STATES, RunState
 from ui.pictures import plot_prediction
+from ui.plots import error_unit
 from ui.runs import describe_state
 from ui.text import in_distance, in_time, say
 
@@ -49,15 +50,15 @@ def landmark_table(rows: Sequence[Row]) -> str:
     validated = [row for row in rows if row.get("val/mre_px") is not None]
     if not validated:
         return f'<p class="note">{escape(say("landmarks_none"))}</p>'
-    last = validated[-1]
-    prefix = "val/mre_px/"
+    last, unit = validated[-1], error_unit(rows)
+    prefix = f"val/mre_{unit}/"
     named = [
-        (name.removeprefix(prefix), value)
+        (name.removeprefix(prefix), float(value))
         for name, value in last.items()
         if name.startswith(prefix) and value is not None
     ]
     lines = [
-        f"<tr><td>{escape(name)}</td><td>{in_distance(value, last.get(f'val/mre_mm/{name}'))}</td></tr>"
+        f"<tr><td>{escape(name)}</td><td>{value:.2f} {unit}</td></tr>"
         for name, value in sorted(named, key=lambda pair: -pair[1])
     ]
     head = f"<tr><th>{escape(say('landmark'))}</th><th>{escape(say('within', epoch=last['epoch']))}</th></tr>"

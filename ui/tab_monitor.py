@@ -120,7 +120,7 @@ def _place_previews() -> dict[str, Any]:
     note = gr.Markdown(say("previews_none"), elem_id="previews-note")
     with gr.Row():
         previews = tuple(
-            gr.Plot(visible=False, elem_id=f"preview-{number}", min_width=300)
+            gr.Plot(visible=False, elem_id=f"preview-{number}", min_width=270)
             for number in range(MAX_PREVIEWS)
         )
     return {"heatmap": heatmap, "previews_note": note, "previews": previews}

@@ -18,7 +18,7 @@ from backend.config import RunConfig
 from backend.errors import UserError
 from backend.run import supervisor
 from backend.run.folder import CheckpointKind, RunFolder
-from backend.run.state import is_resumable
+from backend.run.state import RunState, derive_state, is_resumable
 from ui.runs import free_device, read_config, read_rows, runs_table
 from ui.session import Session
 from ui.text import TEXT, in_bytes, say
@@ -150,7 +150,9 @@ def _draw_details(tab: RunsTab, session: Session, run_id: str) -> Updates:
     folder = RunFolder(tab.runs_dir / run_id)
     if not folder.config_path.is_file():
         return {tab.opened: None, tab.details: gr.update(visible=False)}
-    resumable = is_resumable(folder)
+    resumable = (
+        is_resumable(folder) and derive_state(folder) is not RunState.COMPLETED
+    )  # nothing is left of that
     there = [folder.checkpoint_path(kind).is_file() for kind in CHECKPOINTS]
     if not session.is_news("details", (run_id, folder.metrics_stamp(), there, resumable)):
         return {}

@@ -305,7 +305,10 @@ def start_run(settings: Settings, runs_dir: Path) -> str:
 
 
 def to_command(settings: Settings, runs_dir: Path) -> str:
-    """The line that does the same from a terminal."""
+    """The line that does the same from a terminal in the project's folder."""
+    path = Path(settings.dataset_path).absolute()
+    if path.is_relative_to(REPOSITORY):
+        settings = settings.model_copy(update={"dataset_path": path.relative_to(REPOSITORY).as_posix()})
     flags = settings_to_flags(settings)
     if runs_dir.absolute() != REPOSITORY / "runs":
         flags += ["--runs_dir", str(runs_dir)]

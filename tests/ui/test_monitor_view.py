@@ -41,7 +41,7 @@ def test_the_card_tells_the_reason_of_an_end_and_escapes_it() -> None:
 
 
 def test_landmarks_stand_worst_first_in_mm_where_known() -> None:
-    row: dict[str, Any] = {"epoch": 4, "val/mre_px": 5.0}
+    row: dict[str, Any] = {"epoch": 4, "val/mre_px": 5.0, "val/mre_mm": 0.5}
     row |= {"val/mre_px/good": 1.0, "val/mre_mm/good": 0.1, "val/mre_px/bad": 9.0, "val/mre_mm/bad": 0.9}
     row["val/mre_px/never seen"] = None
     html = landmark_table([row])
