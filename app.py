@@ -10,9 +10,8 @@ from pathlib import Path
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # the page must work on a closed network
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
-from backend.data.demo import create_demo_dataset
-
 from backend.data.annotations import find_datasets
+from backend.data.demo import create_demo_dataset
 from backend.flags import OneLineParser, run_command
 from ui.layout import build_app
 from ui.theme import CSS, build_theme

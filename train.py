@@ -72,7 +72,6 @@ def _run_to_resume(path: str, other_flags: list[str]) -> RunFolder:
 def _configure(asked: dict[str, object]) -> tuple[RunConfig, list[str]]:
     """Settings checked and decided, and what to say of it; the data is read once, before anything is made."""
     from backend.device.batch_size import recommend_for_settings
-
     from backend.training.build import build_splits
 
     config = decide(parse_settings(asked), describe_machine(), recommend_for_settings)

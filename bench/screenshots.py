@@ -21,7 +21,7 @@ from playwright.sync_api import Page, sync_playwright
 REPOSITORY = Path(__file__).resolve().parents[1]
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
 PORT = 7899
-WIDTH, HEIGHT, COLOURS = 1280, 1180, 240
+WIDTH, HEIGHT, COLOURS = 1280, 1400, 240
 
 
 def main() -> None:
