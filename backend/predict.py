@@ -28,7 +28,7 @@ IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"}
 def main(arguments: Sequence[str]) -> int:
     """Predict, write the CSV and the overlays that were asked for."""
     options = _parser().parse_args(arguments)
-    paths = find_images(options.images)
+    paths = keep_readable(find_images(options.images))
     predictor = load_predictor(options.checkpoint, options.device)
     names = predictor.task.landmark_names
     samples = unlabelled_samples(paths, len(names))
@@ -52,6 +52,21 @@ def find_images(path: Path) -> list[Path]:
         kinds = " ".join(sorted(IMAGE_SUFFIXES))
         raise UserError(f"no image at {path}", field="images", cure=f"give an image or a folder of {kinds}")
     return found
+
+
+def keep_readable(paths: Sequence[Path]) -> list[Path]:
+    """The images that can be decoded; the others are named on stderr. Raises UserError where none is left."""
+    kept: list[Path] = []
+    for path in paths:
+        try:
+            read_image(path)
+            kept.append(path)
+        except UserError as error:
+            print(f"left out: {error}", file=sys.stderr)
+            last_error = error
+    if not kept:
+        raise last_error
+    return kept
 
 
 def to_csv(paths: Sequence[Path], names: Sequence[str], predictions: Predictions, folder: Path) -> str:

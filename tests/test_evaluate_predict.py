@@ -115,6 +115,20 @@ def test_images_of_one_name_keep_an_overlay_each(
     assert sorted(path.name for path in (tmp_path / "drawn").iterdir()) == ["same-2.png", "same.png"]
 
 
+def test_a_damaged_image_is_named_and_the_others_are_predicted(
+    checkpoint: Path, tiny_dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    image = next(tiny_dataset.glob("*.png")).read_bytes()
+    (tmp_path / "whole.png").write_bytes(image)
+    (tmp_path / "cut.png").write_bytes(image[:200])
+    out = tmp_path / "p.csv"
+    flags = ["--checkpoint", str(checkpoint), "--out", str(out), "--images"]
+    assert run_command(predict.main, [*flags, str(tmp_path)]) == 0
+    assert "cut.png" in capsys.readouterr().err
+    assert [line.split(",")[0] for line in out.read_text().splitlines()] == ["image", "whole.png"]
+    assert run_command(predict.main, [*flags, str(tmp_path / "cut.png")]) == 2
+
+
 def test_a_folder_without_images_is_a_mistake(
     checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -111,7 +111,7 @@ TEXT: dict[str, str] = {
     "cancel_asked": "Cancelling: saves where it is; Resume goes on from there",
     "log_axis": "Logarithmic axis",
     "losses": "Loss",
-    "errors": "Error on the validation images",
+    "errors": "Validation error",
     "train": "train",
     "validation": "validation",
     "best_mark": "best",
