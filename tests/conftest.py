@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import csv
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+import torch
 
 
 @pytest.fixture(scope="session")
@@ -42,3 +44,13 @@ def tiny_dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
             cv2.imwrite(str(folder / name), np.clip(pixels, 0, 255).astype(np.uint8))
             writer.writerow([name, 0.5, *(f"{value:.3f}" for value in centres.ravel())])
     return folder
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """One thread, as the processes that a test starts: losses are compared to the last bit, and tiny networks only
+    wait for each other's threads."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)

@@ -4,7 +4,6 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,17 +16,9 @@ from backend.flags import run_command
 from backend.run.files import Row
 from backend.run.folder import RunFolder, list_runs, merge_metrics
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 REPOSITORY = Path(train.__file__).parent
 SMALL = "--model hrnet --image_size 32 32 --batch_size 5 --val_fraction 0.25 --device cpu --warmup_epochs 1"
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """As the processes started here: losses are compared to the last bit."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture

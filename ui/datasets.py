@@ -35,7 +35,7 @@ def list_datasets(data_root: Path) -> list[tuple[str, str]]:
 def read_splits(settings: Settings) -> SampleSplits:
     """The data set of the form. Raises UserError."""
     return load_splits(
-        Path(settings.dataset_path).expanduser(),
+        Path(settings.dataset_path),
         dataset_format=settings.dataset_format,
         annotation_type=settings.annotation_type,
         val_fraction=settings.val_fraction,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from typing import Any, get_args
 
@@ -55,6 +56,8 @@ def to_settings(values: Mapping[str, Any]) -> dict[str, Any]:
     """Form values by key -> raw settings for `parse_settings`."""
     raw = {key: _plain(key, value) for key, value in values.items() if key not in SIZE_KEYS}
     raw["image_size"] = tuple(values[key] for key in SIZE_KEYS)
+    # here, once, so that every reader of the form sees the same folder; an unknown ~name stays as it was typed
+    raw["dataset_path"] = os.path.expanduser(values["dataset_path"] or "")  # noqa: PTH111
     return raw
 
 

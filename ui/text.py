@@ -25,7 +25,6 @@ TEXT: dict[str, str] = {
     "problems_title": "Problems of the data set",
     "problems_more": "and {num} more",
     "sample": "A sample, with the sigma that will be used",
-    "sample_alt": "Image {image_id} with {num} landmarks; each circle has the radius of sigma",
     "model": "Model",
     "model_info": "hrnet gains most from larger images and needs the memory for them",
     "image_height": "Image height, px",

@@ -3,7 +3,7 @@ from __future__ import annotations
 import copy
 import io
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import pytest
@@ -25,6 +25,8 @@ from backend.training.engine import (
 from backend.training.optim import build_optimizer, build_scheduler
 from backend.training.task import LandmarkTask
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 SIZE = 32
 LANDMARKS = ("nose", "chin")
 OPTIONS = TrainerOptions(
@@ -37,15 +39,6 @@ OPTIONS = TrainerOptions(
     accumulation=1,
     mixed_precision=False,
 )
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Networks this small only wait for each other's threads."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 class Dots(Dataset[Batch]):

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -26,6 +27,14 @@ def defaults() -> dict[str, Any]:
 
 def test_the_untouched_form_gives_the_default_settings() -> None:
     assert parse_settings(to_settings(defaults())) == Settings()
+
+
+def test_a_typed_home_folder_is_expanded_and_a_cleared_field_is_empty() -> None:
+    assert to_settings({**defaults(), "dataset_path": "~/films"})["dataset_path"] == str(
+        Path.home() / "films"
+    )
+    assert to_settings({**defaults(), "dataset_path": None})["dataset_path"] == ""
+    assert to_settings({**defaults(), "dataset_path": "~nobody-here/x"})["dataset_path"] == "~nobody-here/x"
 
 
 def test_every_setting_is_on_the_form_once() -> None:
