@@ -18,7 +18,7 @@ from backend.data.samples import SampleSplits
 from backend.device.machine import describe_machine
 from backend.errors import UserError
 from backend.flags import OneLineParser, add_setting_flags, given_settings, run_command
-from backend.geometry import adaptive_sigma, output_stride_for, sigma_in_force
+from backend.geometry import adaptive_sigma, sigma_in_force
 from backend.run.folder import RunFolder, create_run, open_run
 from backend.run.supervisor import record_launch
 
@@ -90,12 +90,11 @@ def _data_line(splits: SampleSplits) -> str:
 
 def _sigma_line(config: RunConfig) -> str:
     settings = config.settings
-    height, width = settings.image_size
-    stride = output_stride_for(height, width)
-    sigma = sigma_in_force(settings.sigma, settings.loss, height, width)
+    stride = settings.stride_in_force
+    sigma = sigma_in_force(settings.sigma, settings.loss, settings.image_size, stride)
     return (
         f"sigma: {sigma:g} input pixels, {sigma / stride:g} cells at output stride {stride} "
-        f"(adaptive rule: {adaptive_sigma(height, width):g})"
+        f"(adaptive rule: {adaptive_sigma(*settings.image_size):g})"
     )
 
 

@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from backend.errors import UserError
+from backend.geometry import OUTPUT_STRIDES, CropFrame, output_stride_for
 
 FORMAT_VERSION = 1
 SIZE_MULTIPLE = 32  # every network halves its maps down to 1/32
@@ -51,6 +52,49 @@ class Settings(BaseModel):
         "auto",
         description="standard deviation of the target Gaussian, input pixels; auto: 0.75 at 128, 1.5 at 256, "
         "3.0 at 512, and 2 heatmap cells under the kl loss",
+    )
+
+    output_stride: Annotated[int, Field(ge=1, le=4)] | Auto = Field(
+        "auto",
+        description="input pixels a heatmap cell, 1, 2 or 4; auto: 1 at 128, 2 at 256 and 384, 4 from 512 on",
+    )
+
+    refine: bool = Field(
+        True,
+        description="then train a second, small network on crops about each landmark in fine resolution",
+    )
+    refine_epochs: int = Field(
+        20, ge=1, le=100_000, description="refinement: passes over the training images"
+    )
+    refine_lr: float = Field(2e-3, gt=0, le=10, description="refinement: peak learning rate")
+    refine_crops: int = Field(
+        64,
+        ge=2,
+        le=65_536,
+        description="refinement: crops a step, in whole images, of which it takes two at least",
+    )
+    num_refiners: int = Field(
+        1, ge=1, le=8, description="refinement: networks that are trained side by side and averaged"
+    )
+    crop_size: int = Field(
+        64, ge=32, le=512, multiple_of=SIZE_MULTIPLE, description="refinement: side of a crop, crop pixels"
+    )
+    crop_mm_per_px: float = Field(
+        0.3,
+        gt=0,
+        le=100,
+        description="refinement: millimetres a crop pixel, where the image's spacing is known",
+    )
+    crop_share: float = Field(
+        0.09,
+        gt=0,
+        le=1,
+        description="refinement: side of a crop as a share of the image's mean side, where no spacing is known",
+    )
+    crop_jitter: Annotated[float, Field(ge=0, le=128)] | Auto = Field(
+        "auto",
+        description="refinement: crops stand this far off the truth while it trains, crop pixels (one sd); auto: as "
+        "the first network errs on validation images",
     )
 
     dataset_path: str = Field(
@@ -113,6 +157,16 @@ class Settings(BaseModel):
         1, ge=1, description="epochs between kept previews of the fixed validation images"
     )
 
+    @property
+    def stride_in_force(self) -> int:
+        """Input pixels a heatmap cell."""
+        return output_stride_for(*self.image_size) if self.output_stride == "auto" else self.output_stride
+
+    @property
+    def crop_frame(self) -> CropFrame:
+        """What a crop of the refinement covers."""
+        return CropFrame(self.crop_size, self.crop_mm_per_px, self.crop_share)
+
     @field_validator("image_size")
     @classmethod
     def _check_image_size(cls, size: tuple[int, int]) -> tuple[int, int]:
@@ -126,6 +180,13 @@ class Settings(BaseModel):
                     f"the nearest that fit are {lower} and {lower + SIZE_MULTIPLE}"
                 )
         return size
+
+    @field_validator("output_stride")
+    @classmethod
+    def _check_output_stride(cls, stride: int | str) -> int | str:
+        if stride not in ("auto", *OUTPUT_STRIDES):
+            raise ValueError(f"{stride} is none of auto, {', '.join(map(str, OUTPUT_STRIDES))}")
+        return stride
 
     @field_validator("pretrained")
     @classmethod

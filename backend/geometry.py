@@ -9,6 +9,8 @@ Knows numpy; must not know torch, files or screens.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import numpy.typing as npt
 
@@ -31,8 +33,8 @@ def output_stride_for(height: int, width: int) -> int:
     return max(s for s in OUTPUT_STRIDES if s == 1 or sigma / s >= MIN_SIGMA_CELLS)
 
 
-def sigma_in_force(sigma: float | str, loss: str, height: int, width: int) -> float:
-    """Sigma in input pixels for a setting `sigma` ("auto" or input pixels) under a loss.
+def sigma_in_force(sigma: float | str, loss: str, input_hw: Size, stride: int) -> float:
+    """Sigma in input pixels for a setting `sigma` ("auto" or input pixels) under a loss, at an output stride.
 
     "auto" is `adaptive_sigma`, but 2 cells under the `kl` loss, whose target is a distribution: a narrower
     one gives the softmax too few cells to learn from.
@@ -40,8 +42,8 @@ def sigma_in_force(sigma: float | str, loss: str, height: int, width: int) -> fl
     if sigma != "auto":
         return float(sigma)
     if loss == "kl":
-        return KL_SIGMA_CELLS * output_stride_for(height, width)
-    return adaptive_sigma(height, width)
+        return KL_SIGMA_CELLS * stride
+    return adaptive_sigma(*input_hw)
 
 
 def rescale_points(points_xy: FloatArray, scale: float) -> FloatArray:
@@ -88,6 +90,35 @@ def letterbox(image_hw: Size, input_hw: Size) -> FloatArray:
 
 
 RESIZES = {"letterbox": letterbox, "stretch": stretch}
+
+
+@dataclass(frozen=True)
+class CropFrame:
+    """What a crop about a landmark covers: `side_px` crop pixels of `mm_per_px` millimetres each where the image's
+    spacing is known, else `share` of the image's mean side in all; never finer than the image's own pixels."""
+
+    side_px: int
+    mm_per_px: float
+    share: float
+
+    @property
+    def hw(self) -> Size:
+        return (self.side_px, self.side_px)
+
+    def image_px_per_px_xy(self, image_hw: Size, mm_per_px_xy: FloatArray) -> FloatArray:
+        """Image pixels along a crop pixel, (2,), for an image with this spacing (NaN where unknown)."""
+        if np.isfinite(mm_per_px_xy).all():
+            wanted = self.mm_per_px / np.asarray(mm_per_px_xy, np.float64)
+        else:
+            wanted = np.full(2, self.share * (image_hw[0] + image_hw[1]) / 2 / self.side_px)
+        # an axis at the limit takes the other along, so that the crop keeps the proportions that were meant
+        return wanted * max(1.0, 1.0 / float(wanted.min()))
+
+    def affine(self, centre_xy_image: FloatArray, image_px_per_px_xy: FloatArray) -> FloatArray:
+        """Image -> crop: the point `centre_xy_image` (2,) comes to the crop's middle."""
+        scale = 1.0 / image_px_per_px_xy
+        offset = (self.side_px - 1) / 2 - centre_xy_image * scale
+        return np.column_stack([np.diag(scale), offset])
 
 
 def rotate_scale_shift(

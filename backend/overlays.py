@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from backend.geometry import FloatArray, Size
+from backend.geometry import FloatArray
 
 Image = npt.NDArray[np.uint8]
 
@@ -48,20 +48,19 @@ def draw_points(
     return picture
 
 
-def blend_heatmap(
-    image: Image, heatmap: Image, affine_heatmap_to_image: FloatArray, opacity: float = 0.6
+def blend_heatmaps(
+    image: Image,
+    heatmaps: Sequence[Image],
+    affines_heatmap_to_image: Sequence[FloatArray],
+    opacity: float = 0.6,
 ) -> Image:
-    """A copy of an image with one map (h, w) uint8 laid over it, warm where it is high."""
+    """A copy of an image with maps (h, w) uint8 laid over it, warm where the highest of them is high."""
     picture = to_rgb(image)
-    size_hw: Size = (picture.shape[0], picture.shape[1])
-    laid = cv2.warpAffine(
-        heatmap,
-        affine_heatmap_to_image,
-        (size_hw[1], size_hw[0]),
-        flags=cv2.INTER_LINEAR,
-        borderMode=cv2.BORDER_CONSTANT,
-        borderValue=0.0,
-    )
+    height, width = picture.shape[0], picture.shape[1]
+    laid = np.zeros((height, width), np.uint8)
+    for heatmap, affine in zip(heatmaps, affines_heatmap_to_image, strict=True):
+        if np.isfinite(affine).all():  # a crop about an unknown point stands nowhere
+            np.maximum(laid, cv2.warpAffine(heatmap, affine, (width, height)), out=laid)
     colours = cv2.cvtColor(cv2.applyColorMap(laid, cv2.COLORMAP_INFERNO), cv2.COLOR_BGR2RGB)
     weight = opacity * (laid.astype(np.float32) / 255) ** 0.5
     blended = picture * (1 - weight[..., None]) + colours * weight[..., None]

@@ -15,7 +15,7 @@ from contextlib import redirect_stdout
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from backend.config import Choice, RunConfig, Settings, parse_settings
 from backend.device.batch_size import (
@@ -28,6 +28,9 @@ from backend.device.batch_size import (
 from backend.device.gpu import GpuReading, read_gpus
 from backend.errors import UserError
 from backend.flags import EXIT_COMPLETED, OneLineParser, add_setting_flags, given_settings, run_command
+
+if TYPE_CHECKING:
+    from backend.device.memory import LonePhase
 
 SPEED_BATCH = 4
 SPEED_STEPS = 3
@@ -97,6 +100,8 @@ def _report(settings: Settings, options: argparse.Namespace) -> dict[str, Any]:
         "num_parameters": _num_parameters(settings, options.num_landmarks),
         "seconds_per_image": speed.training_s if speed else None,
         "validation_seconds_per_image": speed.validation_s if speed else None,
+        "refine_seconds_per_image": speed.refine_training_s if speed else None,
+        "refine_validation_seconds_per_image": speed.refine_validation_s if speed else None,
     }
 
 
@@ -159,16 +164,18 @@ def _recommend(
 
 @dataclass(frozen=True)
 class Speed:
-    """Seconds an image, of a training and of a validation step."""
+    """Seconds an image, of a training and of a validation step of each phase; None for a phase that is not run."""
 
     training_s: float
     validation_s: float
+    refine_training_s: float | None
+    refine_validation_s: float | None
 
 
 def measure_speed(settings: Settings, num_landmarks: int, device: str, batch_size: int) -> Speed:
     """Time real steps of the engine on noise, after one to warm up; some seconds. The data's cost is not in it."""
-    from backend.device.memory import build_lone_trainer, make_noise_batch, run_validation_step
-    from backend.training.build import build_network
+    from backend.device.memory import first_phase, refine_phase
+    from backend.training.build import images_of_crops
 
     on_gpu = device.startswith("cuda")
     chosen = {
@@ -176,13 +183,24 @@ def measure_speed(settings: Settings, num_landmarks: int, device: str, batch_siz
         "mixed_precision": Choice(settings.mixed_precision and on_gpu, "as in a run"),
     }
     config = RunConfig(settings, chosen)
-    trainer = build_lone_trainer(config, build_network(config, num_landmarks), num_landmarks)
-    batch = make_noise_batch(settings, num_landmarks, batch_size)
+    first = _time_steps(first_phase(config, num_landmarks), device, batch_size)
+    if not settings.refine:
+        return Speed(*first, None, None)
+    crops_of = images_of_crops(settings, num_landmarks)
+    return Speed(*first, *_time_steps(refine_phase(config, num_landmarks), device, crops_of))
+
+
+def _time_steps(phase: LonePhase, device: str, batch_size: int) -> tuple[float, float]:
+    """Seconds an image of a training and of a validation step."""
+    from backend.device.memory import run_validation_step
+
+    trainer = phase.build_trainer(phase.build_network())
+    batch = phase.make_batch(batch_size)
     trainer.network.train()
     deadline = time.monotonic() + SPEED_LIMIT_S
     training_s = _seconds(lambda: trainer._train_step([batch]), device, deadline)
     validation_s = _seconds(lambda: run_validation_step(trainer, batch), device, deadline)
-    return Speed(training_s / batch_size, validation_s / batch_size)
+    return training_s / batch_size, validation_s / batch_size
 
 
 def _seconds(step: Callable[[], object], device: str, deadline: float) -> float:
@@ -223,6 +241,8 @@ def _in_words(report: Mapping[str, Any]) -> list[str]:
     lines.append("of it, MiB: " + ", ".join(f"{k} {v / 2**20:.0f}" for k, v in report["terms"].items()))
     if report["seconds_per_image"] is not None:
         lines.append(f"training: {report['seconds_per_image']:.3f} s an image, without reading it")
+    if report["refine_seconds_per_image"] is not None:
+        lines.append(f"refinement: {report['refine_seconds_per_image']:.3f} s an image")
     return lines
 
 

@@ -16,12 +16,8 @@ from types import FrameType
 
 import filelock
 import torch
-from torch import nn
 
 from backend.config import RunConfig
-from backend.data.dataset import LandmarkDataset
-from backend.data.image_store import ImageStore
-from backend.data.samples import Samples, SampleSplits
 from backend.errors import UserError
 from backend.flags import (
     EXIT_COMPLETED,
@@ -35,18 +31,10 @@ from backend.flags import (
 )
 from backend.run.folder import RunFolder, open_run
 from backend.run.supervisor import record_launch
-from backend.training import build
-from backend.training.checkpoint import load_resumable
-from backend.training.engine import DivergedError, Ending, Trainer
-from backend.training.recorder import (
-    PreviewImages,
-    Recorder,
-    choose_preview_samples,
-    load_preview_batch,
-)
+from backend.training.engine import DivergedError, Ending
+from backend.training.phases import prepare, train_phases
 
 LOCK_WAIT_S = 15.0  # data workers of a killed predecessor may hold the lock for a few seconds
-StoredSamples = tuple[Samples, ImageStore]
 OUT_OF_MEMORY_WORDS = ("out of memory", "can't allocate memory", "cublas_status_alloc_failed")
 
 
@@ -117,91 +105,10 @@ def _train(folder: RunFolder) -> tuple[Ending, str]:
     restore_signals = _handle_signals(stop)
     try:
         folder.write_status({"phase": "preparing"})
-        trainer = _prepare(folder, RunConfig.from_dict(folder.read_config()), stop)
-        if stop.is_set():
-            return Ending.STOPPED, "stopped before the first step; start it again"
-        ending = trainer.fit()
+        job = prepare(folder, RunConfig.from_dict(folder.read_config()), stop)
+        return train_phases(job)
     finally:
         restore_signals()
-    return ending, _reason(ending, trainer)
-
-
-def _prepare(folder: RunFolder, config: RunConfig, stop: threading.Event) -> Trainer:
-    """Read the data, build everything, and load the state to go on from where there is one."""
-    splits = build.build_splits(config)
-    _print_problems(splits)
-    task = build.build_task(config, splits.annotations.landmark_names)
-    train = _readable(folder, config, splits.train)
-    assert train is not None, "load_splits leaves no empty split"
-    valid = _readable(folder, config, splits.valid)
-    recorder = Recorder(folder, config, task, _preview_images(config, valid or train), stop)
-    last = folder.checkpoint_path("last")
-    last.parent.mkdir(exist_ok=True)
-    network = _build_network(config, len(task.landmark_names), resumes=last.is_file())
-    train_batches = build.build_batches(config, *train, training=True)
-    valid_batches = build.build_batches(config, *valid, training=False) if valid is not None else None
-    trainer = build.build_trainer(config, network, task, train_batches, valid_batches, recorder)
-    if last.is_file():
-        trainer.load_state_dict(load_resumable(last))
-        print(f"resumed after epoch {trainer.loop.epoch}, step {trainer.loop.global_step}", flush=True)
-        folder.append_event("resumed", f"resumed after epoch {trainer.loop.epoch}")
-    recorder.write_preview_images()
-    return trainer
-
-
-def _build_network(config: RunConfig, num_landmarks: int, *, resumes: bool) -> nn.Module:
-    network = build.build_network(config, num_landmarks)
-    if config.settings.pretrained and not resumes:
-        loaded, not_fitting = build.load_pretrained(network, Path(config.value("pretrained")))
-        print(f"pretrained: {len(loaded)} weights loaded; not fitting: {', '.join(not_fitting) or 'none'}")
-    return network
-
-
-def _readable(folder: RunFolder, config: RunConfig, samples: Samples | None) -> StoredSamples | None:
-    """Samples with their images in memory; an image that cannot be decoded is told and left out."""
-    if samples is None:
-        return None
-    store = build.build_store(samples, config.settings.image_size)
-    broken = store.preload()
-    if not broken:
-        return samples, store
-    for error in broken.values():
-        print(f"problem: {error}", flush=True)
-        folder.append_event("image_left_out", str(error))
-    kept = [row for row in range(len(samples)) if row not in broken]
-    if not kept:
-        first = next(iter(broken.values()))
-        raise UserError(f"none of {len(samples)} images can be decoded ({first})", field="dataset_path")
-    return _readable(folder, config, samples.take(kept))
-
-
-def _preview_images(config: RunConfig, stored: StoredSamples) -> PreviewImages:
-    """Fixed validation images; without validation, training images without augmentation."""
-    samples = choose_preview_samples(stored[0])
-    size = config.settings.image_size
-    store = build.build_store(samples, size)
-    dataset = LandmarkDataset(samples, size, resize=config.settings.resize, store=store)
-    return PreviewImages(samples, load_preview_batch(dataset))
-
-
-def _print_problems(splits: SampleSplits) -> None:
-    counts = ", ".join(f"{len(samples)} {split}" for split, samples in splits.by_split.items())
-    print(f"data: {counts}; {len(splits.annotations.landmark_names)} landmarks", flush=True)
-    problems = splits.annotations.problems
-    for problem in problems[:20]:
-        print(f"problem: {problem}", flush=True)
-    if len(problems) > 20:
-        print(f"... and {len(problems) - 20} more problems", flush=True)
-
-
-def _reason(ending: Ending, trainer: Trainer) -> str:
-    loop = trainer.loop
-    if ending is Ending.STOPPED:
-        return f"stopped in epoch {loop.epoch + 1} at step {loop.global_step}; resume goes on from there"
-    best = "" if loop.best_mre_px is None else f"; best in epoch {loop.best_epoch}: {loop.best_mre_px:.2f} px"
-    if loop.best_mre_mm is not None:
-        best += f", {loop.best_mre_mm:.2f} mm"
-    return f"{loop.epoch} of {trainer.options.epochs} epochs{best}"
 
 
 def _handle_signals(stop: threading.Event) -> Callable[[], None]:

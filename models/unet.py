@@ -5,6 +5,9 @@ Ronneberger, Fischer, Brox, "U-Net: convolutional networks for biomedical image 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import pairwise
+
 import torch
 from torch import Tensor, nn
 
@@ -12,35 +15,47 @@ from models.blocks import check_image_size, conv_bn_relu, init_weights, upsample
 from models.heads import HeatmapHead
 
 
-class UNet(nn.Module):
-    """Levels of 64, 128, 256, 512 and 512 channels at strides 2 to 32: 17.3 M parameters.
+class UNetTrunk(nn.Module):
+    """Levels of the given widths at strides 2, 4, 8 ..., and the way back to stride 2.
 
     The stem is a 5x5 convolution of stride 2, so the finest level costs a quarter of a full-size one.
-
-    (B, 3, H, W) -> (B, K, H/output_stride, W/output_stride), raw maps. H and W are multiples of 32.
     """
 
-    def __init__(self, num_landmarks: int, output_stride: int = 4) -> None:
+    def __init__(self, widths: Sequence[int]) -> None:
         super().__init__()
-        self.stem = nn.Sequential(conv_bn_relu(3, 64, kernel=5, stride=2), conv_bn_relu(64, 64))
-        self.downs = nn.ModuleList([_down(64, 128), _down(128, 256), _down(256, 512), _down(512, 512)])
-        self.ups = nn.ModuleList([Up(512, 512, 256), Up(256, 256, 128), Up(128, 128, 64), Up(64, 64, 64)])
-        init_weights(self)
-        self.head = HeatmapHead(64, num_landmarks, trunk_stride=2, output_stride=output_stride)
+        finest = widths[0]
+        self.stem = nn.Sequential(conv_bn_relu(3, finest, kernel=5, stride=2), conv_bn_relu(finest, finest))
+        self.downs = nn.ModuleList(_down(finer, coarser) for finer, coarser in pairwise(widths))
+        # each step up ends at the width of the level that it joins next
+        joined = [*widths[-2::-1], finest]
+        channels = [widths[-1], *joined[1:]]
+        self.ups = nn.ModuleList(Up(channels[i], joined[i], channels[i + 1]) for i in range(len(widths) - 1))
 
     def encode(self, images: Tensor) -> list[Tensor]:
-        """(B, 3, H, W) -> the five levels, (B, 64, H/2, W/2) to (B, 512, H/32, W/32)."""
+        """(B, 3, H, W) -> the levels, (B, widths[0], H/2, W/2) and on to the coarsest."""
         levels: list[Tensor] = [self.stem(images)]
         for down in self.downs:
             levels.append(down(levels[-1]))
         return levels
 
-    def decode(self, levels: list[Tensor]) -> Tensor:
-        """The five levels -> (B, 64, H/2, W/2)."""
+    def decode(self, levels: Sequence[Tensor]) -> Tensor:
+        """The levels -> (B, widths[0], H/2, W/2)."""
         features = levels[-1]
         for up, skip in zip(self.ups, levels[-2::-1], strict=True):
             features = up(features, skip)
         return features
+
+
+class UNet(UNetTrunk):
+    """Levels of 64, 128, 256, 512 and 512 channels at strides 2 to 32: 17.3 M parameters.
+
+    (B, 3, H, W) -> (B, K, H/output_stride, W/output_stride), raw maps. H and W are multiples of 32.
+    """
+
+    def __init__(self, num_landmarks: int, output_stride: int = 4) -> None:
+        super().__init__((64, 128, 256, 512, 512))
+        init_weights(self)
+        self.head = HeatmapHead(64, num_landmarks, trunk_stride=2, output_stride=output_stride)
 
     def forward(self, images: Tensor) -> Tensor:
         check_image_size(images)

@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 
 from backend.geometry import scaling
-from backend.overlays import PREDICTION_RGB, TRUTH_RGB, blend_heatmap, draw_points, encode_png
+from backend.overlays import PREDICTION_RGB, TRUTH_RGB, blend_heatmaps, draw_points, encode_png
 
 
 def test_points_are_drawn_where_they_lie_and_the_image_is_left_alone() -> None:
@@ -28,7 +28,7 @@ def test_missing_points_are_not_drawn() -> None:
 def test_a_heatmap_lies_over_the_pixels_that_its_cells_cover() -> None:
     heatmap = np.zeros((8, 8), np.uint8)
     heatmap[2, 5] = 255
-    picture = blend_heatmap(np.zeros((32, 32), np.uint8), heatmap, scaling(4, 4))
+    picture = blend_heatmaps(np.zeros((32, 32), np.uint8), [heatmap], [scaling(4, 4)])
     y, x = np.argwhere(picture.sum(-1) == picture.sum(-1).max()).mean(0)
     assert abs(x - 21.5) < 1 and abs(y - 9.5) < 1
 

@@ -12,7 +12,7 @@ from backend.data.annotations import find_datasets
 from backend.data.image_store import reduce_image
 from backend.data.images import read_image
 from backend.data.samples import SampleSplits, load_splits
-from backend.geometry import RESIZES, mean_scale, output_stride_for, sigma_in_force
+from backend.geometry import RESIZES, FloatArray, mean_scale, sigma_in_force
 from ui.text import say
 
 SAMPLE_SIDE_PX = 900
@@ -25,6 +25,15 @@ class SigmaWords:
 
     sigma_px_image: float
     words: str
+
+
+def crop_sides(settings: Settings, splits: SampleSplits) -> FloatArray | None:
+    """Width and height of a crop of the refinement on the first training image, image pixels; None without one."""
+    if not settings.refine:
+        return None
+    frame = settings.crop_frame
+    train = splits.train
+    return frame.image_px_per_px_xy(train.sizes_hw[0], train.mm_per_px_xy[0]) * frame.side_px
 
 
 def list_datasets(data_root: Path) -> list[tuple[str, str]]:
@@ -71,15 +80,17 @@ def list_problems(splits: SampleSplits) -> str:
 
 def sigma_words(settings: Settings, splits: SampleSplits) -> SigmaWords:
     """The sigma that a run with these settings uses, on the first training image."""
-    height, width = settings.image_size
-    stride = output_stride_for(height, width)
-    sigma_px = sigma_in_force(settings.sigma, settings.loss, height, width)
-    scale = mean_scale(RESIZES[settings.resize](splits.train.sizes_hw[0], (height, width)))
+    stride = settings.stride_in_force
+    sigma_px = sigma_in_force(settings.sigma, settings.loss, settings.image_size, stride)
+    scale = mean_scale(RESIZES[settings.resize](splits.train.sizes_hw[0], settings.image_size))
     words = say("sigma_note", sigma_px=sigma_px, sigma_cells=sigma_px / stride, stride=stride)
     words += say("sigma_note_image", sigma_image=sigma_px / scale)
     mm_per_px = float(splits.train.mm_per_px_xy[0].mean())
     if np.isfinite(mm_per_px):
         words += say("sigma_note_mm", sigma_mm=sigma_px / scale * mm_per_px)
+    sides = crop_sides(settings, splits)
+    if sides is not None:
+        words += say("crop_note", side=settings.crop_size, width=sides[0], height=sides[1])
     return SigmaWords(sigma_px / scale, words)
 
 

@@ -13,7 +13,17 @@ from ui.text import TEXT, say
 
 # `image_size` is two numbers on the page; every other setting is one component of its own name
 SIZE_KEYS = ("image_height", "image_width")
-MAIN_KEYS = ("model", *SIZE_KEYS, "batch_size", "loss", "lr", "epochs", "warmup_epochs", "mixed_precision")
+MAIN_KEYS = (
+    "model",
+    *SIZE_KEYS,
+    "batch_size",
+    "loss",
+    "lr",
+    "epochs",
+    "warmup_epochs",
+    "refine",
+    "mixed_precision",
+)
 PLACED_BY_HAND = ("dataset_path", "annotation_type")
 ADVANCED_KEYS = tuple(
     name for name in Settings.model_fields if name not in (*MAIN_KEYS, *PLACED_BY_HAND, "image_size")

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import plotly.graph_objects as go
 
-from backend.geometry import compose, invert_affine, scaling
-from backend.overlays import blend_heatmap
-from backend.run.folder import RunFolder
+from backend.geometry import compose
+from backend.overlays import blend_heatmaps
+from backend.run.folder import PreviewKey, RunFolder
 from backend.run.state import LIVE_STATES, RunState
 from ui.pictures import plot_prediction
 from ui.plots import error_unit
@@ -38,7 +38,7 @@ def run_card(
     if best is not None:
         value = in_distance(best["val/mre_px"], best.get("val/mre_mm"))
         parts.append(f"<strong>{escape(say('best', value=value, epoch=best['epoch']))}</strong>")
-    share = _share_done(state, status, rows)
+    share = _share_done(state, status)
     bar = f'<progress max="1" value="{share:.4f}" aria-label="{escape(say("progress"))}"></progress>'
     reason = f"<p>{escape(str(outcome.get('reason', '')))}</p>" if outcome else ""
     row = f'<div class="row">{"".join(parts)}</div>'
@@ -67,7 +67,7 @@ def landmark_table(rows: Sequence[Row]) -> str:
 
 def preview_choices(folder: RunFolder) -> list[tuple[str, str]]:
     """Off, all, and every landmark's own heatmap, as (words, value)."""
-    names = _landmark_names(folder) if folder.preview_epochs() else ()
+    names = _landmark_names(folder) if folder.preview_keys() else ()
     return [
         (say("heatmap_off"), "off"),
         (say("heatmap_all"), "all"),
@@ -82,9 +82,9 @@ def _landmark_names(folder: RunFolder) -> tuple[str, ...]:
     return () if images is None else tuple(str(name) for name in images["landmark_names"])
 
 
-def preview_figures(folder: RunFolder, epoch: int, heatmap: str) -> list[tuple[str, go.Figure]]:
+def preview_figures(folder: RunFolder, key: PreviewKey, heatmap: str) -> list[tuple[str, go.Figure]]:
     """(title, figure) of each fixed image at an epoch; `heatmap` is a value of `preview_choices`."""
-    images, preview = folder.read_preview_images(), folder.read_preview(epoch)
+    images, preview = folder.read_preview_images(), folder.read_preview(key)
     if images is None or preview is None:
         return []
     return [_preview_figure(images, preview, number, heatmap) for number in range(len(images["image_ids"]))]
@@ -112,24 +112,21 @@ def _progress_words(state: RunState, status: Row, rows: Sequence[Row]) -> list[s
     if not status.get("num_epochs"):
         return []
     epoch = status["epoch"] if state in LIVE_STATES else rows[-1]["epoch"] if rows else 0
-    words = [say("epoch_of", epoch=epoch, num_epochs=status["num_epochs"])]
+    phase = say(f"phase_{status['phase']}")
+    words = [say("epoch_of", phase=phase, epoch=epoch, num_epochs=status["num_epochs"])]
     if state in LIVE_STATES:
         words.append(say("step_of", step=status["step"], steps=status["steps_per_epoch"]))
         words.append(say("speed", speed=status["images_per_s"] or 0))
         if status.get("seconds_left") is not None:
-            words.append(say("time_left", time=in_time(status["seconds_left"])))
+            then = say("then_refinement") if status.get("refinement_follows") else ""
+            words.append(say("time_left", time=in_time(status["seconds_left"])) + then)
     return words
 
 
-def _share_done(state: RunState, status: Row, rows: Sequence[Row]) -> float:
+def _share_done(state: RunState, status: Row) -> float:
     if state in (RunState.COMPLETED, RunState.FINISHED_EARLY):
         return 1.0
-    if not status.get("num_epochs"):
-        return 0.0
-    if state not in LIVE_STATES:
-        return float(rows[-1]["epoch"] / status["num_epochs"]) if rows else 0.0
-    step = status["step"] / max(1, status["steps_per_epoch"])
-    return float((status["epoch"] - 1 + step) / status["num_epochs"])
+    return float(status.get("share_done") or 0.0)
 
 
 def _preview_figure(
@@ -137,13 +134,7 @@ def _preview_figure(
 ) -> tuple[str, go.Figure]:
     display = images[f"display_{number}"]
     affine_image_to_display = images[f"affine_image_to_display_{number}"]
-    chosen = _chosen_map(preview["heatmaps"][number], heatmap)
-    if chosen is not None:
-        stride = float(images["stride"])
-        heatmap_to_image = compose(
-            invert_affine(images[f"affine_image_to_input_{number}"]), scaling(stride, stride)
-        )
-        display = blend_heatmap(display, chosen, compose(affine_image_to_display, heatmap_to_image))
+    display = _with_heatmap(display, affine_image_to_display, preview, number, heatmap)
     truth, predicted = images["truth_xy_image"][number], preview["points_xy_image"][number]
     px, mm = _distances(truth, predicted, images["mm_per_px_xy"][number])
     words = [in_distance(*pair) for pair in zip(px, mm, strict=True)]
@@ -158,14 +149,21 @@ def _preview_figure(
     return title, plot_prediction(display, size_hw, truth, predicted, names, words)
 
 
-def _chosen_map(heatmaps: Any, heatmap: str) -> Any:
-    """(K, h, w) -> the map to lay over the image, or None."""
+def _with_heatmap(
+    display: Any, affine_image_to_display: Any, preview: Mapping[str, Any], number: int, heatmap: str
+) -> Any:
+    """The image with the chosen maps laid over it; a refined landmark's map covers its own crop only."""
+    heatmaps, affines = preview["heatmaps"][number], preview["affine_heatmap_to_image"][number]
     if heatmap == "off":
-        return None
-    if heatmap == "all":
-        return heatmaps.max(axis=0)
-    number = int(heatmap.removeprefix("landmark "))
-    return heatmaps[number] if number < len(heatmaps) else None
+        return display
+    chosen = range(len(heatmaps))
+    if heatmap != "all":
+        chosen = range(int(heatmap.removeprefix("landmark ")), len(heatmaps))[:1]
+    if len(affines) == 1 and len(chosen):
+        whole = heatmaps[list(chosen)].max(axis=0)
+        return blend_heatmaps(display, [whole], [compose(affine_image_to_display, affines[0])])
+    to_display = [compose(affine_image_to_display, affines[k]) for k in chosen]
+    return blend_heatmaps(display, [heatmaps[k] for k in chosen], to_display)
 
 
 def _distances(

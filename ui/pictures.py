@@ -21,11 +21,19 @@ CIRCLE_CORNERS = 24
 
 
 def plot_sample(
-    display: Image, size_hw: Size, points_xy_image: FloatArray, names: Sequence[str], sigma_px_image: float
+    display: Image,
+    size_hw: Size,
+    points_xy_image: FloatArray,
+    names: Sequence[str],
+    sigma_px_image: float,
+    crop_sides_xy_image: FloatArray | None,
 ) -> go.Figure:
-    """An image with its truth (K, 2) and a circle of radius sigma, in image pixels, round each landmark."""
+    """An image with its truth (K, 2), a circle of radius sigma round each landmark, and the crop of the refinement
+    about one of them; all in image pixels."""
     figure = _image_figure(display, size_hw, height_px=520)
     _add_circles(figure, points_xy_image, sigma_px_image)
+    if crop_sides_xy_image is not None:
+        _add_crop(figure, points_xy_image, names, crop_sides_xy_image)
     _add_points(figure, points_xy_image, names, say("truth"), TRUTH_RGB, "cross-thin-open")
     return figure
 
@@ -116,6 +124,27 @@ def _add_circles(figure: go.Figure, centres_xy: FloatArray, radius: float) -> No
         name="sigma",
         line={"color": _css(PREDICTION_RGB), "width": 1.5},
         hoverinfo="skip",
+    )
+
+
+def _add_crop(
+    figure: go.Figure, points_xy_image: FloatArray, names: Sequence[str], sides_xy_image: FloatArray
+) -> None:
+    """The outline of one crop, about the known landmark nearest to the middle of all."""
+    known = np.flatnonzero(np.isfinite(points_xy_image).all(-1))
+    if not known.size:
+        return
+    middle = points_xy_image[known].mean(axis=0)
+    shown = known[np.hypot(*(points_xy_image[known] - middle).T).argmin()]
+    corners = np.array([(-1, -1), (1, -1), (1, 1), (-1, 1), (-1, -1)]) * sides_xy_image / 2
+    outline = points_xy_image[shown] + corners
+    figure.add_scatter(
+        x=outline[:, 0],
+        y=outline[:, 1],
+        mode="lines",
+        name=say("crop_of", name=names[shown]),
+        line={"color": _css(PREDICTION_RGB), "width": 2, "dash": "dot"},
+        hoverinfo="name",
     )
 
 

@@ -15,9 +15,18 @@ from backend.config import Settings
 from backend.data.samples import SampleSplits
 from backend.device.machine import Machine, machine_from_dict
 from backend.errors import UserError
+from backend.flags import settings_to_flags
 
 TIMEOUT_S = 120
-SPEED_KEYS = ("seconds_per_image", "validation_seconds_per_image")
+SPEED_KEYS = (
+    "seconds_per_image", "validation_seconds_per_image", "refine_seconds_per_image",
+    "refine_validation_seconds_per_image",
+)  # fmt: skip
+# what decides memory and speed, beside the data; a flag is passed on where it is not at its default
+PROBED_KEYS = (
+    "model", "image_size", "loss", "batch_size", "device", "mixed_precision", "output_stride", "refine",
+    "refine_crops", "num_refiners", "crop_size", "gradient_accumulation_steps",
+)  # fmt: skip
 
 
 @functools.cache
@@ -32,21 +41,17 @@ def ask_estimate(settings: Settings, splits: SampleSplits, *, measure: bool) -> 
     Raises UserError with the process's own words where it fails. Memory is read anew at every call.
     """
     num_landmarks, num_images = len(splits.annotations.landmark_names), len(splits.train)
-    arguments = ["--model", settings.model, "--image_size", *map(str, settings.image_size)]
-    arguments += ["--loss", settings.loss, "--num_landmarks", str(num_landmarks)]
-    arguments += ["--num_images", str(num_images), "--device", settings.device, "--json", "-"]
-    arguments += ["--batch_size", str(settings.batch_size)]
-    if settings.mixed_precision:
-        arguments.append("--mixed_precision")
+    probed = Settings.model_validate({key: getattr(settings, key) for key in PROBED_KEYS})
+    arguments = [*settings_to_flags(probed), "--num_landmarks", str(num_landmarks)]
+    arguments += ["--num_images", str(num_images), "--json", "-"]
     if not measure:
         return dict(_ask("backend.vram", *arguments))
-    key = settings.model_copy(update={"epochs": 1, "dataset_path": "", "lr": 1.0})
-    speed = _speeds.get((key, num_landmarks))
+    speed = _speeds.get((probed, num_landmarks))
     if speed is None:
         answer = _ask("backend.vram", *arguments, "--measure_speed")
         speed = {name: answer[name] for name in SPEED_KEYS}
         if speed["seconds_per_image"] is not None:
-            _speeds[key, num_landmarks] = speed
+            _speeds[probed, num_landmarks] = speed
         return dict(answer)
     return {**_ask("backend.vram", *arguments), **speed}
 

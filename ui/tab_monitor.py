@@ -251,11 +251,15 @@ def _draw_previews(tab: MonitorTab, session: Session, folder: RunFolder, heatmap
         known = [value for _, value in names]
         heatmap = heatmap if heatmap in known else "all"
         updates[tab.heatmap] = gr.update(choices=names, value=heatmap)
-    epochs = folder.preview_epochs()
-    if not session.is_news("previews", (folder.run_id, epochs[-1:], heatmap)):
+    keys = folder.preview_keys()
+    if not session.is_news("previews", (folder.run_id, keys[-1:], heatmap)):
         return updates
-    figures = preview_figures(folder, epochs[-1], heatmap) if epochs else []
-    updates[tab.previews_note] = say("previews", epoch=epochs[-1]) if epochs else say("previews_none")
+    figures = preview_figures(folder, keys[-1], heatmap) if keys else []
+    updates[tab.previews_note] = (
+        say("previews", phase=say(f"phase_{keys[-1][0]}"), epoch=keys[-1][1])
+        if keys
+        else say("previews_none")
+    )
     for number, plot in enumerate(tab.previews):
         if number < len(figures):
             title, figure = figures[number]

@@ -20,10 +20,19 @@ from backend.errors import UserError
 from backend.flags import settings_to_flags
 from backend.run.folder import create_run
 from backend.run.supervisor import launch
-from ui.datasets import list_datasets, list_problems, read_display, read_splits, sigma_words, summarise
+from ui.datasets import (
+    crop_sides,
+    list_datasets,
+    list_problems,
+    read_display,
+    read_splits,
+    sigma_words,
+    summarise,
+)
 from ui.form import (
     ADVANCED_KEYS,
     MAIN_KEYS,
+    SIZE_KEYS,
     build_field,
     first_mistake,
     mark_fields,
@@ -39,10 +48,13 @@ from ui.text import in_bytes, in_time, say
 FORM_KEYS = ("dataset_path", "annotation_type", *MAIN_KEYS, *ADVANCED_KEYS)
 # what each answer depends on: a change of any other field does not ask for it again
 DATA_KEYS = ("dataset_path", "annotation_type", "dataset_format", "val_fraction")
-SAMPLE_KEYS = ("image_height", "image_width", "loss", "sigma", "resize")
+SAMPLE_KEYS = (
+    "image_height", "image_width", "loss", "sigma", "resize", "output_stride", "refine", "crop_size",
+    "crop_mm_per_px", "crop_share",
+)  # fmt: skip
 ESTIMATE_KEYS = (
     "dataset_path", "model", "image_height", "image_width", "batch_size", "loss", "mixed_precision", "device",
-    "epochs",
+    "epochs", "output_stride", "refine", "refine_epochs", "refine_crops", "num_refiners", "crop_size",
 )  # fmt: skip
 Updates = dict[Any, Any]
 
@@ -134,7 +146,9 @@ def _place_decisions(fields: dict[str, Any]) -> dict[str, Any]:
     with gr.Row():
         for key in ("epochs", "warmup_epochs"):
             fields[key] = build_field(key)
-    fields["mixed_precision"] = build_field("mixed_precision")
+    with gr.Row():
+        for key in ("refine", "mixed_precision"):
+            fields[key] = build_field(key)
     with gr.Accordion(say("advanced"), open=False):
         for first in range(0, len(ADVANCED_KEYS), 2):
             with gr.Row():
@@ -334,8 +348,9 @@ def _settings_for_data(values: Sequence[Any]) -> Settings:
         if raw["annotation_type"] not in readers:
             wanted["annotation_type"] = "mean"
     wrong = mistakes_by_key(raw)
-    visible = {key: raw[key] for key in ("image_size", "loss", "sigma", "resize", "seed") if key not in wrong}
-    if any(key in wrong for key in ("image_height", "image_width")):
+    drawn = (*(key for key in SAMPLE_KEYS if key not in SIZE_KEYS), "image_size", "seed")
+    visible = {key: raw[key] for key in drawn if key not in wrong}
+    if any(key in wrong for key in SIZE_KEYS):
         visible.pop("image_size")
     return parse_settings({**visible, **wanted})
 
@@ -350,6 +365,7 @@ def _draw_sample(tab: TrainTab, settings: Settings, splits: SampleSplits) -> Upd
         train.points_xy_image[0],
         splits.annotations.landmark_names,
         sigma.sigma_px_image,
+        crop_sides(settings, splits),
     )
     return {tab.sample: figure, tab.sigma_note: sigma.words}
 
@@ -361,14 +377,7 @@ def _estimate_words(
     if seconds is None:
         time = say("estimate_time_busy") if live_runs(tab.runs_dir) else say("estimate_time_none")
     else:
-        num_valid = len(splits.valid) if splits.valid is not None else 0
-        epoch_s = seconds * len(splits.train) + answer["validation_seconds_per_image"] * num_valid
-        time = say(
-            "estimate_time",
-            epoch=in_time(epoch_s),
-            total=in_time(epoch_s * settings.epochs),
-            epochs=settings.epochs,
-        )
+        time = _time_words(settings, splits, answer)
     return say(
         "estimate",
         device=answer["device_title"],
@@ -377,6 +386,25 @@ def _estimate_words(
         parameters=f"{answer['num_parameters'] / 1e6:.2f} M",
         time=time,
     )
+
+
+def _time_words(settings: Settings, splits: SampleSplits, answer: Mapping[str, Any]) -> str:
+    """Seconds an epoch and in all, of both phases."""
+    num_valid = len(splits.valid) if splits.valid is not None else 0
+
+    def epoch_seconds(prefix: str) -> float:
+        validation = answer[f"{prefix}validation_seconds_per_image"] * num_valid
+        return float(answer[f"{prefix}seconds_per_image"] * len(splits.train) + validation)
+
+    epoch_s = epoch_seconds("")
+    refinement_s = epoch_seconds("refine_") * settings.refine_epochs if settings.refine else 0.0
+    words = say(
+        "estimate_time",
+        epoch=in_time(epoch_s),
+        total=in_time(epoch_s * settings.epochs + refinement_s),
+        epochs=settings.epochs,
+    )
+    return words + (say("estimate_time_refine", time=in_time(refinement_s)) if settings.refine else "")
 
 
 def _no_automatic_batch(settings: Settings, device: str) -> Choice:

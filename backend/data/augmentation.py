@@ -8,7 +8,7 @@ undisturbed one saw. No flips: a cephalogram has a side, and left and right land
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -29,6 +29,10 @@ class Augmentation:
     scale_jitter: float
     shift_jitter: float
     photometric: float
+
+    def without_shift(self) -> Augmentation:
+        """The same for crops, which are shifted by a jitter of their own."""
+        return replace(self, shift_jitter=0.0)
 
     def draw_affine(self, rng: np.random.Generator, input_hw: Size) -> FloatArray:
         """A random affine (2, 3) within the input frame."""

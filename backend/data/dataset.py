@@ -26,23 +26,27 @@ Key = tuple[int, int]  # (epoch, index)
 class Batch(NamedTuple):
     """B samples; K landmarks. NaN where a landmark or a spacing is unknown."""
 
-    images: Tensor  # (B, 3, H, W) float32, each standardised by its own mean and deviation
-    points_xy_input: Tensor  # (B, K, 2) float32, input pixels
+    images: Tensor  # (B, 3, H, W), or crops (B, K, 3, H, W); float32, each standardised by its own mean and deviation
+    points_xy_input: Tensor  # (B, K, 2) float32, input pixels: each landmark in the frame of its own crop
     points_xy_image: Tensor  # (B, K, 2) float64, original pixels
-    affine_input_to_image: Tensor  # (B, 2, 3) float64
+    affine_input_to_image: Tensor  # (B, 1, 2, 3), or (B, K, 2, 3) for crops; float64
     mm_per_px_xy: Tensor  # (B, 2) float64
     rows: Tensor  # (B,) position in the samples
 
     def to(self, device: torch.device) -> Batch:
         """The same batch, with what the network and the loss need on the device."""
-        images = self.images.to(device, non_blocking=True, memory_format=torch.channels_last)
+        layout = torch.channels_last if self.images.ndim == 4 else torch.preserve_format
+        images = self.images.to(device, non_blocking=True, memory_format=layout)
         return self._replace(
             images=images, points_xy_input=self.points_xy_input.to(device, non_blocking=True)
         )
 
 
 class LandmarkDataset(Dataset[Batch]):
-    """Samples by (epoch, index): the epoch decides the augmentation, so that workers need no messages."""
+    """Whole images by (epoch, index), from a store's first level.
+
+    The epoch decides the augmentation, so that workers need no messages.
+    """
 
     def __init__(
         self,
@@ -72,7 +76,7 @@ class LandmarkDataset(Dataset[Batch]):
         affine = self._affines[index]
         if self._augmentation is not None:
             affine = compose(self._augmentation.draw_affine(rng, self._input_hw), affine)
-        picture = warp(self._store.get(index), affine, self._input_hw)
+        picture = warp(self._store.get(index)[0], affine, self._input_hw)
         if self._photometric is not None:
             picture = apply_photometric(self._photometric, picture, rng)
         points_xy_image = self._samples.points_xy_image[index].astype(np.float64)
@@ -80,7 +84,7 @@ class LandmarkDataset(Dataset[Batch]):
             images=standardise(picture),
             points_xy_input=torch.from_numpy(apply_affine(affine, points_xy_image).astype(np.float32)),
             points_xy_image=torch.from_numpy(points_xy_image),
-            affine_input_to_image=torch.from_numpy(invert_affine(affine)),
+            affine_input_to_image=torch.from_numpy(invert_affine(affine)[None]),
             mm_per_px_xy=torch.from_numpy(self._mm_per_px_xy[index]),
             rows=torch.tensor(index),
         )

@@ -1,7 +1,8 @@
 """Images decoded once and kept small: a 1935 x 2400 film costs 20 ms to decode, its 256-pixel version nothing.
 
-An image is reduced by area averaging to about the size at which the network sees it, so that the one affine that
-follows never samples coarser than the pixels it reads (no aliasing).
+An image is reduced by area averaging to about the size at which a network sees it, so that the one affine that
+follows never samples coarser than the pixels it reads (no aliasing). A network on crops sees it larger than one on
+whole images: a store keeps a level for each.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from backend.geometry import FloatArray, Size, compose, invert_affine, scaling
 Image = npt.NDArray[np.uint8]
 SHARE_OF_FREE_MEMORY = 0.25  # which the kept images may take
 MAX_COPIES = 8  # of a store that is sent to data workers
-HEADROOM = 1.25  # kept larger than the input, since augmentation may zoom in
+HEADROOM = 1.25  # kept larger than a network sees it, since augmentation may zoom in
 
 
 @dataclass(frozen=True)
@@ -32,45 +33,56 @@ class ReducedImage:
 
     pixels: Image
     affine_from_image: FloatArray
+    mean: tuple[float, ...]  # of each channel
+
+
+Levels = tuple[ReducedImage, ...]
+
+
+def input_scale(image_hw: Size, input_hw: Size) -> float:
+    """The scale at which an image is kept for a network that sees all of it at `input_hw`."""
+    return HEADROOM * max(input_hw[0] / image_hw[0], input_hw[1] / image_hw[1])
 
 
 def reduce_image(image: Image, scale: float) -> ReducedImage:
     """Shrink by area averaging to `scale` of its size; never enlarge."""
     height, width = image.shape[:2]
     if scale >= 1:
-        return ReducedImage(image, scaling(1, 1))
+        return ReducedImage(image, scaling(1, 1), _channel_means(image))
     reduced_hw = (max(1, round(height * scale)), max(1, round(width * scale)))
     pixels = cv2.resize(image, (reduced_hw[1], reduced_hw[0]), interpolation=cv2.INTER_AREA)
-    return ReducedImage(np.asarray(pixels, np.uint8), scaling(reduced_hw[1] / width, reduced_hw[0] / height))
+    affine = scaling(reduced_hw[1] / width, reduced_hw[0] / height)
+    return ReducedImage(np.asarray(pixels, np.uint8), affine, _channel_means(pixels))
+
+
+def _channel_means(pixels: npt.NDArray[Any]) -> tuple[float, ...]:
+    return tuple(float(value) for value in np.atleast_1d(pixels.mean(axis=(0, 1))))
 
 
 def warp(reduced: ReducedImage, affine_image_to_input: FloatArray, input_hw: Size) -> Image:
     """The input picture: margins take the image's mean, so that they stand out as little as possible."""
     matrix = compose(affine_image_to_input, invert_affine(reduced.affine_from_image))
-    margin = tuple(float(v) for v in np.atleast_1d(reduced.pixels.mean(axis=(0, 1))))
     picture = cv2.warpAffine(
         reduced.pixels,
         matrix,
         (input_hw[1], input_hw[0]),
         flags=cv2.INTER_LINEAR,
         borderMode=cv2.BORDER_CONSTANT,
-        borderValue=margin,
+        borderValue=reduced.mean,
     )
     return np.asarray(picture, np.uint8)
 
 
 class ImageStore:
-    """Reduced images by index, decoded on first use and kept while they fit into `budget_bytes`."""
+    """Images by index at one or more scales, decoded once on first use and kept while they fit into `budget_bytes`."""
 
-    def __init__(
-        self, paths: Sequence[Path], sizes_hw: Sequence[Size], input_hw: Size, budget_bytes: int
-    ) -> None:
+    def __init__(self, paths: Sequence[Path], scales: Sequence[Sequence[float]], budget_bytes: int) -> None:
+        """`scales` gives for each image its levels' sizes as shares of the original; see `input_scale`."""
+        assert len(paths) == len(scales)
         self._paths = list(paths)
-        self._scales = [
-            HEADROOM * max(input_hw[0] / height, input_hw[1] / width) for height, width in sizes_hw
-        ]
+        self._scales = [tuple(levels) for levels in scales]
         self._budget_bytes = budget_bytes
-        self._kept: dict[int, ReducedImage] = {}
+        self._kept: dict[int, Levels] = {}
         self._kept_bytes = 0
 
     def __len__(self) -> int:
@@ -85,13 +97,13 @@ class ImageStore:
             "_budget_bytes": self._budget_bytes // MAX_COPIES,
         }
 
-    def get(self, index: int) -> ReducedImage:
-        """Raises UserError where the file cannot be decoded."""
+    def get(self, index: int) -> Levels:
+        """The image at each of its scales. Raises UserError where the file cannot be decoded."""
         if index in self._kept:
             return self._kept[index]
-        reduced = self._decode(index)
-        self._keep(index, reduced)
-        return reduced
+        levels = self._decode(index)
+        self._keep(index, levels)
+        return levels
 
     def preload(self, threads: int = 4) -> dict[int, UserError]:
         """Decode everything once, in threads (OpenCV releases the interpreter lock), and keep what fits.
@@ -100,23 +112,25 @@ class ImageStore:
         """
         broken: dict[int, UserError] = {}
         with ThreadPoolExecutor(threads) as pool:
-            for index, reduced in enumerate(pool.map(self._try_decode, range(len(self)))):
-                if isinstance(reduced, UserError):
-                    broken[index] = reduced
+            for index, levels in enumerate(pool.map(self._try_decode, range(len(self)))):
+                if isinstance(levels, UserError):
+                    broken[index] = levels
                 else:
-                    self._keep(index, reduced)
+                    self._keep(index, levels)
         return broken
 
-    def _try_decode(self, index: int) -> ReducedImage | UserError:
+    def _try_decode(self, index: int) -> Levels | UserError:
         try:
             return self._decode(index)
         except UserError as error:
             return error
 
-    def _decode(self, index: int) -> ReducedImage:
-        return reduce_image(read_image(self._paths[index]), self._scales[index])
+    def _decode(self, index: int) -> Levels:
+        image = read_image(self._paths[index])
+        return tuple(reduce_image(image, scale) for scale in self._scales[index])
 
-    def _keep(self, index: int, reduced: ReducedImage) -> None:
-        if self._kept_bytes + reduced.pixels.nbytes <= self._budget_bytes:
-            self._kept[index] = reduced
-            self._kept_bytes += reduced.pixels.nbytes
+    def _keep(self, index: int, levels: Levels) -> None:
+        num_bytes = sum(level.pixels.nbytes for level in levels)
+        if self._kept_bytes + num_bytes <= self._budget_bytes:
+            self._kept[index] = levels
+            self._kept_bytes += num_bytes

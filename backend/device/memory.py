@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import copy
 import weakref
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, cast
@@ -26,7 +26,15 @@ from torch.utils._pytree import tree_leaves
 
 from backend.config import Choice, RunConfig, Settings
 from backend.data.dataset import Batch
-from backend.training.build import build_network, build_task, build_trainer
+from backend.training.build import (
+    build_network,
+    build_refiner,
+    build_refiner_task,
+    build_refiner_trainer,
+    build_task,
+    build_trainer,
+    images_of_crops,
+)
 from backend.training.engine import Trainer
 from backend.training.heatmaps import decode_heatmaps
 from backend.training.task import LandmarkTask
@@ -34,6 +42,8 @@ from backend.training.task import LandmarkTask
 TRACED_BATCHES = (2, 4)  # not 1: at one image, torch may choose another memory layout
 CUDA_CONTEXT_BYTES = 512 * 2**20  # a calibrated guess: driver context, cuDNN's and cuBLAS's kernels
 WORKSPACE_SHARE = {"cuda": 0.10, "cpu": 0.05}  # a guess: convolutions' workspace and fragmentation
+
+ONE_BATCH, NOBODY = cast(Any, [None]), cast(Any, None)  # a trainer's data and observer, where it has none
 
 aten = torch.ops.aten
 
@@ -59,6 +69,7 @@ class StepMemory:
     training: tuple[Moment, ...]
     validation: tuple[Moment, ...]
     terms: Mapping[str, int]
+    refinement: tuple[Moment, ...] = ()  # its peak, which has a batch of its own
 
     def training_bytes(self, batch_size: int) -> int:
         """Peak of a training step, bytes."""
@@ -82,18 +93,24 @@ class StepMemory:
         return round(steepest.bytes_at(_crossing(others[-1], steepest)))
 
     @property
+    def refinement_bytes(self) -> int:
+        """Peak of the refinement's steps, bytes; 0 for a run without."""
+        return round(max((moment.constant_bytes for moment in self.refinement), default=0))
+
+    @property
     def _moments(self) -> list[Moment]:
-        return upper_envelope([*self.training, *self.validation])
+        return upper_envelope([*self.training, *self.validation, *self.refinement])
 
 
 def predict_step_memory(settings: Settings, num_landmarks: int, device: str) -> StepMemory:
-    """Trace one training and one validation step of a run.
+    """Trace one training and one validation step of each phase of a run.
 
     `device` is "cpu" or "cuda:N" and need not be there. Mixed precision counts on a GPU only, as in a run; the
     trace uses the CPU's float16 autocast, whose tensors are as wide as CUDA's. Takes one to four seconds.
     """
     kind = torch.device(device).type
-    traces = _trace(_config_for_trace(settings, kind), num_landmarks, kind, TRACED_BATCHES)
+    config = _config_for_trace(settings, kind)
+    traces = _trace(first_phase(config, num_landmarks), kind, TRACED_BATCHES)
     workspace = WORKSPACE_SHARE[kind]
     context = CUDA_CONTEXT_BYTES if kind == "cuda" else 0
     training = [_with_unseen(m, workspace, context) for m in _moments([t.training for t in traces])]
@@ -104,7 +121,15 @@ def predict_step_memory(settings: Settings, num_landmarks: int, device: str) -> 
         "workspace_per_image": round(activations * workspace),
         "cuda_context": context,
     }
-    return StepMemory(tuple(training), tuple(validation), terms)
+    refinement: tuple[Moment, ...] = ()
+    if settings.refine:
+        batch_size = images_of_crops(settings, num_landmarks)
+        (trace,) = _trace(refine_phase(config, num_landmarks), kind, [batch_size])
+        peak = max(*trace.training, *trace.validation)
+        grown = (peak - sum(trace.fixed.values())) * workspace
+        refinement = (Moment(peak + grown + context, 0.0),)
+        terms["refinement"] = round(refinement[0].constant_bytes)
+    return StepMemory(tuple(training), tuple(validation), terms, refinement)
 
 
 def _config_for_trace(settings: Settings, kind: str) -> RunConfig:
@@ -127,44 +152,59 @@ class _Trace:
     fixed: dict[str, int]
 
 
-def _trace(config: RunConfig, num_landmarks: int, kind: str, batch_sizes: Sequence[int]) -> list[_Trace]:
+@dataclass(frozen=True)
+class LonePhase:
+    """A phase whose steps are called one by one, on noise: without data, and nobody watching."""
+
+    build_network: Callable[[], nn.Module]
+    build_trainer: Callable[[nn.Module], Trainer]
+    make_batch: Callable[[int], Batch]
+
+
+def first_phase(config: RunConfig, num_landmarks: int) -> LonePhase:
+    """The chosen network on whole images."""
+    names = [str(number) for number in range(num_landmarks)]
+    task = build_task(config, names)
+    return LonePhase(
+        lambda: build_network(config, num_landmarks),
+        lambda network: build_trainer(config, network, task, ONE_BATCH, None, NOBODY),
+        lambda size: make_noise_batch((size, 3, *task.input_hw), num_landmarks),
+    )
+
+
+def refine_phase(config: RunConfig, num_landmarks: int) -> LonePhase:
+    """The second network on crops; its batch counts images, each with all its crops."""
+    names = [str(number) for number in range(num_landmarks)]
+    task = build_refiner_task(config, names)
+    return LonePhase(
+        lambda: build_refiner(config, num_landmarks),
+        lambda network: build_refiner_trainer(config, network, task, ONE_BATCH, None, NOBODY),
+        lambda size: make_noise_batch((size, num_landmarks, 3, *task.input_hw), num_landmarks),
+    )
+
+
+def _trace(phase: LonePhase, kind: str, batch_sizes: Sequence[int]) -> list[_Trace]:
     followed = FollowStorages()
     with FakeTensorMode(), followed:
-        network = _PlacedNetwork(build_network(config, num_landmarks))
-        trainer = build_lone_trainer(config, network, num_landmarks)
+        trainer = phase.build_trainer(_PlacedNetwork(phase.build_network()))
         if kind == "cuda":
             _update_as_cuda_does(trainer)
         trainer.network.train()
-        trainer._train_step([make_noise_batch(config.settings, num_landmarks, 2)])  # makes AdamW's states
-        return [_trace_steps(trainer, followed, config, num_landmarks, kind, size) for size in batch_sizes]
+        trainer._train_step([phase.make_batch(2)])  # makes AdamW's states
+        return [_trace_steps(trainer, followed, phase.make_batch(size), kind) for size in batch_sizes]
 
 
-def _trace_steps(
-    trainer: Trainer,
-    followed: FollowStorages,
-    config: RunConfig,
-    num_landmarks: int,
-    kind: str,
-    batch_size: int,
-) -> _Trace:
-    batch = make_noise_batch(config.settings, num_landmarks, batch_size)
+def _trace_steps(trainer: Trainer, followed: FollowStorages, batch: Batch, kind: str) -> _Trace:
     # beside a GPU the collated batch lies in the host's memory, and only its copy in the GPU's
     elsewhere = _bytes_of(batch) if kind == "cuda" else 0
     with followed.recorded() as training:
         # the second batch of a group finds the first one's gradients
-        trainer._train_step([batch] * min(2, config.settings.gradient_accumulation_steps))
+        trainer._train_step([batch] * min(2, trainer.options.accumulation))
     with followed.recorded() as validation:
         run_validation_step(trainer, batch)
     return _Trace(
         [n - elsewhere for n in training], [n - elsewhere for n in validation], _fixed_terms(trainer)
     )
-
-
-def build_lone_trainer(config: RunConfig, network: nn.Module, num_landmarks: int) -> Trainer:
-    """The engine for steps that are called one by one: without data, and nobody watching."""
-    task = build_task(config, [str(number) for number in range(num_landmarks)])
-    one_batch, nobody = cast(Any, [None]), cast(Any, None)
-    return build_trainer(config, network, task, one_batch, None, nobody)
 
 
 def _update_as_cuda_does(trainer: Trainer) -> None:
@@ -182,15 +222,16 @@ def run_validation_step(trainer: Trainer, batch: Batch) -> None:
     decode_heatmaps(maps, task.stride, task.decoder)
 
 
-def make_noise_batch(settings: Settings, num_landmarks: int, batch_size: int) -> Batch:
-    """Noise in the shape of a batch, its landmarks anywhere in the input."""
-    height, width = settings.image_size
+def make_noise_batch(images_shape: Sequence[int], num_landmarks: int) -> Batch:
+    """Noise in the shape of a batch's images, its landmarks anywhere in the input."""
+    batch_size, (height, width) = images_shape[0], images_shape[-2:]
     size_xy = torch.tensor([width - 1.0, height - 1.0])
+    num_affines = num_landmarks if len(images_shape) == 5 else 1
     return Batch(
-        images=torch.randn(batch_size, 3, height, width),
+        images=torch.randn(*images_shape),
         points_xy_input=torch.rand(batch_size, num_landmarks, 2) * size_xy,
         points_xy_image=torch.zeros(batch_size, num_landmarks, 2, dtype=torch.float64),
-        affine_input_to_image=torch.zeros(batch_size, 2, 3, dtype=torch.float64),
+        affine_input_to_image=torch.zeros(batch_size, num_affines, 2, 3, dtype=torch.float64),
         mm_per_px_xy=torch.ones(batch_size, 2, dtype=torch.float64),
         rows=torch.arange(batch_size),
     )

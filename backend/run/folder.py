@@ -39,15 +39,17 @@ from backend.run.files import (
 RequestKind = Literal["finish", "stop", "save_now"]
 CheckpointKind = Literal["best", "last"]
 Arrays = dict[str, npt.NDArray[Any]]
+PreviewKey = tuple[str, int]  # phase, and epoch in it (from 1)
 
 REQUEST_KINDS: tuple[RequestKind, ...] = ("finish", "stop", "save_now")
+PHASES = ("train", "refine")  # in their order
 
 _CONFIG = "config.json"
 _METRICS = "metrics.jsonl"
 _TIME_FORMAT = "%Y%m%d-%H%M%S"
 _TIME_LENGTH = len("yyyymmdd-hhmmss")
 _MAX_LABEL_LENGTH = 48  # characters; even at four bytes each, far below the 255 bytes of a file name
-_PREVIEW_NAME = re.compile(r"epoch-(\d+)\.npz")
+_PREVIEW_NAME = re.compile(rf"({'|'.join(PHASES)})-(\d+)\.npz")
 
 
 @dataclass(frozen=True)
@@ -197,32 +199,34 @@ class RunFolder:
     def read_preview_images(self) -> Arrays | None:
         return self._read_arrays("images.npz")
 
-    def write_preview(self, epoch: int, arrays: Mapping[str, npt.ArrayLike]) -> None:
-        """The predictions after `epoch` (from 1), by name."""
-        self._write_arrays(_preview_name(epoch), arrays)
+    def write_preview(self, phase: str, epoch: int, arrays: Mapping[str, npt.ArrayLike]) -> None:
+        """The predictions after an epoch of a phase, by name."""
+        self._write_arrays(_preview_name((phase, epoch)), arrays)
 
-    def read_preview(self, epoch: int) -> Arrays | None:
-        return self._read_arrays(_preview_name(epoch))
+    def read_preview(self, key: PreviewKey) -> Arrays | None:
+        return self._read_arrays(_preview_name(key))
 
-    def preview_epochs(self) -> list[int]:
-        """The epochs that have a preview, ascending."""
+    def preview_keys(self) -> list[PreviewKey]:
+        """The epochs that have a preview, in the order of training."""
         if not self.previews_path.is_dir():
             return []
         matches = (_PREVIEW_NAME.fullmatch(path.name) for path in self.previews_path.iterdir())
-        return sorted(int(match[1]) for match in matches if match)
+        keys = [(match[1], int(match[2])) for match in matches if match]
+        return sorted(keys, key=lambda key: (PHASES.index(key[0]), key[1]))
 
     def prune_previews(self, max_kept: int = 24) -> None:
-        """Delete previews until `max_kept` (at least 2) are left: the first, the last, an even middle."""
+        """Delete previews of each phase until `max_kept` (at least 2) of it are left: first, last, an even middle."""
         if max_kept < 2:
             raise ValueError(f"max_kept must be at least 2, not {max_kept}")
-        epochs = self.preview_epochs()
-        while len(epochs) > max_kept:
-            # The one that leaves the smallest gap: this stays even when we are called after every epoch.
-            gaps = [after - before for before, after in zip(epochs, epochs[2:], strict=False)]
-            path = self.previews_path / _preview_name(epochs.pop(1 + gaps.index(min(gaps))))
-            # A preview that a reader holds on Windows goes next time.
-            with contextlib.suppress(PermissionError):
-                path.unlink(missing_ok=True)
+        for phase in PHASES:
+            epochs = [epoch for name, epoch in self.preview_keys() if name == phase]
+            while len(epochs) > max_kept:
+                # The one that leaves the smallest gap: this stays even when we are called after every epoch.
+                gaps = [after - before for before, after in zip(epochs, epochs[2:], strict=False)]
+                path = self.previews_path / _preview_name((phase, epochs.pop(1 + gaps.index(min(gaps)))))
+                # A preview that a reader holds on Windows goes next time.
+                with contextlib.suppress(PermissionError):
+                    path.unlink(missing_ok=True)
 
     def _write_arrays(self, name: str, arrays: Mapping[str, npt.ArrayLike]) -> None:
         buffer = io.BytesIO()
@@ -303,8 +307,9 @@ def merge_metrics(rows: Iterable[Row]) -> list[Row]:
     return [epochs[epoch] for epochs in phases.values() for epoch in sorted(epochs)]
 
 
-def _preview_name(epoch: int) -> str:
-    return f"epoch-{epoch:04d}.npz"
+def _preview_name(key: PreviewKey) -> str:
+    phase, epoch = key
+    return f"{phase}-{epoch:04d}.npz"
 
 
 def _makes_folder(path: Path) -> bool:

@@ -3,24 +3,45 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from backend.config import RunConfig
+from backend.config import RunConfig, Settings
 from backend.data.augmentation import Augmentation
+from backend.data.crops import CropDataset, crop_scale
 from backend.data.dataset import Batches, EpochBatches, LandmarkDataset
-from backend.data.image_store import SHARE_OF_FREE_MEMORY, ImageStore
+from backend.data.image_store import SHARE_OF_FREE_MEMORY, ImageStore, input_scale
 from backend.data.samples import Samples, SampleSplits, load_splits
 from backend.device.host import read_memory
 from backend.errors import UserError
-from backend.geometry import Size, output_stride_for, sigma_in_force
+from backend.geometry import (
+    KL_SIGMA_CELLS,
+    MIN_SIGMA_CELLS,
+    FloatArray,
+    sigma_in_force,
+)
 from backend.training.engine import Observer, Trainer, TrainerOptions
 from backend.training.task import DECODER_OF_LOSS, LandmarkTask
 from models import build_model
+from models.refiner import Refiner
 from models.resnet import ResNet, load_pretrained_trunk
+
+REFINER_STRIDE = 2  # of its maps: the stride of its trunk
+REFINER_WARMUP = 0.1  # share of its epochs
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """What differs between the phases of a run."""
+
+    epochs: int
+    lr: float
+    warmup_epochs: float
+    accumulation: int
 
 
 def build_splits(config: RunConfig) -> SampleSplits:
@@ -38,23 +59,46 @@ def build_splits(config: RunConfig) -> SampleSplits:
 def build_task(config: RunConfig, landmark_names: Sequence[str]) -> LandmarkTask:
     """The heatmap task at the run's image size, output stride, sigma and decoder."""
     settings = config.settings
-    height, width = settings.image_size
+    stride = settings.stride_in_force
     return LandmarkTask(
         landmark_names=tuple(landmark_names),
-        input_hw=(height, width),
-        stride=output_stride_for(height, width),
-        sigma_px=sigma_in_force(settings.sigma, settings.loss, height, width),
+        input_hw=settings.image_size,
+        stride=stride,
+        sigma_px=sigma_in_force(settings.sigma, settings.loss, settings.image_size, stride),
         loss_name=settings.loss,
-        decoder=DECODER_OF_LOSS[settings.loss] if settings.decoder == "auto" else settings.decoder,
+        decoder=decoder_in_force(settings),
     )
+
+
+def build_refiner_task(config: RunConfig, landmark_names: Sequence[str]) -> LandmarkTask:
+    """The same task in the frame of the crops."""
+    settings = config.settings
+    frame = settings.crop_frame
+    return LandmarkTask(
+        landmark_names=tuple(landmark_names),
+        input_hw=frame.hw,
+        stride=REFINER_STRIDE,
+        sigma_px=REFINER_STRIDE * (KL_SIGMA_CELLS if settings.loss == "kl" else MIN_SIGMA_CELLS),
+        loss_name=settings.loss,
+        decoder=decoder_in_force(settings),
+    )
+
+
+def decoder_in_force(settings: Settings) -> str:
+    """The decoder asked for, or the one that fits the loss."""
+    return DECODER_OF_LOSS[settings.loss] if settings.decoder == "auto" else settings.decoder
 
 
 def build_network(config: RunConfig, num_landmarks: int) -> nn.Module:
     """The run's network with seeded weights, before any checkpoint is loaded."""
     torch.manual_seed(config.settings.seed)
-    return build_model(
-        config.settings.model, num_landmarks, output_stride=output_stride_for(*config.settings.image_size)
-    )
+    return build_model(config.settings.model, num_landmarks, output_stride=config.settings.stride_in_force)
+
+
+def build_refiner(config: RunConfig, num_landmarks: int) -> nn.Module:
+    """The second network with seeded weights."""
+    torch.manual_seed(config.settings.seed)
+    return Refiner(num_landmarks, config.settings.num_refiners, output_stride=REFINER_STRIDE)
 
 
 def load_pretrained(network: nn.Module, path: Path) -> tuple[list[str], list[str]]:
@@ -78,32 +122,75 @@ def load_pretrained(network: nn.Module, path: Path) -> tuple[list[str], list[str
     return loaded, not_fitting
 
 
-def build_store(samples: Samples, input_hw: Size) -> ImageStore:
-    """Images in memory, within a quarter of what is free."""
+def build_store(samples: Samples, settings: Settings) -> ImageStore:
+    """Images in memory, within a quarter of what is free: a level for each network that the run trains."""
     budget_bytes = int(read_memory().free_bytes * SHARE_OF_FREE_MEMORY)
-    return ImageStore(samples.paths, samples.sizes_hw, input_hw, budget_bytes)
+    frame = settings.crop_frame
+    scales = []
+    for size_hw, spacing in zip(samples.sizes_hw, samples.mm_per_px_xy, strict=True):
+        levels = [input_scale(size_hw, settings.image_size)]
+        if settings.refine:
+            levels.append(crop_scale(frame, frame.image_px_per_px_xy(size_hw, spacing)))
+        scales.append(levels)
+    return ImageStore(samples.paths, scales, budget_bytes)
 
 
 def build_batches(config: RunConfig, samples: Samples, store: ImageStore, *, training: bool) -> Batches:
-    """Augmented and shuffled batches for training, plain ones in order for validation."""
+    """Augmented and shuffled batches of whole images for training, plain ones in order for validation."""
     settings = config.settings
-    augmentation = Augmentation(
-        rotation_deg=settings.rotation_deg,
-        scale_jitter=settings.scale_jitter,
-        shift_jitter=settings.shift_jitter,
-        photometric=settings.photometric,
-    )
     dataset = LandmarkDataset(
         samples,
         settings.image_size,
         resize=settings.resize,
         store=store,
-        augmentation=augmentation if training else None,
+        augmentation=_build_augmentation(settings) if training else None,
         seed=settings.seed,
     )
-    sampler = EpochBatches(
-        len(samples), config.value("batch_size"), shuffle_seed=settings.seed if training else None
+    return _build_batches(config, dataset, config.value("batch_size"), training=training)
+
+
+def build_crop_batches(
+    config: RunConfig,
+    samples: Samples,
+    store: ImageStore,
+    centres_xy_image: FloatArray,
+    jitter_px: float | None,
+) -> Batches:
+    """Batches of crops about centres (N, K, 2): augmented and shuffled where there is a jitter, plain without."""
+    settings = config.settings
+    training = jitter_px is not None
+    dataset = CropDataset(
+        samples,
+        settings.crop_frame,
+        centres_xy_image,
+        store=store,
+        augmentation=_build_augmentation(settings) if training else None,
+        jitter_px=jitter_px or 0.0,
+        seed=settings.seed,
     )
+    num_landmarks = centres_xy_image.shape[1]
+    return _build_batches(config, dataset, images_of_crops(settings, num_landmarks), training=training)
+
+
+def images_of_crops(settings: Settings, num_landmarks: int) -> int:
+    """How many images' crops make a step of the refinement."""
+    return max(2, round(settings.refine_crops / num_landmarks))
+
+
+def _build_augmentation(settings: Settings) -> Augmentation:
+    return Augmentation(
+        rotation_deg=settings.rotation_deg,
+        scale_jitter=settings.scale_jitter,
+        shift_jitter=settings.shift_jitter,
+        photometric=settings.photometric,
+    )
+
+
+def _build_batches(
+    config: RunConfig, dataset: LandmarkDataset | CropDataset, batch_size: int, *, training: bool
+) -> Batches:
+    seed = config.settings.seed if training else None
+    sampler = EpochBatches(len(dataset), batch_size, shuffle_seed=seed)
     on_gpu = str(config.value("device")).startswith("cuda")
     # validation is short: one process keeps up with it
     num_workers = config.value("num_workers") if training else min(1, config.value("num_workers"))
@@ -118,7 +205,39 @@ def build_trainer(
     valid: Batches | None,
     observer: Observer,
 ) -> Trainer:
-    """The engine for the run's settings."""
+    """The engine for the first network."""
+    settings = config.settings
+    schedule = Schedule(
+        settings.epochs, settings.lr, settings.warmup_epochs, settings.gradient_accumulation_steps
+    )
+    return _build_trainer(config, schedule, network, task, train, valid, observer)
+
+
+def build_refiner_trainer(
+    config: RunConfig,
+    network: nn.Module,
+    task: LandmarkTask,
+    train: Batches,
+    valid: Batches | None,
+    observer: Observer,
+) -> Trainer:
+    """The engine for the refining network."""
+    settings = config.settings
+    schedule = Schedule(
+        settings.refine_epochs, settings.refine_lr, REFINER_WARMUP * settings.refine_epochs, accumulation=1
+    )
+    return _build_trainer(config, schedule, network, task, train, valid, observer)
+
+
+def _build_trainer(
+    config: RunConfig,
+    schedule: Schedule,
+    network: nn.Module,
+    task: LandmarkTask,
+    train: Batches,
+    valid: Batches | None,
+    observer: Observer,
+) -> Trainer:
     settings = config.settings
     return Trainer(
         network,
@@ -127,13 +246,13 @@ def build_trainer(
         valid,
         device=torch.device(config.value("device")),
         options=TrainerOptions(
-            epochs=settings.epochs,
-            lr=settings.lr,
-            warmup_epochs=settings.warmup_epochs,
+            epochs=schedule.epochs,
+            lr=schedule.lr,
+            warmup_epochs=schedule.warmup_epochs,
             weight_decay=settings.weight_decay,
             clip_norm=settings.clip_norm,
             ema_decay=settings.ema_decay,
-            accumulation=settings.gradient_accumulation_steps,
+            accumulation=schedule.accumulation,
             mixed_precision=config.value("mixed_precision"),
         ),
         observer=observer,

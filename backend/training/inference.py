@@ -6,7 +6,7 @@ The checkpoint alone decides network, input size and decoding; no run folder is 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,30 +15,42 @@ import pandas as pd
 import torch
 from torch import nn
 
-from backend.config import RunConfig
+from backend.config import Choice, RunConfig
 from backend.data.annotations.table import IMAGE_COLUMNS
-from backend.data.dataset import Batches, EpochBatches, LandmarkDataset
+from backend.data.dataset import Batches
 from backend.data.images import read_image_size
 from backend.data.samples import Samples
 from backend.errors import UserError
-from backend.training.build import build_network, build_store, build_task
+from backend.training.build import (
+    build_batches,
+    build_crop_batches,
+    build_network,
+    build_refiner,
+    build_refiner_task,
+    build_store,
+    build_task,
+)
 from backend.training.checkpoint import load_checkpoint
-from backend.training.task import LandmarkTask, Predictions
+from backend.training.task import LandmarkTask, Predictions, concatenate_predictions
 
 BATCH_SIZE = 8
+FOR_PREDICTION = {
+    "batch_size": Choice(BATCH_SIZE, "prediction"),
+    "num_workers": Choice(0, "prediction"),
+}
 
 
 @dataclass(frozen=True)
 class Predictor:
-    """A trained network, ready to predict."""
+    """A trained network, and the one that refines its points where there is one, ready to predict."""
 
     network: nn.Module
     task: LandmarkTask
+    refiner: nn.Module | None
     config: RunConfig
     device: torch.device
     checkpoint: dict[str, Any]
 
-    @torch.inference_mode()
     def predict(
         self, samples: Samples, on_batch: Callable[[int], object] = lambda num_images: None
     ) -> Predictions:
@@ -46,22 +58,37 @@ class Predictor:
 
         `on_batch` hears how many images each batch held. Raises UserError for an image that cannot be decoded.
         """
-        parts: list[Predictions] = []
-        for batch in self._batches(samples).of_epoch(0):
-            maps = self.network(batch.to(self.device).images).float()
-            parts.append(self.task.predict(maps, batch))
-            on_batch(len(batch.rows))
-        return Predictions(
-            np.concatenate([part.points_xy_image for part in parts]),
-            np.concatenate([part.confidence for part in parts]),
-        )
+        parts = []
+        for first in range(0, len(samples), BATCH_SIZE):
+            rows = list(range(first, min(first + BATCH_SIZE, len(samples))))
+            parts.append(self._predict_few(samples.take(rows)))
+            on_batch(len(rows))
+        return concatenate_predictions(parts)
 
-    def _batches(self, samples: Samples) -> Batches:
-        input_hw = self.task.input_hw
-        dataset = LandmarkDataset(
-            samples, input_hw, resize=self.config.settings.resize, store=build_store(samples, input_hw)
-        )
-        return Batches(dataset, EpochBatches(len(samples), BATCH_SIZE), num_workers=0, pin_memory=False)
+    def _predict_few(self, samples: Samples) -> Predictions:
+        """A batch of images, each decoded once for both networks."""
+        settings = self.config.settings
+        store = build_store(samples, settings)
+        config = RunConfig(settings, {**self.config.chosen, **FOR_PREDICTION})
+        whole = build_batches(config, samples, store, training=False)
+        found = predict_batches(self.network, self.task, whole, self.device)
+        if self.refiner is None:
+            return found
+        crops = build_crop_batches(config, samples, store, found.points_xy_image, None)
+        task = build_refiner_task(config, self.task.landmark_names)
+        refined = predict_batches(self.refiner, task, crops, self.device)
+        return replace(refined, unrefined_xy_image=found.points_xy_image)
+
+
+@torch.inference_mode()
+def predict_batches(
+    network: nn.Module, task: LandmarkTask, batches: Batches, device: torch.device
+) -> Predictions:
+    """The points that a network in evaluation mode finds, batch by batch."""
+    parts: list[Predictions] = []
+    for batch in batches.of_epoch(0):
+        parts.append(task.predict(network(batch.to(device).images).float(), batch))
+    return concatenate_predictions(parts)
 
 
 def load_predictor(checkpoint_path: Path, device: str = "auto") -> Predictor:
@@ -82,8 +109,29 @@ def load_predictor(checkpoint_path: Path, device: str = "auto") -> Predictor:
             field="checkpoint",
             cure="use the version of Fiducial that made it",
         ) from error
-    network = network.to(on_device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return Predictor(network.eval(), build_task(config, names), config, on_device, checkpoint)
+    return Predictor(
+        _placed(network, on_device),
+        build_task(config, names),
+        _load_refiner(config, checkpoint, on_device),
+        config,
+        on_device,
+        checkpoint,
+    )
+
+
+def _load_refiner(config: RunConfig, checkpoint: dict[str, Any], device: torch.device) -> nn.Module | None:
+    """The second network, where the run has trained one that is better than none."""
+    second = checkpoint["networks"].get("refine")
+    if second is None:
+        return None
+    refiner = build_refiner(config, len(checkpoint["landmark_names"]))
+    refiner.load_state_dict(second["model_state_dict"])
+    return _placed(refiner, device)
+
+
+def _placed(network: nn.Module, device: torch.device) -> nn.Module:
+    network = network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return network.eval()
 
 
 def unlabelled_samples(paths: Sequence[Path], num_landmarks: int) -> Samples:

@@ -18,17 +18,18 @@ import torch
 from tqdm import tqdm
 
 from backend.config import RunConfig
+from backend.data.crops import CropDataset
 from backend.data.dataset import Batch, LandmarkDataset
 from backend.data.image_store import reduce_image
 from backend.data.images import read_image
 from backend.data.samples import Samples
-from backend.geometry import RESIZES
+from backend.geometry import compose, scaling
 from backend.run.folder import RunFolder
+from backend.training.build import build_task
 from backend.training.checkpoint import save_checkpoint
 from backend.training.engine import LoopState, Metrics, Request, Trainer
 from backend.training.task import LandmarkTask
 
-PHASE = "train"
 NUM_PREVIEW_IMAGES = 4
 PREVIEW_SIDE_PX = 768
 STATUS_PERIOD_S = 1.0
@@ -43,6 +44,27 @@ class PreviewImages:
     batch: Batch
 
 
+@dataclass(frozen=True)
+class FirstNetwork:
+    """What the refinement stands on: the first network's weights, and how far off it is where that was measured."""
+
+    state: Mapping[str, Any]
+    errors: Metrics  # mre_px, mre_mm on the validation images; empty without any
+    jitter_px: float  # by which the crops are moved in training, crop pixels
+
+
+@dataclass(frozen=True)
+class Phase:
+    """A part of a run that trains one network: `train` the first one, `refine` the second."""
+
+    name: str
+    num_epochs: int
+    accumulation: int  # batches a step
+    share_before: float  # of the run's epochs, done before this phase
+    share: float
+    first: FirstNetwork | None = None
+
+
 def choose_preview_samples(samples: Samples) -> Samples:
     """Up to four, evenly spread: the same ones for the life of the run."""
     num = min(NUM_PREVIEW_IMAGES, len(samples))
@@ -50,18 +72,20 @@ def choose_preview_samples(samples: Samples) -> Samples:
 
 
 class Recorder:
-    """Writes the run folder of one training; `stop` is set by a signal handler."""
+    """Writes the run folder of one phase; `stop` is set by a signal handler."""
 
     def __init__(
         self,
         folder: RunFolder,
         config: RunConfig,
+        phase: Phase,
         task: LandmarkTask,
         previews: PreviewImages,
         stop: threading.Event,
     ) -> None:
         self._folder = folder
         self._config = config
+        self._phase = phase
         self._task = task
         self._previews = previews
         self._stop = stop
@@ -80,7 +104,7 @@ class Recorder:
         return requests | ({Request.STOP} if self._stop.is_set() else set())
 
     def on_step(self, loop: LoopState, num_steps: int, loss: float, images_per_s: float) -> None:
-        step = min(num_steps, math.ceil(loop.batch_index / self._config.settings.gradient_accumulation_steps))
+        step = min(num_steps, math.ceil(loop.batch_index / self._phase.accumulation))
         self._draw_bar(loop.epoch + 1, step, num_steps, loss, images_per_s)
         now = time.monotonic()
         if now - self._status_time >= STATUS_PERIOD_S:
@@ -96,14 +120,15 @@ class Recorder:
             "epoch": loop.epoch,
             "global_step": loop.global_step,
             "time": time.time(),
-            "phase": PHASE,
+            "phase": self._phase.name,
             **metrics,
+            **self._unrefined(),
             **self._memory(trainer),
         }
         self._print_epoch(loop, metrics, is_best)
         if is_best:
             save_checkpoint(self._folder.checkpoint_path("best"), self._content(trainer, resumable=False))
-        is_last_epoch = loop.epoch == self._config.settings.epochs
+        is_last_epoch = loop.epoch == self._phase.num_epochs
         if loop.epoch % self._config.settings.preview_every == 0 or is_last_epoch:
             self.write_preview(trainer)
         self._write_status(loop, 0, trainer.steps_per_epoch, float(metrics["images_per_s"] or 0))
@@ -123,42 +148,49 @@ class Recorder:
     def write_preview(self, trainer: Trainer) -> None:
         """Points and heatmaps of the fixed images by the averaged weights."""
         maps = trainer.predict(self._previews.batch)
-        predictions = self._task.predict(maps, self._previews.batch)
+        batch = self._previews.batch
+        predictions = self._task.predict(maps, batch)
+        stride = float(self._task.stride)
+        heatmap_to_image = [
+            [compose(affine, scaling(stride, stride)) for affine in affines]
+            for affines in batch.affine_input_to_image.numpy()
+        ]
         self._folder.write_preview(
+            self._phase.name,
             trainer.loop.epoch,
             {
                 "points_xy_image": predictions.points_xy_image.astype(np.float32),
                 "confidence": predictions.confidence.astype(np.float32),
                 "heatmaps": (self._task.display_maps(maps) * 255).round().to(torch.uint8).cpu().numpy(),
+                "affine_heatmap_to_image": np.array(heatmap_to_image),
             },
         )
         self._folder.prune_previews()
 
     def write_preview_images(self) -> None:
-        """The fixed images as a person sees them, their truth, and the affines between the frames."""
+        """The fixed images as a person sees them, and their truth."""
         samples = self._previews.samples
         arrays: dict[str, Any] = {
             "image_ids": np.array([str(name) for name in samples.images["image_id"]]),
             "landmark_names": np.array(list(self._task.landmark_names)),
             "truth_xy_image": samples.points_xy_image.astype(np.float32),
             "mm_per_px_xy": samples.mm_per_px_xy,
-            "input_hw": np.array(self._task.input_hw),
-            "stride": np.array(self._task.stride),
         }
-        resize = RESIZES[self._config.settings.resize]
         for number, (path, size_hw) in enumerate(zip(samples.paths, samples.sizes_hw, strict=True)):
             display = reduce_image(read_image(path), PREVIEW_SIDE_PX / max(size_hw))
             arrays[f"display_{number}"] = display.pixels
             arrays[f"affine_image_to_display_{number}"] = display.affine_from_image
-            arrays[f"affine_image_to_input_{number}"] = resize(size_hw, self._task.input_hw)
         self._folder.write_preview_images(arrays)
 
     def _write_status(self, loop: LoopState, step: int, num_steps: int, images_per_s: float) -> None:
         """`epoch` is the one under way, `step` of `steps_per_epoch` the steps of it that are done."""
-        num_epochs = self._config.settings.epochs
+        phase, num_epochs = self._phase, self._phase.num_epochs
+        done = min(1.0, (loop.epoch + step / num_steps) / num_epochs)
         self._folder.write_status(
             {
-                "phase": PHASE,
+                "phase": phase.name,
+                "share_done": phase.share_before + phase.share * done,
+                "refinement_follows": phase.share_before + phase.share < 1,
                 "epoch": min(loop.epoch + 1, num_epochs),
                 "num_epochs": num_epochs,
                 "step": step,
@@ -173,15 +205,30 @@ class Recorder:
         )
 
     def _content(self, trainer: Trainer, *, resumable: bool) -> dict[str, Any]:
-        """The checkpoint's keys. What only a resume needs is left empty in `best.pt`, a quarter of the size."""
+        """The checkpoint's keys. What only a resume needs is left empty in `best.pt`, a quarter of the size.
+
+        `model_state_dict` is always the first network; the second one stands under `networks`.
+        """
         state = trainer.state_dict()
         if not resumable:
             state |= {"raw_model_state_dict": {}, "optimizer_state_dict": {}, "scheduler": {}, "scaler": {}}
             state["rng"] = {}
-        loop = trainer.loop
+        networks = {}
+        if self._phase.first is not None:
+            networks = {
+                self._phase.name: {
+                    "model_state_dict": state["model_state_dict"],
+                    "jitter_px": self._phase.first.jitter_px,
+                    "sigma": self._task.sigma_px,
+                    "output_stride": self._task.stride,
+                    "unrefined": dict(self._phase.first.errors),
+                }
+            }
+            state["model_state_dict"] = self._phase.first.state
+        loop, first_task = trainer.loop, build_task(self._config, self._task.landmark_names)
         return {
             **state,
-            "phase": PHASE,
+            "phase": self._phase.name,
             "epoch": loop.epoch,
             "best_mre": loop.best_mre_px,
             "best_mre_mm": loop.best_mre_mm,
@@ -189,15 +236,20 @@ class Recorder:
             "args": self._config.to_dict(),
             "landmark_names": list(self._task.landmark_names),
             "preprocessing": {
-                "image_size": list(self._task.input_hw),
+                "image_size": list(first_task.input_hw),
                 "resize": self._config.settings.resize,
                 "normalize": "each image by its own mean and standard deviation",
                 "channels": "RGB; greyscale repeated",
             },
-            "sigma": self._task.sigma_px,
-            "output_stride": self._task.stride,
-            "networks": {},
+            "sigma": first_task.sigma_px,
+            "output_stride": first_task.stride,
+            "networks": networks,
         }
+
+    def _unrefined(self) -> Metrics:
+        """The first network's errors, beside those after refinement."""
+        errors = self._phase.first.errors if self._phase.first is not None else {}
+        return {f"val/unrefined_{name}": value for name, value in errors.items()}
 
     def _save_is_due(self) -> bool:
         """Small runs would spend their time on the disk: save at once only where that costs a tenth at most."""
@@ -210,7 +262,7 @@ class Recorder:
 
     def _seconds_left(self, loop: LoopState, step: int, num_steps: int, images_per_s: float) -> float | None:
         """From the epochs done since this process started, else from the steps of the first one."""
-        epochs_left = self._config.settings.epochs - loop.epoch - step / num_steps
+        epochs_left = self._phase.num_epochs - loop.epoch - step / num_steps
         if self._epoch_seconds:
             return epochs_left * float(np.median(self._epoch_seconds[-20:]))
         samples_per_step = loop.num_samples / max(1, step)
@@ -220,7 +272,7 @@ class Recorder:
         if self._bar is None:
             self._bar = tqdm(
                 total=num_steps,
-                desc=f"epoch {epoch}/{self._config.settings.epochs}",
+                desc=f"{self._phase.name} {epoch}/{self._phase.num_epochs}",
                 unit="step",
                 file=sys.stderr,
                 mininterval=1.0,
@@ -236,7 +288,10 @@ class Recorder:
             self._bar = None
 
     def _print_epoch(self, loop: LoopState, metrics: Metrics, is_best: bool) -> None:
-        parts = [f"epoch {loop.epoch}/{self._config.settings.epochs}", f"loss {metrics['train/loss']:.4f}"]
+        parts = [
+            f"{self._phase.name}, epoch {loop.epoch}/{self._phase.num_epochs}",
+            f"loss {metrics['train/loss']:.4f}",
+        ]
         if metrics.get("val/loss") is not None:
             parts.append(f"val loss {metrics['val/loss']:.4f}")
         for unit in ("px", "mm"):
@@ -246,7 +301,7 @@ class Recorder:
         print(", ".join(parts) + (", best so far" if is_best else ""), flush=True)
 
 
-def load_preview_batch(dataset: LandmarkDataset) -> Batch:
+def load_preview_batch(dataset: LandmarkDataset | CropDataset) -> Batch:
     """All samples of a small data set as one batch."""
     batch: Batch = torch.utils.data.default_collate([dataset[(0, row)] for row in range(len(dataset))])
     return batch

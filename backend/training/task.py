@@ -1,4 +1,6 @@
-"""What a network learns on whole images: heatmaps about landmarks, how wrong they are, and where they point.
+"""What a network learns: heatmaps about landmarks, how wrong they are, and where they point.
+
+The same on whole images and on crops: a batch says in which frame each landmark stands.
 
 The Trainer asks a task for a loss and a scorer and knows nothing else of landmarks.
 """
@@ -27,6 +29,19 @@ class Predictions:
 
     points_xy_image: FloatArray  # (N, K, 2) original pixels
     confidence: FloatArray  # (N, K) in 0..1
+    unrefined_xy_image: FloatArray | None = (
+        None  # (N, K, 2) the first network's, where a second one refined them
+    )
+
+
+def concatenate_predictions(parts: Sequence[Predictions]) -> Predictions:
+    """The predictions of several batches of images as one."""
+    unrefined = [part.unrefined_xy_image for part in parts if part.unrefined_xy_image is not None]
+    return Predictions(
+        np.concatenate([part.points_xy_image for part in parts]),
+        np.concatenate([part.confidence for part in parts]),
+        np.concatenate(unrefined) if unrefined else None,
+    )
 
 
 @dataclass(frozen=True)
@@ -58,8 +73,8 @@ class LandmarkTask:
         """Final maps (B, K, h, w) -> points in the original images."""
         points_xy_input, confidence = decode_heatmaps(heatmaps, self.stride, self.decoder)
         points = points_xy_input.double().cpu()
-        affine = batch.affine_input_to_image
-        mapped = points @ affine[:, :, :2].transpose(1, 2) + affine[:, None, :, 2]
+        affine = batch.affine_input_to_image  # one for all landmarks of an image, or one each
+        mapped = (affine[..., :2] @ points[..., None])[..., 0] + affine[..., 2]
         return Predictions(mapped.numpy(), confidence.cpu().numpy())
 
     def display_maps(self, heatmaps: Tensor) -> Tensor:

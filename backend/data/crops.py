@@ -1,0 +1,121 @@
+"""Crops about landmarks, in fine resolution: what the refining network sees.
+
+A sample is all the crops of one image, the k-th about landmark k. Knows nothing of networks, losses or run folders.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from backend.data.augmentation import Augmentation, apply_photometric, build_photometric, rng_for
+from backend.data.dataset import Batch, Key
+from backend.data.image_store import HEADROOM, ImageStore, ReducedImage, warp
+from backend.data.samples import Samples
+from backend.geometry import CropFrame, FloatArray, apply_affine, compose, invert_affine
+
+TAIL_SHARE, TAIL_FACTOR = 1 / 6, 1.9  # so many of the jittered crops stand off about twice as far
+
+
+def crop_scale(frame: CropFrame, image_px_per_px_xy: FloatArray) -> float:
+    """The scale at which an image is kept for crops; never above 1."""
+    return min(1.0, HEADROOM / float(image_px_per_px_xy.min()))
+
+
+class CropDataset(Dataset[Batch]):
+    """Crops of a store's last level by (epoch, index).
+
+    `centres_xy_image` (N, K, 2) is where they stand, in original pixels; a NaN centre gives an empty crop. For
+    training the centres are the truth, moved by a jitter of `jitter_px` crop pixels (one sd an axis) with a tail, as
+    the first network errs; without `augmentation` crops stand exactly where they should.
+    """
+
+    def __init__(
+        self,
+        samples: Samples,
+        frame: CropFrame,
+        centres_xy_image: FloatArray,
+        *,
+        store: ImageStore,
+        augmentation: Augmentation | None = None,
+        jitter_px: float = 0.0,
+        seed: int = 0,
+    ) -> None:
+        self._samples = samples
+        self._frame = frame
+        self._centres_xy_image = np.asarray(centres_xy_image, np.float64)
+        self._store = store
+        self._augmentation = augmentation
+        self._photometric = build_photometric(augmentation.photometric) if augmentation else None
+        self._jitter_px = jitter_px
+        self._seed = seed
+        self._mm_per_px_xy = samples.mm_per_px_xy
+        self._px_per_px_xy = [
+            frame.image_px_per_px_xy(size, spacing)
+            for size, spacing in zip(samples.sizes_hw, self._mm_per_px_xy, strict=True)
+        ]
+
+    def __len__(self) -> int:
+        return len(self._samples)
+
+    def __getitem__(self, key: Key) -> Batch:
+        epoch, index = key
+        rng = rng_for(self._seed, epoch, index)
+        affines = self._draw_affines(index, rng)
+        pictures = self._cut(self._store.get(index)[-1], affines)
+        if self._photometric is not None:
+            # an image's exposure is one: all its crops change together
+            column = pictures.reshape(-1, *pictures.shape[2:])
+            pictures = apply_photometric(self._photometric, column, rng).reshape(pictures.shape)
+        points_xy_image = self._samples.points_xy_image[index].astype(np.float64)
+        points_xy_crop = np.stack(
+            [apply_affine(*pair) for pair in zip(affines, points_xy_image, strict=True)]
+        )
+        return Batch(
+            images=standardise_each(pictures),
+            points_xy_input=torch.from_numpy(points_xy_crop.astype(np.float32)),
+            points_xy_image=torch.from_numpy(points_xy_image),
+            affine_input_to_image=torch.from_numpy(np.stack([invert_affine(affine) for affine in affines])),
+            mm_per_px_xy=torch.from_numpy(self._mm_per_px_xy[index]),
+            rows=torch.tensor(index),
+        )
+
+    def _draw_affines(self, index: int, rng: np.random.Generator) -> list[FloatArray]:
+        """Image -> crop for each landmark; without a centre, a crop of NaN."""
+        scale = self._px_per_px_xy[index]
+        centres = self._centres_xy_image[index]
+        if self._augmentation is None:
+            return [self._frame.affine(centre, scale) for centre in centres]
+        centres = centres + self._draw_jitter(rng, len(centres)) * scale
+        augment = self._augmentation.without_shift()
+        return [
+            compose(augment.draw_affine(rng, self._frame.hw), self._frame.affine(centre, scale))
+            for centre in centres
+        ]
+
+    def _draw_jitter(self, rng: np.random.Generator, num: int) -> FloatArray:
+        """(num, 2) crop pixels."""
+        is_far = rng.random((num, 1)) < TAIL_SHARE
+        sd = self._jitter_px * np.where(is_far, TAIL_FACTOR, 1.0)
+        jitter: FloatArray = sd * rng.standard_normal((num, 2))
+        return jitter
+
+    def _cut(self, level: ReducedImage, affines: list[FloatArray]) -> npt.NDArray[np.uint8]:
+        """(K, h, w) or (K, h, w, 3)."""
+        empty = np.zeros((*self._frame.hw, *level.pixels.shape[2:]), np.uint8)
+        crops = [
+            warp(level, affine, self._frame.hw) if np.isfinite(affine).all() else empty for affine in affines
+        ]
+        return np.stack(crops)
+
+
+def standardise_each(pictures: npt.NDArray[np.uint8]) -> Tensor:
+    """uint8 (K, h, w) or (K, h, w, 3) -> float32 (K, 3, h, w), each of mean 0 and deviation 1."""
+    values = torch.from_numpy(pictures).float()
+    planes = values.permute(0, 3, 1, 2) if values.ndim == 4 else values[:, None].expand(-1, 3, -1, -1)
+    mean = values.flatten(1).mean(1).view(-1, 1, 1, 1)
+    deviation = values.flatten(1).std(1).view(-1, 1, 1, 1)
+    return (planes - mean) / deviation.clamp(min=1.0)

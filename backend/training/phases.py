@@ -1,0 +1,262 @@
+"""What a run does, phase by phase: `train`, the chosen network on whole images; then `refine`, a second network on
+crops about the points that the first one finds.
+
+Reads the data, builds each phase, loads the state to go on from. Knows the run folder; must not know processes.
+"""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from backend.config import RunConfig
+from backend.data.crops import CropDataset
+from backend.data.dataset import Batches, LandmarkDataset
+from backend.data.image_store import ImageStore
+from backend.data.samples import Samples, SampleSplits
+from backend.errors import UserError
+from backend.geometry import FloatArray
+from backend.run.folder import RunFolder
+from backend.training import build
+from backend.training.checkpoint import load_checkpoint, load_resumable
+from backend.training.engine import Ending, Trainer
+from backend.training.inference import predict_batches
+from backend.training.metrics import radial_errors, summarize
+from backend.training.recorder import (
+    FirstNetwork,
+    Phase,
+    PreviewImages,
+    Recorder,
+    choose_preview_samples,
+    load_preview_batch,
+)
+
+TRAIN, REFINE = "train", "refine"
+DEFAULT_JITTER_PX = 6.0  # where no validation image says how far off the first network is
+JITTER_OF_ERROR = 1.5  # the network must also find its way back from rare, large errors
+JITTER_LIMITS_PX = (2.0, 12.0)
+MIN_ERRORS = 20  # fewer measured errors say little of their spread
+
+Checkpoint = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Stored:
+    """Samples and their images in memory."""
+
+    samples: Samples
+    store: ImageStore
+
+
+@dataclass(frozen=True)
+class Job:
+    """A run's data, read and ready for its phases."""
+
+    folder: RunFolder
+    config: RunConfig
+    landmark_names: tuple[str, ...]
+    train: Stored
+    valid: Stored | None
+    previews: Stored
+    stop: threading.Event
+
+
+def prepare(folder: RunFolder, config: RunConfig, stop: threading.Event) -> Job:
+    """Read the data set and its images. Raises UserError where nothing is left to train on."""
+    splits = build.build_splits(config)
+    _print_problems(splits)
+    train = _readable(folder, config, splits.train)
+    valid = _readable(folder, config, splits.valid) if splits.valid is not None else None
+    shown = choose_preview_samples((valid or train).samples)
+    previews = Stored(shown, build.build_store(shown, config.settings))
+    return Job(folder, config, tuple(splits.annotations.landmark_names), train, valid, previews, stop)
+
+
+def train_phases(job: Job) -> tuple[Ending, str]:
+    """Train what is not trained yet. Returns how it ended and a line on it."""
+    last_path = job.folder.checkpoint_path("last")
+    last_path.parent.mkdir(exist_ok=True)
+    last = load_resumable(last_path) if last_path.is_file() else None
+    if last is None or last["phase"] == TRAIN:
+        trainer = _build_first(job, last)
+        ending = _fit(job, trainer)
+        if ending is not Ending.COMPLETED or not job.config.settings.refine:
+            return ending, _reason(ending, trainer)
+        last = None
+    trainer = _build_refinement(job, last)
+    ending = _fit(job, trainer)
+    return ending, _reason(ending, trainer)
+
+
+def _fit(job: Job, trainer: Trainer) -> Ending:
+    return Ending.STOPPED if job.stop.is_set() else trainer.fit()
+
+
+def _build_first(job: Job, last: Checkpoint | None) -> Trainer:
+    """The trainer of the first network, on whole images."""
+    config, settings = job.config, job.config.settings
+    task = build.build_task(config, job.landmark_names)
+    shown = LandmarkDataset(
+        job.previews.samples, settings.image_size, resize=settings.resize, store=job.previews.store
+    )
+    share = settings.epochs / (settings.epochs + settings.refine_epochs * settings.refine)
+    phase = Phase(TRAIN, settings.epochs, settings.gradient_accumulation_steps, 0.0, share)
+    previews = PreviewImages(job.previews.samples, load_preview_batch(shown))
+    recorder = Recorder(job.folder, config, phase, task, previews, job.stop)
+    network = _build_network(job, resumes=last is not None)
+    train = build.build_batches(config, job.train.samples, job.train.store, training=True)
+    valid = _plain_batches(job, job.valid) if job.valid is not None else None
+    trainer = build.build_trainer(config, network, task, train, valid, recorder)
+    if last is not None:
+        trainer.load_state_dict(last)
+        _tell_resumed(job, TRAIN, trainer)
+    recorder.write_preview_images()
+    return trainer
+
+
+def _build_refinement(job: Job, last: Checkpoint | None) -> Trainer:
+    """The trainer of the second network, on crops about the truth; validated about the first one's points."""
+    config, settings = job.config, job.config.settings
+    task = build.build_refiner_task(config, job.landmark_names)
+    source = last or load_checkpoint(job.folder.checkpoint_path("best"))
+    first = _FirstPoints.of(job, source["model_state_dict"])
+    jitter_px = last["networks"][REFINE]["jitter_px"] if last is not None else _choose_jitter(job, first)
+    share = settings.refine_epochs / (settings.epochs + settings.refine_epochs)
+    stand_on = FirstNetwork(source["model_state_dict"], first.errors, jitter_px)
+    phase = Phase(REFINE, settings.refine_epochs, 1, 1.0 - share, share, stand_on)
+    crops = CropDataset(job.previews.samples, settings.crop_frame, first.previews, store=job.previews.store)
+    previews = PreviewImages(job.previews.samples, load_preview_batch(crops))
+    recorder = Recorder(job.folder, config, phase, task, previews, job.stop)
+    train = build.build_crop_batches(
+        config, job.train.samples, job.train.store, job.train.samples.points_xy_image, jitter_px
+    )
+    valid = None
+    if job.valid is not None and first.valid is not None:
+        valid = build.build_crop_batches(config, job.valid.samples, job.valid.store, first.valid, None)
+    network = build.build_refiner(config, len(job.landmark_names))
+    trainer = build.build_refiner_trainer(config, network, task, train, valid, recorder)
+    if last is not None:
+        trainer.load_state_dict({**last, "model_state_dict": last["networks"][REFINE]["model_state_dict"]})
+        _tell_resumed(job, REFINE, trainer)
+    else:  # a refiner is better only once it beats the first network
+        trainer.loop.best_mre_px = first.errors.get("mre_px")
+        trainer.loop.best_mre_mm = first.errors.get("mre_mm")
+    return trainer
+
+
+@dataclass(frozen=True)
+class _FirstPoints:
+    """Where the trained first network sees the landmarks, (N, K, 2) in original pixels, and its errors."""
+
+    valid: FloatArray | None
+    previews: FloatArray
+    errors: dict[str, float | int | None]
+
+    @classmethod
+    def of(cls, job: Job, state: dict[str, Any]) -> _FirstPoints:
+        network = build.build_network(job.config, len(job.landmark_names))
+        network.load_state_dict(state)
+        network = network.to(job.config.value("device")).eval()
+        previews = _predict(job, network, job.previews)
+        if job.valid is None:
+            return cls(None, previews, {})
+        valid = _predict(job, network, job.valid)
+        samples = job.valid.samples
+        summary = summarize(radial_errors(valid, samples.points_xy_image, samples.mm_per_px_xy))
+        return cls(valid, previews, {key: summary[key] for key in ("mre_px", "mre_mm")})
+
+
+def _predict(job: Job, network: nn.Module, stored: Stored) -> FloatArray:
+    task = build.build_task(job.config, job.landmark_names)
+    device = torch.device(job.config.value("device"))
+    return predict_batches(network, task, _plain_batches(job, stored), device).points_xy_image
+
+
+def _choose_jitter(job: Job, first: _FirstPoints) -> float:
+    """As asked, or half as much again as the first network's errors on images that it has not seen."""
+    asked = job.config.settings.crop_jitter
+    if asked != "auto":
+        return float(asked)
+    jitter_px, why = DEFAULT_JITTER_PX, "no validation image says how far off the first network is"
+    if job.valid is not None and first.valid is not None:
+        errors = _errors_in_crop_px(job, job.valid.samples, first.valid)
+        if errors.size >= MIN_ERRORS:
+            # the middle half of the errors gives the spread of a Gaussian, whatever the outliers
+            spread = float(np.median(np.abs(errors))) / 0.6745
+            jitter_px = float(np.clip(JITTER_OF_ERROR * spread, *JITTER_LIMITS_PX))
+            why = f"the first network is {spread:.1f} crop pixels off an axis (one sd) on validation images"
+    job.folder.append_event("crop_jitter", f"crops stand {jitter_px:.1f} crop pixels off in training: {why}")
+    return jitter_px
+
+
+def _errors_in_crop_px(job: Job, samples: Samples, points_xy_image: FloatArray) -> FloatArray:
+    """Known differences to the truth along both axes, flat."""
+    frame = job.config.settings.crop_frame
+    scales = [
+        frame.image_px_per_px_xy(size, spacing)
+        for size, spacing in zip(samples.sizes_hw, samples.mm_per_px_xy, strict=True)
+    ]
+    differences = (points_xy_image - samples.points_xy_image) / np.stack(scales)[:, None, :]
+    known: FloatArray = differences[np.isfinite(differences)]
+    return known
+
+
+def _plain_batches(job: Job, stored: Stored) -> Batches:
+    return build.build_batches(job.config, stored.samples, stored.store, training=False)
+
+
+def _build_network(job: Job, *, resumes: bool) -> nn.Module:
+    config = job.config
+    network = build.build_network(config, len(job.landmark_names))
+    if config.settings.pretrained and not resumes:
+        loaded, not_fitting = build.load_pretrained(network, Path(config.value("pretrained")))
+        print(f"pretrained: {len(loaded)} weights loaded; not fitting: {', '.join(not_fitting) or 'none'}")
+    return network
+
+
+def _tell_resumed(job: Job, phase: str, trainer: Trainer) -> None:
+    loop = trainer.loop
+    print(f"resumed after epoch {loop.epoch} of phase {phase}, step {loop.global_step}", flush=True)
+    job.folder.append_event("resumed", f"resumed after epoch {loop.epoch} of phase {phase}", phase=phase)
+
+
+def _readable(folder: RunFolder, config: RunConfig, samples: Samples) -> Stored:
+    """Samples with their images in memory; an image that cannot be decoded is told and left out."""
+    store = build.build_store(samples, config.settings)
+    broken = store.preload()
+    if not broken:
+        return Stored(samples, store)
+    for error in broken.values():
+        print(f"problem: {error}", flush=True)
+        folder.append_event("image_left_out", str(error))
+    kept = [row for row in range(len(samples)) if row not in broken]
+    if not kept:
+        first = next(iter(broken.values()))
+        raise UserError(f"none of {len(samples)} images can be decoded ({first})", field="dataset_path")
+    return _readable(folder, config, samples.take(kept))
+
+
+def _print_problems(splits: SampleSplits) -> None:
+    counts = ", ".join(f"{len(samples)} {split}" for split, samples in splits.by_split.items())
+    print(f"data: {counts}; {len(splits.annotations.landmark_names)} landmarks", flush=True)
+    problems = splits.annotations.problems
+    for problem in problems[:20]:
+        print(f"problem: {problem}", flush=True)
+    if len(problems) > 20:
+        print(f"... and {len(problems) - 20} more problems", flush=True)
+
+
+def _reason(ending: Ending, trainer: Trainer) -> str:
+    loop = trainer.loop
+    if ending is Ending.STOPPED:
+        return f"stopped in epoch {loop.epoch + 1} at step {loop.global_step}; resume goes on from there"
+    best = "" if loop.best_mre_px is None else f"; best in epoch {loop.best_epoch}: {loop.best_mre_px:.2f} px"
+    if loop.best_mre_mm is not None:
+        best += f", {loop.best_mre_mm:.2f} mm"
+    return f"{loop.epoch} of {trainer.options.epochs} epochs{best}"
