@@ -144,6 +144,10 @@ class Settings(BaseModel):
     pretrained: str = Field(
         "", description="file of torchvision's ImageNet weights for resnet's trunk (resnet34)"
     )
+    first_network: str = Field(
+        "",
+        description="a checkpoint of the same network: its weights are kept, and only the refinement is trained",
+    )
     device: str = Field(
         "auto",
         pattern=r"^(auto|cpu|cuda(:\d+)?)$",
@@ -193,6 +197,13 @@ class Settings(BaseModel):
     def _check_pretrained(cls, path: str, info: Any) -> str:
         if path and info.data.get("model") != "resnet":
             raise ValueError("only resnet can load ImageNet weights; choose --model resnet or leave it out")
+        return path
+
+    @field_validator("first_network")
+    @classmethod
+    def _check_first_network(cls, path: str, info: Any) -> str:
+        if path and not info.data.get("refine"):
+            raise ValueError("nothing is left to train with --no-refine; leave one of the two out")
         return path
 
 

@@ -69,6 +69,7 @@ TEXT: dict[str, str] = {
     "clip_norm": "Gradient clip",
     "ema_decay": "Decay of the averaged weights",
     "pretrained": "ImageNet weights (resnet)",
+    "first_network": "First network: keep that of a checkpoint",
     "device": "Device",
     "num_workers": "Data workers",
     "seed": "Seed",

@@ -24,7 +24,7 @@ from backend.errors import UserError
 from backend.geometry import FloatArray
 from backend.run.folder import RunFolder
 from backend.training import build
-from backend.training.checkpoint import load_checkpoint, load_resumable
+from backend.training.checkpoint import load_checkpoint, load_resumable, save_checkpoint
 from backend.training.engine import Ending, Trainer
 from backend.training.inference import predict_batches
 from backend.training.metrics import radial_errors, summarize
@@ -42,6 +42,9 @@ DEFAULT_JITTER_PX = 6.0  # where no validation image says how far off the first 
 JITTER_OF_ERROR = 1.5  # the network must also find its way back from rare, large errors
 JITTER_LIMITS_PX = (2.0, 12.0)
 MIN_ERRORS = 20  # fewer measured errors say little of their spread
+
+# what must agree for a first network to see in this run what it saw in its own
+FIRST_NETWORK_FIELDS = ("model", "image_size", "output_stride", "resize", "loss", "decoder")
 
 Checkpoint = dict[str, Any]
 
@@ -83,7 +86,9 @@ def train_phases(job: Job) -> tuple[Ending, str]:
     last_path = job.folder.checkpoint_path("last")
     last_path.parent.mkdir(exist_ok=True)
     last = load_resumable(last_path) if last_path.is_file() else None
-    if last is None or last["phase"] == TRAIN:
+    if last is None and job.config.settings.first_network:
+        _adopt_first(job)
+    elif last is None or last["phase"] == TRAIN:
         trainer = _build_first(job, last)
         ending = _fit(job, trainer)
         if ending is not Ending.COMPLETED or not job.config.settings.refine:
@@ -96,6 +101,26 @@ def train_phases(job: Job) -> tuple[Ending, str]:
 
 def _fit(job: Job, trainer: Trainer) -> Ending:
     return Ending.STOPPED if job.stop.is_set() else trainer.fit()
+
+
+def _adopt_first(job: Job) -> None:
+    """Take the first network from another run's checkpoint. Raises UserError where it does not fit this run."""
+    path, settings = Path(job.config.value("first_network")), job.config.settings
+    content = load_checkpoint(path)
+    theirs = RunConfig.from_dict(content["args"]).settings
+    for field in FIRST_NETWORK_FIELDS:
+        if getattr(theirs, field) != getattr(settings, field):
+            raise UserError(
+                f"{path} was trained with {field} {getattr(theirs, field)}, this run has {getattr(settings, field)}",
+                field="first_network",
+                cure=f"give the same {field}",
+            )
+    if tuple(content["landmark_names"]) != job.landmark_names:
+        raise UserError(f"{path} knows other landmarks than this data set", field="first_network")
+    save_checkpoint(
+        job.folder.checkpoint_path("best"), {**content, "args": job.config.to_dict(), "networks": {}}
+    )
+    job.folder.append_event("first_network", f"the first network is that of {path}", phase=REFINE)
 
 
 def _build_first(job: Job, last: Checkpoint | None) -> Trainer:
@@ -147,6 +172,7 @@ def _build_refinement(job: Job, last: Checkpoint | None) -> Trainer:
     else:  # a refiner is better only once it beats the first network
         trainer.loop.best_mre_px = first.errors.get("mre_px")
         trainer.loop.best_mre_mm = first.errors.get("mre_mm")
+    recorder.write_preview_images()
     return trainer
 
 
