@@ -97,6 +97,13 @@ class Settings(BaseModel):
         "the first network errs on validation images",
     )
 
+    prediction_crops: int = Field(
+        1,
+        ge=1,
+        le=64,
+        description="refinement: crops about each landmark, a little apart, whose answers are averaged when predicting",
+    )
+
     dataset_path: str = Field(
         "", description="folder of annotated images; empty: Aariz beside train.py if there, else demo data"
     )
@@ -121,6 +128,17 @@ class Settings(BaseModel):
     scale_jitter: float = Field(0.08, ge=0, le=0.5, description="augmentation: scaling, share (one sd)")
     shift_jitter: float = Field(
         0.025, ge=0, le=0.5, description="augmentation: shift, share of the input's size (one sd)"
+    )
+    elastic: float = Field(
+        0.0,
+        ge=0,
+        le=0.05,
+        description="augmentation: smooth local shifts, share of the input's size (one sd)",
+    )
+    flip_pairs: str = Field(
+        "",
+        description='augmentation: pairs of landmarks that change places in a mirror, such as "left eye=right eye, '
+        'left ear=right ear"; half of the images are then mirrored; empty: none, as it must be for cephalograms',
     )
     photometric: float = Field(
         1.0,

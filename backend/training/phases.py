@@ -135,7 +135,8 @@ def _build_first(job: Job, last: Checkpoint | None) -> Trainer:
     previews = PreviewImages(job.previews.samples, load_preview_batch(shown))
     recorder = Recorder(job.folder, config, phase, task, previews, job.stop)
     network = _build_network(job, resumes=last is not None)
-    train = build.build_batches(config, job.train.samples, job.train.store, training=True)
+    augmentation = build.build_augmentation(settings, job.landmark_names)
+    train = build.build_batches(config, job.train.samples, job.train.store, augmentation)
     valid = _plain_batches(job, job.valid) if job.valid is not None else None
     trainer = build.build_trainer(config, network, task, train, valid, recorder)
     if last is not None:
@@ -158,12 +159,12 @@ def _build_refinement(job: Job, last: Checkpoint | None) -> Trainer:
     crops = CropDataset(job.previews.samples, settings.crop_frame, first.previews, store=job.previews.store)
     previews = PreviewImages(job.previews.samples, load_preview_batch(crops))
     recorder = Recorder(job.folder, config, phase, task, previews, job.stop)
-    train = build.build_crop_batches(
-        config, job.train.samples, job.train.store, job.train.samples.points_xy_image, jitter_px
-    )
+    samples, store = job.train.samples, job.train.store
+    augmentation = build.build_augmentation(settings, job.landmark_names)
+    train = build.build_crop_batches(config, samples, store, samples.points_xy_image, augmentation, jitter_px)
     valid = None
     if job.valid is not None and first.valid is not None:
-        valid = build.build_crop_batches(config, job.valid.samples, job.valid.store, first.valid, None)
+        valid = build.build_crop_batches(config, job.valid.samples, job.valid.store, first.valid)
     network = build.build_refiner(config, len(job.landmark_names))
     trainer = build.build_refiner_trainer(config, network, task, train, valid, recorder)
     if last is not None:
@@ -223,18 +224,14 @@ def _choose_jitter(job: Job, first: _FirstPoints) -> float:
 
 def _errors_in_crop_px(job: Job, samples: Samples, points_xy_image: FloatArray) -> FloatArray:
     """Known differences to the truth along both axes, flat."""
-    frame = job.config.settings.crop_frame
-    scales = [
-        frame.image_px_per_px_xy(size, spacing)
-        for size, spacing in zip(samples.sizes_hw, samples.mm_per_px_xy, strict=True)
-    ]
-    differences = (points_xy_image - samples.points_xy_image) / np.stack(scales)[:, None, :]
+    scale = build.image_px_per_crop_px(samples, job.config.settings.crop_frame)
+    differences = (points_xy_image - samples.points_xy_image) / scale
     known: FloatArray = differences[np.isfinite(differences)]
     return known
 
 
 def _plain_batches(job: Job, stored: Stored) -> Batches:
-    return build.build_batches(job.config, stored.samples, stored.store, training=False)
+    return build.build_batches(job.config, stored.samples, stored.store)
 
 
 def _build_network(job: Job, *, resumes: bool) -> nn.Module:
