@@ -7,6 +7,7 @@ Reads the data, builds each phase, loads the state to go on from. Knows the run 
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from backend.config import RunConfig
 from backend.data.crops import CropDataset
 from backend.data.dataset import Batches, LandmarkDataset
 from backend.data.image_store import ImageStore
+from backend.data.leaks import across_splits, advise, find_leaks
 from backend.data.samples import Samples, SampleSplits
 from backend.errors import UserError
 from backend.geometry import FloatArray
@@ -38,6 +40,7 @@ from backend.training.recorder import (
 )
 
 TRAIN, REFINE = "train", "refine"
+MAX_TOLD = 20  # problems or leaks that are printed one by one
 DEFAULT_JITTER_PX = 6.0  # where no validation image says how far off the first network is
 JITTER_OF_ERROR = 1.5  # the network must also find its way back from rare, large errors
 JITTER_LIMITS_PX = (2.0, 12.0)
@@ -74,6 +77,8 @@ def prepare(folder: RunFolder, config: RunConfig, stop: threading.Event) -> Job:
     """Read the data set and its images. Raises UserError where nothing is left to train on."""
     splits = build.build_splits(config)
     _print_problems(splits)
+    if not folder.checkpoint_path("last").is_file():  # a run that goes on has told it
+        _tell_leaks(folder, splits)
     train = _readable(folder, config, splits.train)
     valid = _readable(folder, config, splits.valid) if splits.valid is not None else None
     shown = choose_preview_samples((valid or train).samples)
@@ -268,11 +273,29 @@ def _readable(folder: RunFolder, config: RunConfig, samples: Samples) -> Stored:
 def _print_problems(splits: SampleSplits) -> None:
     counts = ", ".join(f"{len(samples)} {split}" for split, samples in splits.by_split.items())
     print(f"data: {counts}; {len(splits.annotations.landmark_names)} landmarks", flush=True)
-    problems = splits.annotations.problems
-    for problem in problems[:20]:
-        print(f"problem: {problem}", flush=True)
-    if len(problems) > 20:
-        print(f"... and {len(problems) - 20} more problems", flush=True)
+    _print_some("problem", splits.annotations.problems)
+
+
+def _tell_leaks(folder: RunFolder, splits: SampleSplits) -> None:
+    """Images that stand in two splits, and the cure: they do not stop a training, but flatter what it reports."""
+    leaks = find_leaks(splits)
+    across = across_splits(leaks)
+    if not across:
+        print("leaks: no image of train or valid stands in another split", flush=True)
+        return
+    _print_some("leak", across)
+    cures = advise(leaks)
+    print(*(f"leaks: {cure}" for cure in cures), sep="\n", flush=True)
+    pairs = [[*leak.image_ids, *leak.splits, leak.kind, leak.distance] for leak in across]
+    message = f"{len(across)} pairs of images are one image in two splits; " + "; ".join(cures)
+    folder.append_event("leaks", message, count=len(across), pairs=pairs)
+
+
+def _print_some(kind: str, found: Sequence[object]) -> None:
+    for one in found[:MAX_TOLD]:
+        print(f"{kind}: {one}", flush=True)
+    if len(found) > MAX_TOLD:
+        print(f"... and {len(found) - MAX_TOLD} more {kind}s", flush=True)
 
 
 def _reason(ending: Ending, trainer: Trainer) -> str:
