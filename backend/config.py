@@ -97,6 +97,11 @@ class Settings(BaseModel):
         "the first network errs on validation images",
     )
 
+    refine_sigma: Annotated[float, Field(gt=0, le=64)] | Auto = Field(
+        "auto",
+        description="refinement: standard deviation of the target Gaussian, crop pixels; auto: 4 (2 heatmap cells) "
+        "under the kl loss, else 1.4",
+    )
     prediction_crops: int = Field(
         1,
         ge=1,

@@ -46,6 +46,13 @@ def sigma_in_force(sigma: float | str, loss: str, input_hw: Size, stride: int) -
     return adaptive_sigma(*input_hw)
 
 
+def refiner_sigma_in_force(sigma: float | str, loss: str, stride: int) -> float:
+    """Sigma on crops, in crop pixels: "auto" is 2 cells under `kl`, else the narrowest that a grid can hold."""
+    if sigma != "auto":
+        return float(sigma)
+    return stride * (KL_SIGMA_CELLS if loss == "kl" else MIN_SIGMA_CELLS)
+
+
 def rescale_points(points_xy: FloatArray, scale: float) -> FloatArray:
     """Points (..., 2) in a frame `scale` times as large."""
     return (points_xy + 0.5) * scale - 0.5

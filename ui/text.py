@@ -60,6 +60,7 @@ TEXT: dict[str, str] = {
     "crop_mm_per_px": "Crop, mm a crop px",
     "crop_share": "Crop, share of the image (no spacing)",
     "crop_jitter": "Crop jitter, crop px",
+    "refine_sigma": "Refinement: sigma, crop px",
     "prediction_crops": "Refinement: crops when predicting",
     "dataset_format": "Annotation format",
     "val_fraction": "Validation share",

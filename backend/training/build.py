@@ -20,10 +20,9 @@ from backend.data.samples import Samples, SampleSplits, load_splits
 from backend.device.host import read_memory
 from backend.errors import UserError
 from backend.geometry import (
-    KL_SIGMA_CELLS,
-    MIN_SIGMA_CELLS,
     CropFrame,
     FloatArray,
+    refiner_sigma_in_force,
     sigma_in_force,
 )
 from backend.training.engine import Observer, Trainer, TrainerOptions
@@ -74,13 +73,12 @@ def build_task(config: RunConfig, landmark_names: Sequence[str]) -> LandmarkTask
 
 def build_refiner_task(config: RunConfig, landmark_names: Sequence[str]) -> LandmarkTask:
     """The same task in the frame of the crops."""
-    settings = config.settings
-    frame = settings.crop_frame
+    settings, frame = config.settings, config.settings.crop_frame
     return LandmarkTask(
         landmark_names=tuple(landmark_names),
         input_hw=frame.hw,
         stride=REFINER_STRIDE,
-        sigma_px=REFINER_STRIDE * (KL_SIGMA_CELLS if settings.loss == "kl" else MIN_SIGMA_CELLS),
+        sigma_px=refiner_sigma_in_force(settings.refine_sigma, settings.loss, REFINER_STRIDE),
         loss_name=settings.loss,
         decoder=decoder_in_force(settings),
     )
