@@ -17,8 +17,9 @@ from backend.config import RunConfig, parse_settings
 from backend.data.samples import SampleSplits
 from backend.device.machine import describe_machine
 from backend.errors import UserError
-from backend.flags import OneLineParser, add_setting_flags, given_settings, run_command
+from backend.flags import OneLineParser, add_preset_flag, add_setting_flags, given_settings, run_command
 from backend.geometry import adaptive_sigma, sigma_in_force
+from backend.presets import record_preset, with_preset
 from backend.run.folder import RunFolder, create_run, open_run
 from backend.run.supervisor import record_launch
 
@@ -28,11 +29,11 @@ def main(arguments: Sequence[str]) -> int:
     options = _parser().parse_args(arguments)
     asked = given_settings(options)
     if options.resume:
-        folder = _run_to_resume(options.resume, list(asked))
+        folder = _run_to_resume(options.resume, [*(["preset"] if options.preset else []), *asked])
         config = RunConfig.from_dict(folder.read_config())
         first_lines = [f"resuming with the settings in {folder.config_path}"]
     else:
-        config, first_lines = _configure(asked)
+        config, first_lines = _configure(asked, options.preset)
         folder = create_run(Path(options.runs_dir).absolute(), config.to_dict(), config.settings.model)
     record_launch(folder)
     with _copied_to(folder.log_path):
@@ -48,6 +49,7 @@ def _parser() -> OneLineParser:
         "--resume", metavar="RUN", help="folder of a run, or its last.pt: go on there with its settings"
     )
     parser.add_argument("--runs_dir", default="runs", help="folder in which runs are made (default: runs)")
+    add_preset_flag(parser)
     add_setting_flags(parser)
     return parser
 
@@ -69,12 +71,15 @@ def _run_to_resume(path: str, other_flags: list[str]) -> RunFolder:
     return folder
 
 
-def _configure(asked: dict[str, object]) -> tuple[RunConfig, list[str]]:
+def _configure(asked: dict[str, object], preset: str | None) -> tuple[RunConfig, list[str]]:
     """Settings checked and decided, and what to say of it; the data is read once, before anything is made."""
     from backend.device.batch_size import recommend_for_settings
     from backend.training.build import build_splits
 
-    config = decide(parse_settings(asked), describe_machine(), recommend_for_settings)
+    settings = parse_settings(with_preset(preset, asked))
+    config = decide(settings, describe_machine(), recommend_for_settings)
+    if preset:
+        config = record_preset(config, preset)
     splits = build_splits(config)
     return config, [*_decisions(config), _data_line(splits), _sigma_line(config)]
 

@@ -12,6 +12,7 @@ from pydantic.fields import FieldInfo
 
 from backend.config import Settings
 from backend.errors import UserError
+from backend.presets import PRESETS
 
 EXIT_COMPLETED = 0
 EXIT_FAILED = 1
@@ -33,6 +34,14 @@ def add_setting_flags(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("settings of the run")
     for name, field in Settings.model_fields.items():
         group.add_argument(f"--{name}", default=argparse.SUPPRESS, **_argument_of(field))
+
+
+def add_preset_flag(parser: argparse.ArgumentParser) -> None:
+    """`--preset NAME`, with what each of them reaches."""
+    words = "; ".join(f"{name}: {preset.description}" for name, preset in PRESETS.items())
+    parser.add_argument(
+        "--preset", choices=PRESETS, help=f"start from these settings; flags win ({words})".replace("%", "%%")
+    )
 
 
 def given_settings(namespace: argparse.Namespace) -> dict[str, Any]:

@@ -27,7 +27,15 @@ from backend.device.batch_size import (
 )
 from backend.device.gpu import GpuReading, read_gpus
 from backend.errors import UserError
-from backend.flags import EXIT_COMPLETED, OneLineParser, add_setting_flags, given_settings, run_command
+from backend.flags import (
+    EXIT_COMPLETED,
+    OneLineParser,
+    add_preset_flag,
+    add_setting_flags,
+    given_settings,
+    run_command,
+)
+from backend.presets import with_preset
 
 if TYPE_CHECKING:
     from backend.device.memory import LonePhase
@@ -40,7 +48,7 @@ SPEED_LIMIT_S = 8.0
 def main(arguments: Sequence[str]) -> int:
     """Recommend a batch and print why. Returns the exit code; raises UserError."""
     options = _parser().parse_args(arguments)
-    settings = parse_settings(given_settings(options))
+    settings = parse_settings(with_preset(options.preset, given_settings(options)))
     with redirect_stdout(sys.stderr):  # what a library may print is no part of the JSON
         report = _report(settings, options)
     _write(report, options.json)
@@ -56,6 +64,7 @@ def _parser() -> OneLineParser:
     )
     parser.add_argument("--measure_speed", action="store_true", help="time a few real steps on the device")
     parser.add_argument("--json", metavar="FILE", help="write the report as JSON; - is stdout")
+    add_preset_flag(parser)
     add_setting_flags(parser)
     return parser
 

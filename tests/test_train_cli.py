@@ -145,6 +145,7 @@ def test_run_interrupted_by_ctrl_c_and_resumed_has_exactly_the_losses_of_an_undi
         (["--annotation_type", "Nobody"], "annotation_type: "),
         (["--pretrained", "w.pth"], "pretrained: "),
         (["--clip_norm", "inf"], "clip_norm: "),
+        (["--preset", "quickest"], "--preset"),
     ],
 )
 def test_a_users_mistake_is_one_line_and_code_2_and_leaves_no_run(
@@ -181,6 +182,26 @@ def test_resume_takes_no_other_settings(
     line = error_line(capsys.readouterr().err)
     assert "--lr" in line and "--epochs" in line
     assert folder.read_outcome() == before
+
+
+def test_resume_takes_no_preset(
+    undisturbed: tuple[RunFolder, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert in_process("--resume", str(undisturbed[0].path), "--preset", "fast") == 2
+    assert "--preset" in error_line(capsys.readouterr().err)
+
+
+def test_preset_is_told_first_with_what_was_given_instead_of_its_values(
+    tiny_dataset: Path, runs_dir: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    small = arguments_for(tiny_dataset, runs_dir, "--epochs", "1", "--no-refine")
+    assert in_process("--preset", "fast", *small) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("run: ") and lines[1].startswith("preset: fast (as asked, but ")
+    for words in ("image_size 32 32", "batch_size 5", "warmup_epochs 1.0", "epochs 1"):
+        assert words in lines[1]
+    settings = RunConfig.from_dict(the_run(runs_dir).read_config()).settings
+    assert (settings.epochs, settings.lr, settings.resize) == (1, 1.5e-3, "stretch")
 
 
 def test_resume_needs_a_run_with_a_checkpoint(

@@ -9,6 +9,7 @@ from typing import Any, get_args
 import gradio as gr
 
 from backend.config import Settings, find_mistakes
+from backend.presets import PRESETS, preset_values
 from ui.text import TEXT, say
 
 # `image_size` is two numbers on the page; every other setting is one component of its own name
@@ -35,6 +36,23 @@ MODEL_CHOICES = [
     ("unet · 17 M", "unet"),
     ("hourglass · 10 M", "hourglass"),
 ]
+
+
+CUSTOM = "custom"  # the preset that is none
+
+
+def build_preset_choice() -> gr.Radio:
+    """The presets, each with what it reaches."""
+    choices = [(say("preset_choice", name=name, words=PRESETS[name].description), name) for name in PRESETS]
+    choices.append((say("preset_custom"), CUSTOM))
+    return gr.Radio(choices, value=CUSTOM, label=say("preset"), info=say("preset_info"), elem_id="preset")
+
+
+def preset_fields(name: str) -> dict[str, Any]:
+    """A preset's values by form key."""
+    values = preset_values(name)
+    sizes = dict(zip(SIZE_KEYS, values.pop("image_size", ()), strict=False))
+    return {key: value for key, value in {**sizes, **values}.items() if key in (*MAIN_KEYS, *ADVANCED_KEYS)}
 
 
 def build_field(key: str) -> gr.components.Component:

@@ -9,6 +9,7 @@ from backend.choices import REPOSITORY, decide
 from backend.config import Choice, Settings
 from backend.errors import UserError
 from backend.flags import settings_to_flags
+from backend.presets import match_preset, record_preset
 from backend.run.folder import create_run
 from backend.run.supervisor import launch
 from ui.datasets import read_splits
@@ -19,6 +20,9 @@ from ui.runs import free_device
 def start_run(settings: Settings, runs_dir: Path) -> str:
     """Decide what is open, create the run and launch its worker. Returns the run's id; raises UserError."""
     config = decide(settings, ask_machine(), _no_automatic_batch)
+    preset = match_preset(settings.model_dump())
+    if preset:
+        config = record_preset(config, preset)
     read_splits(settings)  # a data set that cannot be read is told here, not in a log
     with free_device(runs_dir, config.value("device")):
         folder = create_run(runs_dir, config.to_dict(), settings.model)

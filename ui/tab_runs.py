@@ -192,9 +192,10 @@ def _link(path: Path, words: str) -> str:
 def _settings_table(config: RunConfig | None) -> str:
     if config is None:
         return ""
+    preset = ["preset"] if "preset" in config.chosen else []  # no setting, but what set some of them
     lines = [
         _settings_line(name, config.value(name), config.chosen[name].reason if name in config.chosen else "")
-        for name in config.settings.model_dump()
+        for name in (*preset, *config.settings.model_dump())
     ]
     head = "".join(f"<th>{escape(say(word))}</th>" for word in ("setting", "value", "note"))
     return f'<div class="plain-table"><table><tr>{head}</tr>{"".join(lines)}</table></div>'

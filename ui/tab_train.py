@@ -16,6 +16,7 @@ from backend.data.annotations import read_annotations
 from backend.data.leaks import find_leaks
 from backend.data.samples import SampleSplits
 from backend.errors import UserError
+from backend.presets import PRESETS, match_preset
 from ui.datasets import (
     crop_sides,
     list_datasets,
@@ -30,12 +31,15 @@ from ui.datasets import (
 from ui.estimate import estimate_words
 from ui.form import (
     ADVANCED_KEYS,
+    CUSTOM,
     MAIN_KEYS,
     SIZE_KEYS,
     build_field,
+    build_preset_choice,
     first_mistake,
     mark_fields,
     mistakes_by_key,
+    preset_fields,
     to_settings,
 )
 from ui.pictures import plot_sample
@@ -74,6 +78,7 @@ class TrainTab:
     problems: gr.Markdown
     leaks: gr.Markdown
     leak_list: gr.Markdown
+    preset: gr.Radio
     recommend: gr.Button
     advice: gr.Markdown
     estimate: gr.Markdown
@@ -135,6 +140,7 @@ def _place_data(fields: dict[str, Any], data_root: Path) -> dict[str, Any]:
 
 
 def _place_decisions(fields: dict[str, Any]) -> dict[str, Any]:
+    preset = build_preset_choice()
     fields["model"] = build_field("model")
     with gr.Row():
         for key in ("image_height", "image_width"):
@@ -157,7 +163,7 @@ def _place_decisions(fields: dict[str, Any]) -> dict[str, Any]:
             with gr.Row():
                 for key in ADVANCED_KEYS[first : first + 2]:
                     fields[key] = build_field(key)
-    return {"recommend": recommend, "advice": advice}
+    return {"preset": preset, "recommend": recommend, "advice": advice}
 
 
 def _place_start() -> dict[str, Any]:
@@ -184,7 +190,7 @@ def _bind(tab: TrainTab) -> None:
         tab.summary, tab.problems_box, tab.problems, tab.leaks, tab.leak_list, tab.fields["annotation_type"],
         tab.sample, tab.sigma_note,
     ]  # fmt: skip
-    form_outputs = [*tab.inputs, tab.marked, tab.start, tab.blocked, tab.command]
+    form_outputs = [*tab.inputs, tab.preset, tab.marked, tab.start, tab.blocked, tab.command]
     shown = gr.on(tab.events(DATA_KEYS), partial(on_data, tab), tab.inputs, data_outputs, **latest)
     shown.then(partial(on_leaks, tab), tab.inputs, [tab.leaks, tab.leak_list, tab.problems_box], **private)
     gr.on(
@@ -192,6 +198,8 @@ def _bind(tab: TrainTab) -> None:
     )
     gr.on(tab.events(FORM_KEYS), partial(on_form, tab), [tab.marked, *tab.inputs], form_outputs, **latest)
     gr.on(tab.events(ESTIMATE_KEYS), partial(on_estimate, tab), tab.inputs, [tab.estimate], **latest)
+    # `input` is the user's own choice alone: what on_form shows there sets off nothing
+    tab.preset.input(partial(on_preset, tab), tab.preset, tab.inputs, **latest)
     tab.recommend.click(
         partial(on_recommend, tab),
         tab.inputs,
@@ -216,7 +224,7 @@ def bind_load(tab: TrainTab, page: gr.Blocks) -> None:
     ]  # fmt: skip
     shown = page.load(partial(on_open, tab), tab.inputs, data_outputs, **private)
     shown.then(partial(on_leaks, tab), tab.inputs, [tab.leaks, tab.leak_list, tab.problems_box], **private)
-    form_outputs = [*tab.inputs, tab.marked, tab.start, tab.blocked, tab.command]
+    form_outputs = [*tab.inputs, tab.preset, tab.marked, tab.start, tab.blocked, tab.command]
     page.load(partial(on_form, tab), [tab.marked, *tab.inputs], form_outputs, **private)
     page.load(partial(on_estimate, tab), tab.inputs, [tab.estimate], **private)
 
@@ -277,6 +285,12 @@ def on_sample(tab: TrainTab, *values: Any) -> Updates:
         return {tab.sigma_note: gr.skip()}  # the field that is wrong is marked by on_form
 
 
+def on_preset(tab: TrainTab, name: str) -> list[Any]:
+    """A preset was chosen: its values into the form; everything else follows from their change."""
+    values = preset_fields(name) if name in PRESETS else {}
+    return [values.get(key, gr.skip()) for key in FORM_KEYS]
+
+
 def on_form(tab: TrainTab, already: list[str], *values: Any) -> Updates:
     """Mark what is wrong, keep the command in step, and let Start be pressed only when all is well."""
     raw = _raw_of(values)
@@ -287,6 +301,7 @@ def on_form(tab: TrainTab, already: list[str], *values: Any) -> Updates:
         mistakes["dataset_path"] = say("no_such_data", path=raw["dataset_path"])
     return {
         **dict(zip(tab.inputs, mark_fields(FORM_KEYS, mistakes, already), strict=True)),
+        tab.preset: match_preset(raw) or CUSTOM,
         tab.marked: list(mistakes),
         tab.start: gr.update(interactive=not mistakes),
         tab.blocked: gr.update(value=first_mistake(mistakes) if mistakes else "", visible=bool(mistakes)),

@@ -105,8 +105,8 @@ def advise(leaks: Sequence[Leak]) -> list[str]:
     lines: list[str] = []
     if excluded := ids_to_exclude(leaks):
         lines.append(
-            f"leave these test images out when measuring: {', '.join(excluded)} (python -m backend.leaks --write FILE, "
-            "then python -m backend.evaluate --exclude FILE)"
+            f"leave these test images out when measuring: {', '.join(excluded)} "
+            "(python -m backend.leaks --dataset_path D --write FILE, then python -m backend.evaluate --exclude FILE)"
         )
     if any({*leak.splits} == {TRAIN, VALID} for leak in leaks):
         lines.append(

@@ -10,6 +10,7 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from backend.data.annotations import read_annotations
+from backend.presets import PRESETS
 from backend.run.folder import RunFolder, list_runs
 
 pytestmark = pytest.mark.browser
@@ -111,6 +112,24 @@ def test_impossible_input_is_marked_at_its_field_and_start_waits(dashboard, page
     expect(page.locator("#start")).to_be_enabled()
     expect(page.locator("#field-lr")).not_to_contain_text("greater than 0")
     assert not list_runs(dashboard.runs_dir)
+
+
+def test_a_preset_fills_the_form_and_an_edited_form_is_custom(dashboard, page: Page) -> None:
+    page.goto(dashboard.url)
+    expect(page.locator("#data-leaks")).to_contain_text("no image of train or valid stands in another split")
+    expect(page.locator("#preset input[value=custom]")).to_be_checked()
+    for name, epochs in (
+        ("fast", PRESETS["fast"].values["epochs"]),
+        ("best", PRESETS["best"].values["epochs"]),
+    ):
+        page.locator(f"#preset input[value={name}]").check()
+        expect(page.locator("#field-epochs input")).to_have_value(str(epochs))
+        expect(page.locator("#command")).to_contain_text(f"--epochs {epochs}")
+        expect(page.locator(f"#preset input[value={name}]")).to_be_checked()
+    fill(page, epochs=7)
+    expect(page.locator("#preset input[value=custom]")).to_be_checked()
+    fill(page, epochs=PRESETS["best"].values["epochs"])
+    expect(page.locator("#preset input[value=best]")).to_be_checked()
 
 
 def test_a_cancelled_run_can_be_resumed_from_the_page(dashboard, page: Page) -> None:

@@ -6,13 +6,17 @@ from typing import Any
 import pytest
 
 from backend.config import Settings, parse_settings
+from backend.presets import PRESETS, match_preset, with_preset
 from ui.form import (
     ADVANCED_KEYS,
+    CUSTOM,
     MAIN_KEYS,
     PLACED_BY_HAND,
     SIZE_KEYS,
     build_field,
+    build_preset_choice,
     mistakes_by_key,
+    preset_fields,
     to_settings,
 )
 from ui.text import TEXT
@@ -58,3 +62,23 @@ def test_a_mistake_stands_at_the_field_that_is_wrong() -> None:
     raw = to_settings({**defaults(), "image_width": 250, "lr": None, "sigma": "wide", "batch_size": 0})
     assert set(mistakes_by_key(raw)) == {"image_width", "lr", "sigma", "batch_size"}
     assert "224 and 256" in mistakes_by_key(raw)["image_width"]
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_a_preset_fills_the_form_with_what_train_py_makes_of_it(name: str) -> None:
+    raw = to_settings({**defaults(), **preset_fields(name)})
+    assert parse_settings(raw) == parse_settings(with_preset(name, {}))
+    assert match_preset(raw) == name
+
+
+def test_an_edited_field_makes_the_preset_custom_and_back() -> None:
+    values = {**defaults(), **preset_fields("fast")}
+    for key, value in (("epochs", 21), ("image_width", 128), ("image_width", None), ("lr", "fast")):
+        assert match_preset(to_settings({**values, key: value})) is None
+    assert match_preset(to_settings({**values, "seed": 9, "dataset_path": "~/films"})) == "fast"
+
+
+def test_every_preset_stands_on_the_form_with_its_words() -> None:
+    words = {value: label for label, value in build_preset_choice().choices}
+    assert list(words) == [*PRESETS, CUSTOM]
+    assert all(preset.description in words[name] for name, preset in PRESETS.items())

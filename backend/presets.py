@@ -1,0 +1,77 @@
+"""Named sets of settings: where to start, by the time that there is. What is given beside a preset wins over it.
+
+Does not care which settings a preset sets: those that another preset sets and this one does not are at their default,
+so that choosing a preset means the same whatever was chosen before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from backend.config import Choice, RunConfig, Settings
+
+
+@dataclass(frozen=True)
+class Preset:
+    """`description`: what it reaches and in which time, as measured. `values`: settings as `Settings` holds them."""
+
+    description: str
+    values: Mapping[str, Any]
+
+
+_COMMON: dict[str, Any] = {
+    "model": "hrnet",
+    "image_size": (256, 256),
+    "batch_size": 8,
+    "loss": "kl",
+    "lr": 1.5e-3,
+    "resize": "stretch",
+}
+
+PRESETS: dict[str, Preset] = {
+    "fast": Preset("20 epochs; not measured yet", {**_COMMON, "epochs": 20, "warmup_epochs": 2.0}),
+    "balanced": Preset("60 epochs; not measured yet", {**_COMMON, "epochs": 60, "warmup_epochs": 6.0}),
+    "best": Preset("120 epochs; not measured yet", {**_COMMON, "epochs": 120, "warmup_epochs": 12.0}),
+}
+
+
+def preset_values(name: str) -> dict[str, Any]:
+    """Every setting that some preset sets, as this one has it."""
+    all_keys = dict.fromkeys(key for preset in PRESETS.values() for key in preset.values)
+    return {key: Settings.model_fields[key].default for key in all_keys} | dict(PRESETS[name].values)
+
+
+def with_preset(name: str | None, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Raw settings: the preset's, then those given, which win. None is no preset."""
+    return {**(preset_values(name) if name else {}), **given}
+
+
+def match_preset(values: Mapping[str, Any]) -> str | None:
+    """The preset whose every value stands in `values` (a missing one is at its default); None where none does."""
+
+    def is_in_force(key: str, value: Any) -> bool:
+        found = values.get(key, Settings.model_fields[key].default)
+        return bool(found == value)
+
+    for name in PRESETS:
+        if all(is_in_force(key, value) for key, value in preset_values(name).items()):
+            return name
+    return None
+
+
+def record_preset(config: RunConfig, name: str) -> RunConfig:
+    """The configuration with the preset that was asked for, and what replaced its values, as its first choice."""
+    replaced = {
+        key: getattr(config.settings, key)
+        for key, value in preset_values(name).items()
+        if getattr(config.settings, key) != value
+    }
+    instead = ", ".join(f"{key} {_shown(value)}" for key, value in replaced.items())
+    reason = f"as asked, but {instead}" if replaced else "as asked"
+    return replace(config, chosen={"preset": Choice(name, reason), **config.chosen})
+
+
+def _shown(value: Any) -> str:
+    return " ".join(map(str, value)) if isinstance(value, tuple) else str(value)
