@@ -32,11 +32,9 @@ def decide(settings: Settings, machine: Machine, recommend_batch: RecommendBatch
     chosen["num_workers"] = _choose_workers(settings, device, machine)
     if settings.batch_size == "auto":
         chosen["batch_size"] = recommend_batch(settings, device)
-    if settings.pretrained:
-        weights = Path(settings.pretrained).expanduser().absolute()
-        if not weights.is_file():
-            raise UserError(f"{weights} is no file", field="pretrained", cure="check the path")
-        chosen["pretrained"] = Choice(str(weights), "as asked")
+    for field in ("pretrained", "first_network"):
+        if getattr(settings, field):
+            chosen[field] = _choose_file(settings, field)
     return RunConfig(settings, chosen)
 
 
@@ -72,6 +70,13 @@ def choose_device(settings: Settings, machine: Machine) -> Choice:
         there = f"choose cpu or {', '.join(names)}" if names else "choose cpu, or install torch's CUDA build"
         raise UserError(f"torch sees no {wanted} here", field="device", cure=there)
     return Choice(wanted, "as asked")
+
+
+def _choose_file(settings: Settings, field: str) -> Choice:
+    path = Path(getattr(settings, field)).expanduser().absolute()
+    if not path.is_file():
+        raise UserError(f"{path} is no file", field=field, cure="check the path")
+    return Choice(str(path), "as asked")
 
 
 def _choose_workers(settings: Settings, device: str, machine: Machine) -> Choice:

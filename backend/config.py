@@ -97,6 +97,18 @@ class Settings(BaseModel):
         "the first network errs on validation images",
     )
 
+    refine_sigma: Annotated[float, Field(gt=0, le=64)] | Auto = Field(
+        "auto",
+        description="refinement: standard deviation of the target Gaussian, crop pixels; auto: 4 (2 heatmap cells) "
+        "under the kl loss, else 1.4",
+    )
+    prediction_crops: int = Field(
+        1,
+        ge=1,
+        le=64,
+        description="refinement: crops about each landmark, a little apart, whose answers are averaged when predicting",
+    )
+
     dataset_path: str = Field(
         "", description="folder of annotated images; empty: Aariz beside train.py if there, else demo data"
     )
@@ -122,6 +134,17 @@ class Settings(BaseModel):
     shift_jitter: float = Field(
         0.025, ge=0, le=0.5, description="augmentation: shift, share of the input's size (one sd)"
     )
+    elastic: float = Field(
+        0.0,
+        ge=0,
+        le=0.05,
+        description="augmentation: smooth local shifts, share of the input's size (one sd)",
+    )
+    flip_pairs: str = Field(
+        "",
+        description='augmentation: pairs of landmarks that change places in a mirror, such as "left eye=right eye, '
+        'left ear=right ear"; half of the images are then mirrored; empty: none, as it must be for cephalograms',
+    )
     photometric: float = Field(
         1.0,
         ge=0,
@@ -143,6 +166,10 @@ class Settings(BaseModel):
     )
     pretrained: str = Field(
         "", description="file of torchvision's ImageNet weights for resnet's trunk (resnet34)"
+    )
+    first_network: str = Field(
+        "",
+        description="a checkpoint of the same network: its weights are kept, and only the refinement is trained",
     )
     device: str = Field(
         "auto",
@@ -193,6 +220,13 @@ class Settings(BaseModel):
     def _check_pretrained(cls, path: str, info: Any) -> str:
         if path and info.data.get("model") != "resnet":
             raise ValueError("only resnet can load ImageNet weights; choose --model resnet or leave it out")
+        return path
+
+    @field_validator("first_network")
+    @classmethod
+    def _check_first_network(cls, path: str, info: Any) -> str:
+        if path and not info.data.get("refine"):
+            raise ValueError("nothing is left to train with --no-refine; leave one of the two out")
         return path
 
 

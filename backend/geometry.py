@@ -46,6 +46,13 @@ def sigma_in_force(sigma: float | str, loss: str, input_hw: Size, stride: int) -
     return adaptive_sigma(*input_hw)
 
 
+def refiner_sigma_in_force(sigma: float | str, loss: str, stride: int) -> float:
+    """Sigma on crops, in crop pixels: "auto" is 2 cells under `kl`, else the narrowest that a grid can hold."""
+    if sigma != "auto":
+        return float(sigma)
+    return stride * (KL_SIGMA_CELLS if loss == "kl" else MIN_SIGMA_CELLS)
+
+
 def rescale_points(points_xy: FloatArray, scale: float) -> FloatArray:
     """Points (..., 2) in a frame `scale` times as large."""
     return (points_xy + 0.5) * scale - 0.5
@@ -129,6 +136,35 @@ def rotate_scale_shift(
     angle = np.deg2rad(degrees)
     linear = scale * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
     return np.column_stack([linear, centre - linear @ centre + np.asarray(shift_xy)])
+
+
+def mirror(frame_hw: Size) -> FloatArray:
+    """Left and right of a frame change places."""
+    return np.array([[-1.0, 0.0, frame_hw[1] - 1.0], [0.0, 1.0, 0.0]])
+
+
+def displace_points(points_xy: FloatArray, displacement: FloatArray) -> FloatArray:
+    """Where points (..., 2) of a frame come to in a picture whose pixel x shows what lay at x + displacement(x).
+
+    `displacement` is (h, w, 2), (x, y) in pixels, and smooth: steps of the fixed point p = q - displacement(p)
+    then shrink by its steepest slope each. NaN stays NaN; outside the frame the border's displacement holds.
+    """
+    moved = points_xy.astype(np.float64)
+    for _ in range(20):
+        moved = points_xy - _sample_bilinear(displacement, moved)
+    return moved
+
+
+def _sample_bilinear(field: FloatArray, points_xy: FloatArray) -> FloatArray:
+    limits = np.array([field.shape[1] - 1, field.shape[0] - 1], np.float64)
+    inside_xy = np.clip(np.nan_to_num(points_xy), 0, limits)
+    low = np.minimum(inside_xy.astype(np.int64), limits.astype(np.int64) - 1)
+    share_x, share_y = np.moveaxis(inside_xy - low, -1, 0)[..., None]
+    x, y = low[..., 0], low[..., 1]
+    above = field[y, x] * (1 - share_x) + field[y, x + 1] * share_x
+    below = field[y + 1, x] * (1 - share_x) + field[y + 1, x + 1] * share_x
+    result: FloatArray = above * (1 - share_y) + below * share_y
+    return result
 
 
 def mean_scale(affine: FloatArray) -> float:

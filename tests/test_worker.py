@@ -359,3 +359,25 @@ def test_an_image_that_is_cut_off_is_told_and_left_out(tiny_dataset: Path, tmp_p
     (folder,) = list_runs(tmp_path / "runs")
     (event,) = folder.read_events()[0]
     assert event["kind"] == "image_left_out" and "03.png" in event["message"]
+
+
+def test_an_image_in_two_splits_is_told_once_with_its_cure(
+    tiny_dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = Path(shutil.copytree(tiny_dataset, tmp_path / "data"))
+    shutil.copyfile(data / "03.png", data / "04.png")
+    header, *lines = (data / "annotations.csv").read_text(encoding="utf-8").splitlines()
+    rows = [f"{line},{'test' if line.startswith('04') else 'train'}" for line in lines]
+    (data / "annotations.csv").write_text("\n".join([f"{header},split", *rows]) + "\n", encoding="utf-8")
+    folder = new_run(tmp_path / "runs", data, epochs=1, val_fraction=0, refine=False)
+    assert train_run(folder) == 0
+    printed = capsys.readouterr().out
+    assert "leak: 03.png (train) = 04.png (test): same bytes" in printed and "--exclude FILE" in printed
+    (event,) = folder.read_events()[0]
+    assert event["kind"] == "leaks" and event["count"] == 1
+    assert event["pairs"] == [["03.png", "04.png", "train", "test", "same bytes", 0.0]]
+    assert "04.png" in event["message"]
+
+    folder.set_outcome_aside()
+    assert train_run(folder) == 0  # goes on from last.pt, which holds all epochs
+    assert "leak" not in capsys.readouterr().out

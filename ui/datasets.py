@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from backend.config import Settings
 from backend.data.annotations import find_datasets
 from backend.data.image_store import reduce_image
 from backend.data.images import read_image
+from backend.data.leaks import Leak, across_splits, advise
 from backend.data.samples import SampleSplits, load_splits
 from backend.geometry import RESIZES, FloatArray, mean_scale, sigma_in_force
 from ui.text import say
@@ -75,6 +77,23 @@ def list_problems(splits: SampleSplits) -> str:
     lines = [f"- `{problem.where}`: {problem.what}; *{problem.cure}*" for problem in problems[:MAX_PROBLEMS]]
     if len(problems) > MAX_PROBLEMS:
         lines.append(f"- {say('problems_more', num=len(problems) - MAX_PROBLEMS)}")
+    return "\n".join(lines)
+
+
+def summarise_leaks(leaks: Sequence[Leak]) -> str:
+    """One line: how many pairs of images are one image in two splits."""
+    num = len(across_splits(leaks))
+    return say("leaks_some", num=num) if num else say("leaks_none")
+
+
+def list_leaks(leaks: Sequence[Leak]) -> str:
+    """The pairs in two splits first, then those within one, as a Markdown list under their cures."""
+    across = across_splits(leaks)
+    ordered = [*across, *(leak for leak in leaks if leak not in across)]
+    lines = [f"- *{cure}*" for cure in advise(leaks)]
+    lines += [f"- `{leak}`" for leak in ordered[:MAX_PROBLEMS]]
+    if len(ordered) > MAX_PROBLEMS:
+        lines.append(f"- {say('problems_more', num=len(ordered) - MAX_PROBLEMS)}")
     return "\n".join(lines)
 
 

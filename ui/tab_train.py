@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -12,23 +11,23 @@ from typing import Any
 
 import gradio as gr
 
-from backend.choices import REPOSITORY, decide
-from backend.config import Choice, Settings, parse_settings
+from backend.config import Settings, parse_settings
 from backend.data.annotations import read_annotations
+from backend.data.leaks import find_leaks
 from backend.data.samples import SampleSplits
 from backend.errors import UserError
-from backend.flags import settings_to_flags
-from backend.run.folder import create_run
-from backend.run.supervisor import launch
 from ui.datasets import (
     crop_sides,
     list_datasets,
+    list_leaks,
     list_problems,
     read_display,
     read_splits,
     sigma_words,
     summarise,
+    summarise_leaks,
 )
+from ui.estimate import estimate_words
 from ui.form import (
     ADVANCED_KEYS,
     MAIN_KEYS,
@@ -40,10 +39,11 @@ from ui.form import (
     to_settings,
 )
 from ui.pictures import plot_sample
-from ui.probe import ask_estimate, ask_machine
-from ui.runs import free_device, live_runs
+from ui.probe import ask_estimate
+from ui.runs import live_runs
 from ui.session import Session
-from ui.text import in_bytes, in_time, say
+from ui.start import start_run, to_command
+from ui.text import say
 
 FORM_KEYS = ("dataset_path", "annotation_type", *MAIN_KEYS, *ADVANCED_KEYS)
 # what each answer depends on: a change of any other field does not ask for it again
@@ -72,6 +72,8 @@ class TrainTab:
     summary: gr.Markdown
     problems_box: gr.Accordion
     problems: gr.Markdown
+    leaks: gr.Markdown
+    leak_list: gr.Markdown
     recommend: gr.Button
     advice: gr.Markdown
     estimate: gr.Markdown
@@ -125,10 +127,11 @@ def _place_data(fields: dict[str, Any], data_root: Path) -> dict[str, Any]:
             info=say("annotation_type_info"),
             elem_id="field-annotation_type",
         )
-    summary = gr.Markdown(elem_id="data-summary")
+    parts = {"summary": gr.Markdown(elem_id="data-summary"), "leaks": gr.Markdown(elem_id="data-leaks")}
     with gr.Accordion(say("problems_title"), open=False, visible=False) as problems_box:
-        problems = gr.Markdown(elem_classes=["problem-list"])
-    return {"summary": summary, "problems_box": problems_box, "problems": problems}
+        for name in ("leak_list", "problems"):
+            parts[name] = gr.Markdown(elem_classes=["problem-list"])
+    return {**parts, "problems_box": problems_box}
 
 
 def _place_decisions(fields: dict[str, Any]) -> dict[str, Any]:
@@ -178,10 +181,12 @@ def _bind(tab: TrainTab) -> None:
     private: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
     latest: dict[str, Any] = {**private, "trigger_mode": "always_last"}
     data_outputs = [
-        tab.summary, tab.problems_box, tab.problems, tab.fields["annotation_type"], tab.sample, tab.sigma_note,
+        tab.summary, tab.problems_box, tab.problems, tab.leaks, tab.leak_list, tab.fields["annotation_type"],
+        tab.sample, tab.sigma_note,
     ]  # fmt: skip
     form_outputs = [*tab.inputs, tab.marked, tab.start, tab.blocked, tab.command]
-    gr.on(tab.events(DATA_KEYS), partial(on_data, tab), tab.inputs, data_outputs, **latest)
+    shown = gr.on(tab.events(DATA_KEYS), partial(on_data, tab), tab.inputs, data_outputs, **latest)
+    shown.then(partial(on_leaks, tab), tab.inputs, [tab.leaks, tab.leak_list, tab.problems_box], **private)
     gr.on(
         tab.events(SAMPLE_KEYS), partial(on_sample, tab), tab.inputs, [tab.sample, tab.sigma_note], **latest
     )
@@ -206,10 +211,11 @@ def bind_load(tab: TrainTab, page: gr.Blocks) -> None:
     """Fill the tab when a browser opens the page."""
     private: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
     data_outputs = [
-        tab.fields["dataset_path"], tab.summary, tab.problems_box, tab.problems, tab.fields["annotation_type"],
-        tab.sample, tab.sigma_note,
+        tab.fields["dataset_path"], tab.summary, tab.problems_box, tab.problems, tab.leaks, tab.leak_list,
+        tab.fields["annotation_type"], tab.sample, tab.sigma_note,
     ]  # fmt: skip
-    page.load(partial(on_open, tab), tab.inputs, data_outputs, **private)
+    shown = page.load(partial(on_open, tab), tab.inputs, data_outputs, **private)
+    shown.then(partial(on_leaks, tab), tab.inputs, [tab.leaks, tab.leak_list, tab.problems_box], **private)
     form_outputs = [*tab.inputs, tab.marked, tab.start, tab.blocked, tab.command]
     page.load(partial(on_form, tab), [tab.marked, *tab.inputs], form_outputs, **private)
     page.load(partial(on_estimate, tab), tab.inputs, [tab.estimate], **private)
@@ -223,7 +229,12 @@ def on_open(tab: TrainTab, *values: Any) -> Updates:
 
 def on_data(tab: TrainTab, *values: Any) -> Updates:
     """A data set was chosen: its summary, problems, readers and picture."""
-    cleared = {tab.problems_box: gr.update(visible=False), tab.sample: None, tab.sigma_note: ""}
+    cleared = {
+        tab.problems_box: gr.update(visible=False),
+        tab.sample: None,
+        tab.sigma_note: "",
+        tab.leaks: "",
+    }
     try:
         settings = _settings_for_data(values)
         if not settings.dataset_path:
@@ -237,9 +248,24 @@ def on_data(tab: TrainTab, *values: Any) -> Updates:
         tab.summary: summarise(splits),
         tab.problems_box: gr.update(visible=bool(splits.annotations.problems)),
         tab.problems: list_problems(splits),
+        tab.leaks: say("leaks_looking"),
+        tab.leak_list: "",
         tab.fields["annotation_type"]: gr.update(choices=readers, value=settings.annotation_type),
         **drawn,
     }
+
+
+def on_leaks(tab: TrainTab, *values: Any) -> Updates:
+    """After the summary: images that stand in two splits, among the problems. The first look decodes every image."""
+    try:
+        settings = _settings_for_data(values)
+        leaks = find_leaks(read_splits(settings)) if settings.dataset_path else None
+    except UserError:
+        leaks = None
+    if leaks is None:
+        return {tab.leaks: ""}  # on_data says what is wrong
+    box = gr.update(visible=True) if leaks else gr.skip()
+    return {tab.leaks: summarise_leaks(leaks), tab.leak_list: list_leaks(leaks), tab.problems_box: box}
 
 
 def on_sample(tab: TrainTab, *values: Any) -> Updates:
@@ -277,8 +303,9 @@ def on_estimate(tab: TrainTab, *values: Any) -> Updates:
         return {tab.estimate: ""}
     try:
         splits = read_splits(settings)
-        answer = ask_estimate(settings, splits, measure=not live_runs(tab.runs_dir))
-        return {tab.estimate: _estimate_words(tab, settings, splits, answer)}
+        busy = bool(live_runs(tab.runs_dir))
+        answer = ask_estimate(settings, splits, measure=not busy)
+        return {tab.estimate: estimate_words(settings, splits, answer, busy=busy)}
     except UserError as error:
         return {tab.estimate: say("estimate_failed", reason=error)}
 
@@ -307,27 +334,6 @@ def on_start(tab: TrainTab, watched: Session, *values: Any) -> Updates:
     watched.run_id = run_id
     gr.Info(say("started", run_id=run_id))
     return {tab.started: run_id, tab.session: watched, tab.blocked: gr.update(visible=False)}
-
-
-def start_run(settings: Settings, runs_dir: Path) -> str:
-    """Decide what is open, create the run and launch its worker. Returns the run's id; raises UserError."""
-    config = decide(settings, ask_machine(), _no_automatic_batch)
-    read_splits(settings)  # a data set that cannot be read is told here, not in a log
-    with free_device(runs_dir, config.value("device")):
-        folder = create_run(runs_dir, config.to_dict(), settings.model)
-        launch(folder)
-    return folder.run_id
-
-
-def to_command(settings: Settings, runs_dir: Path) -> str:
-    """The line that does the same from a terminal in the project's folder."""
-    path = Path(settings.dataset_path).absolute()
-    if path.is_relative_to(REPOSITORY):
-        settings = settings.model_copy(update={"dataset_path": path.relative_to(REPOSITORY).as_posix()})
-    flags = settings_to_flags(settings)
-    if runs_dir.absolute() != REPOSITORY / "runs":
-        flags += ["--runs_dir", str(runs_dir)]
-    return shlex.join(["python", "train.py", *flags])
 
 
 def _raw_of(values: Sequence[Any]) -> dict[str, Any]:
@@ -368,44 +374,3 @@ def _draw_sample(tab: TrainTab, settings: Settings, splits: SampleSplits) -> Upd
         crop_sides(settings, splits),
     )
     return {tab.sample: figure, tab.sigma_note: sigma.words}
-
-
-def _estimate_words(
-    tab: TrainTab, settings: Settings, splits: SampleSplits, answer: Mapping[str, Any]
-) -> str:
-    seconds = answer["seconds_per_image"]
-    if seconds is None:
-        time = say("estimate_time_busy") if live_runs(tab.runs_dir) else say("estimate_time_none")
-    else:
-        time = _time_words(settings, splits, answer)
-    return say(
-        "estimate",
-        device=answer["device_title"],
-        free=in_bytes(answer["free_bytes"]),
-        total=in_bytes(answer["total_bytes"]),
-        parameters=f"{answer['num_parameters'] / 1e6:.2f} M",
-        time=time,
-    )
-
-
-def _time_words(settings: Settings, splits: SampleSplits, answer: Mapping[str, Any]) -> str:
-    """Seconds an epoch and in all, of both phases."""
-    num_valid = len(splits.valid) if splits.valid is not None else 0
-
-    def epoch_seconds(prefix: str) -> float:
-        validation = answer[f"{prefix}validation_seconds_per_image"] * num_valid
-        return float(answer[f"{prefix}seconds_per_image"] * len(splits.train) + validation)
-
-    epoch_s = epoch_seconds("")
-    refinement_s = epoch_seconds("refine_") * settings.refine_epochs if settings.refine else 0.0
-    words = say(
-        "estimate_time",
-        epoch=in_time(epoch_s),
-        total=in_time(epoch_s * settings.epochs + refinement_s),
-        epochs=settings.epochs,
-    )
-    return words + (say("estimate_time_refine", time=in_time(refinement_s)) if settings.refine else "")
-
-
-def _no_automatic_batch(settings: Settings, device: str) -> Choice:
-    raise UserError("the page needs a number", field="batch_size", cure="press Recommend")

@@ -2,23 +2,27 @@
 
 The geometric part is drawn as an affine that geometry composes with the letterbox, so that an image is resampled
 once and points follow exactly. Both parts depend on (seed, epoch, index) alone: a resumed run sees what an
-undisturbed one saw. No flips: a cephalogram has a side, and left and right landmarks would have to swap.
+undisturbed one saw. Flips only where the pairs that swap are given: a cephalogram has a side.
 """
 
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 
+from backend.errors import UserError
 from backend.geometry import FloatArray, Size, rotate_scale_shift
 
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # it would ask the internet for a newer version
 import albumentations as A
 
 MAX_DEVIATIONS = 2.5
+ELASTIC_GRID = 4  # points a side: shifts vary over about a third of the picture
 
 
 @dataclass(frozen=True)
@@ -29,10 +33,25 @@ class Augmentation:
     scale_jitter: float
     shift_jitter: float
     photometric: float
+    elastic: float = 0.0
+    flip_order: tuple[int, ...] | None = None  # the landmark that each one is in a mirror; None: no flips
 
     def without_shift(self) -> Augmentation:
         """The same for crops, which are shifted by a jitter of their own."""
         return replace(self, shift_jitter=0.0)
+
+    def draw_flip(self, rng: np.random.Generator) -> bool:
+        """Whether a sample is mirrored; its landmarks then change places by `flip_order`."""
+        return self.flip_order is not None and bool(rng.random() < 0.5)
+
+    def draw_displacement(self, rng: np.random.Generator, input_hw: Size) -> FloatArray | None:
+        """Smooth shifts (h, w, 2) in input pixels, from random ones on a coarse grid; None where they are off."""
+        if self.elastic == 0:
+            return None
+        coarse = rng.standard_normal((ELASTIC_GRID, ELASTIC_GRID, 2)).clip(-MAX_DEVIATIONS, MAX_DEVIATIONS)
+        sizes = self.elastic * np.array([input_hw[1], input_hw[0]])
+        size_wh = (input_hw[1], input_hw[0])
+        return np.asarray(cv2.resize(coarse * sizes, size_wh, interpolation=cv2.INTER_CUBIC), np.float64)
 
     def draw_affine(self, rng: np.random.Generator, input_hw: Size) -> FloatArray:
         """A random affine (2, 3) within the input frame."""
@@ -58,6 +77,30 @@ def build_photometric(strength: float) -> A.Compose | None:
             A.GaussianBlur(blur_limit=(3, 5), p=0.1),
         ]
     )
+
+
+def flip_order(landmark_names: Sequence[str], flip_pairs: str) -> tuple[int, ...] | None:
+    """The landmark that each one becomes in a mirror, from "left=right, ..."; None where no pair is given.
+
+    Raises UserError for a name that the data set does not have, or has in two pairs.
+    """
+    if not flip_pairs.strip():
+        return None
+    known = {name: number for number, name in enumerate(landmark_names)}
+    order = list(range(len(landmark_names)))
+    paired: set[str] = set()
+    for pair in flip_pairs.split(","):
+        names = [name.strip() for name in pair.split("=")]
+        if len(names) != 2 or any(name not in known or name in paired for name in names):
+            raise UserError(
+                f"{pair.strip()!r} is no pair of two landmarks that stand in no other pair",
+                field="flip_pairs",
+                cure=f"write left=right, separated by commas, of {', '.join(landmark_names)}",
+            )
+        paired.update(names)
+        left, right = (known[name] for name in names)
+        order[left], order[right] = right, left
+    return tuple(order)
 
 
 def rng_for(seed: int, epoch: int, index: int) -> np.random.Generator:

@@ -15,7 +15,15 @@ from backend.data.augmentation import Augmentation, apply_photometric, build_pho
 from backend.data.dataset import Batch, Key
 from backend.data.image_store import HEADROOM, ImageStore, ReducedImage, warp
 from backend.data.samples import Samples
-from backend.geometry import CropFrame, FloatArray, apply_affine, compose, invert_affine
+from backend.geometry import (
+    CropFrame,
+    FloatArray,
+    apply_affine,
+    compose,
+    displace_points,
+    invert_affine,
+    mirror,
+)
 
 TAIL_SHARE, TAIL_FACTOR = 1 / 6, 1.9  # so many of the jittered crops stand off about twice as far
 
@@ -64,37 +72,55 @@ class CropDataset(Dataset[Batch]):
     def __getitem__(self, key: Key) -> Batch:
         epoch, index = key
         rng = rng_for(self._seed, epoch, index)
-        affines = self._draw_affines(index, rng)
-        pictures = self._cut(self._store.get(index)[-1], affines)
+        points_xy_image = self._samples.points_xy_image[index].astype(np.float64)
+        centres_xy_image = self._centres_xy_image[index]
+        is_mirrored = False
+        if self._augmentation is not None and self._augmentation.draw_flip(rng):
+            order = list(self._augmentation.flip_order or ())
+            points_xy_image, centres_xy_image, is_mirrored = (
+                points_xy_image[order],
+                centres_xy_image[order],
+                True,
+            )
+        affines = self._draw_affines(centres_xy_image, self._px_per_px_xy[index], is_mirrored, rng)
+        displacements = self._draw_displacements(len(affines), rng)
+        pictures = self._cut(self._store.get(index)[-1], affines, displacements)
         if self._photometric is not None:
             # an image's exposure is one: all its crops change together
             column = pictures.reshape(-1, *pictures.shape[2:])
             pictures = apply_photometric(self._photometric, column, rng).reshape(pictures.shape)
-        points_xy_image = self._samples.points_xy_image[index].astype(np.float64)
-        points_xy_crop = np.stack(
-            [apply_affine(*pair) for pair in zip(affines, points_xy_image, strict=True)]
-        )
+        points_xy_crop = [apply_affine(*pair) for pair in zip(affines, points_xy_image, strict=True)]
+        for k, displacement in enumerate(displacements):
+            if displacement is not None:
+                points_xy_crop[k] = displace_points(points_xy_crop[k], displacement)
         return Batch(
             images=standardise_each(pictures),
-            points_xy_input=torch.from_numpy(points_xy_crop.astype(np.float32)),
+            points_xy_input=torch.from_numpy(np.stack(points_xy_crop).astype(np.float32)),
             points_xy_image=torch.from_numpy(points_xy_image),
             affine_input_to_image=torch.from_numpy(np.stack([invert_affine(affine) for affine in affines])),
             mm_per_px_xy=torch.from_numpy(self._mm_per_px_xy[index]),
             rows=torch.tensor(index),
         )
 
-    def _draw_affines(self, index: int, rng: np.random.Generator) -> list[FloatArray]:
+    def _draw_affines(
+        self, centres_xy_image: FloatArray, scale_xy: FloatArray, is_mirrored: bool, rng: np.random.Generator
+    ) -> list[FloatArray]:
         """Image -> crop for each landmark; without a centre, a crop of NaN."""
-        scale = self._px_per_px_xy[index]
-        centres = self._centres_xy_image[index]
-        if self._augmentation is None:
-            return [self._frame.affine(centre, scale) for centre in centres]
-        centres = centres + self._draw_jitter(rng, len(centres)) * scale
-        augment = self._augmentation.without_shift()
+        frame, augment = self._frame, self._augmentation
+        if augment is None:
+            return [frame.affine(centre, scale_xy) for centre in centres_xy_image]
+        centres = centres_xy_image + self._draw_jitter(rng, len(centres_xy_image)) * scale_xy
+        moves = [augment.without_shift().draw_affine(rng, frame.hw) for _ in centres]
+        if is_mirrored:
+            moves = [compose(mirror(frame.hw), move) for move in moves]
         return [
-            compose(augment.draw_affine(rng, self._frame.hw), self._frame.affine(centre, scale))
-            for centre in centres
+            compose(move, frame.affine(centre, scale_xy)) for move, centre in zip(moves, centres, strict=True)
         ]
+
+    def _draw_displacements(self, num: int, rng: np.random.Generator) -> list[FloatArray | None]:
+        if self._augmentation is None:
+            return [None] * num
+        return [self._augmentation.draw_displacement(rng, self._frame.hw) for _ in range(num)]
 
     def _draw_jitter(self, rng: np.random.Generator, num: int) -> FloatArray:
         """(num, 2) crop pixels."""
@@ -103,11 +129,14 @@ class CropDataset(Dataset[Batch]):
         jitter: FloatArray = sd * rng.standard_normal((num, 2))
         return jitter
 
-    def _cut(self, level: ReducedImage, affines: list[FloatArray]) -> npt.NDArray[np.uint8]:
+    def _cut(
+        self, level: ReducedImage, affines: list[FloatArray], displacements: list[FloatArray | None]
+    ) -> npt.NDArray[np.uint8]:
         """(K, h, w) or (K, h, w, 3)."""
         empty = np.zeros((*self._frame.hw, *level.pixels.shape[2:]), np.uint8)
         crops = [
-            warp(level, affine, self._frame.hw) if np.isfinite(affine).all() else empty for affine in affines
+            warp(level, affine, self._frame.hw, moved) if np.isfinite(affine).all() else empty
+            for affine, moved in zip(affines, displacements, strict=True)
         ]
         return np.stack(crops)
 

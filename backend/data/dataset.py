@@ -18,7 +18,15 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from backend.data.augmentation import Augmentation, apply_photometric, build_photometric, rng_for
 from backend.data.image_store import ImageStore, warp
 from backend.data.samples import Samples
-from backend.geometry import RESIZES, Size, apply_affine, compose, invert_affine
+from backend.geometry import (
+    RESIZES,
+    Size,
+    apply_affine,
+    compose,
+    displace_points,
+    invert_affine,
+    mirror,
+)
 
 Key = tuple[int, int]  # (epoch, index)
 
@@ -29,7 +37,9 @@ class Batch(NamedTuple):
     images: Tensor  # (B, 3, H, W), or crops (B, K, 3, H, W); float32, each standardised by its own mean and deviation
     points_xy_input: Tensor  # (B, K, 2) float32, input pixels: each landmark in the frame of its own crop
     points_xy_image: Tensor  # (B, K, 2) float64, original pixels
-    affine_input_to_image: Tensor  # (B, 1, 2, 3), or (B, K, 2, 3) for crops; float64
+    affine_input_to_image: (
+        Tensor  # (B, 1, 2, 3), or (B, K, 2, 3) for crops; float64; knows of no elastic shift
+    )
     mm_per_px_xy: Tensor  # (B, 2) float64
     rows: Tensor  # (B,) position in the samples
 
@@ -73,16 +83,26 @@ class LandmarkDataset(Dataset[Batch]):
     def __getitem__(self, key: Key) -> Batch:
         epoch, index = key
         rng = rng_for(self._seed, epoch, index)
-        affine = self._affines[index]
-        if self._augmentation is not None:
-            affine = compose(self._augmentation.draw_affine(rng, self._input_hw), affine)
-        picture = warp(self._store.get(index)[0], affine, self._input_hw)
+        affine, points_xy_image = (
+            self._affines[index],
+            self._samples.points_xy_image[index].astype(np.float64),
+        )
+        displacement = None
+        if (augment := self._augmentation) is not None:
+            affine = compose(augment.draw_affine(rng, self._input_hw), affine)
+            displacement = augment.draw_displacement(rng, self._input_hw)
+            if augment.draw_flip(rng):
+                affine = compose(mirror(self._input_hw), affine)
+                points_xy_image = points_xy_image[list(augment.flip_order or ())]
+        picture = warp(self._store.get(index)[0], affine, self._input_hw, displacement)
         if self._photometric is not None:
             picture = apply_photometric(self._photometric, picture, rng)
-        points_xy_image = self._samples.points_xy_image[index].astype(np.float64)
+        points_xy_input = apply_affine(affine, points_xy_image)
+        if displacement is not None:
+            points_xy_input = displace_points(points_xy_input, displacement)
         return Batch(
             images=standardise(picture),
-            points_xy_input=torch.from_numpy(apply_affine(affine, points_xy_image).astype(np.float32)),
+            points_xy_input=torch.from_numpy(points_xy_input.astype(np.float32)),
             points_xy_image=torch.from_numpy(points_xy_image),
             affine_input_to_image=torch.from_numpy(invert_affine(affine)[None]),
             mm_per_px_xy=torch.from_numpy(self._mm_per_px_xy[index]),

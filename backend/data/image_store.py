@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from backend.data.images import read_image
 from backend.errors import UserError
-from backend.geometry import FloatArray, Size, compose, invert_affine, scaling
+from backend.geometry import FloatArray, Size, apply_affine, compose, invert_affine, scaling
 
 Image = npt.NDArray[np.uint8]
 SHARE_OF_FREE_MEMORY = 0.25  # which the kept images may take
@@ -59,17 +59,26 @@ def _channel_means(pixels: npt.NDArray[Any]) -> tuple[float, ...]:
     return tuple(float(value) for value in np.atleast_1d(pixels.mean(axis=(0, 1))))
 
 
-def warp(reduced: ReducedImage, affine_image_to_input: FloatArray, input_hw: Size) -> Image:
-    """The input picture: margins take the image's mean, so that they stand out as little as possible."""
+def warp(
+    reduced: ReducedImage,
+    affine_image_to_input: FloatArray,
+    input_hw: Size,
+    displacement: FloatArray | None = None,
+) -> Image:
+    """The input picture: margins take the image's mean, so that they stand out as little as possible.
+
+    With a `displacement` (h, w, 2) in input pixels, pixel x shows what would lie at x + displacement(x).
+    """
     matrix = compose(affine_image_to_input, invert_affine(reduced.affine_from_image))
-    picture = cv2.warpAffine(
-        reduced.pixels,
-        matrix,
-        (input_hw[1], input_hw[0]),
-        flags=cv2.INTER_LINEAR,
-        borderMode=cv2.BORDER_CONSTANT,
-        borderValue=reduced.mean,
-    )
+    border: dict[str, Any] = {"borderMode": cv2.BORDER_CONSTANT, "borderValue": reduced.mean}
+    if displacement is None:
+        size_wh = (input_hw[1], input_hw[0])
+        picture = cv2.warpAffine(reduced.pixels, matrix, size_wh, flags=cv2.INTER_LINEAR, **border)
+    else:
+        rows, columns = np.mgrid[: input_hw[0], : input_hw[1]]
+        wanted = np.stack([columns, rows], axis=-1) + displacement
+        sources = apply_affine(invert_affine(matrix), wanted).astype(np.float32)
+        picture = cv2.remap(reduced.pixels, sources[..., 0], sources[..., 1], cv2.INTER_LINEAR, **border)
     return np.asarray(picture, np.uint8)
 
 

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
 from backend.config import RunConfig, Settings
-from backend.data.augmentation import Augmentation
+from backend.data.augmentation import Augmentation, flip_order
 from backend.data.crops import CropDataset, crop_scale
 from backend.data.dataset import Batches, EpochBatches, LandmarkDataset
 from backend.data.image_store import SHARE_OF_FREE_MEMORY, ImageStore, input_scale
@@ -19,9 +20,9 @@ from backend.data.samples import Samples, SampleSplits, load_splits
 from backend.device.host import read_memory
 from backend.errors import UserError
 from backend.geometry import (
-    KL_SIGMA_CELLS,
-    MIN_SIGMA_CELLS,
+    CropFrame,
     FloatArray,
+    refiner_sigma_in_force,
     sigma_in_force,
 )
 from backend.training.engine import Observer, Trainer, TrainerOptions
@@ -72,13 +73,12 @@ def build_task(config: RunConfig, landmark_names: Sequence[str]) -> LandmarkTask
 
 def build_refiner_task(config: RunConfig, landmark_names: Sequence[str]) -> LandmarkTask:
     """The same task in the frame of the crops."""
-    settings = config.settings
-    frame = settings.crop_frame
+    settings, frame = config.settings, config.settings.crop_frame
     return LandmarkTask(
         landmark_names=tuple(landmark_names),
         input_hw=frame.hw,
         stride=REFINER_STRIDE,
-        sigma_px=REFINER_STRIDE * (KL_SIGMA_CELLS if settings.loss == "kl" else MIN_SIGMA_CELLS),
+        sigma_px=refiner_sigma_in_force(settings.refine_sigma, settings.loss, REFINER_STRIDE),
         loss_name=settings.loss,
         decoder=decoder_in_force(settings),
     )
@@ -135,18 +135,32 @@ def build_store(samples: Samples, settings: Settings) -> ImageStore:
     return ImageStore(samples.paths, scales, budget_bytes)
 
 
-def build_batches(config: RunConfig, samples: Samples, store: ImageStore, *, training: bool) -> Batches:
-    """Augmented and shuffled batches of whole images for training, plain ones in order for validation."""
+def build_augmentation(settings: Settings, landmark_names: Sequence[str]) -> Augmentation:
+    """How training images vary. Raises UserError for a flip pair that the data set does not have."""
+    return Augmentation(
+        rotation_deg=settings.rotation_deg,
+        scale_jitter=settings.scale_jitter,
+        shift_jitter=settings.shift_jitter,
+        photometric=settings.photometric,
+        elastic=settings.elastic,
+        flip_order=flip_order(landmark_names, settings.flip_pairs),
+    )
+
+
+def build_batches(
+    config: RunConfig, samples: Samples, store: ImageStore, augmentation: Augmentation | None = None
+) -> Batches:
+    """Batches of whole images: augmented and shuffled for training, plain and in order without augmentation."""
     settings = config.settings
     dataset = LandmarkDataset(
         samples,
         settings.image_size,
         resize=settings.resize,
         store=store,
-        augmentation=_build_augmentation(settings) if training else None,
+        augmentation=augmentation,
         seed=settings.seed,
     )
-    return _build_batches(config, dataset, config.value("batch_size"), training=training)
+    return _build_batches(config, dataset, config.value("batch_size"), training=augmentation is not None)
 
 
 def build_crop_batches(
@@ -154,36 +168,36 @@ def build_crop_batches(
     samples: Samples,
     store: ImageStore,
     centres_xy_image: FloatArray,
-    jitter_px: float | None,
+    augmentation: Augmentation | None = None,
+    jitter_px: float = 0.0,
 ) -> Batches:
-    """Batches of crops about centres (N, K, 2): augmented and shuffled where there is a jitter, plain without."""
+    """Batches of crops about centres (N, K, 2): moved, augmented and shuffled for training, else plain and in order."""
     settings = config.settings
-    training = jitter_px is not None
     dataset = CropDataset(
         samples,
         settings.crop_frame,
         centres_xy_image,
         store=store,
-        augmentation=_build_augmentation(settings) if training else None,
-        jitter_px=jitter_px or 0.0,
+        augmentation=augmentation,
+        jitter_px=jitter_px,
         seed=settings.seed,
     )
-    num_landmarks = centres_xy_image.shape[1]
-    return _build_batches(config, dataset, images_of_crops(settings, num_landmarks), training=training)
+    num_images = images_of_crops(settings, centres_xy_image.shape[1])
+    return _build_batches(config, dataset, num_images, training=augmentation is not None)
+
+
+def image_px_per_crop_px(samples: Samples, frame: CropFrame) -> FloatArray:
+    """(N, 1, 2): original pixels along a crop pixel of each image."""
+    scales = [
+        frame.image_px_per_px_xy(size, spacing)
+        for size, spacing in zip(samples.sizes_hw, samples.mm_per_px_xy, strict=True)
+    ]
+    return np.stack(scales)[:, None]
 
 
 def images_of_crops(settings: Settings, num_landmarks: int) -> int:
     """How many images' crops make a step of the refinement."""
     return max(2, round(settings.refine_crops / num_landmarks))
-
-
-def _build_augmentation(settings: Settings) -> Augmentation:
-    return Augmentation(
-        rotation_deg=settings.rotation_deg,
-        scale_jitter=settings.scale_jitter,
-        shift_jitter=settings.shift_jitter,
-        photometric=settings.photometric,
-    )
 
 
 def _build_batches(

@@ -6,7 +6,7 @@ The checkpoint alone decides network, input size and decoding; no run folder is 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from backend.data.dataset import Batches
 from backend.data.images import read_image_size
 from backend.data.samples import Samples
 from backend.errors import UserError
+from backend.geometry import FloatArray
 from backend.training.build import (
     build_batches,
     build_crop_batches,
@@ -29,11 +30,13 @@ from backend.training.build import (
     build_refiner_task,
     build_store,
     build_task,
+    image_px_per_crop_px,
 )
 from backend.training.checkpoint import load_checkpoint
 from backend.training.task import LandmarkTask, Predictions, concatenate_predictions
 
 BATCH_SIZE = 8
+OFFSET_RADIUS_PX = 3.0
 FOR_PREDICTION = {
     "batch_size": Choice(BATCH_SIZE, "prediction"),
     "num_workers": Choice(0, "prediction"),
@@ -70,14 +73,32 @@ class Predictor:
         settings = self.config.settings
         store = build_store(samples, settings)
         config = RunConfig(settings, {**self.config.chosen, **FOR_PREDICTION})
-        whole = build_batches(config, samples, store, training=False)
+        whole = build_batches(config, samples, store)
         found = predict_batches(self.network, self.task, whole, self.device)
         if self.refiner is None:
             return found
-        crops = build_crop_batches(config, samples, store, found.points_xy_image, None)
         task = build_refiner_task(config, self.task.landmark_names)
-        refined = predict_batches(self.refiner, task, crops, self.device)
-        return replace(refined, unrefined_xy_image=found.points_xy_image)
+        scale = image_px_per_crop_px(samples, settings.crop_frame)
+        answers = []
+        for offset in crop_offsets(settings.prediction_crops):
+            centres = found.points_xy_image + offset * scale
+            crops = build_crop_batches(config, samples, store, centres)
+            answers.append(predict_batches(self.refiner, task, crops, self.device))
+        return Predictions(
+            np.mean([answer.points_xy_image for answer in answers], axis=0),
+            np.mean([answer.confidence for answer in answers], axis=0),
+            found.points_xy_image,
+        )
+
+
+def crop_offsets(num: int) -> FloatArray:
+    """(num, 2) crop pixels: one crop stands on the point, the others spread evenly over a disc of 3 px about it.
+
+    A spiral of the golden angle (Vogel 1979), which is even at any number.
+    """
+    index = np.arange(num)
+    radius, angle = OFFSET_RADIUS_PX * np.sqrt(index / max(1, num - 1)), index * np.pi * (3 - np.sqrt(5))
+    return np.stack([radius * np.cos(angle), radius * np.sin(angle)], axis=-1)
 
 
 @torch.inference_mode()

@@ -7,6 +7,7 @@ Reads the data, builds each phase, loads the state to go on from. Knows the run 
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,12 +20,13 @@ from backend.config import RunConfig
 from backend.data.crops import CropDataset
 from backend.data.dataset import Batches, LandmarkDataset
 from backend.data.image_store import ImageStore
+from backend.data.leaks import across_splits, advise, find_leaks
 from backend.data.samples import Samples, SampleSplits
 from backend.errors import UserError
 from backend.geometry import FloatArray
 from backend.run.folder import RunFolder
 from backend.training import build
-from backend.training.checkpoint import load_checkpoint, load_resumable
+from backend.training.checkpoint import load_checkpoint, load_resumable, save_checkpoint
 from backend.training.engine import Ending, Trainer
 from backend.training.inference import predict_batches
 from backend.training.metrics import radial_errors, summarize
@@ -38,10 +40,14 @@ from backend.training.recorder import (
 )
 
 TRAIN, REFINE = "train", "refine"
+MAX_TOLD = 20  # problems or leaks that are printed one by one
 DEFAULT_JITTER_PX = 6.0  # where no validation image says how far off the first network is
 JITTER_OF_ERROR = 1.5  # the network must also find its way back from rare, large errors
 JITTER_LIMITS_PX = (2.0, 12.0)
 MIN_ERRORS = 20  # fewer measured errors say little of their spread
+
+# what must agree for a first network to see in this run what it saw in its own
+FIRST_NETWORK_FIELDS = ("model", "image_size", "output_stride", "resize", "loss", "decoder")
 
 Checkpoint = dict[str, Any]
 
@@ -71,6 +77,8 @@ def prepare(folder: RunFolder, config: RunConfig, stop: threading.Event) -> Job:
     """Read the data set and its images. Raises UserError where nothing is left to train on."""
     splits = build.build_splits(config)
     _print_problems(splits)
+    if not folder.checkpoint_path("last").is_file():  # a run that goes on has told it
+        _tell_leaks(folder, splits)
     train = _readable(folder, config, splits.train)
     valid = _readable(folder, config, splits.valid) if splits.valid is not None else None
     shown = choose_preview_samples((valid or train).samples)
@@ -83,7 +91,9 @@ def train_phases(job: Job) -> tuple[Ending, str]:
     last_path = job.folder.checkpoint_path("last")
     last_path.parent.mkdir(exist_ok=True)
     last = load_resumable(last_path) if last_path.is_file() else None
-    if last is None or last["phase"] == TRAIN:
+    if last is None and job.config.settings.first_network:
+        _adopt_first(job)
+    elif last is None or last["phase"] == TRAIN:
         trainer = _build_first(job, last)
         ending = _fit(job, trainer)
         if ending is Ending.COMPLETED and job.config.settings.refine and job.folder.requested("finish"):
@@ -100,6 +110,26 @@ def _fit(job: Job, trainer: Trainer) -> Ending:
     return Ending.STOPPED if job.stop.is_set() else trainer.fit()
 
 
+def _adopt_first(job: Job) -> None:
+    """Take the first network from another run's checkpoint. Raises UserError where it does not fit this run."""
+    path, settings = Path(job.config.value("first_network")), job.config.settings
+    content = load_checkpoint(path)
+    theirs = RunConfig.from_dict(content["args"]).settings
+    for field in FIRST_NETWORK_FIELDS:
+        if getattr(theirs, field) != getattr(settings, field):
+            raise UserError(
+                f"{path} was trained with {field} {getattr(theirs, field)}, this run has {getattr(settings, field)}",
+                field="first_network",
+                cure=f"give the same {field}",
+            )
+    if tuple(content["landmark_names"]) != job.landmark_names:
+        raise UserError(f"{path} knows other landmarks than this data set", field="first_network")
+    save_checkpoint(
+        job.folder.checkpoint_path("best"), {**content, "args": job.config.to_dict(), "networks": {}}
+    )
+    job.folder.append_event("first_network", f"the first network is that of {path}", phase=REFINE)
+
+
 def _build_first(job: Job, last: Checkpoint | None) -> Trainer:
     """The trainer of the first network, on whole images."""
     config, settings = job.config, job.config.settings
@@ -112,7 +142,8 @@ def _build_first(job: Job, last: Checkpoint | None) -> Trainer:
     previews = PreviewImages(job.previews.samples, load_preview_batch(shown))
     recorder = Recorder(job.folder, config, phase, task, previews, job.stop)
     network = _build_network(job, resumes=last is not None)
-    train = build.build_batches(config, job.train.samples, job.train.store, training=True)
+    augmentation = build.build_augmentation(settings, job.landmark_names)
+    train = build.build_batches(config, job.train.samples, job.train.store, augmentation)
     valid = _plain_batches(job, job.valid) if job.valid is not None else None
     trainer = build.build_trainer(config, network, task, train, valid, recorder)
     if last is not None:
@@ -135,12 +166,12 @@ def _build_refinement(job: Job, last: Checkpoint | None) -> Trainer:
     crops = CropDataset(job.previews.samples, settings.crop_frame, first.previews, store=job.previews.store)
     previews = PreviewImages(job.previews.samples, load_preview_batch(crops))
     recorder = Recorder(job.folder, config, phase, task, previews, job.stop)
-    train = build.build_crop_batches(
-        config, job.train.samples, job.train.store, job.train.samples.points_xy_image, jitter_px
-    )
+    samples, store = job.train.samples, job.train.store
+    augmentation = build.build_augmentation(settings, job.landmark_names)
+    train = build.build_crop_batches(config, samples, store, samples.points_xy_image, augmentation, jitter_px)
     valid = None
     if job.valid is not None and first.valid is not None:
-        valid = build.build_crop_batches(config, job.valid.samples, job.valid.store, first.valid, None)
+        valid = build.build_crop_batches(config, job.valid.samples, job.valid.store, first.valid)
     network = build.build_refiner(config, len(job.landmark_names))
     trainer = build.build_refiner_trainer(config, network, task, train, valid, recorder)
     if last is not None:
@@ -149,6 +180,7 @@ def _build_refinement(job: Job, last: Checkpoint | None) -> Trainer:
     else:  # a refiner is better only once it beats the first network
         trainer.loop.best_mre_px = first.errors.get("mre_px")
         trainer.loop.best_mre_mm = first.errors.get("mre_mm")
+    recorder.write_preview_images()
     return trainer
 
 
@@ -199,18 +231,14 @@ def _choose_jitter(job: Job, first: _FirstPoints) -> float:
 
 def _errors_in_crop_px(job: Job, samples: Samples, points_xy_image: FloatArray) -> FloatArray:
     """Known differences to the truth along both axes, flat."""
-    frame = job.config.settings.crop_frame
-    scales = [
-        frame.image_px_per_px_xy(size, spacing)
-        for size, spacing in zip(samples.sizes_hw, samples.mm_per_px_xy, strict=True)
-    ]
-    differences = (points_xy_image - samples.points_xy_image) / np.stack(scales)[:, None, :]
+    scale = build.image_px_per_crop_px(samples, job.config.settings.crop_frame)
+    differences = (points_xy_image - samples.points_xy_image) / scale
     known: FloatArray = differences[np.isfinite(differences)]
     return known
 
 
 def _plain_batches(job: Job, stored: Stored) -> Batches:
-    return build.build_batches(job.config, stored.samples, stored.store, training=False)
+    return build.build_batches(job.config, stored.samples, stored.store)
 
 
 def _build_network(job: Job, *, resumes: bool) -> nn.Module:
@@ -247,11 +275,29 @@ def _readable(folder: RunFolder, config: RunConfig, samples: Samples) -> Stored:
 def _print_problems(splits: SampleSplits) -> None:
     counts = ", ".join(f"{len(samples)} {split}" for split, samples in splits.by_split.items())
     print(f"data: {counts}; {len(splits.annotations.landmark_names)} landmarks", flush=True)
-    problems = splits.annotations.problems
-    for problem in problems[:20]:
-        print(f"problem: {problem}", flush=True)
-    if len(problems) > 20:
-        print(f"... and {len(problems) - 20} more problems", flush=True)
+    _print_some("problem", splits.annotations.problems)
+
+
+def _tell_leaks(folder: RunFolder, splits: SampleSplits) -> None:
+    """Images that stand in two splits, and the cure: they do not stop a training, but flatter what it reports."""
+    leaks = find_leaks(splits)
+    across = across_splits(leaks)
+    if not across:
+        print("leaks: no image of train or valid stands in another split", flush=True)
+        return
+    _print_some("leak", across)
+    cures = advise(leaks)
+    print(*(f"leaks: {cure}" for cure in cures), sep="\n", flush=True)
+    pairs = [[*leak.image_ids, *leak.splits, leak.kind, leak.distance] for leak in across]
+    message = f"{len(across)} pairs of images are one image in two splits; " + "; ".join(cures)
+    folder.append_event("leaks", message, count=len(across), pairs=pairs)
+
+
+def _print_some(kind: str, found: Sequence[object]) -> None:
+    for one in found[:MAX_TOLD]:
+        print(f"{kind}: {one}", flush=True)
+    if len(found) > MAX_TOLD:
+        print(f"... and {len(found) - MAX_TOLD} more {kind}s", flush=True)
 
 
 def _reason(ending: Ending, trainer: Trainer) -> str:

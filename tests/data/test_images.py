@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from backend.data.images import read_image, read_image_size
+from backend.data.images import read_image, read_image_size, read_thumbnail
 from backend.errors import UserError
 
 HEIGHT, WIDTH = 24, 40
@@ -169,3 +169,34 @@ def test_missing_file_and_folder(tmp_path: Path) -> None:
             read(tmp_path / "absent.png")
         with pytest.raises(UserError):
             read(tmp_path)
+
+
+@pytest.mark.parametrize("orientation", [1, 6, 8])
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".tif"])
+def test_thumbnail_is_the_whole_turned_image_by_area(tmp_path: Path, suffix: str, orientation: int) -> None:
+    noise = np.random.default_rng(0).normal(0, 20, (300, 200))
+    stored = np.clip(np.linspace(20, 230, 200) + noise, 0, 255).astype(np.uint8)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    path = tmp_path / f"film{suffix}"
+    Image.fromarray(stored).save(path, exif=exif)
+    thumbnail = read_thumbnail(path, 16)  # a JPEG of 200 pixels is decoded at a quarter
+    expected = cv2.resize(read_image(path), (16, 16), interpolation=cv2.INTER_AREA)
+    assert thumbnail.shape == (16, 16) and thumbnail.dtype == np.uint8
+    assert np.abs(thumbnail.astype(int) - expected).max() <= 4
+
+
+def test_thumbnail_of_16_bit_is_windowed_whatever_the_name_says(tmp_path: Path) -> None:
+    ramp = np.tile(np.linspace(9_000, 21_000, 256), (256, 1)).astype(np.uint16)
+    path = write(tmp_path / "film.png", ramp)
+    for name in ("film.png", "film.jpg"):
+        path = path.rename(tmp_path / name)
+        thumbnail = read_thumbnail(path, 16)
+        assert thumbnail[0, 0] < 12 and thumbnail[0, -1] > 243
+
+
+def test_thumbnail_of_colour_is_grey(tmp_path: Path) -> None:
+    red = np.zeros((64, 64, 3), np.uint8)
+    red[..., 2] = 200
+    for suffix in (".png", ".jpg"):
+        assert np.abs(read_thumbnail(write(tmp_path / f"red{suffix}", red), 16).astype(int) - 60).max() <= 2

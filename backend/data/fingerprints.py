@@ -1,0 +1,121 @@
+"""What is needed of an image to know it again: a hash of its bytes and a thumbnail, kept on disk between looks.
+
+Owns the cache in the user's cache folder. Must not know what counts as the same picture.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import sys
+import zipfile
+import zlib
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from backend.data.images import read_thumbnail
+from backend.errors import UserError
+from backend.run.files import write_bytes_atomic
+
+THUMBNAIL_SIDE_PX = 128
+NUM_THREADS = 4
+_FORMAT_VERSION = 1  # raised whenever a thumbnail would come out differently
+
+
+@dataclass(frozen=True)
+class Fingerprint:
+    """One image: a hash of its file, and its thumbnail, uint8 (THUMBNAIL_SIDE_PX, THUMBNAIL_SIDE_PX)."""
+
+    digest: str
+    thumbnail: npt.NDArray[np.uint8]
+
+
+def read_fingerprints(paths: Sequence[Path], root: Path) -> list[Fingerprint | None]:
+    """The fingerprint of every image of the data set in `root`; None for one that cannot be read.
+
+    Taken from the cache where path, size and time of change are still the same; the cache then holds these images
+    and no others. A damaged cache is made anew; one that cannot be written costs time, nothing else.
+    """
+    cache_path = cache_folder() / "fingerprints" / f"{_hash(str(root.absolute()).encode())}.npz"
+    known = _read_cache(cache_path)
+    keys = [_key(path) for path in paths]
+    missing = {key: path for key, path in zip(keys, paths, strict=True) if key and key not in known}
+    with ThreadPoolExecutor(NUM_THREADS) as pool:  # OpenCV releases the interpreter lock
+        found = dict(zip(missing, pool.map(_take, missing.values()), strict=True))
+    current = {key: known.get(key) or found.get(key) for key in keys}
+    readable = {key: fingerprint for key, fingerprint in current.items() if fingerprint is not None}
+    if readable.keys() != known.keys():
+        _write_cache(cache_path, readable)
+    return [current[key] for key in keys]
+
+
+def cache_folder() -> Path:
+    """The user's folder for what can be made anew: FIDUCIAL_CACHE_DIR, else where the system has it."""
+    if chosen := os.environ.get("FIDUCIAL_CACHE_DIR"):
+        return Path(chosen)
+    home = Path.home()
+    if sys.platform == "win32":
+        return Path(os.environ.get("LOCALAPPDATA") or home / "AppData" / "Local") / "fiducial"
+    if sys.platform == "darwin":
+        return home / "Library" / "Caches" / "fiducial"
+    return Path(os.environ.get("XDG_CACHE_HOME") or home / ".cache") / "fiducial"
+
+
+def _key(path: Path) -> str:
+    """Changes whenever the file does; empty where there is no file."""
+    try:
+        found = path.stat()
+    except OSError:
+        return ""
+    return _hash(f"{path.absolute()}\0{found.st_size}\0{found.st_mtime_ns}".encode())
+
+
+def _hash(content: bytes) -> str:
+    return hashlib.blake2b(content, digest_size=16).hexdigest()
+
+
+def _take(path: Path) -> Fingerprint | None:
+    try:
+        thumbnail = read_thumbnail(path, THUMBNAIL_SIDE_PX)
+        return Fingerprint(_hash(path.read_bytes()), thumbnail)
+    except (UserError, OSError):  # whoever needs its pixels tells of it
+        return None
+
+
+def _read_cache(path: Path) -> dict[str, Fingerprint]:
+    try:
+        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as archive:
+            if int(archive["format_version"]) != _FORMAT_VERSION:
+                return {}
+            keys, digests = archive["keys"].tolist(), archive["digests"].tolist()
+            thumbnails = archive["thumbnails"]
+            if thumbnails.dtype != np.uint8 or thumbnails.shape[1:] != (THUMBNAIL_SIDE_PX,) * 2:
+                return {}
+            fingerprints = map(Fingerprint, digests, thumbnails)
+            return dict(zip(keys, fingerprints, strict=True))
+    except (OSError, ValueError, TypeError, KeyError, EOFError, zipfile.BadZipFile, zlib.error):
+        return {}
+
+
+def _write_cache(path: Path, fingerprints: dict[str, Fingerprint]) -> None:
+    kept = list(fingerprints.values())
+    side = THUMBNAIL_SIDE_PX
+    buffer = io.BytesIO()
+    np.savez(
+        buffer,
+        format_version=np.array(_FORMAT_VERSION),
+        keys=np.array(list(fingerprints), dtype=np.str_),
+        digests=np.array([one.digest for one in kept], dtype=np.str_),
+        thumbnails=np.array([one.thumbnail for one in kept], dtype=np.uint8).reshape(-1, side, side),
+    )
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_bytes_atomic(path, buffer.getbuffer())
+    except OSError:  # a full disk or a folder that is not ours to write
+        return

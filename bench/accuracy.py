@@ -1,0 +1,258 @@
+"""Measure presets and levers on ISBI 2015 and write bench/README.md: `python bench/accuracy.py --help`.
+
+Two protocols, never mixed. `choose`: a fixed fifth of the training images is carved off and chooses; no test image is
+looked at. `final`: what was chosen trains on all training images and is measured once on Test1, without the images that
+also stand in the training set. Every result is appended to bench/accuracy.jsonl; the tables are made from that file.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(REPOSITORY))
+
+from backend.run.folder import RunFolder, merge_metrics  # noqa: E402
+
+RESULTS = REPOSITORY / "bench" / "accuracy.jsonl"
+PAGE = REPOSITORY / "bench" / "README.md"
+BEGIN, END = "<!-- accuracy: begin -->", "<!-- accuracy: end -->"
+CHOOSE = {"val_fraction": 0.2, "preview_every": 1000}
+FINAL = {"val_fraction": 0.0, "preview_every": 1000}
+
+
+@dataclass(frozen=True)
+class Row:
+    """A line of a table: settings on top of a preset, and what it is there to show.
+
+    With `first_of`, the first network is taken from that row's run (the same settings and seed give the same
+    network), and only the refinement is trained.
+    """
+
+    name: str
+    preset: str
+    settings: Mapping[str, Any]
+    first_of: str = ""
+
+
+def lever(name: str, first_of: str = "", **settings: Any) -> Row:
+    return Row(name, "balanced", settings, first_of)
+
+
+# the first network alone, 20 epochs each: enough to rank, and cheap
+SHORT = {"refine": False, "epochs": 20, "warmup_epochs": 2}
+FIRST_LEVERS = (
+    lever("first, 20 epochs", **SHORT),
+    lever("first, letterbox", **SHORT, resize="letterbox"),
+    lever("first, adaptive wing", **SHORT, loss="adaptive_wing"),
+    lever("first, mse (balanced)", **SHORT, loss="mse"),
+    lever("first, without EMA", **SHORT, ema_decay=0.0),
+    lever("first, output stride 4", **SHORT, output_stride=4),
+    lever("first, sigma of 1 cell", **SHORT, sigma=2.0),
+    lever("first, no augmentation", **SHORT, rotation_deg=0, scale_jitter=0, shift_jitter=0, photometric=0),
+    lever("first, stronger augmentation", **SHORT, rotation_deg=8, scale_jitter=0.12, photometric=1.5),
+    lever("first, batch 16", **SHORT, batch_size=16),
+)
+FIRST = "first network alone"
+REFINE_LEVERS = (
+    lever(FIRST, refine=False),
+    lever("refined", FIRST),
+    lever("crops of 0.4 mm a pixel", FIRST, crop_mm_per_px=0.4),
+    lever("crops of 0.2 mm a pixel", FIRST, crop_mm_per_px=0.2),
+    lever("crops of 96 pixels", FIRST, crop_size=96),
+    lever("jitter 8 px", FIRST, crop_jitter=8),
+    lever("jitter 3 px", FIRST, crop_jitter=3),
+    lever("refinement: 10 epochs", FIRST, refine_epochs=10),
+    lever("refinement: 40 epochs", FIRST, refine_epochs=40),
+    lever("refinement: stronger augmentation", FIRST, rotation_deg=10, scale_jitter=0.15),
+    lever("refinement: LR 1e-3", FIRST, refine_lr=1e-3),
+    lever("refinement: LR 4e-3", FIRST, refine_lr=4e-3),
+    lever("two refiners", FIRST, num_refiners=2),
+)
+PRESETS = (
+    Row("fast", "fast", {}),
+    Row("balanced", "balanced", {}),
+    Row("best", "best", {}, first_of="balanced"),
+)
+ROWS = {row.name: row for row in (*FIRST_LEVERS, *REFINE_LEVERS, *PRESETS)}
+
+
+def main() -> None:
+    """Train and measure the rows asked for, then write the page."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument(
+        "--dataset_path", type=Path, help="the folder isbi2015; without it only the page is written"
+    )
+    parser.add_argument(
+        "--exclude", type=Path, help="ids of the test images that also stand in the training set"
+    )
+    parser.add_argument("--rows", nargs="*", default=[], metavar="ROW", help=f"any of: {'; '.join(ROWS)}")
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0])
+    parser.add_argument("--runs_dir", type=Path, default=REPOSITORY / "runs" / "bench-accuracy")
+    options = parser.parse_args()
+    for name in options.rows:
+        for seed in options.seeds:
+            result = measure(ROWS[name], seed, options)
+            with RESULTS.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(result) + "\n")
+            print(json.dumps(result), flush=True)
+    write_page(read_results())
+
+
+def measure(row: Row, seed: int, options: argparse.Namespace) -> dict[str, Any]:
+    """Train a row with one seed; validation metrics for a lever, Test1's for a preset."""
+    is_final = row in PRESETS
+    protocol = FINAL if is_final else CHOOSE
+    before = result_of(row.first_of, seed) if row.first_of else None
+    kept = {"first_network": f"{before['run_dir']}/checkpoints/best.pt"} if before else {}
+    started = time.monotonic()
+    run_dir = train(row, {**protocol, **kept, "seed": seed}, options)
+    minutes = (time.monotonic() - started) / 60
+    rows = merge_metrics(RunFolder(run_dir).read_metrics()[0])
+    first_minutes = sum(r["epoch_s"] for r in rows if r["phase"] == "train") / 60
+    if before:
+        first_minutes = before["first_minutes"]
+        minutes += first_minutes
+    found = evaluate(run_dir, options) if is_final else validated(rows)
+    return {
+        "row": row.name,
+        "protocol": "final" if is_final else "choose",
+        "settings": dict(row.settings),
+        "seed": seed,
+        "minutes": minutes,
+        "first_minutes": first_minutes,
+        "metrics": found,
+        "run_dir": str(run_dir),
+        "date": date.today().isoformat(),
+        "machine": f"{platform.machine()}, {os.cpu_count()} CPU cores",
+    }
+
+
+def train(row: Row, more: Mapping[str, Any], options: argparse.Namespace) -> Path:
+    """A whole run through train.py; returns its folder."""
+    command = [sys.executable, "train.py", "--preset", row.preset, *to_flags({**row.settings, **more})]
+    command += ["--dataset_path", str(options.dataset_path), "--runs_dir", str(options.runs_dir)]
+    done = subprocess.run(command, cwd=REPOSITORY, stdout=subprocess.PIPE, text=True, check=True)
+    return Path(done.stdout.splitlines()[0].removeprefix("run: "))
+
+
+def to_flags(settings: Mapping[str, Any]) -> list[str]:
+    """Settings as train.py's flags."""
+    flags: list[str] = []
+    for name, value in settings.items():
+        if isinstance(value, bool):
+            flags.append(f"--{name}" if value else f"--no-{name}")
+        else:
+            flags += [f"--{name}", *map(str, value if isinstance(value, list | tuple) else [value])]
+    return flags
+
+
+def evaluate(run_dir: Path, options: argparse.Namespace) -> dict[str, Any]:
+    """Test1's metrics of the run's checkpoint, once."""
+    command = [
+        sys.executable,
+        "-m",
+        "backend.evaluate",
+        "--checkpoint",
+        str(run_dir / "checkpoints" / "best.pt"),
+    ]
+    command += ["--dataset_path", str(options.dataset_path), "--split", "test1", "--json", "-"]
+    if options.exclude:
+        command += ["--exclude", str(options.exclude)]
+    done = subprocess.run(command, cwd=REPOSITORY, stdout=subprocess.PIPE, text=True, check=True)
+    result = json.loads(done.stdout)
+    found = {key: result[key] for key in ("mre_mm", "sdr_2mm", "sdr_4mm", "num_images")}
+    return found | {"unrefined_mre_mm": (result.get("unrefined") or {}).get("mre_mm")}
+
+
+def validated(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The last epoch's validation metrics: the last, not the best, so that no row profits from its luck."""
+    last = rows[-1]
+    found = {key: last.get(f"val/{key}") for key in ("mre_mm", "sdr_2mm", "sdr_4mm", "num_images")}
+    return found | {"unrefined_mre_mm": last.get("val/unrefined_mre_mm")}
+
+
+def read_results() -> list[dict[str, Any]]:
+    """The latest result of each row and seed."""
+    lines = RESULTS.read_text(encoding="utf-8").splitlines() if RESULTS.exists() else []
+    latest = {(r["row"], r["seed"]): r for r in map(json.loads, lines)}
+    return list(latest.values())
+
+
+def result_of(name: str, seed: int) -> dict[str, Any]:
+    for result in read_results():
+        if (result["row"], result["seed"]) == (name, seed):
+            return result
+    raise SystemExit(f"measure the row {name!r} with seed {seed} first: its first network is needed")
+
+
+def write_page(results: Sequence[Mapping[str, Any]]) -> None:
+    """Replace the tables between the markers."""
+    final = [r for r in results if r["protocol"] == "final"]
+    choose = [r for r in results if r["protocol"] == "choose"]
+    tables = "\n\n".join([final_table(final), lever_table(choose)])
+    page = PAGE.read_text(encoding="utf-8")
+    before, after = page.split(BEGIN)[0], page.split(END)[1]
+    PAGE.write_text(f"{before}{BEGIN}\n{tables}\n{END}{after}", encoding="utf-8")
+
+
+def final_table(results: Sequence[Mapping[str, Any]]) -> str:
+    """A line a preset: mean and spread over its seeds, each seed, and what it cost."""
+    lines = [
+        "| preset | Test1 MRE, mm | each seed | within 2 mm | within 4 mm | before refinement | minutes |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for row in PRESETS:
+        of_row = [r for r in results if r["row"] == row.name]
+        if of_row:
+            lines.append(final_line(row.name, of_row))
+    return "\n".join(lines)
+
+
+def final_line(name: str, results: Sequence[Mapping[str, Any]]) -> str:
+    values = [r["metrics"]["mre_mm"] for r in results]
+    spread = f" +- {stdev(values):.3f}" if len(values) > 1 else ""
+    seeds = ", ".join(f"{r['seed']}: {r['metrics']['mre_mm']:.3f}" for r in results)
+    unrefined = mean(r["metrics"]["unrefined_mre_mm"] for r in results)
+    shares = [100 * mean(r["metrics"][f"sdr_{t}mm"] for r in results) for t in (2, 4)]
+    minutes = ", ".join(f"{r['minutes']:.0f}" for r in results)
+    return (
+        f"| {name} | **{mean(values):.3f}**{spread} | {seeds} | {shares[0]:.1f} % | {shares[1]:.1f} % | "
+        f"{unrefined:.2f} | {minutes} |"
+    )
+
+
+def lever_table(results: Sequence[Mapping[str, Any]]) -> str:
+    """A line a lever, on the fixed fifth of the training images."""
+    lines = [
+        "| row | what differs | validation MRE, mm | within 2 mm | before refinement | minutes | seed |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    order = list(ROWS)
+    for result in sorted(
+        results, key=lambda r: (order.index(r["row"]) if r["row"] in order else 999, r["seed"])
+    ):
+        found = result["metrics"]
+        settings = ", ".join(f"{key} {value}" for key, value in result["settings"].items()) or "-"
+        unrefined = found["unrefined_mre_mm"]
+        lines.append(
+            f"| {result['row']} | {settings} | {found['mre_mm']:.3f} | {100 * found['sdr_2mm']:.1f} % | "
+            f"{'-' if unrefined is None else f'{unrefined:.2f}'} | {result['minutes']:.1f} | {result['seed']} |"
+        )
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()

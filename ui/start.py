@@ -1,0 +1,41 @@
+"""From the settings of the form to a running training, and to the line that does the same from a terminal."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+
+from backend.choices import REPOSITORY, decide
+from backend.config import Choice, Settings
+from backend.errors import UserError
+from backend.flags import settings_to_flags
+from backend.run.folder import create_run
+from backend.run.supervisor import launch
+from ui.datasets import read_splits
+from ui.probe import ask_machine
+from ui.runs import free_device
+
+
+def start_run(settings: Settings, runs_dir: Path) -> str:
+    """Decide what is open, create the run and launch its worker. Returns the run's id; raises UserError."""
+    config = decide(settings, ask_machine(), _no_automatic_batch)
+    read_splits(settings)  # a data set that cannot be read is told here, not in a log
+    with free_device(runs_dir, config.value("device")):
+        folder = create_run(runs_dir, config.to_dict(), settings.model)
+        launch(folder)
+    return folder.run_id
+
+
+def to_command(settings: Settings, runs_dir: Path) -> str:
+    """The line that does the same from a terminal in the project's folder."""
+    path = Path(settings.dataset_path).absolute()
+    if path.is_relative_to(REPOSITORY):
+        settings = settings.model_copy(update={"dataset_path": path.relative_to(REPOSITORY).as_posix()})
+    flags = settings_to_flags(settings)
+    if runs_dir.absolute() != REPOSITORY / "runs":
+        flags += ["--runs_dir", str(runs_dir)]
+    return shlex.join(["python", "train.py", *flags])
+
+
+def _no_automatic_batch(settings: Settings, device: str) -> Choice:
+    raise UserError("the page needs a number", field="batch_size", cure="press Recommend")
