@@ -34,7 +34,8 @@ class CropNetwork(UNetTrunk):
         which = self.embedding.repeat(num_images, 1)[:, :, None, None]
         features = self.decode([*levels[:-1], levels[-1] + which])
         features = features.view(num_images, num_landmarks, *features.shape[1:])
-        maps = torch.einsum("bkchw,kc->bkhw", features, self.readout) + self.bias[:, None, None]
+        readout = self.readout.to(features.dtype)  # autocast does not see into an einsum in inference mode
+        maps = torch.einsum("bkchw,kc->bkhw", features, readout) + self.bias[:, None, None]
         return resize_to_stride(maps, TRUNK_STRIDE, self.output_stride)
 
 

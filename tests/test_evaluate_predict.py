@@ -27,6 +27,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory, tiny_dataset: Path) -> 
         "2",
         "--batch_size",
         "4",
+        "--no-refine",
     ]
     assert run_command(train.main, [*flags, "--runs_dir", str(runs_dir)]) == 0
     return next(runs_dir.glob("*/checkpoints/best.pt"))

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from backend.geometry import (
     RESIZES,
+    CropFrame,
     adaptive_sigma,
     apply_affine,
     compose,
@@ -191,3 +192,77 @@ def test_sigma_in_force_is_the_users_else_the_rule_else_two_cells_under_kl() -> 
 def test_inside_reaches_to_the_outer_edge_of_the_last_pixel() -> None:
     points_xy = np.array([[-0.5, -0.5], [63.5, 31.5], [63.6, 0], [0, 31.6], [-0.6, 0], [np.nan, np.nan]])
     assert inside(points_xy, (32, 64)).tolist() == [True, True, False, False, False, False]
+
+
+# Crops
+
+
+crop_frames = st.builds(
+    CropFrame, st.integers(1, 8).map(lambda n: 32 * n), st.floats(0.02, 5), st.floats(0.01, 1)
+)
+spacings = st.tuples(st.floats(0.02, 2), st.floats(0.02, 2)).map(np.array)
+unknown_spacings = st.sampled_from([np.array([np.nan, np.nan]), np.array([0.1, np.nan])])
+centres = st.tuples(coordinates, coordinates).map(np.array)
+
+
+@settings(max_examples=200, deadline=None)
+@given(crop_frames, sizes_hw, spacings | unknown_spacings, centres, affines, points)
+def test_image_to_crop_and_back_is_exact(
+    frame: CropFrame, image_hw: tuple[int, int], spacing: Array, centre: Array, augment: Array, xy: Array
+) -> None:
+    to_crop = compose(augment, frame.affine(centre, frame.image_px_per_px_xy(image_hw, spacing)))
+    assert np.allclose(apply_affine(invert_affine(to_crop), apply_affine(to_crop, xy)), xy, atol=1e-6)
+
+
+@settings(max_examples=100, deadline=None)
+@given(crop_frames, sizes_hw, spacings | unknown_spacings, centres, st.floats(-180, 180), st.floats(0.5, 2))
+def test_the_centre_comes_to_the_crops_middle_however_it_is_turned(
+    frame: CropFrame, image_hw: tuple[int, int], spacing: Array, centre: Array, degrees: float, scale: float
+) -> None:
+    plain = frame.affine(centre, frame.image_px_per_px_xy(image_hw, spacing))
+    turned = compose(rotate_scale_shift(frame.hw, degrees, scale, (0.0, 0.0)), plain)
+    middle = (frame.side_px - 1) / 2
+    for affine in (plain, turned):
+        assert apply_affine(affine, centre) == pytest.approx(np.array([middle, middle]), abs=1e-6)
+
+
+@settings(max_examples=100, deadline=None)
+@given(crop_frames, sizes_hw, spacings, centres)
+def test_a_crop_pixel_has_its_millimetres_on_each_axis_but_never_splits_a_pixel(
+    frame: CropFrame, image_hw: tuple[int, int], spacing: Array, centre: Array
+) -> None:
+    px_per_px = frame.image_px_per_px_xy(image_hw, spacing)
+    assert px_per_px.min() >= 1 - 1e-12
+    # one crop pixel to the right and one down, measured in the image
+    back = invert_affine(frame.affine(centre, px_per_px))
+    steps = apply_affine(back, np.array([[1.0, 0.0], [0.0, 1.0]])) - apply_affine(back, np.zeros(2))
+    mm = np.abs(steps).sum(axis=0) * spacing
+    assert mm[0] == pytest.approx(mm[1], rel=1e-6)  # isotropic in millimetres, whatever the spacing
+    wanted = max(frame.mm_per_px, spacing.max())  # coarser only where the coarser axis has no finer pixels
+    assert mm[0] == pytest.approx(wanted, rel=1e-6)
+
+
+@settings(max_examples=100, deadline=None)
+@given(crop_frames, sizes_hw, unknown_spacings)
+def test_without_a_spacing_a_crop_covers_a_share_of_the_images_mean_side(
+    frame: CropFrame, image_hw: tuple[int, int], spacing: Array
+) -> None:
+    side = frame.image_px_per_px_xy(image_hw, spacing) * frame.side_px
+    assert side[0] == side[1] == pytest.approx(max(frame.share * sum(image_hw) / 2, frame.side_px))
+
+
+def test_the_default_crop_of_a_cephalogram() -> None:
+    frame = CropFrame(64, 0.3, 0.09)
+    assert frame.hw == (64, 64)
+    px_per_px = frame.image_px_per_px_xy((2400, 1935), np.array([0.1, 0.1]))
+    assert px_per_px == pytest.approx(np.array([3.0, 3.0]))
+    # the first crop pixel's centre lies 31.5 crop pixels, 94.5 image pixels, before the centre
+    first = apply_affine(invert_affine(frame.affine(np.array([500.0, 700.0]), px_per_px)), np.zeros(2))
+    assert first == pytest.approx(np.array([405.5, 605.5]))
+    assert frame.image_px_per_px_xy((480, 640), np.full(2, np.nan)) == pytest.approx(np.full(2, 1.0))
+
+
+def test_a_crop_without_a_centre_has_no_place_but_a_scale() -> None:
+    affine = CropFrame(64, 0.3, 0.09).affine(np.full(2, np.nan), np.array([3.0, 2.0]))
+    assert np.isnan(affine[:, 2]).all()
+    assert np.allclose(affine[:, :2], np.diag([1 / 3, 1 / 2]))

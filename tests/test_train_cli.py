@@ -18,7 +18,7 @@ from backend.run.folder import RunFolder, list_runs, merge_metrics
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 REPOSITORY = Path(train.__file__).parent
-SMALL = "--model hrnet --image_size 32 32 --batch_size 5 --val_fraction 0.25 --device cpu --warmup_epochs 1"
+SMALL = "--model hrnet --image_size 32 32 --batch_size 5 --val_fraction 0.25 --device cpu --warmup_epochs 1 --no-refine"
 
 
 @pytest.fixture
@@ -127,7 +127,7 @@ def test_run_interrupted_by_ctrl_c_and_resumed_has_exactly_the_losses_of_an_undi
     resumed = as_command("--resume", str(folder.path))
     assert resumed.returncode == 0, resumed.stderr
     assert resumed.stdout.splitlines()[0] == f"run: {folder.path.absolute()}"
-    assert "resumed after epoch 2, step 5" in resumed.stdout
+    assert "resumed after epoch 2 of phase train, step 5" in resumed.stdout
     assert losses(folder) == losses(undisturbed[0])
     assert (folder.path / "outcome.1.json").is_file()
     outcome = folder.read_outcome()

@@ -21,7 +21,7 @@ from backend.flags import run_command
 from backend.run.files import Row
 from backend.run.folder import RunFolder, create_run, list_runs, merge_metrics
 from backend.run.state import derive_state
-from backend.training import build
+from backend.training import build, recorder
 from backend.training.checkpoint import load_checkpoint
 from backend.worker import train_run
 
@@ -60,6 +60,7 @@ def new_run(runs_dir: Path, dataset: Path, **values: Any) -> RunFolder:
         "lr": 1e-2,
         "warmup_epochs": 0,
         "val_fraction": 0.25,
+        "refine": False,
     }
     settings = Settings(**{**defaults, **values}, dataset_path=str(dataset), device="cpu", num_workers=0)
     chosen = {"dataset_path": Choice(str(dataset), "as asked"), "mixed_precision": Choice(False, "a CPU")}
@@ -137,19 +138,19 @@ def test_status_tells_where_the_training_stands(completed: RunFolder) -> None:
 
 def test_previews_show_the_fixed_images_with_truth_and_predictions(completed: RunFolder) -> None:
     images = completed.read_preview_images()
-    assert images is not None and completed.preview_epochs() == [1, 2]
+    assert images is not None and completed.preview_keys() == [("train", 1), ("train", 2)]
     num = len(images["image_ids"])
     assert num == 3 and list(images["landmark_names"]) == list(LANDMARKS)
-    assert images["truth_xy_image"].shape == (num, 3, 2) and images["input_hw"].tolist() == [64, 64]
+    assert images["truth_xy_image"].shape == (num, 3, 2)
     for number in range(num):
         assert images[f"display_{number}"].shape == (96, 80)
-        assert images[f"affine_image_to_input_{number}"].shape == (2, 3)
         assert np.array_equal(images[f"affine_image_to_display_{number}"], [[1, 0, 0], [0, 1, 0]])
     for epoch in (1, 2):
-        preview = completed.read_preview(epoch)
+        preview = completed.read_preview(("train", epoch))
         assert preview is not None
         assert preview["heatmaps"].shape == (num, 3, 64, 64) and preview["heatmaps"].dtype == np.uint8
         assert preview["heatmaps"].max() == 255
+        assert preview["affine_heatmap_to_image"].shape == (num, 1, 2, 3)
         assert preview["confidence"].shape == (num, 3)
         errors = np.linalg.norm(preview["points_xy_image"] - images["truth_xy_image"], axis=-1)
         row = rows_of(completed)[epoch - 1]
@@ -184,7 +185,7 @@ def test_without_validation_the_best_weights_are_the_last(tmp_path: Path, tiny_d
     assert best["epoch"] == last["epoch"] == 2
     for name, tensor in last["model_state_dict"].items():
         assert torch.equal(tensor, best["model_state_dict"][name])
-    assert folder.preview_epochs() == [1, 2]
+    assert folder.preview_keys() == [("train", 1), ("train", 2)]
 
 
 # A run that is ended, and goes on
@@ -232,13 +233,13 @@ def test_save_now_is_answered_once_and_training_goes_on(
     tmp_path: Path, tiny_dataset: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     saved: list[int] = []
-    save = worker.Recorder.save_last
+    save = recorder.Recorder.save_last
 
-    def counting(recorder: Any, trainer: Any) -> None:
+    def counting(watcher: Any, trainer: Any) -> None:
         saved.append(trainer.loop.global_step)
-        save(recorder, trainer)
+        save(watcher, trainer)
 
-    monkeypatch.setattr(worker.Recorder, "save_last", counting)
+    monkeypatch.setattr(recorder.Recorder, "save_last", counting)
     ask_after(monkeypatch, 1, lambda run: run.request("save_now"))
     folder = new_run(tmp_path, tiny_dataset)
     assert train_run(folder) == 0
@@ -353,7 +354,8 @@ def test_an_image_that_is_cut_off_is_told_and_left_out(tiny_dataset: Path, tmp_p
     broken = data / "03.png"
     broken.write_bytes(broken.read_bytes()[:200])
     flags = ["--dataset_path", str(data), "--image_size", "32", "32", "--batch_size", "4", "--epochs", "1"]
-    assert run_command(train.main, [*flags, "--runs_dir", str(tmp_path / "runs"), "--device", "cpu"]) == 0
+    flags += ["--no-refine", "--device", "cpu"]
+    assert run_command(train.main, [*flags, "--runs_dir", str(tmp_path / "runs")]) == 0
     (folder,) = list_runs(tmp_path / "runs")
     (event,) = folder.read_events()[0]
     assert event["kind"] == "image_left_out" and "03.png" in event["message"]

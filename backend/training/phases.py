@@ -96,6 +96,8 @@ def train_phases(job: Job) -> tuple[Ending, str]:
     elif last is None or last["phase"] == TRAIN:
         trainer = _build_first(job, last)
         ending = _fit(job, trainer)
+        if ending is Ending.COMPLETED and job.config.settings.refine and job.folder.requested("finish"):
+            ending = Ending.FINISHED_EARLY  # asked for in the last epoch, where nothing was left to cut short
         if ending is not Ending.COMPLETED or not job.config.settings.refine:
             return ending, _reason(ending, trainer)
         last = None
@@ -215,7 +217,7 @@ def _choose_jitter(job: Job, first: _FirstPoints) -> float:
     asked = job.config.settings.crop_jitter
     if asked != "auto":
         return float(asked)
-    jitter_px, why = DEFAULT_JITTER_PX, "no validation image says how far off the first network is"
+    jitter_px, why = DEFAULT_JITTER_PX, "too few validation images say how far off the first network is"
     if job.valid is not None and first.valid is not None:
         errors = _errors_in_crop_px(job, job.valid.samples, first.valid)
         if errors.size >= MIN_ERRORS:
@@ -302,7 +304,8 @@ def _reason(ending: Ending, trainer: Trainer) -> str:
     loop = trainer.loop
     if ending is Ending.STOPPED:
         return f"stopped in epoch {loop.epoch + 1} at step {loop.global_step}; resume goes on from there"
-    best = "" if loop.best_mre_px is None else f"; best in epoch {loop.best_epoch}: {loop.best_mre_px:.2f} px"
+    where = f"best in epoch {loop.best_epoch}" if loop.best_epoch else "no better than the first network"
+    best = "" if loop.best_mre_px is None else f"; {where}: {loop.best_mre_px:.2f} px"
     if loop.best_mre_mm is not None:
         best += f", {loop.best_mre_mm:.2f} mm"
     return f"{loop.epoch} of {trainer.options.epochs} epochs{best}"

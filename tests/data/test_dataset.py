@@ -15,7 +15,7 @@ from torch.utils.data import default_collate
 
 from backend.data.augmentation import Augmentation
 from backend.data.dataset import Batch, Batches, EpochBatches, LandmarkDataset, standardise
-from backend.data.image_store import HEADROOM, ImageStore, reduce_image, warp
+from backend.data.image_store import HEADROOM, ImageStore, input_scale, reduce_image, warp
 from backend.data.samples import Samples, load_splits
 from backend.errors import UserError
 from backend.geometry import RESIZES, apply_affine, invert_affine
@@ -58,7 +58,8 @@ def samples_of(paths: list[Path], sizes_hw: list[tuple[int, int]], points_xy: Ar
 
 
 def store_of(samples: Samples, input_hw: tuple[int, int], budget_bytes: int = 10**9) -> ImageStore:
-    return ImageStore(samples.paths, samples.sizes_hw, input_hw, budget_bytes)
+    scales = [[input_scale(size_hw, input_hw)] for size_hw in samples.sizes_hw]
+    return ImageStore(samples.paths, scales, budget_bytes)
 
 
 def dataset_of(
@@ -117,7 +118,7 @@ def test_affine_of_a_sample_leads_its_points_back_to_the_original_image(
     dataset = dataset_of(dots, (128, 96), augmentation=augmentation)
     for index in range(len(dots)):
         sample = dataset[(1, index)]
-        back = apply_affine(sample.affine_input_to_image.numpy(), sample.points_xy_input.double().numpy())
+        back = apply_affine(sample.affine_input_to_image[0].numpy(), sample.points_xy_input.double().numpy())
         assert np.allclose(back, dots.points_xy_image[index], atol=2e-3)
         assert np.array_equal(sample.points_xy_image.numpy(), dots.points_xy_image[index])
         assert sample.mm_per_px_xy.tolist() == [0.1, 0.2]
@@ -240,7 +241,7 @@ def test_store_reads_a_file_once_and_gives_it_at_about_the_inputs_size(
     store.preload()
     for _ in range(3):
         for index in range(len(store)):
-            height, width = store.get(index).pixels.shape
+            height, width = store.get(index)[0].pixels.shape
             full_height, full_width = dots.sizes_hw[index]
             assert min(height, width) == min(round(128 * HEADROOM), full_height, full_width)
     assert sorted(reads) == sorted(dots.paths)
@@ -251,12 +252,12 @@ def test_store_keeps_no_more_than_its_budget_and_still_gives_everything(
     tiny: Samples, num_that_fit: int
 ) -> None:
     whole = store_of(tiny, (64, 64))
-    each = whole.get(0).pixels.nbytes
+    each = whole.get(0)[0].pixels.nbytes
     budget = num_that_fit * each + each // 2
     store = store_of(tiny, (64, 64), budget)
     store.preload()
     for index in range(len(store)):
-        assert np.array_equal(store.get(index).pixels, whole.get(index).pixels)
+        assert np.array_equal(store.get(index)[0].pixels, whole.get(index)[0].pixels)
     kept = [index for index in range(len(store)) if store.get(index) is store.get(index)]
     assert len(kept) == num_that_fit
 
@@ -264,7 +265,7 @@ def test_store_keeps_no_more_than_its_budget_and_still_gives_everything(
 def test_store_names_a_damaged_image(tmp_path: Path) -> None:
     path = tmp_path / "cut.png"
     path.write_bytes(b"\x89PNG no picture")
-    store = ImageStore([path], [(32, 32)], (32, 32), 10**6)
+    store = ImageStore([path], [[1.0]], 10**6)
     with pytest.raises(UserError, match=r"cut\.png"):
         store.get(0)
     assert "cut.png" in str(store.preload()[0])
@@ -382,6 +383,6 @@ def test_data_set_can_be_sent_to_a_worker_process(tiny: Samples) -> None:
     copied = pickle.loads(pickle.dumps(dataset))
     assert_same([copied[(2, 3)]], [dataset[(2, 3)]])
     assert np.allclose(
-        invert_affine(dataset[(2, 3)].affine_input_to_image.numpy()),
-        invert_affine(copied[(2, 3)].affine_input_to_image.numpy()),
+        invert_affine(dataset[(2, 3)].affine_input_to_image[0].numpy()),
+        invert_affine(copied[(2, 3)].affine_input_to_image[0].numpy()),
     )

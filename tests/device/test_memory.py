@@ -12,18 +12,20 @@ from backend.device.memory import (
     CUDA_CONTEXT_BYTES,
     WORKSPACE_SHARE,
     FollowStorages,
+    LonePhase,
     Moment,
-    build_lone_trainer,
-    make_noise_batch,
+    first_phase,
     predict_step_memory,
+    refine_phase,
     run_validation_step,
     upper_envelope,
 )
-from backend.training.build import build_network
+from backend.training.build import build_network, build_refiner, images_of_crops
 
 K = 5
-UNET = parse_settings({"model": "unet", "image_size": (128, 128)})
-SMALL = parse_settings({"model": "unet", "image_size": (64, 64)})
+UNET = parse_settings({"model": "unet", "image_size": (128, 128), "refine": False})
+SMALL = parse_settings({"model": "unet", "image_size": (64, 64), "refine": False})
+REFINED = SMALL.model_copy(update={"refine": True, "num_refiners": 2})
 
 
 @pytest.fixture(scope="module")
@@ -57,19 +59,17 @@ def test_storages_that_are_views_or_gone_do_not_count():
 
 
 class RealSteps:
-    """Real steps on the CPU, their peaks read from the profiler's memory events."""
+    """Real steps of a phase on the CPU, their peaks read from the profiler's memory events."""
 
-    def __init__(self, settings) -> None:
-        chosen = {"device": Choice("cpu", "test"), "mixed_precision": Choice(False, "test")}
-        config = RunConfig(settings, chosen)
-        self.settings = settings
-        self.trainer = build_lone_trainer(config, build_network(config, K), K)
+    def __init__(self, phase: LonePhase) -> None:
+        self.phase = phase
+        self.trainer = phase.build_trainer(phase.build_network())
         self.trainer.network.train()
-        self.trainer._train_step([make_noise_batch(settings, K, 2)])  # makes the optimizer's states
+        self.trainer._train_step([phase.make_batch(2)])  # makes the optimizer's states
 
     def peaks(self, batch_size: int) -> tuple[int, int]:
         """Bytes of a training and of a validation step."""
-        batch = make_noise_batch(self.settings, K, batch_size)
+        batch = self.phase.make_batch(batch_size)
         training = peak_of(lambda: self.trainer._train_step([batch]))
         validation = peak_of(lambda: run_validation_step(self.trainer, batch))
         before = self._bytes_between_steps(batch)
@@ -98,8 +98,12 @@ def without_workspace(moments, batch_size: int) -> float:
     return max(m.constant_bytes + m.bytes_per_image / share * batch_size for m in moments)
 
 
+def config_of(settings) -> RunConfig:
+    return RunConfig(settings, {"device": Choice("cpu", "test"), "mixed_precision": Choice(False, "test")})
+
+
 def test_the_trace_agrees_with_the_profiler(unet_need):
-    real = RealSteps(UNET)
+    real = RealSteps(first_phase(config_of(UNET), K))
     # at 2 the update of the weights is the peak, at 10 the loss; between them, at 5, the copies of weights that
     # a convolution makes inside itself reach 4 %, and so they do in validation
     for batch_size in (2, 10):
@@ -109,7 +113,7 @@ def test_the_trace_agrees_with_the_profiler(unet_need):
 
 
 def test_a_third_batch_lies_on_the_lines_of_two(unet_need):
-    (trace,) = memory._trace(memory._config_for_trace(UNET, "cpu"), K, "cpu", [7])
+    (trace,) = memory._trace(first_phase(config_of(UNET), K), "cpu", [7])
     assert max(trace.training) == pytest.approx(without_workspace(unet_need.training, 7), rel=1e-6)
     assert max(trace.validation) == pytest.approx(without_workspace(unet_need.validation, 7), rel=1e-6)
 
@@ -151,6 +155,51 @@ def test_other_networks_and_losses_can_be_traced(model):
     settings = parse_settings({"model": model, "image_size": (64, 64), "loss": "adaptive_wing"})
     need = predict_step_memory(settings, K, "cuda:0")
     assert need.training_bytes(64) > need.training_bytes(2) > CUDA_CONTEXT_BYTES + need.terms["weights"]
+
+
+def test_the_trace_of_a_refinement_agrees_with_the_profiler():
+    phase = refine_phase(config_of(REFINED), K)
+    batch_size = images_of_crops(REFINED, K)
+    (trace,) = memory._trace(phase, "cpu", [batch_size])
+    training, validation = RealSteps(phase).peaks(batch_size)
+    assert max(trace.training) == pytest.approx(training, rel=0.02)
+    assert max(trace.validation) == pytest.approx(validation, rel=0.04)
+
+
+def test_a_refinement_counts_where_it_needs_more_than_the_first_network():
+    without, refined = (predict_step_memory(settings, K, "cpu") for settings in (SMALL, REFINED))
+    assert without.refinement_bytes == 0 and "refinement" not in without.terms
+    assert refined.refinement_bytes == refined.terms["refinement"] > 0
+    assert (refined.training, refined.validation) == (without.training, without.validation)
+    assert without.floor_bytes > refined.refinement_bytes  # 17 M weights weigh more than 64 crops of 2 x 2 M
+    assert refined.floor_bytes == without.floor_bytes
+    many = predict_step_memory(REFINED.model_copy(update={"refine_crops": 640}), K, "cpu")
+    assert many.refinement_bytes > 4 * refined.refinement_bytes
+    assert many.floor_bytes == many.refinement_bytes > without.training_bytes(2)
+    assert predict_step_memory(REFINED, K, "cuda:0").refinement_bytes > CUDA_CONTEXT_BYTES
+
+
+def test_a_refinement_alone_decides_only_small_batches():
+    need = predict_step_memory(REFINED.model_copy(update={"refine_crops": 640}), K, "cpu")
+    for batch_size in (1, 2, 8, 32, 128, 1024):
+        bound = max(need.floor_bytes, need.steepest.bytes_at(batch_size))
+        assert bound >= max(need.training_bytes(batch_size), need.refinement_bytes) - 1
+
+
+def test_a_mixed_precision_refinement_can_be_traced_and_saves():
+    mixed = REFINED.model_copy(update={"mixed_precision": True})
+    full, half = (
+        predict_step_memory(settings, K, "cuda:0").refinement_bytes for settings in (REFINED, mixed)
+    )
+    assert half < full
+
+
+def test_a_refiners_batch_counts_images_with_all_their_crops():
+    batch = refine_phase(config_of(REFINED), K).make_batch(3)
+    assert batch.images.shape == (3, K, 3, 64, 64)
+    assert batch.affine_input_to_image.shape == (3, K, 2, 3)
+    with torch.no_grad():
+        assert build_refiner(config_of(REFINED), K).eval()(batch.images).shape == (3, K, 32, 32)
 
 
 def test_the_envelope_keeps_what_is_highest_somewhere():

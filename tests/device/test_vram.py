@@ -8,7 +8,7 @@ from backend import vram
 from backend.device.gpu import GpuReading
 from backend.flags import run_command
 
-ARGUMENTS = ["--model", "unet", "--image_size", "64", "64", "--num_landmarks", "5"]
+ARGUMENTS = ["--model", "unet", "--image_size", "64", "64", "--num_landmarks", "5", "--no-refine"]
 
 
 @pytest.fixture(autouse=True)
@@ -57,9 +57,14 @@ def test_nothing_fits_is_an_answer(capsys):
 
 def test_speed_is_measured_with_real_steps(capsys, monkeypatch):
     monkeypatch.setattr(vram, "SPEED_STEPS", 1)
+    names = ("seconds_per_image", "validation_seconds_per_image")
     report = report_of(capsys, "--device", "cpu", "--measure_speed")
-    assert report["seconds_per_image"] > 0
-    assert report["validation_seconds_per_image"] > 0
+    assert all(report[name] > 0 for name in names)
+    assert all(report[f"refine_{name}"] is None for name in names)
+    flags = ["--refine", "--refine_crops", "10", "--crop_size", "32"]
+    refined = report_of(capsys, "--device", "cpu", "--measure_speed", *flags)
+    assert all(refined[f"{prefix}{name}"] > 0 for name in names for prefix in ("", "refine_"))
+    assert refined["terms"]["refinement"] > 0 and "refinement" not in report["terms"]
 
 
 def test_readable_lines_and_a_file(capsys, tmp_path):

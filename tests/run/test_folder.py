@@ -75,8 +75,8 @@ def test_empty_run_reads_as_nothing(folder: RunFolder) -> None:
     assert folder.read_metrics() == ([], 0)
     assert folder.read_events() == ([], 0)
     assert folder.read_log_tail() == ""
-    assert folder.preview_epochs() == []
-    assert folder.read_preview(1) is None
+    assert folder.preview_keys() == []
+    assert folder.read_preview(("train", 1)) is None
     assert folder.read_preview_images() is None
     assert not folder.requested("stop")
     folder.clear_requests()
@@ -173,8 +173,10 @@ def test_second_lock_is_refused_at_once(folder: RunFolder) -> None:
 def test_preview_arrays_come_back(folder: RunFolder) -> None:
     points = np.array([[1.5, np.nan]], dtype=np.float32)
     heatmaps = np.arange(8, dtype=np.uint8).reshape(2, 2, 2)
-    folder.write_preview(7, {"points_xy": points, "heatmaps": heatmaps, "file": np.array(["a", "b"])})
-    arrays = folder.read_preview(7)
+    folder.write_preview(
+        "train", 7, {"points_xy": points, "heatmaps": heatmaps, "file": np.array(["a", "b"])}
+    )
+    arrays = folder.read_preview(("train", 7))
     assert arrays is not None
     np.testing.assert_array_equal(arrays["points_xy"], points)
     np.testing.assert_array_equal(arrays["heatmaps"], heatmaps)
@@ -184,36 +186,36 @@ def test_preview_arrays_come_back(folder: RunFolder) -> None:
     images = folder.read_preview_images()
     assert images is not None
     assert set(images) == {"images"}
-    assert folder.preview_epochs() == [7]
+    assert folder.preview_keys() == [("train", 7)]
 
 
 def test_preview_holds_no_pickles(folder: RunFolder) -> None:
     with pytest.raises(ValueError, match="allow_pickle"):
-        folder.write_preview(1, {"objects": np.array([object()])})
-    assert folder.preview_epochs() == []
+        folder.write_preview("train", 1, {"objects": np.array([object()])})
+    assert folder.preview_keys() == []
     folder.previews_path.mkdir()
-    np.savez(folder.previews_path / "epoch-0002.npz", objects=np.array([object()]))
-    assert folder.read_preview(2) is None
+    np.savez(folder.previews_path / "train-0002.npz", objects=np.array([object()]))
+    assert folder.read_preview(("train", 2)) is None
 
 
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04 and no more", b"text"])
 def test_damaged_preview_reads_as_none(folder: RunFolder, content: bytes) -> None:
-    folder.write_preview(1, {"a": np.zeros(3)})
-    (folder.previews_path / "epoch-0001.npz").write_bytes(content)
-    assert folder.read_preview(1) is None
+    folder.write_preview("train", 1, {"a": np.zeros(3)})
+    (folder.previews_path / "train-0001.npz").write_bytes(content)
+    assert folder.read_preview(("train", 1)) is None
 
 
 def test_pruning_after_every_epoch_stays_even(folder: RunFolder) -> None:
     for epoch in range(1, 151):
-        folder.write_preview(epoch, {"epoch": np.array(epoch)})
+        folder.write_preview("train", epoch, {"epoch": np.array(epoch)})
         folder.prune_previews(max_kept=12)
-    epochs = folder.preview_epochs()
+    epochs = [epoch for _, epoch in folder.preview_keys()]
     assert len(epochs) == 12
     assert (epochs[0], epochs[-1]) == (1, 150)
     assert np.diff(epochs).max() <= 2.5 * 149 / 11
     assert folder.read_preview_images() is None
     folder.prune_previews(max_kept=2)
-    assert folder.preview_epochs() == [1, 150]
+    assert folder.preview_keys() == [("train", 1), ("train", 150)]
     with pytest.raises(ValueError, match="at least 2"):
         folder.prune_previews(max_kept=1)
 
@@ -221,10 +223,21 @@ def test_pruning_after_every_epoch_stays_even(folder: RunFolder) -> None:
 def test_pruning_keeps_the_images(folder: RunFolder) -> None:
     folder.write_preview_images({"images": np.zeros(2)})
     for epoch in (1, 2, 10_000):
-        folder.write_preview(epoch, {"epoch": np.array(epoch)})
+        folder.write_preview("train", epoch, {"epoch": np.array(epoch)})
     folder.prune_previews(max_kept=2)
-    assert folder.preview_epochs() == [1, 10_000]
+    assert folder.preview_keys() == [("train", 1), ("train", 10_000)]
     assert folder.read_preview_images() is not None
+
+
+def test_previews_stand_in_the_order_of_training_and_each_phase_is_pruned_for_itself(
+    folder: RunFolder,
+) -> None:
+    for phase in ("refine", "train"):
+        for epoch in (3, 1, 2):
+            folder.write_preview(phase, epoch, {"epoch": np.array(epoch)})
+    assert folder.preview_keys() == [(phase, epoch) for phase in ("train", "refine") for epoch in (1, 2, 3)]
+    folder.prune_previews(max_kept=2)
+    assert folder.preview_keys() == [(phase, epoch) for phase in ("train", "refine") for epoch in (1, 3)]
 
 
 def test_runs_are_listed_newest_first(tmp_path: Path) -> None:

@@ -64,7 +64,7 @@ class Dots(Dataset[Batch]):
             images=images,
             points_xy_input=self.points[index],
             points_xy_image=self.points[index].double(),
-            affine_input_to_image=torch.eye(3, dtype=torch.float64)[:2],
+            affine_input_to_image=torch.eye(3, dtype=torch.float64)[None, :2],
             mm_per_px_xy=torch.full((2,), 0.5, dtype=torch.float64),
             rows=torch.tensor(index),
         )

@@ -214,3 +214,76 @@ def test_confidence_stays_between_0_and_1_on_any_map(decoder: str) -> None:
 def test_unknown_decoder_is_refused_with_the_known_ones() -> None:
     with pytest.raises(ValueError, match="dark, expectation, argmax"):
         decode_heatmaps(torch.zeros(1, 1, 8, 8), 1, "soft")
+
+
+# Synthetic truth on the grids that runs use, and how each decoder fares near the border
+
+
+@settings(max_examples=80, deadline=None)
+@given(st.data(), st.sampled_from([(1, 0.75), (2, 1.5), (2, 1.4), (4, 3.0)]))
+def test_maps_of_peak_1_are_read_to_half_a_hundredth_of_a_cell(
+    data: st.DataObject, stride_and_sigma_px: tuple[int, float]
+) -> None:
+    """Sigma of 0.75 cells at 128, 256 and 512 pixels, and the refinement's 0.7: the narrowest that are taught."""
+    stride, sigma_px = stride_and_sigma_px
+    xy = data.draw(points_within(3, stride))
+    maps = encode_heatmaps(one_point(xy), SIZE_HW, stride, sigma_px)
+    assert distance_cells(decode_heatmaps(maps, stride, "dark")[0], xy, stride) < 0.0075
+    # half a cell's diagonal: the peak is the cell in which the point lies
+    assert distance_cells(decode_heatmaps(maps, stride, "argmax")[0], xy, stride) <= math.sqrt(0.5) + 1e-4
+
+
+def distance_cells(found: Tensor, xy: tuple[float, float], stride: int) -> float:
+    return float((found - one_point(xy)).norm() / stride)
+
+
+@pytest.mark.parametrize(
+    ("margin_cells", "bounds"),
+    # sigma of 0.75, 1.5 and 2 cells: the blur of 1 cell looks 3 cells far, over the border, where nothing is
+    [
+        (1, (0.06, 0.5, 0.75)),
+        (2, (0.006, 0.06, 0.15)),
+        (3, (0.006, 0.002, 0.008)),
+        (4, (0.006, 0.001, 0.001)),
+    ],
+)
+@settings(max_examples=30, deadline=None)
+@given(st.data(), strides)
+def test_dark_is_weaker_the_nearer_the_border_and_the_wider_the_gaussian(
+    margin_cells: int, bounds: tuple[float, float, float], data: st.DataObject, stride: int
+) -> None:
+    xy = data.draw(points_within(margin_cells, stride))
+    for sigma_cells, bound in zip((0.75, 1.5, 2.0), bounds, strict=True):
+        maps = encode_heatmaps(one_point(xy), SIZE_HW, stride, sigma_cells * stride)
+        assert worst_error_px(decode_heatmaps(maps, stride, "dark")[0], xy) / stride < bound
+
+
+def bias_of_a_cut_gaussian(distance: float, sigma: float) -> float:
+    """How far the mean of a Gaussian moves that is cut off at a distance on one side: sigma phi(d) / Phi(d)."""
+    scaled = distance / sigma
+    density = math.exp(-(scaled**2) / 2) / math.sqrt(2 * math.pi)
+    return sigma * density / (0.5 * (1 + math.erf(scaled / math.sqrt(2))))
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.data(), strides)
+def test_expectation_errs_at_the_border_by_what_is_cut_off_of_the_gaussian(
+    data: st.DataObject, stride: int
+) -> None:
+    xy = data.draw(points_within(0, stride))
+    found, _ = decode_heatmaps(log_gaussian(xy, stride, 2.0), stride, "expectation")
+    error_cells = ((found - one_point(xy)) / stride)[0, 0].tolist()
+    for error, x, side in zip(error_cells, xy, reversed(SIZE_HW), strict=True):
+        before, after = (x + 0.5) / stride, (side - 0.5 - x) / stride  # cells to either border
+        expected = bias_of_a_cut_gaussian(before, 2.0) - bias_of_a_cut_gaussian(after, 2.0)
+        assert error == pytest.approx(expected, abs=0.02)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.data(), st.sampled_from([1, 2, 4]))
+def test_logits_of_two_cells_are_read_to_half_a_hundredth_of_a_cell(data: st.DataObject, stride: int) -> None:
+    """The best answer under the kl loss, the logarithm of its target, away from the border."""
+    xy = data.draw(points_within(7, stride))
+    maps = encode_heatmaps(one_point(xy), SIZE_HW, stride, 2.0 * stride).log().clamp(min=-80)
+    assert distance_cells(decode_heatmaps(maps, stride, "expectation")[0], xy, stride) < 0.005
+    assert distance_cells(decode_heatmaps(maps, stride, "argmax")[0], xy, stride) <= math.sqrt(0.5) + 1e-4

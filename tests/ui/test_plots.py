@@ -50,7 +50,9 @@ def test_the_axis_can_be_logarithmic_and_no_rows_give_an_empty_plot() -> None:
 def test_points_are_shown_in_the_original_images_pixels_with_their_names() -> None:
     display = np.zeros((50, 40), np.uint8)
     points = np.array([[10.0, 20.0], [np.nan, np.nan]])
-    figure = plot_sample(display, (500, 400), points, ["Sella", "Nasion"], sigma_px_image=7.0)
+    figure = plot_sample(
+        display, (500, 400), points, ["Sella", "Nasion"], sigma_px_image=7.0, crop_sides_xy_image=None
+    )
     image = figure.layout.images[0]
     assert (image.x, image.y, image.sizex, image.sizey) == (-0.5, -0.5, 400, 500)
     circle, truth = figure.data

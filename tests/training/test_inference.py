@@ -1,0 +1,187 @@
+"""A checkpoint of both networks predicts what the run that made it has scored."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from backend import evaluate, predict
+from backend.config import Choice, RunConfig, Settings
+from backend.data.annotations import read_annotations
+from backend.data.samples import Samples
+from backend.flags import run_command
+from backend.run.folder import RunFolder, create_run, merge_metrics
+from backend.training import build
+from backend.training.checkpoint import load_checkpoint, save_checkpoint
+from backend.training.inference import Predictor, load_predictor, unlabelled_samples
+from backend.worker import train_run
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+class TinyNetwork(nn.Module):
+    """Stands in for the first network."""
+
+    def __init__(self, num_landmarks: int) -> None:
+        super().__init__()
+        self.first, self.norm = nn.Conv2d(3, 6, 5, padding=2), nn.BatchNorm2d(6)
+        self.last = nn.Conv2d(6, num_landmarks, 1)
+
+    def forward(self, images: Tensor) -> Tensor:
+        maps: Tensor = self.last(torch.relu(self.norm(self.first(images))))
+        return maps
+
+
+@pytest.fixture(scope="module", autouse=True)
+def tiny_network() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(build, "build_model", lambda name, num, output_stride: TinyNetwork(num))
+        yield
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory, tiny_dataset: Path) -> RunFolder:
+    """A run whose refinement is better than its first network."""
+    settings = Settings(
+        image_size=(64, 64), batch_size=3, epochs=2, lr=1e-2, warmup_epochs=0, val_fraction=0.25, refine_epochs=3,
+        refine_crops=6, crop_size=32, num_refiners=2, dataset_path=str(tiny_dataset), device="cpu", num_workers=0,
+    )  # fmt: skip
+    chosen = {
+        "dataset_path": Choice(str(tiny_dataset), "as asked"),
+        "mixed_precision": Choice(False, "a CPU"),
+    }
+    folder = create_run(tmp_path_factory.mktemp("runs"), RunConfig(settings, chosen).to_dict(), "tiny")
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    assert train_run(folder) == 0
+    torch.set_num_threads(before)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def best_path(run: RunFolder) -> Path:
+    path = run.checkpoint_path("best")
+    assert load_checkpoint(path)["phase"] == "refine", "else there is nothing to see here"
+    return path
+
+
+@pytest.fixture(scope="module")
+def predictor(best_path: Path) -> Predictor:
+    return load_predictor(best_path, "cpu")
+
+
+@pytest.fixture(scope="module")
+def valid(predictor: Predictor) -> Samples:
+    samples = build.build_splits(predictor.config).valid
+    assert samples is not None
+    return samples
+
+
+def test_evaluate_gives_what_the_runs_validation_gave(
+    run: RunFolder, best_path: Path, tiny_dataset: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = merge_metrics(run.read_metrics()[0])
+    best = load_checkpoint(best_path)
+    row = next(row for row in rows if (row["phase"], row["epoch"]) == ("refine", best["epoch"]))
+    flags = ["--checkpoint", str(best_path), "--dataset_path", str(tiny_dataset), "--split", "valid"]
+    assert run_command(evaluate.main, [*flags, "--json", "-", "--device", "cpu"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert result["num_images"] == 3
+    for name in ("mre_px", "mre_mm", "sdr_2mm", "sdr_4mm"):
+        assert result[name] == pytest.approx(row[f"val/{name}"], rel=1e-6)
+    for landmark, metrics in result["per_landmark"].items():
+        assert metrics["mre_px"] == pytest.approx(row[f"val/mre_px/{landmark}"], rel=1e-6)
+    assert result["mre_px"] < row["val/unrefined_mre_px"]
+
+
+def test_the_first_networks_points_are_given_beside(
+    predictor: Predictor, valid: Samples, best_path: Path
+) -> None:
+    refined = predictor.predict(valid)
+    first_alone = Predictor(
+        predictor.network, predictor.task, None, predictor.config, predictor.device, predictor.checkpoint
+    ).predict(valid)
+    assert first_alone.unrefined_xy_image is None
+    assert refined.unrefined_xy_image is not None
+    np.testing.assert_allclose(refined.unrefined_xy_image, first_alone.points_xy_image)
+    errors = np.linalg.norm(refined.unrefined_xy_image - valid.points_xy_image, axis=-1)
+    unrefined = load_checkpoint(best_path)["networks"]["refine"]["unrefined"]
+    assert errors.mean() == pytest.approx(unrefined["mre_px"], rel=1e-6)
+    moved = np.abs(refined.points_xy_image - refined.unrefined_xy_image)
+    assert 0 < moved.max() <= 16.01  # within a crop of 32 image pixels
+    assert (
+        refined.confidence.shape == (3, 3) and ((refined.confidence >= 0) & (refined.confidence <= 1)).all()
+    )
+
+
+def test_images_of_several_sizes_are_predicted_together_as_each_alone(
+    predictor: Predictor, tiny_dataset: Path, tmp_path: Path
+) -> None:
+    paths = []
+    for number, (width, height) in enumerate([(80, 96), (160, 192), (200, 96), (37, 50), (80, 96)]):
+        image = cv2.imread(str(tiny_dataset / f"{number:02d}.png"), cv2.IMREAD_UNCHANGED)
+        assert image is not None
+        if number == 4:
+            image = cv2.cvtColor(image, cv2.COLOR_GRAY2BGR)
+        paths.append(tmp_path / f"{number}.png")
+        cv2.imwrite(str(paths[-1]), cv2.resize(image, (width, height)))
+    # colour and grey images lie in one batch, too
+    heard: list[int] = []
+    together = predictor.predict(unlabelled_samples(paths, 3), on_batch=heard.append)
+    assert heard == [5]
+    for number, path in enumerate(paths):
+        alone = predictor.predict(unlabelled_samples([path], 3))
+        for name in ("points_xy_image", "confidence", "unrefined_xy_image"):
+            one, all_of_them = getattr(alone, name)[0], getattr(together, name)[number]
+            np.testing.assert_allclose(one, all_of_them, rtol=1e-4, atol=1e-3)
+        assert np.isfinite(alone.points_xy_image).all()
+
+
+def test_more_images_than_a_batch_come_in_order(predictor: Predictor, tiny_dataset: Path) -> None:
+    paths = sorted(tiny_dataset.glob("*.png"))
+    samples = unlabelled_samples(paths, 3)
+    heard: list[int] = []
+    forward = predictor.predict(samples, on_batch=heard.append)
+    backward = predictor.predict(samples.take(list(range(len(paths)))[::-1]))
+    assert heard == [8, 4]
+    np.testing.assert_allclose(forward.points_xy_image, backward.points_xy_image[::-1], atol=1e-3)
+    assert forward.unrefined_xy_image is not None and forward.unrefined_xy_image.shape == (12, 3, 2)
+
+
+def test_predict_writes_the_refined_points(
+    predictor: Predictor, best_path: Path, tiny_dataset: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "predictions.csv"
+    flags = [
+        "--checkpoint",
+        str(best_path),
+        "--images",
+        str(tiny_dataset),
+        "--out",
+        str(out),
+        "--device",
+        "cpu",
+    ]
+    assert run_command(predict.main, flags) == 0
+    expected = predictor.predict(unlabelled_samples(sorted(tiny_dataset.glob("*.png")), 3))
+    read = read_annotations(out)
+    np.testing.assert_allclose(read.points_xy_image[:, 0], expected.points_xy_image, atol=2e-3)
+
+
+def test_a_checkpoint_without_a_second_network_predicts_with_the_first(
+    best_path: Path, valid: Samples, predictor: Predictor, tmp_path: Path
+) -> None:
+    content: dict[str, Any] = {**load_checkpoint(best_path), "networks": {}}
+    content.pop("format_version")
+    save_checkpoint(tmp_path / "one.pt", content)
+    one = load_predictor(tmp_path / "one.pt", "cpu").predict(valid)
+    assert one.unrefined_xy_image is None
+    np.testing.assert_allclose(one.points_xy_image, predictor.predict(valid).unrefined_xy_image)

@@ -1,0 +1,510 @@
+"""Both phases of a run, on the tiny data set and with a first network that is quick and wayward."""
+
+from __future__ import annotations
+
+import csv
+import math
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from backend.config import Choice, RunConfig, Settings
+from backend.run.files import Row
+from backend.run.folder import RunFolder, create_run, merge_metrics
+from backend.training import build, phases
+from backend.training.checkpoint import load_checkpoint
+from backend.training.engine import LoopState
+from backend.training.recorder import Recorder
+from backend.worker import train_run
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+LANDMARKS = ("nose", "chin", "ear")
+NUM_TRAIN = 9  # of the tiny data set's 12 images
+
+
+class TinyNetwork(nn.Module):
+    """Stands in for the first network. Batch normalisation and dropout betray an inexact resume."""
+
+    def __init__(self, num_landmarks: int) -> None:
+        super().__init__()
+        self.first, self.norm = nn.Conv2d(3, 6, 5, padding=2), nn.BatchNorm2d(6)
+        self.drop, self.last = nn.Dropout(0.1), nn.Conv2d(6, num_landmarks, 1)
+
+    def forward(self, images: Tensor) -> Tensor:
+        maps: Tensor = self.last(self.drop(torch.relu(self.norm(self.first(images)))))
+        return maps
+
+
+@pytest.fixture(scope="module", autouse=True)
+def tiny_network() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(build, "build_model", lambda name, num, output_stride: TinyNetwork(num))
+        yield
+
+
+def new_run(runs_dir: Path, dataset: Path, **values: Any) -> RunFolder:
+    """Two epochs of three steps, then three of five: 9 images, 3 and 2 of them a step."""
+    defaults: dict[str, Any] = {
+        "image_size": (64, 64),
+        "batch_size": 3,
+        "epochs": 2,
+        "lr": 1e-2,
+        "warmup_epochs": 0,
+        "val_fraction": 0.25,
+        "refine_epochs": 3,
+        "refine_crops": 6,
+        "crop_size": 32,
+    }
+    settings = Settings(**{**defaults, **values}, dataset_path=str(dataset), device="cpu", num_workers=0)
+    chosen = {"dataset_path": Choice(str(dataset), "as asked"), "mixed_precision": Choice(False, "a CPU")}
+    return create_run(runs_dir, RunConfig(settings, chosen).to_dict(), "tiny")
+
+
+def rows_of(folder: RunFolder) -> list[Row]:
+    return merge_metrics(folder.read_metrics()[0])
+
+
+def rows_by_phase(folder: RunFolder) -> dict[str, list[Row]]:
+    rows = rows_of(folder)
+    return {phase: [row for row in rows if row["phase"] == phase] for phase in ("train", "refine")}
+
+
+def losses(folder: RunFolder) -> list[tuple[Any, ...]]:
+    names = ("phase", "epoch", "global_step", "lr", "train/loss", "val/loss", "val/mre_px")
+    return [tuple(row.get(name) for name in names) for row in rows_of(folder)]
+
+
+def outcome_of(folder: RunFolder) -> Row:
+    outcome = folder.read_outcome()
+    assert outcome is not None
+    return outcome
+
+
+def best_of(folder: RunFolder) -> dict[str, Any]:
+    return load_checkpoint(folder.checkpoint_path("best"))
+
+
+def last_of(folder: RunFolder) -> dict[str, Any]:
+    return load_checkpoint(folder.checkpoint_path("last"))
+
+
+def events_of(folder: RunFolder, kind: str) -> list[str]:
+    return [event["message"] for event in folder.read_events()[0] if event["kind"] == kind]
+
+
+def resume(folder: RunFolder) -> None:
+    folder.set_outcome_aside()
+    folder.clear_requests()
+    assert train_run(folder) == 0
+
+
+def assert_same_weights(first: dict[str, Tensor], second: dict[str, Tensor]) -> None:
+    assert first.keys() == second.keys()
+    for name, tensor in first.items():
+        assert torch.equal(tensor, second[name]), name
+
+
+# A run that completes
+
+
+@pytest.fixture(scope="module")
+def statuses() -> list[Row]:
+    """What the completed run said of itself, filled by it."""
+    return []
+
+
+@pytest.fixture(scope="module")
+def completed(tmp_path_factory: pytest.TempPathFactory, tiny_dataset: Path, statuses: list[Row]) -> RunFolder:
+    folder = new_run(tmp_path_factory.mktemp("runs"), tiny_dataset)
+    write = RunFolder.write_status
+
+    def write_and_note(run: RunFolder, status: Row) -> None:
+        statuses.append(dict(status))
+        write(run, status)
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(RunFolder, "write_status", write_and_note)
+        assert train_run(folder) == 0
+    torch.set_num_threads(before)
+    return folder
+
+
+def test_both_phases_leave_their_rows_and_the_second_one_the_firsts_errors_too(completed: RunFolder) -> None:
+    rows = rows_by_phase(completed)
+    assert [row["epoch"] for row in rows["train"]] == [1, 2]
+    assert [row["epoch"] for row in rows["refine"]] == [1, 2, 3]
+    assert [row["global_step"] for row in rows["refine"]] == [5, 10, 15]
+    unrefined = {row.get("val/unrefined_mre_px") for row in rows["train"]}
+    assert unrefined == {None}
+    best = min(row["val/mre_px"] for row in rows["train"])  # whose weights the refinement stands on
+    for row in rows["refine"]:
+        assert row["val/unrefined_mre_px"] == pytest.approx(best, rel=1e-6)
+        assert row["val/unrefined_mre_mm"] == pytest.approx(best / 2, rel=1e-6)
+        assert row["val/mre_mm"] == pytest.approx(row["val/mre_px"] / 2)
+        assert all(math.isfinite(row[f"val/mre_px/{name}"]) for name in LANDMARKS)
+    assert max(row["lr"] for row in rows["refine"]) <= 2e-3 < min(row["lr"] for row in rows["train"][:1])
+
+
+def test_the_best_checkpoint_holds_both_networks_once_the_second_is_better(completed: RunFolder) -> None:
+    rows = rows_by_phase(completed)
+    best = best_of(completed)
+    refined = {row["epoch"]: row["val/mre_px"] for row in rows["refine"]}
+    assert min(refined.values()) < rows["refine"][0]["val/unrefined_mre_px"], "else this run shows nothing"
+    assert (best["phase"], best["best_mre"]) == ("refine", min(refined.values()))
+    assert refined[best["epoch"]] == best["best_mre"]
+    TinyNetwork(3).load_state_dict(best["model_state_dict"])
+    second = best["networks"]["refine"]
+    config = RunConfig.from_dict(best["args"])
+    build.build_refiner(config, 3).load_state_dict(second["model_state_dict"])
+    assert (second["sigma"], second["output_stride"], second["jitter_px"]) == (4.0, 2, 6.0)
+    assert second["unrefined"] == {
+        name: rows["refine"][0][f"val/unrefined_{name}"] for name in ("mre_px", "mre_mm")
+    }
+    assert best["sigma"] == 2.0 and best["output_stride"] == 1  # the first network's, as ever
+
+
+def test_the_last_checkpoint_resumes_the_second_network_and_carries_the_first(completed: RunFolder) -> None:
+    best, last = best_of(completed), last_of(completed)
+    assert (last["phase"], last["epoch"], last["loop"]["global_step"]) == ("refine", 3, 15)
+    assert_same_weights(last["model_state_dict"], best["model_state_dict"])
+    assert last["raw_model_state_dict"].keys() == last["networks"]["refine"]["model_state_dict"].keys()
+
+
+def test_status_leads_from_0_to_1_through_both_phases(completed: RunFolder, statuses: list[Row]) -> None:
+    known = [status for status in statuses if "share_done" in status]
+    shares = [status["share_done"] for status in known]
+    assert shares == sorted(shares) and 0 < shares[0] < 0.2 and shares[-1] == 1.0
+    assert [status["phase"] for status in known] == sorted((s["phase"] for s in known), reverse=True)
+    assert {s["phase"]: s["refinement_follows"] for s in known} == {"train": True, "refine": False}
+    ends = {status["phase"]: status for status in known}
+    assert ends["train"]["share_done"] == pytest.approx(2 / 5)
+    assert ends["refine"]["steps_per_epoch"] == 5 and ends["refine"]["num_epochs"] == 3
+    status = completed.read_status()
+    assert status is not None and (status["phase"], status["epoch"], status["seconds_left"]) == (
+        "refine",
+        3,
+        0,
+    )
+
+
+def test_previews_of_a_refinement_are_maps_of_crops_about_the_first_networks_points(
+    completed: RunFolder,
+) -> None:
+    keys = completed.preview_keys()
+    assert keys == [("train", 1), ("train", 2), ("refine", 1), ("refine", 2), ("refine", 3)]
+    images = completed.read_preview_images()
+    assert images is not None
+    before, after = completed.read_preview(("train", 2)), completed.read_preview(("refine", 3))
+    assert before is not None and after is not None
+    num = len(images["image_ids"])
+    assert before["affine_heatmap_to_image"].shape == (num, 1, 2, 3)
+    assert after["affine_heatmap_to_image"].shape == (num, 3, 2, 3)
+    assert after["heatmaps"].shape == (num, 3, 16, 16) and after["heatmaps"].max() == 255
+    # here all of validation is shown
+    errors = np.linalg.norm(after["points_xy_image"] - images["truth_xy_image"], axis=-1)
+    assert errors.mean() == pytest.approx(rows_by_phase(completed)["refine"][2]["val/mre_px"], rel=1e-3)
+    # a crop of 32 pixels of 0.5 mm: the finest there is. Its map spans 16 cells of 2 of them
+    corners = np.array([[-0.5, -0.5, 1], [15.5, 15.5, 1]])
+    spans = corners @ after["affine_heatmap_to_image"].swapaxes(-1, -2)
+    assert np.allclose(spans[..., 1, :] - spans[..., 0, :], 32)
+    assert (np.abs(spans.mean(axis=-2) - after["points_xy_image"]) < 16.01).all()
+
+
+def test_too_few_validation_images_choose_no_jitter(completed: RunFolder) -> None:
+    (told,) = events_of(completed, "crop_jitter")  # 3 images, 3 landmarks: 18 errors
+    assert "6.0 crop pixels" in told and "too few validation images" in told
+
+
+def test_a_resumed_completed_run_trains_no_more(completed: RunFolder, tmp_path: Path) -> None:
+    before = completed.read_metrics()[0]
+    resume(completed)
+    assert completed.read_metrics()[0] == before
+    assert events_of(completed, "crop_jitter") == events_of(completed, "crop_jitter")[:1]
+
+
+# A second network that is no better
+
+
+def test_a_refiner_that_never_beats_the_first_network_is_not_kept(tmp_path: Path, tiny_dataset: Path) -> None:
+    # weights that hardly move from their random start, on crops of 64 pixels: far worse than any first network here
+    folder = new_run(tmp_path, tiny_dataset, refine_lr=1e-9, refine_epochs=1, crop_size=64)
+    assert train_run(folder) == 0
+    (row,) = rows_by_phase(folder)["refine"]
+    assert row["val/mre_px"] > row["val/unrefined_mre_px"]
+    best, last = best_of(folder), last_of(folder)
+    assert (best["phase"], best["networks"]) == ("train", {})
+    assert last["phase"] == "refine" and "refine" in last["networks"]
+    assert last["best_mre"] == pytest.approx(best["best_mre"], rel=1e-6)
+    assert "no better than the first network" in outcome_of(folder)["reason"]
+    assert_same_weights(best["model_state_dict"], last["model_state_dict"])
+
+
+def test_without_refinement_a_run_has_one_phase(tmp_path: Path, tiny_dataset: Path) -> None:
+    folder = new_run(tmp_path, tiny_dataset, refine=False)
+    assert train_run(folder) == 0
+    assert {row["phase"] for row in rows_of(folder)} == {"train"}
+    assert best_of(folder)["networks"] == last_of(folder)["networks"] == {}
+    status = folder.read_status()
+    assert status is not None and (status["share_done"], status["refinement_follows"]) == (1.0, False)
+
+
+# Interrupted, and gone on with
+
+
+def stop_at(patch: pytest.MonkeyPatch, phase: str, global_step: int) -> None:
+    """Ask for a stop after a step of a phase."""
+    on_step = Recorder.on_step
+
+    def step_and_ask(recorder: Recorder, loop: LoopState, *rest: Any) -> None:
+        on_step(recorder, loop, *rest)
+        if recorder._phase.name == phase and loop.global_step == global_step:
+            recorder._folder.request("stop")
+
+    patch.setattr(Recorder, "on_step", step_and_ask)
+
+
+@pytest.mark.parametrize(
+    ("phase", "global_step"),
+    [("train", 2), ("train", 3), ("train", 6), ("refine", 1), ("refine", 7), ("refine", 10)],
+    ids=[
+        "in the first phase",
+        "at its epoch's end",
+        "at its end",
+        "refining",
+        "in its middle",
+        "at an epoch's end",
+    ],
+)
+def test_a_run_stopped_in_either_phase_goes_on_with_exactly_the_losses_of_an_undisturbed_one(
+    completed: RunFolder, tmp_path: Path, tiny_dataset: Path, monkeypatch: pytest.MonkeyPatch, phase: str,
+    global_step: int,
+) -> None:  # fmt: skip
+    folder = new_run(tmp_path, tiny_dataset)
+    with monkeypatch.context() as patch:
+        stop_at(patch, phase, global_step)
+        assert train_run(folder) == 130
+    last = last_of(folder)
+    assert (last["phase"], last["loop"]["global_step"]) == (phase, global_step)
+    resume(folder)
+    assert events_of(folder, "resumed")[0].endswith(f"of phase {phase}")
+    assert losses(folder) == losses(completed)
+    assert_same_weights(
+        best_of(folder)["networks"]["refine"]["model_state_dict"],
+        best_of(completed)["networks"]["refine"]["model_state_dict"],
+    )
+
+
+def die(*_arguments: Any) -> None:
+    raise RuntimeError("killed")
+
+
+def killed_between_the_phases(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(phases, "_build_refinement", die)
+
+
+def killed_before_the_refiner_was_saved(patch: pytest.MonkeyPatch) -> None:
+    """Its first epoch is in the metrics and maybe in best.pt, but last.pt is the first phase's."""
+    save_last = Recorder.save_last
+
+    def save_or_die(recorder: Recorder, trainer: Any) -> None:
+        if recorder._phase.name == "refine":
+            die()
+        save_last(recorder, trainer)
+
+    patch.setattr(Recorder, "save_last", save_or_die)
+
+
+@pytest.mark.parametrize("killed", [killed_between_the_phases, killed_before_the_refiner_was_saved])
+def test_a_run_killed_about_the_change_of_phase_goes_on_as_if_nothing_had_happened(
+    completed: RunFolder, tmp_path: Path, tiny_dataset: Path, monkeypatch: pytest.MonkeyPatch,
+    killed: Callable[[pytest.MonkeyPatch], None],
+) -> None:  # fmt: skip
+    folder = new_run(tmp_path, tiny_dataset)
+    with monkeypatch.context() as patch:
+        killed(patch)
+        assert train_run(folder) == 1
+    last = last_of(folder)
+    assert (last["phase"], last["epoch"]) == ("train", 2)
+    resume(folder)
+    assert losses(folder) == losses(completed)
+    assert best_of(folder)["best_mre"] == best_of(completed)["best_mre"]
+
+
+# Ended early
+
+
+@pytest.mark.parametrize(("epochs", "asked_in"), [(5, 1), (2, 2)], ids=["in its middle", "at its end"])
+def test_finish_during_the_first_phase_ends_without_a_refinement(
+    tmp_path: Path, tiny_dataset: Path, monkeypatch: pytest.MonkeyPatch, epochs: int, asked_in: int
+) -> None:
+    append = RunFolder.append_metrics
+
+    def append_and_ask(folder: RunFolder, row: Row) -> None:
+        append(folder, row)
+        if row["epoch"] == asked_in:
+            folder.request("finish")
+
+    folder = new_run(tmp_path, tiny_dataset, epochs=epochs)
+    with monkeypatch.context() as patch:
+        patch.setattr(RunFolder, "append_metrics", append_and_ask)
+        assert train_run(folder) == 0
+    assert outcome_of(folder)["state"] == "finished_early"
+    assert {row["phase"] for row in rows_of(folder)} == {"train"} and len(rows_of(folder)) == 2
+    assert best_of(folder)["networks"] == {}
+    resume(folder)
+    assert [row["epoch"] for row in rows_by_phase(folder)["refine"]] == [1, 2, 3]
+    assert outcome_of(folder)["state"] == "completed"
+
+
+def test_finish_during_the_refinement_keeps_the_best_of_both(
+    tmp_path: Path, tiny_dataset: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    append = RunFolder.append_metrics
+
+    def append_and_ask(folder: RunFolder, row: Row) -> None:
+        append(folder, row)
+        if row["phase"] == "refine":
+            folder.request("finish")
+
+    monkeypatch.setattr(RunFolder, "append_metrics", append_and_ask)
+    folder = new_run(tmp_path, tiny_dataset)
+    assert train_run(folder) == 0
+    assert outcome_of(folder)["state"] == "finished_early"
+    assert [row["epoch"] for row in rows_by_phase(folder)["refine"]] == [1, 2]
+    assert best_of(folder)["best_mre"] == min(row["val/mre_px"] for row in rows_of(folder))
+
+
+# Without validation
+
+
+def test_without_validation_the_last_weights_of_both_networks_are_kept(
+    tmp_path: Path, tiny_dataset: Path
+) -> None:
+    folder = new_run(tmp_path, tiny_dataset, val_fraction=0)
+    assert train_run(folder) == 0
+    best, last = best_of(folder), last_of(folder)
+    assert best["phase"] == last["phase"] == "refine" and best["epoch"] == last["epoch"] == 3
+    assert_same_weights(best["model_state_dict"], last["model_state_dict"])
+    both = [content["networks"]["refine"] for content in (best, last)]
+    assert_same_weights(*(second["model_state_dict"] for second in both))
+    assert both[0]["jitter_px"] == phases.DEFAULT_JITTER_PX and both[0]["unrefined"] == {}
+    (told,) = events_of(folder, "crop_jitter")
+    assert "6.0 crop pixels" in told
+    assert not [name for row in rows_of(folder) for name in row if name.startswith("val/")]
+
+
+# The jitter
+
+
+@pytest.fixture(scope="module")
+def job(tmp_path_factory: pytest.TempPathFactory, tiny_dataset: Path) -> phases.Job:
+    """Six validation images of three landmarks: 36 errors."""
+    folder = new_run(tmp_path_factory.mktemp("runs"), tiny_dataset, val_fraction=0.5)
+    return phases.prepare(folder, RunConfig.from_dict(folder.read_config()), threading.Event())
+
+
+@pytest.mark.parametrize(("error_px", "jitter_px"), [(2.0, 1.5 * 2 / 0.6745), (0.1, 2.0), (60.0, 12.0)])
+def test_jitter_follows_the_first_networks_errors_within_limits(
+    job: phases.Job, error_px: float, jitter_px: float
+) -> None:
+    assert job.valid is not None
+    truth = job.valid.samples.points_xy_image.astype(np.float64)
+    signs = np.resize([1.0, -1.0, -1.0], truth.shape)
+    found = truth + error_px * signs  # a crop pixel is an image pixel here: 0.3 mm is finer than 0.5
+    found[0, 0] = 1000.0  # one wild error moves the middle of 36 by nothing
+    chosen = phases._choose_jitter(job, phases._FirstPoints(found, found, {}))
+    assert chosen == pytest.approx(jitter_px, rel=1e-4)
+    assert f"{jitter_px:.1f} crop pixels off in training" in events_of(job.folder, "crop_jitter")[-1]
+
+
+def test_jitter_is_as_asked_without_a_word(tmp_path: Path, tiny_dataset: Path) -> None:
+    folder = new_run(tmp_path, tiny_dataset, crop_jitter=3.5, epochs=1, refine_epochs=1)
+    assert train_run(folder) == 0
+    assert last_of(folder)["networks"]["refine"]["jitter_px"] == 3.5
+    assert events_of(folder, "crop_jitter") == []
+
+
+# Other data
+
+
+def copy_of(
+    dataset: Path, folder: Path, change: Callable[[int, dict[str, str], np.ndarray[Any, Any]], Any]
+) -> Path:
+    """The tiny data set with each row and image changed; `change` returns the image."""
+    folder.mkdir()
+    with (dataset / "annotations.csv").open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    for number, row in enumerate(rows):
+        image = cv2.imread(str(dataset / row["image"]), cv2.IMREAD_UNCHANGED)
+        assert image is not None
+        cv2.imwrite(str(folder / row["image"]), change(number, row, image))
+    with (folder / "annotations.csv").open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, rows[0].keys())
+        writer.writeheader()
+        writer.writerows(rows)
+    return folder
+
+
+def test_a_landmark_that_is_missing_everywhere_stays_masked(tmp_path: Path, tiny_dataset: Path) -> None:
+    def without_ear(_number: int, row: dict[str, str], image: np.ndarray[Any, Any]) -> Any:
+        row["ear_x"] = row["ear_y"] = ""
+        return image
+
+    folder = new_run(tmp_path / "runs", copy_of(tiny_dataset, tmp_path / "data", without_ear))
+    assert train_run(folder) == 0
+    for row in rows_of(folder):
+        assert math.isfinite(row["train/loss"]) and math.isfinite(row["val/mre_px"])
+        assert row["val/mre_px/ear"] is None
+    config = RunConfig.from_dict(folder.read_config())
+    start = build.build_refiner(config, 3).state_dict()["members.0.readout"]
+    end = last_of(folder)["networks"]["refine"]["model_state_dict"]["members.0.readout"]
+    same = torch.cosine_similarity(start, end)
+    assert same[2].item() == pytest.approx(1, abs=1e-5)  # weight decay shortens it, and nothing turns it
+    assert same[:2].max() < 0.999
+
+
+def test_images_of_several_sizes_without_a_spacing_are_refined(tmp_path: Path, tiny_dataset: Path) -> None:
+    def resized(number: int, row: dict[str, str], image: np.ndarray[Any, Any]) -> Any:
+        scale = 1 + number % 3
+        for name in row:
+            if name.endswith(("_x", "_y")):
+                row[name] = str((float(row[name]) + 0.5) * scale - 0.5)
+        row["mm_per_px"] = ""
+        return cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC)
+
+    data = copy_of(tiny_dataset, tmp_path / "data", resized)
+    folder = new_run(tmp_path / "runs", data, crop_share=0.4, refine_epochs=2)
+    assert train_run(folder) == 0
+    for row in rows_by_phase(folder)["refine"]:
+        assert math.isfinite(row["train/loss"]) and math.isfinite(row["val/mre_px"])
+        assert row["val/mre_mm"] is None and row["val/unrefined_mre_mm"] is None
+    preview = folder.read_preview(("refine", 2))
+    assert preview is not None
+    sides = preview["affine_heatmap_to_image"][:, 0, 0, 0] * 16
+    # mean sides of 88, 176 and 264 pixels: a crop covers 0.4 of them, but no pixel is split
+    assert set(np.round(sides, 3)) <= {35.2, 70.4, 105.6}
+
+
+def test_a_real_data_set_without_spacing_is_refined(shared_data: Path, tmp_path: Path) -> None:
+    folder = new_run(
+        tmp_path, shared_data / "openfield", batch_size=8, epochs=1, refine_epochs=1, refine_crops=32
+    )
+    assert train_run(folder) == 0
+    rows = rows_of(folder)
+    assert [row["phase"] for row in rows] == ["train", "refine"]
+    assert all(math.isfinite(row["val/mre_px"]) and row["val/mre_mm"] is None for row in rows)
+    assert (
+        phases.JITTER_LIMITS_PX[0]
+        <= last_of(folder)["networks"]["refine"]["jitter_px"]
+        <= phases.JITTER_LIMITS_PX[1]
+    )
