@@ -4,56 +4,106 @@ from __future__ import annotations
 
 import json
 import sys
+import time
+from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+from tqdm import tqdm
+
 from backend.data.samples import Samples, SampleSplits, load_splits
 from backend.errors import UserError
+from backend.evaluation.comparison import Comparison, points_of_readers
+from backend.evaluation.measures import Measured, check_nme_landmarks
+from backend.evaluation.record import measure
+from backend.evaluation.report import build_report
 from backend.flags import OneLineParser, run_command
-from backend.run.files import write_json_atomic
+from backend.run.files import write_bytes_atomic, write_json_atomic
 from backend.training.inference import Predictor, load_predictor
-from backend.training.metrics import (
-    SDR_THRESHOLDS_MM,
-    Summary,
-    radial_errors,
-    summarize,
-    summarize_per_landmark,
-)
+from backend.training.metrics import SDR_THRESHOLDS_MM
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Print a table and write the JSON that was asked for."""
+    """Print a table; write the record and the report that were asked for."""
     options = _parser().parse_args(arguments)
     predictor = load_predictor(options.checkpoint, options.device)
-    settings = predictor.config.settings
+    settings, names = predictor.config.settings, predictor.task.landmark_names
+    nme_landmarks = tuple(options.nme_landmarks) if options.nme_landmarks else None
+    if nme_landmarks:
+        check_nme_landmarks(nme_landmarks, names)  # now, not after minutes of predicting
+    truth_name = options.annotation_type or settings.annotation_type
     splits = load_splits(
         options.dataset_path,
         dataset_format=options.dataset_format,
-        annotation_type=options.annotation_type or settings.annotation_type,
+        annotation_type=truth_name,
         val_fraction=settings.val_fraction,
         seed=settings.seed,
         for_training=False,
     )
-    samples = _samples_of(splits, options.split, predictor.task.landmark_names)
-    if options.exclude:
-        samples = _without(samples, options.exclude)
-    result = evaluate(predictor, samples)
+    samples = _samples_of(splits, options.split, names)
+    excluded = _read_excluded(options.exclude, samples) if options.exclude else []
+    samples = samples.take(_rows_without(samples, excluded))
+    comparison = compare(predictor, samples, splits, truth_name)
+    record = {
+        **measure(comparison, nme_landmarks),
+        "about": describe_evaluation(predictor, options, excluded),
+    }
+    # the report first: who sees the record finds the report beside it
+    if options.report:
+        options.report.parent.mkdir(parents=True, exist_ok=True)
+        write_bytes_atomic(options.report, build_report(record).encode("utf-8"))
     if options.json == "-":
-        print(json.dumps(result, indent=2, ensure_ascii=False))
+        print(json.dumps(record, indent=2, ensure_ascii=False))
         return 0
-    print(_table(result))
+    print(_table(record))
     if options.json:
-        write_json_atomic(Path(options.json), result)
+        Path(options.json).parent.mkdir(parents=True, exist_ok=True)
+        write_json_atomic(Path(options.json), record)
     return 0
 
 
-def evaluate(predictor: Predictor, samples: Samples) -> dict[str, Any]:
-    """`mre_px mre_mm sdr_2mm ... num_images` and the same `per_landmark`; None where no spacing is known."""
-    predictions = predictor.predict(samples)
-    errors = radial_errors(predictions.points_xy_image, samples.points_xy_image, samples.mm_per_px_xy)
-    per_landmark = summarize_per_landmark(errors, predictor.task.landmark_names)
-    return {**summarize(errors), "per_landmark": per_landmark}
+def compare(predictor: Predictor, samples: Samples, splits: SampleSplits, truth_name: str) -> Comparison:
+    """Predict on the samples, a bar on stderr, and lay the readers' points beside. Raises UserError for a GPU that
+    is too full."""
+    names = tuple(predictor.task.landmark_names)
+    try:
+        with tqdm(total=len(samples), unit="image", desc="predicting") as bar:
+            predictions = predictor.predict(samples, on_batch=bar.update)
+    except torch.cuda.OutOfMemoryError:
+        raise UserError(
+            "the GPU has too little free memory",
+            field="device",
+            cure="wait until nothing trains there, or give --device cpu",
+        ) from None
+    return Comparison(
+        names,
+        samples,
+        truth_name,
+        predictions.points_xy_image,
+        predictions.confidence,
+        splits.annotations.reader_names,
+        points_of_readers(splits.annotations, samples, names),
+        getattr(predictions, "unrefined_xy_image", None),
+    )
+
+
+def describe_evaluation(predictor: Predictor, options: Namespace, excluded: Sequence[str]) -> dict[str, Any]:
+    """What was evaluated, and how: the record's `about`."""
+    checkpoint, dataset_path = options.checkpoint.absolute(), options.dataset_path.absolute()
+    return {
+        "run": checkpoint.parent.parent.name,
+        "checkpoint": checkpoint.name,
+        "epoch": predictor.checkpoint.get("epoch"),
+        "dataset": dataset_path.name,
+        "dataset_path": str(dataset_path),
+        "split": options.split,
+        "excluded": list(excluded),
+        "device": str(predictor.device),
+        "time": time.strftime("%Y-%m-%d %H:%M"),
+        "config": predictor.config.to_dict(),
+    }
 
 
 def _parser() -> OneLineParser:
@@ -64,9 +114,18 @@ def _parser() -> OneLineParser:
     parser.add_argument("--split", default="test", help="split to measure on (default: test)")
     parser.add_argument("--annotation_type", help="whose landmarks are the truth (default: the run's)")
     parser.add_argument("--exclude", type=Path, metavar="FILE", help="image ids, one a line, to leave out")
+    parser.add_argument(
+        "--nme_landmarks",
+        nargs=2,
+        metavar=("A", "B"),
+        help="landmarks whose distance divides the errors for the NME (default: the image's diagonal)",
+    )
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: auto)")
     parser.add_argument(
-        "--json", metavar="FILE", help="write the result there; - is stdout, and nothing else"
+        "--json", metavar="FILE", help="write the record there; - is stdout, and nothing else"
+    )
+    parser.add_argument(
+        "--report", type=Path, metavar="FILE", help="write an HTML page there that needs nothing else"
     )
     return parser
 
@@ -88,37 +147,42 @@ def _samples_of(splits: SampleSplits, split: str, names: Sequence[str]) -> Sampl
     return Samples(samples.images, samples.points_xy_image[:, [known.index(name) for name in names]])
 
 
-def _without(samples: Samples, path: Path) -> Samples:
+def _read_excluded(path: Path, samples: Samples) -> list[str]:
+    """The ids in a file that stand in the samples; the others are named on stderr."""
     try:
         unwanted = {line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()}
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path} cannot be read ({error})", field="exclude", cure="check the file") from error
-    ids = [str(image_id) for image_id in samples.images["image_id"]]
-    strangers = sorted(unwanted - set(ids))
+    ids = {str(image_id) for image_id in samples.images["image_id"]}
+    strangers = sorted(unwanted - ids)
     if strangers:
         print(f"not in this split, so not excluded: {', '.join(strangers)}", file=sys.stderr)
-    kept = [row for row, image_id in enumerate(ids) if image_id not in unwanted]
-    if not kept:
+    if unwanted >= ids:
         raise UserError(f"{path} excludes every image", field="exclude", cure="check the file")
-    return samples.take(kept)
+    return sorted(unwanted & ids)
 
 
-def _table(result: dict[str, Any]) -> str:
-    lines = [f"{'landmark':<24} {'MRE px':>8} {'MRE mm':>8}" + "".join(_sdr_heads())]
-    lines += [_line(name, summary) for name, summary in result["per_landmark"].items()]
-    return "\n".join([*lines, _line(f"all, {result['num_images']} images", result)])
+def _rows_without(samples: Samples, excluded: Sequence[str]) -> list[int]:
+    return [row for row, image_id in enumerate(samples.images["image_id"]) if str(image_id) not in excluded]
+
+
+def _table(record: Measured) -> str:
+    lines = [f"{'landmark':<24} {'MRE px':>8} {'MRE mm':>8} {'SD mm':>8}" + "".join(_sdr_heads())]
+    lines += [_line(name, described) for name, described in record["per_landmark"].items()]
+    return "\n".join([*lines, _line(f"all, {record['num_images']} images", record)])
 
 
 def _sdr_heads() -> list[str]:
     return [f" {f'<={threshold:g} mm':>9}" for threshold in SDR_THRESHOLDS_MM]
 
 
-def _line(name: str, summary: Summary) -> str:
+def _line(name: str, described: Measured) -> str:
     def shown(value: float | int | None, scale: float = 1, unit: str = "") -> str:
         return "-" if value is None else f"{value * scale:.2f}{unit}"
 
-    shares = [f" {shown(summary[f'sdr_{t:g}mm'], 100, ' %'):>9}" for t in SDR_THRESHOLDS_MM]
-    return f"{name:<24} {shown(summary['mre_px']):>8} {shown(summary['mre_mm']):>8}" + "".join(shares)
+    shares = [f" {shown(described[f'sdr_{t:g}mm'], 100, ' %'):>9}" for t in SDR_THRESHOLDS_MM]
+    distances = [f" {shown(described[key]):>8}" for key in ("mre_px", "mre_mm", "sd_mm")]
+    return f"{name:<24}" + "".join([*distances, *shares])
 
 
 if __name__ == "__main__":

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -11,7 +13,10 @@ import pytest
 import train
 from backend import evaluate, predict
 from backend.data.annotations import read_annotations
+from backend.data.samples import Samples, load_splits
+from backend.evaluation.record import measure
 from backend.flags import run_command
+from backend.training.inference import Predictor, load_predictor
 
 
 @pytest.fixture(scope="module")
@@ -40,9 +45,11 @@ def test_evaluate_writes_the_metrics_of_a_split(
     flags = ["--checkpoint", str(checkpoint), "--dataset_path", str(tiny_dataset), "--split", "train"]
     assert run_command(evaluate.main, [*flags, "--json", str(out)]) == 0
     result = json.loads(out.read_text())
-    assert set(result) == {
+    assert set(result) >= {
         "mre_px", "mre_mm", "sdr_2mm", "sdr_2.5mm", "sdr_3mm", "sdr_4mm", "num_images", "per_landmark",
     }  # fmt: skip
+    assert result["about"]["split"] == "train" and result["about"]["excluded"] == []
+    assert result["readers"]["names"] == ["annotator"]
     assert list(result["per_landmark"]) == ["nose", "chin", "ear"]
     assert result["num_images"] == 11
     assert result["mre_mm"] == pytest.approx(result["mre_px"] / 2)
@@ -50,7 +57,10 @@ def test_evaluate_writes_the_metrics_of_a_split(
     assert result["mre_px"] == pytest.approx(mean)
     capsys.readouterr()
     assert run_command(evaluate.main, [*flags, "--json", "-"]) == 0
-    assert json.loads(capsys.readouterr().out) == result
+    printed = json.loads(capsys.readouterr().out)
+    for record in (printed, result):
+        record["about"].pop("time")
+    assert printed == result
 
 
 def test_excluded_images_are_left_out_and_strangers_named(
@@ -62,7 +72,10 @@ def test_excluded_images_are_left_out_and_strangers_named(
     flags = ["--checkpoint", str(checkpoint), "--dataset_path", str(tiny_dataset), "--split", "train"]
     assert run_command(evaluate.main, [*flags, "--exclude", str(exclude), "--json", "-"]) == 0
     printed = capsys.readouterr()
-    assert json.loads(printed.out)["num_images"] in (7, 8)  # one of the four may be in the validation split
+    record = json.loads(printed.out)
+    assert record["num_images"] in (7, 8)  # one of the four may be in the validation split
+    assert len(record["about"]["excluded"]) == 11 - record["num_images"]
+    assert not set(record["errors"]["image_ids"]) & set(ids[:4])
     assert "no-such-image" in printed.err
 
 
@@ -72,6 +85,10 @@ def test_excluded_images_are_left_out_and_strangers_named(
         (["--split", "test9"], "choose"),
         (["--split", "train", "--annotation_type", "Nobody"], "choose mean"),
         (["--split", "train", "--checkpoint", "nowhere.pt"], "is no file"),
+        (
+            ["--split", "train", "--nme_landmarks", "nose", "knee"],
+            "no landmark knee; name two of nose, chin, ear",
+        ),
     ],
 )
 def test_a_mistake_is_one_line_and_exit_code_2(
@@ -81,6 +98,52 @@ def test_a_mistake_is_one_line_and_exit_code_2(
     assert run_command(evaluate.main, [*always, *flags]) == 2
     err = capsys.readouterr().err
     assert err.startswith("error: ") and words in err and "Traceback" not in err
+
+
+def test_a_report_is_written_and_the_errors_are_normalised_as_asked(
+    checkpoint: Path, tiny_dataset: Path, tmp_path: Path
+) -> None:
+    record_path, report_path = tmp_path / "new" / "r.json", tmp_path / "new" / "r.html"
+    flags = ["--checkpoint", str(checkpoint), "--dataset_path", str(tiny_dataset), "--split", "valid"]
+    flags += ["--nme_landmarks", "nose", "chin", "--json", str(record_path), "--report", str(report_path)]
+    assert run_command(evaluate.main, flags) == 0
+    record, report = json.loads(record_path.read_text()), report_path.read_text(encoding="utf-8")
+    assert record["num_images"] == 1 and record["nme_by"] == ["nose", "chin"]
+    (image,) = record["worst_images"]
+    nose, chin = image["true_xy_image"][:2]
+    assert record["nme"] == pytest.approx(record["mre_px"] / np.hypot(nose[0] - chin[0], nose[1] - chin[1]))
+    assert f"{record['mre_mm']:.2f} " in report and "NME, by nose to chin" in report
+    assert report.count("data:image/jpeg") == 1
+
+
+def test_points_before_a_refinement_are_measured_where_the_predictions_have_them(
+    checkpoint: Path, tiny_dataset: Path
+) -> None:
+    predictor = load_predictor(checkpoint, "cpu")
+    splits = load_splits(
+        tiny_dataset,
+        dataset_format="auto",
+        annotation_type="mean",
+        val_fraction=0.1,
+        seed=0,
+        for_training=False,
+    )
+    samples = splits.train
+
+    class Refined:
+        task = predictor.task
+
+        def predict(self, samples: Samples, on_batch: Any) -> SimpleNamespace:
+            points = samples.points_xy_image
+            return SimpleNamespace(
+                points_xy_image=points, confidence=np.ones(points.shape[:2]), unrefined_xy_image=points + 3
+            )
+
+    comparison = evaluate.compare(cast(Predictor, Refined()), samples, splits, "mean")
+    record = measure(comparison)
+    assert record["mre_px"] == 0.0
+    assert record["unrefined"]["mre_px"] == pytest.approx(np.hypot(3, 3), rel=1e-4)
+    assert record["unrefined"]["sdr_2mm"] == 0.0
 
 
 def test_predictions_can_be_read_back_and_are_drawn(

@@ -8,7 +8,7 @@ from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
-sys.path.append(str(REPOSITORY / "bench"))  # behind the root, whose `models` is another one
+sys.path.append(str(REPOSITORY / "bench"))  # last: bench/models.py must not hide the package models
 
 
 def test_the_table_of_settings_is_the_one_that_the_settings_give() -> None:

@@ -27,7 +27,7 @@ def build_app(runs_dir: Path, data_root: Path) -> gr.Blocks:
             with gr.Tab(say("tab_monitor"), id="monitor"):
                 monitor = tab_monitor.create_monitor_tab(session, runs_dir)
             with gr.Tab(say("tab_runs"), id="runs"):
-                runs = tab_runs.create_runs_tab(session, runs_dir)
+                runs = tab_runs.create_runs_tab(session, runs_dir, data_root)
         page.load(partial(_first_tab, runs_dir), None, [tabs], **quiet)
         tab_train.bind_load(train, page)
         page.load(partial(tab_monitor.on_open, monitor), monitor.inputs, monitor.outputs, **quiet)

@@ -8,8 +8,10 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from html import escape
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from backend.config import RunConfig
 from backend.errors import UserError
@@ -86,6 +88,12 @@ def best_row(rows: list[dict[str, Any]]) -> dict[str, Any] | None:
 def runs_table(runs_dir: Path) -> list[RunRow]:
     """Every run, newest first, in the columns of the text `runs_columns`."""
     return [_row(folder) for folder in list_runs(runs_dir)]
+
+
+def file_link(path: Path, words: str) -> str:
+    """A link that streams a file of a run from where it lies; a checkpoint of 400 MB is not copied first."""
+    address = "gradio_api/file=" + quote(path.absolute().as_posix())
+    return f'<a download="{escape(path.name)}" href="{address}">{escape(words)}</a>'
 
 
 def describe_state(state: RunState) -> str:

@@ -9,7 +9,6 @@ from functools import partial
 from html import escape
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 import gradio as gr
 import pandas as pd
@@ -19,7 +18,8 @@ from backend.errors import UserError
 from backend.run import supervisor
 from backend.run.folder import CheckpointKind, RunFolder
 from backend.run.state import RunState, derive_state, is_resumable
-from ui.runs import free_device, read_config, read_rows, runs_table
+from ui.evaluate_panel import create_evaluate_panel
+from ui.runs import file_link, free_device, read_config, read_rows, runs_table
 from ui.session import Session
 from ui.text import TEXT, in_bytes, say
 
@@ -52,7 +52,7 @@ class RunsTab:
         return [self.opened, self.details, self.title, self.files, self.resume, self.settings]
 
 
-def create_runs_tab(session: gr.State, runs_dir: Path) -> RunsTab:
+def create_runs_tab(session: gr.State, runs_dir: Path, data_root: Path) -> RunsTab:
     """Lay out the tab and bind its handlers."""
     empty = gr.Markdown(say("runs_none"), elem_id="runs-empty")
     table = gr.Dataframe(
@@ -62,6 +62,7 @@ def create_runs_tab(session: gr.State, runs_dir: Path) -> RunsTab:
         label=say("open_run"),
         elem_id="runs-table",
     )
+    opened = gr.State()
     with gr.Column(visible=False) as details:
         title = gr.Markdown(elem_id="opened-run")
         files = gr.HTML(elem_id="files")
@@ -70,8 +71,9 @@ def create_runs_tab(session: gr.State, runs_dir: Path) -> RunsTab:
             watch = gr.Button(say("watch"), elem_id="watch")
         with gr.Accordion(say("settings_of"), open=False):
             settings = gr.HTML(elem_id="run-settings")
+        create_evaluate_panel(session, opened, runs_dir, data_root)
     tab = RunsTab(
-        runs_dir, session, table, empty, gr.State(), details, title, files, resume, watch, settings,
+        runs_dir, session, table, empty, opened, details, title, files, resume, watch, settings,
         watched=gr.State(), timer=gr.Timer(POLL_S),
     )  # fmt: skip
     _bind(tab)
@@ -173,20 +175,15 @@ def _file_links(folder: RunFolder) -> str:
     for kind in CHECKPOINTS:
         path = folder.checkpoint_path(kind)
         if path.is_file():
-            links.append(_link(path, say(f"file_{kind}", size=in_bytes(path.stat().st_size))))
+            links.append(file_link(path, say(f"file_{kind}", size=in_bytes(path.stat().st_size))))
     rows = read_rows(folder)
     if rows:
         table = pd.DataFrame(rows).to_csv(index=False)
         source = "data:text/csv;base64," + base64.b64encode(table.encode()).decode("ascii")
         links.append(f'<a download="metrics.csv" href="{source}">{escape(say("file_metrics"))}</a>')
-    links.append(_link(folder.config_path, say("file_config")))
+    links.append(file_link(folder.config_path, say("file_config")))
     note = "" if any("best" in link for link in links) else f" <small>{escape(say('no_files'))}</small>"
     return f'<div class="files"><strong>{escape(say("files"))}</strong><br>{"".join(links)}{note}</div>'
-
-
-def _link(path: Path, words: str) -> str:
-    address = "gradio_api/file=" + quote(path.absolute().as_posix())
-    return f'<a download="{escape(path.name)}" href="{address}">{escape(words)}</a>'
 
 
 def _settings_table(config: RunConfig | None) -> str:

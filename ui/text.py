@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from backend.evaluation.words import WORDS
+
 TEXT: dict[str, str] = {
     "title": "Fiducial",
     "tagline": "train landmark detectors on your own images",
@@ -183,6 +185,44 @@ TEXT: dict[str, str] = {
     "value": "value",
     "note": "note",
     "runs_none": "No run yet. Runs started on this page or by train.py appear here.",
+    # evaluate
+    "evaluate_title": "Evaluate best.pt",
+    "evaluate_split": "Split",
+    "evaluate_split_info": "a test split has chosen no weights",
+    "evaluate_truth": "Truth",
+    "evaluate_exclude": "File of image ids to leave out",
+    "evaluate_exclude_info": "one id a line; empty: none",
+    "evaluate": "Evaluate",
+    "evaluate_started": "Evaluating on {split}; the page can be used or closed meanwhile",
+    "evaluate_busy": "A run trains now: both will be slower until one of them ends.",
+    "evaluate_reading": "reading the network and the data set ...",
+    "evaluate_predicting": "predicting: {done} of {total} images",
+    "evaluate_measuring": "measuring and writing the report ...",
+    "evaluate_failed": "⚠ The evaluation failed: {reason}",
+    "evaluate_ended": "the process ended with code {code}; see evaluations/{name}.log in the run's folder",
+    "evaluate_running": "this run is being evaluated already; wait for it",
+    "evaluate_no_split": "choose a data set and a split first",
+    "evaluation_shown": "Evaluation shown",
+    "evaluation_about": "{dataset}, {split}: {num} images, truth {truth}, {excluded} left out, evaluated {time}",
+    "evaluation_other_version": "this evaluation was made by another version; evaluate again",
+    "evaluation_mre": "MRE ± SD",
+    "evaluation_interval": "95 % interval {interval}",
+    "evaluation_median": "median",
+    "evaluation_within": "within {threshold} mm",
+    "evaluation_nme": "NME",
+    "evaluation_readers": "readers among themselves",
+    "evaluation_unrefined": "before refinement",
+    "evaluation_report": "report.html",
+    "evaluation_record": "record.json",
+    "evaluation_curve": "Cumulative error",
+    "evaluation_by_landmark": "Error by landmark",
+    "evaluation_by_group": "Error by group",
+    "evaluation_group": "Group by",
+    "evaluation_confidence": "Confidence and error (Spearman {spearman})",
+    "evaluation_table": "Landmarks, worst first",
+    "evaluation_worst": "Worst images: truth is a ring, the prediction a cross",
+    "evaluation_unreadable": "{image_id}: the image can no longer be read",
+    **WORDS,
 }
 
 

@@ -46,6 +46,15 @@ CSS = """
 .plain-table th:first-child, .plain-table td:first-child {text-align: start !important}
 .files a {display: inline-block; margin: .2rem .6rem .2rem 0; padding: .35rem .8rem; border-radius: 6px;
   border: 1px solid var(--border-color-primary); text-decoration: none}
+.numbers {display: grid; grid-template-columns: repeat(auto-fit, minmax(min(10.5rem, 45%), 1fr)); gap: .6rem;
+  margin: .5rem 0}
+.numbers div {border: 1px solid var(--border-color-primary); border-radius: 8px; padding: .5rem .75rem;
+  background: var(--block-background-fill)}
+.numbers strong {display: block; font-size: 1.15rem; font-variant-numeric: tabular-nums}
+.numbers small {color: var(--body-text-color-subdued)}
+#evaluation-table td {white-space: nowrap}
+.evaluation-failed {color: #b03a00} .dark #evaluation-table td {white-space: nowrap}
+.evaluation-failed {color: #ff9d5c}
 .problem-list li {margin-bottom: .25rem}
 """
 

@@ -38,6 +38,7 @@ from backend.run.files import (
 
 RequestKind = Literal["finish", "stop", "save_now"]
 CheckpointKind = Literal["best", "last"]
+EvaluationKind = Literal["json", "html", "log"]
 Arrays = dict[str, npt.NDArray[Any]]
 PreviewKey = tuple[str, int]  # phase, and epoch in it (from 1)
 
@@ -188,6 +189,19 @@ class RunFolder:
         """Where the checkpoint is or will be; the folder `checkpoints` may have to be made."""
         return self.path / "checkpoints" / f"{kind}.pt"
 
+    def evaluation_path(self, name: str, kind: EvaluationKind) -> Path:
+        """Where the record (json), the report (html) or the words of an evaluation are or will be; see
+        `evaluation_name`. The folder may have to be made."""
+        return self.path / "evaluations" / f"{name}.{kind}"
+
+    def evaluations(self) -> list[tuple[str, int]]:
+        """(name, modification time in ns) of every recorded evaluation, newest first."""
+        found = [(path.stem, path.stat().st_mtime_ns) for path in self.path.glob("evaluations/*.json")]
+        return sorted(found, key=lambda pair: -pair[1])
+
+    def read_evaluation(self, name: str) -> Row | None:
+        return read_json(self.evaluation_path(name, "json"))
+
     @property
     def previews_path(self) -> Path:
         return self.path / "previews"
@@ -259,6 +273,11 @@ def create_run(runs_dir: Path, config: Mapping[str, Any], label: str) -> RunFold
     folder = RunFolder(path)
     write_json_atomic(folder.config_path, config)
     return folder
+
+
+def evaluation_name(dataset: str, split: str) -> str:
+    """The name of an evaluation's files, `<dataset>-<split>`: the same measured again takes their place."""
+    return f"{_sanitise_label(dataset)}-{_sanitise_label(split)}"
 
 
 def list_runs(runs_dir: Path) -> list[RunFolder]:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+import os
 import threading
 from pathlib import Path
 
@@ -10,7 +11,14 @@ import pytest
 
 from backend.errors import UserError
 from backend.run import folder as folder_module
-from backend.run.folder import RunFolder, create_run, list_runs, merge_metrics, open_run
+from backend.run.folder import (
+    RunFolder,
+    create_run,
+    evaluation_name,
+    list_runs,
+    merge_metrics,
+    open_run,
+)
 
 
 @pytest.fixture
@@ -262,3 +270,20 @@ def test_open_run_by_folder_or_last_checkpoint(folder: RunFolder, tmp_path: Path
         with pytest.raises(UserError) as caught:
             open_run(wrong)
         assert caught.value.field == "resume"
+
+
+def test_evaluations_are_listed_newest_first_and_read_by_name(folder: RunFolder) -> None:
+    assert folder.evaluations() == [] and folder.read_evaluation("demo-test") is None
+    folder.evaluation_path("demo-test", "json").parent.mkdir()
+    for age, name in enumerate(("demo-test", "v1.2-valid")):
+        path = folder.evaluation_path(name, "json")
+        path.write_text('{"number": ' + str(age) + "}")
+        os.utime(path, ns=(0, 10 - age))
+    folder.evaluation_path("demo-train", "log").write_text("one that has no record yet")
+    assert folder.evaluations() == [("demo-test", 10), ("v1.2-valid", 9)]
+    assert folder.read_evaluation("v1.2-valid") == {"number": 1}
+
+
+def test_the_name_of_an_evaluation_is_a_file_name_on_every_system() -> None:
+    assert evaluation_name("isbi2015", "test1") == "isbi2015-test1"
+    assert evaluation_name("../a b", "te/st") == "a-b-te-st"

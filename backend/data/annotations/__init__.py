@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 from backend.data.annotations import aariz, deeplabcut, isbi2015, wide_csv
 from backend.data.annotations.table import IMAGE_COLUMNS, Annotations, FloatArray, Problem
@@ -21,6 +22,7 @@ __all__ = [
     "Problem",
     "detect_format",
     "find_datasets",
+    "mean_of_readers",
     "read_annotations",
     "select_reader",
 ]
@@ -89,11 +91,7 @@ def select_reader(annotations: Annotations, annotation_type: str) -> FloatArray:
     points = annotations.points_xy_image
     wanted = annotation_type.strip().lower()
     if wanted == "mean":
-        missing = np.isnan(points).any(axis=-1, keepdims=True)
-        num_readers = (~missing).sum(axis=1)
-        total = np.where(missing, 0.0, points).sum(axis=1, dtype=np.float64)
-        mean = np.where(num_readers > 0, total / np.maximum(num_readers, 1), np.nan)
-        return mean.astype(np.float32)
+        return mean_of_readers(points)
     for index, name in enumerate(annotations.reader_names):
         if name.lower() == wanted:
             return points[:, index].copy()
@@ -102,6 +100,15 @@ def select_reader(annotations: Annotations, annotation_type: str) -> FloatArray:
         field="annotation_type",
         cure=f"choose mean, {', '.join(annotations.reader_names)}",
     )
+
+
+def mean_of_readers(points_xy_image: npt.NDArray[np.floating]) -> FloatArray:
+    """(N, R, K, 2) -> (N, K, 2) float32: the mean over those readers who have the landmark, NaN where nobody has."""
+    missing = np.isnan(points_xy_image).any(axis=-1, keepdims=True)
+    num_readers = (~missing).sum(axis=1)
+    total = np.where(missing, 0.0, points_xy_image).sum(axis=1, dtype=np.float64)
+    mean = np.where(num_readers > 0, total / np.maximum(num_readers, 1), np.nan)
+    return mean.astype(np.float32)
 
 
 def find_datasets(root: Path) -> list[Path]:

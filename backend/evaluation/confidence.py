@@ -1,0 +1,74 @@
+"""Whether a prediction's confidence foretells its error: rank correlation, calibration, what a review would catch."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from backend.geometry import FloatArray
+
+NUM_BINS = 10
+MIN_POINTS = 3  # two points always correlate
+REVIEW_SHARES = tuple(step / 20 for step in range(21))
+
+
+def confidence_against_error(
+    confidence: FloatArray, error: FloatArray, error_mm: FloatArray, threshold_mm: float
+) -> dict[str, Any]:
+    """`spearman`, `bins` of equal counts from least to most confident, and `review`; all arrays (N, K).
+
+    `error` is in the unit in which everything is shown, `error_mm` in mm, NaN where unknown.
+    """
+    known = np.isfinite(confidence) & np.isfinite(error)
+    return {
+        "num_points": int(known.sum()),
+        "spearman": spearman(confidence[known], error[known]),
+        "bins": calibration_bins(confidence[known], error[known]),
+        "review": review(confidence, error_mm, threshold_mm),
+    }
+
+
+def spearman(first: FloatArray, second: FloatArray) -> float | None:
+    """Rank correlation of two (n,), ties sharing their mean rank; None below three points or without spread."""
+    if first.size < MIN_POINTS or np.ptp(first) == 0 or np.ptp(second) == 0:
+        return None
+    ranks = np.stack([pd.Series(values).rank().to_numpy(np.float64) for values in (first, second)])
+    return float(np.asarray(np.corrcoef(ranks))[0, 1])
+
+
+def calibration_bins(confidence: FloatArray, error: FloatArray) -> list[dict[str, float | int]]:
+    """Up to ten bins of equal counts, by confidence (n,): a well calibrated one has errors that fall evenly."""
+    order = np.argsort(confidence, kind="stable")
+    return [
+        {
+            "num_points": int(rows.size),
+            "mean_confidence": float(confidence[rows].mean()),
+            "mean_error": float(error[rows].mean()),
+            "median_error": float(np.median(error[rows])),
+        }
+        for rows in np.array_split(order, min(NUM_BINS, max(1, order.size)))
+        if rows.size
+    ]
+
+
+def review(confidence: FloatArray, error_mm: FloatArray, threshold_mm: float) -> dict[str, Any] | None:
+    """`caught[i]`: the share of errors above the threshold among the least confident `reviewed[i]` of the points.
+
+    Chance would catch as many as it reviews. None where no error is known in mm; `caught` is None where none is above.
+    """
+    known = np.isfinite(confidence) & np.isfinite(error_mm)
+    if not known.any():
+        return None
+    order = np.argsort(confidence[known], kind="stable")
+    is_above = error_mm[known][order] > threshold_mm
+    num_above = int(is_above.sum())
+    so_far = np.concatenate([[0], np.cumsum(is_above)])
+    caught = [float(so_far[round(share * is_above.size)] / num_above) for share in REVIEW_SHARES if num_above]
+    return {
+        "threshold_mm": threshold_mm,
+        "num_above": num_above,
+        "reviewed": list(REVIEW_SHARES),
+        "caught": caught or None,
+    }

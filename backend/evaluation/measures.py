@@ -1,0 +1,167 @@
+"""What is said of a set of errors: mean, spread, shares within a distance, and how far chance moves them.
+
+Errors are (N images, M landmarks), NaN where unknown. Intervals come from the bootstrap over images (Efron 1979,
+percentile method), since the landmarks of one image are not independent of each other.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+
+from backend.errors import UserError
+from backend.evaluation.comparison import Comparison
+from backend.geometry import FloatArray
+from backend.training.metrics import RadialErrors, summarize
+
+Unit = Literal["mm", "px"]
+Measured = dict[str, Any]
+
+NUM_RESAMPLES = 2000
+CONFIDENCE_SHARE = 0.95
+BOOTSTRAP_SEED = 0
+INTERVAL_MM = 2.0  # the SDR that gets an interval, and what counts as an error to be caught
+QUANTILE_SHARES = tuple(step / 100 for step in range(101))
+MIN_GROUPS, MAX_GROUPS = 2, 20
+
+
+@dataclass(frozen=True)
+class Errors:
+    """Distances of N images and M landmarks, also as shares of each image's own length (for the NME)."""
+
+    radial: RadialErrors
+    normalised: FloatArray  # (N, M)
+    unit: Unit  # in which one axis shows them all
+
+    @property
+    def in_unit(self) -> FloatArray:
+        """(N, M) in `unit`."""
+        return self.radial.mm if self.unit == "mm" else self.radial.px
+
+    def of_images(self, rows: FloatArray) -> Errors:
+        """Some images, by position or mask."""
+        radial = RadialErrors(self.radial.px[rows], self.radial.mm[rows])
+        return Errors(radial, self.normalised[rows], self.unit)
+
+    def of_landmark(self, index: int) -> Errors:
+        """One landmark of all images."""
+        radial = RadialErrors(self.radial.px[:, [index]], self.radial.mm[:, [index]])
+        return Errors(radial, self.normalised[:, [index]], self.unit)
+
+
+def choose_unit(radial: RadialErrors) -> Unit:
+    """mm where every distance is known in mm, else px: the two are never mixed."""
+    known = np.isfinite(radial.px)
+    return "mm" if known.any() and np.isfinite(radial.mm[known]).all() else "px"
+
+
+def describe(errors: Errors) -> Measured:
+    """`mre sd median` in px and mm, `sdr_*mm`, `nme`, counts, `quantiles` in the unit, and 95 % intervals.
+
+    SD is the sample's (over N - 1); `quantiles[i]` is the error that i % of the landmarks do not exceed. None where
+    nothing is known, and for an interval that rests on fewer than two images.
+    """
+    result: Measured = dict(summarize(errors.radial))
+    for unit, values in (("px", errors.radial.px), ("mm", errors.radial.mm)):
+        known = values[np.isfinite(values)]
+        result[f"sd_{unit}"] = float(known.std(ddof=1)) if known.size > 1 else None
+        result[f"median_{unit}"] = float(np.median(known)) if known.size else None
+    normalised = errors.normalised[np.isfinite(errors.normalised)]
+    result["nme"] = float(normalised.mean()) if normalised.size else None
+    result["num_points"] = int(np.isfinite(errors.radial.px).sum())
+    result["quantiles"] = quantiles(errors.in_unit)
+    result["interval"] = {
+        "mre_px": bootstrap_interval(errors.radial.px),
+        "mre_mm": bootstrap_interval(errors.radial.mm),
+        f"sdr_{INTERVAL_MM:g}mm": bootstrap_interval(_within(errors.radial.mm, INTERVAL_MM)),
+    }
+    return result
+
+
+def quantiles(values: FloatArray) -> list[float] | None:
+    """The cumulative error curve by its shares 0, 1 ... 100 %: exact steps, up to the largest error."""
+    known = values[np.isfinite(values)]
+    if not known.size:
+        return None
+    steps = np.quantile(known, QUANTILE_SHARES, method="inverted_cdf")
+    return [float(step) for step in steps]
+
+
+def bootstrap_interval(values: FloatArray) -> list[float] | None:
+    """[low, high] of the mean of (N, M) values, NaN left out, resampling whole images; None below two images."""
+    known = np.isfinite(values)
+    has_any = known.any(axis=1)
+    if has_any.sum() < 2:
+        return None
+    sums = np.where(known, values, 0.0).sum(axis=1)[has_any]
+    counts = known.sum(axis=1)[has_any]
+    weights = _resampled(len(sums))
+    tail = (1 - CONFIDENCE_SHARE) / 2
+    low, high = np.quantile((weights @ sums) / (weights @ counts), [tail, 1 - tail])
+    return [float(low), float(high)]
+
+
+def norm_lengths_px(comparison: Comparison, landmarks: tuple[str, str] | None) -> FloatArray:
+    """(N,) what an image's errors are divided by for the NME: the truth's distance between two landmarks, else
+    the image's diagonal, px; NaN where one of the pair is missing. Raises UserError as `check_nme_landmarks`."""
+    if landmarks is None:
+        sizes_hw = np.asarray(comparison.samples.sizes_hw, np.float64).reshape(-1, 2)
+        return np.asarray(np.hypot(sizes_hw[:, 0], sizes_hw[:, 1]))
+    names = comparison.landmark_names
+    check_nme_landmarks(landmarks, names)
+    truth = comparison.samples.points_xy_image.astype(np.float64)
+    first, second = (truth[:, names.index(name)] for name in landmarks)
+    length = np.hypot(*(second - first).T)
+    return np.asarray(np.where(length > 0, length, np.nan))
+
+
+def check_nme_landmarks(landmarks: tuple[str, str], names: Sequence[str]) -> None:
+    """Raises UserError unless they are two different ones of the names."""
+    unknown = [name for name in landmarks if name not in names]
+    if unknown or landmarks[0] == landmarks[1]:
+        what = f"no landmark {', '.join(unknown)}" if unknown else "the same landmark twice"
+        raise UserError(what, field="nme_landmarks", cure=f"name two of {', '.join(names)}")
+
+
+def group_columns(images: pd.DataFrame) -> dict[str, list[str]]:
+    """The columns of an images table that sort the images into 2 to 20 groups, and each image's value in words.
+
+    An unknown value is "". Left out: ids, paths, a column in which no value stands twice, and one that sorts the
+    images as an earlier one does (the spacings of both axes).
+    """
+    found: dict[str, list[str]] = {}
+    partitions: set[tuple[int, ...]] = set()
+    for column in images.columns.drop(["image_id", "path"], errors="ignore"):
+        values = ["" if pd.isna(value) else _in_words(value) for value in images[column]]
+        partition = tuple(int(code) for code in pd.factorize(np.array(values, object))[0])
+        num_groups = len(set(partition))
+        if (
+            MIN_GROUPS <= num_groups <= MAX_GROUPS
+            and num_groups < len(images)
+            and partition not in partitions
+        ):
+            partitions.add(partition)
+            found[str(column)] = values
+    return found
+
+
+def _in_words(value: object) -> str:
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+def _within(values_mm: FloatArray, threshold_mm: float) -> FloatArray:
+    """1 where within, 0 where not, NaN where unknown."""
+    return np.where(np.isfinite(values_mm), values_mm <= threshold_mm, np.nan)
+
+
+@functools.lru_cache(maxsize=4)
+def _resampled(num_images: int) -> FloatArray:
+    """(NUM_RESAMPLES, N): how often each image is drawn in each resample, always the same."""
+    rng = np.random.default_rng(BOOTSTRAP_SEED)
+    drawn = rng.multinomial(num_images, np.full(num_images, 1 / num_images), size=NUM_RESAMPLES)
+    return np.asarray(drawn, np.float64)

@@ -1,0 +1,167 @@
+"""Everything that is measured of a comparison, as one plain record that JSON can hold."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import numpy as np
+
+from backend.data.annotations import mean_of_readers
+from backend.evaluation.comparison import Comparison
+from backend.evaluation.confidence import confidence_against_error
+from backend.evaluation.measures import (
+    BOOTSTRAP_SEED,
+    CONFIDENCE_SHARE,
+    INTERVAL_MM,
+    NUM_RESAMPLES,
+    Errors,
+    Measured,
+    Unit,
+    choose_unit,
+    describe,
+    group_columns,
+    norm_lengths_px,
+)
+from backend.geometry import FloatArray
+from backend.training.metrics import RadialErrors, radial_errors
+
+FORMAT_VERSION = 1
+MAX_WORST_IMAGES = 6
+DECIMALS = 4  # of single errors and points: a tenth of a micrometre
+
+
+def measure(comparison: Comparison, nme_landmarks: tuple[str, str] | None = None) -> Measured:
+    """The record. On its top level `measures.describe` of all landmarks, and:
+
+    `unit` of whatever is shown on one axis; `per_landmark` {name: describe} and `landmarks_worst_first`; `by_group`
+    {column: {value: describe}}; `worst_images`; `confidence`; `readers`; `errors` of every image and landmark;
+    `unrefined`, a describe too, where the comparison has such points. Raises UserError for a wrong `nme_landmarks`.
+    """
+    samples, names = comparison.samples, comparison.landmark_names
+    lengths_px = norm_lengths_px(comparison, nme_landmarks)
+    radial = radial_errors(comparison.predicted_xy_image, samples.points_xy_image, samples.mm_per_px_xy)
+    unit = choose_unit(radial)
+
+    def with_lengths(radial: RadialErrors) -> Errors:
+        return Errors(radial, radial.px / lengths_px[:, None], unit)
+
+    errors = with_lengths(radial)
+    per_landmark = {name: describe(errors.of_landmark(k)) for k, name in enumerate(names)}
+    record: Measured = {
+        "format_version": FORMAT_VERSION,
+        "unit": unit,
+        **describe(errors),
+        "nme_by": list(nme_landmarks) if nme_landmarks else "diagonal",
+        "bootstrap": {"resamples": NUM_RESAMPLES, "share": CONFIDENCE_SHARE, "seed": BOOTSTRAP_SEED},
+        "per_landmark": per_landmark,
+        "landmarks_worst_first": _worst_first(per_landmark, unit),
+        "by_group": _by_group(comparison, errors),
+        "worst_images": _worst_images(comparison, errors),
+        "confidence": confidence_against_error(comparison.confidence, errors.in_unit, radial.mm, INTERVAL_MM),
+        "readers": _readers(comparison, lengths_px, unit),
+        "errors": {
+            "image_ids": [str(image_id) for image_id in samples.images["image_id"]],
+            "px": _plain(radial.px),
+            "mm": _plain(radial.mm),
+            "confidence": _plain(comparison.confidence),
+        },
+    }
+    if comparison.unrefined_xy_image is not None:
+        unrefined = radial_errors(
+            comparison.unrefined_xy_image, samples.points_xy_image, samples.mm_per_px_xy
+        )
+        record["unrefined"] = describe(with_lengths(unrefined))
+    return record
+
+
+def _worst_first(per_landmark: dict[str, Measured], unit: Unit) -> list[str]:
+    """The landmarks by falling MRE; those that nobody marked come last."""
+    key = f"mre_{unit}"
+    return sorted(per_landmark, key=lambda name: -_or(per_landmark[name][key], -1.0))
+
+
+def _by_group(comparison: Comparison, errors: Errors) -> dict[str, dict[str, Measured]]:
+    return {
+        column: {
+            value: describe(errors.of_images(np.array([value == other for other in values])))
+            for value in sorted(set(values))
+        }
+        for column, values in group_columns(comparison.samples.images).items()
+    }
+
+
+def _worst_images(comparison: Comparison, errors: Errors) -> list[dict[str, Any]]:
+    """The images with the largest mean error, worst first, with all that drawing them needs."""
+    samples = comparison.samples
+    marked = np.flatnonzero(np.isfinite(errors.in_unit).any(axis=1))
+    means = np.array([np.nanmean(errors.in_unit[row]) for row in marked])
+    worst = marked[np.argsort(-means, kind="stable")][:MAX_WORST_IMAGES]
+    return [
+        {
+            "image_id": str(samples.images["image_id"].iloc[row]),
+            "path": str(samples.paths[row]),
+            "size_hw": list(samples.sizes_hw[row]),
+            "mre_px": _mean(errors.radial.px[row]),
+            "mre_mm": _mean(errors.radial.mm[row]),
+            "errors": _plain(errors.in_unit[row]),
+            "predicted_xy_image": _plain(comparison.predicted_xy_image[row]),
+            "true_xy_image": _plain(samples.points_xy_image[row]),
+        }
+        for row in worst
+    ]
+
+
+def _readers(comparison: Comparison, lengths_px: FloatArray, unit: Unit) -> dict[str, Any]:
+    """The prediction `against` each reader and their mean, and what the readers differ by among themselves.
+
+    `between` is None with fewer than two readers; with more, it is over all their pairs.
+    """
+    samples, readers = comparison.samples, comparison.readers_xy_image
+    truths = {name: readers[:, index] for index, name in enumerate(comparison.reader_names)}
+    if len(truths) > 1:
+        truths["mean"] = mean_of_readers(readers)
+    against = {}
+    for name, truth in truths.items():
+        radial = radial_errors(comparison.predicted_xy_image, truth, samples.mm_per_px_xy)
+        against[name] = describe(Errors(radial, radial.px / lengths_px[:, None], unit))
+    return {
+        "truth": comparison.truth_name,
+        "names": list(comparison.reader_names),
+        "against": against,
+        "between": _between(comparison, lengths_px, unit) if len(comparison.reader_names) > 1 else None,
+    }
+
+
+def _between(comparison: Comparison, lengths_px: FloatArray, unit: Unit) -> Measured:
+    """`describe` of the distances between readers, and `per_landmark` of them; an image's pairs stay together."""
+    readers, samples = comparison.readers_xy_image, comparison.samples
+    pairs = list(itertools.combinations(range(readers.shape[1]), 2))
+    apart = [radial_errors(readers[:, i], readers[:, j], samples.mm_per_px_xy) for i, j in pairs]
+    px, mm = (np.stack([getattr(radial, axis) for radial in apart], axis=1) for axis in ("px", "mm"))
+
+    def described(px: FloatArray, mm: FloatArray) -> Measured:
+        return describe(Errors(RadialErrors(px, mm), px / lengths_px[:, None], unit))
+
+    num_images = len(samples)
+    per_landmark = {
+        name: described(px[:, :, k], mm[:, :, k]) for k, name in enumerate(comparison.landmark_names)
+    }
+    everything = described(px.reshape(num_images, -1), mm.reshape(num_images, -1))
+    return {**everything, "per_landmark": per_landmark}
+
+
+def _mean(values: FloatArray) -> float | None:
+    known = values[np.isfinite(values)]
+    return float(known.mean()) if known.size else None
+
+
+def _or(value: float | None, otherwise: float) -> float:
+    return otherwise if value is None else value
+
+
+def _plain(values: FloatArray) -> Any:
+    """Nested lists, rounded, None for what is not finite."""
+    rounded = np.round(np.asarray(values, np.float64), DECIMALS).astype(object)
+    rounded[~np.isfinite(values)] = None
+    return rounded.tolist()

@@ -1,0 +1,101 @@
+"""A record as one HTML page that needs nothing else: figures, tables and pictures are in it. Knows no checkpoint."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jinja2 import Environment, StrictUndefined
+from markupsafe import Markup
+
+from backend.data.image_store import reduce_image
+from backend.data.images import read_image
+from backend.errors import UserError
+from backend.evaluation.figures import (
+    plot_confidence,
+    plot_cumulative,
+    plot_groups,
+    plot_landmarks,
+    plotly_script,
+    to_html,
+)
+from backend.evaluation.words import as_interval, in_percent, in_unit, with_spread
+from backend.geometry import apply_affine
+from backend.overlays import draw_points, encode_jpeg
+from backend.training.metrics import SDR_THRESHOLDS_MM
+
+TEMPLATE = Path(__file__).with_name("report.html")
+PICTURE_SIDE_PX = 720
+REVIEW_SHOWN = (0.05, 0.1, 0.2, 0.3, 0.5)
+Record = Mapping[str, Any]
+
+
+def build_report(record: Record) -> str:
+    """The page. `record["about"]` says what was evaluated (see `backend.evaluate`); every name is escaped."""
+    environment = Environment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters |= {"percent": in_percent, "interval": as_interval, "distance": in_unit}
+    environment.filters["without"] = lambda words, unit: words.removesuffix(f" {unit}")
+    environment.globals["with_spread"] = with_spread
+    template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
+    return template.render(
+        r=record,
+        about=record["about"],
+        unit=record["unit"],
+        thresholds=[f"{threshold:g}" for threshold in SDR_THRESHOLDS_MM],
+        figures=_figures(record),
+        worst=[(image, _picture(image)) for image in record["worst_images"]],
+        reviewed=_reviewed(record["confidence"]["review"]),
+        settings=_settings(record["about"]["config"]),
+        plotly_script=Markup(plotly_script()),
+    )
+
+
+def _figures(record: Record) -> dict[str, Any]:
+    made = {
+        "cumulative": plot_cumulative(record),
+        "landmarks": plot_landmarks(record),
+        "confidence": plot_confidence(record),
+    }
+    figures: dict[str, Any] = {name: Markup(to_html(figure)) for name, figure in made.items()}
+    groups = {column: Markup(to_html(plot_groups(record, column))) for column in record["by_group"]}
+    return {**figures, "groups": groups}
+
+
+def _picture(image: Mapping[str, Any]) -> str | None:
+    """A data URI: truth a ring, prediction a cross, the error a line; None where the file can no longer be read."""
+    try:
+        pixels = read_image(Path(image["path"]))
+    except UserError:
+        return None
+    reduced = reduce_image(pixels, PICTURE_SIDE_PX / max(pixels.shape[:2]))
+    points = [
+        apply_affine(reduced.affine_from_image, np.array(image[key], np.float64))
+        for key in ("predicted_xy_image", "true_xy_image")
+    ]
+    jpeg = encode_jpeg(draw_points(reduced.pixels, *points))
+    return "data:image/jpeg;base64," + base64.b64encode(jpeg).decode("ascii")
+
+
+def _reviewed(review: Mapping[str, Any] | None) -> Sequence[tuple[float, float]]:
+    """(share reviewed, share of the errors caught), a few of them."""
+    if review is None or review["caught"] is None:
+        return []
+    pairs = zip(review["reviewed"], review["caught"], strict=True)
+    return [(share, caught) for share, caught in pairs if share in REVIEW_SHOWN]
+
+
+def _settings(config: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    """(name, value in force, why it was chosen) of every setting of the run."""
+    chosen = config["chosen"]
+    rows = []
+    for name, asked in config["settings"].items():
+        choice = chosen.get(name, {"value": asked, "reason": ""})
+        value = choice["value"]
+        shown = " x ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+        rows.append((name, shown, choice["reason"]))
+    return rows

@@ -1,0 +1,65 @@
+"""The words in figures, and numbers as people read them. A page with words of its own passes its own `say`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+WORDS: dict[str, str] = {
+    "figure_error": "error, {unit}",
+    "figure_mean_error": "mean error, {unit}",
+    "figure_share_within": "share of landmarks, %",
+    "figure_prediction": "prediction",
+    "figure_unrefined": "before refinement",
+    "figure_readers": "readers among themselves",
+    "figure_interval": "95 % interval",
+    "figure_confidence": "mean confidence",
+    "figure_rank": "% of landmarks, least confident first",
+    "figure_single": "a landmark",
+    "figure_bin": "mean of a bin of equal counts",
+    "figure_unknown": "unknown",
+    "figure_images": "{value} (n = {num})",
+}
+
+
+class Say(Protocol):
+    """A text by its name, its places filled in."""
+
+    def __call__(self, key: str, **values: object) -> str: ...
+
+
+def say_english(key: str, **values: object) -> str:
+    """The words of this room."""
+    return WORDS[key].format(**values)
+
+
+def in_unit(value: float | None, unit: str) -> str:
+    """ "1.59 mm", "16.2 px", "-" where nothing is known."""
+    return "-" if value is None else f"{value:.{_decimals(unit)}f} {unit}"
+
+
+def in_percent(share: float | None, places: int = 1) -> str:
+    """ "72.3 %", "-" where nothing is known."""
+    return "-" if share is None else f"{100 * share:.{places}f} %"
+
+
+def with_spread(described: Any, unit: str) -> str:
+    """MRE and its SD: "1.59 ± 1.43 mm"."""
+    mean, spread = described[f"mre_{unit}"], described[f"sd_{unit}"]
+    if mean is None or spread is None:
+        return in_unit(mean, unit)
+    places = _decimals(unit)
+    return f"{mean:.{places}f} ± {spread:.{places}f} {unit}"
+
+
+def as_interval(interval: Sequence[float] | None, unit: str) -> str:
+    """ "1.48 to 1.71 mm"; a share where the unit is "%"."""
+    if interval is None:
+        return "-"
+    scale, places = (100, 1) if unit == "%" else (1, _decimals(unit))
+    low, high = (f"{scale * value:.{places}f}" for value in interval)
+    return f"{low} to {high} {unit}"
+
+
+def _decimals(unit: str) -> int:
+    return 2 if unit == "mm" else 1

@@ -1,0 +1,121 @@
+"""An evaluation's record as the page shows it: HTML and figures, the worst images read anew. No components."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import plotly.graph_objects as go
+
+from backend.errors import UserError
+from backend.evaluation.words import as_interval, in_percent, in_unit, with_spread
+from backend.run.folder import RunFolder
+from ui.datasets import read_display
+from ui.evaluation_process import Progress
+from ui.pictures import plot_prediction
+from ui.runs import file_link
+from ui.text import say
+
+THRESHOLDS = ("2", "2.5", "3", "4")
+MAX_WORST = 4
+Record = Mapping[str, Any]
+
+
+def progress_html(progress: Progress | None, *, is_training: bool) -> str:
+    """What an evaluation does now, or why it failed; empty where there is nothing to say."""
+    if progress is None:
+        return ""
+    if progress.failure:
+        return f'<p class="evaluation-failed">{escape(say("evaluate_failed", reason=progress.failure))}</p>'
+    done, total = progress.num_done, progress.num_images
+    if not total:
+        words = say("evaluate_reading")
+    elif done < total:
+        words = say("evaluate_predicting", done=done, total=total)
+    else:
+        words = say("evaluate_measuring")
+    busy = f"<p>{escape(say('evaluate_busy'))}</p>" if is_training else ""
+    bar = f'<progress max="{total or 1}" value="{done}" aria-label="{escape(words)}"></progress>'
+    return f'<div class="run-card"><div class="row"><span>{escape(words)}</span></div>{bar}{busy}</div>'
+
+
+def headline(folder: RunFolder, name: str, record: Record) -> str:
+    """The numbers that are quoted, what they were measured on, and the files to download."""
+    unit, about, interval = record["unit"], record["about"], record["interval"]
+    cards = [
+        _card(
+            say("evaluation_mre"),
+            with_spread(record, unit),
+            say("evaluation_interval", interval=as_interval(interval[f"mre_{unit}"], unit)),
+        ),
+        _card(say("evaluation_median"), in_unit(record[f"median_{unit}"], unit)),
+    ]
+    if unit == "mm":
+        for threshold in THRESHOLDS:
+            known = interval.get(f"sdr_{threshold}mm")
+            note = say("evaluation_interval", interval=as_interval(known, "%")) if known else ""
+            words = say("evaluation_within", threshold=threshold)
+            cards.append(_card(words, in_percent(record[f"sdr_{threshold}mm"]), note))
+    cards.append(_card(say("evaluation_nme"), in_percent(record["nme"], 2)))
+    if record["readers"]["between"]:
+        between = record["readers"]["between"]
+        cards.append(_card(say("evaluation_readers"), in_unit(between[f"mre_{unit}"], unit)))
+    if record.get("unrefined"):
+        cards.append(_card(say("evaluation_unrefined"), with_spread(record["unrefined"], unit)))
+    words = say(
+        "evaluation_about",
+        dataset=about["dataset"],
+        split=about["split"],
+        num=record["num_images"],
+        truth=record["readers"]["truth"],
+        excluded=len(about["excluded"]),
+        time=about["time"],
+    )
+    links = file_link(folder.evaluation_path(name, "html"), say("evaluation_report"))
+    links += file_link(folder.evaluation_path(name, "json"), say("evaluation_record"))
+    return (
+        f'<div class="numbers">{"".join(cards)}</div><p class="note">{escape(words)}</p>'
+        f'<div class="files">{links}</div>'
+    )
+
+
+def landmark_errors(record: Record) -> str:
+    """Each landmark's error, worst first, with the readers' disagreement where there is more than one."""
+    unit, between = record["unit"], record["readers"]["between"]
+    heads = [say("landmark"), say("evaluation_mre"), say("evaluation_median")]
+    heads += [say("evaluation_within", threshold=t) for t in THRESHOLDS] if unit == "mm" else []
+    heads += [say("evaluation_readers")] if between else []
+    lines = []
+    for name in record["landmarks_worst_first"]:
+        described = record["per_landmark"][name]
+        cells = [name, with_spread(described, unit), in_unit(described[f"median_{unit}"], unit)]
+        cells += [in_percent(described[f"sdr_{t}mm"]) for t in THRESHOLDS] if unit == "mm" else []
+        cells += [in_unit(between["per_landmark"][name][f"mre_{unit}"], unit)] if between else []
+        lines.append("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in cells) + "</tr>")
+    head = "".join(f"<th>{escape(word)}</th>" for word in heads)
+    return f'<div class="plain-table"><table><tr>{head}</tr>{"".join(lines)}</table></div>'
+
+
+def worst_figures(record: Record) -> list[tuple[str, go.Figure | None]]:
+    """(title, figure) of the worst images; None where the file can no longer be read."""
+    return [_worst_figure(record, image) for image in record["worst_images"][:MAX_WORST]]
+
+
+def _worst_figure(record: Record, image: Mapping[str, Any]) -> tuple[str, go.Figure | None]:
+    unit, size_hw = record["unit"], (image["size_hw"][0], image["size_hw"][1])
+    title = say("preview_title", image_id=image["image_id"], error=in_unit(image[f"mre_{unit}"], unit))
+    try:
+        display = read_display(Path(image["path"]), size_hw)
+    except UserError:
+        return say("evaluation_unreadable", image_id=image["image_id"]), None
+    truth, predicted = (np.array(image[key], np.float64) for key in ("true_xy_image", "predicted_xy_image"))
+    words = [in_unit(error, unit) for error in image["errors"]]
+    return title, plot_prediction(display, size_hw, truth, predicted, list(record["per_landmark"]), words)
+
+
+def _card(label: str, value: str, note: str = "") -> str:
+    small = f"<small>{escape(note)}</small>" if note else ""
+    return f"<div><small>{escape(label)}</small><strong>{escape(value)}</strong>{small}</div>"
