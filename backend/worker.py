@@ -47,6 +47,10 @@ from backend.training.recorder import (
 
 LOCK_WAIT_S = 15.0  # data workers of a killed predecessor may hold the lock for a few seconds
 StoredSamples = tuple[Samples, ImageStore]
+DIVERGED_ADVICE = (
+    "The last good weights are kept in last.pt. Start a new run with a lower learning rate (1e-4, or a third of this "
+    "one), a longer warm-up, or without mixed precision; if it helps nothing, look for images with wrong landmarks"
+)
 OUT_OF_MEMORY_WORDS = ("out of memory", "can't allocate memory", "cublas_status_alloc_failed")
 
 
@@ -84,12 +88,12 @@ def _outcome_of(folder: RunFolder) -> tuple[str, str, str, int]:
     """(state, one-line reason, traceback, exit code) of a training, whatever happens in it."""
     try:
         ending, reason = _train(folder)
-        return ending.value, reason, "", EXIT_INTERRUPTED if ending is Ending.STOPPED else EXIT_COMPLETED
+        state = Ending.FINISHED_EARLY if ending is Ending.EARLY_STOPPED else ending
+        return state.value, reason, "", EXIT_INTERRUPTED if ending is Ending.STOPPED else EXIT_COMPLETED
     except UserError as error:
         return "failed", str(error), "", EXIT_USER_ERROR
     except DivergedError as error:
-        advice = f"{error}; the last good checkpoint is kept; lower the learning rate, to 1e-4 say"
-        return "diverged", advice, "", EXIT_DIVERGED
+        return "diverged", f"training became unstable: {error}. {DIVERGED_ADVICE}", "", EXIT_DIVERGED
     except KeyboardInterrupt:
         return (
             "stopped",
@@ -144,7 +148,8 @@ def _prepare(folder: RunFolder, config: RunConfig, stop: threading.Event) -> Tra
     if last.is_file():
         trainer.load_state_dict(load_resumable(last))
         print(f"resumed after epoch {trainer.loop.epoch}, step {trainer.loop.global_step}", flush=True)
-        folder.append_event("resumed", f"resumed after epoch {trainer.loop.epoch}")
+        where = {"epoch": trainer.loop.epoch, "step": trainer.loop.global_step}
+        folder.append_event("resumed", f"resumed after epoch {trainer.loop.epoch}", **where)
     recorder.write_preview_images()
     return trainer
 
@@ -201,7 +206,12 @@ def _reason(ending: Ending, trainer: Trainer) -> str:
     best = "" if loop.best_mre_px is None else f"; best in epoch {loop.best_epoch}: {loop.best_mre_px:.2f} px"
     if loop.best_mre_mm is not None:
         best += f", {loop.best_mre_mm:.2f} mm"
-    return f"{loop.epoch} of {trainer.options.epochs} epochs{best}"
+    done = f"{loop.epoch} of {trainer.options.epochs} epochs{best}"
+    if ending is Ending.EARLY_STOPPED:
+        return (
+            f"no better validation error for {loop.epoch - loop.best_epoch} epochs: ended early after {done}"
+        )
+    return done
 
 
 def _handle_signals(stop: threading.Event) -> Callable[[], None]:

@@ -23,10 +23,12 @@ from backend.data.image_store import reduce_image
 from backend.data.images import read_image
 from backend.data.samples import Samples
 from backend.geometry import RESIZES
-from backend.run.folder import RunFolder
+from backend.run.folder import RunFolder, merge_metrics
 from backend.training.checkpoint import save_checkpoint
 from backend.training.engine import LoopState, Metrics, Request, Trainer
-from backend.training.task import LandmarkTask
+from backend.training.events import Event
+from backend.training.health import HealthWatch
+from backend.training.task import LandmarkScorer, LandmarkTask
 
 PHASE = "train"
 NUM_PREVIEW_IMAGES = 4
@@ -71,6 +73,12 @@ class Recorder:
         self._save_cost_s = 0.0
         self._last_metrics: Metrics = {}
         self._bar: tqdm[Any] | None = None
+        self._health = HealthWatch(
+            task.landmark_names,
+            config.settings.warmup_epochs,
+            [row for row in merge_metrics(folder.read_metrics()[0]) if row.get("phase") == PHASE],
+            folder.read_events()[0],
+        )
 
     def poll(self) -> set[Request]:
         """Requests from the control folder, and a stop where the event is set."""
@@ -110,8 +118,19 @@ class Recorder:
         # after best.pt and the preview, which whoever reads this row finds; before last.pt, so that a kill in between
         # repeats the epoch and its row instead of losing it
         self._folder.append_metrics(row)
+        self._watch_health(trainer, row)
         if is_last_epoch or self._save_is_due():
             self.save_last(trainer)
+
+    def on_event(self, event: Event) -> None:
+        self._close_bar()
+        print(event.message, flush=True)
+        self._folder.append_event(event.kind, event.message, phase=PHASE, **event.values)
+
+    def _watch_health(self, trainer: Trainer, row: Mapping[str, Any]) -> None:
+        if isinstance(trainer.last_scorer, LandmarkScorer):
+            for event in self._health.look(row, trainer.last_scorer.evidence()):
+                self.on_event(event)
 
     def save_last(self, trainer: Trainer) -> None:
         """Write last.pt, from which the run can go on as if nothing had happened."""
@@ -177,7 +196,7 @@ class Recorder:
         state = trainer.state_dict()
         if not resumable:
             state |= {"raw_model_state_dict": {}, "optimizer_state_dict": {}, "scheduler": {}, "scaler": {}}
-            state["rng"] = {}
+            state |= {"rng": {}, "last_good": None}
         loop = trainer.loop
         return {
             **state,
