@@ -164,6 +164,17 @@ class Settings(BaseModel):
         lt=1,
         description="decay a step of the averaged weights, which predict; 0: the raw weights",
     )
+    patience: int = Field(
+        0,
+        ge=0,
+        le=100_000,
+        description="epochs without a better validation error after which training ends early; 0: never",
+    )
+    on_divergence: Literal["retry", "stop"] = Field(
+        "retry",
+        description="when training becomes unstable: go back and retry at a third of the learning rate, at most "
+        "three times, or stop",
+    )
     pretrained: str = Field(
         "", description="file of torchvision's ImageNet weights for resnet's trunk (resnet34)"
     )

@@ -85,7 +85,7 @@ def compare(predictor: Predictor, samples: Samples, splits: SampleSplits, truth_
         predictions.confidence,
         splits.annotations.reader_names,
         points_of_readers(splits.annotations, samples, names),
-        getattr(predictions, "unrefined_xy_image", None),
+        predictions.unrefined_xy_image,
     )
 
 

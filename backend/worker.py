@@ -35,6 +35,10 @@ from backend.training.engine import DivergedError, Ending
 from backend.training.phases import prepare, train_phases
 
 LOCK_WAIT_S = 15.0  # data workers of a killed predecessor may hold the lock for a few seconds
+DIVERGED_ADVICE = (
+    "The last good weights are kept in last.pt. Start a new run with a lower learning rate (1e-4, or a third of this "
+    "one), a longer warm-up, or without mixed precision; if it helps nothing, look for images with wrong landmarks"
+)
 OUT_OF_MEMORY_WORDS = ("out of memory", "can't allocate memory", "cublas_status_alloc_failed")
 
 
@@ -72,12 +76,12 @@ def _outcome_of(folder: RunFolder) -> tuple[str, str, str, int]:
     """(state, one-line reason, traceback, exit code) of a training, whatever happens in it."""
     try:
         ending, reason = _train(folder)
-        return ending.value, reason, "", EXIT_INTERRUPTED if ending is Ending.STOPPED else EXIT_COMPLETED
+        state = Ending.FINISHED_EARLY if ending is Ending.EARLY_STOPPED else ending
+        return state.value, reason, "", EXIT_INTERRUPTED if ending is Ending.STOPPED else EXIT_COMPLETED
     except UserError as error:
         return "failed", str(error), "", EXIT_USER_ERROR
     except DivergedError as error:
-        advice = f"{error}; the last good checkpoint is kept; lower the learning rate, to 1e-4 say"
-        return "diverged", advice, "", EXIT_DIVERGED
+        return "diverged", f"training became unstable: {error}. {DIVERGED_ADVICE}", "", EXIT_DIVERGED
     except KeyboardInterrupt:
         return (
             "stopped",

@@ -23,6 +23,8 @@ from backend.run.folder import RunFolder, create_run, list_runs, merge_metrics
 from backend.run.state import derive_state
 from backend.training import build, recorder
 from backend.training.checkpoint import load_checkpoint
+from backend.training.inference import load_predictor
+from backend.training.task import LandmarkTask
 from backend.worker import train_run
 
 LANDMARKS = ("nose", "chin", "ear")
@@ -270,16 +272,117 @@ def test_signal_stops_after_the_step_and_the_old_handler_comes_back(
 # A run that fails
 
 
+FAR_TOO_HIGH: dict[str, Any] = {"lr": 10, "weight_decay": 1, "loss": "mse", "clip_norm": 1e30}
+
+
+def are_finite(folder: RunFolder, kind: Any) -> bool:
+    content = load_checkpoint(folder.checkpoint_path(kind))
+    states = content["optimizer_state_dict"].get("state", {}).values()
+    parts = [content["model_state_dict"], content["raw_model_state_dict"], *states]
+    return all(bool(torch.isfinite(tensor).all()) for part in parts for tensor in part.values())
+
+
+@pytest.mark.parametrize("on_divergence", ["retry", "stop"])
 def test_learning_rate_far_too_high_diverges_and_keeps_what_was_good(
-    tmp_path: Path, tiny_dataset: Path
+    tmp_path: Path, tiny_dataset: Path, on_divergence: str
 ) -> None:
-    folder = new_run(tmp_path, tiny_dataset, epochs=60, lr=10, weight_decay=1, loss="mse", clip_norm=1e30)
+    folder = new_run(tmp_path, tiny_dataset, epochs=60, on_divergence=on_divergence, **FAR_TOO_HIGH)
     assert train_run(folder) == 4
     outcome = outcome_of(folder)
     assert outcome["state"] == "diverged" and outcome["traceback"] == ""
-    assert "learning rate" in outcome["reason"] and "\n" not in outcome["reason"]
+    assert "learning rate" in outcome["reason"] and "1e-4" in outcome["reason"]
+    assert "\n" not in outcome["reason"]
+    assert are_finite(folder, "last") and are_finite(folder, "best")
+    cuts = [event for event in folder.read_events()[0] if event["kind"] == "lr_lowered"]
+    assert len(cuts) == (3 if on_divergence == "retry" else 0)
+    for cut in cuts:
+        assert cut["new_lr"] == pytest.approx(cut["old_lr"] / 3) and cut["step"] > 0 and cut["why"]
+        assert cut["back_to_epoch"] < cut["epoch"] and cut["message"]
     last = load_checkpoint(folder.checkpoint_path("last"))
-    assert all(torch.isfinite(tensor).all() for tensor in last["raw_model_state_dict"].values())
+    assert last["loop"]["num_recoveries"] == len(cuts)
+    assert all(row["train/loss"] is not None and math.isfinite(row["train/loss"]) for row in rows_of(folder))
+    samples = build.build_splits(RunConfig.from_dict(folder.read_config())).by_split["valid"]
+    predicted = load_predictor(folder.checkpoint_path("last"), "cpu").predict(samples)
+    assert np.isfinite(predicted.points_xy_image).all()
+
+
+def test_training_recovers_from_one_bad_step_and_the_curve_shows_it(
+    tmp_path: Path, tiny_dataset: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    losses_asked: list[bool] = []
+    compute_loss = LandmarkTask.compute_loss
+
+    def once_nan(task: LandmarkTask, outputs: Any, batch: Any) -> Tensor:
+        loss = compute_loss(task, outputs, batch)
+        losses_asked.append(torch.is_grad_enabled())
+        return loss * math.nan if losses_asked[-1] and sum(losses_asked) == 8 else loss
+
+    monkeypatch.setattr(LandmarkTask, "compute_loss", once_nan)
+    folder = new_run(tmp_path, tiny_dataset, epochs=4)
+    assert train_run(folder) == 0
+    assert outcome_of(folder)["state"] == "completed"
+    rows = rows_of(folder)
+    assert [row["epoch"] for row in rows] == [1, 2, 3, 4]
+    (event,) = folder.read_events()[0]
+    assert event["kind"] == "lr_lowered" and event["phase"] == rows[0]["phase"]
+    first, whole = new_run(tmp_path, tiny_dataset, epochs=4), rows
+    monkeypatch.setattr(LandmarkTask, "compute_loss", compute_loss)
+    assert train_run(first) == 0
+    shares = [row["lr"] / calm["lr"] for row, calm in zip(whole, rows_of(first), strict=True)]
+    changed = event["back_to_epoch"]
+    assert shares == pytest.approx([1.0] * changed + [1 / 3] * (4 - changed))
+
+
+def test_patience_ends_a_run_early_and_the_outcome_says_why(tmp_path: Path, tiny_dataset: Path) -> None:
+    """At a rate that moves nothing, the averaged weights only repeat their first error, or hardly better it."""
+    folder = new_run(tmp_path, tiny_dataset, epochs=50, patience=3, lr=1e-12, weight_decay=0, ema_decay=0)
+    assert train_run(folder) == 0
+    outcome = outcome_of(folder)
+    assert outcome["state"] == "finished_early"
+    assert outcome["reason"].startswith("no better validation error for 3 epochs: ended early after ")
+    assert derive_state(folder).value == "finished_early"
+    (event,) = [event for event in folder.read_events()[0] if event["kind"] == "early_stop"]
+    last = load_checkpoint(folder.checkpoint_path("last"))
+    assert event["epoch"] == last["epoch"] == rows_of(folder)[-1]["epoch"] < 50
+    assert event["best_epoch"] == last["loop"]["best_epoch"] == event["epoch"] - 3
+
+
+def test_patience_without_validation_images_is_the_users_mistake(tmp_path: Path, tiny_dataset: Path) -> None:
+    folder = new_run(tmp_path, tiny_dataset, patience=3, val_fraction=0)
+    assert train_run(folder) == 2
+    assert outcome_of(folder)["reason"].startswith("patience: there are no validation images")
+    assert rows_of(folder) == []
+
+
+class DeafNetwork(TinyNetwork):
+    """Finds nothing: the same flat maps for every image."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        return super().forward(images) * 0.0
+
+
+def test_a_collapsed_network_is_told_once_and_not_again_after_a_resume(
+    tmp_path: Path, tiny_dataset: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(build, "build_model", lambda name, num, output_stride: DeafNetwork(num))
+    folder = new_run(tmp_path, tiny_dataset, epochs=16, loss="mse")
+    with monkeypatch.context() as patch:
+        ask_after(patch, 10, lambda run: run.request("stop"))
+        assert train_run(folder) == 130
+    (event,) = folder.read_events()[0]
+    assert event["kind"] == "flat_heatmaps" and event["epoch"] == 8 and "the loss kl" in event["message"]
+    folder.set_outcome_aside()
+    folder.clear_requests()
+    assert train_run(folder) == 0
+    assert [event["kind"] for event in folder.read_events()[0]] == ["flat_heatmaps", "resumed"]
+    resumed = folder.read_events()[0][-1]
+    assert resumed["epoch"] == 10 and resumed["step"] > 0
+
+
+def test_a_run_that_learns_raises_no_alarm(tmp_path: Path, tiny_dataset: Path) -> None:
+    folder = new_run(tmp_path, tiny_dataset, epochs=20)
+    assert train_run(folder) == 0
+    assert folder.read_events()[0] == []
 
 
 @pytest.mark.parametrize(

@@ -2,44 +2,49 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import plotly.graph_objects as go
 
 from ui.text import say
-from ui.theme import AXIS_COLOUR, BEST_COLOUR, GRID_COLOUR, TRAIN_COLOUR, VALID_COLOUR
+from ui.theme import AXIS_COLOUR, BEST_COLOUR, GRID_COLOUR, MARK_COLOUR, TRAIN_COLOUR, VALID_COLOUR
 
 MAX_POINTS = 2000
 HEIGHT_PX = 300
+MARKED_EVENTS = ("lr_lowered", "early_stop", "resumed")
+MIN_LABEL_GAP = 0.06  # of the axis: on a phone, a line of small type
 Row = Mapping[str, Any]
 
 
-def plot_losses(rows: Sequence[Row], *, log_axis: bool) -> go.Figure:
-    """Training and validation loss by epoch."""
+def plot_losses(rows: Sequence[Row], *, log_axis: bool, events: Sequence[Row] = ()) -> go.Figure:
+    """Training and validation loss by epoch, at the epoch with the best error marked; events as thin lines."""
     figure = _figure(log_axis=log_axis)
     _add_curve(figure, rows, "train/loss", say("train"), TRAIN_COLOUR, "circle")
     _add_curve(figure, rows, "val/loss", say("validation"), VALID_COLOUR, "diamond")
+    best = _best(rows)
+    if best is not None and best.get("val/loss") is not None:
+        _add_star(figure, best["epoch"], best["val/loss"], say("best_mark"))
+    _add_marks(figure, rows, events)
     return figure
 
 
-def plot_errors(rows: Sequence[Row], *, log_axis: bool) -> go.Figure:
-    """Mean radial error on the validation images by epoch, its best marked; in mm where known, else in px."""
+def plot_errors(rows: Sequence[Row], *, log_axis: bool, events: Sequence[Row] = ()) -> go.Figure:
+    """Mean radial error on the validation images by epoch, its best marked; in mm where known, else in px.
+
+    Events stand as thin lines.
+    """
     unit = error_unit(rows)
     figure = _figure(log_axis=log_axis, y_title=f"MRE, {unit}")
     key = f"val/mre_{unit}"
     _add_curve(figure, rows, key, f"MRE, {unit}", VALID_COLOUR, "diamond")
-    best = min((row for row in rows if row.get("val/mre_px") is not None), key=_mre_px, default=None)
+    best = _best(rows)
     if best is not None:
-        figure.add_scatter(
-            x=[best["epoch"]],
-            y=[best[key]],
-            mode="markers",
-            name=f"{say('best_mark')}: {best[key]:.2f} {unit}",
-            marker={"symbol": "star", "size": 14, "color": BEST_COLOUR},
-        )
+        _add_star(figure, best["epoch"], best[key], f"{say('best_mark')}: {best[key]:.2f} {unit}")
         if not log_axis:
             figure.update_yaxes(range=[0, _clipped_top([row[key] for row in rows if row.get(key)])])
+    _add_marks(figure, rows, events)
     return figure
 
 
@@ -62,8 +67,45 @@ def thin(rows: Sequence[Row], max_points: int = MAX_POINTS) -> list[Row]:
     return [rows[round(i * last / (max_points - 1))] for i in range(max_points)]
 
 
-def _mre_px(row: Row) -> float:
-    return float(row["val/mre_px"])
+def _best(rows: Sequence[Row]) -> Row | None:
+    validated = [row for row in rows if row.get("val/mre_px") is not None]
+    return min(validated, key=lambda row: float(row["val/mre_px"]), default=None)
+
+
+def _add_star(figure: go.Figure, epoch: int, value: float, name: str) -> None:
+    marker = {"symbol": "star", "size": 14, "color": BEST_COLOUR}
+    figure.add_scatter(x=[epoch], y=[value], mode="markers", name=name, marker=marker)
+
+
+def _add_marks(figure: go.Figure, rows: Sequence[Row], events: Sequence[Row]) -> None:
+    """A thin line at each epoch in which the training's course changed, its label written along it.
+
+    Where lines stand close, only the first of them has a label: all are told in the list of events.
+    """
+    words: dict[int, list[str]] = {}
+    for event in events:
+        if event.get("kind") in MARKED_EVENTS and isinstance(event.get("epoch"), int):
+            label = say(f"mark_{event['kind']}", lr=event.get("new_lr") or 0)
+            words.setdefault(event["epoch"], [])
+            words[event["epoch"]] += [label] if label not in words[event["epoch"]] else []
+    last_epoch = max([*(row["epoch"] for row in rows), *words], default=0)
+    labelled = -math.inf
+    for epoch in sorted(words):
+        is_free = epoch - labelled >= MIN_LABEL_GAP * last_epoch
+        labelled = epoch if is_free else labelled
+        figure.add_vline(
+            epoch,
+            line={"color": MARK_COLOUR, "width": 1, "dash": "dot"},
+            annotation={
+                "text": ", ".join(words[epoch]) if is_free else "",
+                "textangle": -90,
+                "xanchor": "right",
+                "yanchor": "top",
+                "y": 1,
+                "font": {"size": 10, "color": MARK_COLOUR},
+                "showarrow": False,
+            },
+        )
 
 
 def _add_curve(figure: go.Figure, rows: Sequence[Row], key: str, name: str, colour: str, symbol: str) -> None:

@@ -235,11 +235,13 @@ def _draw_state(
 def _draw_curves(
     tab: MonitorTab, session: Session, folder: RunFolder, rows: Sequence[dict[str, Any]], log_axis: bool
 ) -> Updates:
-    if not session.is_news("curves", (folder.run_id, len(rows), rows[-1]["time"] if rows else 0, log_axis)):
+    events = folder.read_events()[0]
+    drawn = (folder.run_id, len(rows), rows[-1]["time"] if rows else 0, len(events), log_axis)
+    if not session.is_news("curves", drawn):
         return {}
     return {
-        tab.losses: plot_losses(rows, log_axis=log_axis),
-        tab.errors: plot_errors(rows, log_axis=log_axis),
+        tab.losses: plot_losses(rows, log_axis=log_axis, events=events),
+        tab.errors: plot_errors(rows, log_axis=log_axis, events=events),
         tab.landmarks: landmark_table(rows),
     }
 

@@ -11,6 +11,7 @@ MONO = ["ui-monospace", "Cascadia Mono", "Consolas", "Noto Sans Mono", "monospac
 TRAIN_COLOUR = "#0072B2"
 VALID_COLOUR = "#D55E00"
 BEST_COLOUR = "#009E73"
+MARK_COLOUR = "#CC79A7"
 AXIS_COLOUR = "#7d828a"
 GRID_COLOUR = "rgba(128, 134, 142, 0.25)"
 

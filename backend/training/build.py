@@ -46,15 +46,22 @@ class Schedule:
 
 
 def build_splits(config: RunConfig) -> SampleSplits:
-    """Read the run's data set."""
+    """Read the run's data set. Raises UserError where patience has no validation images to watch."""
     settings = config.settings
-    return load_splits(
+    splits = load_splits(
         Path(config.value("dataset_path")),
         dataset_format=settings.dataset_format,
         annotation_type=settings.annotation_type,
         val_fraction=settings.val_fraction,
         seed=settings.seed,
     )
+    if settings.patience and splits.valid is None:
+        raise UserError(
+            "there are no validation images, so it has no error to watch",
+            field="patience",
+            cure="give --val_fraction above 0, or --patience 0",
+        )
+    return splits
 
 
 def build_task(config: RunConfig, landmark_names: Sequence[str]) -> LandmarkTask:
@@ -268,6 +275,8 @@ def _build_trainer(
             ema_decay=settings.ema_decay,
             accumulation=schedule.accumulation,
             mixed_precision=config.value("mixed_precision"),
+            patience=settings.patience,
+            on_divergence=settings.on_divergence,
         ),
         observer=observer,
     )

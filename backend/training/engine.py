@@ -2,6 +2,9 @@
 format and no screen, and does not know whether its images are whole films or crops.
 
 A step is one update of the weights, from one or more batches (gradient accumulation). B: samples of a batch.
+
+When a step goes wrong (see stability.py), training goes back to the last good state, which is kept in the main
+memory, and tries again at a lower learning rate.
 """
 
 from __future__ import annotations
@@ -11,7 +14,7 @@ import math
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
 from typing import Any, Protocol, TypeVar
 
@@ -19,12 +22,15 @@ import torch
 from torch import Tensor, nn
 
 from backend.data.dataset import Batch, Batches
-from backend.training.optim import build_optimizer, build_scheduler, ema_decay_at, update_ema
+from backend.training.events import Event, early_stop, lr_lowered
+from backend.training.optim import build_optimizer, build_scheduler, ema_decay_at, set_peak_lr, update_ema
+from backend.training.stability import LossWatch, UnstableError, copy_to_main_memory, is_finite, lower_lr
 
 Outputs = Tensor | list[Tensor]
 Metrics = dict[str, float | int | None]
 T = TypeVar("T")
 
+KEPT_GOING_BACK = ("best_mre_px", "best_mre_mm", "best_epoch", "lr_scale", "num_recoveries")
 MIN_GRADIENT_SCALE = 2.0**-10  # the scaler starts at 2 ** 16 and halves at each overflow
 
 
@@ -41,11 +47,12 @@ class Ending(StrEnum):
 
     COMPLETED = "completed"
     FINISHED_EARLY = "finished_early"
+    EARLY_STOPPED = "early_stopped"  # no better validation error for `patience` epochs
     STOPPED = "stopped"
 
 
 class DivergedError(RuntimeError):
-    """The loss or the gradient is no longer a finite number."""
+    """Training is unstable, and going back has not helped or was not wanted; the last good state was saved."""
 
 
 class Scorer(Protocol):
@@ -68,6 +75,7 @@ class Observer(Protocol):
     def poll(self) -> set[Request]: ...
     def on_step(self, loop: LoopState, num_steps: int, loss: float, images_per_s: float) -> None: ...
     def on_epoch(self, trainer: Trainer, metrics: Metrics, is_best: bool) -> None: ...
+    def on_event(self, event: Event) -> None: ...
     def save_last(self, trainer: Trainer) -> None: ...
 
 
@@ -83,6 +91,8 @@ class TrainerOptions:
     ema_decay: float
     accumulation: int
     mixed_precision: bool
+    patience: int
+    on_divergence: str
 
 
 @dataclass
@@ -97,6 +107,9 @@ class LoopState:
     best_mre_px: float | None = None
     best_mre_mm: float | None = None
     best_epoch: int = 0
+    lr_scale: float = 1.0  # share of the asked learning rate that recoveries have left
+    num_recoveries: int = 0
+    losses: LossWatch = field(default_factory=LossWatch)
 
 
 class Trainer:
@@ -119,6 +132,8 @@ class Trainer:
         self.device = device
         self.options = options
         self.loop = LoopState()
+        self.last_scorer: Scorer | None = None  # of the last validation
+        self._last_good: dict[str, Any] | None = None  # a finite state in the main memory, to go back to
         self._train, self._valid = train, valid
         self._observer = observer
         self.steps_per_epoch = math.ceil(len(train) / options.accumulation)
@@ -131,17 +146,39 @@ class Trainer:
         self._scaler = torch.amp.GradScaler(device.type, enabled=options.mixed_precision)
 
     def fit(self) -> Ending:
-        """Train until the last epoch, or until the observer asks to end. Raises DivergedError."""
+        """Train to the last epoch, or until patience is over or the observer asks to end. Raises DivergedError."""
+        if self._last_good is None:
+            if not is_finite(self._state()):
+                raise DivergedError("the weights to start from are no finite numbers")
+            self._keep_as_good()
         while self.loop.epoch < self.options.epochs:
-            request = self._train_epoch()
-            if request is Request.STOP:
-                self._observer.save_last(self)
-                return Ending.STOPPED
-            self._close_epoch()
-            if request is Request.FINISH and self.loop.epoch < self.options.epochs:
-                self._observer.save_last(self)
-                return Ending.FINISHED_EARLY
+            if self._is_patience_over():
+                return Ending.EARLY_STOPPED
+            try:
+                ending = self._run_epoch()
+            except UnstableError as error:
+                self._recover(str(error))
+                continue
+            if ending is not None:
+                return ending
         return Ending.COMPLETED
+
+    def _run_epoch(self) -> Ending | None:
+        """The rest of the epoch under way, and its end. Raises UnstableError."""
+        request = self._train_epoch()
+        self._check_weights()
+        if request is Request.STOP:
+            self._observer.save_last(self)
+            return Ending.STOPPED
+        self._close_epoch()
+        is_last = self.loop.epoch == self.options.epochs
+        if request is Request.FINISH and not is_last:
+            self._observer.save_last(self)
+            return Ending.FINISHED_EARLY
+        if self._is_patience_over() and not is_last:
+            self._observer.on_event(early_stop(self.loop.epoch, self.loop.global_step, self.loop.best_epoch))
+            self._observer.save_last(self)
+        return None
 
     def _train_epoch(self) -> Request | None:
         self.network.train()
@@ -149,9 +186,11 @@ class Trainer:
         batches = self._train.of_epoch(self.loop.epoch, self.loop.batch_index)
         for group in in_groups(batches, self.options.accumulation):
             loss = self._train_step(group)
+            self.loop.losses.note(loss, self.loop.global_step)
             self._observer.on_step(self.loop, self.steps_per_epoch, loss, self._images_per_s())
             requests = self._observer.poll()
             if Request.SAVE_NOW in requests:
+                self._check_weights()
                 self._observer.save_last(self)
             if Request.STOP in requests:
                 return Request.STOP
@@ -168,7 +207,7 @@ class Trainer:
             self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
             total += loss.item()
         if not math.isfinite(total):
-            raise DivergedError(f"the loss became {total} at step {self.loop.global_step + 1}")
+            raise UnstableError(f"the loss became {total} at step {self.loop.global_step + 1}")
         self._update_weights()
         self.loop.batch_index += len(group)
         self.loop.global_step += 1
@@ -181,11 +220,11 @@ class Trainer:
         norm = nn.utils.clip_grad_norm_(self.network.parameters(), self.options.clip_norm)
         # under the scaler an infinite gradient is ordinary: it skips the step and lowers its scale
         if not self._scaler.is_enabled() and not torch.isfinite(norm):
-            raise DivergedError(f"the gradient became {norm.item()} at step {self.loop.global_step + 1}")
+            raise UnstableError(f"the gradient became {norm.item()} at step {self.loop.global_step + 1}")
         self._scaler.step(self._optimizer)
         self._scaler.update()
         if self._scaler.is_enabled() and self._scaler.get_scale() < MIN_GRADIENT_SCALE:
-            raise DivergedError(
+            raise UnstableError(
                 f"gradients overflow whatever their scale, at step {self.loop.global_step + 1}"
             )
         self._scheduler.step()
@@ -224,6 +263,9 @@ class Trainer:
         if is_best:
             loop.best_epoch = loop.epoch
             loop.best_mre_px, loop.best_mre_mm = metrics.get("val/mre_px"), metrics.get("val/mre_mm")
+        # a state under a spike, or of gradients that keep overflowing, is finite but perhaps on its way out
+        if loop.losses.is_calm and self._scaler.get_scale() >= 1:
+            self._keep_as_good()
         self._observer.on_epoch(self, metrics, is_best)
 
     def _is_best(self, metrics: Metrics) -> bool:
@@ -235,6 +277,47 @@ class Trainer:
         if self.loop.best_mre_px is None:
             return True
         return mre_px is not None and mre_px < self.loop.best_mre_px
+
+    def _is_patience_over(self) -> bool:
+        return 0 < self.options.patience <= self.loop.epoch - self.loop.best_epoch
+
+    def _recover(self, why: str) -> None:
+        """Go back to the last good state with a lower learning rate, and save it.
+
+        Raises DivergedError, the good state being saved, where that was done often enough or is not wanted.
+        """
+        epoch, step, tries = self.loop.epoch + 1, self.loop.global_step, self.loop.num_recoveries
+        old_lr = self.options.lr * self.loop.lr_scale
+        new_lr = lower_lr(old_lr, tries) if self.options.on_divergence == "retry" else None
+        if new_lr is None:
+            self._go_back()
+            self._observer.save_last(self)
+            tried = f" (after {tries} retries, at a learning rate of {old_lr:.2g})" if tries else ""
+            raise DivergedError(f"{why} in epoch {epoch}{tried}")
+        self.loop.lr_scale, self.loop.num_recoveries = new_lr / self.options.lr, tries + 1
+        self._go_back()
+        self._observer.on_event(lr_lowered(why, epoch, step, self.loop.epoch, old_lr, new_lr, tries + 1))
+        self._observer.save_last(self)
+
+    def _go_back(self) -> None:
+        """Load the last good state; what is known of the learning rate and of the best weights stays."""
+        assert self._last_good is not None, "fit keeps a good state before the first step"
+        kept = {name: getattr(self.loop, name) for name in KEPT_GOING_BACK}
+        self._optimizer.zero_grad(set_to_none=True)
+        self._optimizer.state.clear()  # its memory is free before the old states come back
+        # a copy: on a CPU, AdamW would go on to train in the very tensors that it loads
+        self._load(copy.deepcopy(self._last_good))
+        self.loop = replace(self.loop, **kept)
+        set_peak_lr(self._scheduler, self.options.lr * self.loop.lr_scale)
+
+    def _keep_as_good(self) -> None:
+        self._last_good = None  # its memory is free before the new one's is taken
+        self._last_good = copy_to_main_memory(self._state())
+
+    def _check_weights(self) -> None:
+        """A finite loss and gradient may still give an infinite update; such a state is never saved."""
+        if not is_finite(self._state()):
+            raise UnstableError(f"the weights are no finite numbers after step {self.loop.global_step}")
 
     @torch.inference_mode()
     def validate(self) -> Metrics:
@@ -249,6 +332,7 @@ class Trainer:
             loss_sum += self.task.compute_loss(outputs, on_device).item() * len(batch.rows)
             num_samples += len(batch.rows)
             scorer.add(outputs, batch)
+        self.last_scorer = scorer
         return {"loss": loss_sum / num_samples, **scorer.metrics()}
 
     @torch.inference_mode()
@@ -259,7 +343,15 @@ class Trainer:
         return maps.float()
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything that decides how training goes on, as tensors and plain values."""
+        """Everything that decides how training goes on, as tensors and plain values.
+
+        `last_good`, the state to go back to, is None where it is this one (at an epoch's start).
+        """
+        good = self._last_good
+        is_this = good is None or good["loop"]["global_step"] == self.loop.global_step
+        return {**self._state(), "last_good": None if is_this else good}
+
+    def _state(self) -> dict[str, Any]:
         cuda_states = torch.cuda.get_rng_state_all() if self.device.type == "cuda" else []
         return {
             "model_state_dict": self.ema_network.state_dict(),
@@ -272,7 +364,11 @@ class Trainer:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Inverse of `state_dict`."""
+        """Inverse of `state_dict`; a state from before there was a `last_good` is as good as it gets."""
+        self._load(state)
+        self._last_good = state.get("last_good")
+
+    def _load(self, state: dict[str, Any]) -> None:
         self.ema_network.load_state_dict(state["model_state_dict"])
         self.network.load_state_dict(state["raw_model_state_dict"])
         self._optimizer.load_state_dict(state["optimizer_state_dict"])
@@ -281,7 +377,8 @@ class Trainer:
         torch.set_rng_state(state["rng"]["torch"])
         if self.device.type == "cuda" and len(state["rng"]["cuda"]) == torch.cuda.device_count():
             torch.cuda.set_rng_state_all(state["rng"]["cuda"])
-        self.loop = LoopState(**state["loop"])
+        loop = dict(state["loop"])
+        self.loop = LoopState(**{**loop, "losses": LossWatch(**loop.get("losses", {}))})
 
 
 def in_groups(items: Iterable[T], size: int) -> Iterator[list[T]]:

@@ -37,6 +37,15 @@ def build_scheduler(optimizer: AdamW, warmup_steps: int, total_steps: int) -> La
     return LambdaLR(optimizer, lambda step: lr_factor(step, warmup_steps, total_steps))
 
 
+def set_peak_lr(scheduler: LambdaLR, peak_lr: float) -> None:
+    """Give the schedule another peak, from the step at which it stands on."""
+    lr = peak_lr * scheduler.lr_lambdas[0](scheduler.last_epoch)
+    scheduler.base_lrs = [peak_lr for _ in scheduler.base_lrs]
+    scheduler._last_lr = [lr for _ in scheduler.base_lrs]
+    for group in scheduler.optimizer.param_groups:
+        group["lr"] = lr
+
+
 def ema_decay_at(step: int, decay: float) -> float:
     """Decay that grows to its final value, so that the average forgets the first, random weights."""
     return min(decay, step / (step + EMA_WARMUP_STEPS))

@@ -49,6 +49,8 @@ MIN_ERRORS = 20  # fewer measured errors say little of their spread
 # what must agree for a first network to see in this run what it saw in its own
 FIRST_NETWORK_FIELDS = ("model", "image_size", "output_stride", "resize", "loss", "decoder")
 
+GOES_ON_AFTER = (Ending.COMPLETED, Ending.EARLY_STOPPED)  # the first network is as good as it gets
+
 Checkpoint = dict[str, Any]
 
 
@@ -98,7 +100,7 @@ def train_phases(job: Job) -> tuple[Ending, str]:
         ending = _fit(job, trainer)
         if ending is Ending.COMPLETED and job.config.settings.refine and job.folder.requested("finish"):
             ending = Ending.FINISHED_EARLY  # asked for in the last epoch, where nothing was left to cut short
-        if ending is not Ending.COMPLETED or not job.config.settings.refine:
+        if ending not in GOES_ON_AFTER or not job.config.settings.refine:
             return ending, _reason(ending, trainer)
         last = None
     trainer = _build_refinement(job, last)
@@ -253,7 +255,8 @@ def _build_network(job: Job, *, resumes: bool) -> nn.Module:
 def _tell_resumed(job: Job, phase: str, trainer: Trainer) -> None:
     loop = trainer.loop
     print(f"resumed after epoch {loop.epoch} of phase {phase}, step {loop.global_step}", flush=True)
-    job.folder.append_event("resumed", f"resumed after epoch {loop.epoch} of phase {phase}", phase=phase)
+    where = {"phase": phase, "epoch": loop.epoch, "step": loop.global_step}
+    job.folder.append_event("resumed", f"resumed after epoch {loop.epoch} of phase {phase}", **where)
 
 
 def _readable(folder: RunFolder, config: RunConfig, samples: Samples) -> Stored:
@@ -308,4 +311,8 @@ def _reason(ending: Ending, trainer: Trainer) -> str:
     best = "" if loop.best_mre_px is None else f"; {where}: {loop.best_mre_px:.2f} px"
     if loop.best_mre_mm is not None:
         best += f", {loop.best_mre_mm:.2f} mm"
-    return f"{loop.epoch} of {trainer.options.epochs} epochs{best}"
+    done = f"{loop.epoch} of {trainer.options.epochs} epochs{best}"
+    if ending is Ending.EARLY_STOPPED:
+        since = loop.epoch - loop.best_epoch
+        return f"no better validation error for {since} epochs: ended early after {done}"
+    return done

@@ -24,11 +24,13 @@ from backend.data.image_store import reduce_image
 from backend.data.images import read_image
 from backend.data.samples import Samples
 from backend.geometry import compose, scaling
-from backend.run.folder import RunFolder
+from backend.run.folder import RunFolder, merge_metrics
 from backend.training.build import build_task
 from backend.training.checkpoint import save_checkpoint
 from backend.training.engine import LoopState, Metrics, Request, Trainer
-from backend.training.task import LandmarkTask
+from backend.training.events import Event
+from backend.training.health import HealthWatch
+from backend.training.task import LandmarkScorer, LandmarkTask
 
 NUM_PREVIEW_IMAGES = 4
 PREVIEW_SIDE_PX = 768
@@ -95,6 +97,8 @@ class Recorder:
         self._save_cost_s = 0.0
         self._last_metrics: Metrics = {}
         self._bar: tqdm[Any] | None = None
+        # on crops nearly all points lie in the middle, which on whole images would be a sign of collapse
+        self._health = _build_health_watch(folder, config, task) if phase.first is None else None
 
     def poll(self) -> set[Request]:
         """Requests from the control folder, and a stop where the event is set."""
@@ -135,8 +139,19 @@ class Recorder:
         # after best.pt and the preview, which whoever reads this row finds; before last.pt, so that a kill in between
         # repeats the epoch and its row instead of losing it
         self._folder.append_metrics(row)
+        self._watch_health(trainer, row)
         if is_last_epoch or self._save_is_due():
             self.save_last(trainer)
+
+    def on_event(self, event: Event) -> None:
+        self._close_bar()
+        print(event.message, flush=True)
+        self._folder.append_event(event.kind, event.message, phase=self._phase.name, **event.values)
+
+    def _watch_health(self, trainer: Trainer, row: Mapping[str, Any]) -> None:
+        if self._health is not None and isinstance(trainer.last_scorer, LandmarkScorer):
+            for event in self._health.look(row, trainer.last_scorer.evidence()):
+                self.on_event(event)
 
     def save_last(self, trainer: Trainer) -> None:
         """Write last.pt, from which the run can go on as if nothing had happened."""
@@ -212,7 +227,7 @@ class Recorder:
         state = trainer.state_dict()
         if not resumable:
             state |= {"raw_model_state_dict": {}, "optimizer_state_dict": {}, "scheduler": {}, "scaler": {}}
-            state["rng"] = {}
+            state |= {"rng": {}, "last_good": None}
         networks = {}
         if self._phase.first is not None:
             networks = {
@@ -299,6 +314,12 @@ class Recorder:
                 parts.append(f"MRE {metrics[f'val/mre_{unit}']:.2f} {unit}")
         parts.append(f"{metrics['images_per_s']:.1f} images/s")
         print(", ".join(parts) + (", best so far" if is_best else ""), flush=True)
+
+
+def _build_health_watch(folder: RunFolder, config: RunConfig, task: LandmarkTask) -> HealthWatch:
+    """A watch that knows what the run has shown and told so far."""
+    rows = merge_metrics(folder.read_metrics()[0])
+    return HealthWatch(task.landmark_names, config.settings.warmup_epochs, rows, folder.read_events()[0])
 
 
 def load_preview_batch(dataset: LandmarkDataset | CropDataset) -> Batch:

@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 from backend.data.dataset import Batch
-from backend.geometry import FloatArray, Size
+from backend.geometry import FloatArray, Size, apply_affine, invert_affine
+from backend.training.health import Evidence
 from backend.training.heatmaps import decode_heatmaps, encode_heatmaps, inside_heatmap, points_to_cells
 from backend.training.losses import adaptive_wing, kl, mse
 from backend.training.metrics import RadialErrors, radial_errors, summarize, summarize_per_landmark
@@ -83,6 +84,12 @@ class LandmarkTask:
             return heatmaps.clamp(0, 1)
         return torch.exp(heatmaps - heatmaps.amax((-2, -1), keepdim=True))
 
+    def contrast(self, heatmaps: Tensor) -> FloatArray:
+        """(B, K) in 0..1: how far a map's peak stands above its mean; 0 is a flat map, under any loss."""
+        maps = self.display_maps(heatmaps)
+        difference: FloatArray = (maps.amax((-2, -1)) - maps.mean((-2, -1))).cpu().numpy()
+        return difference
+
     def new_scorer(self) -> LandmarkScorer:
         return LandmarkScorer(self)
 
@@ -95,16 +102,30 @@ class LandmarkScorer:
     _predicted: list[FloatArray] = field(default_factory=list)
     _true: list[FloatArray] = field(default_factory=list)
     _spacings: list[FloatArray] = field(default_factory=list)
+    _affines: list[FloatArray] = field(default_factory=list)
+    _contrast: list[FloatArray] = field(default_factory=list)
 
     def add(self, heatmaps: Tensor, batch: Batch) -> None:
         self._predicted.append(self.task.predict(heatmaps, batch).points_xy_image)
         self._true.append(batch.points_xy_image.numpy())
         self._spacings.append(batch.mm_per_px_xy.numpy())
+        self._affines.append(batch.affine_input_to_image.numpy())
+        self._contrast.append(self.task.contrast(heatmaps))
 
     def errors(self) -> RadialErrors:
         return radial_errors(
             *(np.concatenate(part) for part in (self._predicted, self._true, self._spacings))
         )
+
+    def evidence(self) -> Evidence:
+        """What predictions on whole images tell of the network's health."""
+        to_input = [invert_affine(affine) for (affine,) in np.concatenate(self._affines)]
+
+        def in_input(parts: list[FloatArray]) -> FloatArray:
+            pairs = zip(to_input, np.concatenate(parts), strict=True)
+            return np.stack([apply_affine(affine, points) for affine, points in pairs])
+
+        return Evidence(in_input(self._predicted), in_input(self._true), np.concatenate(self._contrast))
 
     def metrics(self) -> dict[str, float | int | None]:
         """`mre_px`, `mre_mm`, `sdr_2mm` ..., and `mre_px/<landmark>`, `mre_mm/<landmark>`."""

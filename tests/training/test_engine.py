@@ -3,7 +3,7 @@ from __future__ import annotations
 import copy
 import io
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import pytest
@@ -22,7 +22,9 @@ from backend.training.engine import (
     TrainerOptions,
     in_groups,
 )
+from backend.training.events import Event
 from backend.training.optim import build_optimizer, build_scheduler
+from backend.training.stability import LossWatch
 from backend.training.task import LandmarkTask
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -38,6 +40,8 @@ OPTIONS = TrainerOptions(
     ema_decay=0.9,
     accumulation=1,
     mixed_precision=False,
+    patience=0,
+    on_divergence="retry",
 )
 
 
@@ -81,6 +85,7 @@ class Watcher:
         self.bests: list[bool] = []
         self.saved: list[dict[str, Any]] = []
         self.best_after: list[int] = []
+        self.events: list[Event] = []
 
     def poll(self) -> set[Request]:
         request = self.ask_at.get(self.steps[-1])
@@ -94,6 +99,9 @@ class Watcher:
         self.epochs.append(metrics)
         self.bests.append(is_best)
         self.best_after.append(trainer.loop.best_epoch)
+
+    def on_event(self, event: Event) -> None:
+        self.events.append(event)
 
     def save_last(self, trainer: Trainer) -> None:
         buffer = io.BytesIO()
@@ -194,6 +202,7 @@ def test_every_epoch_reports_its_loss_rate_and_metrics() -> None:
         best_mre_px=trainer.loop.best_mre_px,
         best_mre_mm=trainer.loop.best_mre_mm,
         best_epoch=trainer.loop.best_epoch,
+        losses=LossWatch(first=watcher.losses[:8], recent=watcher.losses),
     )
 
 
@@ -451,40 +460,310 @@ def test_save_now_saves_and_changes_nothing() -> None:
 
 
 class Spoiled:
-    """A task whose loss, or whose gradient, is not a number from a step on."""
+    """A task whose training loss goes wrong at some calls, counted from 1 (without accumulation: steps, and their
+    repetitions after a recovery)."""
 
-    def __init__(self, step: int, spoil: Callable[[Tensor], Tensor]) -> None:
-        self._task, self._left, self._spoil = task(), step, spoil
+    def __init__(self, calls: Collection[int], spoil: Callable[[Tensor], Tensor]) -> None:
+        self._task, self._calls, self._spoil = task(), calls, spoil
+        self.num_calls = 0
 
     def compute_loss(self, outputs: Any, batch: Batch) -> Tensor:
-        self._left -= torch.is_grad_enabled()
         loss = self._task.compute_loss(outputs, batch)
-        return self._spoil(loss) if self._left <= 0 and torch.is_grad_enabled() else loss
+        if not torch.is_grad_enabled():
+            return loss
+        self.num_calls += 1
+        return self._spoil(loss) if self.num_calls in self._calls else loss
 
     def new_scorer(self) -> Any:
         return self._task.new_scorer()
 
 
-@pytest.mark.parametrize(
-    ("spoil", "word"),
-    [
-        (lambda loss: loss * math.nan, "loss became nan"),
-        (lambda loss: loss * math.inf, "loss became inf"),
-        (lambda loss: loss + torch.sqrt(loss - loss), "gradient became"),
-    ],
-    ids=["nan", "infinite", "gradient"],
-)
-def test_loss_or_gradient_that_is_no_number_ends_the_training_before_it_touches_the_weights(
+def times_nan(loss: Tensor) -> Tensor:
+    return loss * math.nan
+
+
+BAD = [
+    pytest.param(times_nan, "loss became nan", id="nan"),
+    pytest.param(lambda loss: loss * math.inf, "loss became inf", id="infinite"),
+    pytest.param(lambda loss: loss + torch.sqrt(loss - loss), "gradient became", id="gradient"),
+]
+
+
+@pytest.mark.parametrize(("spoil", "word"), BAD)
+def test_asked_to_stop_training_ends_at_the_last_good_state_and_saves_it(
     spoil: Callable[[Tensor], Tensor], word: str
 ) -> None:
-    watcher, healthy = Watcher(), Watcher({2: Request.STOP})
-    trainer = build(watcher, the_task=Spoiled(3, spoil))
-    with pytest.raises(DivergedError, match=f"{word}.* at step 3"):
+    """At step 7, in the second epoch of four steps: back to the end of the first."""
+    watcher, healthy = Watcher(), Watcher({4: Request.STOP})
+    trainer = build(watcher, the_task=Spoiled({7}, spoil), on_divergence="stop")
+    with pytest.raises(DivergedError, match=f"{word}.* at step 7 in epoch 2"):
         trainer.fit()
-    assert watcher.steps == [1, 2] and trainer.loop.global_step == 2
+    assert watcher.steps == [1, 2, 3, 4, 5, 6] and trainer.loop.global_step == 4
+    assert watcher.events == [] and trainer.loop.lr_scale == 1
     build(healthy).fit()
-    raw = healthy.saved[0]["raw_model_state_dict"]
-    assert same(weights(trainer.network), list(raw.values()))
+    for name in ("raw_model_state_dict", "model_state_dict"):
+        assert same(list(watcher.saved[-1][name].values()), list(healthy.saved[0][name].values()))
+    assert watcher.saved[-1]["last_good"] is None
+
+
+@pytest.mark.parametrize(("spoil", "word"), BAD)
+def test_after_a_bad_step_the_epoch_is_repeated_at_a_third_of_the_rate(
+    spoil: Callable[[Tensor], Tensor], word: str
+) -> None:
+    watcher, undisturbed = Watcher(), Watcher()
+    trainer = build(watcher, network=wayward_network(), the_task=Spoiled({7}, spoil))
+    assert trainer.fit() is Ending.COMPLETED
+    build(undisturbed, network=wayward_network()).fit()
+    assert watcher.steps == [1, 2, 3, 4, 5, 6, *range(5, 13)]
+    assert watcher.losses[6] == watcher.losses[4]  # the same weights, batch and random numbers again
+    assert watcher.losses[:6] == undisturbed.losses[:6] and watcher.losses[6:] != undisturbed.losses[4:]
+    rates = [
+        (before["lr"], after["lr"]) for before, after in zip(undisturbed.epochs, watcher.epochs, strict=True)
+    ]
+    assert rates[0][0] == rates[0][1]
+    assert all(after == pytest.approx(before / 3) for before, after in rates[1:])
+    (event,) = watcher.events
+    assert event.kind == "lr_lowered" and word in event.message and "1 of 3" in event.message
+    assert event.values["epoch"] == 2 and event.values["step"] == 6 and event.values["back_to_epoch"] == 1
+    assert event.values["old_lr"] == 1e-2 and event.values["new_lr"] == pytest.approx(1e-2 / 3)
+    assert word in event.values["why"]
+    assert trainer.loop.num_recoveries == 1 and trainer.loop.lr_scale == pytest.approx(1 / 3)
+
+
+def test_after_three_recoveries_the_training_has_diverged_and_the_good_state_is_saved() -> None:
+    watcher = Watcher()
+    trainer = build(watcher, the_task=Spoiled(range(6, 1000), times_nan))
+    with pytest.raises(DivergedError, match=r"loss became nan at step 5 in epoch 2 \(after 3 retries"):
+        trainer.fit()
+    rates = [(event.values["old_lr"], event.values["new_lr"]) for event in watcher.events]
+    assert rates == [pytest.approx((1e-2 / 3**n, 1e-2 / 3 ** (n + 1))) for n in range(3)]
+    last = watcher.saved[-1]
+    assert (last["loop"]["epoch"], last["loop"]["global_step"], last["loop"]["num_recoveries"]) == (1, 4, 3)
+    again = build(Watcher())
+    again.load_state_dict(last)
+    assert again.fit() is Ending.COMPLETED
+
+
+def test_the_good_state_is_not_touched_by_what_is_trained_after_it() -> None:
+    """Three recoveries to one state, each after steps from it: all begin with the same loss."""
+    watcher = Watcher()
+    with pytest.raises(DivergedError):
+        build(watcher, network=wayward_network(), the_task=Spoiled({8, 12, 16, 20}, times_nan)).fit()
+    fifth = [loss for step, loss in zip(watcher.steps, watcher.losses, strict=True) if step == 5]
+    assert len(fifth) == 4 and len(set(fifth)) == 1
+    sixth = [loss for step, loss in zip(watcher.steps, watcher.losses, strict=True) if step == 6]
+    assert len(set(sixth)) == 4
+
+
+def test_a_rate_at_its_floor_is_not_tried_again() -> None:
+    watcher = Watcher()
+    with pytest.raises(DivergedError):
+        build(watcher, lr=2e-6, the_task=Spoiled(range(2, 1000), times_nan)).fit()
+    assert [event.values["new_lr"] for event in watcher.events] == [pytest.approx(1e-6)]
+
+
+@pytest.mark.parametrize("stop_at", [5, 7, 8, 9])
+def test_run_interrupted_after_a_recovery_goes_on_exactly(stop_at: int) -> None:
+    """Bad at calls 7 (step 7, epoch 2), and at 12 (then step 10, epoch 3). Stopped at a step of the repeated epoch, at
+    its end and in the next one, where the second recovery must go back just as far as undisturbed."""
+    options: dict[str, Any] = {"epochs": 4}
+    calls = {7, 13}
+    whole = Watcher()
+    undisturbed = build(whole, network=wayward_network(), the_task=Spoiled(calls, times_nan), **options)
+    assert undisturbed.fit() is Ending.COMPLETED and undisturbed.loop.num_recoveries == 2
+
+    class StopLate(Watcher):
+        """Stops at a step only after the first recovery."""
+
+        def poll(self) -> set[Request]:
+            return super().poll() if self.events else set()
+
+    first = StopLate({stop_at: Request.STOP})
+    spoiled = Spoiled(calls, times_nan)
+    assert build(first, network=wayward_network(), the_task=spoiled, **options).fit() is Ending.STOPPED
+    torch.manual_seed(12345)
+    second = Watcher()
+    resumed = build(second, network=wayward_network(seed=99), the_task=spoiled, **options)
+    resumed.load_state_dict(first.saved[-1])
+    assert resumed.fit() is Ending.COMPLETED
+
+    assert first.steps + second.steps == whole.steps and first.losses + second.losses == whole.losses
+    names = ("train/loss", "lr", "val/loss", "val/mre_px")
+    assert first.values(*names) + second.values(*names) == whole.values(*names)
+    assert first.events + second.events == whole.events
+    assert same(weights(resumed.ema_network), weights(undisturbed.ema_network))
+    assert resumed.loop == undisturbed.loop
+
+
+def test_a_state_saved_before_there_were_recoveries_can_be_gone_on_from() -> None:
+    first, second, whole = Watcher({6: Request.STOP}), Watcher(), Watcher()
+    build(first, network=wayward_network()).fit()
+    state = first.saved[0]
+    del state["last_good"]
+    for name in ("lr_scale", "num_recoveries", "losses"):
+        del state["loop"][name]
+    resumed = build(second, network=wayward_network(seed=9))
+    resumed.load_state_dict(state)
+    assert resumed.fit() is Ending.COMPLETED
+    build(whole, network=wayward_network()).fit()
+    assert first.losses + second.losses == whole.losses
+
+
+def test_a_loss_that_jumps_for_good_is_gone_back_from_across_the_epochs() -> None:
+    """14 epochs of 4 steps. Ten times as large and more from step 43 on: noticed at step 50, in epoch 13. The epochs
+    11 and 12, which end under the spike, are no good states: back to the end of the tenth."""
+    watcher = Watcher()
+    jump = Spoiled(range(43, 51), lambda loss: 100 * loss)
+    trainer = build(watcher, epochs=14, the_task=jump)
+    assert trainer.fit() is Ending.COMPLETED
+    (event,) = watcher.events
+    assert event.values["step"] == 50 and event.values["epoch"] == 13 and event.values["back_to_epoch"] == 10
+    assert watcher.steps == [*range(1, 50), *range(41, 57)]
+    assert "10 times its median" in event.message
+    assert trainer.loop.losses.spike == []
+
+
+def test_a_spike_under_way_is_resumed_with_the_state_to_go_back_to() -> None:
+    """As above, stopped at the end of epoch 11, whose own state is suspect."""
+    options: dict[str, Any] = {"epochs": 14}
+    whole, first, second = Watcher(), Watcher({44: Request.STOP}), Watcher()
+    build(whole, the_task=Spoiled(range(43, 51), lambda loss: 100 * loss), **options).fit()
+    jump = Spoiled(range(43, 51), lambda loss: 100 * loss)
+    build(first, the_task=jump, **options).fit()
+    assert first.saved[0]["last_good"]["loop"]["global_step"] == 40
+    resumed = build(second, network=plain_network(seed=5), the_task=jump, **options)
+    resumed.load_state_dict(first.saved[0])
+    assert resumed.fit() is Ending.COMPLETED
+    assert first.losses + second.losses == whole.losses and second.events == whole.events
+
+
+class Overflowing(Watcher):
+    """Spoils a tensor of the trainer after a step, as an infinite update would."""
+
+    def __init__(self, step: int, spoil: Callable[[Trainer], Tensor], ask: Request | None) -> None:
+        super().__init__({step: ask} if ask else None)
+        self.step, self.spoil = step, spoil
+        self.trainer: Trainer | None = None
+        self.num_spoiled = 0
+
+    def poll(self) -> set[Request]:
+        assert self.trainer is not None
+        if self.steps[-1] == self.step and not self.num_spoiled:
+            self.num_spoiled += 1
+            with torch.no_grad():
+                self.spoil(self.trainer)[0] = math.nan
+        return super().poll()
+
+    def on_epoch(self, trainer: Trainer, metrics: Metrics, is_best: bool) -> None:
+        assert_finite(trainer.state_dict())
+        super().on_epoch(trainer, metrics, is_best)
+
+    def save_last(self, trainer: Trainer) -> None:
+        assert_finite(trainer.state_dict())
+        super().save_last(trainer)
+
+
+def assert_finite(state: dict[str, Any]) -> None:
+    states = [*state["optimizer_state_dict"]["state"].values()]
+    for tensors in (state["model_state_dict"], state["raw_model_state_dict"], *states):
+        assert all(torch.isfinite(tensor).all() for tensor in tensors.values())
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda trainer: trainer.network[0].weight,
+        lambda trainer: trainer.ema_network[1].running_var,
+        lambda trainer: next(iter(trainer._optimizer.state.values()))["exp_avg_sq"],
+    ],
+    ids=["weights", "average", "optimizer"],
+)
+@pytest.mark.parametrize("ask", [None, Request.STOP, Request.SAVE_NOW, Request.FINISH])
+def test_a_state_with_a_nan_in_it_is_never_shown_or_saved(
+    spoil: Callable[[Trainer], Tensor], ask: Request | None
+) -> None:
+    """After the last step of epoch 2, where no later loss would betray it."""
+    watcher = Overflowing(8, spoil, ask)
+    watcher.trainer = build(watcher, network=wayward_network())
+    watcher.trainer.fit()
+    (event,) = watcher.events
+    assert "no finite numbers after step 8" in event.message and watcher.steps[:9] == [*range(1, 9), 5]
+
+
+def test_weights_that_are_no_numbers_at_the_start_are_said_to_be() -> None:
+    network = plain_network()
+    with torch.no_grad():
+        network[0].weight[0] = math.nan
+    with pytest.raises(DivergedError, match="to start from"):
+        build(Watcher(), network=network).fit()
+
+
+def test_overflow_under_the_scaler_skips_a_step_and_is_no_divergence() -> None:
+    """The scaler of a CPU in float16: an infinite gradient halves its scale, and the weights stay."""
+    watcher = Watcher()
+    spoiled = Spoiled({2}, lambda loss: loss + torch.sqrt(loss - loss))
+    trainer = build(watcher, the_task=spoiled, mixed_precision=True, epochs=1)
+    assert trainer.fit() is Ending.COMPLETED
+    assert watcher.events == [] and watcher.steps == [1, 2, 3, 4]
+    assert trainer._scaler.get_scale() == 2.0**15
+
+
+def test_gradients_that_overflow_at_every_scale_are_a_divergence() -> None:
+    watcher = Watcher()
+    spoiled = Spoiled(range(2, 1000), lambda loss: loss + torch.sqrt(loss - loss))
+    trainer = build(watcher, the_task=spoiled, mixed_precision=True, epochs=30)
+    with pytest.raises(DivergedError, match="whatever their scale"):
+        trainer.fit()
+    assert len(watcher.events) == 3 and 1 <= trainer._scaler.get_scale() < 2.0**4
+
+
+# Early stopping
+
+
+def test_training_ends_once_patience_is_over() -> None:
+    watcher = Watcher()
+    scripted = ScriptedErrors([5.0, 3.0, 4.0, 3.5, 3.0, 2.0, 1.0])
+    trainer = build(watcher, epochs=7, patience=3, the_task=scripted)
+    assert trainer.fit() is Ending.EARLY_STOPPED
+    assert len(watcher.epochs) == 5 and trainer.loop.best_epoch == 2
+    (event,) = watcher.events
+    assert event.kind == "early_stop" and event.values == {"epoch": 5, "step": 20, "best_epoch": 2}
+    assert "3 epochs" in event.message and watcher.saved[-1]["loop"]["epoch"] == 5
+
+
+def test_a_run_that_has_stopped_early_has_nothing_to_go_on_with() -> None:
+    first, second = Watcher(), Watcher()
+    build(first, epochs=7, patience=1, the_task=ScriptedErrors([5.0, 6.0])).fit()
+    again = build(second, epochs=7, patience=1)
+    again.load_state_dict(first.saved[-1])
+    assert again.fit() is Ending.EARLY_STOPPED
+    assert second.steps == [] and second.events == []
+
+
+@pytest.mark.parametrize(
+    ("patience", "errors"), [(0, [1.0, 2.0, 3.0, 4.0]), (2, [4.0, 5.0, 3.0, 3.0]), (3, [1.0, 2.0, 2.0, 2.0])]
+)
+def test_without_patience_or_before_it_is_over_training_completes(patience: int, errors: list[float]) -> None:
+    """The third case runs out of patience and of epochs at once: completed."""
+    watcher = Watcher()
+    trainer = build(watcher, epochs=4, patience=patience, the_task=ScriptedErrors(list(errors)))
+    assert trainer.fit() is Ending.COMPLETED
+    assert watcher.events == [] and len(watcher.epochs) == 4
+
+
+def test_patience_survives_a_resume() -> None:
+    options: dict[str, Any] = {"epochs": 9, "patience": 3}
+    errors: list[float | None] = [5.0, 3.0, 4.0, 4.0, 4.0]
+    first, second = Watcher({14: Request.STOP}), Watcher()
+    scripted = ScriptedErrors(errors)
+    assert build(first, the_task=scripted, **options).fit() is Ending.STOPPED
+    resumed = build(second, the_task=scripted, **options)
+    resumed.load_state_dict(first.saved[-1])
+    assert resumed.fit() is Ending.EARLY_STOPPED
+    assert resumed.loop.epoch == 5 and [event.kind for event in second.events] == ["early_stop"]
+
+
+# Clipping
 
 
 def test_gradients_are_clipped_to_the_asked_norm() -> None:

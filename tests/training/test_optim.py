@@ -1,12 +1,20 @@
 from __future__ import annotations
 
+import copy
 import math
 
 import pytest
 import torch
 from torch import nn
 
-from backend.training.optim import build_optimizer, build_scheduler, ema_decay_at, lr_factor, update_ema
+from backend.training.optim import (
+    build_optimizer,
+    build_scheduler,
+    ema_decay_at,
+    lr_factor,
+    set_peak_lr,
+    update_ema,
+)
 
 
 def test_warm_up_is_linear_and_reaches_the_peak() -> None:
@@ -42,6 +50,32 @@ def test_scheduler_gives_every_optimizer_step_its_rate() -> None:
         optimizer.step()
         scheduler.step()
     assert rates == [[pytest.approx(0.5 * lr_factor(step, 2, 6))] * 2 for step in range(6)]
+
+
+def test_another_peak_holds_from_the_present_step_on_and_survives_a_state_dict() -> None:
+    network = nn.Linear(2, 2)
+    optimizer = build_optimizer(network, lr=0.6, weight_decay=0.0)
+    scheduler = build_scheduler(optimizer, warmup_steps=2, total_steps=6)
+    rates = []
+    for step in range(6):
+        if step == 3:
+            set_peak_lr(scheduler, 0.2)
+            assert scheduler.get_last_lr() == [pytest.approx(0.2 * lr_factor(3, 2, 6))] * 2
+            states = copy.deepcopy((optimizer.state_dict(), scheduler.state_dict()))
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        scheduler.step()
+    peaks = [0.6, 0.6, 0.6, 0.2, 0.2, 0.2]
+    assert rates == pytest.approx([peak * lr_factor(step, 2, 6) for step, peak in enumerate(peaks)])
+
+    resumed = build_optimizer(network, lr=0.6, weight_decay=0.0)
+    again = build_scheduler(resumed, warmup_steps=2, total_steps=6)
+    resumed.load_state_dict(states[0])
+    again.load_state_dict(states[1])
+    for rate in rates[3:]:
+        assert [group["lr"] for group in resumed.param_groups] == [rate] * 2
+        resumed.step()
+        again.step()
 
 
 def test_biases_and_normalisation_are_not_decayed_and_all_else_is() -> None:

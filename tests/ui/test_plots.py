@@ -3,6 +3,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import pytest
 
 from ui.pictures import plot_prediction, plot_sample
 from ui.plots import MAX_POINTS, error_unit, plot_errors, plot_losses, thin
@@ -32,6 +33,50 @@ def test_the_best_epoch_is_marked_on_the_error_plot() -> None:
     best = plot_errors(rows(6), log_axis=False).data[-1]
     assert (best.x[0], best.y[0]) == (3, 1.0)
     assert best.marker.symbol == "star"
+
+
+def test_both_plots_mark_the_same_best_epoch() -> None:
+    losses, errors = plot_losses(rows(6), log_axis=False), plot_errors(rows(6), log_axis=False)
+    assert losses.data[-1].marker.symbol == errors.data[-1].marker.symbol == "star"
+    assert losses.data[-1].x[0] == errors.data[-1].x[0] == 3
+    assert losses.data[-1].y[0] == pytest.approx(2 / 3)
+
+
+EVENTS: list[dict[str, Any]] = [
+    {"kind": "lr_lowered", "message": "...", "epoch": 20, "new_lr": 1.67e-4},
+    {"kind": "resumed", "message": "...", "epoch": 20},
+    {"kind": "resumed", "message": "...", "epoch": 20},
+    {"kind": "image_left_out", "message": "..."},
+    {"kind": "landmark_stuck", "message": "...", "epoch": 30, "landmarks": ["S"]},
+    {"kind": "early_stop", "message": "...", "epoch": 60},
+]
+
+
+@pytest.mark.parametrize("plot", [plot_losses, plot_errors])
+@pytest.mark.parametrize("log_axis", [False, True])
+def test_events_that_change_the_course_stand_as_labelled_lines(plot: Any, log_axis: bool) -> None:
+    figure = plot(rows(60), log_axis=log_axis, events=EVENTS)
+    assert [(shape.type, shape.x0, shape.x1) for shape in figure.layout.shapes] == [
+        ("line", 20, 20),
+        ("line", 60, 60),
+    ]
+    assert [note.text for note in figure.layout.annotations] == ["LR 1.7e-04, resumed", "early stop"]
+    assert all(note.textangle == -90 for note in figure.layout.annotations)
+    assert len(plot(rows(60), log_axis=log_axis).layout.shapes) == 0
+
+
+def test_labels_do_not_stand_on_one_another() -> None:
+    """A run resumed in every epoch: a line each, and a label where there is room for one."""
+    events = [{"kind": "resumed", "epoch": epoch} for epoch in range(1, 101)]
+    figure = plot_losses(rows(100), log_axis=False, events=events)
+    assert len(figure.layout.shapes) == 100
+    labelled = [note.x for note in figure.layout.annotations if note.text]
+    assert labelled == [*range(1, 101, 6)]
+
+
+def test_events_before_the_first_epoch_are_no_curve_yet() -> None:
+    figure = plot_errors([], log_axis=False, events=[{"kind": "resumed", "epoch": 0}])
+    assert len(figure.data) == 0 and len(figure.layout.shapes) == 1
 
 
 def test_mm_and_px_never_share_an_axis() -> None:

@@ -1,0 +1,215 @@
+"""Has the network collapsed? What a validation showed, to alarms that name landmarks and a cure. numpy alone.
+
+A network that is young does all of this too: its maps are nearly flat, it points at the mean position everywhere, a
+landmark has not begun to fall. So nothing is looked at before GRACE_EPOCHS after the warm-up, a symptom counts only
+when IN_A_ROW validations show it one after the other, and each cause is told once in the life of a run.
+
+N validation images, K landmarks; points in input pixels, the frame in which a network that ignores its image always
+points at the same place.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from backend.training.events import Event
+
+FloatArray = npt.NDArray[np.floating]
+Row = Mapping[str, Any]
+
+GRACE_EPOCHS = 5
+IN_A_ROW = 3
+MIN_IMAGES = 3  # of one or two images, equal or crossed predictions may be chance
+FLAT_CONTRAST = 0.05  # a map that has found something stands above 0.5, even an unsure one above 0.2
+SAME_SHARE = 0.02  # predictions vary less than this share of what the truth does
+MIN_SPREAD_PX = 1.0  # where the truth itself hardly moves, equal predictions are right
+FIRST_EPOCHS = 3
+STUCK_SHARE = 0.8  # of the error at first
+OTHERS_SHARE = 0.5  # the others, at the median, have halved theirs
+STUCK_FACTOR = 3.0  # and are this many times better: an easy landmark that was good at once is not stuck
+SWAP_RADIUS = 0.25  # of the distance between the two truths
+SWAP_SHARE = 0.8  # of the images that show both
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What one validation showed. `contrast` (N, K): a map's peak over its mean, 0 (flat) to 1."""
+
+    predicted_xy_input: FloatArray  # (N, K, 2)
+    true_xy_input: FloatArray  # (N, K, 2), NaN where missing
+    contrast: FloatArray
+
+
+def are_all_flat(contrast: FloatArray) -> bool:
+    """Whether no map of any image has a peak."""
+    return bool(contrast.size) and bool((contrast < FLAT_CONTRAST).all())
+
+
+def are_all_equal(predicted_xy: FloatArray, true_xy: FloatArray) -> bool:
+    """Whether every landmark is predicted at one place in all images, though the truth moves between them."""
+    if len(predicted_xy) < MIN_IMAGES:
+        return False
+    known = np.isfinite(true_xy).all(-1).sum(0) >= MIN_IMAGES
+    moves = np.array([known[k] and _spread(true_xy[:, k]) > MIN_SPREAD_PX for k in range(true_xy.shape[1])])
+    return bool(moves.any()) and all(
+        _spread(predicted_xy[:, k]) < SAME_SHARE * _spread(true_xy[:, k]) for k in np.flatnonzero(moves)
+    )
+
+
+def find_stuck(errors: FloatArray) -> list[int]:
+    """Landmarks whose error stays where it was in the first epochs while the others' fell.
+
+    `errors` (epochs, K) px, NaN where unknown; medians of three epochs at each end, so that one epoch decides nothing.
+    """
+    if len(errors) < 2 * FIRST_EPOCHS:
+        return []
+    first, now = _median(errors[:FIRST_EPOCHS]), _median(errors[-FIRST_EPOCHS:])
+    stuck = []
+    for k in range(errors.shape[1]):
+        others = [j for j in np.flatnonzero(np.isfinite(first) & np.isfinite(now)) if j != k]
+        if not others or not np.isfinite([first[k], now[k]]).all():
+            continue
+        stays = now[k] > STUCK_SHARE * first[k]
+        others_fell = np.median(now[others] / np.maximum(first[others], 1e-9)) < OTHERS_SHARE
+        if stays and others_fell and now[k] > STUCK_FACTOR * np.median(now[others]):
+            stuck.append(k)
+    return stuck
+
+
+def find_swapped(predicted_xy: FloatArray, true_xy: FloatArray) -> list[tuple[int, int]]:
+    """Pairs of landmarks each of which is predicted on the other's truth.
+
+    On it means within a quarter of the distance between the two: predictions that lie together between both, as a
+    young network's do, are nobody's swap, and a place at random is hit once in some ten thousand.
+    """
+    found = []
+    for i, j in combinations(range(true_xy.shape[1]), 2):
+        both = np.isfinite(true_xy[:, [i, j]]).all((-1, -2)) & np.isfinite(predicted_xy[:, [i, j]]).all(
+            (-1, -2)
+        )
+        if both.sum() < MIN_IMAGES:
+            continue
+        radius = SWAP_RADIUS * _distance(true_xy[both, i], true_xy[both, j])
+        crossed = (_distance(predicted_xy[both, i], true_xy[both, j]) < radius) & (
+            _distance(predicted_xy[both, j], true_xy[both, i]) < radius
+        )
+        if crossed.mean() >= SWAP_SHARE:
+            found.append((i, j))
+    return found
+
+
+@dataclass
+class HealthWatch:
+    """Follows a run's validations and tells what is new.
+
+    `rows` and `events` are those that the run has already: after a resume nothing is told twice.
+    """
+
+    names: Sequence[str]
+    warmup_epochs: float
+    rows: Iterable[Row] = ()
+    events: Iterable[Row] = ()
+    _errors: dict[int, list[float]] = field(default_factory=dict)  # by epoch, of each landmark, px
+    _seen: dict[tuple[str, ...], int] = field(default_factory=dict)  # validations in a row, by cause
+    _told: set[tuple[str, ...]] = field(default_factory=set)
+
+    def __post_init__(self) -> None:
+        for row in self.rows:
+            self._remember(row)
+        self._told |= {(event["kind"], *event["landmarks"]) for event in self.events if "landmarks" in event}
+
+    def look(self, row: Row, evidence: Evidence) -> list[Event]:
+        """The alarms of one epoch's validation; `row` holds `epoch` and `val/mre_px/<landmark>`."""
+        self._errors = {epoch: errors for epoch, errors in self._errors.items() if epoch < row["epoch"]}
+        self._remember(row)
+        alarms = self._alarms(row["epoch"], evidence) if self._is_grown(row["epoch"]) else []
+        causes = {(alarm.kind, *alarm.values["landmarks"]): alarm for alarm in alarms}
+        self._seen = {cause: self._seen.get(cause, 0) + 1 for cause in causes}
+        news = [cause for cause in causes if self._seen[cause] >= IN_A_ROW and cause not in self._told]
+        self._told |= set(news)
+        return [causes[cause] for cause in news]
+
+    def _is_grown(self, epoch: int) -> bool:
+        return epoch > math.ceil(self.warmup_epochs) + GRACE_EPOCHS
+
+    def _remember(self, row: Row) -> None:
+        errors = [row.get(f"val/mre_px/{name}") for name in self.names]
+        self._errors[row["epoch"]] = [math.nan if error is None else float(error) for error in errors]
+
+    def _alarms(self, epoch: int, evidence: Evidence) -> list[Event]:
+        if are_all_flat(evidence.contrast):  # of flat maps, the points mean nothing
+            return [flat_heatmaps(epoch)]
+        if are_all_equal(evidence.predicted_xy_input, evidence.true_xy_input):
+            return [equal_predictions(epoch, len(evidence.predicted_xy_input))]
+        pairs = find_swapped(evidence.predicted_xy_input, evidence.true_xy_input)
+        errors = np.array([self._errors[number] for number in sorted(self._errors)])
+        stuck = [k for k in find_stuck(errors) if not any(k in pair for pair in pairs)]
+        return [
+            *(landmarks_swapped(epoch, self.names[i], self.names[j]) for i, j in pairs),
+            *(landmark_stuck(epoch, self.names[k], float(_median(errors[-FIRST_EPOCHS:])[k])) for k in stuck),
+        ]
+
+
+def flat_heatmaps(epoch: int) -> Event:
+    """All maps are flat."""
+    return Event(
+        "flat_heatmaps",
+        f"epoch {epoch}: the heatmaps of all landmarks are flat, nothing is found in any image; start a new run with "
+        "the loss kl, a larger sigma or a lower learning rate (1e-4)",
+        {"epoch": epoch, "landmarks": []},
+    )
+
+
+def equal_predictions(epoch: int, num_images: int) -> Event:
+    """All images get the same points."""
+    return Event(
+        "equal_predictions",
+        f"epoch {epoch}: the same points are predicted on all {num_images} validation images, whatever they show; "
+        "check that each image has its own landmarks, and start a new run with a lower learning rate (1e-4)",
+        {"epoch": epoch, "landmarks": []},
+    )
+
+
+def landmark_stuck(epoch: int, name: str, error_px: float) -> Event:
+    """One landmark does not learn."""
+    return Event(
+        "landmark_stuck",
+        f"epoch {epoch}: {name} does not improve ({error_px:.1f} px, as in the first epochs) while the others do; "
+        f"check where {name} is marked in the training images: a wrong column, another side, too few images",
+        {"epoch": epoch, "landmarks": [name]},
+    )
+
+
+def landmarks_swapped(epoch: int, first: str, second: str) -> Event:
+    """Two landmarks have changed places."""
+    return Event(
+        "landmarks_swapped",
+        f"epoch {epoch}: {first} is predicted where {second} is marked, and {second} where {first} is; check the two "
+        "names in the annotations of the training and of the validation images",
+        {"epoch": epoch, "landmarks": [first, second]},
+    )
+
+
+def _spread(points_xy: FloatArray) -> float:
+    """Root of the summed variances of points (N, 2); NaN left out."""
+    return float(np.sqrt(np.nanvar(points_xy, axis=0).sum()))
+
+
+def _distance(first_xy: FloatArray, second_xy: FloatArray) -> FloatArray:
+    difference = first_xy - second_xy
+    return np.hypot(difference[..., 0], difference[..., 1])
+
+
+def _median(errors: FloatArray) -> FloatArray:
+    """Of each column, NaN left out; NaN for a column without a number."""
+    known = np.isfinite(errors).any(0)
+    result = np.full(errors.shape[1], np.nan)
+    result[known] = np.nanmedian(errors[:, known], axis=0)
+    return result

@@ -1,0 +1,105 @@
+"""When a training counts as unstable, and what is kept to go back to. Knows no network, no optimizer and no file."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from statistics import median
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+from torch.utils._pytree import tree_leaves, tree_map_only
+
+MAX_RECOVERIES = 3
+LR_CUT = 1 / 3
+MIN_LR = 1e-6  # below it AdamW moves no weight that matters: another cut would be another try of the same
+
+WINDOW_STEPS = 64
+MIN_STEPS = 32
+SPIKE_STEPS = 8
+SPIKE_FACTOR = 10.0
+
+State = TypeVar("State")
+
+
+class UnstableError(RuntimeError):
+    """This step went wrong: `Trainer.fit` goes back to the last good state, or gives up."""
+
+
+@dataclass
+class LossWatch:
+    """Losses of steps as far as they tell whether training is stable; a part of the loop's state.
+
+    Two ways to be unstable: SPIKE_STEPS in a row that stand out from those before them (see `is_spike`), and
+    WINDOW_STEPS in a row that are SPIKE_FACTOR times as high as the untrained network's, which is how a training
+    ends up that went wrong before there was anything to stand out from.
+    """
+
+    first: list[float] = field(default_factory=list)
+    recent: list[float] = field(default_factory=list)
+    spike: list[float] = field(default_factory=list)  # the last steps, as long as they stand out
+    num_high: int = 0  # steps in a row above the untrained network's
+
+    @property
+    def is_calm(self) -> bool:
+        """Whether nothing speaks against the present state."""
+        return not self.spike and not self.num_high
+
+    def note(self, loss: float, step: int) -> None:
+        """Remember a step's loss. Raises UnstableError."""
+        if loss == 0:  # no landmark was visible
+            return
+        if len(self.first) < SPIKE_STEPS:
+            self.first = [*self.first, loss]
+        self.num_high = self.num_high + 1 if loss > SPIKE_FACTOR * median(self.first) else 0
+        if is_spike(loss, self.recent):
+            self.spike = [*self.spike, loss]
+        else:
+            self.recent, self.spike = [*self.recent, *self.spike, loss][-WINDOW_STEPS:], []
+        if len(self.spike) == SPIKE_STEPS:
+            raise UnstableError(
+                f"the loss stood above {SPIKE_FACTOR:g} times its median for {SPIKE_STEPS} steps, "
+                f"{loss:.3g} at step {step}"
+            )
+        if self.num_high == WINDOW_STEPS:
+            raise UnstableError(
+                f"the loss stood above {SPIKE_FACTOR:g} times its first values for {WINDOW_STEPS} steps, "
+                f"{loss:.3g} at step {step}"
+            )
+
+
+def is_spike(loss: float, recent: Sequence[float]) -> bool:
+    """Whether a step's loss stands out from those before it (at most WINDOW_STEPS of them).
+
+    Training is unstable after SPIKE_STEPS of these in a row. Why that never is ordinary noise: each of them is above
+    every loss of the window. Batches come in random order, so without a trend any order of the last n + 8 losses is
+    as likely as any other, however heavy their tails, and the 8 largest come last once in C(n + 8, 8) times: 1e-8 a
+    step at n = 32 and 8e-11 at 64. A falling loss makes it rarer still, and a slowly rising one does not reach ten
+    times its median. A batch with few visible landmarks makes a step or two, never eight; one with none (loss 0) is
+    not counted at all. The first MIN_STEPS steps have nothing to be compared with.
+    """
+    return len(recent) >= MIN_STEPS and loss > max(recent) and loss > SPIKE_FACTOR * median(recent)
+
+
+def lower_lr(lr: float, num_recoveries: int) -> float | None:
+    """The rate of the next try, a third but not below MIN_LR; None where no further try would help."""
+    lowered = max(lr * LR_CUT, MIN_LR)
+    return lowered if num_recoveries < MAX_RECOVERIES and lowered < lr else None
+
+
+def is_finite(state: Any) -> bool:
+    """Whether every number in a nest of tensors is; a NaN passes through the norm."""
+    tensors = [leaf for leaf in tree_leaves(state) if isinstance(leaf, Tensor)]
+    return all(
+        math.isfinite(torch.linalg.vector_norm(tensor, math.inf).item())
+        for tensor in tensors
+        if tensor.is_floating_point() and tensor.numel()
+    )
+
+
+def copy_to_main_memory(state: State) -> State:
+    """The same nest with tensors of its own, on the CPU."""
+    copied: State = tree_map_only(Tensor, lambda tensor: tensor.detach().to("cpu", copy=True), state)
+    return copied
