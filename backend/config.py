@@ -33,15 +33,15 @@ class Settings(BaseModel):
     image_size: tuple[int, int] = Field(
         (256, 256), description="height and width of the network's input, pixels; multiples of 32"
     )
-    batch_size: Annotated[int, Field(ge=1, le=4096)] | Auto = Field(
+    batch_size: Annotated[int, Field(8, le=4096)] | Auto = Field(
         16, description="images a batch, or auto: what the free memory allows"
     )
     lr: float = Field(
-        5e-4, gt=0, le=10, description="peak learning rate of AdamW; 1e-4 if training is unstable"
+        1.5e-3, gt=0, le=10, description="peak learning rate of AdamW; 1e-4 if training is unstable"
     )
-    epochs: int = Field(100, ge=1, le=100_000, description="passes over the training images")
+    epochs: int = Field(60, ge=1, le=100_000, description="passes over the training images")
     loss: LossName = Field("kl", description="loss")
-    warmup_epochs: float = Field(5, ge=0, le=100_000, description="epochs over which the learning rate rises")
+    warmup_epochs: float = Field(6, ge=0, le=100_000, description="epochs over which the learning rate rises")
     mixed_precision: bool = Field(
         False, description="float16 autocast with a gradient scaler on CUDA; a CPU runs float32, faster there"
     )
@@ -64,7 +64,7 @@ class Settings(BaseModel):
         description="then train a second, small network on crops about each landmark in fine resolution",
     )
     refine_epochs: int = Field(
-        20, ge=1, le=100_000, description="refinement: passes over the training images"
+        24, ge=1, le=100_000, description="refinement: passes over the training images"
     )
     refine_lr: float = Field(2e-3, gt=0, le=10, description="refinement: peak learning rate")
     refine_crops: int = Field(
@@ -80,13 +80,13 @@ class Settings(BaseModel):
         64, ge=32, le=512, multiple_of=SIZE_MULTIPLE, description="refinement: side of a crop, crop pixels"
     )
     crop_mm_per_px: float = Field(
-        0.3,
+        0.2,
         gt=0,
         le=100,
         description="refinement: millimetres a crop pixel, where the image's spacing is known",
     )
     crop_share: float = Field(
-        0.09,
+        0.06,
         gt=0,
         le=1,
         description="refinement: side of a crop as a share of the image's mean side, where no spacing is known",
@@ -99,8 +99,8 @@ class Settings(BaseModel):
 
     refine_sigma: Annotated[float, Field(gt=0, le=64)] | Auto = Field(
         "auto",
-        description="refinement: standard deviation of the target Gaussian, crop pixels; auto: 4 (2 heatmap cells) "
-        "under the kl loss, else 1.4",
+        description="refinement: standard deviation of the target Gaussian, crop pixels; auto: 3 (1.5 heatmap "
+        "cells) under the kl loss, else 1.4",
     )
     prediction_crops: int = Field(
         1,
@@ -127,7 +127,7 @@ class Settings(BaseModel):
         "all and keeps the last weights",
     )
     resize: Literal["letterbox", "stretch"] = Field(
-        "letterbox", description="keep the image's proportions (letterbox) or fill the input (stretch)"
+        "stretch", description="keep the image's proportions (letterbox) or fill the input (stretch)"
     )
     rotation_deg: float = Field(5.0, ge=0, le=180, description="augmentation: rotation, degrees (one sd)")
     scale_jitter: float = Field(0.08, ge=0, le=0.5, description="augmentation: scaling, share (one sd)")

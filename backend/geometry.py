@@ -20,6 +20,7 @@ Size = tuple[int, int]
 OUTPUT_STRIDES = (1, 2, 4)
 MIN_SIGMA_CELLS = 0.7  # below it a grid cannot hold a Gaussian: a fifth of its energy is lost at 0.375
 KL_SIGMA_CELLS = 2.0
+KL_CROP_SIGMA_CELLS = 1.5
 
 
 def adaptive_sigma(height: int, width: int) -> float:
@@ -47,10 +48,10 @@ def sigma_in_force(sigma: float | str, loss: str, input_hw: Size, stride: int) -
 
 
 def refiner_sigma_in_force(sigma: float | str, loss: str, stride: int) -> float:
-    """Sigma on crops, in crop pixels: "auto" is 2 cells under `kl`, else the narrowest that a grid can hold."""
+    """Sigma on crops, in crop pixels: "auto" is 1.5 cells under `kl`, else the narrowest that a grid can hold."""
     if sigma != "auto":
         return float(sigma)
-    return stride * (KL_SIGMA_CELLS if loss == "kl" else MIN_SIGMA_CELLS)
+    return stride * (KL_CROP_SIGMA_CELLS if loss == "kl" else MIN_SIGMA_CELLS)
 
 
 def rescale_points(points_xy: FloatArray, scale: float) -> FloatArray:

@@ -28,12 +28,25 @@ _COMMON: dict[str, Any] = {
     "loss": "kl",
     "lr": 1.5e-3,
     "resize": "stretch",
+    "refine": True,
 }
 
 PRESETS: dict[str, Preset] = {
-    "fast": Preset("20 epochs; not measured yet", {**_COMMON, "epochs": 20, "warmup_epochs": 2.0}),
-    "balanced": Preset("60 epochs; not measured yet", {**_COMMON, "epochs": 60, "warmup_epochs": 6.0}),
-    "best": Preset("120 epochs; not measured yet", {**_COMMON, "epochs": 120, "warmup_epochs": 12.0}),
+    "fast": Preset("not measured yet", {**_COMMON, "epochs": 20, "warmup_epochs": 2.0, "refine_epochs": 12}),
+    "balanced": Preset(
+        "not measured yet", {**_COMMON, "epochs": 60, "warmup_epochs": 6.0, "refine_epochs": 24}
+    ),
+    "best": Preset(
+        "not measured yet",
+        {
+            **_COMMON,
+            "epochs": 60,
+            "warmup_epochs": 6.0,
+            "refine_epochs": 40,
+            "num_refiners": 3,
+            "prediction_crops": 8,
+        },
+    ),
 }
 
 

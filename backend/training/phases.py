@@ -41,7 +41,7 @@ from backend.training.recorder import (
 
 TRAIN, REFINE = "train", "refine"
 MAX_TOLD = 20  # problems or leaks that are printed one by one
-DEFAULT_JITTER_PX = 6.0  # where no validation image says how far off the first network is
+DEFAULT_JITTER_PX = 8.0  # where no validation image says how far off the first network is
 JITTER_OF_ERROR = 1.5  # the network must also find its way back from rare, large errors
 JITTER_LIMITS_PX = (2.0, 12.0)
 MIN_ERRORS = 20  # fewer measured errors say little of their spread
