@@ -33,8 +33,8 @@ class Settings(BaseModel):
     image_size: tuple[int, int] = Field(
         (256, 256), description="height and width of the network's input, pixels; multiples of 32"
     )
-    batch_size: Annotated[int, Field(8, le=4096)] | Auto = Field(
-        16, description="images a batch, or auto: what the free memory allows"
+    batch_size: Annotated[int, Field(ge=1, le=4096)] | Auto = Field(
+        8, description="images a batch, or auto: what the free memory allows"
     )
     lr: float = Field(
         1.5e-3, gt=0, le=10, description="peak learning rate of AdamW; 1e-4 if training is unstable"

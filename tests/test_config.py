@@ -124,13 +124,7 @@ def test_settings_are_frozen() -> None:
         Settings().lr = 1.0  # type: ignore[misc]
 
 
-def test_asked_for_example_commands_are_the_defaults_or_valid() -> None:
-    assert (Settings().model, Settings().lr, Settings().epochs, Settings().warmup_epochs) == (
-        "hrnet",
-        5e-4,
-        100,
-        5,
-    )
+def test_the_guides_three_ways_to_train_are_valid() -> None:
     for size, batch in ((256, 16), (128, 32), (512, 8)):
         values = {"image_size": (size, size), "batch_size": batch, "loss": "adaptive_wing"}
         assert find_mistakes({**values, "mixed_precision": True}) == []

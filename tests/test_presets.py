@@ -18,6 +18,10 @@ def test_every_preset_is_a_valid_set_of_settings_held_as_settings_hold_them(name
     assert PRESETS[name].description
 
 
+def test_the_defaults_are_the_balanced_preset() -> None:
+    assert match_preset(Settings().model_dump()) == "balanced"
+
+
 def test_what_is_given_wins_and_no_preset_is_nothing() -> None:
     assert with_preset(None, {"epochs": "3"}) == {"epochs": "3"}
     settings = parse_settings(with_preset("fast", {"epochs": "3", "seed": "7"}))

@@ -13,13 +13,18 @@ from ui.theme import AXIS_COLOUR, BEST_COLOUR, GRID_COLOUR, MARK_COLOUR, TRAIN_C
 
 MAX_POINTS = 2000
 HEIGHT_PX = 300
-MARKED_EVENTS = ("lr_lowered", "early_stop", "resumed")
+REFINE = "refine"
+MARKED_EVENTS = ("refinement", "lr_lowered", "early_stop", "resumed")
 MIN_LABEL_GAP = 0.06  # of the axis: on a phone, a line of small type
 Row = Mapping[str, Any]
 
 
 def plot_losses(rows: Sequence[Row], *, log_axis: bool, events: Sequence[Row] = ()) -> go.Figure:
-    """Training and validation loss by epoch, at the epoch with the best error marked; events as thin lines."""
+    """Training and validation loss by epoch, at the epoch with the best error marked; events as thin lines.
+
+    The refinement's epochs follow those of the first network, its curve apart: it learns something else.
+    """
+    rows, events = in_one_line(rows, events)
     figure = _figure(log_axis=log_axis)
     _add_curve(figure, rows, "train/loss", say("train"), TRAIN_COLOUR, "circle")
     _add_curve(figure, rows, "val/loss", say("validation"), VALID_COLOUR, "diamond")
@@ -33,12 +38,14 @@ def plot_losses(rows: Sequence[Row], *, log_axis: bool, events: Sequence[Row] = 
 def plot_errors(rows: Sequence[Row], *, log_axis: bool, events: Sequence[Row] = ()) -> go.Figure:
     """Mean radial error on the validation images by epoch, its best marked; in mm where known, else in px.
 
-    Events stand as thin lines.
+    Events stand as thin lines. During the refinement, the first network's error stands beside it.
     """
+    rows, events = in_one_line(rows, events)
     unit = error_unit(rows)
     figure = _figure(log_axis=log_axis, y_title=f"MRE, {unit}")
     key = f"val/mre_{unit}"
     _add_curve(figure, rows, key, f"MRE, {unit}", VALID_COLOUR, "diamond")
+    _add_curve(figure, rows, f"val/unrefined_mre_{unit}", say("unrefined"), TRAIN_COLOUR, "circle")
     best = _best(rows)
     if best is not None:
         _add_star(figure, best["epoch"], best[key], f"{say('best_mark')}: {best[key]:.2f} {unit}")
@@ -46,6 +53,21 @@ def plot_errors(rows: Sequence[Row], *, log_axis: bool, events: Sequence[Row] = 
             figure.update_yaxes(range=[0, _clipped_top([row[key] for row in rows if row.get(key)])])
     _add_marks(figure, rows, events)
     return figure
+
+
+def in_one_line(rows: Sequence[Row], events: Sequence[Row]) -> tuple[list[Row], list[Row]]:
+    """Rows and events with the refinement's epochs counted on from the first network's last one, and an event where
+    it begins."""
+    before = max((row["epoch"] for row in rows if row.get("phase") != REFINE), default=0)
+
+    def moved(item: Row) -> Row:
+        counts_on = item.get("phase") == REFINE and isinstance(item.get("epoch"), int)
+        return {**item, "epoch": item["epoch"] + before} if counts_on else item
+
+    begins: list[Row] = []
+    if any(row.get("phase") == REFINE for row in rows):
+        begins = [{"kind": "refinement", "epoch": before}]
+    return [moved(row) for row in rows], [*begins, *(moved(event) for event in events)]
 
 
 def _clipped_top(values: Sequence[float]) -> float:
@@ -112,9 +134,14 @@ def _add_curve(figure: go.Figure, rows: Sequence[Row], key: str, name: str, colo
     shown = thin([row for row in rows if row.get(key) is not None])
     if not shown:
         return
+    points: list[tuple[int | None, float | None]] = []
+    for before, row in zip([shown[0], *shown], shown, strict=False):
+        if row.get("phase") != before.get("phase"):
+            points.append((None, None))  # a gap between the phases
+        points.append((row["epoch"], row[key]))
     figure.add_scatter(
-        x=[row["epoch"] for row in shown],
-        y=[row[key] for row in shown],
+        x=[x for x, _ in points],
+        y=[y for _, y in points],
         name=name,
         mode="lines+markers" if len(shown) <= 60 else "lines",
         line={"color": colour, "width": 2},

@@ -110,12 +110,22 @@ def _row(folder: RunFolder) -> RunRow:
         folder.run_id,
         describe_state(derive_state(folder)),
         *_settings_cells(config),
-        f"{rows[-1]['epoch'] if rows else 0} / {config.settings.epochs if config else '?'}",
+        _epochs_cell(config, rows),
         in_distance(best["val/mre_px"], best.get("val/mre_mm")) if best else "-",
         Path(config.value("dataset_path")).name if config else "?",
         time.strftime("%Y-%m-%d %H:%M", time.localtime(started)) if started else "-",
     ]
     return RunRow(folder.run_id, tuple(cells))
+
+
+def _epochs_cell(config: RunConfig | None, rows: list[dict[str, Any]]) -> str:
+    """Epochs done of those asked for, of each phase."""
+    done = {row.get("phase"): row["epoch"] for row in rows}
+    if config is None:
+        return f"{done.get('train', 0)} / ?"
+    settings = config.settings
+    first = f"{done.get('train', 0)} / {settings.epochs}"
+    return f"{first} + {done.get('refine', 0)} / {settings.refine_epochs}" if settings.refine else first
 
 
 def _settings_cells(config: RunConfig | None) -> list[str]:

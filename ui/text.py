@@ -147,6 +147,8 @@ TEXT: dict[str, str] = {
     "train": "train",
     "validation": "validation",
     "best_mark": "best",
+    "mark_refinement": "refinement",
+    "unrefined": "before refinement",
     "mark_lr_lowered": "LR {lr:.1e}",
     "mark_early_stop": "early stop",
     "mark_resumed": "resumed",

@@ -42,6 +42,18 @@ def test_both_plots_mark_the_same_best_epoch() -> None:
     assert losses.data[-1].y[0] == pytest.approx(2 / 3)
 
 
+def test_the_refinement_follows_the_first_network_on_one_axis() -> None:
+    first = [{**row, "phase": "train"} for row in rows(6)]
+    second = [{**row, "phase": "refine", "val/mre_mm": 0.5, "val/unrefined_mre_mm": 1.0} for row in rows(3)]
+    resumed = {"kind": "resumed", "phase": "refine", "epoch": 2}
+    losses = plot_losses([*first, *second], log_axis=False, events=[resumed])
+    assert losses.data[0].x == (1, 2, 3, 4, 5, 6, None, 7, 8, 9)
+    assert [shape.x0 for shape in losses.layout.shapes] == [6, 8]
+    errors = plot_errors([*first, *second], log_axis=False)
+    assert errors.data[0].y[-3:] == (0.5, 0.5, 0.5)
+    assert errors.data[1].x == (7, 8, 9) and errors.data[1].y == (1.0, 1.0, 1.0)
+
+
 EVENTS: list[dict[str, Any]] = [
     {"kind": "lr_lowered", "message": "...", "epoch": 20, "new_lr": 1.67e-4},
     {"kind": "resumed", "message": "...", "epoch": 20},
