@@ -197,7 +197,7 @@ def test_jitter_has_the_spread_and_the_tail_that_are_stated(
 ) -> None:
     dataset = crops_of(dots, augmentation=STILL, jitter_px=4.0)
     blank = np.zeros((2, *FRAME.hw), np.uint8)
-    monkeypatch.setattr(dataset, "_cut", lambda level, affines: blank)  # only where they stand is asked
+    monkeypatch.setattr(dataset, "_cut", lambda *_: blank)  # only where they stand is asked
     offsets = offsets_px(dataset, 800) / 4.0  # 8000 crops
     # on both axes and each image alike: crop pixels, not image pixels
     variance = 1 + TAIL_SHARE * (TAIL_FACTOR**2 - 1)

@@ -363,6 +363,7 @@ def test_batch_moves_what_the_network_and_the_loss_need(tiny: Samples) -> None:
     assert torch.equal(moved.points_xy_input, batch.points_xy_input)
 
 
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")  # on a machine of one core
 def test_worker_processes_prepare_the_same_batches(tiny: Samples) -> None:
     alone, together = batches_of(tiny, 0), batches_of(tiny, 2)
     for epoch, first_batch in ((0, 0), (3, 1)):
