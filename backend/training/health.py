@@ -2,7 +2,8 @@
 
 A network that is young does all of this too: its maps are nearly flat, it points at the mean position everywhere, a
 landmark has not begun to fall. So nothing is looked at before GRACE_EPOCHS after the warm-up, a symptom counts only
-when IN_A_ROW validations show it one after the other, and each cause is told once in the life of a run.
+when IN_A_ROW validations show it one after the other (STUCK_IN_A_ROW that of one landmark), and each cause is told once
+in the life of a run.
 
 N validation images, K landmarks; points in input pixels, the frame in which a network that ignores its image always
 points at the same place.
@@ -26,6 +27,7 @@ Row = Mapping[str, Any]
 
 GRACE_EPOCHS = 5
 IN_A_ROW = 3
+STUCK_IN_A_ROW = 10  # landmarks are found one after the other, some many epochs later than the rest
 MIN_IMAGES = 3  # of one or two images, equal or crossed predictions may be chance
 FLAT_CONTRAST = 0.05  # a map that has found something stands above 0.5, even an unsure one above 0.2
 SAME_SHARE = 0.02  # predictions vary less than this share of what the truth does
@@ -132,7 +134,9 @@ class HealthWatch:
         alarms = self._alarms(row["epoch"], evidence) if self._is_grown(row["epoch"]) else []
         causes = {(alarm.kind, *alarm.values["landmarks"]): alarm for alarm in alarms}
         self._seen = {cause: self._seen.get(cause, 0) + 1 for cause in causes}
-        news = [cause for cause in causes if self._seen[cause] >= IN_A_ROW and cause not in self._told]
+        news = [
+            cause for cause in causes if self._seen[cause] >= _needed(cause[0]) and cause not in self._told
+        ]
         self._told |= set(news)
         return [causes[cause] for cause in news]
 
@@ -182,7 +186,8 @@ def landmark_stuck(epoch: int, name: str, error_px: float) -> Event:
     return Event(
         "landmark_stuck",
         f"epoch {epoch}: {name} does not improve ({error_px:.1f} px, as in the first epochs) while the others do; "
-        f"check where {name} is marked in the training images: a wrong column, another side, too few images",
+        f"check where {name} is marked in the training images: a wrong column, another side, too few images; if it is "
+        "marked well, start a new run with the loss kl, which finds most",
         {"epoch": epoch, "landmarks": [name]},
     )
 
@@ -195,6 +200,10 @@ def landmarks_swapped(epoch: int, first: str, second: str) -> Event:
         "names in the annotations of the training and of the validation images",
         {"epoch": epoch, "landmarks": [first, second]},
     )
+
+
+def _needed(kind: str) -> int:
+    return STUCK_IN_A_ROW if kind == "landmark_stuck" else IN_A_ROW
 
 
 def _spread(points_xy: FloatArray) -> float:
