@@ -283,18 +283,21 @@ def are_finite(folder: RunFolder, kind: Any) -> bool:
 
 
 @pytest.mark.parametrize("on_divergence", ["retry", "stop"])
-def test_learning_rate_far_too_high_diverges_and_keeps_what_was_good(
+def test_learning_rate_far_too_high_recovers_or_diverges_and_keeps_what_was_good(
     tmp_path: Path, tiny_dataset: Path, on_divergence: str
 ) -> None:
     folder = new_run(tmp_path, tiny_dataset, epochs=60, on_divergence=on_divergence, **FAR_TOO_HIGH)
-    assert train_run(folder) == 4
-    outcome = outcome_of(folder)
-    assert outcome["state"] == "diverged" and outcome["traceback"] == ""
-    assert "learning rate" in outcome["reason"] and "1e-4" in outcome["reason"]
-    assert "\n" not in outcome["reason"]
-    assert are_finite(folder, "last") and are_finite(folder, "best")
+    code, outcome = train_run(folder), outcome_of(folder)
     cuts = [event for event in folder.read_events()[0] if event["kind"] == "lr_lowered"]
-    assert len(cuts) == (3 if on_divergence == "retry" else 0)
+    has_diverged = outcome["state"] == "diverged"
+    assert code == (4 if has_diverged else 0) and outcome["traceback"] == ""
+    assert has_diverged or 0 < len(cuts) <= 3  # so wild a training ends well by going back only
+    assert len(cuts) == 3 or not has_diverged or on_divergence == "stop"
+    assert (has_diverged and not cuts) or on_divergence == "retry"
+    if has_diverged:
+        assert "learning rate" in outcome["reason"] and "1e-4" in outcome["reason"]
+        assert "\n" not in outcome["reason"]
+    assert are_finite(folder, "last") and are_finite(folder, "best")
     for cut in cuts:
         assert cut["new_lr"] == pytest.approx(cut["old_lr"] / 3) and cut["step"] > 0 and cut["why"]
         assert cut["back_to_epoch"] < cut["epoch"] and cut["message"]

@@ -166,7 +166,11 @@ def test_the_best_checkpoint_holds_both_networks_once_the_second_is_better(compl
     second = best["networks"]["refine"]
     config = RunConfig.from_dict(best["args"])
     build.build_refiner(config, 3).load_state_dict(second["model_state_dict"])
-    assert (second["sigma"], second["output_stride"], second["jitter_px"]) == (4.0, 2, 6.0)
+    assert (second["sigma"], second["output_stride"], second["jitter_px"]) == (
+        3.0,
+        2,
+        phases.DEFAULT_JITTER_PX,
+    )
     assert second["unrefined"] == {
         name: rows["refine"][0][f"val/unrefined_{name}"] for name in ("mre_px", "mre_mm")
     }
@@ -222,7 +226,7 @@ def test_previews_of_a_refinement_are_maps_of_crops_about_the_first_networks_poi
 
 def test_too_few_validation_images_choose_no_jitter(completed: RunFolder) -> None:
     (told,) = events_of(completed, "crop_jitter")  # 3 images, 3 landmarks: 18 errors
-    assert "6.0 crop pixels" in told and "too few validation images" in told
+    assert f"{phases.DEFAULT_JITTER_PX} crop pixels" in told and "too few validation images" in told
 
 
 def test_a_resumed_completed_run_trains_no_more(completed: RunFolder, tmp_path: Path) -> None:
@@ -399,7 +403,7 @@ def test_without_validation_the_last_weights_of_both_networks_are_kept(
     assert_same_weights(*(second["model_state_dict"] for second in both))
     assert both[0]["jitter_px"] == phases.DEFAULT_JITTER_PX and both[0]["unrefined"] == {}
     (told,) = events_of(folder, "crop_jitter")
-    assert "6.0 crop pixels" in told
+    assert f"{phases.DEFAULT_JITTER_PX} crop pixels" in told
     assert not [name for row in rows_of(folder) for name in row if name.startswith("val/")]
 
 
