@@ -117,7 +117,7 @@ def test_impossible_input_is_marked_at_its_field_and_start_waits(dashboard, page
 def test_a_preset_fills_the_form_and_an_edited_form_is_custom(dashboard, page: Page) -> None:
     page.goto(dashboard.url)
     expect(page.locator("#data-leaks")).to_contain_text("no image of train or valid stands in another split")
-    expect(page.locator("#preset input[value=custom]")).to_be_checked()
+    expect(page.locator("#preset input[value=balanced]")).to_be_checked()  # the defaults
     for name, epochs in (
         ("fast", PRESETS["fast"].values["epochs"]),
         ("best", PRESETS["best"].values["epochs"]),
