@@ -37,7 +37,9 @@ def run_card(
     parts += [f"<span>{escape(words)}</span>" for words in _progress_words(state, status, rows)]
     if best is not None:
         value = in_distance(best["val/mre_px"], best.get("val/mre_mm"))
-        parts.append(f"<strong>{escape(say('best', value=value, epoch=best['epoch']))}</strong>")
+        phase = say(f"phase_{best.get('phase', 'train')}")
+        words = say("best", value=value, epoch=best["epoch"], phase=phase)
+        parts.append(f"<strong>{escape(words)}</strong>")
     share = _share_done(state, status)
     bar = f'<progress max="1" value="{share:.4f}" aria-label="{escape(say("progress"))}"></progress>'
     reason = f"<p>{escape(str(outcome.get('reason', '')))}</p>" if outcome else ""

@@ -134,7 +134,7 @@ TEXT: dict[str, str] = {
     "step_of": "step {step} of {steps}",
     "time_left": "{time} left",
     "speed": "{speed:.1f} images/s",
-    "best": "best {value} in epoch {epoch}",
+    "best": "best {value} in epoch {epoch} of {phase}",
     "finish": "Finish now, keep the best",
     "cancel": "Cancel",
     "cancel_really": "Really cancel",

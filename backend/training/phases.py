@@ -101,11 +101,11 @@ def train_phases(job: Job) -> tuple[Ending, str]:
         if ending is Ending.COMPLETED and job.config.settings.refine and job.folder.requested("finish"):
             ending = Ending.FINISHED_EARLY  # asked for in the last epoch, where nothing was left to cut short
         if ending not in GOES_ON_AFTER or not job.config.settings.refine:
-            return ending, _reason(ending, trainer)
+            return ending, _reason(TRAIN, ending, trainer)
         last = None
     trainer = _build_refinement(job, last)
     ending = _fit(job, trainer)
-    return ending, _reason(ending, trainer)
+    return ending, _reason(REFINE, ending, trainer)
 
 
 def _fit(job: Job, trainer: Trainer) -> Ending:
@@ -303,15 +303,15 @@ def _print_some(kind: str, found: Sequence[object]) -> None:
         print(f"... and {len(found) - MAX_TOLD} more {kind}s", flush=True)
 
 
-def _reason(ending: Ending, trainer: Trainer) -> str:
-    loop = trainer.loop
+def _reason(phase: str, ending: Ending, trainer: Trainer) -> str:
+    loop, name = trainer.loop, {TRAIN: "training", REFINE: "refinement"}[phase]
     if ending is Ending.STOPPED:
-        return f"stopped in epoch {loop.epoch + 1} at step {loop.global_step}; resume goes on from there"
+        return f"stopped in epoch {loop.epoch + 1} of {name} at step {loop.global_step}; resume goes on from there"
     where = f"best in epoch {loop.best_epoch}" if loop.best_epoch else "no better than the first network"
     best = "" if loop.best_mre_px is None else f"; {where}: {loop.best_mre_px:.2f} px"
     if loop.best_mre_mm is not None:
         best += f", {loop.best_mre_mm:.2f} mm"
-    done = f"{loop.epoch} of {trainer.options.epochs} epochs{best}"
+    done = f"{loop.epoch} of {trainer.options.epochs} epochs of {name}{best}"
     if ending is Ending.EARLY_STOPPED:
         since = loop.epoch - loop.best_epoch
         return f"no better validation error for {since} epochs: ended early after {done}"
