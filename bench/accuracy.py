@@ -113,7 +113,7 @@ def main() -> None:
 
 def measure(row: Row, seed: int, options: argparse.Namespace) -> dict[str, Any]:
     """Train a row with one seed; validation metrics for a lever, Test1's for a preset."""
-    is_final = row in PRESETS
+    is_final = row in FINALS
     protocol = FINAL if is_final else CHOOSE
     before = result_of(row.first_of, seed) if row.first_of else None
     kept = {"first_network": f"{before['run_dir']}/checkpoints/best.pt"} if before else {}
@@ -214,7 +214,7 @@ def final_table(results: Sequence[Mapping[str, Any]]) -> str:
         "| preset | Test1 MRE, mm | each seed | within 2 mm | within 4 mm | before refinement | minutes |",
         "|---|---|---|---|---|---|---|",
     ]
-    for row in PRESETS:
+    for row in FINALS:
         of_row = [r for r in results if r["row"] == row.name]
         if of_row:
             lines.append(final_line(row.name, of_row))
@@ -225,12 +225,13 @@ def final_line(name: str, results: Sequence[Mapping[str, Any]]) -> str:
     values = [r["metrics"]["mre_mm"] for r in results]
     spread = f" +- {stdev(values):.3f}" if len(values) > 1 else ""
     seeds = ", ".join(f"{r['seed']}: {r['metrics']['mre_mm']:.3f}" for r in results)
-    unrefined = mean(r["metrics"]["unrefined_mre_mm"] for r in results)
+    before = [r["metrics"]["unrefined_mre_mm"] for r in results if r["metrics"]["unrefined_mre_mm"] is not None]
+    unrefined = f"{mean(before):.2f}" if before else "-"
     shares = [100 * mean(r["metrics"][f"sdr_{t}mm"] for r in results) for t in (2, 4)]
     minutes = ", ".join(f"{r['minutes']:.0f}" for r in results)
     return (
         f"| {name} | **{mean(values):.3f}**{spread} | {seeds} | {shares[0]:.1f} % | {shares[1]:.1f} % | "
-        f"{unrefined:.2f} | {minutes} |"
+        f"{unrefined} | {minutes} |"
     )
 
 
