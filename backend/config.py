@@ -112,7 +112,7 @@ class Settings(BaseModel):
     dataset_path: str = Field(
         "", description="folder of annotated images; empty: Aariz beside train.py if there, else demo data"
     )
-    dataset_format: Literal["auto", "aariz", "isbi2015", "wide_csv", "deeplabcut"] = Field(
+    dataset_format: Literal["auto", "aariz", "isbi2015", "wide_csv", "deeplabcut", "coco"] = Field(
         "auto", description="annotation format; auto: detected from the folder"
     )
     annotation_type: str = Field(
@@ -279,7 +279,10 @@ class RunConfig:
             )
         try:
             chosen = {k: Choice(c["value"], c["reason"]) for k, c in raw["chosen"].items()}
-            settings = {"refine": False, **raw["settings"]}  # a run made before there was a refinement has none
+            settings = {
+                "refine": False,
+                **raw["settings"],
+            }  # a run made before there was a refinement has none
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise UserError(f"config.json is damaged ({error!r:.80})", cure="start a new run") from error
         return cls(parse_settings(settings), chosen)
