@@ -112,7 +112,7 @@ class Settings(BaseModel):
     dataset_path: str = Field(
         "", description="folder of annotated images; empty: Aariz beside train.py if there, else demo data"
     )
-    dataset_format: Literal["auto", "aariz", "isbi2015", "wide_csv", "deeplabcut"] = Field(
+    dataset_format: Literal["auto", "aariz", "isbi2015", "wide_csv", "deeplabcut", "coco"] = Field(
         "auto", description="annotation format; auto: detected from the folder"
     )
     annotation_type: str = Field(

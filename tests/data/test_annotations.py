@@ -549,7 +549,7 @@ def test_deeplabcut_real(shared_data: Path) -> None:
 
 
 def test_readers_are_named() -> None:
-    assert set(READERS) == {"aariz", "isbi2015", "wide_csv", "deeplabcut"}
+    assert set(READERS) == {"aariz", "isbi2015", "wide_csv", "deeplabcut", "coco"}
 
 
 def test_detect_format(isbi: Path, ceph: Path, tmp_path: Path) -> None:
@@ -581,8 +581,8 @@ def test_path_and_format_that_are_not_there(isbi: Path, tmp_path: Path) -> None:
         with pytest.raises(UserError, match="does not exist") as error:
             ask(tmp_path / "absent")
         assert error.value.field == "dataset_path"
-    with pytest.raises(UserError, match="coco") as error:
-        read_annotations(isbi, "coco")
+    with pytest.raises(UserError, match="voc") as error:
+        read_annotations(isbi, "voc")
     assert error.value.field == "dataset_format"
 
 

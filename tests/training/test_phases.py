@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import math
 import threading
 from collections.abc import Callable, Iterator
@@ -497,6 +498,43 @@ def test_images_of_several_sizes_without_a_spacing_are_refined(tmp_path: Path, t
     sides = preview["affine_heatmap_to_image"][:, 0, 0, 0] * 16
     # mean sides of 88, 176 and 264 pixels: a crop covers 0.4 of them, but no pixel is split
     assert set(np.round(sides, 3)) <= {35.2, 70.4, 105.6}
+
+
+def test_coco_keypoints_of_images_of_several_sizes_are_refined(tmp_path: Path, tiny_dataset: Path) -> None:
+    data = tmp_path / "data"
+    content: dict[str, list[Any]] = {
+        "images": [],
+        "annotations": [],
+        "categories": [{"id": 1, "name": "face", "keypoints": list(LANDMARKS)}],
+    }
+
+    def as_coco(number: int, row: dict[str, str], image: np.ndarray[Any, Any]) -> Any:
+        scale = 1 + number % 3
+        content["images"].append({"id": number, "file_name": row["image"]})
+        values = [
+            (float(row[f"{name}_{axis}"]) + 0.5) * scale - 0.5 if axis != "v" else 2
+            for name in LANDMARKS
+            for axis in "xyv"
+        ]
+        values[3:6] = values[3:6] if number % 4 else [0, 0, 0]  # the chin is not marked everywhere
+        content["annotations"].append(
+            {"id": number, "image_id": number, "category_id": 1, "keypoints": values}
+        )
+        return cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC)
+
+    copy_of(tiny_dataset, data, as_coco)
+    (data / "annotations.csv").unlink()
+    (data / "result.json").write_text(json.dumps(content), encoding="utf-8")
+    folder = new_run(tmp_path / "runs", data, crop_share=0.4, epochs=1, refine_epochs=1)
+    assert train_run(folder) == 0
+    rows = rows_of(folder)
+    assert [row["phase"] for row in rows] == ["train", "refine"]
+    for row in rows:
+        assert math.isfinite(row["train/loss"]) and math.isfinite(row["val/mre_px"])
+        assert row["val/mre_mm"] is None
+    assert best_of(folder)["landmark_names"] == list(LANDMARKS)
+    preview = folder.read_preview(("refine", 1))
+    assert preview is not None and preview["affine_heatmap_to_image"].shape[1:] == (3, 2, 3)
 
 
 def test_a_real_data_set_without_spacing_is_refined(shared_data: Path, tmp_path: Path) -> None:

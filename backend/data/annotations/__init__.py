@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from backend.data.annotations import aariz, deeplabcut, isbi2015, wide_csv
+from backend.data.annotations import aariz, coco, deeplabcut, isbi2015, wide_csv
 from backend.data.annotations.table import IMAGE_COLUMNS, Annotations, FloatArray, Problem
 from backend.errors import UserError
 
@@ -32,21 +32,24 @@ READERS: dict[str, Callable[[Path], Annotations]] = {
     "isbi2015": isbi2015.read,
     "deeplabcut": deeplabcut.read,
     "wide_csv": wide_csv.read,
+    "coco": coco.read,
 }
 
-# In this order: the strictest layout first.
+# In this order: the strictest layout first; a table made for this program comes before what it was made from.
 _MATCHES: dict[str, Callable[[Path], bool]] = {
     "aariz": aariz.matches,
     "isbi2015": isbi2015.matches,
     "deeplabcut": deeplabcut.matches,
     "wide_csv": wide_csv.matches,
+    "coco": coco.matches,
 }
 
 _LOOKED_FOR = (
     "train/Cephalograms with train/Annotations (aariz), "
     "RawImage/TrainingData with AnnotationsByMD (isbi2015), "
     "labeled-data/*/CollectedData_*.csv (deeplabcut), "
-    "a CSV file with columns image, <name>_x, <name>_y (wide_csv)"
+    "a CSV file with columns image, <name>_x, <name>_y (wide_csv), "
+    "a JSON file with images, annotations and categories with keypoints (coco)"
 )
 
 

@@ -75,11 +75,13 @@ class Draft:
         split: str,
         group: str = "",
         mm_per_px_xy: tuple[float, float] = UNKNOWN_SPACING,
+        written_hw: tuple[float, float] | None = None,
         where: str = "",
     ) -> None:
         """Take in one image and its (R, K, 2) points, or report why it is left out.
 
-        `where` names the line that asks for the image, the image itself if "".
+        `written_hw` is the image's size by its annotation, px, where that states one. `where` names the line that
+        asks for the image, the image itself if "".
         """
         where = where or self.relative(path)
         if image_id in self._first_seen:
@@ -100,6 +102,15 @@ class Draft:
             self.report(where, error.what, error.cure)
             return
         self._first_seen[image_id] = where
+        if written_hw is not None and written_hw != size_hw:
+            self.report(
+                where,
+                "image of {1} x {0} px, but by its annotation of {3:g} x {2:g}; it is left out".format(
+                    *size_hw, *written_hw
+                ),
+                "use the images that were annotated, unchanged",
+            )
+            return
         if not np.isfinite(points_xy_image).any():
             self.report(where, "image without a landmark; it is left out", "annotate it or remove it")
             return

@@ -1,0 +1,151 @@
+"""Where the JSON files of COCO keypoints and their images lie, what split a name means, and a file taken apart.
+
+Knows no image and no instance; `coco` says the rules.
+"""
+
+from __future__ import annotations
+
+import json
+import mmap
+import os
+import re
+from collections.abc import Container
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from backend.data.annotations.draft import list_files
+from backend.errors import UserError
+
+_SPLIT_OF_WORD = {
+    "train": "train",
+    "training": "train",
+    "val": "valid",
+    "valid": "valid",
+    "validation": "valid",
+    "test": "test",
+    "testing": "test",
+}
+# What a file must hold somewhere to be looked at: only a category has keypoints that begin with a name.
+_SIGNS = (rb'"images"\s*:\s*\[', rb'"annotations"\s*:\s*\[', rb'"keypoints"\s*:\s*\[\s*"')
+EXPORT_AGAIN = "export the annotations again"
+
+Names = tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Table:
+    """One JSON file; what its lists hold has not been looked at yet, but for the landmarks of its categories."""
+
+    path: Path
+    images: list[Any]
+    annotations: list[Any]
+    landmarks: dict[str, Names]  # category id -> names, () where it has none
+    titles: dict[Names, list[str]]  # landmarks -> names of the categories that have them
+
+
+def root_of(path: Path) -> Path:
+    """The data set's folder, absolute, of a folder or a JSON file: the one above where it is `annotations/`."""
+    # without "..", as the images' paths below it are
+    folder = Path(os.path.normpath((path.parent if path.is_file() else path).absolute()))
+    return folder.parent if folder.name.lower() == "annotations" else folder
+
+
+def json_files(path: Path) -> list[Path]:
+    """The file itself, or the JSON files of a folder, of its `annotations/` and of its folders named after splits."""
+    if path.is_file():
+        return [path] if path.suffix.lower() == ".json" else []
+    named = [
+        folder
+        for folder in _folders_in(path)
+        if folder.name.lower() == "annotations" or _split_of(folder.name)
+    ]
+    return [file for folder in (path, *named) for file in list_files(folder, (".json",))]
+
+
+def _folders_in(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.glob("*") if path.is_dir())
+
+
+def looks_right(file: Path) -> bool:
+    """Whether the bytes speak of keypoints; damaged JSON may, and is for `read` to explain."""
+    with file.open("rb") as stream:
+        if os.fstat(stream.fileno()).st_size == 0:
+            return False
+        with mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as content:
+            return all(re.search(sign, content) for sign in _SIGNS)
+
+
+def _split_of(name: str) -> str:
+    """The split that a name speaks of, "" where it is none or more than one."""
+    found = {_SPLIT_OF_WORD[word] for word in re.findall("[a-z]+", name.lower()) if word in _SPLIT_OF_WORD}
+    return found.pop() if len(found) == 1 else ""
+
+
+def named_split(root: Path, file: Path) -> str:
+    """The split that a JSON file's name speaks of, else its folder's below the root, "" where neither does."""
+    return _split_of(file.stem) or (_split_of(file.parent.name) if file.parent != root else "")
+
+
+def image_folders(root: Path, file: Path) -> list[Path]:
+    """Where the images of a JSON file may lie, likeliest first."""
+    split = named_split(root, file)
+    named = [
+        folder
+        for above in (root, root / "images")
+        for folder in _folders_in(above)
+        if file.stem.endswith(folder.name) or (split and _split_of(folder.name) == split)
+    ]
+    return list(dict.fromkeys((file.parent, root, root / "images", *named)))
+
+
+def load(path: Path) -> Table:
+    """The file taken apart. Raises UserError with the place where it is damaged or no COCO file."""
+    try:
+        content = json.loads(path.read_bytes())
+    except json.JSONDecodeError as error:
+        place = f"{path} line {error.lineno} column {error.colno}"
+        raise UserError(
+            f"{place}: not JSON ({error.msg})", field="dataset_path", cure=EXPORT_AGAIN
+        ) from error
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(
+            f"{path} cannot be read ({error})", field="dataset_path", cure=EXPORT_AGAIN
+        ) from error
+    lists: dict[str, list[Any]] = {}
+    for name in ("images", "annotations", "categories"):
+        entries = content.get(name) if isinstance(content, dict) else None
+        if not isinstance(entries, list):
+            raise UserError(f'{path}: no list "{name}"', field="dataset_path", cure=EXPORT_AGAIN)
+        lists[name] = entries
+    landmarks: dict[str, Names] = {}
+    titles: dict[Names, list[str]] = {}
+    for number, category in enumerate(lists["categories"]):
+        names = _names_of(category, landmarks, f"{path} categories[{number}]")
+        landmarks[key_of(category.get("id"))] = names
+        if names:
+            titles.setdefault(names, []).append(str(category.get("name")))
+    return Table(path, lists["images"], lists["annotations"], landmarks, titles)
+
+
+def _names_of(category: Any, other_ids: Container[str], where: str) -> Names:
+    """The landmarks of a category, () where it has none."""
+    names = (category.get("keypoints") or []) if isinstance(category, dict) else None
+    if (
+        not isinstance(names, list)
+        or not all(isinstance(name, str) and name.strip() and name.isprintable() for name in names)
+        or len({name.strip() for name in names}) < len(names)
+        or (key := key_of(category.get("id"))) in other_ids
+        or not key
+    ):
+        raise UserError(
+            f"{where}: no category with an id of its own and different names of keypoints",
+            field="dataset_path",
+            cure="give every category an id and every keypoint a name of its own, and export again",
+        )
+    return tuple(name.strip() for name in names)
+
+
+def key_of(value: Any) -> str:
+    """An id as text, since some tools write "7" for 7; "" where it can be none."""
+    return str(value).strip() if isinstance(value, int | str) and not isinstance(value, bool) else ""
