@@ -32,9 +32,27 @@ _COMMON: dict[str, Any] = {
 }
 
 PRESETS: dict[str, Preset] = {
-    "fast": Preset("not measured yet", {**_COMMON, "epochs": 20, "warmup_epochs": 2.0, "refine_epochs": 12}),
+    "fast": Preset(
+        "not measured yet",
+        {
+            **_COMMON,
+            "epochs": 20,
+            "warmup_epochs": 2.0,
+            "refine_epochs": 12,
+            "num_refiners": 1,
+            "prediction_crops": 1,
+        },
+    ),
     "balanced": Preset(
-        "not measured yet", {**_COMMON, "epochs": 60, "warmup_epochs": 6.0, "refine_epochs": 24}
+        "not measured yet",
+        {
+            **_COMMON,
+            "epochs": 60,
+            "warmup_epochs": 6.0,
+            "refine_epochs": 30,
+            "num_refiners": 3,
+            "prediction_crops": 4,
+        },
     ),
     "best": Preset(
         "not measured yet",
@@ -42,8 +60,8 @@ PRESETS: dict[str, Preset] = {
             **_COMMON,
             "epochs": 60,
             "warmup_epochs": 6.0,
-            "refine_epochs": 40,
-            "num_refiners": 3,
+            "refine_epochs": 60,
+            "num_refiners": 6,
             "prediction_crops": 8,
         },
     ),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,13 @@ from backend.flags import run_command
 from backend.run.folder import RunFolder, create_run, merge_metrics
 from backend.training import build
 from backend.training.checkpoint import load_checkpoint, save_checkpoint
-from backend.training.inference import Predictor, load_predictor, unlabelled_samples
+from backend.training.inference import (
+    OFFSET_RADIUS_PX,
+    Predictor,
+    crop_offsets,
+    load_predictor,
+    unlabelled_samples,
+)
 from backend.worker import train_run
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -52,7 +59,8 @@ def run(tmp_path_factory: pytest.TempPathFactory, tiny_dataset: Path) -> RunFold
     """A run whose refinement is better than its first network."""
     settings = Settings(
         image_size=(64, 64), batch_size=3, epochs=2, lr=1e-2, warmup_epochs=0, val_fraction=0.25, refine_epochs=3,
-        refine_crops=6, crop_size=32, num_refiners=2, dataset_path=str(tiny_dataset), device="cpu", num_workers=0,
+        refine_crops=6, crop_size=32, num_refiners=2, prediction_crops=1,
+        dataset_path=str(tiny_dataset), device="cpu", num_workers=0,
     )  # fmt: skip
     chosen = {
         "dataset_path": Choice(str(tiny_dataset), "as asked"),
@@ -185,3 +193,21 @@ def test_a_checkpoint_without_a_second_network_predicts_with_the_first(
     one = load_predictor(tmp_path / "one.pt", "cpu").predict(valid)
     assert one.unrefined_xy_image is None
     np.testing.assert_allclose(one.points_xy_image, predictor.predict(valid).unrefined_xy_image)
+
+
+def test_several_crops_stand_about_the_point_and_their_answers_are_averaged(
+    run: RunFolder, tiny_dataset: Path
+) -> None:
+    assert (crop_offsets(1) == 0).all()
+    offsets = crop_offsets(8)
+    assert (offsets[0] == 0).all() and np.hypot(*offsets.T).max() == pytest.approx(OFFSET_RADIUS_PX)
+    assert len(np.unique(offsets.round(6), axis=0)) == 8
+    predictor = load_predictor(run.checkpoint_path("best"), "cpu")
+    samples = build.build_splits(predictor.config).by_split["valid"]
+    many = predictor.config.settings.model_copy(update={"prediction_crops": 4})
+    averaged = replace(predictor, config=replace(predictor.config, settings=many)).predict(samples)
+    one = predictor.predict(samples)
+    assert np.array_equal(averaged.unrefined_xy_image, one.unrefined_xy_image)
+    assert not np.array_equal(averaged.points_xy_image, one.points_xy_image)
+    distance = np.hypot(*np.moveaxis(averaged.points_xy_image - one.points_xy_image, -1, 0))
+    assert np.isfinite(distance).all() and distance.max() < 20  # crops of 32 px, an almost untrained network

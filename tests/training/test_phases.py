@@ -61,6 +61,8 @@ def new_run(runs_dir: Path, dataset: Path, **values: Any) -> RunFolder:
         "warmup_epochs": 0,
         "val_fraction": 0.25,
         "refine_epochs": 3,
+        "num_refiners": 1,
+        "prediction_crops": 1,
         "refine_crops": 6,
         "crop_size": 32,
     }
