@@ -205,7 +205,7 @@ def write_page(results: Sequence[Mapping[str, Any]]) -> None:
     """Replace the tables between the markers."""
     final = [r for r in results if r["protocol"] == "final"]
     choose = [r for r in results if r["protocol"] == "choose"]
-    tables = "\n\n".join([final_table(final), lever_table(choose)])
+    tables = "\n\n".join(table(rows) for table, rows in ((final_table, final), (lever_table, choose)) if rows)
     page = PAGE.read_text(encoding="utf-8")
     before, after = page.split(BEGIN)[0], page.split(END)[1]
     PAGE.write_text(f"{before}{BEGIN}\n{tables}\n{END}{after}", encoding="utf-8")
