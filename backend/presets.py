@@ -33,7 +33,7 @@ _COMMON: dict[str, Any] = {
 
 PRESETS: dict[str, Preset] = {
     "fast": Preset(
-        "not measured yet",
+        "1.19 mm on ISBI 2015, 11 min on one core",
         {
             **_COMMON,
             "epochs": 20,
@@ -44,7 +44,7 @@ PRESETS: dict[str, Preset] = {
         },
     ),
     "balanced": Preset(
-        "not measured yet",
+        "1.11 mm on ISBI 2015, 32 min on one core",
         {
             **_COMMON,
             "epochs": 60,
@@ -55,7 +55,7 @@ PRESETS: dict[str, Preset] = {
         },
     ),
     "best": Preset(
-        "not measured yet",
+        "six refiners; not measured yet",
         {
             **_COMMON,
             "epochs": 60,

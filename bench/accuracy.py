@@ -119,7 +119,9 @@ def measure(row: Row, seed: int, options: argparse.Namespace) -> dict[str, Any]:
     is_final = row in FINALS
     protocol = FINAL if is_final else CHOOSE
     before = result_of(row.first_of, seed) if row.first_of else None
-    kept = {"first_network": f"{before['run_dir']}/checkpoints/best.pt"} if before else {}
+    kept = (
+        {"first_network": str(options.runs_dir / before["run"] / "checkpoints" / "best.pt")} if before else {}
+    )
     started = time.monotonic()
     run_dir = train(row, {**protocol, **kept, "seed": seed}, options)
     minutes = (time.monotonic() - started) / 60
@@ -137,7 +139,7 @@ def measure(row: Row, seed: int, options: argparse.Namespace) -> dict[str, Any]:
         "minutes": minutes,
         "first_minutes": first_minutes,
         "metrics": found,
-        "run_dir": str(run_dir),
+        "run": run_dir.name,
         "date": date.today().isoformat(),
         "machine": f"{platform.machine()}, {os.cpu_count()} CPU cores",
     }

@@ -45,7 +45,9 @@ def plot_errors(rows: Sequence[Row], *, log_axis: bool, events: Sequence[Row] = 
     figure = _figure(log_axis=log_axis, y_title=f"MRE, {unit}")
     key = f"val/mre_{unit}"
     _add_curve(figure, rows, key, f"MRE, {unit}", VALID_COLOUR, "diamond")
-    _add_curve(figure, rows, f"val/unrefined_mre_{unit}", say("unrefined"), TRAIN_COLOUR, "circle")
+    _add_curve(
+        figure, rows, f"val/unrefined_mre_{unit}", say("unrefined"), TRAIN_COLOUR, "circle", dash="dash"
+    )
     best = _best(rows)
     if best is not None:
         _add_star(figure, best["epoch"], best[key], f"{say('best_mark')}: {best[key]:.2f} {unit}")
@@ -130,7 +132,16 @@ def _add_marks(figure: go.Figure, rows: Sequence[Row], events: Sequence[Row]) ->
         )
 
 
-def _add_curve(figure: go.Figure, rows: Sequence[Row], key: str, name: str, colour: str, symbol: str) -> None:
+def _add_curve(
+    figure: go.Figure,
+    rows: Sequence[Row],
+    key: str,
+    name: str,
+    colour: str,
+    symbol: str,
+    *,
+    dash: str = "solid",
+) -> None:
     shown = thin([row for row in rows if row.get(key) is not None])
     if not shown:
         return
@@ -143,8 +154,8 @@ def _add_curve(figure: go.Figure, rows: Sequence[Row], key: str, name: str, colo
         x=[x for x, _ in points],
         y=[y for _, y in points],
         name=name,
-        mode="lines+markers" if len(shown) <= 60 else "lines",
-        line={"color": colour, "width": 2},
+        mode="lines+markers" if len(shown) <= 60 and dash == "solid" else "lines",
+        line={"color": colour, "width": 2, "dash": dash},
         marker={"symbol": symbol, "size": 6},
     )
 

@@ -58,7 +58,8 @@ def num_cpus() -> int:
 
 def cpu_title() -> str:
     """What to call the CPU on screen."""
-    return f"CPU ({platform.machine()}, {num_cpus()} cores)"
+    number = num_cpus()
+    return f"CPU ({platform.machine()}, {number} {'core' if number == 1 else 'cores'})"
 
 
 if __name__ == "__main__":
