@@ -103,7 +103,7 @@ class Settings(BaseModel):
         "cells) under the kl loss, else 1.4",
     )
     prediction_crops: int = Field(
-        4,
+        1,
         ge=1,
         le=64,
         description="refinement: crops about each landmark, a little apart, whose answers are averaged when predicting",

@@ -40,7 +40,6 @@ PRESETS: dict[str, Preset] = {
             "warmup_epochs": 2.0,
             "refine_epochs": 12,
             "num_refiners": 1,
-            "prediction_crops": 1,
         },
     ),
     "balanced": Preset(
@@ -51,7 +50,6 @@ PRESETS: dict[str, Preset] = {
             "warmup_epochs": 6.0,
             "refine_epochs": 30,
             "num_refiners": 3,
-            "prediction_crops": 4,
         },
     ),
     "best": Preset(
@@ -62,7 +60,6 @@ PRESETS: dict[str, Preset] = {
             "warmup_epochs": 6.0,
             "refine_epochs": 60,
             "num_refiners": 6,
-            "prediction_crops": 8,
         },
     ),
 }
