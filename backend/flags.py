@@ -57,11 +57,15 @@ def settings_to_flags(settings: Settings) -> list[str]:
         value = getattr(settings, name)
         if value == field.default and name not in always:
             continue
-        if isinstance(value, bool):
-            flags.append(f"--{name}" if value else f"--no-{name}")
-        else:
-            flags += [f"--{name}", *(str(v) for v in (value if isinstance(value, tuple) else (value,)))]
+        flags += setting_to_flag(name, value)
     return flags
+
+
+def setting_to_flag(name: str, value: Any) -> list[str]:
+    """One setting as an argument of train.py."""
+    if isinstance(value, bool):
+        return [f"--{name}" if value else f"--no-{name}"]
+    return [f"--{name}", *map(str, value if isinstance(value, tuple) else (value,))]
 
 
 def run_command(main: Callable[[Sequence[str]], int], arguments: Sequence[str] | None = None) -> int:

@@ -11,7 +11,6 @@ import argparse
 import json
 import os
 import platform
-import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -21,9 +20,12 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
-REPOSITORY = Path(__file__).resolve().parents[1]
+import commands
+
+REPOSITORY = commands.REPOSITORY
 sys.path.insert(0, str(REPOSITORY))
 
+from backend.flags import setting_to_flag  # noqa: E402
 from backend.run.folder import RunFolder, merge_metrics  # noqa: E402
 
 RESULTS = REPOSITORY / "bench" / "accuracy.jsonl"
@@ -147,37 +149,17 @@ def measure(row: Row, seed: int, options: argparse.Namespace) -> dict[str, Any]:
 
 def train(row: Row, more: Mapping[str, Any], options: argparse.Namespace) -> Path:
     """A whole run through train.py; returns its folder."""
-    command = [sys.executable, "train.py", "--preset", row.preset, *to_flags({**row.settings, **more})]
-    command += ["--dataset_path", str(options.dataset_path), "--runs_dir", str(options.runs_dir)]
-    done = subprocess.run(command, cwd=REPOSITORY, stdout=subprocess.PIPE, text=True, check=True)
-    return Path(done.stdout.splitlines()[0].removeprefix("run: "))
-
-
-def to_flags(settings: Mapping[str, Any]) -> list[str]:
-    """Settings as train.py's flags."""
-    flags: list[str] = []
-    for name, value in settings.items():
-        if isinstance(value, bool):
-            flags.append(f"--{name}" if value else f"--no-{name}")
-        else:
-            flags += [f"--{name}", *map(str, value if isinstance(value, list | tuple) else [value])]
-    return flags
+    flags = [flag for pair in {**row.settings, **more}.items() for flag in setting_to_flag(*pair)]
+    where = ["--dataset_path", options.dataset_path, "--runs_dir", options.runs_dir]
+    return commands.train(["--preset", row.preset, *flags, *where])
 
 
 def evaluate(run_dir: Path, options: argparse.Namespace) -> dict[str, Any]:
     """Test1's metrics of the run's checkpoint, once."""
-    command = [
-        sys.executable,
-        "-m",
-        "backend.evaluate",
-        "--checkpoint",
-        str(run_dir / "checkpoints" / "best.pt"),
-    ]
-    command += ["--dataset_path", str(options.dataset_path), "--split", "test1", "--json", "-"]
-    if options.exclude:
-        command += ["--exclude", str(options.exclude)]
-    done = subprocess.run(command, cwd=REPOSITORY, stdout=subprocess.PIPE, text=True, check=True)
-    result = json.loads(done.stdout)
+    flags = ["--dataset_path", options.dataset_path, "--split", "test1"]
+    result = commands.evaluate(
+        run_dir, [*flags, *(["--exclude", options.exclude] if options.exclude else [])]
+    )
     found = {key: result[key] for key in ("mre_mm", "sdr_2mm", "sdr_4mm", "num_images")}
     return found | {"unrefined_mre_mm": (result.get("unrefined") or {}).get("mre_mm")}
 

@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import argparse
 import csv
-import json
-import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
-REPOSITORY = Path(__file__).resolve().parents[1]
+import commands
+
+REPOSITORY = commands.REPOSITORY
 sys.path.insert(0, str(REPOSITORY))
 
 from backend.data.annotations import read_annotations, select_reader  # noqa: E402
@@ -31,9 +30,9 @@ def main() -> None:
     options.work_dir.mkdir(parents=True, exist_ok=True)
     table = write_split(options.dataset_path, options.work_dir)
     started = time.monotonic()
-    run_dir = train(table, options.work_dir, flags)
+    run_dir = commands.train(["--dataset_path", table, "--runs_dir", options.work_dir, *flags])
     minutes = (time.monotonic() - started) / 60
-    result = evaluate(run_dir, table)
+    result = commands.evaluate(run_dir, ["--dataset_path", table, "--split", "test"])
     unrefined = (result.get("unrefined") or {}).get("mre_px")
     before = "" if unrefined is None else f", {unrefined:.2f} px before refinement"
     print(
@@ -56,28 +55,6 @@ def write_split(dataset: Path, work_dir: Path) -> Path:
             split = "test" if number % TEST_EVERY == 0 else "train"
             writer.writerow([annotations.images["path"].iloc[row], *cells, split])
     return path
-
-
-def train(table: Path, work_dir: Path, flags: list[str]) -> Path:
-    """A run with the defaults (and any further flags); returns its folder."""
-    command = [sys.executable, "train.py", "--dataset_path", str(table), "--runs_dir", str(work_dir), *flags]
-    done = subprocess.run(command, cwd=REPOSITORY, stdout=subprocess.PIPE, text=True, check=True)
-    return Path(done.stdout.splitlines()[0].removeprefix("run: "))
-
-
-def evaluate(run_dir: Path, table: Path) -> dict[str, Any]:
-    """Metrics on the test frames."""
-    command = [
-        sys.executable,
-        "-m",
-        "backend.evaluate",
-        "--checkpoint",
-        str(run_dir / "checkpoints" / "best.pt"),
-    ]
-    command += ["--dataset_path", str(table), "--split", "test", "--json", "-"]
-    done = subprocess.run(command, cwd=REPOSITORY, stdout=subprocess.PIPE, text=True, check=True)
-    result: dict[str, Any] = json.loads(done.stdout)
-    return result
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 import train
 from backend import worker
@@ -26,21 +26,9 @@ from backend.training.checkpoint import load_checkpoint
 from backend.training.inference import load_predictor
 from backend.training.task import LandmarkTask
 from backend.worker import train_run
+from tests.tiny_network import TinyNetwork
 
 LANDMARKS = ("nose", "chin", "ear")
-
-
-class TinyNetwork(nn.Module):
-    """Stands in for the networks: what a worker does is the same around any of them."""
-
-    def __init__(self, num_landmarks: int) -> None:
-        super().__init__()
-        self.first, self.norm = nn.Conv2d(3, 6, 5, padding=2), nn.BatchNorm2d(6)
-        self.last = nn.Conv2d(6, num_landmarks, 1)
-
-    def forward(self, images: Tensor) -> Tensor:
-        maps: Tensor = self.last(torch.relu(self.norm(self.first(images))))
-        return maps
 
 
 @pytest.fixture(autouse=True)

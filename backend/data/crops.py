@@ -28,7 +28,7 @@ from backend.geometry import (
 TAIL_SHARE, TAIL_FACTOR = 1 / 6, 1.9  # so many of the jittered crops stand off about twice as far
 
 
-def crop_scale(frame: CropFrame, image_px_per_px_xy: FloatArray) -> float:
+def crop_scale(image_px_per_px_xy: FloatArray) -> float:
     """The scale at which an image is kept for crops; never above 1."""
     return min(1.0, HEADROOM / float(image_px_per_px_xy.min()))
 
@@ -56,7 +56,7 @@ class CropDataset(Dataset[Batch]):
         self._frame = frame
         self._centres_xy_image = np.asarray(centres_xy_image, np.float64)
         self._store = store
-        self._augmentation = augmentation
+        self._augmentation = augmentation.without_shift() if augmentation else None
         self._photometric = build_photometric(augmentation.photometric) if augmentation else None
         self._jitter_px = jitter_px
         self._seed = seed
@@ -110,7 +110,7 @@ class CropDataset(Dataset[Batch]):
         if augment is None:
             return [frame.affine(centre, scale_xy) for centre in centres_xy_image]
         centres = centres_xy_image + self._draw_jitter(rng, len(centres_xy_image)) * scale_xy
-        moves = [augment.without_shift().draw_affine(rng, frame.hw) for _ in centres]
+        moves = [augment.draw_affine(rng, frame.hw) for _ in centres]
         if is_mirrored:
             moves = [compose(mirror(frame.hw), move) for move in moves]
         return [

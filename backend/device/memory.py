@@ -30,10 +30,11 @@ from backend.training.build import (
     build_network,
     build_refiner,
     build_refiner_task,
-    build_refiner_trainer,
     build_task,
     build_trainer,
+    first_schedule,
     images_of_crops,
+    refine_schedule,
 )
 from backend.training.engine import Trainer
 from backend.training.heatmaps import decode_heatmaps
@@ -163,22 +164,22 @@ class LonePhase:
 
 def first_phase(config: RunConfig, num_landmarks: int) -> LonePhase:
     """The chosen network on whole images."""
-    names = [str(number) for number in range(num_landmarks)]
-    task = build_task(config, names)
+    task = build_task(config, [str(number) for number in range(num_landmarks)])
+    schedule = first_schedule(config.settings)
     return LonePhase(
         lambda: build_network(config, num_landmarks),
-        lambda network: build_trainer(config, network, task, ONE_BATCH, None, NOBODY),
+        lambda network: build_trainer(config, schedule, network, task, ONE_BATCH, None, NOBODY),
         lambda size: make_noise_batch((size, 3, *task.input_hw), num_landmarks),
     )
 
 
 def refine_phase(config: RunConfig, num_landmarks: int) -> LonePhase:
     """The second network on crops; its batch counts images, each with all its crops."""
-    names = [str(number) for number in range(num_landmarks)]
-    task = build_refiner_task(config, names)
+    task = build_refiner_task(config, [str(number) for number in range(num_landmarks)])
+    schedule = refine_schedule(config.settings)
     return LonePhase(
         lambda: build_refiner(config, num_landmarks),
-        lambda network: build_refiner_trainer(config, network, task, ONE_BATCH, None, NOBODY),
+        lambda network: build_trainer(config, schedule, network, task, ONE_BATCH, None, NOBODY),
         lambda size: make_noise_batch((size, num_landmarks, 3, *task.input_hw), num_landmarks),
     )
 

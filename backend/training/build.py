@@ -137,7 +137,7 @@ def build_store(samples: Samples, settings: Settings) -> ImageStore:
     for size_hw, spacing in zip(samples.sizes_hw, samples.mm_per_px_xy, strict=True):
         levels = [input_scale(size_hw, settings.image_size)]
         if settings.refine:
-            levels.append(crop_scale(frame, frame.image_px_per_px_xy(size_hw, spacing)))
+            levels.append(crop_scale(frame.image_px_per_px_xy(size_hw, spacing)))
         scales.append(levels)
     return ImageStore(samples.paths, scales, budget_bytes)
 
@@ -218,39 +218,20 @@ def _build_batches(
     return Batches(dataset, sampler, num_workers=num_workers, pin_memory=on_gpu)
 
 
-def build_trainer(
-    config: RunConfig,
-    network: nn.Module,
-    task: LandmarkTask,
-    train: Batches,
-    valid: Batches | None,
-    observer: Observer,
-) -> Trainer:
-    """The engine for the first network."""
-    settings = config.settings
-    schedule = Schedule(
+def first_schedule(settings: Settings) -> Schedule:
+    """How the first network is trained."""
+    return Schedule(
         settings.epochs, settings.lr, settings.warmup_epochs, settings.gradient_accumulation_steps
     )
-    return _build_trainer(config, schedule, network, task, train, valid, observer)
 
 
-def build_refiner_trainer(
-    config: RunConfig,
-    network: nn.Module,
-    task: LandmarkTask,
-    train: Batches,
-    valid: Batches | None,
-    observer: Observer,
-) -> Trainer:
-    """The engine for the refining network."""
-    settings = config.settings
-    schedule = Schedule(
-        settings.refine_epochs, settings.refine_lr, REFINER_WARMUP * settings.refine_epochs, accumulation=1
-    )
-    return _build_trainer(config, schedule, network, task, train, valid, observer)
+def refine_schedule(settings: Settings) -> Schedule:
+    """How the refining network is trained."""
+    warmup_epochs = REFINER_WARMUP * settings.refine_epochs
+    return Schedule(settings.refine_epochs, settings.refine_lr, warmup_epochs, accumulation=1)
 
 
-def _build_trainer(
+def build_trainer(
     config: RunConfig,
     schedule: Schedule,
     network: nn.Module,
@@ -259,6 +240,7 @@ def _build_trainer(
     valid: Batches | None,
     observer: Observer,
 ) -> Trainer:
+    """The engine for the network of one phase."""
     settings = config.settings
     return Trainer(
         network,

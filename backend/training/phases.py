@@ -140,14 +140,14 @@ def _build_first(job: Job, last: Checkpoint | None) -> Trainer:
         job.previews.samples, settings.image_size, resize=settings.resize, store=job.previews.store
     )
     share = settings.epochs / (settings.epochs + settings.refine_epochs * settings.refine)
-    phase = Phase(TRAIN, settings.epochs, settings.gradient_accumulation_steps, 0.0, share)
+    phase = Phase(TRAIN, build.first_schedule(settings), 0.0, share)
     previews = PreviewImages(job.previews.samples, load_preview_batch(shown))
     recorder = Recorder(job.folder, config, phase, task, previews, job.stop)
     network = _build_network(job, resumes=last is not None)
     augmentation = build.build_augmentation(settings, job.landmark_names)
     train = build.build_batches(config, job.train.samples, job.train.store, augmentation)
     valid = _plain_batches(job, job.valid) if job.valid is not None else None
-    trainer = build.build_trainer(config, network, task, train, valid, recorder)
+    trainer = build.build_trainer(config, phase.schedule, network, task, train, valid, recorder)
     if last is not None:
         trainer.load_state_dict(last)
         _tell_resumed(job, TRAIN, trainer)
@@ -164,7 +164,7 @@ def _build_refinement(job: Job, last: Checkpoint | None) -> Trainer:
     jitter_px = last["networks"][REFINE]["jitter_px"] if last is not None else _choose_jitter(job, first)
     share = settings.refine_epochs / (settings.epochs + settings.refine_epochs)
     stand_on = FirstNetwork(source["model_state_dict"], first.errors, jitter_px)
-    phase = Phase(REFINE, settings.refine_epochs, 1, 1.0 - share, share, stand_on)
+    phase = Phase(REFINE, build.refine_schedule(settings), 1.0 - share, share, stand_on)
     crops = CropDataset(job.previews.samples, settings.crop_frame, first.previews, store=job.previews.store)
     previews = PreviewImages(job.previews.samples, load_preview_batch(crops))
     recorder = Recorder(job.folder, config, phase, task, previews, job.stop)
@@ -175,7 +175,7 @@ def _build_refinement(job: Job, last: Checkpoint | None) -> Trainer:
     if job.valid is not None and first.valid is not None:
         valid = build.build_crop_batches(config, job.valid.samples, job.valid.store, first.valid)
     network = build.build_refiner(config, len(job.landmark_names))
-    trainer = build.build_refiner_trainer(config, network, task, train, valid, recorder)
+    trainer = build.build_trainer(config, phase.schedule, network, task, train, valid, recorder)
     if last is not None:
         trainer.load_state_dict({**last, "model_state_dict": last["networks"][REFINE]["model_state_dict"]})
         _tell_resumed(job, REFINE, trainer)

@@ -25,7 +25,7 @@ from backend.data.images import read_image
 from backend.data.samples import Samples
 from backend.geometry import compose, scaling
 from backend.run.folder import RunFolder, merge_metrics
-from backend.training.build import build_task
+from backend.training.build import Schedule, build_task
 from backend.training.checkpoint import save_checkpoint
 from backend.training.engine import LoopState, Metrics, Request, Trainer
 from backend.training.events import Event
@@ -60,8 +60,7 @@ class Phase:
     """A part of a run that trains one network: `train` the first one, `refine` the second."""
 
     name: str
-    num_epochs: int
-    accumulation: int  # batches a step
+    schedule: Schedule
     share_before: float  # of the run's epochs, done before this phase
     share: float
     first: FirstNetwork | None = None
@@ -108,7 +107,7 @@ class Recorder:
         return requests | ({Request.STOP} if self._stop.is_set() else set())
 
     def on_step(self, loop: LoopState, num_steps: int, loss: float, images_per_s: float) -> None:
-        step = min(num_steps, math.ceil(loop.batch_index / self._phase.accumulation))
+        step = min(num_steps, math.ceil(loop.batch_index / self._phase.schedule.accumulation))
         self._draw_bar(loop.epoch + 1, step, num_steps, loss, images_per_s)
         now = time.monotonic()
         if now - self._status_time >= STATUS_PERIOD_S:
@@ -132,7 +131,7 @@ class Recorder:
         self._print_epoch(loop, metrics, is_best)
         if is_best:
             save_checkpoint(self._folder.checkpoint_path("best"), self._content(trainer, resumable=False))
-        is_last_epoch = loop.epoch == self._phase.num_epochs
+        is_last_epoch = loop.epoch == self._phase.schedule.epochs
         if loop.epoch % self._config.settings.preview_every == 0 or is_last_epoch:
             self.write_preview(trainer)
         self._write_status(loop, 0, trainer.steps_per_epoch, float(metrics["images_per_s"] or 0))
@@ -199,7 +198,7 @@ class Recorder:
 
     def _write_status(self, loop: LoopState, step: int, num_steps: int, images_per_s: float) -> None:
         """`epoch` is the one under way, `step` of `steps_per_epoch` the steps of it that are done."""
-        phase, num_epochs = self._phase, self._phase.num_epochs
+        phase, num_epochs = self._phase, self._phase.schedule.epochs
         done = min(1.0, (loop.epoch + step / num_steps) / num_epochs)
         self._folder.write_status(
             {
@@ -277,7 +276,7 @@ class Recorder:
 
     def _seconds_left(self, loop: LoopState, step: int, num_steps: int, images_per_s: float) -> float | None:
         """From the epochs done since this process started, else from the steps of the first one."""
-        epochs_left = self._phase.num_epochs - loop.epoch - step / num_steps
+        epochs_left = self._phase.schedule.epochs - loop.epoch - step / num_steps
         if self._epoch_seconds:
             return epochs_left * float(np.median(self._epoch_seconds[-20:]))
         samples_per_step = loop.num_samples / max(1, step)
@@ -287,7 +286,7 @@ class Recorder:
         if self._bar is None:
             self._bar = tqdm(
                 total=num_steps,
-                desc=f"{self._phase.name} {epoch}/{self._phase.num_epochs}",
+                desc=f"{self._phase.name} {epoch}/{self._phase.schedule.epochs}",
                 unit="step",
                 file=sys.stderr,
                 mininterval=1.0,
@@ -304,7 +303,7 @@ class Recorder:
 
     def _print_epoch(self, loop: LoopState, metrics: Metrics, is_best: bool) -> None:
         parts = [
-            f"{self._phase.name}, epoch {loop.epoch}/{self._phase.num_epochs}",
+            f"{self._phase.name}, epoch {loop.epoch}/{self._phase.schedule.epochs}",
             f"loss {metrics['train/loss']:.4f}",
         ]
         if metrics.get("val/loss") is not None:

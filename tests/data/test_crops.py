@@ -88,7 +88,7 @@ def dots(tmp_path_factory: pytest.TempPathFactory) -> Samples:
 def store_of(samples: Samples, frame: CropFrame = FRAME) -> ImageStore:
     """Two levels an image, as for a run: a tiny one for whole images, and the crops' own."""
     scales = [
-        [0.1, crop_scale(frame, frame.image_px_per_px_xy(size_hw, spacing))]
+        [0.1, crop_scale(frame.image_px_per_px_xy(size_hw, spacing))]
         for size_hw, spacing in zip(samples.sizes_hw, samples.mm_per_px_xy, strict=True)
     ]
     return ImageStore(samples.paths, scales, 10**9)
@@ -341,6 +341,6 @@ def test_crops_of_several_sizes_make_one_batch(dots: Samples) -> None:
 
 
 def test_an_image_is_kept_for_crops_no_larger_than_they_see_it() -> None:
-    assert crop_scale(FRAME, np.array([5.0, 5.0])) == pytest.approx(HEADROOM / 5)
-    assert crop_scale(FRAME, np.array([5.0, 2.5])) == pytest.approx(HEADROOM / 2.5)  # by the finer axis
-    assert crop_scale(FRAME, np.array([1.0, 1.1])) == 1
+    assert crop_scale(np.array([5.0, 5.0])) == pytest.approx(HEADROOM / 5)
+    assert crop_scale(np.array([5.0, 2.5])) == pytest.approx(HEADROOM / 2.5)  # by the finer axis
+    assert crop_scale(np.array([1.0, 1.1])) == 1

@@ -12,7 +12,6 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from torch import Tensor, nn
 
 from backend import evaluate, predict
 from backend.config import Choice, RunConfig, Settings
@@ -30,21 +29,9 @@ from backend.training.inference import (
     unlabelled_samples,
 )
 from backend.worker import train_run
+from tests.tiny_network import TinyNetwork
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-
-
-class TinyNetwork(nn.Module):
-    """Stands in for the first network."""
-
-    def __init__(self, num_landmarks: int) -> None:
-        super().__init__()
-        self.first, self.norm = nn.Conv2d(3, 6, 5, padding=2), nn.BatchNorm2d(6)
-        self.last = nn.Conv2d(6, num_landmarks, 1)
-
-    def forward(self, images: Tensor) -> Tensor:
-        maps: Tensor = self.last(torch.relu(self.norm(self.first(images))))
-        return maps
 
 
 @pytest.fixture(scope="module", autouse=True)

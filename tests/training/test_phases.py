@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from backend.config import Choice, RunConfig, Settings
 from backend.run.files import Row
@@ -24,6 +24,7 @@ from backend.training.checkpoint import load_checkpoint
 from backend.training.engine import LoopState
 from backend.training.recorder import Recorder
 from backend.worker import train_run
+from tests.tiny_network import TinyNetwork
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -31,23 +32,10 @@ LANDMARKS = ("nose", "chin", "ear")
 NUM_TRAIN = 9  # of the tiny data set's 12 images
 
 
-class TinyNetwork(nn.Module):
-    """Stands in for the first network. Batch normalisation and dropout betray an inexact resume."""
-
-    def __init__(self, num_landmarks: int) -> None:
-        super().__init__()
-        self.first, self.norm = nn.Conv2d(3, 6, 5, padding=2), nn.BatchNorm2d(6)
-        self.drop, self.last = nn.Dropout(0.1), nn.Conv2d(6, num_landmarks, 1)
-
-    def forward(self, images: Tensor) -> Tensor:
-        maps: Tensor = self.last(self.drop(torch.relu(self.norm(self.first(images)))))
-        return maps
-
-
 @pytest.fixture(scope="module", autouse=True)
 def tiny_network() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(build, "build_model", lambda name, num, output_stride: TinyNetwork(num))
+        patch.setattr(build, "build_model", lambda name, num, output_stride: TinyNetwork(num, 0.1))
         yield
 
 
