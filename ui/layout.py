@@ -13,6 +13,9 @@ from ui.runs import live_runs
 from ui.session import Session
 from ui.text import say
 
+# a plot that is drawn on a hidden tab has no box to fit into: plotly measures again when the window changes
+FIT_PLOTS = "() => { setTimeout(() => window.dispatchEvent(new Event('resize')), 100); }"
+
 
 def build_app(runs_dir: Path, data_root: Path) -> gr.Blocks:
     """The whole page over one folder of runs and one of data sets."""
@@ -28,6 +31,7 @@ def build_app(runs_dir: Path, data_root: Path) -> gr.Blocks:
                 monitor = tab_monitor.create_monitor_tab(session, runs_dir)
             with gr.Tab(say("tab_runs"), id="runs"):
                 runs = tab_runs.create_runs_tab(session, runs_dir, data_root)
+        gr.on([tabs.change, tabs.select], None, js=FIT_PLOTS, **quiet)
         page.load(partial(_first_tab, runs_dir), None, [tabs], **quiet)
         tab_train.bind_load(train, page)
         page.load(partial(tab_monitor.on_open, monitor), monitor.inputs, monitor.outputs, **quiet)

@@ -171,3 +171,24 @@ def test_two_browsers_see_the_same_run_and_one_device_trains_one_run(dashboard, 
     other.close()
     page.locator("#finish").click()
     expect(page.locator("#run-card .run-card")).to_have_attribute("data-state", "finished_early")
+
+
+def test_plots_drawn_on_a_hidden_tab_fit_their_box_when_it_is_shown(dashboard, page: Page) -> None:
+    page.goto(dashboard.url)
+    start_small_run(page, epochs=300)
+    expect(page.locator("#run-card .run-card")).to_have_attribute("data-state", "running")
+    other = page.context.new_page()
+    other.goto(dashboard.url)  # opens on Monitor: the sample on Train is drawn out of sight
+    expect(other.locator("#run-card .run-card")).to_have_attribute("data-state", "running")
+    other.locator("#sample .js-plotly-plot").wait_for(state="attached")
+    other.wait_for_timeout(2000)
+    open_tab(other, "Train")
+    other.wait_for_function(
+        "() => { const plot = document.querySelector('#sample .js-plotly-plot');"
+        " const drawn = Number(plot.querySelector('svg.main-svg').getAttribute('width'));"
+        " return Math.abs(drawn - plot.parentElement.clientWidth) <= 2; }",
+        timeout=10_000,
+    )
+    other.close()
+    page.locator("#finish").click()
+    expect(page.locator("#run-card .run-card")).to_have_attribute("data-state", "finished_early")
