@@ -74,13 +74,13 @@ class Settings(BaseModel):
         description="refinement: crops a step, in whole images, of which it takes two at least",
     )
     num_refiners: int = Field(
-        4, ge=1, le=8, description="refinement: networks that are trained side by side and averaged"
+        3, ge=1, le=8, description="refinement: networks that are trained side by side and averaged"
     )
     crop_size: int = Field(
         64, ge=32, le=512, multiple_of=SIZE_MULTIPLE, description="refinement: side of a crop, crop pixels"
     )
     crop_mm_per_px: float = Field(
-        0.2,
+        0.3,
         gt=0,
         le=100,
         description="refinement: millimetres a crop pixel, where the image's spacing is known",

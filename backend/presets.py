@@ -49,7 +49,7 @@ PRESETS: dict[str, Preset] = {
             "epochs": 60,
             "warmup_epochs": 6.0,
             "refine_epochs": 40,
-            "num_refiners": 4,
+            "num_refiners": 3,
         },
     ),
     "best": Preset(
