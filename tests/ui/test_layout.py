@@ -1,25 +1,27 @@
-"""The page over HTTP: each language at its address, its handlers in its language, both at once."""
+"""Each language at its address, its handlers in its language, both at once."""
 
 from __future__ import annotations
 
 import asyncio
 import inspect
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
 import pytest
-from gradio.routes import App
-from starlette.middleware import Middleware
 from starlette.testclient import TestClient
+from starlette.types import Receive, Scope, Send
 
 from ui import tab_monitor
 from ui.language import LANGUAGES, answering_in, speaking
-from ui.language_choice import COOKIE, LanguageChoice, name_language
+from ui.language_choice import COOKIE, PERSIAN_FILES, LanguageChoice, name_language
 from ui.layout import build_app
 from ui.session import Session
 from ui.text import say
+
+GRADIO_PAGE = (Path(gr.__file__).parent / "templates/frontend/index.html").read_bytes()
 
 
 @pytest.fixture(scope="module")
@@ -31,14 +33,19 @@ def page(tmp_path_factory: pytest.TempPathFactory, tiny_dataset: Path) -> gr.Blo
     return asyncio.run(build())  # where there is no loop, Gradio makes one and leaves it open
 
 
+async def _gradio(scope: Scope, receive: Receive, send: Send) -> None:
+    """Answers every address with Gradio's own template, in pieces."""
+    halves = GRADIO_PAGE[:900], GRADIO_PAGE[900:]
+    length = str(len(GRADIO_PAGE)).encode()
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", length)]})
+    await send({"type": "http.response.body", "body": halves[0], "more_body": True})
+    await send({"type": "http.response.body", "body": halves[1]})
+
+
 @pytest.fixture
-def browser(page: gr.Blocks) -> TestClient:
-    """One browser, with its own cookies, at the page as app.py serves it."""
-
-    async def serve() -> App:
-        return App.create_app(page, app_kwargs={"middleware": [Middleware(LanguageChoice)]})
-
-    return TestClient(asyncio.run(serve()), base_url="http://127.0.0.1", follow_redirects=False)
+def browser() -> TestClient:
+    """One browser, with its own cookies, before a dashboard that serves Gradio's template."""
+    return TestClient(LanguageChoice(_gradio), base_url="http://127.0.0.1", follow_redirects=False)
 
 
 def elements(page: gr.Blocks, path: str) -> list[str]:
@@ -54,16 +61,42 @@ def test_both_pages_have_the_same_elements_and_no_endpoint_shows_twice(page: gr.
     assert len(shown) == len(set(shown))
 
 
+def test_each_page_is_laid_out_in_its_language(page: gr.Blocks) -> None:
+    labels = {
+        path: {
+            value
+            for block in page.blocks.values()
+            if block.page == path
+            for value in (
+                getattr(block, "label", None),
+                getattr(block, "value", None),
+                getattr(block, "info", None),
+            )
+            if isinstance(value, str)
+        }
+        for path in ("", "fa")
+    }
+    for key in ("start", "lr", "losses", "sigma_info", "evaluate_title", "runs_none"):
+        assert say(key) in labels[""] - labels["fa"]
+        with speaking("fa"):
+            assert say(key) in labels["fa"] - labels[""]
+
+
 def test_each_page_is_told_its_language_and_direction(browser: TestClient) -> None:
-    english, persian = browser.get("/").text, browser.get("/fa").text
-    assert '<html\n\tlang="en" dir="ltr"' in english
-    assert '<html\n\tlang="fa" dir="rtl"' in persian
-    assert "persian.css" not in english
-    assert "persian.css" in persian
-    assert say("start") in english
-    assert "شروع آموزش" not in english
-    assert "شروع آموزش" in persian
-    assert f'"{say("start")}"' not in persian
+    english, persian, other = browser.get("/"), browser.get("/fa"), browser.get("/gradio_api/info")
+    assert '<html\n\tlang="en" dir="ltr"' in english.text
+    assert '<html\n\tlang="fa" dir="rtl"' in persian.text
+    assert 'get: () => "fa"' in persian.text
+    assert "persian.css" not in english.text
+    assert "persian.css" in persian.text
+    assert other.content == GRADIO_PAGE
+
+
+def test_the_typeface_is_there_with_its_licence() -> None:
+    css = (PERSIAN_FILES / "persian.css").read_text("utf-8")
+    for name in re.findall(r"url\((.*?)\)", css):
+        assert (PERSIAN_FILES / name).read_bytes()[:4] == b"wOF2"
+    assert "SIL OPEN FONT LICENSE" in (PERSIAN_FILES / "OFL.txt").read_text("utf-8")
 
 
 def test_the_choice_is_kept_by_the_browser(browser: TestClient) -> None:
