@@ -64,7 +64,7 @@ class Settings(BaseModel):
         description="then train a second, small network on crops about each landmark in fine resolution",
     )
     refine_epochs: int = Field(
-        30, ge=1, le=100_000, description="refinement: passes over the training images"
+        40, ge=1, le=100_000, description="refinement: passes over the training images"
     )
     refine_lr: float = Field(2e-3, gt=0, le=10, description="refinement: peak learning rate")
     refine_crops: int = Field(
@@ -74,7 +74,7 @@ class Settings(BaseModel):
         description="refinement: crops a step, in whole images, of which it takes two at least",
     )
     num_refiners: int = Field(
-        3, ge=1, le=8, description="refinement: networks that are trained side by side and averaged"
+        4, ge=1, le=8, description="refinement: networks that are trained side by side and averaged"
     )
     crop_size: int = Field(
         64, ge=32, le=512, multiple_of=SIZE_MULTIPLE, description="refinement: side of a crop, crop pixels"

@@ -48,8 +48,8 @@ PRESETS: dict[str, Preset] = {
             **_COMMON,
             "epochs": 60,
             "warmup_epochs": 6.0,
-            "refine_epochs": 30,
-            "num_refiners": 3,
+            "refine_epochs": 40,
+            "num_refiners": 4,
         },
     ),
     "best": Preset(
