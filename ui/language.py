@@ -15,25 +15,23 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, Literal
 
-Code = Literal["en", "fa"]
-
 
 @dataclass(frozen=True)
 class Language:
     """`path`: of its page, below the address of the dashboard; `direction`: of its lines, as HTML names it."""
 
-    code: Code
+    code: str
     name: str
     path: str
     direction: Literal["ltr", "rtl"]
 
 
-LANGUAGES: dict[Code, Language] = {
+LANGUAGES: dict[str, Language] = {
     "en": Language("en", "English", "", "ltr"),
     "fa": Language("fa", "فارسی", "fa", "rtl"),
 }
 
-_spoken: ContextVar[Code] = ContextVar("language", default="en")
+_spoken: ContextVar[str] = ContextVar("language", default="en")
 
 
 def spoken() -> Language:
@@ -42,7 +40,7 @@ def spoken() -> Language:
 
 
 @contextmanager
-def speaking(code: Code) -> Iterator[None]:
+def speaking(code: str) -> Iterator[None]:
     """Everything said inside is said in this language; other threads keep theirs."""
     before = _spoken.set(code)
     try:
@@ -51,7 +49,7 @@ def speaking(code: Code) -> Iterator[None]:
         _spoken.reset(before)
 
 
-def answering_in(code: Code, handler: Callable[..., Any]) -> Callable[..., Any]:
+def answering_in(code: str, handler: Callable[..., Any]) -> Callable[..., Any]:
     """A handler that answers in this language. Raises TypeError for one that answers piecemeal or later."""
     if inspect.isgeneratorfunction(handler) or inspect.iscoroutinefunction(handler):
         raise TypeError(f"{handler} would leave its language before it has answered")

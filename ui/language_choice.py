@@ -38,7 +38,7 @@ class LanguageChoice:
             return
         asked = parse_qs(scope["query_string"].decode("latin-1")).get("language", [""])[-1]
         if asked in LANGUAGES:
-            answer = RedirectResponse(f"./{LANGUAGES[asked].path}", status_code=303)  # type: ignore[index]
+            answer = RedirectResponse(f"./{LANGUAGES[asked].path}", status_code=303)
             answer.set_cookie(COOKIE, asked, max_age=COOKIE_S, samesite="lax", httponly=True)
             await answer(scope, receive, send)
             return
@@ -98,7 +98,7 @@ def _wanted(headers: Headers) -> Language:
     except CookieError:
         cookies.clear()  # somebody else's, of this host
     chosen = cookies[COOKIE].value if COOKIE in cookies else headers.get("accept-language", "")[:2].lower()
-    return LANGUAGES.get(chosen, LANGUAGES["en"])  # type: ignore[call-overload,no-any-return]
+    return LANGUAGES.get(chosen, LANGUAGES["en"])
 
 
 def _path_below_root(scope: Scope) -> str:

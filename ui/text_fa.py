@@ -302,7 +302,7 @@ TEXT: dict[str, str] = {
     "figure_prediction": "پیش‌بینی",
     "figure_unrefined": "پیش از پالایش",
     "figure_readers": "مشاهده‌گران نسبت به هم",
-    "figure_interval": "بازهٔ 95 %",
+    "figure_interval": "پیش‌بینی، بازهٔ 95 %",
     "figure_confidence": "میانگین اطمینان",
     "figure_rank": "% لندمارک‌ها، کم‌اطمینان‌ترین در آغاز",
     "figure_single": "یک لندمارک",

@@ -12,7 +12,7 @@ WORDS: dict[str, str] = {
     "figure_prediction": "prediction",
     "figure_unrefined": "before refinement",
     "figure_readers": "readers among themselves",
-    "figure_interval": "95 % interval",
+    "figure_interval": "prediction, 95 % interval",
     "figure_confidence": "mean confidence",
     "figure_rank": "% of landmarks, least confident first",
     "figure_single": "a landmark",

@@ -155,7 +155,7 @@ def test_two_threads_speak_their_own_language() -> None:
     said: dict[str, str] = {}
 
     def speak(code: str) -> None:
-        with speaking(code):  # type: ignore[arg-type]
+        with speaking(code):
             both.wait()
             said[code] = say("tab_train")
             both.wait()
