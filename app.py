@@ -10,9 +10,12 @@ from pathlib import Path
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # the page must work on a closed network
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
+from starlette.middleware import Middleware
+
 from backend.data.annotations import find_datasets
 from backend.data.demo import create_demo_dataset
 from backend.flags import OneLineParser, run_command
+from ui.language_choice import PERSIAN_FILES, LanguageChoice
 from ui.layout import build_app
 from ui.theme import CSS, build_theme
 
@@ -31,10 +34,11 @@ def main(arguments: Sequence[str]) -> int:
     page.launch(
         server_name=options.host,
         server_port=options.port,
-        allowed_paths=[str(runs_dir)],
+        allowed_paths=[str(runs_dir), str(PERSIAN_FILES)],
         theme=build_theme(),
         css=CSS,
         footer_links=[],
+        app_kwargs={"middleware": [Middleware(LanguageChoice)]},
         quiet=True,
         ssr_mode=False,
         share=False,

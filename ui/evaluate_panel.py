@@ -103,7 +103,7 @@ def _place_request(data_root: Path) -> dict[str, Any]:
             elem_id="evaluate-split",
         )
         truth = gr.Dropdown(
-            ["mean"],
+            [(say("mean_choice"), "mean")],
             value="mean",
             label=say("evaluate_truth"),
             info=say("annotation_type_info"),
@@ -216,7 +216,7 @@ def on_dataset(panel: EvaluatePanel, opened: str | None, dataset_path: str | Non
         }
     return {
         panel.split: gr.update(choices=splits, value=default_split(splits)),
-        panel.truth: gr.update(choices=["mean", *readers], value=truth),
+        panel.truth: gr.update(choices=[(say("mean_choice"), "mean"), *readers], value=truth),
         panel.note: "",
     }
 

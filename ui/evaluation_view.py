@@ -49,14 +49,14 @@ def headline(folder: RunFolder, name: str, record: Record) -> str:
         _card(
             say("evaluation_mre"),
             with_spread(record, unit),
-            say("evaluation_interval", interval=as_interval(interval[f"mre_{unit}"], unit)),
+            say("evaluation_interval", interval=as_interval(interval[f"mre_{unit}"], unit, say)),
         ),
         _card(say("evaluation_median"), in_unit(record[f"median_{unit}"], unit)),
     ]
     if unit == "mm":
         for threshold in THRESHOLDS:
             known = interval.get(f"sdr_{threshold}mm")
-            note = say("evaluation_interval", interval=as_interval(known, "%")) if known else ""
+            note = say("evaluation_interval", interval=as_interval(known, "%", say)) if known else ""
             words = say("evaluation_within", threshold=threshold)
             cards.append(_card(words, in_percent(record[f"sdr_{threshold}mm"]), note))
     cards.append(_card(say("evaluation_nme"), in_percent(record["nme"], 2)))
@@ -96,7 +96,7 @@ def landmark_errors(record: Record) -> str:
         cells += [in_unit(between["per_landmark"][name][f"mre_{unit}"], unit)] if between else []
         lines.append("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in cells) + "</tr>")
     head = "".join(f"<th>{escape(word)}</th>" for word in heads)
-    return f'<div class="plain-table"><table><tr>{head}</tr>{"".join(lines)}</table></div>'
+    return f'<div class="plain-table" dir="ltr"><table><tr>{head}</tr>{"".join(lines)}</table></div>'
 
 
 def worst_figures(record: Record) -> list[tuple[str, go.Figure | None]]:
@@ -118,4 +118,4 @@ def _worst_figure(record: Record, image: Mapping[str, Any]) -> tuple[str, go.Fig
 
 def _card(label: str, value: str, note: str = "") -> str:
     small = f"<small>{escape(note)}</small>" if note else ""
-    return f"<div><small>{escape(label)}</small><strong>{escape(value)}</strong>{small}</div>"
+    return f"<div><small>{escape(label)}</small><strong><bdi>{escape(value)}</bdi></strong>{small}</div>"

@@ -10,7 +10,7 @@ import gradio as gr
 
 from backend.config import Settings, find_mistakes
 from backend.presets import PRESETS, preset_values
-from ui.text import TEXT, say
+from ui.text import quote, say, say_label
 
 # `image_size` is two numbers on the page; every other setting is one component of its own name
 SIZE_KEYS = ("image_height", "image_width")
@@ -43,7 +43,7 @@ CUSTOM = "custom"  # the preset that is none
 
 def build_preset_choice() -> gr.Radio:
     """The presets, each with what it reaches."""
-    choices = [(say("preset_choice", name=name, words=PRESETS[name].description), name) for name in PRESETS]
+    choices = [(say("preset_choice", name=name, words=say(f"preset_{name}_words")), name) for name in PRESETS]
     choices.append((say("preset_custom"), CUSTOM))
     return gr.Radio(choices, value=CUSTOM, label=say("preset"), info=say("preset_info"), elem_id="preset")
 
@@ -59,8 +59,7 @@ def build_field(key: str) -> gr.components.Component:
     """The component of one form key, with its default and help."""
     field = Settings.model_fields["image_size" if key in SIZE_KEYS else key]
     default = field.default[SIZE_KEYS.index(key)] if key in SIZE_KEYS else field.default
-    label = TEXT.get(key, key)
-    info = TEXT.get(f"{key}_info", field.description)
+    label, info = say(key), say(f"{key}_info")
     name = f"field-{key}"
     if key == "model":
         return gr.Radio(MODEL_CHOICES, value=default, label=label, info=info, elem_id=name)
@@ -106,9 +105,11 @@ def mark_fields(keys: Sequence[str], mistakes: Mapping[str, str], marked: Sequen
     updates: list[Any] = []
     for key in keys:
         if key in mistakes:
-            updates.append(gr.update(info=mistakes[key], elem_classes=["field-error"]))
+            updates.append(
+                gr.update(info=say("field_mistake", what=quote(mistakes[key])), elem_classes=["field-error"])
+            )
         elif key in marked:
-            updates.append(gr.update(info=_info(key), elem_classes=[]))
+            updates.append(gr.update(info=say(f"{key}_info"), elem_classes=[]))
         else:
             updates.append(gr.skip())
     return updates
@@ -117,11 +118,7 @@ def mark_fields(keys: Sequence[str], mistakes: Mapping[str, str], marked: Sequen
 def first_mistake(mistakes: Mapping[str, str]) -> str:
     """One line for the Start button."""
     key, what = next(iter(mistakes.items()))
-    return say("start_blocked", reason=f"{TEXT.get(key, key)}: {what}")
-
-
-def _info(key: str) -> str | None:
-    return TEXT.get(f"{key}_info", Settings.model_fields.get(key) and Settings.model_fields[key].description)
+    return say("start_blocked", reason=f"{say_label(key)}: {quote(what)}")
 
 
 def _plain(key: str, value: Any) -> Any:

@@ -1,4 +1,4 @@
-"""build_app(): the tabs, and what happens when a browser opens the page. Nothing else."""
+"""build_app(): the tabs, and what happens when a browser opens the page, in each language. Nothing else."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 import gradio as gr
 
 from ui import tab_monitor, tab_runs, tab_train
+from ui.language import LANGUAGES, answering_in, speaking, spoken
 from ui.runs import live_runs
 from ui.session import Session
 from ui.text import say
@@ -18,27 +19,47 @@ FIT_PLOTS = "() => { setTimeout(() => window.dispatchEvent(new Event('resize')),
 
 
 def build_app(runs_dir: Path, data_root: Path) -> gr.Blocks:
-    """The whole page over one folder of runs and one of data sets."""
-    quiet: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
+    """The whole page over one folder of runs and one of data sets, laid out once in each language."""
     page = gr.Blocks(title=say("title"), analytics_enabled=False)
-    with page:
-        gr.HTML(f'<div class="fiducial-head"><h1>{say("title")}</h1><span>{say("tagline")}</span></div>')
-        session = gr.State(Session())
-        with gr.Tabs() as tabs:
-            with gr.Tab(say("tab_train"), id="train"):
-                train = tab_train.create_train_tab(session, runs_dir, data_root)
-            with gr.Tab(say("tab_monitor"), id="monitor"):
-                monitor = tab_monitor.create_monitor_tab(session, runs_dir)
-            with gr.Tab(say("tab_runs"), id="runs"):
-                runs = tab_runs.create_runs_tab(session, runs_dir, data_root)
-        gr.on([tabs.change, tabs.select], None, js=FIT_PLOTS, **quiet)
-        page.load(partial(_first_tab, runs_dir), None, [tabs], **quiet)
-        tab_train.bind_load(train, page)
-        page.load(partial(tab_monitor.on_open, monitor), monitor.inputs, monitor.outputs, **quiet)
-        page.load(partial(tab_runs.on_open, runs), [session], [runs.table, runs.empty], **quiet)
-        for chosen in (train.started, runs.watched):
-            chosen.change(_show_monitor, [chosen], [tabs, chosen], **quiet)
+    for language in LANGUAGES.values():
+        address = page.route(language.name, language.path, show_in_navbar=False) if language.path else page
+        with address, speaking(language.code):
+            _lay_out(page, runs_dir, data_root)
+        for function in page.fns.values():
+            if function.page == language.path and function.fn is not None:
+                function.fn = answering_in(language.code, function.fn)
     return page
+
+
+def _lay_out(page: gr.Blocks, runs_dir: Path, data_root: Path) -> None:
+    quiet: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
+    gr.HTML(_head())
+    session = gr.State(Session())
+    with gr.Tabs() as tabs:
+        with gr.Tab(say("tab_train"), id="train"):
+            train = tab_train.create_train_tab(session, runs_dir, data_root)
+        with gr.Tab(say("tab_monitor"), id="monitor"):
+            monitor = tab_monitor.create_monitor_tab(session, runs_dir)
+        with gr.Tab(say("tab_runs"), id="runs"):
+            runs = tab_runs.create_runs_tab(session, runs_dir, data_root)
+    gr.on([tabs.change, tabs.select], None, js=FIT_PLOTS, **quiet)
+    page.load(partial(_first_tab, runs_dir), None, [tabs], **quiet)
+    tab_train.bind_load(train, page)
+    page.load(partial(tab_monitor.on_open, monitor), monitor.inputs, monitor.outputs, **quiet)
+    page.load(partial(tab_runs.on_open, runs), [session], [runs.table, runs.empty], **quiet)
+    for chosen in (train.started, runs.watched):
+        chosen.change(_show_monitor, [chosen], [tabs, chosen], **quiet)
+
+
+def _head() -> str:
+    """The name of the program, and the way to the other languages."""
+    ways = [
+        f'<a href="./{language.path}?language={language.code}" lang="{language.code}">{language.name}</a>'
+        for language in LANGUAGES.values()
+        if language != spoken()
+    ]
+    switch = f'<nav aria-label="{say("language")}">{"".join(ways)}</nav>'
+    return f'<div class="fiducial-head"><h1>{say("title")}</h1><span>{say("tagline")}</span>{switch}</div>'
 
 
 def _first_tab(runs_dir: Path) -> Any:

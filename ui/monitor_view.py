@@ -42,7 +42,7 @@ def run_card(
         parts.append(f"<strong>{escape(words)}</strong>")
     share = _share_done(state, status)
     bar = f'<progress max="1" value="{share:.4f}" aria-label="{escape(say("progress"))}"></progress>'
-    reason = f"<p>{escape(str(outcome.get('reason', '')))}</p>" if outcome else ""
+    reason = f'<p dir="ltr">{escape(str(outcome.get("reason", "")))}</p>' if outcome else ""
     row = f'<div class="row">{"".join(parts)}</div>'
     return f'<div class="run-card" data-state="{state.value}">{row}{bar}{reason}</div>'
 
@@ -64,7 +64,7 @@ def landmark_table(rows: Sequence[Row]) -> str:
         for name, value in sorted(named, key=lambda pair: -pair[1])
     ]
     head = f"<tr><th>{escape(say('landmark'))}</th><th>{escape(say('within', epoch=last['epoch']))}</th></tr>"
-    return f'<div class="plain-table"><table>{head}{"".join(lines)}</table></div>'
+    return f'<div class="plain-table" dir="ltr"><table>{head}{"".join(lines)}</table></div>'
 
 
 def preview_choices(folder: RunFolder) -> list[tuple[str, str]]:
@@ -98,7 +98,7 @@ def event_list(folder: RunFolder) -> str:
     if not events:
         return f'<p class="note">{escape(say("no_events"))}</p>'
     lines = [f"<li>{escape(str(event.get('message', event.get('kind', ''))))}</li>" for event in events[::-1]]
-    return f"<ul>{''.join(lines)}</ul>"
+    return f'<ul dir="ltr">{"".join(lines)}</ul>'
 
 
 def log_text(folder: RunFolder) -> str:

@@ -50,7 +50,7 @@ def plot_errors(rows: Sequence[Row], *, log_axis: bool, events: Sequence[Row] = 
     )
     best = _best(rows)
     if best is not None:
-        _add_star(figure, best["epoch"], best[key], f"{say('best_mark')}: {best[key]:.2f} {unit}")
+        _add_star(figure, best["epoch"], best[key], say("best_value", value=f"{best[key]:.2f} {unit}"))
         if not log_axis:
             figure.update_yaxes(range=[0, _clipped_top([row[key] for row in rows if row.get(key)])])
     _add_marks(figure, rows, events)

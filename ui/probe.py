@@ -16,6 +16,7 @@ from backend.data.samples import SampleSplits
 from backend.device.machine import Machine, machine_from_dict
 from backend.errors import UserError
 from backend.flags import settings_to_flags
+from ui.text import say
 
 TIMEOUT_S = 120
 SPEED_KEYS = (
@@ -73,11 +74,10 @@ def _ask(module: str, *arguments: str) -> Mapping[str, Any]:
             timeout=TIMEOUT_S,
         )
     except subprocess.TimeoutExpired:
-        raise UserError(f"{module} gave no answer in {TIMEOUT_S} s", cure="try again") from None
+        raise UserError(say("no_answer", module=module, seconds=TIMEOUT_S)) from None
     if done.returncode != 0:
-        words = [line for line in done.stderr.splitlines() if line.strip()] or [
-            f"exit code {done.returncode}"
-        ]
+        ended = say("no_answer_code", module=module, code=done.returncode)
+        words = [line for line in done.stderr.splitlines() if line.strip()] or [ended]
         raise UserError(words[-1].removeprefix("error: "))
     answer: Mapping[str, Any] = json.loads(done.stdout)
     return answer

@@ -15,6 +15,7 @@ from backend.run.supervisor import launch
 from ui.datasets import read_splits
 from ui.probe import ask_machine
 from ui.runs import free_device
+from ui.text import say
 
 
 def start_run(settings: Settings, runs_dir: Path) -> str:
@@ -42,4 +43,4 @@ def to_command(settings: Settings, runs_dir: Path) -> str:
 
 
 def _no_automatic_batch(settings: Settings, device: str) -> Choice:
-    raise UserError("the page needs a number", field="batch_size", cure="press Recommend")
+    raise UserError(say("needs_batch_size"), field="batch_size")

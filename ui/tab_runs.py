@@ -21,7 +21,7 @@ from backend.run.state import RunState, derive_state, is_resumable
 from ui.evaluate_panel import create_evaluate_panel
 from ui.runs import file_link, free_device, read_config, read_rows, runs_table
 from ui.session import Session
-from ui.text import TEXT, in_bytes, say
+from ui.text import in_bytes, quote, say, say_label
 
 POLL_S = 3.0
 CHECKPOINTS: tuple[CheckpointKind, ...] = ("best", "last")
@@ -162,7 +162,7 @@ def _draw_details(tab: RunsTab, session: Session, run_id: str) -> Updates:
     return {
         tab.opened: run_id,
         tab.details: gr.update(visible=True),
-        tab.title: f"### {run_id}",
+        tab.title: f"### {quote(run_id)}",
         tab.files: files,
         tab.resume: gr.update(interactive=resumable),
         tab.settings: _settings_table(read_config(folder)),
@@ -203,5 +203,5 @@ def _settings_line(name: str, value: Any, reason: str) -> str:
         " x ".join(map(str, value)) if isinstance(value, Sequence) and not isinstance(value, str) else value
     )
     note = say("chosen_by", reason=reason) if reason else ""
-    label = TEXT.get(name, name)
-    return f"<tr><td>{escape(label)}</td><td>{escape(str(shown))}</td><td>{escape(note)}</td></tr>"
+    label = say_label(name)
+    return f"<tr><td>{escape(label)}</td><td><bdi>{escape(str(shown))}</bdi></td><td>{escape(note)}</td></tr>"

@@ -125,7 +125,7 @@ def _place_data(fields: dict[str, Any], data_root: Path) -> dict[str, Any]:
             scale=2,
         )
         fields["annotation_type"] = gr.Dropdown(
-            ["mean"],
+            [(say("mean_choice"), "mean")],
             value="mean",
             allow_custom_value=True,  # a restarted server knows only the first choices
             label=say("annotation_type"),
@@ -251,7 +251,7 @@ def on_data(tab: TrainTab, *values: Any) -> Updates:
         drawn = _draw_sample(tab, settings, splits)
     except UserError as error:
         return {**cleared, tab.summary: say("data_failed", reason=error)}
-    readers = [say("mean_choice"), *splits.annotations.reader_names]
+    readers = [(say("mean_choice"), "mean"), *((name, name) for name in splits.annotations.reader_names)]
     return {
         tab.summary: summarise(splits),
         tab.problems_box: gr.update(visible=bool(splits.annotations.problems)),

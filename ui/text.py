@@ -1,12 +1,22 @@
-"""Every visible word of the page. Handlers and layouts name a text; they hold none."""
+"""Every visible word of the page. Handlers and layouts name a text; they hold none.
+
+The words here are English; `ui.text_fa` has the same names in Persian.
+"""
 
 from __future__ import annotations
 
+from backend.config import Settings
 from backend.evaluation.words import WORDS
+from backend.presets import PRESETS
+from ui.language import isolate, isolate_latin, spoken
+from ui.text_fa import TEXT as PERSIAN
 
 TEXT: dict[str, str] = {
+    **{f"{name}_info": field.description or "" for name, field in Settings.model_fields.items()},
+    **{f"preset_{name}_words": preset.description for name, preset in PRESETS.items()},
     "title": "Fiducial",
     "tagline": "train landmark detectors on your own images",
+    "language": "Language",
     "tab_train": "Train",
     "tab_monitor": "Monitor",
     "tab_runs": "Runs",
@@ -97,6 +107,7 @@ TEXT: dict[str, str] = {
     "sigma_note_mm": " = {sigma_mm:.2f} mm",
     "crop_note": "; a crop of {side} x {side} covers {width:.0f} x {height:.0f} px of this image",
     "crop_of": "crop about {name}",
+    "field_mistake": "{what}",
     "estimate_empty": "Device and time per epoch: measuring ...",
     "estimate": "**{device}**, {free} of {total} free · {parameters} parameters · {time}",
     "estimate_time": "about **{epoch}** an epoch, **{total}** for {epochs} epochs",
@@ -105,6 +116,8 @@ TEXT: dict[str, str] = {
     "estimate_time_none": "no time: not even two images fit into the memory",
     "estimate_failed": "The estimate failed: {reason}",
     "recommended": "**{reason}**",
+    "no_answer": "{module} gave no answer in {seconds} s; try again",
+    "no_answer_code": "{module} ended with code {code}",
     "command": "The same from a terminal",
     "start": "Start training",
     "start_blocked": "Cannot start: {reason}",
@@ -114,6 +127,7 @@ TEXT: dict[str, str] = {
     "mean_choice": "mean",
     "no_such_data": "{path} does not exist; choose a folder that does",
     "choose_data": "Choose a data set first",
+    "needs_batch_size": "the page needs a number; press Recommend",
     # monitor
     "run": "Run",
     "no_runs": "No run yet. Choose a data set on the Train tab and press Start training.",
@@ -149,6 +163,7 @@ TEXT: dict[str, str] = {
     "train": "train",
     "validation": "validation",
     "best_mark": "best",
+    "best_value": "best: {value}",
     "mark_refinement": "refinement",
     "unrefined": "before refinement",
     "mark_lr_lowered": "LR {lr:.1e}",
@@ -177,6 +192,9 @@ TEXT: dict[str, str] = {
     "gpu_load": ", {load} % busy",
     "gpu_temperature": ", {temperature} °C",
     "host_line": "CPU {load} % busy, {used} of {total} memory used",
+    "time_seconds": "{seconds} s",
+    "time_minutes": "{minutes} min",
+    "time_hours": "{hours} h {minutes} min",
     # runs
     "runs_columns": "run,state,model,size,loss,epochs,best MRE,data set,started",
     "open_run": "Open a run: click its row",
@@ -236,9 +254,22 @@ TEXT: dict[str, str] = {
 }
 
 
+_WORDS = {"en": TEXT, "fa": {key: isolate_latin(text) for key, text in PERSIAN.items()}}
+
+
 def say(key: str, **values: object) -> str:
-    """A text by its name, its places filled in."""
-    return TEXT[key].format(**values)
+    """A text by its name in the language of the page, its places filled in."""
+    return _WORDS[spoken().code][key].format(**values)
+
+
+def say_label(key: str) -> str:
+    """What a setting is called; one that is unknown here (a run of another version has it) goes by its own name."""
+    return say(key) if key in TEXT else isolate(key)
+
+
+def quote(words: str) -> str:
+    """Words that stay as the backend wrote them (English, in whichever language the page is), kept in their order."""
+    return isolate(words) if spoken().direction == "rtl" else words
 
 
 def in_bytes(number: float) -> str:
@@ -249,9 +280,11 @@ def in_bytes(number: float) -> str:
 def in_time(seconds: float) -> str:
     """Seconds for people: "42 s", "12 min", "3 h 05 min"."""
     if seconds < 90:
-        return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.1f} s"
+        return say("time_seconds", seconds=f"{seconds:.0f}" if seconds >= 10 else f"{seconds:.1f}")
     minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02d} min"
+    if minutes < 90:
+        return say("time_minutes", minutes=minutes)
+    return say("time_hours", hours=minutes // 60, minutes=f"{minutes % 60:02d}")
 
 
 def in_distance(px: float | None, mm: float | None) -> str:

@@ -158,7 +158,7 @@ def _bars(names: list[str], rows: list[Any], unit: str, say: Say) -> go.Figure:
         x=means,
         y=names,
         orientation="h",
-        name=f"{say('figure_prediction')}, {say('figure_interval')}",
+        name=say("figure_interval"),
         marker={"color": PREDICTION_COLOUR, "opacity": 0.45},
         error_x={
             "type": "data",

@@ -12,13 +12,14 @@ WORDS: dict[str, str] = {
     "figure_prediction": "prediction",
     "figure_unrefined": "before refinement",
     "figure_readers": "readers among themselves",
-    "figure_interval": "95 % interval",
+    "figure_interval": "prediction, 95 % interval",
     "figure_confidence": "mean confidence",
     "figure_rank": "% of landmarks, least confident first",
     "figure_single": "a landmark",
     "figure_bin": "mean of a bin of equal counts",
     "figure_unknown": "unknown",
     "figure_images": "{value} (n = {num})",
+    "interval_from_to": "{low} to {high} {unit}",
 }
 
 
@@ -52,13 +53,13 @@ def with_spread(described: Any, unit: str) -> str:
     return f"{mean:.{places}f} ± {spread:.{places}f} {unit}"
 
 
-def as_interval(interval: Sequence[float] | None, unit: str) -> str:
+def as_interval(interval: Sequence[float] | None, unit: str, say: Say = say_english) -> str:
     """ "1.48 to 1.71 mm"; a share where the unit is "%"."""
     if interval is None:
         return "-"
     scale, places = (100, 1) if unit == "%" else (1, _decimals(unit))
     low, high = (f"{scale * value:.{places}f}" for value in interval)
-    return f"{low} to {high} {unit}"
+    return say("interval_from_to", low=low, high=high, unit=unit)
 
 
 def _decimals(unit: str) -> int:

@@ -1,0 +1,177 @@
+"""Each language at its address, its handlers in its language, both at once."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+import pytest
+from starlette.testclient import TestClient
+from starlette.types import Receive, Scope, Send
+
+from ui import tab_monitor
+from ui.language import LANGUAGES, answering_in, speaking
+from ui.language_choice import COOKIE, PERSIAN_FILES, LanguageChoice, name_language
+from ui.layout import build_app
+from ui.session import Session
+from ui.text import say
+
+GRADIO_PAGE = (Path(gr.__file__).parent / "templates/frontend/index.html").read_bytes()
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory: pytest.TempPathFactory, tiny_dataset: Path) -> gr.Blocks:
+
+    async def build() -> gr.Blocks:
+        return build_app(tmp_path_factory.mktemp("runs"), tiny_dataset.parent)
+
+    return asyncio.run(build())  # where there is no loop, Gradio makes one and leaves it open
+
+
+async def _gradio(scope: Scope, receive: Receive, send: Send) -> None:
+    """Answers every address with Gradio's own template, in pieces."""
+    halves = GRADIO_PAGE[:900], GRADIO_PAGE[900:]
+    length = str(len(GRADIO_PAGE)).encode()
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", length)]})
+    await send({"type": "http.response.body", "body": halves[0], "more_body": True})
+    await send({"type": "http.response.body", "body": halves[1]})
+
+
+@pytest.fixture
+def browser() -> TestClient:
+    """One browser, with its own cookies, before a dashboard that serves Gradio's template."""
+    return TestClient(LanguageChoice(_gradio), base_url="http://127.0.0.1", follow_redirects=False)
+
+
+def elements(page: gr.Blocks, path: str) -> list[str]:
+    return sorted(
+        block.elem_id for block in page.blocks.values() if block.page == path and block.elem_id is not None
+    )
+
+
+def test_both_pages_have_the_same_elements_and_no_endpoint_shows_twice(page: gr.Blocks) -> None:
+    assert len(elements(page, "")) > 60
+    assert elements(page, "fa") == elements(page, "")
+    shown = [fn.api_name for fn in page.fns.values() if fn.api_visibility != "private"]
+    assert len(shown) == len(set(shown))
+
+
+def test_each_page_is_laid_out_in_its_language(page: gr.Blocks) -> None:
+    labels = {
+        path: {
+            value
+            for block in page.blocks.values()
+            if block.page == path
+            for value in (
+                getattr(block, "label", None),
+                getattr(block, "value", None),
+                getattr(block, "info", None),
+            )
+            if isinstance(value, str)
+        }
+        for path in ("", "fa")
+    }
+    for key in ("start", "lr", "losses", "sigma_info", "evaluate_title", "runs_none"):
+        assert say(key) in labels[""] - labels["fa"]
+        with speaking("fa"):
+            assert say(key) in labels["fa"] - labels[""]
+
+
+def test_each_page_is_told_its_language_and_direction(browser: TestClient) -> None:
+    english, persian, other = browser.get("/"), browser.get("/fa"), browser.get("/gradio_api/info")
+    assert '<html\n\tlang="en" dir="ltr"' in english.text
+    assert '<html\n\tlang="fa" dir="rtl"' in persian.text
+    assert 'get: () => "fa"' in persian.text
+    assert "persian.css" not in english.text
+    assert "persian.css" in persian.text
+    assert other.content == GRADIO_PAGE
+
+
+def test_the_typeface_is_there_with_its_licence() -> None:
+    css = (PERSIAN_FILES / "persian.css").read_text("utf-8")
+    for name in re.findall(r"url\((.*?)\)", css):
+        assert (PERSIAN_FILES / name).read_bytes()[:4] == b"wOF2"
+    assert "SIL OPEN FONT LICENSE" in (PERSIAN_FILES / "OFL.txt").read_text("utf-8")
+
+
+def test_the_choice_is_kept_by_the_browser(browser: TestClient) -> None:
+    assert browser.get("/").status_code == 200
+    chosen = browser.get("/?language=fa")
+    assert (chosen.status_code, chosen.headers["location"]) == (303, "./fa")
+    again = browser.get("/?__theme=dark")
+    assert (again.status_code, again.headers["location"]) == (307, "./fa?__theme=dark")
+    back = browser.get("/fa?language=en")
+    assert (back.status_code, back.headers["location"]) == (303, "./")
+    assert browser.get("/").status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({"accept-language": "fa-IR,fa;q=0.9,en;q=0.8"}, 307),
+        ({"accept-language": "fa", "cookie": f"{COOKIE}=en"}, 200),
+        ({"accept-language": "de,fa;q=0.9"}, 200),
+        ({"cookie": f"{COOKIE}=xx"}, 200),
+        ({"cookie": "a=b; ,;=,=;"}, 200),
+    ],
+)
+def test_without_a_choice_the_browser_is_asked(
+    browser: TestClient, headers: dict[str, str], status: int
+) -> None:
+    assert browser.get("/", headers=headers).status_code == status
+
+
+def test_a_page_of_another_shape_is_left_as_it_is() -> None:
+    assert name_language(b"no html", LANGUAGES["fa"]) == b"no html"
+
+
+def test_two_browsers_in_two_languages_do_not_mix(page: gr.Blocks) -> None:
+    """What stands on the Monitor tab of an empty folder of runs, asked for from both pages at once through Gradio."""
+
+    def opening(path: str) -> Any:
+        return next(
+            fn for fn in page.fns.values() if fn.page == path and _innermost(fn.fn) is tab_monitor.on_open
+        )
+
+    async def ask(path: str) -> str:
+        answer = await page.call_function(opening(path), [Session(), False, "all"])
+        return next(
+            str(words) for block, words in answer["prediction"].items() if block.elem_id == "run-card"
+        )
+
+    async def ask_all() -> list[str]:
+        return await asyncio.gather(*(ask(path) for _ in range(20) for path in ("", "fa")))
+
+    said = asyncio.run(ask_all())
+    with speaking("fa"):
+        persian = say("no_runs")
+    assert said == [say("no_runs"), persian] * 20
+
+
+def _innermost(handler: Any) -> Any:
+    """The function of ours under Gradio's and our own wrappers and the tab that is handed to it first."""
+    while (handler is not None and not inspect.isfunction(handler)) or hasattr(handler, "__wrapped__"):
+        handler = getattr(handler, "__wrapped__", None) or getattr(handler, "func", None)
+    return handler
+
+
+def test_a_handler_keeps_its_signature_and_must_answer_at_once() -> None:
+    def on_select(session: int, event: gr.SelectData) -> str:
+        """Says something."""
+        return say("tab_runs")
+
+    wrapped = answering_in("fa", on_select)
+    assert gr.helpers.special_args(wrapped)[2] == 1
+    assert wrapped(0, None) == "اجراها"
+    assert on_select(0, None) == "Runs"  # type: ignore[arg-type]
+
+    def piecemeal() -> Iterator[str]:
+        yield say("tab_runs")
+
+    with pytest.raises(TypeError, match="before it has answered"):
+        answering_in("fa", piecemeal)

@@ -1,0 +1,169 @@
+from __future__ import annotations
+
+import ast
+import re
+import string
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from backend.run.state import RunState
+from ui import text, text_fa
+from ui.language import LANGUAGES, isolate, isolate_latin, speaking
+from ui.plots import MARKED_EVENTS
+from ui.text import in_distance, in_time, quote, say, say_label
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+UI_FILES = sorted((REPOSITORY / "ui").glob("*.py"))
+LATIN = re.compile(r"[A-Za-z]")
+PERSIAN = re.compile(r"[\u0600-\u06ff]")
+# names of files, of measures and of the program, and texts that are nothing but places
+SAME_IN_BOTH = {
+    "title", "file_metrics", "file_config", "evaluation_mre", "evaluation_nme", "evaluation_report",
+    "evaluation_record", "mark_lr_lowered", "sigma_note_mm", "spacing_one", "preset_choice", "preview_title",
+    "recommended", "data_failed", "figure_images",
+}  # fmt: skip
+# what Gradio shows of these arguments is read by a person
+SHOWN_ARGUMENTS = {"label", "info", "placeholder", "title", "name", "hovertemplate", "text", "submit_btn"}
+SHOWN_FIRST = {"Markdown", "HTML", "Button", "Tab", "Accordion", "Info", "Warning", "UserError"}
+# identifiers that are the same in every language, a chart's own places, and markup without a word
+SHOWN_AS_THEY_ARE = {"sigma", "%{text}<br>%{x:.1f}, %{y:.1f} px<extra>"}
+
+
+def places(words: str) -> list[tuple[str, str]]:
+    """The places of a text with their formats, as often as each stands there."""
+    return sorted((name, spec or "") for _, name, spec, _ in string.Formatter().parse(words) if name)
+
+
+def test_every_word_is_there_in_both_languages_with_the_same_places() -> None:
+    assert set(text_fa.TEXT) == set(text.TEXT)
+    differing = {key for key in text.TEXT if places(text.TEXT[key]) != places(text_fa.TEXT[key])}
+    assert not differing
+
+
+def test_persian_is_persian() -> None:
+    untranslated = {key for key, words in text_fa.TEXT.items() if not PERSIAN.search(words)}
+    assert untranslated == SAME_IN_BOTH
+    assert not {key for key, words in text.TEXT.items() if PERSIAN.search(words)}
+    for key, words in text_fa.TEXT.items():
+        assert not re.search("[\u064a\u0643\u0660-\u0669\u06f0-\u06f9]", words), (
+            f"{key}: Arabic letters, or digits"
+        )
+        assert not re.search("\u200c[^\u0600-\u06ff]|[^\u0600-\u06ff]\u200c", words), (
+            f"{key}: a joiner at an edge"
+        )
+        assert not re.search("(^| )(می|نمی) ", words), f"{key}: a prefix without its joiner"
+
+
+@pytest.mark.parametrize("key", [key for key in text.TEXT if key.endswith(("_info", "_words"))])
+def test_numbers_are_the_same_in_both_languages(key: str) -> None:
+    """They are measured or taken from the settings, and change there first."""
+
+    def numbers(words: str) -> set[str]:
+        return set(re.findall(r"\d+(?:\.\d+)?(?:e-\d+)?", words))
+
+    assert numbers(text_fa.TEXT[key]) <= numbers(text.TEXT[key])
+    assert {number for number in numbers(text.TEXT[key]) if "." in number} <= numbers(text_fa.TEXT[key])
+
+
+def test_the_columns_of_the_runs_are_as_many() -> None:
+    assert len({table["runs_columns"].count(",") for table in (text.TEXT, text_fa.TEXT)}) == 1
+
+
+def test_no_word_is_left_unused() -> None:
+    sources = "".join(path.read_text("utf-8") for path in UI_FILES if path.stem not in ("text", "text_fa"))
+    sources += (REPOSITORY / "ui/text.py").read_text("utf-8").split("_WORDS = ")[1]
+    sources += "".join(path.read_text("utf-8") for path in (REPOSITORY / "backend/evaluation").glob("*.py"))
+    found = set(re.findall(r'"(\w+)"', sources))
+    composed = {f"state_{state.value}" for state in RunState} | {f"mark_{kind}" for kind in MARKED_EVENTS}
+    composed |= {"phase_train", "phase_refine", "file_best", "file_last"}
+    settings = {key for key in text.TEXT if key.removesuffix("_info").removesuffix("_words") in text.TEXT}
+    settings |= {key for key in text.TEXT if re.fullmatch(r"preset_\w+_words", key)}
+    assert set(text.TEXT) - found - composed - settings - set(setting_names()) == set()
+
+
+def setting_names() -> Iterator[str]:
+    from backend.config import Settings
+
+    yield from Settings.model_fields
+
+
+def shown_literals(path: Path) -> Iterator[tuple[int, str]]:
+    """(line, literal) of every string with a word in it that a person would read, and that no `say` gave."""
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if not isinstance(node, ast.Call):
+            continue
+        called = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+        shown = [keyword.value for keyword in node.keywords if keyword.arg in SHOWN_ARGUMENTS]
+        shown += node.args[:1] if called in SHOWN_FIRST else []
+        for part in shown if called not in ("say", "_Started", "plotly") else []:
+            for literal in literals(part):
+                if LATIN.search(re.sub(r"<[^>]*>|&\w+;|%\{[^}]*\}", "", literal)):
+                    yield node.lineno, literal
+
+
+def literals(node: ast.AST) -> Iterator[str]:
+    """The strings of an expression, but those that are handed to a call or name a key."""
+    if isinstance(node, ast.Constant) and isinstance(node.value, str):
+        yield node.value
+    elif not isinstance(node, ast.Call | ast.Subscript | ast.Compare):
+        for child in ast.iter_child_nodes(node):
+            yield from literals(child)
+
+
+@pytest.mark.parametrize("path", UI_FILES, ids=lambda path: path.name)
+def test_no_visible_word_bypasses_the_table(path: Path) -> None:
+    bypassing = [(line, words) for line, words in shown_literals(path) if words not in SHOWN_AS_THEY_ARE]
+    assert not bypassing
+
+
+def test_what_is_inserted_into_persian_keeps_its_order() -> None:
+    with speaking("fa"):
+        assert say("step_of", step=12, steps=100) == f"گام {isolate('12')} از {isolate('100')}"
+        assert isolate("/data/my set") in say("no_such_data", path="/data/my set")
+        assert isolate("1.5 px") in say("sigma_note_image", sigma_image=1.5)
+        assert quote("a message; with its cure") == isolate("a message; with its cure")
+        assert in_time(5400) == f"{isolate('1')} ساعت و {isolate('30')} دقیقه"
+        assert in_distance(None, 1.234) == "1.23 mm"
+        assert say_label("a_setting_of_another_version") == isolate("a_setting_of_another_version")
+    assert quote("a message") == "a message"
+    assert in_time(5400) == "1 h 30 min"
+    assert isolate("x") not in "".join(text.TEXT.values())
+
+
+@pytest.mark.parametrize(
+    ("words", "isolated"),
+    [
+        ("تا 1e-4 پایین", "تا <1e-4> پایین"),
+        ("{used} از {total}", "<{used}> از <{total}>"),
+        ("{low} تا {high} {unit}", "<{low}> تا <{high} {unit}>"),
+        ("{phase}: اپوک {epoch}", "<{phase}>: اپوک <{epoch}>"),
+        ("{name}: {words}", "<{name}>: <{words}>"),
+        ("در evaluations/{name}.log ببینید", "در <evaluations/{name}.log> ببینید"),
+        ("مدل,بهترین MRE,شروع", "مدل,بهترین <MRE>,شروع"),
+        ("{load} % مشغول", "<{load} %> مشغول"),
+    ],
+)
+def test_latin_runs_are_isolated_whole(words: str, isolated: str) -> None:
+    assert isolate_latin(words) == isolated.replace("<", "\u2068").replace(">", "\u2069")
+
+
+def test_two_threads_speak_their_own_language() -> None:
+    both = threading.Barrier(2)
+    said: dict[str, str] = {}
+
+    def speak(code: str) -> None:
+        with speaking(code):
+            both.wait()
+            said[code] = say("tab_train")
+            both.wait()
+
+    threads = [threading.Thread(target=speak, args=(code,)) for code in LANGUAGES]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert said == {"en": "Train", "fa": "آموزش"}
+    assert say("tab_train") == "Train"
