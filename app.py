@@ -15,6 +15,7 @@ from backend.data.demo import create_demo_dataset
 from backend.flags import OneLineParser, run_command
 from ui.layout import build_app
 from ui.theme import CSS, build_theme
+from ui.uploads import uploads_root
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -31,7 +32,7 @@ def main(arguments: Sequence[str]) -> int:
     page.launch(
         server_name=options.host,
         server_port=options.port,
-        allowed_paths=[str(runs_dir)],
+        allowed_paths=[str(runs_dir), str(uploads_root())],
         theme=build_theme(),
         css=CSS,
         footer_links=[],
