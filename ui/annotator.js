@@ -15,18 +15,19 @@ let chosen = 0, undone = [], view = null, waiting = null;
 // ---- what Python sends, and what it is told
 
 function draw() {
+  const unsent = waiting?.message, before = shown; // a value that Python made before it heard of the last move
   flush();
-  const before = shown;
   shown = props.value && props.value.image ? props.value : null;
   root.hidden = !shown;
   if (!shown) return;
-  const same = before && before.image === shown.image && before.folder === shown.folder;
-  points = shown.points.map((point) => point && [...point]);
+  const isShown = (other) => other && other.image === shown.image && other.folder === shown.folder;
+  const kept = isShown(unsent) && unsent.points.length === shown.points.length ? unsent : shown;
+  points = kept.points.map((point) => point && [...point]);
   undone = [];
   chosen = Math.min(chosen, Math.max(0, points.length - 1));
   sayWords();
   place(find(".film"), shown.source);
-  if (!same) fit();
+  if (!isShown(before)) fit();
   buildMarks();
   buildTable();
   refresh();
@@ -35,7 +36,8 @@ function draw() {
 
 function send() {
   clearTimeout(waiting?.timer);
-  const message = { image: shown.image, points: points.map((point) => point && [...point]) };
+  const { folder, image } = shown;
+  const message = { folder, image, points: points.map((point) => point && [...point]) };
   waiting = { message, timer: setTimeout(flush, SEND_AFTER_MS) };
 }
 
@@ -67,7 +69,7 @@ function sayWords() {
   find(".tools").setAttribute("aria-label", words.tools);
   find("[data-title]").textContent = shown.title;
   find("[data-spacing]").textContent = shown.spacing;
-  find(".points").hidden = !points.length;
+  for (const part of [".points", ".hint"]) find(part).hidden = !points.length;
 }
 
 // ---- points

@@ -1,7 +1,7 @@
 """The picture on which landmarks are dragged and the table in which they are typed: one component of our own.
 
 Python hands over an image with its points (`annotator_value`); annotator.js draws it, moves points at once, and tells
-of the moved ones by the event `moved`, {image, points}. Knows no run and no process.
+of the moved ones by the event `moved`, {folder, image, points}. Knows no run and no process.
 """
 
 from __future__ import annotations

@@ -47,7 +47,7 @@ def build_app(runs_dir: Path, data_root: Path) -> gr.Blocks:
             [page.load, predict_tab.select],
             partial(tab_predict.on_open, predict),
             [predict.run],
-            [predict.run, predict.note],
+            [predict.run],
             **quiet,
         )
         for chosen in (train.started, runs.watched):

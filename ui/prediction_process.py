@@ -57,6 +57,11 @@ def progress_of(folder: Path) -> Progress | None:
     return None if code == 0 else Progress(failure=mistake_of(words, code) or _last_line(words, code))
 
 
+def is_running(folder: Path) -> bool:
+    """Whether a prediction of the folder is under way, or has ended and was not asked about yet."""
+    return folder in _started
+
+
 def stop_prediction(folder: Path) -> None:
     """End the process at once; it has nothing to save."""
     process = _started.pop(folder, None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from backend.errors import UserError
 from backend.run.folder import RunFolder, list_runs
 from ui.annotator import annotator_value, create_annotator, file_address
 from ui.evaluation_process import Progress
-from ui.prediction_process import progress_of, read_predictions, start_prediction, stop_prediction
+from ui.prediction_process import is_running, progress_of, read_predictions, start_prediction, stop_prediction
 from ui.runs import best_row, live_runs, read_rows
 from ui.text import in_distance, say
 from ui.uploads import (
@@ -49,7 +50,7 @@ class PredictTab:
     uploads: gr.State
     files: gr.File
     run: gr.Dropdown
-    spacing: gr.Number
+    spacing: gr.Textbox
     predict: gr.Button
     cancel: gr.Button
     clear: gr.Button
@@ -101,13 +102,15 @@ def _place_request(runs_dir: Path) -> dict[str, Any]:
             choices,
             value=choices[0][1] if choices else None,
             label=say("predict_run"),
-            info=say("predict_run_info"),
+            info=_run_info(choices),
             allow_custom_value=True,  # a restarted server knows only the first choices
+            min_width=220,
             elem_id="predict-run",
         )
-        spacing = gr.Number(
+        spacing = gr.Textbox(
             label=say("predict_mm_per_px"),
             info=say("predict_mm_per_px_info"),
+            min_width=220,
             elem_id="predict-spacing",
         )
     with gr.Row():
@@ -141,7 +144,9 @@ def _bind(tab: PredictTab) -> None:
     tab.predict.click(partial(on_predict, tab), [*uploads, tab.run], parts, **quiet, trigger_mode="once")
     tab.cancel.click(on_cancel, uploads, uploads, **quiet)
     tab.clear.click(partial(on_clear, tab), uploads, parts, **quiet)
-    tab.spacing.input(partial(on_spacing, tab), [*uploads, tab.spacing], [*uploads, tab.annotator], **quiet)
+    tab.spacing.input(
+        partial(on_spacing, tab), [*uploads, tab.spacing], [*uploads, tab.note, tab.annotator], **quiet
+    )
 
     # a partial would hide from Gradio the annotation by which it hands over the event
     def choose(uploads: Uploads, event: gr.EventData) -> Updates:
@@ -173,15 +178,16 @@ def run_choices(runs_dir: Path) -> list[tuple[str, str]]:
     return choices
 
 
+def _run_info(choices: Sequence[tuple[str, str]]) -> str:
+    return say("predict_run_info") if choices else say("predict_no_run")
+
+
 def on_open(tab: PredictTab, run_id: str | None) -> Updates:
     """The page or the tab was opened: the runs there are now. What was chosen stays chosen."""
     choices = run_choices(tab.runs_dir)
     known = [name for _, name in choices]
     value = run_id if run_id in known else next(iter(known), None)
-    return {
-        tab.run: gr.update(choices=choices, value=value),
-        tab.note: "" if known else say_note("predict_no_run"),
-    }
+    return {tab.run: gr.update(choices=choices, value=value, info=_run_info(choices))}
 
 
 def on_upload(tab: PredictTab, uploads: Uploads, files: Sequence[str] | None) -> Iterator[Updates]:
@@ -215,7 +221,7 @@ def on_predict(tab: PredictTab, uploads: Uploads, run_id: str | None) -> Iterato
         told = None
         while (progress := progress_of(folder)) is not None and not progress.failure:
             if progress != told:
-                yield {tab.note: _predicting_html(tab, progress), **_buttons(tab, uploads, is_busy=True)}
+                yield {tab.note: _predicting_html(tab, progress), **_buttons(tab, uploads)}
                 told = progress
             time.sleep(POLL_S)
         if progress is not None:
@@ -248,10 +254,17 @@ def on_session_end(uploads: Uploads) -> None:
     forget(uploads)
 
 
-def on_spacing(tab: PredictTab, uploads: Uploads, mm_per_px: float | None) -> Updates:
-    """The pixel size of images that state none was typed."""
-    uploads.typed_mm_per_px = mm_per_px if mm_per_px and mm_per_px > 0 else None
-    return {tab.uploads: uploads, tab.annotator: annotator_value(uploads)}
+def on_spacing(tab: PredictTab, uploads: Uploads, typed: str) -> Updates:
+    """The pixel size of images that state none was typed, with whichever decimal sign."""
+    text = typed.strip().replace(",", ".").replace("٫", ".")
+    try:
+        mm_per_px = float(text) if text else None
+        if mm_per_px is not None and not 0 < mm_per_px < math.inf:
+            raise ValueError
+    except ValueError:
+        return {tab.uploads: uploads, tab.note: _failures_html([say("predict_bad_spacing", typed=typed)])}
+    uploads.typed_mm_per_px = mm_per_px
+    return {tab.uploads: uploads, tab.note: "", tab.annotator: annotator_value(uploads)}
 
 
 def on_choose(tab: PredictTab, uploads: Uploads, key: str) -> Updates:
@@ -265,7 +278,10 @@ def on_choose(tab: PredictTab, uploads: Uploads, key: str) -> Updates:
 def on_moved(tab: PredictTab, uploads: Uploads, message: Mapping[str, Any]) -> Updates:
     """Points were dragged, nudged or typed; the browser shows them already."""
     before = images_html(uploads)
-    correct(uploads, str(message["image"]), message["points"])
+    if (
+        uploads.folder is not None and uploads.folder.name == message["folder"]
+    ):  # else of images that were removed
+        correct(uploads, str(message["image"]), message["points"])
     after = images_html(uploads)
     images = {} if after == before else {tab.images: after}
     return {tab.uploads: uploads, tab.file: gr.update(visible=False), **images}
@@ -365,9 +381,10 @@ def _draw(tab: PredictTab, uploads: Uploads) -> Updates:
     }
 
 
-def _buttons(tab: PredictTab, uploads: Uploads, *, is_busy: bool = False) -> Updates:
-    """What can be pressed: a function of what there is."""
+def _buttons(tab: PredictTab, uploads: Uploads) -> Updates:
+    """What can be pressed: a function of what there is and of whether it is being predicted."""
     has_images = bool(uploads.images)
+    is_busy = uploads.folder is not None and is_running(uploads.folder)
     return {
         tab.predict: gr.update(interactive=has_images and not is_busy),
         tab.cancel: gr.update(visible=is_busy),

@@ -236,6 +236,7 @@ TEXT: dict[str, str] = {
     "predict_run_info": "its best weights predict; newest first, with the error on its validation images",
     "predict_mm_per_px": "Pixel size, mm",
     "predict_mm_per_px_info": "of images whose file states none; empty: unknown",
+    "predict_bad_spacing": "{typed} is no pixel size: write mm a pixel, such as 0.1, or leave it empty",
     "predict": "Predict",
     "predict_cancel": "Cancel",
     "predict_clear": "Remove all images",

@@ -56,6 +56,7 @@ CSS = """
 #evaluation-table td {white-space: nowrap}
 .evaluation-failed {color: #b03a00} .dark #evaluation-table td {white-space: nowrap}
 .evaluation-failed {color: #ff9d5c}
+ul.evaluation-failed li {color: inherit}
 .predict-export {align-items: end}
 .thumbnails {display: flex; gap: .6rem; overflow-x: auto; padding: .25rem}
 .thumbnails button {flex: 0 0 8rem; display: flex; flex-direction: column; gap: .2rem; padding: .35rem;

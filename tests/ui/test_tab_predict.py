@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import zipfile
 from collections.abc import Iterator
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -77,7 +77,9 @@ def test_the_runs_with_weights_are_offered(tab: PredictTab) -> None:
     ((label, run_id),) = tab_predict.run_choices(tab.runs_dir)
     assert label.startswith(run_id) and "mm" in label
     updates = tab_predict.on_open(tab, "a run that was deleted")
-    assert updates[tab.run]["value"] == run_id and updates[tab.note] == ""
+    assert updates[tab.run]["value"] == run_id and "newest first" in updates[tab.run]["info"]
+    updates = tab_predict.on_open(replace(tab, runs_dir=tab.runs_dir / "nothing"), run_id)
+    assert updates[tab.run]["value"] is None and "start one on the Train tab" in updates[tab.run]["info"]
 
 
 def test_images_are_predicted_shown_corrected_and_exported(
@@ -98,9 +100,11 @@ def test_images_are_predicted_shown_corrected_and_exported(
     assert heatmap_source({**asked, "folder": "../..", "landmark": 0}) == ""
 
     moved = [[10.0, 11.0], None, value["points"][2]]
-    updates = tab_predict.on_moved(tab, uploads, {"image": value["image"], "points": moved})
+    message = {"folder": value["folder"], "image": value["image"], "points": moved}
+    assert tab.images not in tab_predict.on_moved(tab, uploads, {**message, "folder": "removed"})
+    updates = tab_predict.on_moved(tab, uploads, message)
     assert updates[tab.images].count("corrected") == 1
-    again = tab_predict.on_moved(tab, uploads, {"image": value["image"], "points": moved})
+    again = tab_predict.on_moved(tab, uploads, message)
     assert tab.images not in again, "the list is sent again only where it changed"
 
     updates = tab_predict.on_export(tab, uploads, "csv_zip")
@@ -128,7 +132,7 @@ def test_a_process_that_fails_says_why(tab: PredictTab, uploads: Uploads, tmp_pa
         Path(shutil.copytree(tab.runs_dir, tmp_path / "runs")) / tab_predict.run_choices(tab.runs_dir)[0][1]
     )
     damaged.checkpoint_path("best").write_bytes(b"nonsense")
-    other = PredictTab(**{**vars(tab), "runs_dir": tmp_path / "runs"})
+    other = replace(tab, runs_dir=tmp_path / "runs")
     *_, updates = list(tab_predict.on_predict(other, uploads, damaged.run_id))
     assert "evaluation-failed" in updates[tab.note] and "best.pt" in updates[tab.note]
     assert updates[tab.predict]["interactive"] is True
@@ -158,6 +162,9 @@ def test_an_image_is_chosen_and_all_are_removed(tab: PredictTab, uploads: Upload
 
 
 def test_a_pixel_size_that_is_none_is_none(tab: PredictTab, uploads: Uploads) -> None:
-    for typed, held in ((0.2, 0.2), (0, None), (-1, None), (None, None)):
-        tab_predict.on_spacing(tab, uploads, typed)
-        assert uploads.typed_mm_per_px == held
+    for typed, held in (("0.2", 0.2), (" ۰٫۱ ", 0.1), ("0,3", 0.3), ("", None)):
+        updates = tab_predict.on_spacing(tab, uploads, typed)
+        assert uploads.typed_mm_per_px == held and updates[tab.note] == ""
+    for typed in ("0", "-1", "nan", "a lot"):
+        updates = tab_predict.on_spacing(tab, uploads, typed)
+        assert uploads.typed_mm_per_px is None and "is no pixel size" in updates[tab.note]
