@@ -18,6 +18,7 @@ from backend.flags import OneLineParser, run_command
 from ui.language_choice import PERSIAN_FILES, LanguageChoice
 from ui.layout import build_app
 from ui.theme import CSS, build_theme
+from ui.uploads import uploads_root
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -34,7 +35,7 @@ def main(arguments: Sequence[str]) -> int:
     page.launch(
         server_name=options.host,
         server_port=options.port,
-        allowed_paths=[str(runs_dir), str(PERSIAN_FILES)],
+        allowed_paths=[str(runs_dir), str(PERSIAN_FILES), str(uploads_root())],
         theme=build_theme(),
         css=CSS,
         footer_links=[],

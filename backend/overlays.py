@@ -7,12 +7,13 @@ colour (Okabe and Ito's colour-blind-safe palette). Frames: points in the pixels
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
-from backend.geometry import FloatArray
+from backend.geometry import FloatArray, Size
 
 Image = npt.NDArray[np.uint8]
 
@@ -56,19 +57,27 @@ def blend_heatmaps(
 ) -> Image:
     """A copy of an image with maps (h, w) uint8 laid over it, warm where the highest of them is high."""
     picture = to_rgb(image)
-    height, width = picture.shape[0], picture.shape[1]
-    laid = np.zeros((height, width), np.uint8)
-    for heatmap, affine in zip(heatmaps, affines_heatmap_to_image, strict=True):
+    layer = heatmap_layer(heatmaps, affines_heatmap_to_image, (picture.shape[0], picture.shape[1]))
+    weight = opacity * layer[..., 3:].astype(np.float32) / 255
+    return (picture * (1 - weight) + layer[..., :3] * weight).round().astype(np.uint8)
+
+
+def heatmap_layer(
+    heatmaps: Sequence[Image], affines_heatmap_to_picture: Sequence[FloatArray], picture_hw: Size
+) -> Image:
+    """Maps (h, w) uint8 as a layer (H, W, 4) to lay over a picture: warm where the highest of them is high, and clear
+    where all are low."""
+    laid = np.zeros(picture_hw, np.uint8)
+    for heatmap, affine in zip(heatmaps, affines_heatmap_to_picture, strict=True):
         if np.isfinite(affine).all():  # a crop about an unknown point stands nowhere
-            np.maximum(laid, cv2.warpAffine(heatmap, affine, (width, height)), out=laid)
+            np.maximum(laid, cv2.warpAffine(heatmap, affine, picture_hw[::-1]), out=laid)
     colours = cv2.cvtColor(cv2.applyColorMap(laid, cv2.COLORMAP_INFERNO), cv2.COLOR_BGR2RGB)
-    weight = opacity * (laid.astype(np.float32) / 255) ** 0.5
-    blended = picture * (1 - weight[..., None]) + colours * weight[..., None]
-    return blended.round().astype(np.uint8)
+    opacity = np.rint((laid.astype(np.float32) / 255) ** 0.5 * 255).astype(np.uint8)
+    return np.dstack([colours, opacity])
 
 
 def encode_png(picture: Image) -> bytes:
-    """PNG bytes of an RGB or greyscale picture."""
+    """PNG bytes of a greyscale, an RGB or an RGBA picture."""
     return _encode(picture, ".png", [])
 
 
@@ -78,8 +87,10 @@ def encode_jpeg(picture: Image, quality: int = 88) -> bytes:
 
 
 def _encode(picture: Image, suffix: str, options: Sequence[int]) -> bytes:
-    bgr = cv2.cvtColor(picture, cv2.COLOR_RGB2BGR) if picture.ndim == 3 else picture
-    done, buffer = cv2.imencode(suffix, bgr, options)
+    stored: npt.NDArray[Any] = picture
+    if picture.ndim == 3:
+        stored = cv2.cvtColor(picture, cv2.COLOR_RGBA2BGRA if picture.shape[2] == 4 else cv2.COLOR_RGB2BGR)
+    done, buffer = cv2.imencode(suffix, stored, options)
     assert done, f"OpenCV cannot write {suffix}"
     return bytes(buffer.tobytes())
 

@@ -1,66 +1,95 @@
 """Predict landmarks on images with a checkpoint: `python -m backend.predict --help`.
 
-Writes the wide CSV that the readers read (`image, <name>_x, <name>_y`) with a confidence column a landmark.
+Writes the wide CSV that the readers read (`image, <name>_x, <name>_y`) with a confidence column a landmark, and on
+request the same as JSON, pictures, and the heatmaps that the points were read from.
 """
 
 from __future__ import annotations
 
-import csv
 import io
+import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 from tqdm import tqdm
 
-from backend.data.images import read_image
+from backend.data.annotations.csv_rows import read_rows
+from backend.data.annotations.draft import UNKNOWN_SPACING
+from backend.data.annotations.writers import MarkedImage, to_csv, to_json, unused_name
+from backend.data.images import read_image, read_mm_per_px_xy
+from backend.data.samples import Samples
 from backend.errors import UserError
 from backend.flags import OneLineParser, run_command
+from backend.geometry import FloatArray
 from backend.overlays import draw_points, encode_png
-from backend.run.files import write_bytes_atomic
+from backend.run.files import write_bytes_atomic, write_json_atomic
 from backend.training.inference import load_predictor, unlabelled_samples
 from backend.training.task import Predictions
 
-IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"}
+IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".dcm"}
+STDOUT = Path("-")
+SPACING_COLUMNS = ("mm_per_px_x", "mm_per_px_y")
+
+
+@dataclass(frozen=True)
+class Source:
+    """An image to predict on, and its pixel size, NaN where unknown."""
+
+    path: Path
+    mm_per_px_xy: tuple[float, float] = UNKNOWN_SPACING
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Predict, write the CSV and the overlays that were asked for."""
+    """Predict, and write the CSV and what else was asked for."""
     options = _parser().parse_args(arguments)
-    paths = keep_readable(find_images(options.images))
+    sources = keep_readable(find_images(options.images))
     predictor = load_predictor(options.checkpoint, options.device)
     names = predictor.task.landmark_names
-    samples = unlabelled_samples(paths, len(names))
+    paths = [source.path for source in sources]
+    samples = unlabelled_samples(paths, len(names), [source.mm_per_px_xy for source in sources])
+    maps = MapsWriter(options.maps, _file_names(paths)) if options.maps else None
     with tqdm(total=len(paths), unit="image") as bar:
-        predictions = predictor.predict(samples, on_batch=bar.update)
+        predictions = predictor.predict(samples, on_batch=bar.update, on_maps=maps)
+    marked = mark(samples, predictions, options.out.parent)
     options.out.parent.mkdir(parents=True, exist_ok=True)
-    write_bytes_atomic(options.out, to_csv(paths, names, predictions, options.out.parent).encode("utf-8"))
-    print(f"{options.out}: {len(paths)} images, {len(names)} landmarks each")
+    write_bytes_atomic(options.out, to_csv(marked, names).encode("utf-8"))
+    tell = sys.stderr if options.json == STDOUT else sys.stdout
+    print(f"{options.out}: {len(paths)} images, {len(names)} landmarks each", file=tell)
+    if options.json:
+        _write_json(options.json, to_json(marked, names))
     if options.overlays:
         _write_overlays(options.overlays, paths, predictions)
-        print(f"{options.overlays}: {len(paths)} overlays")
+        print(f"{options.overlays}: {len(paths)} overlays", file=tell)
     return 0
 
 
-def find_images(path: Path) -> list[Path]:
-    """The image itself, or every image in a folder by name. Raises UserError where there is none."""
+def find_images(path: Path) -> list[Source]:
+    """The image itself, every image in a folder by name, or those that a CSV file lists.
+
+    Raises UserError where there is none.
+    """
     if path.is_file():
-        return [path]
+        return _read_list(path) if path.suffix.lower() == ".csv" else [_source(path)]
     found = sorted(p for p in path.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES) if path.is_dir() else []
     if not found:
         kinds = " ".join(sorted(IMAGE_SUFFIXES))
         raise UserError(f"no image at {path}", field="images", cure=f"give an image or a folder of {kinds}")
-    return found
+    return [_source(path) for path in found]
 
 
-def keep_readable(paths: Sequence[Path]) -> list[Path]:
+def keep_readable(sources: Sequence[Source]) -> list[Source]:
     """The images that can be decoded; the others are named on stderr. Raises UserError where none is left."""
-    kept: list[Path] = []
-    for path in paths:
+    kept: list[Source] = []
+    for source in sources:
         try:
-            read_image(path)
-            kept.append(path)
+            read_image(source.path)
+            kept.append(source)
         except UserError as error:
             print(f"left out: {error}", file=sys.stderr)
             last_error = error
@@ -69,21 +98,70 @@ def keep_readable(paths: Sequence[Path]) -> list[Path]:
     return kept
 
 
-def to_csv(paths: Sequence[Path], names: Sequence[str], predictions: Predictions, folder: Path) -> str:
-    """The wide CSV; image paths are relative to `folder`, where the file will lie, if they can be."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["image", *(f"{name}_{part}" for name in names for part in ("x", "y", "confidence"))])
-    for path, points, confidence in zip(
-        paths, predictions.points_xy_image, predictions.confidence, strict=True
-    ):
-        cells = [
-            value
-            for (x, y), sure in zip(points, confidence, strict=True)
-            for value in (f"{x:.3f}", f"{y:.3f}", f"{sure:.4f}")
-        ]
-        writer.writerow([_relative(path, folder), *cells])
-    return text.getvalue()
+def mark(samples: Samples, predictions: Predictions, folder: Path) -> list[MarkedImage]:
+    """What was predicted, by image; names are paths relative to `folder`, where the table will lie, if they can be."""
+    return [
+        MarkedImage(_relative(path, folder), path, size_hw, points, points, confidence, (float(x), float(y)))
+        for path, size_hw, points, confidence, (x, y) in zip(
+            samples.paths,
+            samples.sizes_hw,
+            predictions.points_xy_image,
+            predictions.confidence,
+            samples.mm_per_px_xy,
+            strict=True,
+        )
+    ]
+
+
+@dataclass
+class MapsWriter:
+    """Writes each image's maps as `<name>.npz` (`heatmaps`, `affine_heatmap_to_image`), batch after batch."""
+
+    folder: Path
+    names: Iterator[str]
+
+    def __call__(self, heatmaps: npt.NDArray[np.uint8], affines: FloatArray) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        for maps, to_image in zip(heatmaps, affines, strict=True):
+            buffer = io.BytesIO()
+            np.savez_compressed(buffer, heatmaps=maps, affine_heatmap_to_image=to_image)
+            write_bytes_atomic(self.folder / f"{next(self.names)}.npz", buffer.getvalue())
+
+
+def _source(path: Path) -> Source:
+    """An image with the pixel size that its file states; a damaged one is named by `keep_readable`."""
+    try:
+        return Source(path, read_mm_per_px_xy(path))
+    except UserError:
+        return Source(path)
+
+
+def _read_list(path: Path) -> list[Source]:
+    """The images of a CSV file with the column `image` and, where pixel sizes are known, `mm_per_px`, or `mm_per_px_x`
+    and `mm_per_px_y`."""
+    (_, header), *rows = read_rows(path) or [(1, [])]
+    if "image" not in header or not rows:
+        raise UserError(
+            f"{path} lists no image", field="images", cure="name the column of the image paths image"
+        )
+    sources = []
+    for line, cells in rows:
+        row = dict(zip(header, cells, strict=False))
+        image = path.parent / row["image"]
+        texts = [row.get(column) or row.get("mm_per_px", "") for column in SPACING_COLUMNS]
+        if not any(texts):
+            sources.append(_source(image))
+            continue
+        try:
+            mm_per_px_x, mm_per_px_y = (float(text) for text in texts)
+        except ValueError:
+            raise UserError(
+                f"{path} line {line}: {' and '.join(map(repr, texts))} are no pixel size",
+                field="images",
+                cure="write two numbers, or leave both cells empty",
+            ) from None
+        sources.append(Source(image, (mm_per_px_x, mm_per_px_y)))
+    return sources
 
 
 def _relative(path: Path, folder: Path) -> str:
@@ -94,23 +172,38 @@ def _relative(path: Path, folder: Path) -> str:
 
 
 def _write_overlays(folder: Path, paths: Sequence[Path], predictions: Predictions) -> None:
-    """One PNG an image; images of the same name in different folders get a number."""
+    """One PNG an image."""
     folder.mkdir(parents=True, exist_ok=True)
-    taken: set[str] = set()
-    for path, points in zip(paths, predictions.points_xy_image, strict=True):
-        name, number = path.stem, 1
-        while name.lower() in taken:
-            number += 1
-            name = f"{path.stem}-{number}"
-        taken.add(name.lower())
+    for name, path, points in zip(_file_names(paths), paths, predictions.points_xy_image, strict=True):
         write_bytes_atomic(folder / f"{name}.png", encode_png(draw_points(read_image(path), points)))
+
+
+def _file_names(paths: Sequence[Path]) -> Iterator[str]:
+    """A name for each image's files; images of the same name in different folders get a number."""
+    taken: set[str] = set()
+    return (unused_name(path.stem, taken) for path in paths)
+
+
+def _write_json(path: Path, content: dict[str, Any]) -> None:
+    if path == STDOUT:
+        print(json.dumps(content, ensure_ascii=False, indent=2))
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_json_atomic(path, content)
 
 
 def _parser() -> OneLineParser:
     parser = OneLineParser(prog="python -m backend.predict", description=__doc__)
     parser.add_argument("--checkpoint", type=Path, required=True, help="a run's checkpoints/best.pt")
-    parser.add_argument("--images", type=Path, required=True, help="an image, or a folder of them")
+    parser.add_argument(
+        "--images",
+        type=Path,
+        required=True,
+        help="an image, a folder of them, or a CSV file with the column image (and mm_per_px)",
+    )
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="predictions.csv to write")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write all that is known (-: stdout)")
+    parser.add_argument("--maps", type=Path, metavar="DIR", help="also write each image's heatmaps (.npz)")
     parser.add_argument("--overlays", type=Path, metavar="DIR", help="also draw each image with its points")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: auto)")
     return parser

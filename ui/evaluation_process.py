@@ -81,9 +81,22 @@ def progress_of(folder: RunFolder) -> Progress | None:
     code = started.process.poll()
     words = read_tail(folder.evaluation_path(started.name, "log"), LOG_BYTES)
     if code is None:
-        done, total = (_BAR.findall(words) or [(0, 0)])[-1]
-        return Progress(int(done), int(total))
-    return None if code == 0 else Progress(failure=_reason(words, code, started.name))
+        return Progress(*bar_of(words))
+    if code == 0:
+        return None
+    return Progress(failure=mistake_of(words, code) or say("evaluate_ended", code=code, name=started.name))
+
+
+def bar_of(words: str) -> tuple[int, int]:
+    """Done and total of the last progress bar in a log; zeros where there is none yet."""
+    done, total = (_BAR.findall(words) or [(0, 0)])[-1]
+    return int(done), int(total)
+
+
+def mistake_of(words: str, code: int) -> str:
+    """The mistake that a process of ours named before it ended with `code`, with its cure; else empty."""
+    _, found, mistake = words.rpartition("error: ")
+    return " ".join(line.strip() for line in mistake.splitlines()) if found and code == 2 else ""
 
 
 def _command(folder: RunFolder, name: str, request: Request) -> list[str]:
@@ -97,11 +110,3 @@ def _command(folder: RunFolder, name: str, request: Request) -> list[str]:
     for flag, kind in (("--json", "json"), ("--report", "html")):
         command += [flag, str(folder.evaluation_path(name, kind).absolute())]  # type: ignore[arg-type]
     return command
-
-
-def _reason(words: str, code: int, name: str) -> str:
-    """The mistake that the process named, with its cure, else where its words can be read."""
-    _, found, mistake = words.rpartition("error: ")
-    if found and code == 2:
-        return " ".join(line.strip() for line in mistake.splitlines())
-    return say("evaluate_ended", code=code, name=name)

@@ -9,8 +9,8 @@ from __future__ import annotations
 import functools
 import inspect
 import re
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -31,6 +31,7 @@ LANGUAGES: dict[str, Language] = {
     "fa": Language("fa", "فارسی", "fa", "rtl"),
 }
 
+_END = object()
 _spoken: ContextVar[str] = ContextVar("language", default="en")
 
 
@@ -50,14 +51,30 @@ def speaking(code: str) -> Iterator[None]:
 
 
 def answering_in(code: str, handler: Callable[..., Any]) -> Callable[..., Any]:
-    """A handler that answers in this language. Raises TypeError for one that answers piecemeal or later."""
-    if inspect.isgeneratorfunction(handler) or inspect.iscoroutinefunction(handler):
+    """A handler that answers in this language, at once or piece by piece. Raises TypeError for a coroutine."""
+    if inspect.iscoroutinefunction(handler) or inspect.isasyncgenfunction(handler):
         raise TypeError(f"{handler} would leave its language before it has answered")
+    if inspect.isgeneratorfunction(handler):
+        return _answering_piecemeal(code, handler)
 
     @functools.wraps(handler)  # Gradio reads the signature to know what to hand over
     def answer(*values: Any, **named: Any) -> Any:
         with speaking(code):
             return handler(*values, **named)
+
+    return answer
+
+
+def _answering_piecemeal(code: str, handler: Callable[..., Generator[Any, None, None]]) -> Callable[..., Any]:
+    @functools.wraps(handler)
+    def answer(*values: Any, **named: Any) -> Iterator[Any]:
+        with closing(handler(*values, **named)) as pieces:
+            while True:
+                with speaking(code):  # never across a yield: another page's handler may run in between
+                    piece = next(pieces, _END)
+                if piece is _END:
+                    return
+                yield piece
 
     return answer
 

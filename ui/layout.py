@@ -8,7 +8,7 @@ from typing import Any
 
 import gradio as gr
 
-from ui import tab_monitor, tab_runs, tab_train
+from ui import tab_monitor, tab_predict, tab_runs, tab_train
 from ui.language import LANGUAGES, answering_in, speaking, spoken
 from ui.runs import live_runs
 from ui.session import Session
@@ -17,10 +17,13 @@ from ui.text import say
 # a plot that is drawn on a hidden tab has no box to fit into: plotly measures again when the window changes
 FIT_PLOTS = "() => { setTimeout(() => window.dispatchEvent(new Event('resize')), 100); }"
 
+# uploads and exports that Gradio holds: looked at every 10 minutes, deleted after an hour
+CACHE_S = (600, 3600)
+
 
 def build_app(runs_dir: Path, data_root: Path) -> gr.Blocks:
     """The whole page over one folder of runs and one of data sets, laid out once in each language."""
-    page = gr.Blocks(title=say("title"), analytics_enabled=False)
+    page = gr.Blocks(title=say("title"), analytics_enabled=False, delete_cache=CACHE_S)
     for language in LANGUAGES.values():
         address = page.route(language.name, language.path, show_in_navbar=False) if language.path else page
         with address, speaking(language.code):
@@ -42,11 +45,15 @@ def _lay_out(page: gr.Blocks, runs_dir: Path, data_root: Path) -> None:
             monitor = tab_monitor.create_monitor_tab(session, runs_dir)
         with gr.Tab(say("tab_runs"), id="runs"):
             runs = tab_runs.create_runs_tab(session, runs_dir, data_root)
+        with gr.Tab(say("tab_predict"), id="predict") as predict_tab:
+            predict = tab_predict.create_predict_tab(runs_dir)
     gr.on([tabs.change, tabs.select], None, js=FIT_PLOTS, **quiet)
     page.load(partial(_first_tab, runs_dir), None, [tabs], **quiet)
     tab_train.bind_load(train, page)
     page.load(partial(tab_monitor.on_open, monitor), monitor.inputs, monitor.outputs, **quiet)
     page.load(partial(tab_runs.on_open, runs), [session], [runs.table, runs.empty], **quiet)
+    opened = [page.load, predict_tab.select]
+    gr.on(opened, partial(tab_predict.on_open, predict), [predict.run], [predict.run], **quiet)
     for chosen in (train.started, runs.watched):
         chosen.change(_show_monitor, [chosen], [tabs, chosen], **quiet)
 

@@ -58,6 +58,18 @@ CSS = """
 #evaluation-table td {white-space: nowrap}
 .evaluation-failed {color: #b03a00} .dark #evaluation-table td {white-space: nowrap}
 .evaluation-failed {color: #ff9d5c}
+ul.evaluation-failed li {color: inherit}
+.predict-export {align-items: end}
+.thumbnails {display: flex; gap: .6rem; overflow-x: auto; padding: .25rem}
+.thumbnails button {flex: 0 0 8rem; display: flex; flex-direction: column; gap: .2rem; padding: .35rem;
+  text-align: start; border: 2px solid var(--border-color-primary); border-radius: 8px;
+  background: var(--block-background-fill); color: var(--body-text-color)}
+.thumbnails button[aria-pressed=true] {border-color: #0072B2} .dark .thumbnails button[aria-pressed=true]
+  {border-color: #56B4E9}
+.thumbnails img {width: 100%; height: 6.5rem; object-fit: contain; background: #000; border-radius: 4px; margin: 0}
+.thumbnails span {overflow: hidden; text-overflow: ellipsis; white-space: nowrap; font-size: .85rem;
+  unicode-bidi: isolate}
+.thumbnails small {color: var(--body-text-color-subdued); min-height: 1.1em}
 .problem-list li {margin-bottom: .25rem}
 """
 

@@ -1,4 +1,4 @@
-"""Read any image file as 8-bit grey or RGB pixels, and its size from the header alone.
+"""Read any image file as 8-bit grey or RGB pixels, and its size from the header alone; DICOM is one kind of image.
 
 Owns bit depth, windowing, EXIF rotation and damaged files. Knows nothing of landmarks or data sets.
 """
@@ -6,6 +6,7 @@ Owns bit depth, windowing, EXIF rotation and damaged files. Knows nothing of lan
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import struct
 import threading
@@ -17,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from backend.data.dicom import is_dicom, read_picture, read_size, read_spacing
 from backend.errors import UserError
 
 # OpenCV's own thread pool does not survive a fork: a data worker that used it would wait forever. Images are
@@ -47,10 +49,13 @@ def read_image(path: Path) -> ImageArray:
 
     Returns uint8 of shape (H, W) for a grey image (also one stored with three equal channels), else
     (H, W, 3) in RGB order. Alpha is dropped. Deeper than 8 bit, signed or float: the window from the 0.5th to
-    the 99.5th percentile is stretched to 0..255, one window for all channels.
+    the 99.5th percentile is stretched to 0..255, one window for all channels. DICOM is shown through the window that
+    it states, MONOCHROME1 with its greys turned round.
 
     Raises UserError, naming the file, where it is missing, damaged or no image.
     """
+    if is_dicom(path):
+        return _read_dicom(path)
     pixels = _decode(path)
     if pixels.dtype != np.uint8:
         pixels = _window_to_uint8(pixels)
@@ -87,6 +92,8 @@ def read_image_size(path: Path) -> tuple[int, int]:
     A format that only OpenCV knows (a float RGB TIFF, say) is decoded for it. A file that is cut off behind
     its header passes here and fails in `read_image`. Raises UserError where there is no readable header.
     """
+    if is_dicom(path):
+        return read_size(path)
     try:
         with _without_pixel_limit(), Image.open(path) as image:
             width, height = image.size
@@ -97,6 +104,20 @@ def read_image_size(path: Path) -> tuple[int, int]:
         height, width = _decode(path).shape[:2]
         return height, width
     return (width, height) if sideways else (height, width)
+
+
+def read_mm_per_px_xy(path: Path) -> tuple[float, float]:
+    """The pixel size that the file itself states, as DICOM does, mm; NaN twice where it states none."""
+    spacing = read_spacing(path) if is_dicom(path) else None
+    return (math.nan, math.nan) if spacing is None else spacing.mm_per_px_xy
+
+
+def _read_dicom(path: Path) -> ImageArray:
+    picture = read_picture(path)
+    image = _window_to_uint8(picture.pixels, picture.window)
+    if image.ndim == 3 and _has_equal_channels(image):
+        image = image[..., 0]
+    return np.ascontiguousarray(255 - image if picture.is_inverted else image)
 
 
 def _decode(path: Path, flags: int = _DECODE_FLAGS) -> npt.NDArray[np.generic]:
@@ -121,22 +142,30 @@ def _missing(path: Path) -> UserError:
     return UserError(f"{path} does not exist", cure="check the path of the image")
 
 
-def _window_to_uint8(pixels: npt.NDArray[np.generic]) -> ImageArray:
+def _window_to_uint8(
+    pixels: npt.NDArray[np.generic], window: tuple[float, float] | None = None
+) -> ImageArray:
+    """Stretch a window of values to 0..255; without one, that of the percentiles."""
     values = pixels.astype(np.float32)
-    step_y, step_x = (max(1, side // _WINDOW_SAMPLE_SIDE) for side in values.shape[:2])
-    sample = values[::step_y, ::step_x]
-    sample = sample[np.isfinite(sample)]
-    if sample.size == 0:
-        return np.zeros(values.shape, dtype=np.uint8)
-    low, high = (float(value) for value in np.percentile(sample, _WINDOW_PERCENTILES))
-    if high <= low:  # nearly all pixels are equal: keep the few that differ
-        low, high = float(sample.min()), float(sample.max())
+    low, high = window or _percentile_window(values)
     if high <= low:
         return np.zeros(values.shape, dtype=np.uint8)
     values = np.nan_to_num(values, nan=low, posinf=high, neginf=low)
     scaled = (np.clip(values, low, high) - low) * (255.0 / (high - low))
     windowed: ImageArray = np.rint(scaled).astype(np.uint8)
     return windowed
+
+
+def _percentile_window(values: npt.NDArray[np.float32]) -> tuple[float, float]:
+    step_y, step_x = (max(1, side // _WINDOW_SAMPLE_SIDE) for side in values.shape[:2])
+    sample = values[::step_y, ::step_x]
+    sample = sample[np.isfinite(sample)]
+    if sample.size == 0:
+        return 0.0, 0.0
+    low, high = (float(value) for value in np.percentile(sample, _WINDOW_PERCENTILES))
+    if high <= low:  # nearly all pixels are equal: keep the few that differ
+        low, high = float(sample.min()), float(sample.max())
+    return low, high
 
 
 def _has_equal_channels(pixels: npt.NDArray[np.generic]) -> bool:

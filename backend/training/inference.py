@@ -11,11 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 import torch
 from torch import nn
 
 from backend.config import Choice, RunConfig
+from backend.data.annotations.draft import UNKNOWN_SPACING
 from backend.data.annotations.table import IMAGE_COLUMNS
 from backend.data.dataset import Batches
 from backend.data.images import read_image_size
@@ -37,6 +39,8 @@ from backend.training.micro_batch import WHOLE_BATCHES, MicroBatch
 from backend.training.task import LandmarkTask, Predictions, concatenate_predictions
 
 BATCH_SIZE = 8
+# hears of each batch its maps (B, K, h, w) uint8 and their affines to original pixels (B, 1 or K, 2, 3)
+OnMaps = Callable[[npt.NDArray[np.uint8], FloatArray], object]
 OFFSET_RADIUS_PX = 3.0
 FOR_PREDICTION = {
     "batch_size": Choice(BATCH_SIZE, "prediction"),
@@ -56,35 +60,41 @@ class Predictor:
     checkpoint: dict[str, Any]
 
     def predict(
-        self, samples: Samples, on_batch: Callable[[int], object] = lambda num_images: None
+        self,
+        samples: Samples,
+        on_batch: Callable[[int], object] = lambda num_images: None,
+        on_maps: OnMaps | None = None,
     ) -> Predictions:
         """Points (N, K, 2) in original pixels and confidence (N, K), in the order of the samples.
 
-        `on_batch` hears how many images each batch held. Raises UserError for an image that cannot be decoded.
+        `on_batch` hears how many images each batch held, `on_maps` what the points were read from: the maps of the
+        last network, on crops about the landmarks where there is a second one. Raises UserError for an image that
+        cannot be decoded.
         """
         parts = []
         for first in range(0, len(samples), BATCH_SIZE):
             rows = list(range(first, min(first + BATCH_SIZE, len(samples))))
-            parts.append(self._predict_few(samples.take(rows)))
+            parts.append(self._predict_few(samples.take(rows), on_maps))
             on_batch(len(rows))
         return concatenate_predictions(parts)
 
-    def _predict_few(self, samples: Samples) -> Predictions:
+    def _predict_few(self, samples: Samples, on_maps: OnMaps | None) -> Predictions:
         """A batch of images, each decoded once for both networks."""
         settings = self.config.settings
         store = build_store(samples, settings)
         config = RunConfig(settings, {**self.config.chosen, **FOR_PREDICTION})
         whole = build_batches(config, samples, store)
-        found = predict_batches(self.network, self.task, whole, self.device)
         if self.refiner is None:
-            return found
+            return predict_batches(self.network, self.task, whole, self.device, on_maps)
+        found = predict_batches(self.network, self.task, whole, self.device)
         task = build_refiner_task(config, self.task.landmark_names)
         scale = image_px_per_crop_px(samples, settings.crop_frame)
         answers = []
-        for offset in crop_offsets(settings.prediction_crops):
+        for number, offset in enumerate(crop_offsets(settings.prediction_crops)):
             centres = found.points_xy_image + offset * scale
             crops = build_crop_batches(config, samples, store, centres)
-            answers.append(predict_batches(self.refiner, task, crops, self.device))
+            about_the_point = on_maps if number == 0 else None
+            answers.append(predict_batches(self.refiner, task, crops, self.device, about_the_point))
         return Predictions(
             np.mean([answer.points_xy_image for answer in answers], axis=0),
             np.mean([answer.confidence for answer in answers], axis=0),
@@ -109,11 +119,15 @@ def predict_batches(
     batches: Batches,
     device: torch.device,
     micro_batch: MicroBatch = WHOLE_BATCHES,
+    on_maps: OnMaps | None = None,
 ) -> Predictions:
     """The points that a network in evaluation mode finds, batch by batch."""
     found: list[Predictions] = []
     for part in (part for batch in batches.of_epoch(0) for part in micro_batch.split(batch)):
-        found.append(task.predict(network(part.to(device).images).float(), part))
+        maps = network(part.to(device).images).float()
+        found.append(task.predict(maps, part))
+        if on_maps is not None:
+            on_maps(*task.small_maps(maps, part))
     return concatenate_predictions(found)
 
 
@@ -160,12 +174,17 @@ def _placed(network: nn.Module, device: torch.device) -> nn.Module:
     return network.eval()
 
 
-def unlabelled_samples(paths: Sequence[Path], num_landmarks: int) -> Samples:
-    """Images without truth, for prediction. Raises UserError for a file that is no image."""
+def unlabelled_samples(
+    paths: Sequence[Path], num_landmarks: int, spacings: Sequence[tuple[float, float]] | None = None
+) -> Samples:
+    """Images without truth, for prediction; `spacings` are mm a pixel along x and y, NaN where unknown.
+
+    Raises UserError for a file that is no image.
+    """
     rows = []
-    for path in paths:
+    for path, mm_per_px_xy in zip(paths, spacings or [UNKNOWN_SPACING] * len(paths), strict=True):
         height, width = read_image_size(path)
-        rows.append((str(path), str(path), "predict", "", np.nan, np.nan, height, width))
+        rows.append((str(path), str(path), "predict", "", *mm_per_px_xy, height, width))
     points = np.full((len(rows), num_landmarks, 2), np.nan, np.float32)
     return Samples(pd.DataFrame(rows, columns=list(IMAGE_COLUMNS)), points)
 

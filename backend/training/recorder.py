@@ -23,7 +23,6 @@ from backend.data.dataset import Batch, LandmarkDataset
 from backend.data.image_store import reduce_image
 from backend.data.images import read_image
 from backend.data.samples import Samples
-from backend.geometry import compose, scaling
 from backend.run.folder import RunFolder, merge_metrics
 from backend.training.build import Schedule, build_task
 from backend.training.checkpoint import save_checkpoint
@@ -166,19 +165,15 @@ class Recorder:
         maps = trainer.predict(self._previews.batch)
         batch = self._previews.batch
         predictions = self._task.predict(maps, batch)
-        stride = float(self._task.stride)
-        heatmap_to_image = [
-            [compose(affine, scaling(stride, stride)) for affine in affines]
-            for affines in batch.affine_input_to_image.numpy()
-        ]
+        heatmaps, affines = self._task.small_maps(maps, batch)
         self._folder.write_preview(
             self._phase.name,
             trainer.loop.epoch,
             {
                 "points_xy_image": predictions.points_xy_image.astype(np.float32),
                 "confidence": predictions.confidence.astype(np.float32),
-                "heatmaps": (self._task.display_maps(maps) * 255).round().to(torch.uint8).cpu().numpy(),
-                "affine_heatmap_to_image": np.array(heatmap_to_image),
+                "heatmaps": heatmaps,
+                "affine_heatmap_to_image": affines,
             },
         )
         self._folder.prune_previews()

@@ -11,11 +11,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from backend.data.dataset import Batch
-from backend.geometry import FloatArray, Size, apply_affine, invert_affine
+from backend.geometry import FloatArray, Size, apply_affine, compose, invert_affine, scaling
 from backend.training.health import Evidence
 from backend.training.heatmaps import decode_heatmaps, encode_heatmaps, inside_heatmap, points_to_cells
 from backend.training.losses import adaptive_wing, kl, mse
@@ -83,6 +84,16 @@ class LandmarkTask:
         if self.loss_name != "kl":
             return heatmaps.clamp(0, 1)
         return torch.exp(heatmaps - heatmaps.amax((-2, -1), keepdim=True))
+
+    def small_maps(self, heatmaps: Tensor, batch: Batch) -> tuple[npt.NDArray[np.uint8], FloatArray]:
+        """Maps for the eye, (B, K, h, w) uint8, and the affines from their cells to original pixels, (B, 1, 2, 3), or
+        (B, K, 2, 3) for crops."""
+        stride = float(self.stride)
+        to_image = [
+            [compose(affine, scaling(stride, stride)) for affine in affines]
+            for affines in batch.affine_input_to_image.numpy()
+        ]
+        return (self.display_maps(heatmaps) * 255).round().to(torch.uint8).cpu().numpy(), np.array(to_image)
 
     def contrast(self, heatmaps: Tensor) -> FloatArray:
         """(B, K) in 0..1: how far a map's peak stands above its mean; 0 is a flat map, under any loss."""

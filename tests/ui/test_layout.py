@@ -160,7 +160,7 @@ def _innermost(handler: Any) -> Any:
     return handler
 
 
-def test_a_handler_keeps_its_signature_and_must_answer_at_once() -> None:
+def test_a_handler_keeps_its_signature() -> None:
     def on_select(session: int, event: gr.SelectData) -> str:
         """Says something."""
         return say("tab_runs")
@@ -170,8 +170,21 @@ def test_a_handler_keeps_its_signature_and_must_answer_at_once() -> None:
     assert wrapped(0, None) == "اجراها"
     assert on_select(0, None) == "Runs"  # type: ignore[arg-type]
 
+
+def test_a_handler_that_answers_piece_by_piece_keeps_its_language_to_itself() -> None:
     def piecemeal() -> Iterator[str]:
         yield say("tab_runs")
+        yield say("tab_train")
+
+    pieces = answering_in("fa", piecemeal)()
+    assert inspect.isgeneratorfunction(answering_in("fa", piecemeal))
+    assert (next(pieces), say("tab_runs")) == ("اجراها", "Runs")
+    assert (list(pieces), say("tab_runs")) == (["آموزش"], "Runs")
+
+
+def test_a_coroutine_would_leave_its_language_before_it_has_answered() -> None:
+    async def later() -> str:
+        return say("tab_runs")
 
     with pytest.raises(TypeError, match="before it has answered"):
-        answering_in("fa", piecemeal)
+        answering_in("fa", later)

@@ -141,8 +141,15 @@ def _learn_ids(files: Iterable[list[dict[str, Any]]]) -> dict[str, int]:
     return {landmark_id: index for (landmark_id, index), _ in reversed(pairings.most_common())}
 
 
+def known_symbol(name: str) -> str | None:
+    """The data set's own spelling of a landmark's symbol; None where it has no such landmark."""
+    index = _INDEX.get(name.strip().translate(_PRIMES))
+    return None if index is None else LANDMARK_NAMES[index]
+
+
 def _index_of_symbol(entry: Mapping[str, Any]) -> int | None:
-    return _INDEX.get(str(entry.get("symbol", "")).strip().translate(_PRIMES))
+    symbol = known_symbol(str(entry.get("symbol", "")))
+    return None if symbol is None else _INDEX[symbol]
 
 
 def _join(

@@ -15,7 +15,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from backend.data.annotations.table import IMAGE_COLUMNS, Annotations, FloatArray, Problem
-from backend.data.images import read_image_size
+from backend.data.images import read_image_size, read_mm_per_px_xy
 from backend.errors import UserError
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp")
@@ -80,6 +80,7 @@ class Draft:
     ) -> None:
         """Take in one image and its (R, K, 2) points, or report why it is left out.
 
+        Where the annotation gives no pixel size, that of the image file itself counts, if it states one (DICOM).
         `written_hw` is the image's size by its annotation, px, where that states one. `where` names the line that
         asks for the image, the image itself if "".
         """
@@ -98,6 +99,8 @@ class Draft:
             return
         try:
             size_hw = read_image_size(path)
+            if math.isnan(mm_per_px_xy[0]):
+                mm_per_px_xy = read_mm_per_px_xy(path)
         except UserError as error:
             self.report(where, error.what, error.cure)
             return

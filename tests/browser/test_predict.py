@@ -1,0 +1,134 @@
+"""The main path of the Predict tab in a real browser: upload, predict, drag, nudge, type, undo, export, read back."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import sys
+import zipfile
+from pathlib import Path
+from subprocess import run
+
+import numpy as np
+import pytest
+from playwright.sync_api import Page, expect
+
+from backend.data.annotations import read_annotations
+
+pytestmark = pytest.mark.browser
+REPOSITORY = Path(__file__).resolve().parents[2]
+SETTINGS = [
+    "--image_size",
+    "64",
+    "64",
+    "--epochs",
+    "2",
+    "--batch_size",
+    "4",
+    "--num_workers",
+    "0",
+    "--no-refine",
+]
+
+
+@pytest.fixture
+def trained(dashboard) -> None:
+    """The dashboard has a run with weights."""
+    command = [sys.executable, "train.py", "--dataset_path", str(dashboard.data_root / "blobs"), *SETTINGS]
+    run([*command, "--runs_dir", str(dashboard.runs_dir)], cwd=REPOSITORY, check=True)
+
+
+def typed(page: Page, landmark: str) -> tuple[float, float]:
+    """The place of a landmark in the table."""
+    x, y = (page.get_by_label(f"{landmark} {axis}, px").input_value() for axis in "xy")
+    return float(x), float(y)
+
+
+@pytest.mark.usefixtures("trained")
+def test_predict_correct_and_export(dashboard, page: Page, tmp_path: Path) -> None:
+    files = [tmp_path / name for name in ("first.png", "second.png", "bad.png")]
+    for number, file in enumerate(files[:2]):
+        shutil.copy(dashboard.data_root / "blobs" / f"{number:02d}.png", file)
+    files[2].write_bytes(b"nonsense")
+
+    page.goto(dashboard.url)
+    page.get_by_role("tab", name="Predict", exact=True).click()
+    expect(page.locator("#predict-empty")).to_contain_text("Drop one or many images")
+    expect(page.locator("#predict-start")).to_be_disabled()
+    page.locator("#predict-files input[type=file]").set_input_files(files)
+    expect(page.locator("#predict-images button")).to_have_count(2)
+    expect(page.locator("#predict-note")).to_contain_text("bad.png is damaged")
+    page.locator("#predict-spacing input").fill("0.5")
+    page.locator("#predict-start").click()
+    marks = page.locator("#predict-annotator .mark")
+    expect(marks).to_have_count(3)
+    expect(page.locator("#predict-note")).to_contain_text("2 images, 3 landmarks each")
+    expect(page.locator("#predict-annotator")).to_contain_text("0.5 mm a pixel (typed)")
+
+    # drag: the table follows, and an image pixel is some screen pixels here
+    nose = page.locator("#predict-annotator .mark[data-k='0'] .hit")
+    nose.scroll_into_view_if_needed()
+    x, y = typed(page, "nose")
+    box = nose.bounding_box()
+    picture = page.locator("#predict-annotator .picture").bounding_box()
+    assert box is not None and picture is not None
+    scale = min(picture["width"] / 80, picture["height"] / 96)
+    start = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+    to = np.array([40 - x, 48 - y]) * scale + start  # to the middle of the image
+    page.mouse.move(*start)
+    page.mouse.down()
+    page.mouse.move(*to, steps=5)
+    page.mouse.up()
+    assert typed(page, "nose") == pytest.approx((40, 48), abs=0.6)
+    row = page.locator("#predict-annotator tbody tr").nth(0)
+    expect(row).to_contain_text("20.")  # mm
+    expect(page.locator("#predict-images")).to_contain_text("corrected")
+
+    # nudge with the keys, and undo that
+    dragged = typed(page, "nose")
+    page.keyboard.press("Shift+ArrowRight")
+    page.keyboard.press("ArrowUp")
+    assert typed(page, "nose") == pytest.approx((dragged[0] + 10, dragged[1] - 1), abs=0.11)
+    page.locator("#predict-annotator [data-do=undo]").click()
+    page.locator("#predict-annotator [data-do=undo]").click()
+    assert typed(page, "nose") == pytest.approx(dragged, abs=0.11)
+
+    # type a place, say that another is not to be seen, and lay the heatmap over
+    for axis, value in (("x", "12.5"), ("y", "33.25")):
+        page.get_by_label(f"chin {axis}, px").fill(value)
+        page.get_by_label(f"chin {axis}, px").press("Enter")
+    page.locator("#predict-annotator tbody tr button", has_text="ear").click()
+    page.locator("#predict-annotator [data-do=remove]").click()
+    expect(page.get_by_label("ear x, px")).to_have_value("")
+    page.locator("#predict-annotator [data-heatmap]").select_option("all")
+    expect(page.locator("#predict-annotator .heat")).to_have_attribute(
+        "href", re.compile("^data:image/png;base64,.")
+    )
+
+    # the other image, and back: what was corrected is there again
+    page.locator("#predict-images button").nth(1).click()
+    expect(page.locator("#predict-annotator .about")).to_contain_text("second.png")
+    page.locator("#predict-images button").nth(0).click()
+    expect(page.get_by_label("chin y, px")).to_have_value("33.3")
+
+    with page.expect_download() as downloading:
+        page.locator("#predict-export").click()
+    table = tmp_path / "predictions.csv"
+    downloading.value.save_as(table)
+    read = read_annotations(table)
+    nose_xy, chin_xy, ear_xy = read.points_xy_image[0, 0]
+    assert nose_xy == pytest.approx((40, 48), abs=0.6) and chin_xy.tolist() == [12.5, 33.25]
+    assert np.isnan(ear_xy).all() and np.isfinite(read.points_xy_image[1]).all()
+
+    page.locator("#predict-format input").click()
+    page.get_by_role("option", name="COCO").click()
+    with page.expect_download() as downloading:
+        page.locator("#predict-export").click()
+    downloading.value.save_as(tmp_path / "coco.zip")
+    with zipfile.ZipFile(tmp_path / "coco.zip") as archive:
+        assert len(json.loads(archive.read("annotations.json"))["images"]) == 2
+
+    page.locator("#predict-clear").click()
+    expect(page.locator("#predict-empty")).to_be_visible()
+    expect(marks.first).to_be_hidden()

@@ -1,0 +1,170 @@
+"""The tab's handlers over a run that was really trained, its predictions in a process of its own."""
+
+from __future__ import annotations
+
+import shutil
+import zipfile
+from collections.abc import Iterator
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import train
+from backend.data.annotations import read_annotations
+from backend.flags import run_command
+from backend.run.folder import RunFolder
+from ui import prediction_process, tab_predict
+from ui.annotator import annotator_value, heatmap_source
+from ui.tab_predict import PredictTab
+from ui.uploads import Uploads
+
+SETTINGS = [
+    "--image_size",
+    "64",
+    "64",
+    "--epochs",
+    "1",
+    "--batch_size",
+    "4",
+    "--num_workers",
+    "0",
+    "--no-refine",
+]
+
+
+@pytest.fixture(scope="module")
+def runs_dir(tmp_path_factory: pytest.TempPathFactory, tiny_dataset: Path) -> Path:
+    runs_dir = tmp_path_factory.mktemp("runs")
+    flags = ["--dataset_path", str(tiny_dataset), *SETTINGS, "--runs_dir", str(runs_dir)]
+    assert run_command(train.main, flags) == 0
+    (runs_dir / "without-weights").mkdir()
+    return runs_dir
+
+
+@pytest.fixture
+def tab(runs_dir: Path) -> PredictTab:
+    # a component is only what an update is addressed to, so its name serves as well
+    parts: dict[str, Any] = {field.name: field.name for field in fields(PredictTab)}
+    return PredictTab(**{**parts, "runs_dir": runs_dir})
+
+
+@pytest.fixture
+def uploads(tab: PredictTab, tiny_dataset: Path, tmp_path: Path) -> Iterator[Uploads]:
+    """Two images and one file that is none, taken in by the page."""
+    held = Uploads(typed_mm_per_px=0.5)
+    for name in ("00.png", "01.png"):
+        shutil.copy(tiny_dataset / name, tmp_path / name)
+    (tmp_path / "bad.png").write_bytes(b"nonsense")
+    files = [str(tmp_path / name) for name in ("00.png", "bad.png", "01.png")]
+    *told, updates = list(tab_predict.on_upload(tab, held, files))
+    assert len(told) == 3 and "2 of 3" in told[1][tab.note]
+    assert "bad.png is damaged" in updates[tab.note] and updates[tab.files] is None
+    assert updates[tab.images].count("<button") == 2 and updates[tab.predict]["interactive"] is True
+    yield held
+    tab_predict.on_session_end(held)
+
+
+def predict(tab: PredictTab, uploads: Uploads) -> tuple[list[Any], dict[Any, Any]]:
+    run_id = tab_predict.run_choices(tab.runs_dir)[0][1]
+    *told, last = list(tab_predict.on_predict(tab, uploads, run_id))
+    return told, last
+
+
+def test_the_runs_with_weights_are_offered(tab: PredictTab) -> None:
+    ((label, run_id),) = tab_predict.run_choices(tab.runs_dir)
+    assert label.startswith(run_id) and "mm" in label
+    updates = tab_predict.on_open(tab, "a run that was deleted")
+    assert updates[tab.run]["value"] == run_id and "newest first" in updates[tab.run]["info"]
+    updates = tab_predict.on_open(replace(tab, runs_dir=tab.runs_dir / "nothing"), run_id)
+    assert updates[tab.run]["value"] is None and "start one on the Train tab" in updates[tab.run]["info"]
+
+
+def test_images_are_predicted_shown_corrected_and_exported(
+    tab: PredictTab, uploads: Uploads, tmp_path: Path
+) -> None:
+    assert annotator_value(uploads)["names"] == []  # type: ignore[index]
+    told, last = predict(tab, uploads)
+    assert told and told[0][tab.cancel]["visible"] is True and "<progress" in told[0][tab.note]
+    assert last[tab.cancel]["visible"] is False and last[tab.export_row]["visible"] is True
+    assert "2 images, 3 landmarks each" in last[tab.note]
+    value = last[tab.annotator]
+    assert value["names"] == ["nose", "chin", "ear"] and value["points"] == value["predicted"]
+    assert value["mm_per_px_xy"] == [0.5, 0.5] and "typed" in value["spacing"]
+
+    asked = {key: value[key] for key in ("folder", "image", "width", "height")}
+    one, both = (heatmap_source({**asked, "landmark": k}) for k in (0, -1))
+    assert one.startswith("data:image/png;base64,") and one != both
+    assert heatmap_source({**asked, "folder": "../..", "landmark": 0}) == ""
+
+    moved = [[10.0, 11.0], None, value["points"][2]]
+    message = {"folder": value["folder"], "image": value["image"], "points": moved}
+    assert tab.images not in tab_predict.on_moved(tab, uploads, {**message, "folder": "removed"})
+    updates = tab_predict.on_moved(tab, uploads, message)
+    assert updates[tab.images].count("corrected") == 1
+    again = tab_predict.on_moved(tab, uploads, message)
+    assert tab.images not in again, "the list is sent again only where it changed"
+
+    updates = tab_predict.on_export(tab, uploads, "csv_zip")
+    with zipfile.ZipFile(updates[tab.file]["value"]) as archive:
+        archive.extractall(tmp_path / "out")
+    read = read_annotations(tmp_path / "out")
+    assert np.array_equal(read.points_xy_image[0, 0, :2], [[10, 11], [np.nan, np.nan]], equal_nan=True)
+    assert read.images["mm_per_px_x"].tolist() == [0.5, 0.5]
+
+
+def test_a_mistake_is_told_with_its_cure(tab: PredictTab, uploads: Uploads) -> None:
+    (updates,) = list(tab_predict.on_predict(tab, uploads, "../outside"))
+    assert "No run has weights" in updates[tab.note]
+    run_id = tab_predict.run_choices(tab.runs_dir)[0][1]
+    (updates,) = list(tab_predict.on_predict(tab, Uploads(), run_id))
+    assert "no image yet" in updates[tab.note]
+    assert "press Predict first" in tab_predict.on_export(tab, uploads, "csv")[tab.note]
+    predict(tab, uploads)
+    updates = tab_predict.on_export(tab, uploads, "aariz_zip")
+    assert "fixed list of 29" in updates[tab.note] and updates[tab.file]["visible"] is False
+
+
+def test_a_process_that_fails_says_why(tab: PredictTab, uploads: Uploads, tmp_path: Path) -> None:
+    damaged = RunFolder(
+        Path(shutil.copytree(tab.runs_dir, tmp_path / "runs")) / tab_predict.run_choices(tab.runs_dir)[0][1]
+    )
+    damaged.checkpoint_path("best").write_bytes(b"nonsense")
+    other = replace(tab, runs_dir=tmp_path / "runs")
+    *_, updates = list(tab_predict.on_predict(other, uploads, damaged.run_id))
+    assert "evaluation-failed" in updates[tab.note] and "best.pt" in updates[tab.note]
+    assert updates[tab.predict]["interactive"] is True
+
+
+def test_a_cancelled_prediction_changes_nothing(tab: PredictTab, uploads: Uploads) -> None:
+    run_id = tab_predict.run_choices(tab.runs_dir)[0][1]
+    going = tab_predict.on_predict(tab, uploads, run_id)
+    assert next(going)[tab.cancel]["visible"] is True
+    process = next(iter(prediction_process._started.values()))
+    tab_predict.on_cancel(uploads)
+    assert process.poll() is not None
+    *_, updates = list(going)
+    assert "Cancelled" in updates[tab.note] and updates[tab.annotator]["points"] == []
+
+
+def test_an_image_is_chosen_and_all_are_removed(tab: PredictTab, uploads: Uploads) -> None:
+    second = uploads.images[1].key
+    updates = tab_predict.on_choose(tab, uploads, second)
+    assert updates[tab.annotator]["image"] == second
+    assert tab.annotator not in tab_predict.on_choose(tab, uploads, "nowhere")
+    folder = uploads.folder
+    updates = tab_predict.on_clear(tab, uploads)
+    assert folder is not None and not folder.exists()
+    assert updates[tab.annotator] is None and updates[tab.empty]["visible"] is True
+    assert updates[tab.predict]["interactive"] is False
+
+
+def test_a_pixel_size_that_is_none_is_none(tab: PredictTab, uploads: Uploads) -> None:
+    for typed, held in (("0.2", 0.2), (" ۰٫۱ ", 0.1), ("0,3", 0.3), ("", None)):
+        updates = tab_predict.on_spacing(tab, uploads, typed)
+        assert uploads.typed_mm_per_px == held and updates[tab.note] == ""
+    for typed in ("0", "-1", "nan", "a lot"):
+        updates = tab_predict.on_spacing(tab, uploads, typed)
+        assert uploads.typed_mm_per_px is None and "is no pixel size" in updates[tab.note]

@@ -1,0 +1,392 @@
+"""The Predict tab: images in, landmarks out, corrected by hand, and exported as data to train on."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from backend.data.annotations.writers import EXPORTS
+from backend.errors import UserError
+from backend.run.folder import RunFolder, list_runs
+from ui.annotator import annotator_value, create_annotator, file_address
+from ui.evaluation_process import Progress
+from ui.prediction_process import is_running, progress_of, read_predictions, start_prediction, stop_prediction
+from ui.runs import best_row, live_runs, read_rows
+from ui.text import in_distance, say
+from ui.uploads import (
+    Upload,
+    Uploads,
+    adopt,
+    correct,
+    forget,
+    list_for_prediction,
+    take_in,
+    thumbnail_path,
+)
+
+POLL_S = 0.5
+Updates = dict[Any, Any]
+# a click anywhere on a picture of the list tells Python which
+CHOOSE_JS = """element.addEventListener("click", (event) => {
+  const button = event.target.closest("button[data-key]");
+  if (button) trigger("chosen", { key: button.dataset.key });
+});"""
+DOWNLOAD_JS = "() => setTimeout(() => document.querySelector('#predict-file')?.click(), 200)"
+
+
+@dataclass(frozen=True)
+class PredictTab:
+    """The components of the tab and the folder of runs that it chooses from."""
+
+    runs_dir: Path
+    uploads: gr.State
+    files: gr.File
+    run: gr.Dropdown
+    spacing: gr.Textbox
+    predict: gr.Button
+    cancel: gr.Button
+    clear: gr.Button
+    note: gr.HTML
+    empty: gr.Markdown
+    images: gr.HTML
+    annotator: gr.HTML
+    export_row: gr.Row
+    format: gr.Dropdown
+    export: gr.Button
+    file: gr.DownloadButton
+
+    @property
+    def shown_parts(self) -> list[Any]:
+        """What shows the images and what is marked on them."""
+        return [self.uploads, self.note, self.empty, self.images, self.annotator, self.export_row, self.file]
+
+    @property
+    def working_parts(self) -> list[Any]:
+        """The same and the buttons."""
+        return [*self.shown_parts, self.files, self.predict, self.cancel, self.clear]
+
+
+def create_predict_tab(runs_dir: Path) -> PredictTab:
+    """Lay out the tab and bind its handlers."""
+    uploads = gr.State(Uploads(), delete_callback=on_session_end)
+    with gr.Row():
+        files = gr.File(
+            label=say("predict_files"), file_count="multiple", height=150, elem_id="predict-files", scale=2
+        )
+        with gr.Column(scale=3):
+            parts = _place_request(runs_dir)
+    note = gr.HTML(elem_id="predict-note", padding=False)
+    empty = gr.Markdown(say("predict_empty"), elem_id="predict-empty")
+    images = gr.HTML(js_on_load=CHOOSE_JS, elem_id="predict-images", padding=False)
+    annotator = create_annotator("predict-annotator")
+    tab = PredictTab(
+        runs_dir, uploads, files, note=note, empty=empty, images=images, annotator=annotator,
+        **parts, **_place_export(),
+    )  # fmt: skip
+    _bind(tab)
+    return tab
+
+
+def _place_request(runs_dir: Path) -> dict[str, Any]:
+    choices = run_choices(runs_dir)
+    with gr.Row():
+        run = gr.Dropdown(
+            choices,
+            value=choices[0][1] if choices else None,
+            label=say("predict_run"),
+            info=_run_info(choices),
+            allow_custom_value=True,  # a restarted server knows only the first choices
+            min_width=220,
+            elem_id="predict-run",
+        )
+        spacing = gr.Textbox(
+            label=say("predict_mm_per_px"),
+            info=say("predict_mm_per_px_info"),
+            min_width=220,
+            elem_id="predict-spacing",
+        )
+    with gr.Row():
+        predict = gr.Button(say("predict"), variant="primary", interactive=False, elem_id="predict-start")
+        cancel = gr.Button(say("predict_cancel"), variant="stop", visible=False, elem_id="predict-cancel")
+        clear = gr.Button(say("predict_clear"), interactive=False, elem_id="predict-clear")
+    return {"run": run, "spacing": spacing, "predict": predict, "cancel": cancel, "clear": clear}
+
+
+def _place_export() -> dict[str, Any]:
+    with gr.Row(visible=False, elem_classes="predict-export") as row:
+        format = gr.Dropdown(
+            [(say(f"predict_export_{name}"), name) for name in EXPORTS],
+            value="csv",
+            label=say("predict_format"),
+            info=say("predict_format_info"),
+            elem_id="predict-format",
+            scale=2,
+        )
+        export = gr.Button(say("predict_export"), elem_id="predict-export", min_width=120)
+        file = gr.DownloadButton(
+            say("predict_download"), visible=False, elem_id="predict-file", min_width=120
+        )
+    return {"export_row": row, "format": format, "export": export, "file": file}
+
+
+def _bind(tab: PredictTab) -> None:
+    quiet: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
+    uploads, parts = [tab.uploads], tab.working_parts
+    tab.files.upload(partial(on_upload, tab), [*uploads, tab.files], parts, **quiet)
+    tab.predict.click(partial(on_predict, tab), [*uploads, tab.run], parts, **quiet, trigger_mode="once")
+    tab.cancel.click(on_cancel, uploads, uploads, **quiet)
+    tab.clear.click(partial(on_clear, tab), uploads, parts, **quiet)
+    tab.spacing.input(
+        partial(on_spacing, tab), [*uploads, tab.spacing], [*uploads, tab.note, tab.annotator], **quiet
+    )
+
+    # a partial would hide from Gradio the annotation by which it hands over the event
+    def choose(uploads: Uploads, event: gr.EventData) -> Updates:
+        return on_choose(tab, uploads, str(event.key))
+
+    def move(uploads: Uploads, event: gr.EventData) -> Updates:
+        return on_moved(tab, uploads, event._data)
+
+    tab.images.chosen(choose, uploads, [*uploads, tab.images, tab.annotator], **quiet)
+    # every correction in its order, none left out
+    tab.annotator.moved(
+        move, uploads, [*uploads, tab.images, tab.file], **quiet, concurrency_limit=1, trigger_mode="multiple"
+    )
+    tab.format.change(lambda: gr.update(visible=False), None, tab.file, **quiet)
+    made = tab.export.click(
+        partial(on_export, tab), [*uploads, tab.format], [tab.note, tab.file], **quiet, trigger_mode="once"
+    )
+    made.success(None, js=DOWNLOAD_JS, **quiet)
+
+
+def run_choices(runs_dir: Path) -> list[tuple[str, str]]:
+    """(label, id) of the runs that have weights to predict with, newest first."""
+    choices = []
+    for folder in list_runs(runs_dir):
+        if folder.checkpoint_path("best").is_file():
+            best = best_row(read_rows(folder))
+            error = f" ({in_distance(best['val/mre_px'], best.get('val/mre_mm'))})" if best else ""
+            choices.append((folder.run_id + error, folder.run_id))
+    return choices
+
+
+def _run_info(choices: Sequence[tuple[str, str]]) -> str:
+    return say("predict_run_info") if choices else say("predict_no_run")
+
+
+def on_open(tab: PredictTab, run_id: str | None) -> Updates:
+    """The page or the tab was opened: the runs there are now. What was chosen stays chosen."""
+    choices = run_choices(tab.runs_dir)
+    known = [name for _, name in choices]
+    value = run_id if run_id in known else next(iter(known), None)
+    return {tab.run: gr.update(choices=choices, value=value, info=_run_info(choices))}
+
+
+def on_upload(tab: PredictTab, uploads: Uploads, files: Sequence[str] | None) -> Iterator[Updates]:
+    """Take in one file after the other; those that are no images are named."""
+    failures: list[str] = []
+    first = ""
+    for number, file in enumerate(files or (), start=1):
+        yield {tab.note: progress_html(say("predict_reading", done=number, total=len(files or ())), 0, 0)}
+        try:
+            image = take_in(uploads, Path(file))
+            first = first or image.key
+        except UserError as error:
+            failures.append(str(error))
+    uploads.shown = uploads.shown or first
+    yield {
+        **_draw(tab, uploads),
+        **_buttons(tab, uploads),
+        tab.note: _failures_html(failures),
+        tab.files: None,
+    }
+
+
+def on_predict(tab: PredictTab, uploads: Uploads, run_id: str | None) -> Iterator[Updates]:
+    """Predict on all images, and say how far it is."""
+    try:
+        checkpoint = _checkpoint(tab, run_id)
+        if uploads.folder is None:
+            raise UserError(say("predict_no_images"))
+        folder = uploads.folder
+        start_prediction(folder, list_for_prediction(uploads), checkpoint)
+        told = None
+        while (progress := progress_of(folder)) is not None and not progress.failure:
+            if progress != told:
+                yield {tab.note: _predicting_html(tab, progress), **_buttons(tab, uploads)}
+                told = progress
+            time.sleep(POLL_S)
+        if progress is not None:
+            raise UserError(progress.failure)
+        found = read_predictions(folder) if uploads.folder == folder else None
+        if found is not None:
+            adopt(uploads, *found)
+        words = say_note("predict_stopped") if found is None else _summary(uploads, str(run_id))
+    except UserError as error:
+        words = _failures_html([str(error)])
+    yield {**_draw(tab, uploads), **_buttons(tab, uploads), tab.note: words}
+
+
+def on_cancel(uploads: Uploads) -> Uploads:
+    """End the prediction; the handler that waits for it tells."""
+    if uploads.folder is not None:
+        stop_prediction(uploads.folder)
+    return uploads
+
+
+def on_clear(tab: PredictTab, uploads: Uploads) -> Updates:
+    """Delete all images of the page."""
+    on_session_end(uploads)
+    return {**_draw(tab, uploads), **_buttons(tab, uploads), tab.note: ""}
+
+
+def on_session_end(uploads: Uploads) -> None:
+    """Nothing is kept of a page that is gone."""
+    on_cancel(uploads)
+    forget(uploads)
+
+
+def on_spacing(tab: PredictTab, uploads: Uploads, typed: str) -> Updates:
+    """The pixel size of images that state none was typed, with whichever decimal sign."""
+    text = typed.strip().replace(",", ".").replace("٫", ".")
+    try:
+        mm_per_px = float(text) if text else None
+        if mm_per_px is not None and not 0 < mm_per_px < math.inf:
+            raise ValueError
+    except ValueError:
+        return {tab.uploads: uploads, tab.note: _failures_html([say("predict_bad_spacing", typed=typed)])}
+    uploads.typed_mm_per_px = mm_per_px
+    return {tab.uploads: uploads, tab.note: "", tab.annotator: annotator_value(uploads)}
+
+
+def on_choose(tab: PredictTab, uploads: Uploads, key: str) -> Updates:
+    """Show another image."""
+    if uploads.find(key) is None:
+        return {tab.uploads: uploads}
+    uploads.shown = key
+    return {tab.uploads: uploads, tab.images: images_html(uploads), tab.annotator: annotator_value(uploads)}
+
+
+def on_moved(tab: PredictTab, uploads: Uploads, message: Mapping[str, Any]) -> Updates:
+    """Points were dragged, nudged or typed; the browser shows them already."""
+    before = images_html(uploads)
+    if (
+        uploads.folder is not None and uploads.folder.name == message["folder"]
+    ):  # else of images that were removed
+        correct(uploads, str(message["image"]), message["points"])
+    after = images_html(uploads)
+    images = {} if after == before else {tab.images: after}
+    return {tab.uploads: uploads, tab.file: gr.update(visible=False), **images}
+
+
+def on_export(tab: PredictTab, uploads: Uploads, format: str) -> Updates:
+    """Write the file and offer it."""
+    try:
+        marked = uploads.marked() if uploads.folder is not None else []
+        if not marked or uploads.folder is None:
+            raise UserError(say("predict_nothing_to_export"))
+        name, write = EXPORTS[format]
+        path = uploads.folder / name
+        write(path, marked, uploads.landmark_names)
+    except UserError as error:
+        return {tab.note: _failures_html([str(error)]), tab.file: gr.update(visible=False)}
+    return {
+        tab.note: "",
+        tab.file: gr.update(value=str(path), label=say("predict_download_file", name=name), visible=True),
+    }
+
+
+def images_html(uploads: Uploads) -> str:
+    """The list of images: a small picture, the name, and what there is to see to."""
+    buttons = "".join(_thumbnail(uploads, image) for image in uploads.images)
+    label = escape(say("predict_images"))
+    return f'<div class="thumbnails" role="group" aria-label="{label}">{buttons}</div>' if buttons else ""
+
+
+def _thumbnail(uploads: Uploads, image: Upload) -> str:
+    remarks = [say("predict_num_low", num=image.num_low)] if image.num_low else []
+    if image.is_corrected:
+        remarks.append(say("predict_corrected"))
+    name, small = escape(image.name), escape(" · ".join(remarks))
+    current = "true" if image.key == uploads.shown else "false"
+    source = escape(file_address(thumbnail_path(uploads, image)))
+    return (
+        f'<button type="button" data-key="{image.key}" aria-pressed="{current}">'
+        f'<img src="{source}" alt="" loading="lazy"><span>{name}</span><small>{small}</small></button>'
+    )
+
+
+def progress_html(words: str, done: int, total: int) -> str:
+    """A card with a bar; one without an end where the total is not known."""
+    value = f'max="{total}" value="{done}" ' if total else ""
+    bar = f'<progress {value}aria-label="{escape(words)}"></progress>'
+    return (
+        f'<div class="run-card" role="status"><div class="row"><span>{escape(words)}</span></div>{bar}</div>'
+    )
+
+
+def say_note(key: str, **values: object) -> str:
+    """A sentence of the note."""
+    return f'<p class="note" role="status">{escape(say(key, **values))}</p>'
+
+
+def _predicting_html(tab: PredictTab, progress: Progress) -> str:
+    done, total = progress.num_done, progress.num_images
+    words = say("predict_predicting", done=done, total=total) if total else say("predict_starting")
+    busy = say_note("predict_busy") if live_runs(tab.runs_dir) else ""
+    return progress_html(words, done, total) + busy
+
+
+def _failures_html(failures: Sequence[str]) -> str:
+    if not failures:
+        return ""
+    lines = "".join(f"<li>{escape(failure)}</li>" for failure in failures)
+    return f'<ul class="evaluation-failed" role="alert">{lines}</ul>'
+
+
+def _summary(uploads: Uploads, run_id: str) -> str:
+    marked = [image for image in uploads.images if image.confidence is not None]
+    num_low = sum(image.num_low for image in marked)
+    low = say("predict_summary_low", num=num_low) if num_low else say("predict_summary_sure")
+    return say_note(
+        "predict_done", num=len(marked), landmarks=len(uploads.landmark_names), run=run_id, low=low
+    )
+
+
+def _checkpoint(tab: PredictTab, run_id: str | None) -> Path:
+    """The chosen run's best weights; the name comes from the browser."""
+    if run_id not in {name for _, name in run_choices(tab.runs_dir)}:
+        raise UserError(say("predict_no_run"))
+    return RunFolder(tab.runs_dir / str(run_id)).checkpoint_path("best").absolute()
+
+
+def _draw(tab: PredictTab, uploads: Uploads) -> Updates:
+    """The list of images, the one that is shown, and whether there is anything to export."""
+    is_marked = any(image.points_xy_image is not None for image in uploads.images)
+    return {
+        tab.uploads: uploads,
+        tab.empty: gr.update(visible=not uploads.images),
+        tab.images: images_html(uploads),
+        tab.annotator: annotator_value(uploads),
+        tab.export_row: gr.update(visible=is_marked),
+        tab.file: gr.update(visible=False),
+    }
+
+
+def _buttons(tab: PredictTab, uploads: Uploads) -> Updates:
+    """What can be pressed: a function of what there is and of whether it is being predicted."""
+    has_images = bool(uploads.images)
+    is_busy = uploads.folder is not None and is_running(uploads.folder)
+    return {
+        tab.predict: gr.update(interactive=has_images and not is_busy),
+        tab.cancel: gr.update(visible=is_busy),
+        tab.clear: gr.update(interactive=has_images and not is_busy),
+    }
