@@ -13,6 +13,7 @@ VALID_COLOUR = "#D55E00"
 BEST_COLOUR = "#009E73"
 MARK_COLOUR = "#CC79A7"
 AXIS_COLOUR = "#7d828a"
+RESERVE_COLOUR = "rgba(213, 94, 0, 0.16)"  # VALID_COLOUR, seen through
 GRID_COLOUR = "rgba(128, 134, 142, 0.25)"
 
 CSS = """
@@ -56,6 +57,7 @@ CSS = """
 #evaluation-table td {white-space: nowrap}
 .evaluation-failed {color: #b03a00} .dark #evaluation-table td {white-space: nowrap}
 .evaluation-failed {color: #ff9d5c}
+#memory-chart {min-height: 358px}
 .problem-list li {margin-bottom: .25rem}
 """
 
