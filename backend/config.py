@@ -175,6 +175,11 @@ class Settings(BaseModel):
         description="when training becomes unstable: go back and retry at a third of the learning rate, at most "
         "three times, or stop",
     )
+    on_oom: Literal["retry", "stop"] = Field(
+        "retry",
+        description="when memory runs out: compute a step in smaller parts, which leaves the batch as it is, and go "
+        "on, at most three times, or stop",
+    )
     pretrained: str = Field(
         "", description="file of torchvision's ImageNet weights for resnet's trunk (resnet34)"
     )

@@ -15,7 +15,6 @@ from pathlib import Path
 from types import FrameType
 
 import filelock
-import torch
 
 from backend.config import RunConfig
 from backend.errors import UserError
@@ -31,7 +30,10 @@ from backend.flags import (
 )
 from backend.run.folder import RunFolder, open_run
 from backend.run.supervisor import record_launch
-from backend.training.engine import DivergedError, Ending
+from backend.training.engine import DivergedError
+from backend.training.loop import Ending
+from backend.training.memory_advice import advise
+from backend.training.out_of_memory import ShortOfMemoryError, is_out_of_memory
 from backend.training.phases import prepare, train_phases
 
 LOCK_WAIT_S = 15.0  # data workers of a killed predecessor may hold the lock for a few seconds
@@ -39,7 +41,6 @@ DIVERGED_ADVICE = (
     "The last good weights are kept in last.pt. Start a new run with a lower learning rate (1e-4, or a third of this "
     "one), a longer warm-up, or without mixed precision; if it helps nothing, look for images with wrong landmarks"
 )
-OUT_OF_MEMORY_WORDS = ("out of memory", "can't allocate memory", "cublas_status_alloc_failed")
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -82,6 +83,10 @@ def _outcome_of(folder: RunFolder) -> tuple[str, str, str, int]:
         return "failed", str(error), "", EXIT_USER_ERROR
     except DivergedError as error:
         return "diverged", f"training became unstable: {error}. {DIVERGED_ADVICE}", "", EXIT_DIVERGED
+    except ShortOfMemoryError as error:
+        print(error.shortage.trace, file=sys.stderr, flush=True)
+        reason = f"{error}. {_memory_advice(folder, error.num_images)}"
+        return "out_of_memory", reason, error.shortage.trace, EXIT_OUT_OF_MEMORY
     except KeyboardInterrupt:
         return (
             "stopped",
@@ -92,16 +97,15 @@ def _outcome_of(folder: RunFolder) -> tuple[str, str, str, int]:
     except Exception as error:  # noqa: BLE001 (the worker's outermost edge)
         trace = traceback.format_exc()
         print(trace, file=sys.stderr, flush=True)
-        if _is_out_of_memory(error):
-            advice = "memory ran out; choose a smaller batch or image, or add mixed precision on a GPU"
-            return "out_of_memory", advice, trace, EXIT_OUT_OF_MEMORY
+        if is_out_of_memory(error):
+            return "out_of_memory", f"out of memory. {_memory_advice(folder)}", trace, EXIT_OUT_OF_MEMORY
         return "failed", f"{type(error).__name__}: {error}".splitlines()[0], trace, EXIT_FAILED
 
 
-def _is_out_of_memory(error: Exception) -> bool:
-    if isinstance(error, MemoryError | torch.OutOfMemoryError):
-        return True
-    return isinstance(error, RuntimeError) and any(word in str(error).lower() for word in OUT_OF_MEMORY_WORDS)
+def _memory_advice(folder: RunFolder, num_images: int | None = None) -> str:
+    phase = str((folder.read_status() or {}).get("phase"))
+    is_resumable = folder.checkpoint_path("last").is_file()
+    return advise(RunConfig.from_dict(folder.read_config()), phase, num_images, is_resumable=is_resumable)
 
 
 def _train(folder: RunFolder) -> tuple[Ending, str]:

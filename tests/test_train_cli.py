@@ -9,12 +9,15 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
 import train
 from backend.config import RunConfig
+from backend.data.dataset import Batch
 from backend.flags import run_command
 from backend.run.files import Row
 from backend.run.folder import RunFolder, list_runs, merge_metrics
+from backend.training.task import LandmarkTask
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 REPOSITORY = Path(train.__file__).parent
@@ -132,6 +135,69 @@ def test_run_interrupted_by_ctrl_c_and_resumed_has_exactly_the_losses_of_an_undi
     assert (folder.path / "outcome.1.json").is_file()
     outcome = folder.read_outcome()
     assert outcome is not None and outcome["state"] == "completed"
+
+
+def cramp(patch: pytest.MonkeyPatch, room: int) -> None:
+    """From the first step of the second epoch on, so many images fit into the memory at once: two steps an epoch."""
+    compute_loss = LandmarkTask.compute_loss
+    steps: list[int] = []
+
+    def within_room(task: LandmarkTask, outputs: Any, batch: Batch) -> Tensor:
+        steps.extend([len(batch.rows)] if torch.is_grad_enabled() else [])
+        if torch.is_grad_enabled() and len(steps) > 2 and len(batch.rows) > room:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+        return compute_loss(task, outputs, batch)
+
+    patch.setattr(LandmarkTask, "compute_loss", within_room)
+
+
+def test_run_out_of_memory_goes_on_in_smaller_parts(
+    tiny_dataset: Path, runs_dir: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cramp(monkeypatch, room=3)
+    assert in_process(*arguments_for(tiny_dataset, runs_dir, "--epochs", "3")) == 0
+    folder = the_run(runs_dir)
+    (event,) = folder.read_events()[0]
+    assert event["message"] == (
+        "out of memory in epoch 2, step 3: back to the state after epoch 1, "
+        "a step now takes 2 parts of at most 3 images; the effective batch stays 5 (retry 1 of 3)"
+    )
+    assert (
+        event["kind"] == "oom_retry"
+        and event["effective_batch"] == 5
+        and event["why"].startswith("OutOfMemory")
+    )
+    assert event["message"] in capsys.readouterr().out
+    rows = merge_metrics(folder.read_metrics()[0])
+    assert [(row["epoch"], row["global_step"], row["micro_batch"]) for row in rows] == [
+        (1, 2, None),
+        (2, 4, 3),
+        (3, 6, 3),
+    ]
+    assert RunConfig.from_dict(folder.read_config()).value("batch_size") == 5
+    outcome = folder.read_outcome()
+    assert outcome is not None and outcome["state"] == "completed"
+
+
+@pytest.mark.parametrize(("on_oom", "num_images", "num_events"), [("retry", 3, 1), ("stop", 5, 0)])
+def test_run_that_no_part_of_fits_ends_with_code_3_and_says_what_to_change(
+    tiny_dataset: Path, runs_dir: Path, on_oom: str, num_images: int, num_events: int
+) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        cramp(patch, room=1)
+        flags = ["--epochs", "3", "--on_oom", on_oom]
+        assert in_process(*arguments_for(tiny_dataset, runs_dir, *flags)) == 3
+    folder = the_run(runs_dir)
+    outcome = folder.read_outcome()
+    assert outcome is not None and outcome["state"] == "out_of_memory"
+    assert f"out of memory in epoch 2, step 3, with {num_images} images at once" in outcome["reason"]
+    assert "--batch_size 2 --gradient_accumulation_steps 3" in outcome["reason"]
+    assert ("--on_oom retry" in outcome["reason"]) is (on_oom == "stop") and "\n" not in outcome["reason"]
+    assert "Tried to allocate 2 GiB" in outcome["traceback"]
+    assert [event["kind"] for event in folder.read_events()[0]] == ["oom_retry"] * num_events
+    # the last good state is there to go on from once memory is free
+    assert in_process("--resume", str(folder.path)) == 0
+    assert [row[:2] for row in losses(folder)] == [(1, 2), (2, 4), (3, 6)]
 
 
 @pytest.mark.parametrize(

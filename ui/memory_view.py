@@ -82,7 +82,11 @@ def _add_device(figure: go.Figure, found: Recommendation, memory: DeviceMemory) 
         if found.reserve_bytes is not None:
             low = max(0.0, free - found.reserve_bytes / GIB)
             figure.add_hrect(
-                low, free, fillcolor=RESERVE_COLOUR, line_width=0, **_label(say("memory_reserve"), "bottom")
+                low,
+                free,
+                fillcolor=RESERVE_COLOUR,
+                line_width=0,
+                **_label(say("memory_reserve"), "bottom", "right"),
             )
         words = say("memory_free", free=in_bytes(memory.free_bytes))
         figure.add_hline(
@@ -95,11 +99,11 @@ def _add_device(figure: go.Figure, found: Recommendation, memory: DeviceMemory) 
         )
 
 
-def _label(words: str, side: str) -> dict[str, object]:
-    """A line's words at its left end, above or below it."""
+def _label(words: str, side: str, end: str = "left") -> dict[str, object]:
+    """A line's words at one of its ends, above or below it."""
     return {
         "annotation": {"text": words, "font": {"size": 11, "color": AXIS_COLOUR}},
-        "annotation_position": f"{side} left",
+        "annotation_position": f"{side} {end}",
     }
 
 

@@ -119,6 +119,8 @@ def _progress_words(state: RunState, status: Row, rows: Sequence[Row]) -> list[s
     if state in LIVE_STATES:
         words.append(say("step_of", step=status["step"], steps=status["steps_per_epoch"]))
         words.append(say("speed", speed=status["images_per_s"] or 0))
+        if status.get("micro_batch"):
+            words.append(say("in_parts", images=status["micro_batch"]))
         if status.get("seconds_left") is not None:
             then = say("then_refinement") if status.get("refinement_follows") else ""
             words.append(say("time_left", time=in_time(status["seconds_left"])) + then)

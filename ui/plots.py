@@ -14,7 +14,7 @@ from ui.theme import AXIS_COLOUR, BEST_COLOUR, GRID_COLOUR, MARK_COLOUR, TRAIN_C
 MAX_POINTS = 2000
 HEIGHT_PX = 300
 REFINE = "refine"
-MARKED_EVENTS = ("refinement", "lr_lowered", "early_stop", "resumed")
+MARKED_EVENTS = ("refinement", "lr_lowered", "oom_retry", "early_stop", "resumed")
 MIN_LABEL_GAP = 0.06  # of the axis: on a phone, a line of small type
 Row = Mapping[str, Any]
 
@@ -109,7 +109,9 @@ def _add_marks(figure: go.Figure, rows: Sequence[Row], events: Sequence[Row]) ->
     words: dict[int, list[str]] = {}
     for event in events:
         if event.get("kind") in MARKED_EVENTS and isinstance(event.get("epoch"), int):
-            label = say(f"mark_{event['kind']}", lr=event.get("new_lr") or 0)
+            label = say(
+                f"mark_{event['kind']}", lr=event.get("new_lr") or 0, images=event.get("largest_part")
+            )
             words.setdefault(event["epoch"], [])
             words[event["epoch"]] += [label] if label not in words[event["epoch"]] else []
     last_epoch = max([*(row["epoch"] for row in rows), *words], default=0)

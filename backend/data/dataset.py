@@ -127,6 +127,7 @@ class EpochBatches(Sampler[list[Key]]):
     def __init__(self, num_samples: int, batch_size: int, *, shuffle_seed: int | None = None) -> None:
         self._num_samples = num_samples
         self.num_batches = -(-num_samples // batch_size)  # in a whole epoch
+        self.largest_batch = -(-num_samples // self.num_batches)
         self._shuffle_seed = shuffle_seed
         self._epoch = 0
         self._first_batch = 0
@@ -175,6 +176,11 @@ class Batches:
     def __len__(self) -> int:
         """Batches in a whole epoch."""
         return self._sampler.num_batches
+
+    @property
+    def largest_batch(self) -> int:
+        """Samples of the largest batch."""
+        return self._sampler.largest_batch
 
     def of_epoch(self, epoch: int, first_batch: int = 0) -> Iterator[Batch]:
         """The batches of an epoch (from 0), from one of them on."""

@@ -24,11 +24,11 @@ from backend.device.gpu import own_bytes
 from backend.device.measured import MeasuredBatch
 from backend.device.memory import LonePhase, first_phase, refine_phase, run_validation_step
 from backend.training.build import images_of_crops
+from backend.training.out_of_memory import is_out_of_memory
 
 MIN_STEPS = 2  # the first makes the optimizer's states and chooses convolutions; it is not timed
 MAX_STEPS = 6
 LIMIT_S = 8.0  # a phase; past it, the fewest steps have to do
-NO_MEMORY_WORDS = ("out of memory", "can't allocate memory", "alloc_failed")
 
 
 def measure_batch(config: RunConfig, num_landmarks: int, batch_size: int) -> MeasuredBatch:
@@ -94,10 +94,6 @@ def _peak_resident_bytes() -> int:
     return kibibytes if sys.platform == "darwin" else kibibytes * 1024
 
 
-def _is_out_of_memory(error: Exception) -> bool:
-    return isinstance(error, MemoryError) or any(words in str(error).lower() for words in NO_MEMORY_WORDS)
-
-
 def _answer(request: dict[str, Any]) -> MeasuredBatch:
     settings, device = parse_settings(request["settings"]), request["device"]
     chosen = {
@@ -107,7 +103,7 @@ def _answer(request: dict[str, Any]) -> MeasuredBatch:
     try:
         return measure_batch(RunConfig(settings, chosen), request["num_landmarks"], request["batch_size"])
     except (RuntimeError, MemoryError) as error:
-        if not _is_out_of_memory(error):
+        if not is_out_of_memory(error):
             raise
         return MeasuredBatch(request["batch_size"], peak_bytes=None)
 

@@ -25,7 +25,8 @@ from backend.geometry import (
     refiner_sigma_in_force,
     sigma_in_force,
 )
-from backend.training.engine import Observer, Trainer, TrainerOptions
+from backend.training.engine import Observer, Trainer
+from backend.training.loop import TrainerOptions
 from backend.training.task import DECODER_OF_LOSS, LandmarkTask
 from models import build_model
 from models.refiner import Refiner
@@ -231,6 +232,15 @@ def refine_schedule(settings: Settings) -> Schedule:
     return Schedule(settings.refine_epochs, settings.refine_lr, warmup_epochs, accumulation=1)
 
 
+def least_part(task: LandmarkTask, network: nn.Module) -> int:
+    """Samples that must be computed together in training, for batch normalisation needs two pictures at least.
+
+    From one it would learn each image's own statistics, which predictions do not use, and on maps of one cell it has
+    none at all. To the refiner an image is a picture for each landmark.
+    """
+    return 1 if isinstance(network, Refiner) and len(task.landmark_names) > 1 else 2
+
+
 def build_trainer(
     config: RunConfig,
     schedule: Schedule,
@@ -259,6 +269,8 @@ def build_trainer(
             mixed_precision=config.value("mixed_precision"),
             patience=settings.patience,
             on_divergence=settings.on_divergence,
+            on_oom=settings.on_oom,
+            least_part=least_part(task, network),
         ),
         observer=observer,
     )

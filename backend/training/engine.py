@@ -4,7 +4,8 @@ format and no screen, and does not know whether its images are whole films or cr
 A step is one update of the weights, from one or more batches (gradient accumulation). B: samples of a batch.
 
 When a step goes wrong (see stability.py), training goes back to the last good state, which is kept in the main
-memory, and tries again at a lower learning rate.
+memory, and tries again at a lower learning rate. When memory runs out in one, it goes back likewise, and from there on
+computes batches in smaller parts (see micro_batch.py).
 """
 
 from __future__ import annotations
@@ -12,43 +13,29 @@ from __future__ import annotations
 import copy
 import math
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict, dataclass, field, replace
-from enum import StrEnum
+from dataclasses import asdict, replace
+from functools import partial
 from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from backend.data.dataset import Batch, Batches
-from backend.training.events import Event, early_stop, lr_lowered
+from backend.training.events import Event, Place, early_stop, lr_lowered, oom_retry
+from backend.training.loop import Ending, LoopState, Request, TrainerOptions
+from backend.training.micro_batch import in_groups
 from backend.training.optim import build_optimizer, build_scheduler, ema_decay_at, set_peak_lr, update_ema
-from backend.training.stability import LossWatch, UnstableError, copy_to_main_memory, is_finite, lower_lr
+from backend.training.out_of_memory import Shortage, ShortOfMemoryError, attempt
+from backend.training.stability import UnstableError, copy_to_main_memory, is_finite, lower_lr
 
 Outputs = Tensor | list[Tensor]
 Metrics = dict[str, float | int | None]
 T = TypeVar("T")
 
-KEPT_GOING_BACK = ("best_mre_px", "best_mre_mm", "best_epoch", "lr_scale", "num_recoveries")
+KEPT_GOING_BACK = ("best_mre_px", "best_mre_mm", "best_epoch", "lr_scale", "num_recoveries", "micro_batch")
 MIN_GRADIENT_SCALE = 2.0**-10  # the scaler starts at 2 ** 16 and halves at each overflow
-
-
-class Request(StrEnum):
-    """What an observer may ask for between two steps."""
-
-    FINISH = "finish"  # end training now, validate, keep the best
-    STOP = "stop"  # save where we are and leave
-    SAVE_NOW = "save_now"
-
-
-class Ending(StrEnum):
-    """How `fit` ended."""
-
-    COMPLETED = "completed"
-    FINISHED_EARLY = "finished_early"
-    EARLY_STOPPED = "early_stopped"  # no better validation error for `patience` epochs
-    STOPPED = "stopped"
 
 
 class DivergedError(RuntimeError):
@@ -77,39 +64,6 @@ class Observer(Protocol):
     def on_epoch(self, trainer: Trainer, metrics: Metrics, is_best: bool) -> None: ...
     def on_event(self, event: Event) -> None: ...
     def save_last(self, trainer: Trainer) -> None: ...
-
-
-@dataclass(frozen=True)
-class TrainerOptions:
-    """How steps are made; see the settings of the same names."""
-
-    epochs: int
-    lr: float
-    warmup_epochs: float
-    weight_decay: float
-    clip_norm: float
-    ema_decay: float
-    accumulation: int
-    mixed_precision: bool
-    patience: int
-    on_divergence: str
-
-
-@dataclass
-class LoopState:
-    """Where the loop stands. `epoch` counts finished epochs; the rest of an epoch under way follows."""
-
-    epoch: int = 0
-    batch_index: int = 0  # next batch of the epoch under way
-    global_step: int = 0
-    loss_sum: float = 0.0  # over the samples of the epoch under way
-    num_samples: int = 0
-    best_mre_px: float | None = None
-    best_mre_mm: float | None = None
-    best_epoch: int = 0
-    lr_scale: float = 1.0  # share of the asked learning rate that recoveries have left
-    num_recoveries: int = 0
-    losses: LossWatch = field(default_factory=LossWatch)
 
 
 class Trainer:
@@ -143,10 +97,16 @@ class Trainer:
             warmup_steps=round(options.warmup_epochs * self.steps_per_epoch),
             total_steps=options.epochs * self.steps_per_epoch,
         )
-        self._scaler = torch.amp.GradScaler(device.type, enabled=options.mixed_precision)
+        self._scaler = self._new_scaler()
+
+    def _new_scaler(self) -> torch.amp.GradScaler:
+        return torch.amp.GradScaler(self.device.type, enabled=self.options.mixed_precision)
 
     def fit(self) -> Ending:
-        """Train to the last epoch, or until patience is over or the observer asks to end. Raises DivergedError."""
+        """Train to the last epoch, or until patience is over or the observer asks to end.
+
+        Raises DivergedError and ShortOfMemoryError.
+        """
         if self._last_good is None:
             if not is_finite(self._state()):
                 raise DivergedError("the weights to start from are no finite numbers")
@@ -155,18 +115,19 @@ class Trainer:
             if self._is_patience_over():
                 return Ending.EARLY_STOPPED
             try:
-                ending = self._run_epoch()
+                request = attempt(self._train_epoch, self.device)
             except UnstableError as error:
                 self._recover(str(error))
                 continue
+            if isinstance(request, Shortage):
+                self._repeat_in_smaller_parts(request)
+                continue
+            ending = self._end_epoch(request)
             if ending is not None:
                 return ending
         return Ending.COMPLETED
 
-    def _run_epoch(self) -> Ending | None:
-        """The rest of the epoch under way, and its end. Raises UnstableError."""
-        request = self._train_epoch()
-        self._check_weights()
+    def _end_epoch(self, request: Request | None) -> Ending | None:
         if request is Request.STOP:
             self._observer.save_last(self)
             return Ending.STOPPED
@@ -181,6 +142,12 @@ class Trainer:
         return None
 
     def _train_epoch(self) -> Request | None:
+        """The rest of the epoch under way. Raises UnstableError."""
+        request = self._take_steps()
+        self._check_weights()
+        return request
+
+    def _take_steps(self) -> Request | None:
         self.network.train()
         self._epoch_started, self._samples_at_start = time.monotonic(), self.loop.num_samples
         batches = self._train.of_epoch(self.loop.epoch, self.loop.batch_index)
@@ -199,11 +166,12 @@ class Trainer:
         return None
 
     def _train_step(self, group: list[Batch]) -> float:
-        """One update from a group of batches, each weighted by its samples. Returns the mean loss."""
+        """One update from a group of batches, their parts each weighted by its samples. Returns the mean loss."""
         num_samples = sum(len(batch.rows) for batch in group)
+        micro_batch, least = self.loop.micro_batch, self.options.least_part
         total = 0.0
-        for batch in group:
-            loss = self._loss(self.network, batch) * (len(batch.rows) / num_samples)
+        for part in (part for batch in group for part in micro_batch.split(batch, least)):
+            loss = self._loss(self.network, part) * (len(part.rows) / num_samples)
             self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
             total += loss.item()
         if not math.isfinite(total):
@@ -256,7 +224,11 @@ class Trainer:
             "images_per_s": self._images_per_s(),
             "train_s": time.monotonic() - self._epoch_started,
         }
-        metrics |= {f"val/{name}": value for name, value in self.validate().items()}
+        try:
+            metrics |= {f"val/{name}": value for name, value in self.validate().items()}
+        except ShortOfMemoryError:
+            self._observer.save_last(self)  # the epoch's steps are all done
+            raise
         metrics["epoch_s"] = time.monotonic() - self._epoch_started
         loop.epoch, loop.batch_index, loop.loss_sum, loop.num_samples = loop.epoch + 1, 0, 0.0, 0
         is_best = self._is_best(metrics)
@@ -299,12 +271,44 @@ class Trainer:
         self._observer.on_event(lr_lowered(why, epoch, step, self.loop.epoch, old_lr, new_lr, tries + 1))
         self._observer.save_last(self)
 
+    def _repeat_in_smaller_parts(self, shortage: Shortage) -> None:
+        """Go back to the last good state and save it, to go on from there with smaller parts of batches.
+
+        Raises ShortOfMemoryError, the good state being saved, where that helps no more or is not wanted.
+        """
+        place = Place("training", self.loop.epoch + 1, self.loop.global_step + 1)
+        self._go_back()
+        try:
+            self._split_finer(shortage, place, self._train.largest_batch, self.options.least_part)
+        finally:
+            self._observer.save_last(self)
+
+    def _repeated(self, run: Callable[[], T], place: Place, num_samples: int) -> T:
+        """What `run` returns: a pass that changes no state, and so is repeated in smaller parts if memory runs out."""
+        while isinstance(result := attempt(run, self.device), Shortage):
+            self._split_finer(result, place, num_samples, least=1)
+        return result
+
+    def _split_finer(self, shortage: Shortage, place: Place, num_samples: int, least: int) -> None:
+        """Halve what is computed at once of a batch of `num_samples`. Raises ShortOfMemoryError."""
+        micro_batch = self.loop.micro_batch
+        finer = micro_batch.halved(num_samples, least, self.options.on_oom)
+        if finer is None:
+            at_once = micro_batch.largest_part(num_samples, least)
+            raise ShortOfMemoryError(place.words, at_once, micro_batch.num_retries, shortage)
+        self.loop.micro_batch = finer
+        group = min(self.options.accumulation, len(self._train))
+        parts = finer.parts_of_step(self._train.largest_batch, group, self.options.least_part)
+        back_to_epoch = self.loop.epoch if place.during == "training" else None
+        self._observer.on_event(oom_retry(place, back_to_epoch, finer, parts, shortage.error))
+
     def _go_back(self) -> None:
-        """Load the last good state; what is known of the learning rate and of the best weights stays."""
+        """Load the last good state; what is known of the learning rate, the memory and the best weights stays."""
         assert self._last_good is not None, "fit keeps a good state before the first step"
         kept = {name: getattr(self.loop, name) for name in KEPT_GOING_BACK}
         self._optimizer.zero_grad(set_to_none=True)
         self._optimizer.state.clear()  # its memory is free before the old states come back
+        self._scaler = self._new_scaler()  # the old one may stand in the middle of a step
         # a copy: on a CPU, AdamW would go on to train in the very tensors that it loads
         self._load(copy.deepcopy(self._last_good))
         self.loop = replace(self.loop, **kept)
@@ -319,25 +323,40 @@ class Trainer:
         if not is_finite(self._state()):
             raise UnstableError(f"the weights are no finite numbers after step {self.loop.global_step}")
 
-    @torch.inference_mode()
     def validate(self) -> Metrics:
-        """Loss and metrics of the averaged weights on the validation batches; empty without any."""
+        """Loss and metrics of the averaged weights on the validation batches; empty without any.
+
+        Raises ShortOfMemoryError.
+        """
         if self._valid is None:
             return {}
+        place = Place("validation", self.loop.epoch + 1, self.loop.global_step)
+        return self._repeated(partial(self._validate, self._valid), place, self._valid.largest_batch)
+
+    @torch.inference_mode()
+    def _validate(self, valid: Batches) -> Metrics:
         scorer = self.task.new_scorer()
         loss_sum, num_samples = 0.0, 0
-        for batch in self._valid.of_epoch(0):
-            on_device = batch.to(self.device)
-            outputs = self.predict(on_device)
-            loss_sum += self.task.compute_loss(outputs, on_device).item() * len(batch.rows)
-            num_samples += len(batch.rows)
-            scorer.add(outputs, batch)
+        for part in (part for batch in valid.of_epoch(0) for part in self.loop.micro_batch.split(batch)):
+            on_device = part.to(self.device)
+            outputs = self._forward(on_device)
+            loss_sum += self.task.compute_loss(outputs, on_device).item() * len(part.rows)
+            num_samples += len(part.rows)
+            scorer.add(outputs, part)
         self.last_scorer = scorer
         return {"loss": loss_sum / num_samples, **scorer.metrics()}
 
-    @torch.inference_mode()
     def predict(self, batch: Batch) -> Tensor:
-        """Maps (B, K, h, w) float32 of the averaged weights."""
+        """Maps (B, K, h, w) float32 of the averaged weights. Raises ShortOfMemoryError."""
+        place = Place("prediction", self.loop.epoch, self.loop.global_step)
+        return self._repeated(partial(self._predict, batch), place, len(batch.rows))
+
+    def _predict(self, batch: Batch) -> Tensor:
+        maps = [self._forward(part) for part in self.loop.micro_batch.split(batch)]
+        return maps[0] if len(maps) == 1 else torch.cat(maps)
+
+    @torch.inference_mode()
+    def _forward(self, batch: Batch) -> Tensor:
         with self._autocast():
             maps: Tensor = self.ema_network(batch.to(self.device).images)
         return maps.float()
@@ -377,17 +396,4 @@ class Trainer:
         torch.set_rng_state(state["rng"]["torch"])
         if self.device.type == "cuda" and len(state["rng"]["cuda"]) == torch.cuda.device_count():
             torch.cuda.set_rng_state_all(state["rng"]["cuda"])
-        loop = dict(state["loop"])
-        self.loop = LoopState(**{**loop, "losses": LossWatch(**loop.get("losses", {}))})
-
-
-def in_groups(items: Iterable[T], size: int) -> Iterator[list[T]]:
-    """Lists of `size` items in a row; the last may be shorter."""
-    group: list[T] = []
-    for item in items:
-        group.append(item)
-        if len(group) == size:
-            yield group
-            group = []
-    if group:
-        yield group
+        self.loop = LoopState.from_dict(state["loop"])

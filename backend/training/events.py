@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from backend.training.micro_batch import MAX_RETRIES, MicroBatch, StepParts
 from backend.training.stability import MAX_RECOVERIES
 
 
@@ -16,6 +17,20 @@ class Event(NamedTuple):
     values: Mapping[str, Any]
 
 
+class Place(NamedTuple):
+    """Where a training was when something happened."""
+
+    during: str  # "training", "validation" or "prediction"
+    epoch: int  # from 1
+    step: int  # of all steps: the one under way in training, else the last one done
+
+    @property
+    def words(self) -> str:
+        if self.during == "training":
+            return f"epoch {self.epoch}, step {self.step}"
+        return f"the {self.during} {'of' if self.during == 'validation' else 'after'} epoch {self.epoch}"
+
+
 def lr_lowered(
     why: str, epoch: int, step: int, back_to_epoch: int, old_lr: float, new_lr: float, retry: int
 ) -> Event:
@@ -23,10 +38,10 @@ def lr_lowered(
 
     The rates are peaks of the schedule: what the setting `lr` would be. `retry` counts from 1.
     """
-    where = f"the state after epoch {back_to_epoch}" if back_to_epoch else "the start"
     return Event(
         "lr_lowered",
-        f"unstable in epoch {epoch}: {why}; back to {where}, learning rate lowered from {old_lr:.2g} to {new_lr:.2g} "
+        f"unstable in epoch {epoch}: {why}; back to {_state_after(back_to_epoch)}, "
+        f"learning rate lowered from {old_lr:.2g} to {new_lr:.2g} "
         f"(retry {retry} of {MAX_RECOVERIES})",
         {
             "epoch": epoch,
@@ -47,3 +62,44 @@ def early_stop(epoch: int, step: int, best_epoch: int) -> Event:
         f"the best was epoch {best_epoch}",
         {"epoch": epoch, "step": step, "best_epoch": best_epoch},
     )
+
+
+def oom_retry(
+    place: Place, back_to_epoch: int | None, finer: MicroBatch, parts: StepParts, why: str
+) -> Event:
+    """Memory ran out, and batches are computed in smaller parts from here on.
+
+    Training goes on from the end of an earlier epoch (0: from the start); any other pass (None) is repeated.
+    """
+    size = "" if parts.num * parts.largest == parts.num_samples else "at most "
+    size += "1 image" if parts.largest == 1 else f"{parts.largest} images"
+    back = f"back to {_state_after(back_to_epoch)}, " if back_to_epoch is not None else ""
+    return Event(
+        "oom_retry",
+        f"out of memory in {place.words}: {back}"
+        f"a step now takes {parts.num} {'part' if parts.num == 1 else 'parts'} of {size}; "
+        f"the effective batch stays {parts.num_samples} (retry {finer.num_retries} of {MAX_RETRIES})",
+        {
+            **place._asdict(),
+            "back_to_epoch": back_to_epoch,
+            "micro_batch": finer.limit,
+            "num_parts": parts.num,
+            "largest_part": parts.largest,
+            "effective_batch": parts.num_samples,
+            "why": why,
+        },
+    )
+
+
+def prediction_retry(where: str, finer: MicroBatch, why: str) -> Event:
+    """Memory ran out in predictions outside of a training loop, and they are repeated in smaller parts."""
+    images = "image" if finer.limit == 1 else "images"
+    return Event(
+        "oom_retry",
+        f"out of memory in {where}: {finer.limit} {images} at once now (retry {finer.num_retries} of {MAX_RETRIES})",
+        {"during": "prediction", "micro_batch": finer.limit, "why": why},
+    )
+
+
+def _state_after(epoch: int) -> str:
+    return f"the state after epoch {epoch}" if epoch else "the start"

@@ -33,6 +33,7 @@ from backend.training.build import (
     image_px_per_crop_px,
 )
 from backend.training.checkpoint import load_checkpoint
+from backend.training.micro_batch import WHOLE_BATCHES, MicroBatch
 from backend.training.task import LandmarkTask, Predictions, concatenate_predictions
 
 BATCH_SIZE = 8
@@ -103,13 +104,17 @@ def crop_offsets(num: int) -> FloatArray:
 
 @torch.inference_mode()
 def predict_batches(
-    network: nn.Module, task: LandmarkTask, batches: Batches, device: torch.device
+    network: nn.Module,
+    task: LandmarkTask,
+    batches: Batches,
+    device: torch.device,
+    micro_batch: MicroBatch = WHOLE_BATCHES,
 ) -> Predictions:
     """The points that a network in evaluation mode finds, batch by batch."""
-    parts: list[Predictions] = []
-    for batch in batches.of_epoch(0):
-        parts.append(task.predict(network(batch.to(device).images).float(), batch))
-    return concatenate_predictions(parts)
+    found: list[Predictions] = []
+    for part in (part for batch in batches.of_epoch(0) for part in micro_batch.split(batch)):
+        found.append(task.predict(network(part.to(device).images).float(), part))
+    return concatenate_predictions(found)
 
 
 def load_predictor(checkpoint_path: Path, device: str = "auto") -> Predictor:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +28,13 @@ from backend.geometry import FloatArray
 from backend.run.folder import RunFolder
 from backend.training import build
 from backend.training.checkpoint import load_checkpoint, load_resumable, save_checkpoint
-from backend.training.engine import Ending, Trainer
+from backend.training.engine import Trainer
+from backend.training.events import prediction_retry
 from backend.training.inference import predict_batches
+from backend.training.loop import Ending
 from backend.training.metrics import radial_errors, summarize
+from backend.training.micro_batch import WHOLE_BATCHES
+from backend.training.out_of_memory import Shortage, ShortOfMemoryError, attempt
 from backend.training.recorder import (
     FirstNetwork,
     Phase,
@@ -103,6 +108,7 @@ def train_phases(job: Job) -> tuple[Ending, str]:
         if ending not in GOES_ON_AFTER or not job.config.settings.refine:
             return ending, _reason(TRAIN, ending, trainer)
         last = None
+        del trainer  # its memory is free before the second network takes its own
     trainer = _build_refinement(job, last)
     ending = _fit(job, trainer)
     return ending, _reason(REFINE, ending, trainer)
@@ -209,9 +215,25 @@ class _FirstPoints:
 
 
 def _predict(job: Job, network: nn.Module, stored: Stored) -> FloatArray:
+    """In smaller parts where memory runs out. Raises ShortOfMemoryError."""
     task = build.build_task(job.config, job.landmark_names)
-    device = torch.device(job.config.value("device"))
-    return predict_batches(network, task, _plain_batches(job, stored), device).points_xy_image
+    batches, device = _plain_batches(job, stored), torch.device(job.config.value("device"))
+    micro_batch, size = WHOLE_BATCHES, batches.largest_batch
+    while isinstance(
+        found := attempt(partial(predict_batches, network, task, batches, device, micro_batch), device),
+        Shortage,
+    ):
+        where, finer = (
+            "predictions of the first network",
+            micro_batch.halved(size, 1, job.config.settings.on_oom),
+        )
+        if finer is None:
+            raise ShortOfMemoryError(where, micro_batch.largest_part(size), micro_batch.num_retries, found)
+        micro_batch = finer
+        event = prediction_retry(where, micro_batch, found.error)
+        print(event.message, flush=True)
+        job.folder.append_event(event.kind, event.message, phase=REFINE, **event.values)
+    return found.points_xy_image
 
 
 def _choose_jitter(job: Job, first: _FirstPoints) -> float:

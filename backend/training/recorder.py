@@ -27,9 +27,10 @@ from backend.geometry import compose, scaling
 from backend.run.folder import RunFolder, merge_metrics
 from backend.training.build import Schedule, build_task
 from backend.training.checkpoint import save_checkpoint
-from backend.training.engine import LoopState, Metrics, Request, Trainer
+from backend.training.engine import Metrics, Trainer
 from backend.training.events import Event
 from backend.training.health import HealthWatch
+from backend.training.loop import LoopState, Request
 from backend.training.task import LandmarkScorer, LandmarkTask
 
 NUM_PREVIEW_IMAGES = 4
@@ -124,6 +125,7 @@ class Recorder:
             "global_step": loop.global_step,
             "time": time.time(),
             "phase": self._phase.name,
+            "micro_batch": loop.micro_batch.limit,
             **metrics,
             **self._unrefined(),
             **self._memory(trainer),
@@ -210,6 +212,7 @@ class Recorder:
                 "step": step,
                 "steps_per_epoch": num_steps,
                 "global_step": loop.global_step,
+                "micro_batch": loop.micro_batch.limit,
                 "images_per_s": images_per_s,
                 "seconds_left": self._seconds_left(loop, step, num_steps, images_per_s),
                 "best_epoch": loop.best_epoch or None,

@@ -17,12 +17,14 @@ import torch
 from torch import Tensor
 
 from backend.config import Choice, RunConfig, Settings
+from backend.data.dataset import Batch
 from backend.run.files import Row
 from backend.run.folder import RunFolder, create_run, merge_metrics
 from backend.training import build, phases
 from backend.training.checkpoint import load_checkpoint
-from backend.training.engine import LoopState
+from backend.training.loop import LoopState
 from backend.training.recorder import Recorder
+from backend.training.task import LandmarkTask
 from backend.worker import train_run
 from tests.tiny_network import TinyNetwork
 
@@ -333,6 +335,128 @@ def test_a_run_killed_about_the_change_of_phase_goes_on_as_if_nothing_had_happen
     resume(folder)
     assert losses(folder) == losses(completed)
     assert best_of(folder)["best_mre"] == best_of(completed)["best_mre"]
+
+
+# Out of memory
+
+
+def cramp(patch: pytest.MonkeyPatch, phase: str, from_call: int, room: int) -> list[list[int]]:
+    """Room for so many images at once in a phase's training, from a call of the loss on. Returns the rows it trains."""
+    compute_loss = LandmarkTask.compute_loss
+    trained: list[list[int]] = []
+    calls = []
+
+    def within_room(task: LandmarkTask, outputs: Any, batch: Batch) -> Tensor:
+        if not torch.is_grad_enabled() or (batch.images.ndim == 5) is not (phase == "refine"):
+            return compute_loss(task, outputs, batch)
+        calls.append(len(batch.rows))
+        if len(calls) >= from_call and len(batch.rows) > room:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+        trained.append(batch.rows.tolist())
+        return compute_loss(task, outputs, batch)
+
+    patch.setattr(LandmarkTask, "compute_loss", within_room)
+    return trained
+
+
+def oom_events(folder: RunFolder) -> list[Row]:
+    return [event for event in folder.read_events()[0] if event["kind"] == "oom_retry"]
+
+
+def test_a_refinement_that_runs_out_of_memory_goes_on_with_single_images(
+    completed: RunFolder, tmp_path: Path, tiny_dataset: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At step 7, in its second epoch of five steps of 2 images, 6 crops: an image alone still is three of them."""
+    trained = cramp(monkeypatch, "refine", 7, room=1)
+    folder = new_run(tmp_path, tiny_dataset)
+    assert train_run(folder) == 0
+    (event,) = oom_events(folder)
+    words = "in epoch 2, step 7: back to the state after epoch 1, a step now takes 2 parts of 1 image;"
+    assert words in event["message"] and "the effective batch stays 2" in event["message"]
+    assert (event["phase"], event["epoch"], event["micro_batch"]) == ("refine", 2, 1)
+    rows = rows_by_phase(folder)
+    assert [row["epoch"] for row in rows["refine"]] == [1, 2, 3]
+    assert [row["global_step"] for row in rows["refine"]] == [5, 10, 15]
+    assert [row["micro_batch"] for row in rows["refine"]] == [None, 1, 1]
+    assert losses(folder)[:3] == losses(completed)[:3]  # up to the first epoch of the refinement
+    repeated = trained[6:]
+    assert len(repeated) == 18 and all(len(part) == 1 for part in repeated)
+    for epoch in (repeated[:9], repeated[9:]):
+        assert sorted(row for part in epoch for row in part) == list(range(NUM_TRAIN))
+    last = last_of(folder)
+    assert (last["phase"], last["loop"]["micro_batch"]) == ("refine", {"limit": 1, "num_retries": 1})
+    status = folder.read_status()
+    assert status is not None and status["micro_batch"] == 1
+
+
+def test_resumed_after_a_shortage_a_refinement_goes_on_with_single_images(
+    tmp_path: Path, tiny_dataset: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, whole = new_run(tmp_path, tiny_dataset), new_run(tmp_path, tiny_dataset)
+    with monkeypatch.context() as patch:
+        cramp(patch, "refine", 7, room=1)
+        assert train_run(whole) == 0
+    with monkeypatch.context() as patch:
+        cramp(patch, "refine", 7, room=1)
+        stop_at(patch, "refine", 11)
+        assert train_run(first) == 130
+    resume(first)
+    assert losses(first) == losses(whole) and len(oom_events(first)) == 1
+    assert rows_of(first)[-1]["micro_batch"] == 1
+
+
+def test_each_phase_has_parts_of_its_own(
+    tmp_path: Path, tiny_dataset: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = new_run(tmp_path, tiny_dataset, batch_size=5)
+    cramp(monkeypatch, "train", 3, room=3)
+    assert train_run(folder) == 0
+    (event,) = oom_events(folder)
+    assert (event["phase"], event["epoch"], event["largest_part"]) == ("train", 2, 3)
+    rows = rows_by_phase(folder)
+    assert [row["micro_batch"] for row in rows["train"]] == [None, 3]
+    assert [row["micro_batch"] for row in rows["refine"]] == [None, None, None]
+
+
+def test_predictions_between_the_phases_are_repeated_in_parts(
+    completed: RunFolder, tmp_path: Path, tiny_dataset: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    predict = phases.predict_batches
+
+    def within_room(*arguments: Any) -> Any:
+        if arguments[-1].limit is None:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+        return predict(*arguments)
+
+    monkeypatch.setattr(phases, "predict_batches", within_room)
+    folder = new_run(tmp_path, tiny_dataset)
+    assert train_run(folder) == 0
+    previews, valid = oom_events(folder)
+    assert previews["message"] == valid["message"]
+    assert previews["message"] == (
+        "out of memory in predictions of the first network: 2 images at once now (retry 1 of 3)"
+    )
+    rows, expected = rows_by_phase(folder)["refine"], rows_by_phase(completed)["refine"]
+    for row, whole in zip(rows, expected, strict=True):
+        assert row["val/unrefined_mre_px"] == pytest.approx(whole["val/unrefined_mre_px"], rel=1e-5)
+
+
+def test_asked_to_stop_a_shortage_between_the_phases_ends_the_run_and_it_can_be_resumed(
+    completed: RunFolder, tmp_path: Path, tiny_dataset: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_arguments: Any) -> None:
+        raise MemoryError
+
+    folder = new_run(tmp_path, tiny_dataset, on_oom="stop")
+    with monkeypatch.context() as patch:
+        patch.setattr(phases, "predict_batches", fail)
+        assert train_run(folder) == 3
+    outcome = outcome_of(folder)
+    assert outcome["state"] == "out_of_memory"
+    words = "out of memory in predictions of the first network, with 3 images at once. Free memory"
+    assert outcome["reason"].startswith(words) and "MemoryError" in outcome["traceback"]
+    resume(folder)
+    assert losses(folder) == losses(completed)
 
 
 # Ended early

@@ -60,6 +60,8 @@ EVENTS: list[dict[str, Any]] = [
     {"kind": "resumed", "message": "...", "epoch": 20},
     {"kind": "image_left_out", "message": "..."},
     {"kind": "landmark_stuck", "message": "...", "epoch": 30, "landmarks": ["S"]},
+    {"kind": "oom_retry", "message": "...", "epoch": 40, "largest_part": 8, "micro_batch": 8},
+    {"kind": "oom_retry", "message": "...", "during": "prediction", "micro_batch": 4},
     {"kind": "early_stop", "message": "...", "epoch": 60},
 ]
 
@@ -70,9 +72,14 @@ def test_events_that_change_the_course_stand_as_labelled_lines(plot: Any, log_ax
     figure = plot(rows(60), log_axis=log_axis, events=EVENTS)
     assert [(shape.type, shape.x0, shape.x1) for shape in figure.layout.shapes] == [
         ("line", 20, 20),
+        ("line", 40, 40),
         ("line", 60, 60),
     ]
-    assert [note.text for note in figure.layout.annotations] == ["LR 1.7e-04, resumed", "early stop"]
+    assert [note.text for note in figure.layout.annotations] == [
+        "LR 1.7e-04, resumed",
+        "parts of 8",
+        "early stop",
+    ]
     assert all(note.textangle == -90 for note in figure.layout.annotations)
     assert len(plot(rows(60), log_axis=log_axis).layout.shapes) == 0
 

@@ -1,0 +1,73 @@
+"""What there is to know of a training loop: how it should run, where it stands, and how it may end."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+from backend.training.micro_batch import WHOLE_BATCHES, MicroBatch
+from backend.training.stability import LossWatch
+
+
+class Request(StrEnum):
+    """What an observer may ask for between two steps."""
+
+    FINISH = "finish"  # end training now, validate, keep the best
+    STOP = "stop"  # save where we are and leave
+    SAVE_NOW = "save_now"
+
+
+class Ending(StrEnum):
+    """How `fit` ended."""
+
+    COMPLETED = "completed"
+    FINISHED_EARLY = "finished_early"
+    EARLY_STOPPED = "early_stopped"  # no better validation error for `patience` epochs
+    STOPPED = "stopped"
+
+
+@dataclass(frozen=True)
+class TrainerOptions:
+    """How steps are made; see the settings of the same names."""
+
+    epochs: int
+    lr: float
+    warmup_epochs: float
+    weight_decay: float
+    clip_norm: float
+    ema_decay: float
+    accumulation: int
+    mixed_precision: bool
+    patience: int
+    on_divergence: str
+    on_oom: str
+    least_part: int  # samples that batch normalisation wants together; see build.least_part
+
+
+@dataclass
+class LoopState:
+    """Where the loop stands. `epoch` counts finished epochs; the rest of an epoch under way follows."""
+
+    epoch: int = 0
+    batch_index: int = 0  # next batch of the epoch under way
+    global_step: int = 0
+    loss_sum: float = 0.0  # over the samples of the epoch under way
+    num_samples: int = 0
+    best_mre_px: float | None = None
+    best_mre_mm: float | None = None
+    best_epoch: int = 0
+    lr_scale: float = 1.0  # share of the asked learning rate that recoveries have left
+    num_recoveries: int = 0
+    micro_batch: MicroBatch = WHOLE_BATCHES
+    losses: LossWatch = field(default_factory=LossWatch)
+
+    @classmethod
+    def from_dict(cls, state: Mapping[str, Any]) -> LoopState:
+        """Inverse of `dataclasses.asdict`; what an older state does not know stands as in a new one."""
+        nested = {
+            "micro_batch": MicroBatch(**state.get("micro_batch", {})),
+            "losses": LossWatch(**state.get("losses", {})),
+        }
+        return cls(**{**state, **nested})

@@ -1,0 +1,60 @@
+"""What to change in a run that did not fit into the memory, in numbers: the flags of another one. Knows no torch."""
+
+from __future__ import annotations
+
+from backend.config import SIZE_MULTIPLE, RunConfig
+
+LEAST_BATCH = 2  # what batch normalisation wants
+
+
+def advise(config: RunConfig, phase: str, num_images: int | None, *, is_resumable: bool) -> str:
+    """One line of cures, the mildest first. `num_images` at once were too many; None: it ran out elsewhere."""
+    cures = ["--on_oom retry (a step in smaller parts)"] if config.settings.on_oom == "stop" else []
+    cures += _refinement_cures(config) if phase == "refine" else _first_cures(config, num_images)
+    free = "Free memory that other programs hold" + (" and resume" if is_resumable else "")
+    return f"{free}, or start a new run with {', or '.join(cures) if cures else 'another model'}"
+
+
+def _first_cures(config: RunConfig, num_images: int | None) -> list[str]:
+    too_many = num_images or config.value("batch_size")
+    fewer = max(LEAST_BATCH, too_many // 2)
+    effective = config.value("batch_size") * config.settings.gradient_accumulation_steps
+    cures = []
+    if fewer < too_many:
+        steps = -(-effective // fewer)
+        cures.append(
+            f"--batch_size {fewer} --gradient_accumulation_steps {steps} (an effective batch of {fewer * steps}, "
+            f"now {effective})"
+        )
+    return [*cures, *_precision_cures(config), *_image_cures(config)]
+
+
+def _image_cures(config: RunConfig) -> list[str]:
+    height, width = config.settings.image_size
+    smaller_hw = [
+        max(SIZE_MULTIPLE, side * 3 // 4 // SIZE_MULTIPLE * SIZE_MULTIPLE) for side in (height, width)
+    ]
+    share = smaller_hw[0] * smaller_hw[1] / (height * width)
+    if share == 1:
+        return []
+    return [f"--image_size {smaller_hw[0]} {smaller_hw[1]} ({share:.0%} of the pixels)"]
+
+
+def _refinement_cures(config: RunConfig) -> list[str]:
+    """Steps of the refinement are small already: two images, or one where memory ran out before."""
+    settings, cures = config.settings, []
+    if settings.num_refiners > 1:
+        cures.append(f"--num_refiners {settings.num_refiners // 2} (now {settings.num_refiners})")
+    if settings.crop_size > SIZE_MULTIPLE:
+        smaller = max(SIZE_MULTIPLE, settings.crop_size * 3 // 4 // SIZE_MULTIPLE * SIZE_MULTIPLE)
+        cures.append(f"--crop_size {smaller} ({smaller**2 / settings.crop_size**2:.0%} of the pixels)")
+    return [*cures, *_precision_cures(config), "--no-refine"]
+
+
+def _precision_cures(config: RunConfig) -> list[str]:
+    on_gpu = str(config.value("device")).startswith("cuda")
+    return (
+        ["--mixed_precision (half the bytes of a map)"]
+        if on_gpu and not config.value("mixed_precision")
+        else []
+    )

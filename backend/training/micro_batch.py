@@ -1,0 +1,84 @@
+"""What a step is made of: one or more batches, each in several parts where the memory does not suffice for the whole.
+
+A batch in parts stays what it was: the same samples in the same order, their gradients added up, weighted by samples.
+Only batch normalisation sees the difference: its statistics are those of a part.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from typing import NamedTuple, TypeVar
+
+from backend.data.dataset import Batch
+
+MAX_RETRIES = 3
+
+T = TypeVar("T")
+
+
+class StepParts(NamedTuple):
+    """What an optimizer step is made of."""
+
+    num: int
+    largest: int  # samples of the largest part
+    num_samples: int  # of all parts: the effective batch
+
+
+@dataclass(frozen=True)
+class MicroBatch:
+    """How many samples are computed at once; a part of the loop's state."""
+
+    limit: int | None = None  # None: a whole batch
+    num_retries: int = 0  # how often memory ran out so far
+
+    def num_parts(self, num_samples: int, least: int = 1) -> int:
+        """Parts of a batch: none larger than the limit, as far as none need be smaller than `least` for that."""
+        if self.limit is None:
+            return 1
+        return max(1, min(-(-num_samples // self.limit), num_samples // least))
+
+    def largest_part(self, num_samples: int, least: int = 1) -> int:
+        """Samples of the largest part of a batch."""
+        return -(-num_samples // self.num_parts(num_samples, least))
+
+    def parts_of_step(self, batch_size: int, num_batches: int, least: int) -> StepParts:
+        """The parts of an optimizer step from some batches of a size."""
+        num = self.num_parts(batch_size, least)
+        return StepParts(num * num_batches, self.largest_part(batch_size, least), batch_size * num_batches)
+
+    def split(self, batch: Batch, least: int = 1) -> list[Batch]:
+        """The batch in parts of nearly equal size, in its order; a whole one as it is."""
+        num_samples = len(batch.rows)
+        num = self.num_parts(num_samples, least)
+        if num == 1:
+            return [batch]
+        ends = [-(-num_samples * part // num) for part in range(num + 1)]
+        return [Batch(*(tensor[first:end] for tensor in batch)) for first, end in pairwise(ends)]
+
+    def halved(self, num_samples: int, least: int, on_oom: str) -> MicroBatch | None:
+        """After memory ran out in a batch of `num_samples`: half as many at once, rounded up.
+
+        None where that is not wanted (`on_oom` is "stop"), was done MAX_RETRIES times, or gives no smaller part.
+        """
+        if on_oom == "stop" or self.num_retries == MAX_RETRIES:
+            return None
+        now = self.largest_part(num_samples, least)
+        finer = replace(self, limit=max(least, -(-now // 2)), num_retries=self.num_retries + 1)
+        return finer if finer.largest_part(num_samples, least) < now else None
+
+
+WHOLE_BATCHES = MicroBatch()
+
+
+def in_groups(items: Iterable[T], size: int) -> Iterator[list[T]]:
+    """Lists of `size` items in a row; the last may be shorter."""
+    group: list[T] = []
+    for item in items:
+        group.append(item)
+        if len(group) == size:
+            yield group
+            group = []
+    if group:
+        yield group

@@ -1,0 +1,103 @@
+from __future__ import annotations
+
+import errno
+import weakref
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from backend.training.out_of_memory import Shortage, ShortOfMemoryError, attempt, is_out_of_memory
+
+CPU = torch.device("cpu")
+
+SHORTAGES: list[BaseException] = [
+    torch.OutOfMemoryError("no room"),
+    torch.cuda.OutOfMemoryError(
+        "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 10.75 GiB"
+    ),
+    RuntimeError("CUDA error: out of memory\nCUDA kernel errors might be asynchronously reported"),
+    RuntimeError("MPS backend out of memory (MPS allocated: 9.00 GB, other allocations: 1.00 GB)"),
+    RuntimeError("HIP out of memory. Tried to allocate 20.00 MiB"),
+    RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
+    RuntimeError("cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED"),
+    RuntimeError("cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_HOST_ALLOCATION_FAILED"),
+    RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+    RuntimeError(
+        "[enforce fail at alloc_cpu.cpp:81] data. DefaultCPUAllocator: not enough memory: you tried ..."
+    ),
+    RuntimeError("std::bad_alloc"),
+    MemoryError(),
+    OSError(errno.ENOMEM, "Cannot allocate memory"),
+]
+
+OTHERS: list[BaseException] = [
+    RuntimeError("cuDNN error: CUDNN_STATUS_INTERNAL_ERROR"),
+    RuntimeError("cuDNN error: CUDNN_STATUS_EXECUTION_FAILED"),
+    RuntimeError("GET was unable to find an engine to execute this computation"),
+    RuntimeError("CUDA error: CUBLAS_STATUS_EXECUTION_FAILED when calling `cublasSgemm`"),
+    RuntimeError("CUDA error: an illegal memory access was encountered"),
+    RuntimeError("The size of tensor a (3) must match the size of tensor b (4)"),
+    OSError(errno.ENOSPC, "No space left on device"),
+    ValueError("out of memory"),
+    KeyError("out of memory"),
+]
+
+
+@pytest.mark.parametrize("error", SHORTAGES, ids=str)
+def test_a_shortage_of_memory_is_recognised(error: BaseException) -> None:
+    assert is_out_of_memory(error)
+
+
+@pytest.mark.parametrize("error", OTHERS, ids=str)
+def test_another_error_is_none(error: BaseException) -> None:
+    assert not is_out_of_memory(error)
+
+
+@pytest.mark.parametrize(
+    "ask_for_too_much",
+    [lambda: torch.empty(10**15), lambda: np.empty(10**15), lambda: nn.Linear(10**8, 10**8)],
+    ids=["torch", "numpy", "layer"],
+)
+def test_what_a_real_allocator_says_is_recognised(ask_for_too_much: Callable[[], object]) -> None:
+    """More bytes than an address can name."""
+    shortage = attempt(ask_for_too_much, CPU)
+    assert isinstance(shortage, Shortage)
+    assert "\n" not in shortage.error and "rror: " in shortage.error
+    assert shortage.error in shortage.trace and "ask_for_too_much" not in shortage.error
+
+
+def test_what_a_failed_attempt_held_is_free_when_it_returns() -> None:
+    """Through frames, exceptions that are chained, and a cycle."""
+    held: list[weakref.ref[nn.Module]] = []
+
+    def fail(depth: int) -> None:
+        activations = nn.Identity()
+        activations.itself = activations  # type: ignore[assignment]
+        held.append(weakref.ref(activations))
+        if depth:
+            try:
+                fail(depth - 1)
+            except RuntimeError as error:
+                raise torch.OutOfMemoryError("no room") from error
+        raise RuntimeError("out of memory")
+
+    assert isinstance(attempt(lambda: fail(2), CPU), Shortage)
+    assert len(held) == 3 and all(module() is None for module in held)
+
+
+def test_a_result_and_any_other_error_pass_through() -> None:
+    assert attempt(lambda: 3, CPU) == 3
+    with pytest.raises(RuntimeError, match="shapes differ"):
+        attempt(lambda: (_ for _ in ()).throw(RuntimeError("shapes differ")), CPU)
+
+
+def test_giving_up_says_where_and_with_how_many_images() -> None:
+    shortage = Shortage("MemoryError: ", "")
+    tried = ShortOfMemoryError("epoch 2, step 31", 2, 3, shortage)
+    assert str(tried) == "out of memory in epoch 2, step 31, with 2 images at once, after 3 retries"
+    assert (tried.num_images, tried.shortage) == (2, shortage)
+    once = ShortOfMemoryError("the validation of epoch 1", 1, 0, shortage)
+    assert str(once) == "out of memory in the validation of epoch 1, with 1 image at once"
