@@ -1,6 +1,7 @@
 """How much memory a training needs and which batch fits: `python -m backend.vram --model hrnet ...`.
 
-Predicts without a GPU: torch does not see it unless a speed is to be measured on it.
+Predicts without a GPU: torch does not see it unless its memory can be read in no other way. `--measure` does real
+steps, in processes of their own.
 """
 
 from __future__ import annotations
@@ -9,23 +10,25 @@ import argparse
 import json
 import os
 import sys
-import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import redirect_stdout
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, redirect_stdout
+from dataclasses import asdict, replace
 from pathlib import Path
-from statistics import median
 from typing import TYPE_CHECKING, Any
 
-from backend.config import Choice, RunConfig, Settings, parse_settings
+from backend.config import Settings, parse_settings
 from backend.device.batch_size import (
     GIB,
+    MIN_BATCH,
     DeviceMemory,
     Recommendation,
+    batching_of,
+    find_what_fits,
     read_device_memory,
     recommend_for_memory,
 )
 from backend.device.gpu import GpuReading, read_gpus
+from backend.device.measured import NOTHING_MEASURED, Bench, Measured, identify
 from backend.errors import UserError
 from backend.flags import (
     EXIT_COMPLETED,
@@ -38,11 +41,12 @@ from backend.flags import (
 from backend.presets import with_preset
 
 if TYPE_CHECKING:
-    from backend.device.memory import LonePhase
+    from backend.device.memory import StepMemory
 
-SPEED_BATCH = 4
-SPEED_STEPS = 3
-SPEED_LIMIT_S = 8.0
+SPEED_BATCH = 4  # on a CPU, four images tell the time of an image as well as more
+MEASURED_BATCH = 16  # at most, before the one that is recommended is measured
+MAX_CORRECTIONS = 2
+Recommend = Callable[[Measured], Recommendation]
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -62,7 +66,16 @@ def _parser() -> OneLineParser:
     parser.add_argument(
         "--free_gib", type=_gib, metavar="X", help="free memory to plan for, GiB (default: read it)"
     )
-    parser.add_argument("--measure_speed", action="store_true", help="time a few real steps on the device")
+    parser.add_argument(
+        "--measure",
+        action="store_true",
+        help="take real steps at two batches and at the one recommended, kept for the next time (a minute or more)",
+    )
+    parser.add_argument(
+        "--measure_speed",
+        action="store_true",
+        help="the seconds of an image: of what --measure kept, else from steps at one batch (some seconds)",
+    )
     parser.add_argument("--json", metavar="FILE", help="write the report as JSON; - is stdout")
     add_preset_flag(parser)
     add_setting_flags(parser)
@@ -85,40 +98,117 @@ def _gib(text: str) -> float:
 def _report(settings: Settings, options: argparse.Namespace) -> dict[str, Any]:
     gpus = _read_gpus(settings.device)
     device = _device_of(settings.device, gpus)
-    if not options.measure_speed:
-        os.environ["CUDA_VISIBLE_DEVICES"] = ""  # the prediction needs no GPU: take nothing from a run on it
     memory = _memory(device, gpus, options.free_gib)
-    found = _recommend(settings, options, device, memory)
-    import torch
+    with _hidden_gpus():  # the prediction needs none: take nothing from a run on one
+        need = _predict(settings, options.num_landmarks, device)
+        num_parameters = _num_parameters(settings, options.num_landmarks)
 
-    speed = None
-    if options.measure_speed and found.batch_size is not None:
-        batch_size = min(_timed_batch(settings, device), found.batch_size)
-        speed = measure_speed(settings, options.num_landmarks, device, batch_size)
+    def recommend(measured: Measured) -> Recommendation:
+        return recommend_for_memory(
+            need,
+            memory,
+            device=device,
+            num_images=options.num_images,
+            measured=measured,
+            wanted=batching_of(settings),
+        )
+
+    bench = Bench(settings, options.num_landmarks, device, identify(device, gpus))
+    measured = _measure(bench, recommend, options)
+    found = recommend(measured)
+    if found.batch_size is None and memory.free_bytes is not None and found.reserve_bytes is not None:
+        with _hidden_gpus():
+            budget = memory.free_bytes - found.reserve_bytes
+            words = find_what_fits(settings, options.num_landmarks, device, budget)
+        found = replace(found, reason=f"{found.reason}; {words}")
+    timed = measured.at(
+        settings.batch_size if settings.batch_size != "auto" else found.batch_size or MIN_BATCH
+    )
     return {
         "recommended_batch_size": found.batch_size,
         "reason": found.reason,
-        "predicted_bytes": {str(size): num_bytes for size, num_bytes in found.predicted_bytes.items()},
+        "predicted_bytes": {str(size): need.bytes_at(size) for size in found.predicted_bytes},
         "terms": dict(found.terms),
+        "reserve_bytes": found.reserve_bytes,
+        "instead": asdict(found.instead) if found.instead else None,
+        "measured": [asdict(batch) for batch in measured.batches],
         "free_bytes": memory.free_bytes,
         "total_bytes": memory.total_bytes,
         "device": device,
         "device_title": memory.title,
-        "torch_version": torch.__version__,
+        "torch_version": _torch_version(),
         "gpus": [asdict(gpu) for gpu in gpus],
-        "num_parameters": _num_parameters(settings, options.num_landmarks),
-        "seconds_per_image": speed.training_s if speed else None,
-        "validation_seconds_per_image": speed.validation_s if speed else None,
-        "refine_seconds_per_image": speed.refine_training_s if speed else None,
-        "refine_validation_seconds_per_image": speed.refine_validation_s if speed else None,
+        "num_parameters": num_parameters,
+        "seconds_per_image": timed.training_s if timed else None,
+        "validation_seconds_per_image": timed.validation_s if timed else None,
+        "refine_seconds_per_image": timed.refine_training_s if timed else None,
+        "refine_validation_seconds_per_image": timed.refine_validation_s if timed else None,
     }
 
 
-def _timed_batch(settings: Settings, device: str) -> int:
-    """A GPU needs the batch that will be trained to be as fast as it is; on a CPU four images tell the same."""
-    if device == "cpu" or settings.batch_size == "auto":
-        return SPEED_BATCH
-    return settings.batch_size
+def _predict(settings: Settings, num_landmarks: int, device: str) -> StepMemory:
+    from backend.device.memory import predict_step_memory
+
+    return predict_step_memory(settings, num_landmarks, device)
+
+
+def _torch_version() -> str:
+    import torch
+
+    return torch.__version__
+
+
+@contextmanager
+def _hidden_gpus() -> Iterator[None]:
+    """As if there were none, for torch in this process; the processes that measure see them again."""
+    before = os.environ.get("CUDA_VISIBLE_DEVICES")
+    os.environ["CUDA_VISIBLE_DEVICES"] = ""
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["CUDA_VISIBLE_DEVICES"]
+        else:
+            os.environ["CUDA_VISIBLE_DEVICES"] = before
+
+
+def _measure(bench: Bench, recommend: Recommend, options: argparse.Namespace) -> Measured:
+    """What was measured now, as far as it was asked for, or before."""
+    known = bench.read()
+    first = recommend(NOTHING_MEASURED).batch_size
+    if first is None:
+        return known
+    if options.measure:
+        known = measure_batches(bench, recommend, first)
+    elif options.measure_speed and known.at(first) is None:
+        wanted = bench.settings.batch_size
+        # a GPU needs the batch that will be trained to be as fast as it is
+        timed = SPEED_BATCH if bench.device == "cpu" or wanted == "auto" else wanted
+        known = known.with_batch(bench.measure(min(timed, first)))
+    else:
+        return known
+    bench.keep(known)
+    return known
+
+
+def measure_batches(bench: Bench, recommend: Recommend, first: int) -> Measured:
+    """Steps at two batches, none above `first`, the batch that the prediction alone recommends; then at the one that is
+    recommended once these are known, and, where that moves it, at the next one."""
+    large = min(first, MEASURED_BATCH)
+    measured = NOTHING_MEASURED
+    for batch_size in sorted({max(MIN_BATCH, large // 4), large}):
+        measured = _with_measured(bench, measured, batch_size)
+    for _ in range(MAX_CORRECTIONS):
+        chosen = recommend(measured).batch_size
+        if chosen is None or any(batch.batch_size == chosen for batch in measured.batches):
+            break
+        measured = _with_measured(bench, measured, chosen)
+    return measured
+
+
+def _with_measured(bench: Bench, measured: Measured, batch_size: int) -> Measured:
+    print(f"measuring steps of {batch_size} images ...", file=sys.stderr, flush=True)
+    return measured.with_batch(bench.measure(batch_size))
 
 
 def _num_parameters(settings: Settings, num_landmarks: int) -> int:
@@ -139,14 +229,15 @@ def _read_gpus(device: str) -> tuple[GpuReading, ...]:
 
 def _device_of(asked: str, gpus: tuple[GpuReading, ...]) -> str:
     if asked == "auto":
-        return "cuda:0" if gpus and _torch_has_cuda() else "cpu"
+        return "cuda:0" if _torch_has_cuda(gpus) else "cpu"
     return "cuda:0" if asked == "cuda" else asked
 
 
-def _torch_has_cuda() -> bool:
+def _torch_has_cuda(gpus: tuple[GpuReading, ...]) -> bool:
+    """torch itself is asked only where the driver lists no GPU: it may see one all the same."""
     import torch
 
-    return torch.version.cuda is not None
+    return torch.version.cuda is not None and (bool(gpus) or torch.cuda.is_available())
 
 
 def _memory(device: str, gpus: tuple[GpuReading, ...], free_gib: float | None) -> DeviceMemory:
@@ -158,76 +249,6 @@ def _memory(device: str, gpus: tuple[GpuReading, ...], free_gib: float | None) -
     except UserError:  # planning for a device that is not here
         return DeviceMemory(device, None, free_bytes)
     return DeviceMemory(known.title, known.total_bytes, free_bytes)
-
-
-def _recommend(
-    settings: Settings, options: argparse.Namespace, device: str, memory: DeviceMemory
-) -> Recommendation:
-    from backend.device.memory import predict_step_memory
-
-    need = predict_step_memory(settings, options.num_landmarks, device)
-    return recommend_for_memory(
-        need, memory, device=device, image_hw=settings.image_size, num_images=options.num_images
-    )
-
-
-@dataclass(frozen=True)
-class Speed:
-    """Seconds an image, of a training and of a validation step of each phase; None for a phase that is not run."""
-
-    training_s: float
-    validation_s: float
-    refine_training_s: float | None
-    refine_validation_s: float | None
-
-
-def measure_speed(settings: Settings, num_landmarks: int, device: str, batch_size: int) -> Speed:
-    """Time real steps of the engine on noise, after one to warm up; some seconds. The data's cost is not in it."""
-    from backend.device.memory import first_phase, refine_phase
-    from backend.training.build import images_of_crops
-
-    on_gpu = device.startswith("cuda")
-    chosen = {
-        "device": Choice(device, "measured"),
-        "mixed_precision": Choice(settings.mixed_precision and on_gpu, "as in a run"),
-    }
-    config = RunConfig(settings, chosen)
-    first = _time_steps(first_phase(config, num_landmarks), device, batch_size)
-    if not settings.refine:
-        return Speed(*first, None, None)
-    crops_of = images_of_crops(settings, num_landmarks)
-    return Speed(*first, *_time_steps(refine_phase(config, num_landmarks), device, crops_of))
-
-
-def _time_steps(phase: LonePhase, device: str, batch_size: int) -> tuple[float, float]:
-    """Seconds an image of a training and of a validation step."""
-    from backend.device.memory import run_validation_step
-
-    trainer = phase.build_trainer(phase.build_network())
-    batch = phase.make_batch(batch_size)
-    trainer.network.train()
-    deadline = time.monotonic() + SPEED_LIMIT_S
-    training_s = _seconds(lambda: trainer._train_step([batch]), device, deadline)
-    validation_s = _seconds(lambda: run_validation_step(trainer, batch), device, deadline)
-    return training_s / batch_size, validation_s / batch_size
-
-
-def _seconds(step: Callable[[], object], device: str, deadline: float) -> float:
-    """The median of a few steps after one to warm up; past the deadline, that first one has to do."""
-    times: list[float] = []
-    while len(times) <= SPEED_STEPS and (not times or time.monotonic() < deadline):
-        started = time.monotonic()
-        step()
-        _wait_for(device)
-        times.append(time.monotonic() - started)
-    return median(times[1:] or times)
-
-
-def _wait_for(device: str) -> None:
-    if device.startswith("cuda"):
-        import torch
-
-        torch.cuda.synchronize(device)
 
 
 def _write(report: Mapping[str, Any], target: str | None) -> None:
@@ -245,14 +266,31 @@ def _write(report: Mapping[str, Any], target: str | None) -> None:
 
 def _in_words(report: Mapping[str, Any]) -> list[str]:
     lines = [f"device: {report['device_title']}", f"batch size: {report['reason']}"]
-    sizes = [f"{size}: {value / GIB:.2f}" for size, value in report["predicted_bytes"].items()]
+    sizes = [
+        f"{size}: {value / GIB:.2f}"
+        for size, value in report["predicted_bytes"].items()
+        if _is_power(int(size))
+    ]
     lines.append(f"predicted GiB at a batch of {', '.join(sizes)}")
     lines.append("of it, MiB: " + ", ".join(f"{k} {v / 2**20:.0f}" for k, v in report["terms"].items()))
-    if report["seconds_per_image"] is not None:
-        lines.append(f"training: {report['seconds_per_image']:.3f} s an image, without reading it")
+    lines += [_measured_words(batch, report["predicted_bytes"]) for batch in report["measured"]]
     if report["refine_seconds_per_image"] is not None:
         lines.append(f"refinement: {report['refine_seconds_per_image']:.3f} s an image")
     return lines
+
+
+def _is_power(size: int) -> bool:
+    return size & (size - 1) == 0
+
+
+def _measured_words(batch: Mapping[str, Any], predicted: Mapping[str, int]) -> str:
+    where = f"measured at a batch of {batch['batch_size']}: "
+    if batch["peak_bytes"] is None:
+        return f"{where}out of memory"
+    foretold = predicted.get(str(batch["batch_size"]))
+    beside = "" if foretold is None else f" ({foretold / GIB:.2f} predicted)"
+    speed = 1 / batch["training_s"]
+    return f"{where}{batch['peak_bytes'] / GIB:.2f} GiB{beside}, {speed:.1f} images/s, without reading them"
 
 
 if __name__ == "__main__":

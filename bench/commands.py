@@ -26,6 +26,12 @@ def evaluate(run_dir: Path, flags: Sequence[object]) -> dict[str, Any]:
     return result
 
 
+def vram(flags: Sequence[object]) -> dict[str, Any]:
+    """The report of `backend.vram`."""
+    result: dict[str, Any] = json.loads(_output("-m", "backend.vram", *flags, "--json", "-"))
+    return result
+
+
 def _output(*arguments: object) -> str:
     command = [sys.executable, *map(str, arguments)]
     return subprocess.run(

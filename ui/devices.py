@@ -6,34 +6,35 @@ from html import escape
 
 import psutil
 
-from backend.device.gpu import read_gpus
+from backend.device.gpu import GpuReading, read_gpus
 from backend.device.host import read_memory
 from ui.text import in_bytes, say
 
 
 def device_lines() -> str:
     """A line for each GPU that the driver shows, and one for the host."""
-    lines = [
-        say(
-            "gpu_line",
-            title=gpu.title,
-            used=in_bytes(gpu.used_bytes),
-            total=in_bytes(gpu.total_bytes),
-            load="" if gpu.utilization_percent is None else say("gpu_load", load=gpu.utilization_percent),
-            temperature=""
-            if gpu.temperature_c is None
-            else say("gpu_temperature", temperature=gpu.temperature_c),
-        )
-        for gpu in read_gpus()
-        if gpu.used_bytes is not None and gpu.total_bytes is not None
-    ]
-    memory = read_memory()
-    lines.append(
-        say(
-            "host_line",
-            load=round(psutil.cpu_percent()),
-            used=in_bytes(memory.total_bytes - memory.free_bytes),
-            total=in_bytes(memory.total_bytes),
-        )
-    )
+    lines = [*map(_gpu_line, read_gpus()), _host_line()]
     return "<br>".join(f"<small>{escape(line)}</small>" for line in lines)
+
+
+def _gpu_line(gpu: GpuReading) -> str:
+    """What the driver does not say is left out, and unknown free memory is called so."""
+    load = "" if gpu.utilization_percent is None else say("gpu_load", load=gpu.utilization_percent)
+    warmth = "" if gpu.temperature_c is None else say("gpu_temperature", temperature=gpu.temperature_c)
+    if gpu.free_bytes is None or gpu.total_bytes is None:
+        return say("gpu_unknown", title=gpu.title, load=load, temperature=warmth)
+    others = "" if gpu.others_bytes is None else say("gpu_others", others=in_bytes(gpu.others_bytes))
+    free, total = in_bytes(gpu.free_bytes), in_bytes(gpu.total_bytes)
+    return say(
+        "gpu_line", title=gpu.title, free=free, total=total, others=others, load=load, temperature=warmth
+    )
+
+
+def _host_line() -> str:
+    memory = read_memory()
+    return say(
+        "host_line",
+        load=round(psutil.cpu_percent()),
+        free=in_bytes(memory.free_bytes),
+        total=in_bytes(memory.total_bytes),
+    )

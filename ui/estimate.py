@@ -7,20 +7,17 @@ from typing import Any
 
 from backend.config import Settings
 from backend.data.samples import SampleSplits
-from ui.text import in_bytes, in_time, say
+from ui.text import in_time, say
 
 
 def estimate_words(settings: Settings, splits: SampleSplits, answer: Mapping[str, Any], *, busy: bool) -> str:
-    """Device, free memory, parameters and time from the answer of `ask_estimate`; `busy`: a run trains here."""
+    """Parameters and time from an answer of `ui.probe`; `busy`: a run trains here."""
     if answer["seconds_per_image"] is None:
         time = say("estimate_time_busy") if busy else say("estimate_time_none")
     else:
         time = _time_words(settings, splits, answer)
     return say(
         "estimate",
-        device=answer["device_title"],
-        free=in_bytes(answer["free_bytes"]),
-        total=in_bytes(answer["total_bytes"]),
         parameters=f"{answer['num_parameters'] / 1e6:.2f} M",
         time=time,
     )

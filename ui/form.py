@@ -8,7 +8,7 @@ from typing import Any, get_args
 
 import gradio as gr
 
-from backend.config import Settings, find_mistakes
+from backend.config import Settings, find_mistakes, parse_settings
 from backend.presets import PRESETS, preset_values
 from ui.text import quote, say, say_label
 
@@ -29,6 +29,7 @@ PLACED_BY_HAND = ("dataset_path", "annotation_type")
 ADVANCED_KEYS = tuple(
     name for name in Settings.model_fields if name not in (*MAIN_KEYS, *PLACED_BY_HAND, "image_size")
 )
+FORM_KEYS = (*PLACED_BY_HAND, *MAIN_KEYS, *ADVANCED_KEYS)  # the order in which handlers get the form's values
 # how much each model weighs at 29 landmarks; the estimate below the form counts exactly
 MODEL_CHOICES = [
     ("hrnet · 6.5 M", "hrnet"),
@@ -86,6 +87,16 @@ def to_settings(values: Mapping[str, Any]) -> dict[str, Any]:
     # here, once, so that every reader of the form sees the same folder; an unknown ~name stays as it was typed
     raw["dataset_path"] = os.path.expanduser(values["dataset_path"] or "")  # noqa: PTH111
     return raw
+
+
+def raw_of(values: Sequence[Any]) -> dict[str, Any]:
+    """The form's values in the order of FORM_KEYS -> raw settings."""
+    return to_settings(dict(zip(FORM_KEYS, values, strict=True)))
+
+
+def settings_of(values: Sequence[Any]) -> Settings:
+    """The form's values in the order of FORM_KEYS -> settings. Raises UserError."""
+    return parse_settings(raw_of(values))
 
 
 def mistakes_by_key(raw: Mapping[str, Any]) -> dict[str, str]:

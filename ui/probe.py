@@ -2,66 +2,127 @@
 
 from __future__ import annotations
 
-import functools
 import json
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
-from backend.choices import REPOSITORY
-from backend.config import Settings
+from backend.choices import REPOSITORY, choose_device
+from backend.config import Settings, parse_settings
 from backend.data.samples import SampleSplits
+from backend.device.batch_size import MAX_BATCH
 from backend.device.machine import Machine, machine_from_dict
+from backend.device.measured import STEP_KEYS, Measured, MeasuredBatch
 from backend.errors import UserError
 from backend.flags import settings_to_flags
 from ui.text import say
 
-TIMEOUT_S = 120
-SPEED_KEYS = (
-    "seconds_per_image", "validation_seconds_per_image", "refine_seconds_per_image",
-    "refine_validation_seconds_per_image",
-)  # fmt: skip
-# what decides memory and speed, beside the data; a flag is passed on where it is not at its default
-PROBED_KEYS = (
-    "model", "image_size", "loss", "batch_size", "device", "mixed_precision", "output_stride", "refine",
-    "refine_crops", "num_refiners", "crop_size", "gradient_accumulation_steps",
-)  # fmt: skip
+TIMEOUT_S = 300
+MEASURE_TIMEOUT_S = 1800
+Answer = Mapping[str, Any]
 
 
-@functools.cache
+@dataclass(frozen=True)
+class Subject:
+    """What memory and speed are asked of: the settings that decide them, and the data's size. `device` is torch's."""
+
+    settings: Settings
+    num_landmarks: int
+    num_images: int
+    device: str
+
+    @property
+    def key(self) -> tuple[Settings, int, int, str]:
+        """What one answer serves: it has every batch up to the largest sensible one, so any of them is the same."""
+        batch_size = self.settings.batch_size
+        changes: dict[str, Any] = {} if batch_size == "auto" or batch_size > MAX_BATCH else {"batch_size": 2}
+        return self.settings.model_copy(update=changes), self.num_landmarks, self.num_images, self.device
+
+
+def subject_of(settings: Settings, splits: SampleSplits) -> Subject:
+    """Raises UserError for a device that is not there."""
+    device = choose_device(settings, ask_machine()).value
+    kept = {name: getattr(settings, name) for name in (*STEP_KEYS, "batch_size")}
+    return Subject(parse_settings(kept), len(splits.annotations.landmark_names), len(splits.train), device)
+
+
+_lock = threading.Lock()  # questions wait for each other: two at once would take twice as long
+_machines: list[Machine] = []
+_answers: dict[Any, Answer] = {}
+
+
 def ask_machine() -> Machine:
     """The devices that torch sees; asked once."""
-    return machine_from_dict(_ask("backend.device.machine"))
+    if not _machines:
+        with _lock:
+            if not _machines:
+                _machines.append(machine_from_dict(_ask("backend.device.machine", timeout_s=TIMEOUT_S)))
+    return _machines[0]
 
 
-def ask_estimate(settings: Settings, splits: SampleSplits, *, measure: bool) -> dict[str, Any]:
-    """Memory by batch size, a recommended batch and, where `measure`, seconds an image; see `backend.vram`.
+def absent_device(device: str) -> str:
+    """What is wrong with a device by the answer of `ask_machine`; empty where nothing is, or nobody has asked yet."""
+    if not _machines:
+        return ""
+    try:
+        choose_device(parse_settings({"device": device}), _machines[0])
+    except UserError as error:
+        return f"{error.what}; {error.cure}"
+    return ""
 
-    Raises UserError with the process's own words where it fails. Memory is read anew at every call.
+
+def known_memory(subject: Subject) -> Answer | None:
+    """The answer of `ask_memory` where it was asked before; at once."""
+    return _answers.get(subject.key)
+
+
+def ask_memory(subject: Subject, *, anew: bool = False) -> Answer:
+    """Memory by batch, and what was measured before; see `backend.vram`. Seconds, and at once from the second time on.
+
+    `anew`: its reason is about the memory that is free now. Raises UserError with the process's own words.
     """
-    num_landmarks, num_images = len(splits.annotations.landmark_names), len(splits.train)
-    probed = Settings.model_validate({key: getattr(settings, key) for key in PROBED_KEYS})
-    arguments = [*settings_to_flags(probed), "--num_landmarks", str(num_landmarks)]
-    arguments += ["--num_images", str(num_images), "--json", "-"]
-    if not measure:
-        return dict(_ask("backend.vram", *arguments))
-    speed = _speeds.get((probed, num_landmarks))
-    if speed is None:
-        answer = _ask("backend.vram", *arguments, "--measure_speed")
-        speed = {name: answer[name] for name in SPEED_KEYS}
-        if speed["seconds_per_image"] is not None:
-            _speeds[probed, num_landmarks] = speed
-        return dict(answer)
-    return {**_ask("backend.vram", *arguments), **speed}
+    if anew or subject.key not in _answers:
+        with _lock:
+            if anew or subject.key not in _answers:
+                _answers[subject.key] = _ask_vram(subject, timeout_s=TIMEOUT_S)
+    return _answers[subject.key]
 
 
-# measured once a setting: it takes seconds and does not change
-_speeds: dict[Any, dict[str, float | None]] = {}
+def ask_speed(subject: Subject) -> Answer:
+    """The same with the seconds of an image, which are measured where nothing was; as it was where two do not fit."""
+    known = ask_memory(subject)
+    if known["seconds_per_image"] is not None or known["recommended_batch_size"] is None:
+        return known
+    with _lock:
+        if _answers[subject.key]["seconds_per_image"] is None:
+            _answers[subject.key] = _ask_vram(subject, "--measure_speed", timeout_s=TIMEOUT_S)
+    return _answers[subject.key]
 
 
-def _ask(module: str, *arguments: str) -> Mapping[str, Any]:
+def ask_measurement(subject: Subject) -> Answer:
+    """The same with steps measured at two batches and at the one recommended; a minute or more."""
+    with _lock:
+        _answers[subject.key] = _ask_vram(subject, "--measure", timeout_s=MEASURE_TIMEOUT_S)
+    return _answers[subject.key]
+
+
+def measured_of(answer: Answer) -> Measured:
+    """What an answer says was measured."""
+    return Measured(tuple(MeasuredBatch(**batch) for batch in answer["measured"]))
+
+
+def _ask_vram(subject: Subject, *more: str, timeout_s: float) -> Answer:
+    settings = subject.settings.model_copy(update={"device": subject.device})
+    numbers = ["--num_landmarks", str(subject.num_landmarks), "--num_images", str(subject.num_images)]
+    flags = [*settings_to_flags(settings), *numbers, "--json", "-", *more]
+    return _ask("backend.vram", *flags, timeout_s=timeout_s)
+
+
+def _ask(module: str, *arguments: str, timeout_s: float) -> Answer:
     try:
         done = subprocess.run(
             [sys.executable, "-m", module, *arguments],
@@ -71,13 +132,13 @@ def _ask(module: str, *arguments: str) -> Mapping[str, Any]:
             encoding="utf-8",
             errors="replace",
             env={**os.environ, "PYTHONIOENCODING": "utf-8"},
-            timeout=TIMEOUT_S,
+            timeout=timeout_s,
         )
     except subprocess.TimeoutExpired:
-        raise UserError(say("no_answer", module=module, seconds=TIMEOUT_S)) from None
+        raise UserError(say("no_answer", module=module, seconds=timeout_s)) from None
     if done.returncode != 0:
         ended = say("no_answer_code", module=module, code=done.returncode)
         words = [line for line in done.stderr.splitlines() if line.strip()] or [ended]
         raise UserError(words[-1].removeprefix("error: "))
-    answer: Mapping[str, Any] = json.loads(done.stdout)
+    answer: Answer = json.loads(done.stdout)
     return answer

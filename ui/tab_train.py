@@ -28,11 +28,10 @@ from ui.datasets import (
     summarise,
     summarise_leaks,
 )
-from ui.estimate import estimate_words
 from ui.form import (
     ADVANCED_KEYS,
     CUSTOM,
-    MAIN_KEYS,
+    FORM_KEYS,
     SIZE_KEYS,
     build_field,
     build_preset_choice,
@@ -40,25 +39,21 @@ from ui.form import (
     mark_fields,
     mistakes_by_key,
     preset_fields,
-    to_settings,
+    raw_of,
+    settings_of,
 )
+from ui.memory_panel import MemoryPanel, bind_memory_panel, create_memory_panel, load_memory_panel
 from ui.pictures import plot_sample
-from ui.probe import ask_estimate
-from ui.runs import live_runs
+from ui.probe import absent_device
 from ui.session import Session
 from ui.start import start_run, to_command
 from ui.text import say
 
-FORM_KEYS = ("dataset_path", "annotation_type", *MAIN_KEYS, *ADVANCED_KEYS)
 # what each answer depends on: a change of any other field does not ask for it again
 DATA_KEYS = ("dataset_path", "annotation_type", "dataset_format", "val_fraction")
 SAMPLE_KEYS = (
     "image_height", "image_width", "loss", "sigma", "resize", "output_stride", "refine", "crop_size",
     "crop_mm_per_px", "crop_share",
-)  # fmt: skip
-ESTIMATE_KEYS = (
-    "dataset_path", "model", "image_height", "image_width", "batch_size", "loss", "mixed_precision", "device",
-    "epochs", "output_stride", "refine", "refine_epochs", "refine_crops", "num_refiners", "crop_size",
 )  # fmt: skip
 Updates = dict[Any, Any]
 
@@ -79,9 +74,7 @@ class TrainTab:
     leaks: gr.Markdown
     leak_list: gr.Markdown
     preset: gr.Radio
-    recommend: gr.Button
-    advice: gr.Markdown
-    estimate: gr.Markdown
+    memory: MemoryPanel
     start: gr.Button
     blocked: gr.Markdown
     command: gr.Code
@@ -107,6 +100,8 @@ def create_train_tab(session: gr.State, runs_dir: Path, data_root: Path) -> Trai
         with gr.Column(scale=2, min_width=320):
             parts["sample"] = gr.Plot(label=say("sample"), elem_id="sample")
             parts["sigma_note"] = gr.Markdown(elem_id="sigma-note")
+            advice = {name: parts.pop(name) for name in ("recommend", "advice", "accumulate", "estimate")}
+            parts["memory"] = create_memory_panel(runs_dir, fields, **advice)
     tab = TrainTab(runs_dir, data_root, session, fields, marked=gr.State([]), started=gr.State(), **parts)
     _bind(tab)
     return tab
@@ -148,7 +143,8 @@ def _place_decisions(fields: dict[str, Any]) -> dict[str, Any]:
     with gr.Row(equal_height=True):
         fields["batch_size"] = build_field("batch_size")
         recommend = gr.Button(say("recommend"), min_width=140, scale=0, elem_id="recommend")
-    advice = gr.Markdown(visible=False, elem_id="advice")
+    advice = gr.Markdown(say("predicting"), elem_id="advice")
+    accumulate = gr.Button(visible=False, size="sm", elem_id="accumulate")
     with gr.Row():
         for key in ("loss", "lr"):
             fields[key] = build_field(key)
@@ -163,7 +159,7 @@ def _place_decisions(fields: dict[str, Any]) -> dict[str, Any]:
             with gr.Row():
                 for key in ADVANCED_KEYS[first : first + 2]:
                     fields[key] = build_field(key)
-    return {"preset": preset, "recommend": recommend, "advice": advice}
+    return {"preset": preset, "recommend": recommend, "advice": advice, "accumulate": accumulate}
 
 
 def _place_start() -> dict[str, Any]:
@@ -197,15 +193,9 @@ def _bind(tab: TrainTab) -> None:
         tab.events(SAMPLE_KEYS), partial(on_sample, tab), tab.inputs, [tab.sample, tab.sigma_note], **latest
     )
     gr.on(tab.events(FORM_KEYS), partial(on_form, tab), [tab.marked, *tab.inputs], form_outputs, **latest)
-    gr.on(tab.events(ESTIMATE_KEYS), partial(on_estimate, tab), tab.inputs, [tab.estimate], **latest)
+    bind_memory_panel(tab.memory, tab.inputs)
     # `input` is the user's own choice alone: what on_form shows there sets off nothing
     tab.preset.input(partial(on_preset, tab), tab.preset, tab.inputs, **latest)
-    tab.recommend.click(
-        partial(on_recommend, tab),
-        tab.inputs,
-        [tab.advice, tab.fields["batch_size"]],
-        api_visibility="private",
-    )
     tab.start.click(
         partial(on_start, tab),
         [tab.session, *tab.inputs],
@@ -226,7 +216,7 @@ def bind_load(tab: TrainTab, page: gr.Blocks) -> None:
     shown.then(partial(on_leaks, tab), tab.inputs, [tab.leaks, tab.leak_list, tab.problems_box], **private)
     form_outputs = [*tab.inputs, tab.preset, tab.marked, tab.start, tab.blocked, tab.command]
     page.load(partial(on_form, tab), [tab.marked, *tab.inputs], form_outputs, **private)
-    page.load(partial(on_estimate, tab), tab.inputs, [tab.estimate], **private)
+    load_memory_panel(tab.memory, tab.inputs, page)
 
 
 def on_open(tab: TrainTab, *values: Any) -> Updates:
@@ -279,7 +269,7 @@ def on_leaks(tab: TrainTab, *values: Any) -> Updates:
 def on_sample(tab: TrainTab, *values: Any) -> Updates:
     """Something that changes sigma: draw the sample again."""
     try:
-        settings = _settings_of(values)
+        settings = settings_of(values)
         return _draw_sample(tab, settings, read_splits(settings))
     except UserError:
         return {tab.sigma_note: gr.skip()}  # the field that is wrong is marked by on_form
@@ -293,12 +283,14 @@ def on_preset(tab: TrainTab, name: str) -> list[Any]:
 
 def on_form(tab: TrainTab, already: list[str], *values: Any) -> Updates:
     """Mark what is wrong, keep the command in step, and let Start be pressed only when all is well."""
-    raw = _raw_of(values)
+    raw = raw_of(values)
     mistakes = mistakes_by_key(raw)
     if not raw["dataset_path"]:
         mistakes["dataset_path"] = say("choose_data")
     elif not os.path.exists(raw["dataset_path"]):  # noqa: PTH110 (false, no error, for what cannot be a path)
         mistakes["dataset_path"] = say("no_such_data", path=raw["dataset_path"])
+    if "device" not in mistakes and (absent := absent_device(raw["device"])):
+        mistakes["device"] = absent
     return {
         **dict(zip(tab.inputs, mark_fields(FORM_KEYS, mistakes, already), strict=True)),
         tab.preset: match_preset(raw) or CUSTOM,
@@ -309,40 +301,10 @@ def on_form(tab: TrainTab, already: list[str], *values: Any) -> Updates:
     }
 
 
-def on_estimate(tab: TrainTab, *values: Any) -> Updates:
-    """Device, free memory, parameters and time for the form as it stands."""
-    if mistakes_by_key(_raw_of(values)):
-        return {tab.estimate: gr.skip()}  # on_form marks what is wrong
-    settings = _settings_of(values)
-    if not settings.dataset_path:
-        return {tab.estimate: ""}
-    try:
-        splits = read_splits(settings)
-        busy = bool(live_runs(tab.runs_dir))
-        answer = ask_estimate(settings, splits, measure=not busy)
-        return {tab.estimate: estimate_words(settings, splits, answer, busy=busy)}
-    except UserError as error:
-        return {tab.estimate: say("estimate_failed", reason=error)}
-
-
-def on_recommend(tab: TrainTab, *values: Any) -> Updates:
-    """A batch size from the memory that is free now, with its reasoning."""
-    try:
-        settings = _settings_of(values)
-        answer = ask_estimate(settings, read_splits(settings), measure=False)
-    except UserError as error:
-        return {tab.advice: gr.update(value=say("estimate_failed", reason=error), visible=True)}
-    batch_size = answer["recommended_batch_size"]
-    return {
-        tab.advice: gr.update(value=say("recommended", reason=answer["reason"]), visible=True),
-        tab.fields["batch_size"]: gr.skip() if batch_size is None else batch_size,
-    }
-
-
 def on_start(tab: TrainTab, watched: Session, *values: Any) -> Updates:
     """Make the run's folder and start its worker."""
     try:
-        run_id = start_run(_settings_of(values), tab.runs_dir)
+        run_id = start_run(settings_of(values), tab.runs_dir)
     except UserError as error:
         gr.Warning(str(error))
         return {tab.blocked: gr.update(value=say("start_blocked", reason=error), visible=True)}
@@ -351,17 +313,9 @@ def on_start(tab: TrainTab, watched: Session, *values: Any) -> Updates:
     return {tab.started: run_id, tab.session: watched, tab.blocked: gr.update(visible=False)}
 
 
-def _raw_of(values: Sequence[Any]) -> dict[str, Any]:
-    return to_settings(dict(zip(FORM_KEYS, values, strict=True)))
-
-
-def _settings_of(values: Sequence[Any]) -> Settings:
-    return parse_settings(_raw_of(values))
-
-
 def _settings_for_data(values: Sequence[Any]) -> Settings:
     """Only what decides the data set, so that a wrong learning rate does not hide it."""
-    raw = _raw_of(values)
+    raw = raw_of(values)
     path = raw["dataset_path"]
     wanted = {key: raw[key] for key in DATA_KEYS}
     if path:

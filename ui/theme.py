@@ -13,6 +13,7 @@ VALID_COLOUR = "#D55E00"
 BEST_COLOUR = "#009E73"
 MARK_COLOUR = "#CC79A7"
 AXIS_COLOUR = "#7d828a"
+RESERVE_COLOUR = "rgba(213, 94, 0, 0.16)"  # VALID_COLOUR, seen through
 GRID_COLOUR = "rgba(128, 134, 142, 0.25)"
 
 CSS = """
@@ -70,6 +71,7 @@ ul.evaluation-failed li {color: inherit}
 .thumbnails span {overflow: hidden; text-overflow: ellipsis; white-space: nowrap; font-size: .85rem;
   unicode-bidi: isolate}
 .thumbnails small {color: var(--body-text-color-subdued); min-height: 1.1em}
+#memory-chart {min-height: 358px}
 .problem-list li {margin-bottom: .25rem}
 """
 

@@ -80,6 +80,18 @@ class StepMemory:
         """Peak of a validation step, bytes."""
         return round(max(moment.bytes_at(batch_size) for moment in self.validation))
 
+    def bytes_at(self, batch_size: int) -> int:
+        """What must fit on the device at this batch: the highest peak of all steps of all phases, all terms counted."""
+        return round(max(moment.bytes_at(batch_size) for moment in self._moments))
+
+    def terms_at(self, batch_size: int) -> dict[str, int]:
+        """What `bytes_at` is made of, by name; these sum up to it."""
+        named = {name: num for name, num in self.terms.items() if not name.endswith("_per_image")}
+        named.pop("refinement", None)  # a peak of its own and no part of this one
+        workspace = round(self.terms["workspace_per_image"] * batch_size)
+        rest = self.bytes_at(batch_size) - sum(named.values()) - workspace
+        return {**named, "workspace": workspace, "activations": rest}
+
     @property
     def steepest(self) -> Moment:
         """The moment that decides in a large batch: in the backward pass."""

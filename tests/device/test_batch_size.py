@@ -7,8 +7,9 @@ import pytest
 
 from backend.config import Choice, parse_settings
 from backend.device import batch_size
-from backend.device.batch_size import GIB, DeviceMemory, read_device_memory, recommend_batch_size
+from backend.device.batch_size import GIB, Batching, DeviceMemory, read_device_memory, recommend_batch_size
 from backend.device.gpu import GpuReading
+from backend.device.measured import Measured, MeasuredBatch
 from backend.errors import UserError
 
 
@@ -76,6 +77,77 @@ def test_nothing_fits_when_the_network_alone_is_too_large():
     assert "choose another model" in (recommend(free_bytes=2 * GIB, image_hw=(512, 512)).reason)
 
 
+def test_unknown_free_memory_gives_no_number_and_says_so():
+    found = recommend(free_bytes=None, total_bytes=None)
+    assert found.batch_size is None
+    assert "unknown" in found.reason
+    assert found.predicted_bytes[2] == round(2.3 * GIB)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "instead"),
+    [
+        (Batching(19), None),
+        (Batching(20), Batching(10, 2)),
+        (Batching(32, 2), Batching(16, 4)),
+        (Batching(46), Batching(16, 3)),  # 46 = 2 x 23, which do not fit: the parts hold two images more
+    ],
+)
+def test_a_batch_that_does_not_fit_is_split_into_some_that_do(wanted, instead):
+    found = recommend(wanted=wanted)
+    assert (found.batch_size, found.instead) == (19, instead)
+    assert ("does not fit" in found.reason) == (instead is not None)
+    if instead is not None:
+        steps = f"{instead.batch_size} with an accumulation of {instead.gradient_accumulation_steps}"
+        assert steps in found.reason
+
+
+def test_accumulated_gradients_need_room_beside_the_activations():
+    # 19 fill the budget to 0.1 GiB: beside 0.5 GiB of gradients 18 fit, and 36 = 2 x 18 and 38 = 3 x 13
+    for wanted, parts in ((36, 18), (38, 13)):
+        found = recommend(wanted=Batching(wanted), terms={"gradients": GIB // 2})
+        assert found.instead is not None
+        assert found.instead.batch_size == parts
+
+
+def test_no_larger_than_where_the_speed_stops_growing():
+    # 0.1 s a step and 0.2 s an image: 95 % of 5 images/s are reached at 0.1 / 0.2 * 19 = 9.5 images
+    batches = tuple(MeasuredBatch(n, 0, training_s=(0.1 + 0.2 * n) / n) for n in (4, 16))
+    found = batch_size.recommend(
+        lambda size: 0, DeviceMemory("x", 8 * GIB, 8 * GIB), measured=Measured(batches)
+    )
+    assert found.batch_size == 10
+    assert "no faster, as measured" in found.reason
+
+
+class FakeNeed:
+    """In place of a traced step: bytes that grow with the image's area and the network."""
+
+    def __init__(self, settings) -> None:
+        height, width = settings.image_size
+        self.bytes = {"hrnet": 4, "unet": 3, "resnet": 8, "hourglass": 9}[settings.model] * height * width
+
+    def bytes_at(self, size: int) -> int:
+        return self.bytes
+
+
+@pytest.mark.parametrize(
+    ("budget", "said"),
+    [
+        (4 * 192 * 192, "images of 192 x 192 (0.0 GiB) would fit"),
+        (3 * 256 * 256, "images of 192 x 192 (0.0 GiB) or the model unet (0.0 GiB) would fit"),
+        (100, "no smaller image and no other model fits either: free some memory"),
+    ],
+)
+def test_what_would_fit_is_predicted(monkeypatch, budget, said):
+    from backend.device import memory
+
+    monkeypatch.setattr(
+        memory, "predict_step_memory", lambda settings, num_landmarks, device: FakeNeed(settings)
+    )
+    assert batch_size.find_what_fits(parse_settings({}), 5, "cpu", budget) == said
+
+
 def reading(index: int, free_bytes: int | None) -> GpuReading:
     return GpuReading(index, f"GPU-{index}", f"card {index}", 8 * GIB, None, free_bytes, None, None, None)
 
@@ -94,12 +166,32 @@ def test_torch_is_asked_where_the_driver_is_silent(monkeypatch):
     assert read_device_memory("cuda:0", (reading(0, None),)) == DeviceMemory("card", 4, 3)
 
 
+@pytest.mark.parametrize("error", [RuntimeError("CUDA error: unknown error"), AssertionError("no CUDA")])
+def test_memory_is_unknown_where_torch_fails_as_well(monkeypatch, error):
+    import torch
+
+    def fail(number):
+        raise error
+
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", fail)
+    assert read_device_memory("cuda:0", (reading(0, None),)) == DeviceMemory("card 0", None, None)
+
+
+def test_memory_is_unknown_on_a_gpu_that_only_the_driver_sees(monkeypatch):
+    import torch
+
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    assert read_device_memory("cuda:0", (reading(0, None),)) == DeviceMemory("card 0", 8 * GIB, None)
+
+
 def test_a_gpu_that_is_not_there_is_the_users_mistake(monkeypatch):
     import torch
 
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
-    with pytest.raises(UserError, match="no cuda:3"):
+    with pytest.raises(UserError, match="no cuda:3") as caught:
         read_device_memory("cuda:3", ())
+    assert caught.value.field == "device"
 
 
 @pytest.fixture

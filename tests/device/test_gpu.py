@@ -21,6 +21,7 @@ class FakeGpu:
     processes: list[tuple[int, int | None]] = field(default_factory=list)
     total: int = 1000
     silent: frozenset[str] = frozenset()  # questions that it refuses
+    mig: list[FakeGpu | None] | None = None  # the instances in their places, in MIG mode
 
 
 class FakeNvml:
@@ -28,6 +29,7 @@ class FakeNvml:
 
     NVMLError = DriverError
     NVML_TEMPERATURE_GPU = 0
+    NVML_DEVICE_MIG_ENABLE = 1
 
     def __init__(self, gpus: list[FakeGpu], *, lost: int | None = None, driver: bool = True) -> None:
         self.gpus, self.lost, self.driver, self.open = gpus, lost, driver, 0
@@ -47,16 +49,38 @@ class FakeNvml:
         return self.gpus[index]
 
     def nvmlDeviceGetHandleByUUID(self, uuid: str) -> FakeGpu:
-        for one in self.gpus:
+        for one in [*self.gpus, *self._instances()]:
             if one.uuid == uuid:
                 return one
         raise DriverError("not found")
+
+    def nvmlDeviceGetMigMode(self, one: FakeGpu) -> list[int]:
+        self._ask(one, "mig")
+        return [int(one.mig is not None), 1]
+
+    def nvmlDeviceGetMaxMigDeviceCount(self, one: FakeGpu) -> int:
+        return len(one.mig or ())
+
+    def nvmlDeviceGetMigDeviceHandleByIndex(self, one: FakeGpu, place: int) -> FakeGpu:
+        instance = (one.mig or ())[place]
+        if instance is None:
+            raise DriverError("not found")
+        return instance
+
+    def nvmlDeviceGetDeviceHandleFromMigDeviceHandle(self, one: FakeGpu) -> FakeGpu:
+        for gpu_ in self.gpus:
+            if one in (gpu_.mig or ()):
+                return gpu_
+        raise DriverError("Invalid Argument")
+
+    def _instances(self) -> list[FakeGpu]:
+        return [instance for one in self.gpus for instance in one.mig or () if instance is not None]
 
     def nvmlDeviceGetUUID(self, one: FakeGpu) -> bytes:
         return one.uuid.encode()
 
     def nvmlDeviceGetName(self, one: FakeGpu) -> str:
-        if self.lost is not None and self.gpus.index(one) >= self.lost:
+        if self.lost is not None and one in self.gpus[self.lost :]:
             raise DriverError("GPU is lost")
         return one.title
 
@@ -69,6 +93,7 @@ class FakeNvml:
         return SimpleNamespace(gpu=37)
 
     def nvmlDeviceGetTemperature(self, one: FakeGpu, sensor: int) -> int:
+        assert one in self.gpus
         self._ask(one, "temperature")
         return 55
 
@@ -136,9 +161,52 @@ def test_order_is_that_of_cuda_visible_devices(use, visible, titles):
     assert [reading.index for reading in readings] == list(range(len(titles)))
 
 
-def test_a_mig_instance_is_found_by_its_uuid(use):
-    use(FakeNvml([*TWO, FakeGpu("MIG-c", "Slice", 9)]), "MIG-c,GPU-a")
-    assert [reading.title for reading in gpu.read_gpus()] == ["Slice", "Small"]
+NOT_OF_MIG = frozenset({"utilization"})
+SLICES: list[FakeGpu | None] = [
+    FakeGpu("MIG-a", "H100 MIG 1g", 90, total=100, silent=NOT_OF_MIG),
+    None,
+    FakeGpu("MIG-b", "H100 MIG 3g", 150, [(7, 20)], total=300, silent=NOT_OF_MIG),
+]
+
+
+@pytest.mark.parametrize(
+    ("visible", "titles"),
+    [
+        (None, ["H100 MIG 1g", "H100 MIG 3g"]),  # the GPU beside them is not shown by CUDA either
+        ("MIG-b,MIG-a", ["H100 MIG 3g", "H100 MIG 1g"]),
+        ("MIG-b", ["H100 MIG 3g"]),
+        ("MIG-b,GPU-aaa1", ["H100 MIG 3g"]),
+        ("MIG-b,MIG-x,MIG-a", ["H100 MIG 3g"]),
+        ("1,0", ["H100 MIG 1g", "Small"]),  # of a GPU in MIG mode, the first instance
+        ("GPU-ccc", ["H100 MIG 1g"]),
+    ],
+)
+def test_instances_of_a_gpu_in_mig_mode_are_listed(use, visible, titles):
+    use(FakeNvml([TWO[0], FakeGpu("GPU-ccc3", "H100", 1, mig=SLICES)]), visible)
+    assert [reading.title for reading in gpu.read_gpus()] == titles
+
+
+def test_a_mig_instance_has_its_own_memory_and_its_gpus_temperature_but_no_utilization(use):
+    use(FakeNvml([FakeGpu("GPU-ccc3", "H100", 1, mig=SLICES)]), "MIG-b")
+    (reading,) = gpu.read_gpus()
+    assert (reading.uuid, reading.total_bytes, reading.free_bytes) == ("MIG-b", 300, 150)
+    assert (reading.others_bytes, reading.utilization_percent, reading.temperature_c) == (20, None, 55)
+
+
+def test_a_gpu_in_mig_mode_without_instances_cannot_be_used(use):
+    use(FakeNvml([FakeGpu("GPU-ccc3", "H100", 1, mig=[None]), TWO[0]]), "0,1")
+    assert gpu.read_gpus() == ()
+
+
+def test_the_bytes_of_this_process_are_the_drivers_or_unknown(use):
+    processes = [(os.getpid(), 400), (1, 30)]
+    use(FakeNvml([TWO[0], FakeGpu("GPU-b", "B", 1, processes)]), "GPU-b")
+    assert gpu.own_bytes(0) == 400
+    assert gpu.own_bytes(1) is None
+    use(FakeNvml([FakeGpu("GPU-b", "B", 1, [(1, 30)])]))
+    assert gpu.own_bytes(0) is None
+    use(FakeNvml(TWO, driver=False))
+    assert gpu.own_bytes(0) is None
 
 
 def test_hidden_gpus_are_read_when_asked_for(use):

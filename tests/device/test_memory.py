@@ -136,6 +136,13 @@ def test_steepest_and_floor_bound_every_batch(unet_need):
     assert unet_need.training_bytes(16) == round(unet_need.steepest.bytes_at(16))
 
 
+@pytest.mark.parametrize("batch_size", [1, 2, 9, 64])
+def test_terms_sum_up_to_what_must_fit(unet_need, batch_size):
+    needed = unet_need.bytes_at(batch_size)
+    assert needed == max(unet_need.training_bytes(batch_size), unet_need.validation_bytes(batch_size))
+    assert sum(unet_need.terms_at(batch_size).values()) == needed
+
+
 def test_mixed_precision_saves_on_a_gpu_only():
     mixed = SMALL.model_copy(update={"mixed_precision": True})
     on_gpu, on_gpu_mixed = (predict_step_memory(s, K, "cuda:0") for s in (SMALL, mixed))

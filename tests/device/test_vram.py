@@ -6,6 +6,7 @@ import pytest
 
 from backend import vram
 from backend.device.gpu import GpuReading
+from backend.device.measured import NOTHING_MEASURED, MeasuredBatch
 from backend.flags import run_command
 
 ARGUMENTS = ["--model", "unet", "--image_size", "64", "64", "--num_landmarks", "5", "--no-refine"]
@@ -48,23 +49,69 @@ def test_planning_for_a_gpu_that_is_not_here(capsys):
     assert report["recommended_batch_size"] == 64
 
 
-def test_nothing_fits_is_an_answer(capsys):
+def test_nothing_fits_is_an_answer(capsys, monkeypatch):
+    asked = []
+    monkeypatch.setattr(vram, "find_what_fits", lambda *given: asked.append(given) or "a smaller image would")
     report = report_of(capsys, "--device", "cuda:0", "--free_gib", "0.5", "--measure_speed")
     assert report["recommended_batch_size"] is None
     assert "not even 2 images fit" in report["reason"]
+    assert report["reason"].endswith("; a smaller image would")
+    assert asked[0][1:] == (5, "cuda:0", 2**29 - report["reserve_bytes"])
     assert report["seconds_per_image"] is None
 
 
-def test_speed_is_measured_with_real_steps(capsys, monkeypatch):
-    monkeypatch.setattr(vram, "SPEED_STEPS", 1)
+def fake_steps(monkeypatch, step_s, peak_bytes=10**9) -> list[int]:
+    """In place of real steps: `step_s` and `peak_bytes` of a batch; returns the batches that were asked for."""
+    asked: list[int] = []
+
+    def measure(self, size: int) -> MeasuredBatch:
+        asked.append(size)
+        return MeasuredBatch(size, peak_bytes, None, step_s(size) / size, 0.1)
+
+    monkeypatch.setattr(vram.Bench, "measure", measure)
+    monkeypatch.setattr(vram.Bench, "read", lambda self: NOTHING_MEASURED)
+    return asked
+
+
+def test_speed_is_measured_once_and_kept(capsys, monkeypatch):
     names = ("seconds_per_image", "validation_seconds_per_image")
-    report = report_of(capsys, "--device", "cpu", "--measure_speed")
-    assert all(report[name] > 0 for name in names)
+    with monkeypatch.context() as patch:
+        asked = fake_steps(patch, lambda size: 0.2 * size)
+        report = report_of(capsys, "--device", "cpu", "--measure_speed")
+    assert asked == [4]
+    assert [report[name] for name in names] == [pytest.approx(0.2), 0.1]
     assert all(report[f"refine_{name}"] is None for name in names)
-    flags = ["--refine", "--refine_crops", "10", "--crop_size", "32"]
-    refined = report_of(capsys, "--device", "cpu", "--measure_speed", *flags)
-    assert all(refined[f"{prefix}{name}"] > 0 for name in names for prefix in ("", "refine_"))
-    assert refined["terms"]["refinement"] > 0 and "refinement" not in report["terms"]
+    monkeypatch.setattr(vram.Bench, "measure", lambda self, size: pytest.fail("measured again"))
+    again = report_of(capsys, "--device", "cpu", "--measure_speed", "--batch_size", "9")
+    assert again["measured"] == report["measured"]
+
+
+def test_measuring_takes_two_batches_and_the_one_they_recommend(capsys, monkeypatch):
+    # 95 % of the fastest are reached at 0.05 / 0.1 * 19 = 9.5 images
+    asked = fake_steps(monkeypatch, lambda size: 0.05 + 0.1 * size)
+    report = report_of(capsys, "--device", "cuda:0", "--free_gib", "20", "--measure")
+    assert asked == [4, 16, 10]
+    assert report["recommended_batch_size"] == 10
+    assert "no faster, as measured" in report["reason"]
+    assert [batch["batch_size"] for batch in report["measured"]] == [4, 10, 16]
+
+
+def test_a_batch_that_takes_more_than_predicted_moves_the_recommendation(capsys, monkeypatch):
+    asked = fake_steps(monkeypatch, lambda size: 1.0, peak_bytes=18 * 2**30)
+    report = report_of(capsys, "--device", "cuda:0", "--free_gib", "20", "--measure", "--num_images", "160")
+    assert asked == [4, 16]
+    assert report["recommended_batch_size"] == 16
+    asked = fake_steps(monkeypatch, lambda size: 1.0, peak_bytes=19 * 2**30)
+    report = report_of(capsys, "--device", "cuda:0", "--free_gib", "20", "--measure", "--num_images", "160")
+    assert report["recommended_batch_size"] is None
+
+
+def test_a_batch_that_does_not_fit_comes_with_an_accumulation(capsys):
+    report = report_of(capsys, "--device", "cuda:0", "--free_gib", "3", "--batch_size", "1000")
+    instead = report["instead"]
+    assert report["predicted_bytes"]["1000"] > 3 * 2**30
+    assert instead["batch_size"] * instead["gradient_accumulation_steps"] == 1000
+    assert f"{instead['batch_size']} with an accumulation of" in report["reason"]
 
 
 def test_readable_lines_and_a_file(capsys, tmp_path):

@@ -1,0 +1,152 @@
+from __future__ import annotations
+
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+import pytest
+
+from backend.config import parse_settings
+from backend.device.batch_size import GIB, DeviceMemory
+from ui import memory_panel, probe
+from ui.memory_panel import MemoryPanel, Shown
+from ui.probe import Subject
+
+SUBJECT = Subject(parse_settings({"batch_size": 48}), 29, 800, "cuda:0")
+ANSWER: dict[str, Any] = {
+    "recommended_batch_size": 35,
+    "reason": "asked",
+    "predicted_bytes": {str(size): size * GIB // 4 for size in range(1, 65)},
+    "terms": {"gradients": GIB // 10},
+    "measured": [],
+    "free_bytes": 10 * GIB,
+    "total_bytes": 12 * GIB,
+    "device_title": "card",
+    "seconds_per_image": None,
+}
+
+
+class Machine:
+    """A GPU whose free memory the test sets, and the process that predicts, counted."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.free_bytes, self.devices, self.questions = 10 * GIB, "card: 10 GiB free", 0
+        self.answer = ANSWER
+        monkeypatch.setattr(probe, "_answers", {})
+        monkeypatch.setattr(probe, "_ask_vram", self.ask)
+        monkeypatch.setattr(memory_panel, "device_lines", lambda: self.devices)
+        monkeypatch.setattr(memory_panel, "_read_memory", lambda subject, answer: self.memory)
+
+    @property
+    def memory(self) -> DeviceMemory:
+        return DeviceMemory("card", 12 * GIB, self.free_bytes)
+
+    def ask(self, subject: Subject, *more: str, timeout_s: float) -> dict[str, Any]:
+        self.questions += 1
+        return self.answer
+
+
+@pytest.fixture
+def machine(monkeypatch: pytest.MonkeyPatch) -> Machine:
+    return Machine(monkeypatch)
+
+
+@pytest.fixture
+def panel(tmp_path: Path) -> MemoryPanel:
+    # a component is only what an update is addressed to, so its name serves as well
+    parts: dict[str, Any] = {field.name: field.name for field in fields(MemoryPanel)}
+    names = {key: f"field-{key}" for key in ("batch_size", "gradient_accumulation_steps")}
+    return MemoryPanel(**{**parts, "runs_dir": tmp_path, "fields": names})
+
+
+def drawn(panel: MemoryPanel) -> Shown:
+    probe.ask_memory(SUBJECT)
+    shown = memory_panel.draw(panel, Shown(subject=SUBJECT))[panel.shown]
+    assert isinstance(shown, Shown)
+    return shown
+
+
+def test_the_sentence_explains_the_number_and_offers_what_keeps_the_step(
+    panel: MemoryPanel, machine: Machine
+) -> None:
+    probe.ask_memory(SUBJECT)
+    updates = memory_panel.draw(panel, Shown(subject=SUBJECT))
+    assert updates[panel.advice].startswith(
+        "**35: 8.8 of 10.0 GiB free; 36 would leave less than the reserve"
+    )
+    assert updates[panel.accumulate]["value"] == "Use batches of 24 and an accumulation of 2"
+    filled = memory_panel.on_accumulate(panel, updates[panel.shown])
+    batch_size, steps = panel.fields["batch_size"], panel.fields["gradient_accumulation_steps"]
+    assert (filled[batch_size], filled[steps]) == (24, 2)
+
+
+def test_a_tick_sends_nothing_while_nothing_changes(panel: MemoryPanel, machine: Machine) -> None:
+    shown = replace(drawn(panel), devices=machine.devices)
+    machine.free_bytes += round(0.009 * 12 * GIB)
+    assert memory_panel.on_tick(panel, shown) == {panel.shown: gr.skip()}
+    assert machine.questions == 1
+
+
+def test_a_tick_sends_the_readings_alone_where_only_they_changed(
+    panel: MemoryPanel, machine: Machine
+) -> None:
+    shown = drawn(panel)
+    assert set(memory_panel.on_tick(panel, shown)) == {panel.shown, panel.devices}
+
+
+def test_a_tick_draws_anew_when_the_free_memory_changed(panel: MemoryPanel, machine: Machine) -> None:
+    shown = replace(drawn(panel), devices=machine.devices)
+    machine.free_bytes = 5 * GIB
+    updates = memory_panel.on_tick(panel, shown)
+    assert updates[panel.advice].startswith("**15: 3.8 of 5.0 GiB free")
+    assert panel.chart in updates
+    assert machine.questions == 1  # the prediction stays
+
+
+def test_where_nothing_fits_any_more_what_would_is_asked_for(panel: MemoryPanel, machine: Machine) -> None:
+    shown = replace(drawn(panel), devices=machine.devices)
+    machine.free_bytes = GIB
+    machine.answer = {
+        **ANSWER,
+        "recommended_batch_size": None,
+        "free_bytes": GIB,
+        "reason": "images of 64 x 64",
+    }
+    updates = memory_panel.on_tick(panel, shown)
+    assert updates[panel.advice] == "**images of 64 x 64**"
+    assert machine.questions == 2
+    memory_panel.on_tick(panel, updates[panel.shown])
+    assert machine.questions == 2
+
+
+def test_one_answer_serves_every_sensible_batch(machine: Machine) -> None:
+    for batch_size in (8, 16, 64):
+        settings = SUBJECT.settings.model_copy(update={"batch_size": batch_size})
+        probe.ask_memory(replace(SUBJECT, settings=settings))
+    assert machine.questions == 1
+    probe.ask_memory(replace(SUBJECT, settings=SUBJECT.settings.model_copy(update={"batch_size": 65})))
+    assert machine.questions == 2
+
+
+def test_speed_is_asked_for_once_and_not_where_nothing_fits(machine: Machine) -> None:
+    machine.answer = {**ANSWER, "recommended_batch_size": None}
+    probe.ask_speed(SUBJECT)
+    assert machine.questions == 1
+    machine.answer = {**ANSWER, "seconds_per_image": 0.5}
+    probe.ask_memory(SUBJECT, anew=True)
+    probe.ask_speed(SUBJECT)
+    assert machine.questions == 2
+
+
+def test_a_device_that_is_not_there_is_known_once_the_machine_was_asked(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(probe, "_machines", [])
+    assert probe.absent_device("cuda:9") == ""
+    monkeypatch.setattr(
+        probe, "_ask", lambda *args, **more: {"gpus": [], "num_cpus": 2, "torch_version": "2"}
+    )
+    probe.ask_machine()
+    assert probe.absent_device("cuda:9").startswith("torch sees no cuda:9 here; choose cpu")
+    assert probe.absent_device("cpu") == probe.absent_device("auto") == ""

@@ -1,0 +1,292 @@
+"""What a run will need and what the device has: a sentence, a chart, live readings, and buttons that act on them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from backend.device.batch_size import (
+    Batching,
+    DeviceMemory,
+    Recommendation,
+    batching_of,
+    read_device_memory,
+    recommend,
+    reserve_on,
+)
+from backend.device.gpu import read_gpus
+from backend.errors import UserError
+from ui.datasets import read_splits
+from ui.devices import device_lines
+from ui.estimate import estimate_words
+from ui.form import mistakes_by_key, raw_of, settings_of
+from ui.memory_view import measured_words, plot_memory
+from ui.probe import (
+    Answer,
+    Subject,
+    ask_measurement,
+    ask_memory,
+    ask_speed,
+    known_memory,
+    measured_of,
+    subject_of,
+)
+from ui.runs import live_runs
+from ui.text import say
+
+POLL_S = 2.0
+NEWS = (
+    0.01  # share of the device's memory by which the free part has to change before the chart is drawn again
+)
+# what each answer depends on: a change of any other field does not ask for it again
+MEMORY_KEYS = (
+    "dataset_path", "val_fraction", "model", "image_height", "image_width", "batch_size", "loss", "mixed_precision",
+    "device", "epochs", "gradient_accumulation_steps", "output_stride", "decoder", "ema_decay", "refine",
+    "refine_epochs", "refine_crops", "num_refiners", "crop_size",
+)  # fmt: skip
+Updates = dict[Any, Any]
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What one browser has on screen."""
+
+    subject: Subject | None = None
+    memory: DeviceMemory | None = None
+    answer: Answer | None = None
+    found: Recommendation | None = None
+    devices: str = ""
+
+
+@dataclass(frozen=True)
+class MemoryPanel:
+    """The components, and the form's fields, which the buttons fill in."""
+
+    runs_dir: Path
+    fields: dict[str, Any]
+    shown: gr.State
+    advice: gr.Markdown
+    recommend: gr.Button
+    accumulate: gr.Button
+    estimate: gr.Markdown
+    devices: gr.HTML
+    chart: gr.Plot
+    measure: gr.Button
+    measured: gr.Markdown
+    timer: gr.Timer
+
+    @property
+    def drawn(self) -> list[Any]:
+        """What a redraw may change."""
+        return [self.shown, self.advice, self.accumulate, self.devices, self.chart, self.measured]
+
+
+def create_memory_panel(runs_dir: Path, fields: dict[str, Any], **placed: Any) -> MemoryPanel:
+    """Lay out the chart's side; `placed` stand beside the form: recommend, advice, accumulate, estimate."""
+    devices = gr.HTML(elem_id="train-devices", padding=False)
+    chart = gr.Plot(label=say("memory_chart"), elem_id="memory-chart")
+    measure = gr.Button(say("measure"), size="sm", elem_id="measure")
+    measured = gr.Markdown(say("measure_info"), elem_id="measured")
+    return MemoryPanel(
+        runs_dir=runs_dir,
+        fields=fields,
+        shown=gr.State(Shown()),
+        devices=devices,
+        chart=chart,
+        measure=measure,
+        measured=measured,
+        timer=gr.Timer(POLL_S),
+        **placed,
+    )
+
+
+def bind_memory_panel(panel: MemoryPanel, inputs: Sequence[Any]) -> None:
+    """Bind the handlers; `inputs` is the form in the order of its keys."""
+    private: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
+    changes = [panel.fields[key].change for key in MEMORY_KEYS]
+    asked = gr.on(
+        changes,
+        partial(on_memory, panel),
+        [panel.shown, *inputs],
+        panel.drawn,
+        trigger_mode="always_last",
+        **private,
+    )
+    asked.then(partial(on_estimate, panel), [panel.shown, *inputs], [panel.estimate], **private)
+    panel.timer.tick(partial(on_tick, panel), [panel.shown], panel.drawn, trigger_mode="once", **private)
+    batch_size, steps = panel.fields["batch_size"], panel.fields["gradient_accumulation_steps"]
+    panel.recommend.click(
+        partial(on_recommend, panel), [panel.shown, *inputs], [*panel.drawn, batch_size], **private
+    )
+    panel.accumulate.click(partial(on_accumulate, panel), [panel.shown], [batch_size, steps], **private)
+    panel.measure.click(
+        partial(on_measure, panel),
+        [panel.shown, *inputs],
+        [*panel.drawn, panel.measure],
+        trigger_mode="once",
+        **private,
+    )
+
+
+def load_memory_panel(panel: MemoryPanel, inputs: Sequence[Any], page: gr.Blocks) -> None:
+    """Fill the panel when a browser opens the page."""
+    private: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
+    asked = page.load(partial(on_memory, panel), [panel.shown, *inputs], panel.drawn, **private)
+    asked.then(partial(on_estimate, panel), [panel.shown, *inputs], [panel.estimate], **private)
+
+
+def on_memory(panel: MemoryPanel, shown: Shown, *values: Any) -> Iterator[Updates]:
+    """Something that changes a step's memory, or the batch: words at once while a step is traced, then the chart."""
+    if mistakes_by_key(raw_of(values)):
+        yield {panel.shown: gr.skip()}  # the field that is wrong is marked
+        return
+    try:
+        settings = settings_of(values)
+        if not settings.dataset_path:
+            yield {panel.shown: Shown(), panel.advice: say("choose_data"), panel.chart: None}
+            return
+        subject = subject_of(settings, read_splits(settings))
+        if known_memory(subject) is None:
+            yield {panel.advice: say("predicting")}
+        ask_memory(subject)
+        yield draw(panel, replace(shown, subject=subject, answer=None))
+    except UserError as error:
+        yield {
+            panel.shown: Shown(),
+            panel.advice: say("estimate_failed", reason=error),
+            panel.chart: None,
+            panel.accumulate: gr.update(visible=False),
+        }
+
+
+def on_estimate(panel: MemoryPanel, shown: Shown, *values: Any) -> Updates:
+    """Then: parameters and time for the form as it stands. Time is measured once, and not while a run trains here."""
+    if shown.subject is None or shown.answer is None:
+        return {panel.estimate: ""}
+    settings = settings_of(values)
+    try:
+        busy = bool(live_runs(panel.runs_dir))
+        answer = shown.answer if busy else ask_speed(shown.subject)
+        return {panel.estimate: estimate_words(settings, read_splits(settings), answer, busy=busy)}
+    except UserError as error:
+        return {panel.estimate: say("estimate_failed", reason=error)}
+
+
+def on_tick(panel: MemoryPanel, shown: Shown) -> Updates:
+    """Readings that changed; the chart again where the free memory did, or where something was measured."""
+    updates: Updates = {}
+    devices = device_lines()
+    if devices != shown.devices:
+        shown = replace(shown, devices=devices)
+        updates = {panel.devices: devices, panel.shown: shown}
+    if shown.subject is None or shown.memory is None:
+        return updates or {panel.shown: gr.skip()}
+    answer = known_memory(shown.subject)
+    if answer is not shown.answer or _is_news(shown.memory, _read_memory(shown.subject, shown.answer)):
+        return {**updates, **draw(panel, shown)}
+    return updates or {panel.shown: gr.skip()}
+
+
+def on_recommend(panel: MemoryPanel, shown: Shown, *values: Any) -> Iterator[Updates]:
+    """Fill in the recommended batch, from the memory that is free now."""
+    for updates in on_memory(panel, shown, *values):
+        found = getattr(updates.get(panel.shown), "found", None)
+        if found is not None and found.batch_size is not None:
+            updates[panel.fields["batch_size"]] = found.batch_size
+        yield updates
+
+
+def on_accumulate(panel: MemoryPanel, shown: Shown) -> Updates:
+    """Fill in the smaller batch that keeps a step's images."""
+    batch_size, steps = panel.fields["batch_size"], panel.fields["gradient_accumulation_steps"]
+    if shown.found is None or shown.found.instead is None:
+        return {batch_size: gr.skip()}
+    return {
+        batch_size: shown.found.instead.batch_size,
+        steps: shown.found.instead.gradient_accumulation_steps,
+    }
+
+
+def on_measure(panel: MemoryPanel, shown: Shown, *values: Any) -> Iterator[Updates]:
+    """Real steps in processes of their own; not while a run trains here, which they would slow and mismeasure."""
+    if shown.subject is None or live_runs(panel.runs_dir):
+        yield {panel.measured: say("measure_busy" if shown.subject else "choose_data")}
+        return
+    yield {panel.measured: say("measuring"), panel.measure: gr.update(interactive=False)}
+    try:
+        ask_measurement(shown.subject)
+    except UserError as error:
+        failed = say("measure_failed", reason=error)
+        yield {panel.measured: failed, panel.measure: gr.update(interactive=True)}
+        return
+    for updates in on_memory(panel, shown, *values):
+        yield {**updates, panel.measure: gr.update(interactive=True)}
+
+
+def draw(panel: MemoryPanel, shown: Shown) -> Updates:
+    """Sentence, chart and buttons for a subject whose memory was asked for, with the memory that is free now."""
+    assert shown.subject is not None
+    subject, answer = shown.subject, ask_memory(shown.subject)
+    memory = _read_memory(subject, answer)
+    predicted = {int(size): num_bytes for size, num_bytes in answer["predicted_bytes"].items()}
+    measured = measured_of(answer)
+    found = _recommend(subject, answer, memory, predicted)
+    if found.batch_size is None and memory.free_bytes is not None:
+        # what would fit has to be predicted elsewhere, for the memory that is free now
+        asked = DeviceMemory(memory.title, memory.total_bytes, answer["free_bytes"])
+        if answer["recommended_batch_size"] is not None or _is_news(asked, memory):
+            answer = ask_memory(subject, anew=True)
+        found = replace(found, reason=answer["reason"])
+    batch_size = subject.settings.batch_size
+    return {
+        panel.shown: replace(shown, answer=answer, memory=memory, found=found),
+        panel.advice: say("recommended", reason=found.reason),
+        panel.accumulate: _offer(found.instead),
+        panel.chart: plot_memory(
+            predicted, found, memory, measured, None if batch_size == "auto" else batch_size
+        ),
+        panel.measured: measured_words(measured, predicted.__getitem__) or say("measure_info"),
+    }
+
+
+def _recommend(
+    subject: Subject, answer: Answer, memory: DeviceMemory, predicted: dict[int, int]
+) -> Recommendation:
+    return recommend(
+        predicted.__getitem__,
+        memory,
+        num_images=subject.num_images,
+        reserve_bytes=reserve_on(subject.device, memory),
+        terms=answer["terms"],
+        measured=measured_of(answer),
+        wanted=batching_of(subject.settings),
+    )
+
+
+def _offer(instead: Batching | None) -> Any:
+    if instead is None:
+        return gr.update(visible=False)
+    words = say("accumulate", batch=instead.batch_size, steps=instead.gradient_accumulation_steps)
+    return gr.update(value=words, visible=True)
+
+
+def _read_memory(subject: Subject, answer: Answer | None) -> DeviceMemory:
+    """Live where the driver or the system says; else as the process that may ask torch has read it last."""
+    gpus = read_gpus()
+    number = int(subject.device.partition(":")[2] or 0)
+    if subject.device == "cpu" or any(gpu.index == number and gpu.free_bytes is not None for gpu in gpus):
+        return read_device_memory(subject.device, gpus)
+    if answer is None:
+        return DeviceMemory(subject.device, None, None)
+    return DeviceMemory(answer["device_title"], answer["total_bytes"], answer["free_bytes"])
+
+
+def _is_news(before: DeviceMemory, now: DeviceMemory) -> bool:
+    if before.free_bytes is None or now.free_bytes is None:
+        return before.free_bytes is not now.free_bytes
+    return abs(now.free_bytes - before.free_bytes) > NEWS * (now.total_bytes or now.free_bytes)
