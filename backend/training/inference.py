@@ -85,7 +85,7 @@ class Predictor:
         config = RunConfig(settings, {**self.config.chosen, **FOR_PREDICTION})
         whole = build_batches(config, samples, store)
         if self.refiner is None:
-            return predict_batches(self.network, self.task, whole, self.device, on_maps)
+            return predict_batches(self.network, self.task, whole, self.device, on_maps=on_maps)
         found = predict_batches(self.network, self.task, whole, self.device)
         task = build_refiner_task(config, self.task.landmark_names)
         scale = image_px_per_crop_px(samples, settings.crop_frame)
@@ -94,7 +94,7 @@ class Predictor:
             centres = found.points_xy_image + offset * scale
             crops = build_crop_batches(config, samples, store, centres)
             about_the_point = on_maps if number == 0 else None
-            answers.append(predict_batches(self.refiner, task, crops, self.device, about_the_point))
+            answers.append(predict_batches(self.refiner, task, crops, self.device, on_maps=about_the_point))
         return Predictions(
             np.mean([answer.points_xy_image for answer in answers], axis=0),
             np.mean([answer.confidence for answer in answers], axis=0),
