@@ -10,7 +10,7 @@ import functools
 import inspect
 import re
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -50,8 +50,8 @@ def speaking(code: str) -> Iterator[None]:
 
 
 def answering_in(code: str, handler: Callable[..., Any]) -> Callable[..., Any]:
-    """A handler that answers in this language. Raises TypeError for one that answers piecemeal or later."""
-    if inspect.isgeneratorfunction(handler) or inspect.iscoroutinefunction(handler):
+    """A handler, which may yield several answers, that answers in this language. Raises TypeError for a coroutine."""
+    if inspect.iscoroutinefunction(handler) or inspect.isasyncgenfunction(handler):
         raise TypeError(f"{handler} would leave its language before it has answered")
 
     @functools.wraps(handler)  # Gradio reads the signature to know what to hand over
@@ -59,8 +59,20 @@ def answering_in(code: str, handler: Callable[..., Any]) -> Callable[..., Any]:
         with speaking(code):
             return handler(*values, **named)
 
-    return answer
+    @functools.wraps(handler)
+    def answer_in_steps(*values: Any, **named: Any) -> Iterator[Any]:
+        with closing(handler(*values, **named)) as answers:
+            while True:
+                with speaking(code):  # anew at each step: Gradio may take the next one in another thread
+                    step = next(answers, _END)
+                if step is _END:
+                    return
+                yield step
 
+    return answer_in_steps if inspect.isgeneratorfunction(handler) else answer
+
+
+_END = object()
 
 # a run of Latin words, numbers and places, which must keep its order among words that go from right to left
 _PIECE = r"(?:\{[^{}]*\}|[A-Za-z0-9%])"

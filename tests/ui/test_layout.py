@@ -6,6 +6,7 @@ import asyncio
 import inspect
 import re
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -160,7 +161,7 @@ def _innermost(handler: Any) -> Any:
     return handler
 
 
-def test_a_handler_keeps_its_signature_and_must_answer_at_once() -> None:
+def test_a_handler_keeps_its_signature() -> None:
     def on_select(session: int, event: gr.SelectData) -> str:
         """Says something."""
         return say("tab_runs")
@@ -168,10 +169,32 @@ def test_a_handler_keeps_its_signature_and_must_answer_at_once() -> None:
     wrapped = answering_in("fa", on_select)
     assert gr.helpers.special_args(wrapped)[2] == 1
     assert wrapped(0, None) == "اجراها"
-    assert on_select(0, None) == "Runs"  # type: ignore[arg-type]
+    assert on_select(0, None) == "Runs"
 
-    def piecemeal() -> Iterator[str]:
-        yield say("tab_runs")
+
+def test_a_handler_that_answers_in_steps_keeps_to_its_language_and_is_closed() -> None:
+    closed = []
+
+    def in_steps(first: str) -> Iterator[str]:
+        try:
+            yield say(first)
+            yield say("tab_runs")
+        finally:
+            closed.append(first)
+
+    both = [answering_in(code, partial(in_steps, "tab_train"))() for code in ("en", "fa")]
+    assert [next(answers) for answers in both] == ["Train", "آموزش"]
+    assert say("tab_runs") == "Runs"
+    assert [list(answers) for answers in both] == [["Runs"], ["اجراها"]]
+    left = answering_in("fa", in_steps)("tab_monitor")
+    assert next(left) == "پایش"
+    left.close()
+    assert closed == ["tab_train", "tab_train", "tab_monitor"]
+
+
+def test_a_coroutine_is_refused() -> None:
+    async def later() -> str:
+        return say("tab_runs")
 
     with pytest.raises(TypeError, match="before it has answered"):
-        answering_in("fa", piecemeal)
+        answering_in("fa", later)
