@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import inspect
 import re
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -51,7 +51,7 @@ def speaking(code: str) -> Iterator[None]:
 
 
 def answering_in(code: str, handler: Callable[..., Any]) -> Callable[..., Any]:
-    """A handler that answers in this language, at once or piece by piece. Raises TypeError for a coroutine."""
+    """A handler, which may yield several answers, that answers in this language. Raises TypeError for a coroutine."""
     if inspect.iscoroutinefunction(handler) or inspect.isasyncgenfunction(handler):
         raise TypeError(f"{handler} would leave its language before it has answered")
     if inspect.isgeneratorfunction(handler):
@@ -62,8 +62,20 @@ def answering_in(code: str, handler: Callable[..., Any]) -> Callable[..., Any]:
         with speaking(code):
             return handler(*values, **named)
 
-    return answer
+    @functools.wraps(handler)
+    def answer_in_steps(*values: Any, **named: Any) -> Iterator[Any]:
+        with closing(handler(*values, **named)) as answers:
+            while True:
+                with speaking(code):  # anew at each step: Gradio may take the next one in another thread
+                    step = next(answers, _END)
+                if step is _END:
+                    return
+                yield step
 
+    return answer_in_steps if inspect.isgeneratorfunction(handler) else answer
+
+
+_END = object()
 
 def _answering_piecemeal(code: str, handler: Callable[..., Generator[Any, None, None]]) -> Callable[..., Any]:
     @functools.wraps(handler)

@@ -6,6 +6,7 @@ import asyncio
 import inspect
 import re
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -168,21 +169,30 @@ def test_a_handler_keeps_its_signature() -> None:
     wrapped = answering_in("fa", on_select)
     assert gr.helpers.special_args(wrapped)[2] == 1
     assert wrapped(0, None) == "اجراها"
-    assert on_select(0, None) == "Runs"  # type: ignore[arg-type]
+    assert on_select(0, None) == "Runs"
 
 
-def test_a_handler_that_answers_piece_by_piece_keeps_its_language_to_itself() -> None:
-    def piecemeal() -> Iterator[str]:
-        yield say("tab_runs")
-        yield say("tab_train")
+def test_a_handler_that_answers_in_steps_keeps_to_its_language_and_is_closed() -> None:
+    closed = []
 
-    pieces = answering_in("fa", piecemeal)()
-    assert inspect.isgeneratorfunction(answering_in("fa", piecemeal))
-    assert (next(pieces), say("tab_runs")) == ("اجراها", "Runs")
-    assert (list(pieces), say("tab_runs")) == (["آموزش"], "Runs")
+    def in_steps(first: str) -> Iterator[str]:
+        try:
+            yield say(first)
+            yield say("tab_runs")
+        finally:
+            closed.append(first)
+
+    both = [answering_in(code, partial(in_steps, "tab_train"))() for code in ("en", "fa")]
+    assert [next(answers) for answers in both] == ["Train", "آموزش"]
+    assert say("tab_runs") == "Runs"
+    assert [list(answers) for answers in both] == [["Runs"], ["اجراها"]]
+    left = answering_in("fa", in_steps)("tab_monitor")
+    assert next(left) == "پایش"
+    left.close()
+    assert closed == ["tab_train", "tab_train", "tab_monitor"]
 
 
-def test_a_coroutine_would_leave_its_language_before_it_has_answered() -> None:
+def test_a_coroutine_is_refused() -> None:
     async def later() -> str:
         return say("tab_runs")
 
