@@ -31,7 +31,6 @@ LANGUAGES: dict[str, Language] = {
     "fa": Language("fa", "فارسی", "fa", "rtl"),
 }
 
-_END = object()
 _spoken: ContextVar[str] = ContextVar("language", default="en")
 
 
@@ -54,8 +53,6 @@ def answering_in(code: str, handler: Callable[..., Any]) -> Callable[..., Any]:
     """A handler, which may yield several answers, that answers in this language. Raises TypeError for a coroutine."""
     if inspect.iscoroutinefunction(handler) or inspect.isasyncgenfunction(handler):
         raise TypeError(f"{handler} would leave its language before it has answered")
-    if inspect.isgeneratorfunction(handler):
-        return _answering_piecemeal(code, handler)
 
     @functools.wraps(handler)  # Gradio reads the signature to know what to hand over
     def answer(*values: Any, **named: Any) -> Any:
@@ -76,20 +73,6 @@ def answering_in(code: str, handler: Callable[..., Any]) -> Callable[..., Any]:
 
 
 _END = object()
-
-def _answering_piecemeal(code: str, handler: Callable[..., Generator[Any, None, None]]) -> Callable[..., Any]:
-    @functools.wraps(handler)
-    def answer(*values: Any, **named: Any) -> Iterator[Any]:
-        with closing(handler(*values, **named)) as pieces:
-            while True:
-                with speaking(code):  # never across a yield: another page's handler may run in between
-                    piece = next(pieces, _END)
-                if piece is _END:
-                    return
-                yield piece
-
-    return answer
-
 
 # a run of Latin words, numbers and places, which must keep its order among words that go from right to left
 _PIECE = r"(?:\{[^{}]*\}|[A-Za-z0-9%])"
