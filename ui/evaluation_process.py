@@ -86,6 +86,12 @@ def progress_of(folder: RunFolder) -> Progress | None:
     return None if code == 0 else Progress(failure=_reason(words, code, started.name))
 
 
+def is_evaluating(folder: RunFolder) -> bool:
+    """Whether an evaluation that this program started is under way."""
+    progress = progress_of(folder)
+    return progress is not None and not progress.failure
+
+
 def _command(folder: RunFolder, name: str, request: Request) -> list[str]:
     command = [sys.executable, "-m", "backend.evaluate"]
     command += ["--checkpoint", str(folder.checkpoint_path("best").absolute())]

@@ -8,7 +8,7 @@ from typing import Any, get_args
 
 import gradio as gr
 
-from backend.config import Settings, find_mistakes
+from backend.config import RunConfig, Settings, find_mistakes
 from backend.presets import PRESETS, preset_values
 from ui.text import TEXT, say
 
@@ -87,6 +87,15 @@ def to_settings(values: Mapping[str, Any]) -> dict[str, Any]:
     # here, once, so that every reader of the form sees the same folder; an unknown ~name stays as it was typed
     raw["dataset_path"] = os.path.expanduser(values["dataset_path"] or "")  # noqa: PTH111
     return raw
+
+
+def form_values(config: RunConfig) -> dict[str, Any]:
+    """A run's settings by form key: `to_settings` backwards. The page leaves no data set and no batch size open, so
+    those stand in it as they were chosen."""
+    values = {**config.settings.model_dump(), "batch_size": config.value("batch_size")}
+    values["dataset_path"] = config.value("dataset_path")
+    sizes = dict(zip(SIZE_KEYS, values.pop("image_size"), strict=True))
+    return {**sizes, **values}
 
 
 def mistakes_by_key(raw: Mapping[str, Any]) -> dict[str, str]:
