@@ -83,8 +83,9 @@ def create_compare_panel(session: gr.State, runs_dir: Path) -> ComparePanel:
                     value=METRICS[0],
                     label=say("compare_metric"),
                     elem_id="compare-metric",
+                    min_width=260,
                 )
-                parts["log_axis"] = gr.Checkbox(label=say("log_axis"), elem_id="compare-log")
+                parts["log_axis"] = gr.Checkbox(label=say("log_axis"), elem_id="compare-log", min_width=160)
             parts["note"] = gr.HTML(elem_id="compare-note", padding=False)
             with gr.Row():
                 parts["plot"] = gr.Plot(show_label=False, elem_id="compare-plot", min_width=320)
@@ -111,7 +112,7 @@ def _bind(panel: ComparePanel) -> None:
 
 def on_choose(panel: ComparePanel, session: Session, chosen: Sequence[str], *how: Any) -> Updates:
     """Other runs were chosen: their curves, and the first two of them as a pair."""
-    known = _known(panel, chosen)
+    known = _known(chosen, _names(panel))
     return {**on_tick(panel, session, chosen, *how), **offer_pair(panel.paired, known)}
 
 
@@ -120,8 +121,8 @@ def on_tick(
 ) -> Updates:
     """Redraw what changed since the last time: the runs there are, and the curves of the chosen ones."""
     updates: Updates = {panel.session: session}
-    names = [folder.run_id for folder in list_runs(panel.runs_dir)]
-    known = _known(panel, chosen)
+    names = _names(panel)
+    known = _known(chosen, names)
     if session.is_news("compare_names", names):
         updates[panel.chosen] = gr.update(choices=names, value=known)
     folders = [RunFolder(panel.runs_dir / run_id) for run_id in known]
@@ -145,7 +146,10 @@ def _draw(panel: ComparePanel, folders: Sequence[RunFolder], name: str, log_axis
     }
 
 
-def _known(panel: ComparePanel, chosen: Sequence[str]) -> list[str]:
+def _names(panel: ComparePanel) -> list[str]:
+    return [folder.run_id for folder in list_runs(panel.runs_dir)]
+
+
+def _known(chosen: Sequence[str], names: Sequence[str]) -> list[str]:
     """Those of the chosen names that are runs: one may have been deleted, or typed."""
-    there = {folder.run_id for folder in list_runs(panel.runs_dir)}
-    return [run_id for run_id in chosen if run_id in there][:MAX_RUNS]
+    return [run_id for run_id in chosen if run_id in names][:MAX_RUNS]

@@ -109,7 +109,7 @@ def values_table(metric: Metric, runs: Runs) -> str:
             cells = [say("compare_no_curve"), "-", "-"]
         sign = f'<span class="run-sign" style="border-color: {RUN_COLOURS[number % MAX_RUNS]}"></span>'
         lines.append(f"<tr><td>{sign}{escape(run_id)}</td>{_cells(cells)}</tr>")
-    words = ("run", "compare_best", "compare_in_epoch", "compare_last")
+    words = ("compare_run", "compare_best", "compare_in_epoch", "compare_last")
     return _table([say(word) for word in words], lines)
 
 

@@ -252,7 +252,8 @@ def on_bundle(details: RunDetails, opened: str) -> Iterator[str]:
             if time.monotonic() - told >= PROGRESS_S:
                 told = time.monotonic()
                 words = escape(say("bundle_packing", percent=round(100 * share)))
-                yield f'<div class="run-card"><progress max="1" value="{share:.3f}"></progress>{words}</div>'
+                bar = f'<progress max="1" value="{share:.3f}" aria-label="{words}"></progress>'
+                yield f'<div class="run-card">{words}{bar}</div>'
         size = in_bytes(target.stat().st_size)
     except OSError as error:  # a full disk, or a run that was deleted meanwhile
         yield f"<p>{escape(say('bundle_failed', reason=error))}</p>"

@@ -289,6 +289,7 @@ TEXT: dict[str, str] = {
     "metric_train_loss": "training loss",
     "axis_mre": "validation MRE, {unit}",
     "axis_sdr": "within 2 mm, %",
+    "compare_run": "run",
     "compare_best": "best",
     "compare_in_epoch": "in epoch",
     "compare_last": "last",

@@ -61,7 +61,7 @@ CSS = """
   background: var(--block-background-fill)}
 .numbers strong {display: block; font-size: 1.15rem; font-variant-numeric: tabular-nums}
 .numbers small {color: var(--body-text-color-subdued)}
-#evaluation-table td {white-space: nowrap}
+#evaluation-table td, #paired-result td, #compare-values td + td {white-space: nowrap}
 .evaluation-failed {color: #b03a00} .dark #evaluation-table td {white-space: nowrap}
 .evaluation-failed {color: #ff9d5c}
 .problem-list li {margin-bottom: .25rem}

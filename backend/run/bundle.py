@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -22,7 +23,7 @@ def write_bundle(
     paths = folder.bundle_paths()
     total = max(1, sum(path.stat().st_size for path in paths))
     done = 0
-    part = target.with_name(f"{target.name}.part")
+    part = target.with_name(f"{target.name}.{secrets.token_hex(4)}.part")  # two browsers may pack at once
     try:
         with zipfile.ZipFile(part, "w", zipfile.ZIP_DEFLATED) as archive:
             for name, content in (extra or {}).items():

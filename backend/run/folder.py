@@ -227,7 +227,8 @@ class RunFolder:
         """The files to hand on: the best checkpoint (else the last), and what tells of the run; no previews."""
         names = (_CONFIG, "notes.json", _METRICS, _EVENTS, "outcome.json", "log.txt")
         checkpoints = [path for kind in ("best", "last") if (path := self.checkpoint_path(kind)).is_file()]
-        told = [*(self.path / name for name in names), *sorted(self.path.glob("evaluations/*.[jh]*"))]
+        reports = [path for kind in ("json", "html") for path in self.path.glob(f"evaluations/*.{kind}")]
+        told = [*(self.path / name for name in names), *sorted(reports)]
         return [*checkpoints[:1], *(path for path in told if path.is_file())]
 
     @property
