@@ -197,12 +197,12 @@ def on_dataset(panel: EvaluatePanel, opened: str | None, dataset_path: str | Non
     if config is None or not dataset_path:
         return {panel.split: gr.update(choices=[], value=None), panel.note: ""}
     try:
-        readers = read_annotations(Path(dataset_path), _format(config, dataset_path)).reader_names
+        readers = read_annotations(Path(dataset_path), annotation_format(config, dataset_path)).reader_names
         truth = truth if truth in readers else "mean"
         splits = list(
             load_splits(
                 Path(dataset_path),
-                dataset_format=_format(config, dataset_path),
+                dataset_format=annotation_format(config, dataset_path),
                 annotation_type=truth,
                 val_fraction=config.settings.val_fraction,
                 seed=config.settings.seed,
@@ -243,7 +243,7 @@ def on_evaluate(
         path = _typed_path(dataset_path)
         if config is None or not path or not split:
             raise UserError(say("evaluate_no_split"))
-        request = Request(path, _format(config, path), split, truth, _typed_path(exclude))
+        request = Request(path, annotation_format(config, path), split, truth, _typed_path(exclude))
         start_evaluation(folder, request)
     except UserError as error:
         gr.Warning(str(error))
@@ -341,7 +341,7 @@ def _typed_path(text: str | None) -> str:
     return os.path.expanduser((text or "").strip())  # noqa: PTH111
 
 
-def _format(config: RunConfig, dataset_path: str) -> str:
+def annotation_format(config: RunConfig, dataset_path: str) -> str:
     """The run's own annotation format for its own data set, else whatever is recognised."""
     is_own = Path(dataset_path) == Path(config.value("dataset_path"))
     return config.settings.dataset_format if is_own else "auto"

@@ -99,6 +99,12 @@ def mistake_of(words: str, code: int) -> str:
     return " ".join(line.strip() for line in mistake.splitlines()) if found and code == 2 else ""
 
 
+def is_evaluating(folder: RunFolder) -> bool:
+    """Whether an evaluation that this program started is under way."""
+    progress = progress_of(folder)
+    return progress is not None and not progress.failure
+
+
 def _command(folder: RunFolder, name: str, request: Request) -> list[str]:
     command = [sys.executable, "-m", "backend.evaluate"]
     command += ["--checkpoint", str(folder.checkpoint_path("best").absolute())]

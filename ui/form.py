@@ -8,7 +8,7 @@ from typing import Any, get_args
 
 import gradio as gr
 
-from backend.config import Settings, find_mistakes, parse_settings
+from backend.config import RunConfig, Settings, find_mistakes, parse_settings
 from backend.presets import PRESETS, preset_values
 from ui.text import quote, say, say_label
 
@@ -97,6 +97,15 @@ def raw_of(values: Sequence[Any]) -> dict[str, Any]:
 def settings_of(values: Sequence[Any]) -> Settings:
     """The form's values in the order of FORM_KEYS -> settings. Raises UserError."""
     return parse_settings(raw_of(values))
+
+
+def form_values(config: RunConfig) -> dict[str, Any]:
+    """A run's settings by form key: `to_settings` backwards. The page leaves no data set and no batch size open, so
+    those stand in it as they were chosen."""
+    values = {**config.settings.model_dump(), "batch_size": config.value("batch_size")}
+    values["dataset_path"] = config.value("dataset_path")
+    sizes = dict(zip(SIZE_KEYS, values.pop("image_size"), strict=True))
+    return {**sizes, **values}
 
 
 def mistakes_by_key(raw: Mapping[str, Any]) -> dict[str, str]:

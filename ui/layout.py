@@ -8,7 +8,7 @@ from typing import Any
 
 import gradio as gr
 
-from ui import tab_monitor, tab_predict, tab_runs, tab_train
+from ui import tab_monitor, tab_predict, tab_runs, tab_train, train_again
 from ui.language import LANGUAGES, answering_in, speaking, spoken
 from ui.runs import live_runs
 from ui.session import Session
@@ -51,11 +51,13 @@ def _lay_out(page: gr.Blocks, runs_dir: Path, data_root: Path) -> None:
     page.load(partial(_first_tab, runs_dir), None, [tabs], **quiet)
     tab_train.bind_load(train, page)
     page.load(partial(tab_monitor.on_open, monitor), monitor.inputs, monitor.outputs, **quiet)
-    page.load(partial(tab_runs.on_open, runs), [session], [runs.table, runs.empty], **quiet)
+    page.load(partial(tab_runs.on_load, runs), [session], [runs.table, runs.empty], **quiet)
     opened = [page.load, predict_tab.select]
     gr.on(opened, partial(tab_predict.on_open, predict), [predict.run], [predict.run], **quiet)
-    for chosen in (train.started, runs.watched):
+    for chosen in (train.started, runs.details.watched):
         chosen.change(_show_monitor, [chosen], [tabs, chosen], **quiet)
+    train_again.bind_queue(train)
+    train_again.bind_duplicated(train, runs.details.duplicated, tabs)
 
 
 def _head() -> str:

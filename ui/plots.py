@@ -25,7 +25,7 @@ def plot_losses(rows: Sequence[Row], *, log_axis: bool, events: Sequence[Row] = 
     The refinement's epochs follow those of the first network, its curve apart: it learns something else.
     """
     rows, events = in_one_line(rows, events)
-    figure = _figure(log_axis=log_axis)
+    figure = curve_figure(log_axis=log_axis)
     _add_curve(figure, rows, "train/loss", say("train"), TRAIN_COLOUR, "circle")
     _add_curve(figure, rows, "val/loss", say("validation"), VALID_COLOUR, "diamond")
     best = _best(rows)
@@ -42,7 +42,7 @@ def plot_errors(rows: Sequence[Row], *, log_axis: bool, events: Sequence[Row] = 
     """
     rows, events = in_one_line(rows, events)
     unit = error_unit(rows)
-    figure = _figure(log_axis=log_axis, y_title=f"MRE, {unit}")
+    figure = curve_figure(log_axis=log_axis, y_title=f"MRE, {unit}")
     key = f"val/mre_{unit}"
     _add_curve(figure, rows, key, f"MRE, {unit}", VALID_COLOUR, "diamond")
     _add_curve(
@@ -162,7 +162,8 @@ def _add_curve(
     )
 
 
-def _figure(*, log_axis: bool, y_title: str = "") -> go.Figure:
+def curve_figure(*, log_axis: bool, y_title: str = "") -> go.Figure:
+    """An empty figure over epochs, as every curve of the page has it."""
     figure = go.Figure()
     figure.update_layout(
         height=HEIGHT_PX,

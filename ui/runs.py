@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import functools
-import threading
+import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from html import escape
@@ -16,41 +16,54 @@ from urllib.parse import quote
 from backend.config import RunConfig
 from backend.errors import UserError
 from backend.run.folder import RunFolder, list_runs, merge_metrics
-from backend.run.state import RunState, derive_state, is_live
+from backend.run.notes import read_notes
+from backend.run.queue import queue_lock
+from backend.run.state import RunState, derive_state
+from backend.run.state import live_runs as live_runs
 from ui.text import in_distance, say
 
-_starting = threading.Lock()  # two browsers that press Start at once start one run
+ORDERS = ("newest", "oldest", "error", "name", "state")
+"""By which the table is sorted; each has its words as `order_<name>`."""
 
 
 @dataclass(frozen=True)
 class RunRow:
-    """One line of the runs table."""
+    """One line of the runs table, and what it is sorted and searched by.
+
+    `error` is (rank of the unit, value), so that mm come before px, and a run without an error last.
+    """
 
     run_id: str
+    state: RunState
     cells: tuple[str, ...]
+    error: tuple[int, float]
+    searched: str
 
 
-def live_runs(runs_dir: Path) -> list[RunFolder]:
-    """Runs whose process is there now."""
-    return [folder for folder in list_runs(runs_dir) if is_live(folder)]
+def device_of(folder: RunFolder) -> str | None:
+    """The device that a run trains on; None where its config cannot be read."""
+    config = read_config(folder)
+    return None if config is None else str(config.value("device"))
 
 
 def busy_run(runs_dir: Path, device: str) -> RunFolder | None:
     """The live run that trains on a device, if any."""
     for folder in live_runs(runs_dir):
-        config = read_config(folder)
-        if config is not None and config.value("device") == device:
+        if device_of(folder) == device:
             return folder
     return None
 
 
 @contextmanager
-def free_device(runs_dir: Path, device: str) -> Iterator[None]:
-    """Hold the right to start a run on a device. Raises UserError where one trains there already."""
-    with _starting:
+def free_device(runs_dir: Path, device: str, busy_words: str = "start_busy") -> Iterator[None]:
+    """Hold the right to start a run on a device, against every browser, dashboard and queue.
+
+    Raises UserError where one trains there already, in the text that `busy_words` names.
+    """
+    with queue_lock(runs_dir):
         busy = busy_run(runs_dir, device)
         if busy is not None:
-            raise UserError(say("start_busy", run_id=busy.run_id, device=device))
+            raise UserError(say(busy_words, run_id=busy.run_id, device=device))
         yield
 
 
@@ -90,6 +103,24 @@ def runs_table(runs_dir: Path) -> list[RunRow]:
     return [_row(folder) for folder in list_runs(runs_dir)]
 
 
+def choose_rows(
+    rows: Sequence[RunRow], words: str = "", state: str = "", order: str = ORDERS[0]
+) -> list[RunRow]:
+    """The rows that hold every one of the words, in a state ("": any), sorted; `rows` are newest first."""
+    wanted = words.casefold().split()
+    chosen = [
+        row for row in rows if state in ("", row.state.value) and all(word in row.searched for word in wanted)
+    ]
+    keys: dict[str, Callable[[RunRow], Any]] = {
+        "error": lambda row: row.error,
+        "name": lambda row: _name_of(row.run_id),
+        "state": lambda row: describe_state(row.state),
+    }
+    if order in keys:
+        return sorted(chosen, key=keys[order])
+    return chosen[::-1] if order == "oldest" else chosen
+
+
 def file_link(path: Path, words: str) -> str:
     """A link that streams a file of a run from where it lies; a checkpoint of 400 MB is not copied first."""
     address = "gradio_api/file=" + quote(path.absolute().as_posix())
@@ -102,20 +133,32 @@ def describe_state(state: RunState) -> str:
 
 
 def _row(folder: RunFolder) -> RunRow:
-    config = read_config(folder)
-    rows = read_rows(folder)
-    best = best_row(rows)
+    config, rows, notes = read_config(folder), read_rows(folder), read_notes(folder)
+    best, state = best_row(rows), derive_state(folder)
     started = (folder.read_launched() or {}).get("time")
-    cells = [
+    cells = (
         folder.run_id,
-        describe_state(derive_state(folder)),
+        describe_state(state),
+        ", ".join(notes.tags),
         *_settings_cells(config),
         _epochs_cell(config, rows),
         in_distance(best["val/mre_px"], best.get("val/mre_mm")) if best else "-",
         Path(config.value("dataset_path")).name if config else "?",
         time.strftime("%Y-%m-%d %H:%M", time.localtime(started)) if started else "-",
-    ]
-    return RunRow(folder.run_id, tuple(cells))
+    )
+    return RunRow(folder.run_id, state, cells, _error_key(best), " ".join((*cells, notes.text)).casefold())
+
+
+def _error_key(best: dict[str, Any] | None) -> tuple[int, float]:
+    if best is None:
+        return (2, math.inf)
+    in_mm = best.get("val/mre_mm")
+    return (1, best["val/mre_px"]) if in_mm is None else (0, in_mm)
+
+
+def _name_of(run_id: str) -> str:
+    """What follows the time in an id: the label, by which runs of one model stand together."""
+    return run_id.split("-", 2)[-1]
 
 
 def _epochs_cell(config: RunConfig | None, rows: list[dict[str, Any]]) -> str:

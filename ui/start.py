@@ -6,11 +6,12 @@ import shlex
 from pathlib import Path
 
 from backend.choices import REPOSITORY, decide
-from backend.config import Choice, Settings
+from backend.config import Choice, RunConfig, Settings
 from backend.errors import UserError
 from backend.flags import settings_to_flags
 from backend.presets import match_preset, record_preset
 from backend.run.folder import create_run
+from backend.run.queue import add_to_queue, read_queue
 from backend.run.supervisor import launch
 from ui.datasets import read_splits
 from ui.probe import ask_machine
@@ -20,15 +21,19 @@ from ui.text import say
 
 def start_run(settings: Settings, runs_dir: Path) -> str:
     """Decide what is open, create the run and launch its worker. Returns the run's id; raises UserError."""
-    config = decide(settings, ask_machine(), _no_automatic_batch)
-    preset = match_preset(settings.model_dump())
-    if preset:
-        config = record_preset(config, preset)
-    read_splits(settings)  # a data set that cannot be read is told here, not in a log
+    config = _decided(settings)
     with free_device(runs_dir, config.value("device")):
         folder = create_run(runs_dir, config.to_dict(), settings.model)
         launch(folder)
     return folder.run_id
+
+
+def queue_run(settings: Settings, runs_dir: Path) -> tuple[str, int]:
+    """Decide what is open, create the run and let it wait. Returns its id and its place; raises UserError."""
+    config = _decided(settings)
+    read_queue(runs_dir)  # a damaged queue is told before a folder is made
+    folder = create_run(runs_dir, config.to_dict(), settings.model)
+    return folder.run_id, add_to_queue(folder)
 
 
 def to_command(settings: Settings, runs_dir: Path) -> str:
@@ -40,6 +45,15 @@ def to_command(settings: Settings, runs_dir: Path) -> str:
     if runs_dir.absolute() != REPOSITORY / "runs":
         flags += ["--runs_dir", str(runs_dir)]
     return shlex.join(["python", "train.py", *flags])
+
+
+def _decided(settings: Settings) -> RunConfig:
+    config = decide(settings, ask_machine(), _no_automatic_batch)
+    preset = match_preset(settings.model_dump())
+    if preset:
+        config = record_preset(config, preset)
+    read_splits(settings)  # a data set that cannot be read is told here, not in a log
+    return config
 
 
 def _no_automatic_batch(settings: Settings, device: str) -> Choice:

@@ -76,6 +76,7 @@ class TrainTab:
     preset: gr.Radio
     memory: MemoryPanel
     start: gr.Button
+    queue: gr.Button
     blocked: gr.Markdown
     command: gr.Code
     sample: gr.Plot
@@ -163,9 +164,14 @@ def _place_decisions(fields: dict[str, Any]) -> dict[str, Any]:
 
 
 def _place_start() -> dict[str, Any]:
+    estimate = gr.Markdown(say("estimate_empty"), elem_id="estimate")
+    with gr.Row():
+        start = gr.Button(say("start"), variant="primary", elem_id="start", scale=3, min_width=160)
+        queue = gr.Button(say("queue_add"), elem_id="queue", min_width=120)
     return {
-        "estimate": gr.Markdown(say("estimate_empty"), elem_id="estimate"),
-        "start": gr.Button(say("start"), variant="primary", elem_id="start"),
+        "estimate": estimate,
+        "start": start,
+        "queue": queue,
         "blocked": gr.Markdown(elem_id="blocked", visible=False),
         "command": gr.Code(
             label=say("command"),
@@ -186,7 +192,7 @@ def _bind(tab: TrainTab) -> None:
         tab.summary, tab.problems_box, tab.problems, tab.leaks, tab.leak_list, tab.fields["annotation_type"],
         tab.sample, tab.sigma_note,
     ]  # fmt: skip
-    form_outputs = [*tab.inputs, tab.preset, tab.marked, tab.start, tab.blocked, tab.command]
+    form_outputs = [*tab.inputs, tab.preset, tab.marked, tab.start, tab.queue, tab.blocked, tab.command]
     shown = gr.on(tab.events(DATA_KEYS), partial(on_data, tab), tab.inputs, data_outputs, **latest)
     shown.then(partial(on_leaks, tab), tab.inputs, [tab.leaks, tab.leak_list, tab.problems_box], **private)
     gr.on(
@@ -214,7 +220,7 @@ def bind_load(tab: TrainTab, page: gr.Blocks) -> None:
     ]  # fmt: skip
     shown = page.load(partial(on_open, tab), tab.inputs, data_outputs, **private)
     shown.then(partial(on_leaks, tab), tab.inputs, [tab.leaks, tab.leak_list, tab.problems_box], **private)
-    form_outputs = [*tab.inputs, tab.preset, tab.marked, tab.start, tab.blocked, tab.command]
+    form_outputs = [*tab.inputs, tab.preset, tab.marked, tab.start, tab.queue, tab.blocked, tab.command]
     page.load(partial(on_form, tab), [tab.marked, *tab.inputs], form_outputs, **private)
     load_memory_panel(tab.memory, tab.inputs, page)
 
@@ -296,6 +302,7 @@ def on_form(tab: TrainTab, already: list[str], *values: Any) -> Updates:
         tab.preset: match_preset(raw) or CUSTOM,
         tab.marked: list(mistakes),
         tab.start: gr.update(interactive=not mistakes),
+        tab.queue: gr.update(interactive=not mistakes),
         tab.blocked: gr.update(value=first_mistake(mistakes) if mistakes else "", visible=bool(mistakes)),
         tab.command: gr.skip() if mistakes else to_command(parse_settings(raw), tab.runs_dir),
     }

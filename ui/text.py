@@ -141,7 +141,8 @@ TEXT: dict[str, str] = {
     "command": "The same from a terminal",
     "start": "Start training",
     "start_blocked": "Cannot start: {reason}",
-    "start_busy": "run {run_id} trains on {device} now; wait for it, or cancel it on the Monitor tab",
+    "start_busy": "run {run_id} trains on {device} now; press Add to queue to train after it, or cancel it on the "
+    "Monitor tab",
     "started": "Started {run_id}",
     "data_failed": "⚠ {reason}",
     "mean_choice": "mean",
@@ -152,6 +153,7 @@ TEXT: dict[str, str] = {
     "run": "Run",
     "no_runs": "No run yet. Choose a data set on the Train tab and press Start training.",
     "state_created": "created",
+    "state_queued": "queued",
     "state_running": "running",
     "state_stopping": "stopping",
     "state_interrupted": "interrupted",
@@ -218,7 +220,7 @@ TEXT: dict[str, str] = {
     "time_minutes": "{minutes} min",
     "time_hours": "{hours} h {minutes} min",
     # runs
-    "runs_columns": "run,state,model,size,loss,epochs,best MRE,data set,started",
+    "runs_columns": "run,state,tags,model,size,loss,epochs,best MRE,data set,started",
     "open_run": "Open a run: click its row",
     "files": "Files to download",
     "no_files": "no checkpoint yet",
@@ -345,6 +347,98 @@ TEXT: dict[str, str] = {
     "confidence. Drag a landmark, or choose it and use the arrow keys (1 px; with Shift 10 "
     "px), or type its place into the table; a double click puts the chosen one there. The "
     "wheel zooms once the picture was clicked.",
+    # queue
+    "resume_busy": "run {run_id} trains on {device} now; wait for it, or cancel it on the Monitor tab",
+    "queue_add": "Add to queue",
+    "queued": "{run_id} waits in the queue, place {place}; the Runs tab shows it",
+    "queue_title": "Queue ({num})",
+    "queue_empty": "No run waits. *Add to queue* on the Train tab lets a run start by itself when its device is free, "
+    "also while no browser is open.",
+    "queue_waiting": "Waiting runs, the next one first",
+    "queue_place": "{place}. {run_id} · {device}",
+    "queue_waits_for": "The next run starts when {device} is free: {run_id} trains there now.",
+    "queue_next_starts": "The next run starts in a moment.",
+    "queue_choose": "Choose a waiting run first",
+    "queue_up": "▲ Earlier",
+    "queue_down": "▼ Later",
+    "queue_take_out": "Take out of the queue",
+    "search_runs": "Search",
+    "search_runs_info": "words of any column, a tag, or of the notes",
+    "runs_no_match": "No run matches. Clear the search, or choose any state.",
+    "state": "State",
+    "state_info": "show only these",
+    "any_state": "any state",
+    "order": "Sort by",
+    "order_info": "best error: mm first, then px",
+    "order_newest": "newest first",
+    "order_oldest": "oldest first",
+    "order_error": "best error first",
+    "order_name": "name",
+    "order_state": "state",
+    "tags": "Tags",
+    "tags_info": "separated by commas; the search finds them",
+    "notes": "Notes",
+    "notes_info": "what you want to remember of this run",
+    "save_notes": "Save notes",
+    "notes_saved": "Tags and notes saved",
+    "duplicate": "Duplicate ...",
+    "duplicated": "The form holds the settings of {run_id}: change what you like, then start it",
+    "bundle": "Download bundle",
+    "bundle_packing": "packing: {percent} %",
+    "bundle_ready": "{name} ({size})",
+    "bundle_failed": "⚠ The bundle could not be made: {reason}. Free some disk space, or look whether the run is still "
+    "there.",
+    "delete": "Delete ...",
+    "delete_really": "Delete **{run_id}** with its checkpoints, curves, previews and evaluations? This frees {size} "
+    "and cannot be undone.",
+    "delete_yes": "Delete it",
+    "delete_no": "Keep it",
+    "deleted": "Deleted {run_id}",
+    "compare_title": "Compare runs",
+    "compare_chosen": "Runs to compare",
+    "compare_chosen_info": "up to {num}; choose two or more",
+    "compare_empty": "Choose two or more runs: their curves are laid over each other, and their settings side by side.",
+    "compare_metric": "Curve",
+    "metric_mre": "validation error (MRE)",
+    "metric_sdr": "share within 2 mm, validation",
+    "metric_val_loss": "validation loss",
+    "metric_train_loss": "training loss",
+    "axis_mre": "validation MRE, {unit}",
+    "axis_sdr": "within 2 mm, %",
+    "compare_run": "run",
+    "compare_best": "best",
+    "compare_in_epoch": "in epoch",
+    "compare_last": "last",
+    "compare_no_curve": "no such value yet",
+    "compare_losses_differ": "⚠ These runs minimise different losses: the heights of their loss curves say nothing of "
+    "each other.",
+    "compare_images_differ": "⚠ These runs were validated on different images (their {names} differ): small "
+    "differences of these curves say little. Compare them on the same images below.",
+    "settings_differ": "Settings that differ",
+    "settings_equal": "No setting differs: what differs in the result is chance or the data.",
+    "paired_title": "Compare two runs on the same images",
+    "paired_first": "First run",
+    "paired_second": "Second run",
+    "paired_on": "Measured on",
+    "paired_empty": "Choose two runs above.",
+    "paired_missing": "{runs}: not evaluated on {name} yet. Evaluate, and the comparison appears here.",
+    "paired_evaluate": "Evaluate what is missing",
+    "paired_no_best": "{runs}: no best.pt to evaluate yet. Wait for a validation, or choose another run.",
+    "paired_better": "{second} is better than {first} by {size}",
+    "paired_worse": "{second} is worse than {first} by {size}",
+    "paired_open": "No difference between {first} and {second} can be told",
+    "paired_about": "{num} images that both were measured on, {name}. Difference: second less first, negative is "
+    "better; 95 % interval from a bootstrap over these images. It holds the chance of which images were drawn, not "
+    "that of training: for that, train each with several seeds.",
+    "paired_chance": "Each landmark has an interval of its own: of {num} landmarks, about {expected} would stand out "
+    "by chance alone.",
+    "paired_error": "MRE, {name}",
+    "paired_difference": "difference",
+    "paired_interval": "95 % interval",
+    "paired_verdict": "second run",
+    "verdict_better": "▼ better",
+    "verdict_worse": "▲ worse",
+    "verdict_open": "≈ open",
     **WORDS,
 }
 
@@ -370,6 +464,11 @@ def quote(words: str) -> str:
 def in_bytes(number: float) -> str:
     """Bytes for people: "10.4 GiB", "25 MiB"."""
     return f"{number / 2**30:.1f} GiB" if number >= 2**30 else f"{number / 2**20:.0f} MiB"
+
+
+def in_megabytes(number: float) -> str:
+    """What is freed, in the unit of disks: "104.2 MB"."""
+    return f"{number / 1e6:.1f} MB"
 
 
 def in_time(seconds: float) -> str:

@@ -47,6 +47,7 @@ PHASES = ("train", "refine")  # in their order
 
 _CONFIG = "config.json"
 _METRICS = "metrics.jsonl"
+_EVENTS = "events.jsonl"
 _TIME_FORMAT = "%Y%m%d-%H%M%S"
 _TIME_LENGTH = len("yyyymmdd-hhmmss")
 _MAX_LABEL_LENGTH = 48  # characters; even at four bytes each, far below the 255 bytes of a file name
@@ -75,6 +76,26 @@ class RunFolder:
         if config is None:
             raise UserError(f"{self.path} holds no readable {_CONFIG}", field="run")
         return config
+
+    def set_config_aside(self) -> None:
+        """Rename the config: the folder is no run any more, so nobody lists, starts or resumes it."""
+        patiently(lambda: self.config_path.rename(self._config_aside_path))
+
+    def put_config_back(self) -> None:
+        """Undo `set_config_aside`."""
+        patiently(lambda: self._config_aside_path.rename(self.config_path))
+
+    @property
+    def _config_aside_path(self) -> Path:
+        return self.path / f"{_CONFIG}.aside"
+
+    # What the user says of it.
+
+    def write_notes(self, notes: Mapping[str, Any]) -> None:
+        write_json_atomic(self.path / "notes.json", notes)
+
+    def read_notes(self) -> Row | None:
+        return read_json(self.path / "notes.json")
 
     # The process.
 
@@ -135,11 +156,11 @@ class RunFolder:
     def append_event(self, kind: str, message: str, **values: Any) -> None:
         """Append something that happened: a kind for programs, a sentence for people."""
         row = {"time": time.time(), "kind": kind, "message": message, **values}
-        append_json_line(self.path / "events.jsonl", row)
+        append_json_line(self.path / _EVENTS, row)
 
     def read_events(self, offset: int = 0) -> tuple[list[Row], int]:
         """The events from byte `offset` on, and the next offset."""
-        return read_json_lines(self.path / "events.jsonl", offset)
+        return read_json_lines(self.path / _EVENTS, offset)
 
     def write_outcome(self, state: str, reason: str, traceback: str = "", **values: Any) -> None:
         """The worker's last word: a final state, one line of reason, the traceback where there is one."""
@@ -201,6 +222,14 @@ class RunFolder:
 
     def read_evaluation(self, name: str) -> Row | None:
         return read_json(self.evaluation_path(name, "json"))
+
+    def bundle_paths(self) -> list[Path]:
+        """The files to hand on: the best checkpoint (else the last), and what tells of the run; no previews."""
+        names = (_CONFIG, "notes.json", _METRICS, _EVENTS, "outcome.json", "log.txt")
+        checkpoints = [path for kind in ("best", "last") if (path := self.checkpoint_path(kind)).is_file()]
+        reports = [path for kind in ("json", "html") for path in self.path.glob(f"evaluations/*.{kind}")]
+        told = [*(self.path / name for name in names), *sorted(reports)]
+        return [*checkpoints[:1], *(path for path in told if path.is_file())]
 
     @property
     def previews_path(self) -> Path:

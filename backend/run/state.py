@@ -1,4 +1,4 @@
-"""The state of a run, derived from its folder and from one question: is its process alive?
+"""The state of a run, derived from its folder, the queue beside it, and one question: is its process alive?
 
 Owns the states and the answer to that question. Nothing here is remembered or written: whoever asks,
 after whatever restart, gets the same answer. Must not know how a process is started or stopped.
@@ -9,12 +9,14 @@ from __future__ import annotations
 import socket
 import time
 from enum import StrEnum
+from pathlib import Path
 from typing import Protocol
 
 import psutil
 
 from backend.run.files import Row
-from backend.run.folder import RunFolder
+from backend.run.folder import RunFolder, list_runs
+from backend.run.queue import is_queued
 
 HEARTBEAT_LIMIT_S = 60.0
 """A worker on another host counts as alive while its last sign of life is younger than this."""
@@ -26,6 +28,7 @@ class RunState(StrEnum):
     """Where a run stands. The values are what `outcome.json` holds and what the screen translates."""
 
     CREATED = "created"
+    QUEUED = "queued"
     RUNNING = "running"
     STOPPING = "stopping"
     INTERRUPTED = "interrupted"
@@ -91,6 +94,11 @@ def is_live(folder: RunFolder, now: float | None = None, is_alive: AliveTest = i
     return is_alive(launched, time.time() if now is None else now, heartbeat if is_number else None)
 
 
+def live_runs(runs_dir: Path) -> list[RunFolder]:
+    """Runs whose process is there now, newest first."""
+    return [folder for folder in list_runs(runs_dir) if is_live(folder)]
+
+
 def derive_state(folder: RunFolder, now: float | None = None, is_alive: AliveTest = is_alive) -> RunState:
     """The state of the run in `folder` at `now` (seconds since 1970; None: this moment)."""
     outcome = folder.read_outcome()
@@ -102,7 +110,9 @@ def derive_state(folder: RunFolder, now: float | None = None, is_alive: AliveTes
         outcome = folder.read_outcome()
     if outcome is not None:
         return _state_of_outcome(outcome)
-    return RunState.CREATED if folder.read_launched() is None else RunState.INTERRUPTED
+    if folder.read_launched() is not None:
+        return RunState.INTERRUPTED
+    return RunState.QUEUED if is_queued(folder) else RunState.CREATED
 
 
 def is_resumable(folder: RunFolder, now: float | None = None, is_alive: AliveTest = is_alive) -> bool:

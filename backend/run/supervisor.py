@@ -45,7 +45,7 @@ def launch(folder: RunFolder, *, argv_prefix: Sequence[str] | None = None) -> No
     The command is `argv_prefix` (None: `python -m backend.worker`) and the folder. Raises UserError when
     the run is live, is being started, or has an outcome already.
     """
-    with _deciding_launch(folder):
+    with deciding_launch(folder):
         if folder.read_outcome() is not None:
             raise UserError("this run has ended", field="run", cure="resume it or start a new one")
         _start(folder, argv_prefix)
@@ -56,7 +56,7 @@ def resume(folder: RunFolder, *, argv_prefix: Sequence[str] | None = None) -> No
 
     Raises UserError when the run is live, is being started, or has no `last.pt` to go on from.
     """
-    with _deciding_launch(folder):
+    with deciding_launch(folder):
         if not folder.checkpoint_path("last").is_file():
             raise UserError(
                 "this run has no checkpoints/last.pt to go on from", field="resume", cure="start a new run"
@@ -72,7 +72,7 @@ def record_launch(folder: RunFolder, pid: int | None = None) -> None:
     the run already.
     """
     pid = os.getpid() if pid is None else pid
-    with _deciding_launch(folder, allowed_pid=pid):
+    with deciding_launch(folder, allowed_pid=pid):
         folder.set_outcome_aside()
         folder.clear_requests()
         process = psutil.Process(pid)
@@ -114,8 +114,11 @@ def reap() -> None:
 
 
 @contextlib.contextmanager
-def _deciding_launch(folder: RunFolder, allowed_pid: int | None = None) -> Iterator[None]:
-    """Hold the launch lock and know that no other process trains, so that a double click starts one."""
+def deciding_launch(folder: RunFolder, allowed_pid: int | None = None) -> Iterator[None]:
+    """Hold the launch lock and know that no other process trains, so that a double click starts one.
+
+    Raises UserError where one trains, or is being started.
+    """
     reap()
     try:
         with folder.launch_lock():

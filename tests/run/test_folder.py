@@ -287,3 +287,12 @@ def test_evaluations_are_listed_newest_first_and_read_by_name(folder: RunFolder)
 def test_the_name_of_an_evaluation_is_a_file_name_on_every_system() -> None:
     assert evaluation_name("isbi2015", "test1") == "isbi2015-test1"
     assert evaluation_name("../a b", "te/st") == "a-b-te-st"
+
+
+def test_a_config_that_is_set_aside_makes_the_folder_no_run(folder: RunFolder) -> None:
+    folder.set_config_aside()
+    assert list_runs(folder.path.parent) == []
+    with pytest.raises(UserError, match="not a run"):
+        open_run(folder.path)
+    folder.put_config_back()
+    assert list_runs(folder.path.parent) == [folder] and folder.read_config() == {"model": "hrnet"}

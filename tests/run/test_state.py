@@ -12,6 +12,7 @@ import psutil
 import pytest
 
 from backend.run.folder import RunFolder, create_run
+from backend.run.queue import add_to_queue
 from backend.run.state import (
     FINAL_STATES,
     HEARTBEAT_LIMIT_S,
@@ -50,7 +51,9 @@ def of_this_process(**changes: Any) -> dict[str, Any]:
 
 def test_state_follows_the_life_of_a_run(folder: RunFolder) -> None:
     assert derive_state(folder, 0.0, alive) is RunState.CREATED
-    folder.write_launched(1, 2.0, ["python"])
+    add_to_queue(folder)
+    assert derive_state(folder, 0.0, alive) is RunState.QUEUED
+    folder.write_launched(1, 2.0, ["python"])  # what was started waits no more, whatever the queue says
     assert derive_state(folder, 0.0, alive) is RunState.RUNNING
     folder.request("save_now")
     assert derive_state(folder, 0.0, alive) is RunState.RUNNING
@@ -82,7 +85,7 @@ def test_outcome_that_is_none_reads_as_failed(folder: RunFolder, state: Any) -> 
 def test_live_and_final_states_do_not_meet() -> None:
     rest = set(RunState) - LIVE_STATES - FINAL_STATES
     assert not LIVE_STATES & FINAL_STATES
-    assert rest == {RunState.CREATED, RunState.INTERRUPTED}
+    assert rest == {RunState.CREATED, RunState.QUEUED, RunState.INTERRUPTED}
 
 
 def test_outcome_written_between_two_looks_is_no_interruption(folder: RunFolder) -> None:

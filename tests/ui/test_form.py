@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from backend.config import Settings, parse_settings
+from backend.config import Choice, RunConfig, Settings, parse_settings
 from backend.presets import PRESETS, match_preset, with_preset
 from ui.form import (
     ADVANCED_KEYS,
@@ -15,6 +15,7 @@ from ui.form import (
     SIZE_KEYS,
     build_field,
     build_preset_choice,
+    form_values,
     mistakes_by_key,
     preset_fields,
     to_settings,
@@ -82,3 +83,14 @@ def test_every_preset_stands_on_the_form_with_its_words() -> None:
     words = {value: label for label, value in build_preset_choice().choices}
     assert list(words) == [*PRESETS, CUSTOM]
     assert all(preset.description in words[name] for name, preset in PRESETS.items())
+
+
+def test_a_runs_settings_fill_the_form_and_come_back() -> None:
+    settings = Settings(
+        model="unet", image_size=(128, 256), batch_size="auto", sigma=2.5, refine=False, seed=7, device="cpu"
+    )
+    chosen = {"batch_size": Choice(6, "what fits"), "dataset_path": Choice("/data/films", "demo data")}
+    values = form_values(RunConfig(settings, chosen))
+    assert set(values) == set(FORM_KEYS)
+    expected = settings.model_copy(update={"batch_size": 6, "dataset_path": "/data/films"})
+    assert parse_settings(to_settings(values)) == expected

@@ -1,0 +1,55 @@
+from __future__ import annotations
+
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from backend.config import Choice, RunConfig, Settings
+from backend.run.folder import RunFolder, create_run
+from ui import compare_panel
+from ui.compare_panel import ComparePanel
+from ui.paired_panel import PairedPanel
+from ui.session import Session
+
+
+@pytest.fixture
+def panel(tmp_path: Path) -> ComparePanel:
+    paired: dict[str, Any] = {field.name: field.name for field in fields(PairedPanel)}
+    parts: dict[str, Any] = {field.name: field.name for field in fields(ComparePanel)}
+    return ComparePanel(**{**parts, "runs_dir": tmp_path, "paired": PairedPanel(**paired)})
+
+
+@pytest.fixture
+def folders(tmp_path: Path) -> list[RunFolder]:
+    made = []
+    for lr in (1e-3, 5e-4):
+        config = RunConfig(Settings(lr=lr), {"dataset_path": Choice("/data/films", "as asked")})
+        made.append(create_run(tmp_path, config.to_dict(), "run"))
+        made[-1].append_metrics({"phase": "train", "epoch": 1, "val/mre_px": 1000 * lr})
+    return made
+
+
+def test_two_chosen_runs_are_drawn_once_and_again_when_one_learns(
+    panel: ComparePanel, folders: list[RunFolder]
+) -> None:
+    session, chosen = Session(), [folder.run_id for folder in folders]
+    updates = compare_panel.on_choose(panel, session, chosen, "mre", False)
+    assert updates[panel.results]["visible"] is True and updates[panel.empty]["visible"] is False
+    assert [trace.name for trace in updates[panel.plot].data if trace.showlegend is not False] == chosen
+    assert "Learning rate" in updates[panel.settings] and updates[panel.settings].count("<tr>") == 2
+    assert updates[panel.paired.first]["value"] == chosen[0]
+    assert compare_panel.on_tick(panel, session, chosen, "mre", False) == {panel.session: session}
+    folders[0].append_metrics({"phase": "train", "epoch": 2, "val/mre_px": 0.5})
+    assert panel.plot in compare_panel.on_tick(panel, session, chosen, "mre", False)
+
+
+@pytest.mark.parametrize("more", [[], ["deleted or mistyped"]])
+def test_fewer_than_two_runs_say_what_to_do(
+    panel: ComparePanel, folders: list[RunFolder], more: list[str]
+) -> None:
+    updates = compare_panel.on_tick(panel, Session(), [folders[0].run_id, *more], "mre", False)
+    assert updates[panel.results]["visible"] is False and updates[panel.empty]["visible"] is True
+    assert updates[panel.chosen]["value"] == [folders[0].run_id]
+    assert panel.plot not in updates

@@ -1,0 +1,116 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from backend.config import RunConfig, Settings
+from backend.evaluation.paired import Difference, Paired
+from ui.compare_view import (
+    MAX_RUNS,
+    METRICS,
+    caveats,
+    choose_metric,
+    paired_html,
+    plot_runs,
+    signed,
+    values_table,
+)
+
+
+def run(*errors_px: float, mm_per_px: float | None = 0.5, **more: Any) -> list[dict[str, Any]]:
+    return [
+        {
+            "phase": "train",
+            "epoch": epoch,
+            "val/mre_px": error,
+            "val/mre_mm": None if mm_per_px is None else error * mm_per_px,
+            "val/sdr_2mm": None if mm_per_px is None else 1 / error,
+            "val/loss": error / 10,
+            "train/loss": error / 20,
+            **more,
+        }
+        for epoch, error in enumerate(errors_px, start=1)
+    ]
+
+
+def curves(figure: Any) -> list[Any]:
+    return [trace for trace in figure.data if trace.showlegend is not False]
+
+
+def test_each_run_has_a_curve_by_name_in_its_own_colour_and_dash() -> None:
+    runs = {f"run {number}": run(4, 2, 3) for number in range(MAX_RUNS)}
+    figure = plot_runs(choose_metric("mre", runs), runs, log_axis=False)
+    drawn = curves(figure)
+    assert [trace.name for trace in drawn] == list(runs)
+    assert len({trace.line.color for trace in drawn}) == len({trace.line.dash for trace in drawn}) == MAX_RUNS
+    assert list(drawn[0].y) == [2.0, 1.0, 1.5]
+    stars = [trace for trace in figure.data if trace.marker.symbol == "star"]
+    assert [(star.x[0], star.y[0]) for star in stars] == [(2, 1.0)] * MAX_RUNS
+    assert figure.layout.yaxis.title.text == "validation MRE, mm"
+
+
+def test_errors_are_in_pixels_as_soon_as_one_run_knows_no_millimetres() -> None:
+    runs = {"a": run(4, 2), "b": run(8, 6, mm_per_px=None)}
+    metric = choose_metric("mre", runs)
+    assert metric.unit == "px"
+    assert [list(trace.y) for trace in curves(plot_runs(metric, runs, log_axis=True))] == [[4, 2], [8, 6]]
+    assert choose_metric("mre", {"a": run(4), "not validated yet": []}).unit == "mm"
+
+
+def test_a_share_is_best_where_it_is_highest() -> None:
+    runs = {"a": run(4, 2, 3)}
+    metric = choose_metric("sdr", runs)
+    assert metric.best(metric.points(runs["a"])) == (2, 50.0)
+    assert "50.00 %" in values_table(metric, runs)
+
+
+def test_the_refinement_is_counted_on() -> None:
+    rows = [*run(4, 3), *run(2, phase="refine")]
+    assert choose_metric("mre", {"a": rows}).points(rows) == [(1, 2.0), (2, 1.5), (3, 1.0)]
+
+
+@pytest.mark.parametrize("name", METRICS)
+def test_a_run_without_values_is_named_in_the_table(name: str) -> None:
+    runs = {"<a>": [], "b": run(4, 2)}
+    metric = choose_metric(name, runs)
+    html = values_table(metric, runs)
+    assert "&lt;a&gt;" in html and "no such value yet" in html
+    assert len(curves(plot_runs(metric, runs, log_axis=False))) == 1
+
+
+def test_what_cannot_be_compared_is_said() -> None:
+    kl, mse = (RunConfig(Settings(loss=loss), {}) for loss in ("kl", "mse"))  # type: ignore[arg-type]
+    seeded = RunConfig(Settings(seed=1), {})
+    assert caveats("mre", {"a": kl, "b": mse}) == ""
+    assert "different losses" in caveats("val_loss", {"a": kl, "b": mse})
+    assert "different losses" in caveats("train_loss", {"a": kl, "b": mse})
+    assert "Seed" in caveats("mre", {"a": kl, "b": seeded})
+    assert caveats("train_loss", {"a": kl, "b": seeded}) == ""
+
+
+def paired(difference: float, interval: tuple[float, float] | None) -> Paired:
+    found = Difference(1.5, 1.5 + difference, difference, interval)
+    return Paired("mm", 12, found, {"S": found, "N": Difference(1, 1, 0, (0, 0))})
+
+
+@pytest.mark.parametrize(
+    ("difference", "interval", "words", "verdict"),
+    [
+        (-0.25, (-0.4, -0.1), "b is better than a by 0.25 mm", "▼ better"),
+        (0.25, (0.1, 0.4), "b is worse than a by 0.25 mm", "▲ worse"),
+        (0.25, (-0.1, 0.6), "No difference between a and b can be told", "≈ open"),
+        (0.25, None, "No difference", "≈ open"),
+    ],
+)
+def test_the_verdict_is_in_words_and_by_landmark(
+    difference: float, interval: tuple[float, float] | None, words: str, verdict: str
+) -> None:
+    html = paired_html("a", "b", "films-test", paired(difference, interval))
+    assert words in html and verdict in html
+    assert "12 images" in html and "films-test" in html
+    assert html.count("<tr>") == 3
+
+
+def test_a_difference_has_its_sign() -> None:
+    assert [signed(value, "mm") for value in (0.123, -0.123, 0.0)] == ["+0.12 mm", "-0.12 mm", "0.00 mm"]

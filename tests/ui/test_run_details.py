@@ -1,0 +1,162 @@
+from __future__ import annotations
+
+import os
+import zipfile
+from collections.abc import Iterator
+from dataclasses import fields
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import gradio as gr
+import psutil
+import pytest
+
+from backend.config import Choice, RunConfig, Settings
+from backend.run.folder import RunFolder, create_run
+from backend.run.notes import Notes, read_notes, write_notes
+from backend.run.queue import read_queue
+from backend.run.state import LIVE_STATES, RunState
+from ui import run_details
+from ui.run_details import RunDetails, what_is_possible
+from ui.session import Session
+
+
+@pytest.fixture
+def popups(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    told: list[str] = []
+    for popup in ("Info", "Warning"):
+        monkeypatch.setattr(gr, popup, told.append)
+    return told
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> RunFolder:
+    config = RunConfig(Settings(), {"device": Choice("cpu", "as asked"), "dataset_path": Choice("/d", "")})
+    return create_run(tmp_path / "runs", config.to_dict(), "run")
+
+
+@pytest.fixture
+def details(folder: RunFolder, tmp_path: Path, popups: list[str]) -> Iterator[RunDetails]:
+    # a component is only what an update is addressed to, so its name serves as well
+    parts: dict[str, Any] = {field.name: field.name for field in fields(RunDetails)}
+    parts |= {"runs_dir": folder.path.parent}
+    cache = str(tmp_path / "cache")
+    yield RunDetails(**{**parts, "bundle_link": _Link(cache)})
+
+
+class _Link(SimpleNamespace):
+    """The one component of which more is asked: where Gradio keeps files."""
+
+    def __init__(self, cache: str) -> None:
+        super().__init__(GRADIO_CACHE=cache)
+
+    __hash__ = object.__hash__
+
+
+def live(folder: RunFolder) -> None:
+    folder.write_launched(os.getpid(), psutil.Process().create_time(), [])
+
+
+@pytest.mark.parametrize("state", list(RunState))
+@pytest.mark.parametrize("alive", [False, True])
+def test_buttons_follow_from_the_state(state: RunState, alive: bool) -> None:
+    possible = what_is_possible(state, is_live=alive, has_last=True, has_any=True)
+    is_busy = alive or state in LIVE_STATES
+    assert possible.delete is not is_busy
+    assert possible.resume is (not is_busy and state is not RunState.COMPLETED)
+    assert possible.queue is (state is RunState.CREATED) and possible.unqueue is (state is RunState.QUEUED)
+    assert possible.bundle
+
+
+def test_nothing_to_resume_or_to_hand_on_without_a_checkpoint() -> None:
+    possible = what_is_possible(RunState.STOPPED, is_live=False, has_last=False, has_any=False)
+    assert not possible.resume and not possible.bundle and possible.delete
+
+
+def test_opening_a_run_shows_its_notes_and_a_tick_leaves_what_is_typed(
+    details: RunDetails, folder: RunFolder
+) -> None:
+    write_notes(folder, Notes(("a", "b"), "words"))
+    session = Session()
+    updates = run_details.on_open(details, session, folder.run_id)
+    assert (updates[details.tags], updates[details.notes]) == ("a, b", "words")
+    assert updates[details.delete]["interactive"] is True
+    folder.append_metrics({"phase": "train", "epoch": 1})
+    updates = run_details.draw_details(details, session, folder.run_id)
+    assert details.title in updates and details.tags not in updates and details.notes not in updates
+    assert run_details.draw_details(details, session, folder.run_id) == {details.session: session}
+
+
+def test_tags_and_notes_are_kept(details: RunDetails, folder: RunFolder) -> None:
+    assert run_details.on_save_notes(details, folder.run_id, " b ,a,b", " words \n") == "b, a"
+    assert read_notes(folder) == Notes(("b", "a"), "words")
+    run_details.on_save_notes(details, "no-such-run", "a", "")
+    assert not (details.runs_dir / "no-such-run").exists()
+
+
+def test_a_run_enters_the_queue_and_leaves_it(details: RunDetails, folder: RunFolder) -> None:
+    updates = run_details.on_queue(details, Session(), folder.run_id)
+    assert read_queue(details.runs_dir) == [folder.run_id]
+    assert "out" in updates[details.queue]["value"]
+    updates = run_details.on_queue(details, Session(), folder.run_id)
+    assert read_queue(details.runs_dir) == [] and "Add" in updates[details.queue]["value"]
+
+
+def test_deleting_says_how_much_and_then_hides_the_run(details: RunDetails, folder: RunFolder) -> None:
+    folder.log_path.write_bytes(b"x" * 2_500_000)
+    words = run_details.on_ask_delete(details, folder.run_id)[details.confirm_words]
+    assert folder.run_id in words and "2.5 MB" in words
+    updates = run_details.on_delete(details, Session(), folder.run_id)
+    assert not folder.path.exists()
+    assert updates[details.opened] is None and updates[details.column]["visible"] is False
+
+
+def test_a_run_that_became_live_meanwhile_is_not_deleted(
+    details: RunDetails, folder: RunFolder, popups: list[str]
+) -> None:
+    live(folder)
+    updates = run_details.on_delete(details, Session(), folder.run_id)
+    assert folder.config_path.is_file() and "running already" in popups[0]
+    assert updates[details.delete]["interactive"] is False and updates[details.confirm]["visible"] is False
+
+
+def test_a_run_under_evaluation_is_not_deleted(
+    details: RunDetails, folder: RunFolder, popups: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run_details, "is_evaluating", lambda folder: True)
+    run_details.on_delete(details, Session(), folder.run_id)
+    assert folder.config_path.is_file() and "evaluated" in popups[0]
+
+
+def test_a_bundle_ends_with_its_link_and_yesterdays_goes(
+    details: RunDetails, folder: RunFolder, tmp_path: Path
+) -> None:
+    folder.append_metrics({"phase": "train", "epoch": 1, "val/mre_px": 2.0})
+    old = tmp_path / "cache" / "fiducial-bundles" / "old.zip"
+    old.parent.mkdir(parents=True)
+    old.write_bytes(b"")
+    os.utime(old, (0, 0))
+    *_, last = run_details.on_bundle(details, folder.run_id)
+    made = old.parent / f"{folder.run_id}.zip"
+    assert f"gradio_api/file={made.as_posix()}" in last and not old.exists()
+    with zipfile.ZipFile(made) as archive:
+        assert b"val/mre_px" in archive.read(f"{folder.run_id}/metrics.csv")
+
+
+def test_a_bundle_of_a_run_that_is_gone_says_so(details: RunDetails, folder: RunFolder) -> None:
+    folder.checkpoint_path("best").parent.mkdir()
+    folder.checkpoint_path("best").write_bytes(b"x" * 5_000_000)
+    packing = run_details.on_bundle(details, folder.run_id)
+    next(packing)
+    Path(folder.config_path).unlink()
+    assert "could not be made" in list(packing)[-1]
+
+
+def test_resuming_beside_a_live_run_is_refused(
+    details: RunDetails, folder: RunFolder, popups: list[str]
+) -> None:
+    other = create_run(details.runs_dir, folder.read_config(), "other")
+    live(other)
+    updates = run_details.on_resume(details, Session(), folder.run_id)
+    assert details.watched not in updates and f"{other.run_id} trains on cpu now; wait" in popups[0]

@@ -1,0 +1,181 @@
+"""Several runs beside each other: their curves, what the curves may be trusted for, and two runs compared on the same
+images. Pure: rows, configs and records to figures and HTML."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from html import escape
+from typing import Any
+
+import plotly.graph_objects as go
+
+from backend.config import RunConfig
+from backend.evaluation.paired import Difference, Paired
+from backend.evaluation.words import as_interval, in_unit
+from ui.plots import HEIGHT_PX, curve_figure, error_unit, in_one_line, thin
+from ui.text import say
+from ui.theme import RUN_COLOURS, RUN_DASHES
+
+MAX_RUNS = len(RUN_COLOURS)
+METRICS = ("mre", "sdr", "val_loss", "train_loss")
+"""What can be laid over each other; each has its words as `metric_<name>`."""
+
+LEGEND_ROW_PX = 22
+CHANCE_SHARE = 0.05  # of landmarks whose 95 % interval leaves out 0 though nothing differs
+# what decides which images validate
+SPLIT_KEYS = ("dataset_path", "dataset_format", "annotation_type", "val_fraction", "seed")
+Row = Mapping[str, Any]
+Runs = Mapping[str, Sequence[Row]]
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A value of an epoch's row, as it is shown."""
+
+    key: str
+    title: str
+    unit: str
+    scale: float = 1.0
+    higher_is_better: bool = False
+
+    def points(self, rows: Sequence[Row]) -> list[tuple[int, float]]:
+        """(epoch counted over both phases, value) where there is one."""
+        line, _ = in_one_line(rows, ())
+        return [(row["epoch"], self.scale * row[self.key]) for row in line if row.get(self.key) is not None]
+
+    def best(self, points: Sequence[tuple[int, float]]) -> tuple[int, float]:
+        """The point to be proud of."""
+        sign = -1 if self.higher_is_better else 1
+        return min(points, key=lambda point: sign * point[1])
+
+    def shown(self, value: float) -> str:
+        """A value with its unit."""
+        return f"{value:.4g}" if not self.unit else f"{value:.2f} {self.unit}"
+
+
+def choose_metric(name: str, runs: Runs) -> Metric:
+    """One of METRICS; an error is in mm where every run has it in mm, else in px: the two never share an axis."""
+    if name == "mre":
+        validated = [rows for rows in runs.values() if any(row.get("val/mre_px") is not None for row in rows)]
+        unit = "mm" if validated and all(error_unit(rows) == "mm" for rows in validated) else "px"
+        return Metric(f"val/mre_{unit}", say("axis_mre", unit=unit), unit)
+    if name == "sdr":
+        return Metric("val/sdr_2mm", say("axis_sdr"), "%", scale=100, higher_is_better=True)
+    return Metric("train/loss" if name == "train_loss" else "val/loss", say(f"metric_{name}"), "")
+
+
+def plot_runs(metric: Metric, runs: Runs, *, log_axis: bool) -> go.Figure:
+    """A curve for each run, its best point marked; a colour and a dash tell them apart."""
+    figure = curve_figure(log_axis=log_axis, y_title=metric.title)
+    for number, (run_id, rows) in enumerate(runs.items()):
+        points = metric.points(thin(rows))
+        if not points:
+            continue
+        colour, dash = RUN_COLOURS[number % MAX_RUNS], RUN_DASHES[number % MAX_RUNS]
+        figure.add_scatter(
+            x=[epoch for epoch, _ in points],
+            y=[value for _, value in points],
+            name=run_id,
+            mode="lines" if len(points) > 1 else "markers",
+            line={"color": colour, "width": 2, "dash": dash},
+        )
+        epoch, value = metric.best(points)
+        figure.add_scatter(
+            x=[epoch],
+            y=[value],
+            mode="markers",
+            marker={"symbol": "star", "size": 12, "color": colour},
+            showlegend=False,
+            hoverinfo="skip",
+        )
+    figure.update_layout(
+        height=HEIGHT_PX + LEGEND_ROW_PX * len(runs),
+        margin={"t": 16},
+        legend={"orientation": "v", "x": 0, "xanchor": "left", "y": -0.2, "yanchor": "top"},
+    )
+    return figure
+
+
+def values_table(metric: Metric, runs: Runs) -> str:
+    """The numbers beside the plot: each run's best and last value."""
+    lines = []
+    for number, (run_id, rows) in enumerate(runs.items()):
+        points = metric.points(rows)
+        if points:
+            epoch, value = metric.best(points)
+            cells = [metric.shown(value), str(epoch), metric.shown(points[-1][1])]
+        else:
+            cells = [say("compare_no_curve"), "-", "-"]
+        sign = f'<span class="run-sign" style="border-color: {RUN_COLOURS[number % MAX_RUNS]}"></span>'
+        lines.append(f"<tr><td>{sign}{escape(run_id)}</td>{_cells(cells)}</tr>")
+    words = ("compare_run", "compare_best", "compare_in_epoch", "compare_last")
+    return _table([say(word) for word in words], lines)
+
+
+def caveats(name: str, configs: Mapping[str, RunConfig]) -> str:
+    """What the curves may not be read for, as HTML; empty where nothing stands against it."""
+    found = []
+    if name.endswith("loss") and len({config.settings.loss for config in configs.values()}) > 1:
+        found.append(say("compare_losses_differ"))
+    differing = [key for key in SPLIT_KEYS if len({config.value(key) for config in configs.values()}) > 1]
+    if name != "train_loss" and differing:
+        found.append(say("compare_images_differ", names=", ".join(say(key) for key in differing)))
+    return "".join(f"<p>{escape(words)}</p>" for words in found)
+
+
+def paired_html(first: str, second: str, name: str, paired: Paired) -> str:
+    """Which run is better, by how much, how sure that is; and the same by landmark, most improved first."""
+    overall, unit = paired.overall, paired.unit
+    size = in_unit(abs(overall.difference), unit)
+    verdict = say(f"paired_{overall.verdict}", first=first, second=second, size=size)
+    cards = [
+        (say("paired_error", name=first), in_unit(overall.first, unit)),
+        (say("paired_error", name=second), in_unit(overall.second, unit)),
+        (say("paired_difference"), signed(overall.difference, unit)),
+        (say("paired_interval"), as_interval(overall.interval, unit)),
+    ]
+    numbers = "".join(
+        f"<div><small>{escape(label)}</small><strong>{escape(value)}</strong></div>" for label, value in cards
+    )
+    words = [
+        say("landmark"),
+        say("paired_first"),
+        say("paired_second"),
+        say("paired_difference"),
+        say("paired_interval"),
+        say("paired_verdict"),
+    ]
+    lines = [_landmark_line(landmark, found, unit) for landmark, found in paired.per_landmark.items()]
+    expected = max(1, round(CHANCE_SHARE * len(lines)))
+    return (
+        f'<p class="verdict {overall.verdict}">{escape(verdict)}</p><div class="numbers">{numbers}</div>'
+        f'<p class="note">{escape(say("paired_about", num=paired.num_images, name=name))}</p>'
+        f"{_table(words, lines)}"
+        f'<p class="note">{escape(say("paired_chance", num=len(lines), expected=expected))}</p>'
+    )
+
+
+def signed(value: float, unit: str) -> str:
+    """ "+0.12 mm", "-0.12 mm"."""
+    return ("+" if value > 0 else "-" if value < 0 else "") + in_unit(abs(value), unit)
+
+
+def _landmark_line(name: str, found: Difference, unit: str) -> str:
+    cells = [
+        in_unit(found.first, unit),
+        in_unit(found.second, unit),
+        signed(found.difference, unit),
+        as_interval(found.interval, unit),
+    ]
+    verdict = f'<td class="verdict {found.verdict}">{escape(say(f"verdict_{found.verdict}"))}</td>'
+    return f"<tr><td>{escape(name)}</td>{_cells(cells)}{verdict}</tr>"
+
+
+def _cells(words: Sequence[str]) -> str:
+    return "".join(f"<td>{escape(word)}</td>" for word in words)
+
+
+def _table(heads: Sequence[str], lines: Sequence[str]) -> str:
+    head = "".join(f"<th>{escape(word)}</th>" for word in heads)
+    return f'<div class="plain-table"><table><tr>{head}</tr>{"".join(lines)}</table></div>'

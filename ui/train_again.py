@@ -1,0 +1,60 @@
+"""Around the Train form: put its run into the queue, and fill it with the settings of a run that is there."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import gradio as gr
+
+from backend.config import parse_settings
+from backend.errors import UserError
+from backend.run.folder import RunFolder
+from ui.form import form_values, to_settings
+from ui.runs import read_config
+from ui.start import queue_run
+from ui.tab_train import FORM_KEYS, TrainTab
+from ui.text import say
+
+Updates = dict[Any, Any]
+
+
+def bind_queue(tab: TrainTab) -> None:
+    """Bind the button beside Start."""
+    tab.queue.click(
+        partial(on_queue, tab), tab.inputs, [tab.blocked], api_visibility="private", trigger_mode="once"
+    )
+
+
+def bind_duplicated(tab: TrainTab, duplicated: gr.State, tabs: gr.Tabs) -> None:
+    """Fill the form when a run was chosen to be duplicated."""
+    duplicated.change(
+        partial(on_duplicated, tab, duplicated, tabs),
+        [duplicated],
+        [tabs, duplicated, *tab.inputs],
+        api_visibility="private",
+        show_progress="hidden",
+    )
+
+
+def on_queue(tab: TrainTab, *values: Any) -> Updates:
+    """Make the run's folder, its settings frozen, and let it wait."""
+    try:
+        settings = parse_settings(to_settings(dict(zip(FORM_KEYS, values, strict=True))))
+        run_id, place = queue_run(settings, tab.runs_dir)
+    except UserError as error:
+        gr.Warning(str(error))
+        return {tab.blocked: gr.update(value=say("start_blocked", reason=error), visible=True)}
+    gr.Info(say("queued", run_id=run_id, place=place))
+    return {tab.blocked: gr.update(visible=False)}
+
+
+def on_duplicated(tab: TrainTab, duplicated: gr.State, tabs: gr.Tabs, run_id: str | None) -> Updates:
+    """Turn to the form with a run's settings; the id is cleared, so that the same run can be chosen again."""
+    config = None if run_id is None else read_config(RunFolder(tab.runs_dir / run_id))
+    if config is None:
+        return {duplicated: None}
+    values = form_values(config)
+    gr.Info(say("duplicated", run_id=run_id))
+    filled = {field: values[key] for key, field in zip(FORM_KEYS, tab.inputs, strict=True)}
+    return {tabs: gr.Tabs(selected="train"), duplicated: None, **filled}
