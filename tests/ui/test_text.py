@@ -23,13 +23,14 @@ PERSIAN = re.compile(r"[\u0600-\u06ff]")
 SAME_IN_BOTH = {
     "title", "file_metrics", "file_config", "evaluation_mre", "evaluation_nme", "evaluation_report",
     "evaluation_record", "mark_lr_lowered", "sigma_note_mm", "spacing_one", "preset_choice", "preview_title",
-    "recommended", "data_failed", "figure_images", "predict_spacing_dicom",
+    "recommended", "data_failed", "figure_images", "predict_spacing_dicom", "bundle_ready",
+    "queue_place",
 }  # fmt: skip
 # what Gradio shows of these arguments is read by a person
 SHOWN_ARGUMENTS = {"label", "info", "placeholder", "title", "name", "hovertemplate", "text", "submit_btn"}
 SHOWN_FIRST = {"Markdown", "HTML", "Button", "Tab", "Accordion", "Info", "Warning", "UserError"}
 # identifiers that are the same in every language, a chart's own places, and markup without a word
-SHOWN_AS_THEY_ARE = {"sigma", "%{text}<br>%{x:.1f}, %{y:.1f} px<extra>"}
+SHOWN_AS_THEY_ARE = {"sigma", "GiB", "%{text}<br>%{x:.1f}, %{y:.1f} px<extra>"}
 
 
 def places(words: str) -> list[tuple[str, str]]:
