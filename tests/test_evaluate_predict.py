@@ -200,3 +200,44 @@ def test_a_folder_without_images_is_a_mistake(
     assert run_command(predict.main, flags) == 2
     assert "no image at" in capsys.readouterr().err
     assert not (tmp_path / "p.csv").exists()
+
+
+def test_a_list_gives_pixel_sizes_and_json_and_maps_are_written(
+    checkpoint: Path, tiny_dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("00.png", "01.png"):
+        (tmp_path / name).write_bytes((tiny_dataset / name).read_bytes())
+    (tmp_path / "list.csv").write_text("image,mm_per_px_x,mm_per_px_y\n01.png,0.25,0.5\n00.png,,\n")
+    out, maps = tmp_path / "p.csv", tmp_path / "maps"
+    flags = ["--checkpoint", str(checkpoint), "--images", str(tmp_path / "list.csv"), "--out", str(out)]
+    assert run_command(predict.main, [*flags, "--json", "-", "--maps", str(maps)]) == 0
+    first, second = json.loads(capsys.readouterr().out)["images"]
+    assert (first["image"], first["mm_per_px_xy"]) == ("01.png", [0.25, 0.5])
+    assert (second["image"], second["mm_per_px_xy"]) == ("00.png", None)
+    read = read_annotations(out)
+    assert read.images["mm_per_px_y"].fillna(0).tolist() == [0.5, 0]
+    for image in (first, second):
+        with np.load(maps / image["image"].replace(".png", ".npz")) as arrays:
+            heatmaps, affines = arrays["heatmaps"], arrays["affine_heatmap_to_image"]
+        assert heatmaps.dtype == np.uint8 and heatmaps.shape[0] == 3 and affines.shape == (1, 2, 3)
+        for landmark, heatmap in zip(image["landmarks"].values(), heatmaps, strict=True):
+            row, column = np.unravel_index(heatmap.argmax(), heatmap.shape)
+            cell_px = np.diag(affines[0, :, :2])  # an expectation within 7 cells of the peak
+            assert np.abs(affines[0] @ (column, row, 1) - landmark["xy"]).max() <= 7 * cell_px.max()
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("picture\na.png\n", "lists no image"),
+        ("", "lists no image"),
+        ("image,mm_per_px\na.png,small\n", "line 2: 'small' and 'small' are no pixel size"),
+    ],
+)
+def test_a_list_that_cannot_be_used_is_a_mistake(
+    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str, words: str
+) -> None:
+    (tmp_path / "list.csv").write_text(text)
+    flags = ["--checkpoint", str(checkpoint), "--images", str(tmp_path / "list.csv")]
+    assert run_command(predict.main, [*flags, "--out", str(tmp_path / "p.csv")]) == 2
+    assert words in capsys.readouterr().err

@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 
 from backend.geometry import scaling
-from backend.overlays import PREDICTION_RGB, TRUTH_RGB, blend_heatmaps, draw_points, encode_png
+from backend.overlays import PREDICTION_RGB, TRUTH_RGB, blend_heatmaps, draw_points, encode_png, heatmap_layer
 
 
 def test_points_are_drawn_where_they_lie_and_the_image_is_left_alone() -> None:
@@ -38,3 +38,12 @@ def test_png_keeps_the_colours() -> None:
     picture[..., 0] = 200
     decoded = cv2.imdecode(np.frombuffer(encode_png(picture), np.uint8), cv2.IMREAD_COLOR)
     assert tuple(decoded[0, 0]) == (0, 0, 200)
+
+
+def test_a_layer_is_clear_where_the_maps_are_low_and_png_keeps_that() -> None:
+    heatmap = np.zeros((8, 8), np.uint8)
+    heatmap[2, 5] = 255
+    layer = heatmap_layer([heatmap], [scaling(4, 4)], (32, 24))
+    assert layer.shape == (32, 24, 4) and layer[0, 0, 3] == 0 and layer[9, 21, 3] > 200
+    decoded = cv2.imdecode(np.frombuffer(encode_png(layer), np.uint8), cv2.IMREAD_UNCHANGED)
+    assert np.array_equal(decoded[..., [2, 1, 0, 3]], layer)

@@ -144,7 +144,7 @@ def _bind(tab: PredictTab) -> None:
     tab.predict.click(partial(on_predict, tab), [*uploads, tab.run], parts, **quiet, trigger_mode="once")
     tab.cancel.click(on_cancel, uploads, uploads, **quiet)
     tab.clear.click(partial(on_clear, tab), uploads, parts, **quiet)
-    tab.spacing.input(
+    tab.spacing.change(
         partial(on_spacing, tab), [*uploads, tab.spacing], [*uploads, tab.note, tab.annotator], **quiet
     )
 
@@ -258,12 +258,12 @@ def on_spacing(tab: PredictTab, uploads: Uploads, typed: str) -> Updates:
     """The pixel size of images that state none was typed, with whichever decimal sign."""
     text = typed.strip().replace(",", ".").replace("٫", ".")
     try:
-        mm_per_px = float(text) if text else None
-        if mm_per_px is not None and not 0 < mm_per_px < math.inf:
+        mm_per_px = float(text) if text else 0.0
+        if not 0 <= mm_per_px < math.inf:
             raise ValueError
     except ValueError:
         return {tab.uploads: uploads, tab.note: _failures_html([say("predict_bad_spacing", typed=typed)])}
-    uploads.typed_mm_per_px = mm_per_px
+    uploads.typed_mm_per_px = mm_per_px or None  # 0 is what a number below 1 begins with
     return {tab.uploads: uploads, tab.note: "", tab.annotator: annotator_value(uploads)}
 
 

@@ -59,7 +59,7 @@ def test_predict_correct_and_export(dashboard, page: Page, tmp_path: Path) -> No
     page.locator("#predict-files input[type=file]").set_input_files(files)
     expect(page.locator("#predict-images button")).to_have_count(2)
     expect(page.locator("#predict-note")).to_contain_text("bad.png is damaged")
-    page.locator("#predict-spacing input").fill("0.5")
+    page.locator("#predict-spacing :is(input, textarea)").fill("0.5")
     page.locator("#predict-start").click()
     marks = page.locator("#predict-annotator .mark")
     expect(marks).to_have_count(3)

@@ -198,3 +198,17 @@ def test_several_crops_stand_about_the_point_and_their_answers_are_averaged(
     assert not np.array_equal(averaged.points_xy_image, one.points_xy_image)
     distance = np.hypot(*np.moveaxis(averaged.points_xy_image - one.points_xy_image, -1, 0))
     assert np.isfinite(distance).all() and distance.max() < 20  # crops of 32 px, an almost untrained network
+
+
+def test_maps_of_the_last_network_are_told_with_their_place(predictor: Predictor, valid: Samples) -> None:
+    heard: list[tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]] = []
+    found = predictor.predict(valid, on_maps=lambda maps, affines: heard.append((maps, affines)))
+    maps, affines = (np.concatenate(parts) for parts in zip(*heard, strict=True))  # batch after batch
+    assert maps.dtype == np.uint8 and maps.shape == (3, 3, 16, 16)  # crops of 32 pixels at stride 2
+    assert affines.shape == (3, 3, 2, 3)
+    middle = affines @ (7.5, 7.5, 1.0)  # of each crop: the first network's point
+    np.testing.assert_allclose(middle, found.unrefined_xy_image, atol=1e-6)
+    first_alone = replace(predictor, refiner=None)
+    heard.clear()
+    first_alone.predict(valid, on_maps=lambda maps, affines: heard.append((maps, affines)))
+    assert heard[0][0].shape[:2] == (3, 3) and heard[0][1].shape == (3, 1, 2, 3)

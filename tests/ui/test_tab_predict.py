@@ -162,9 +162,9 @@ def test_an_image_is_chosen_and_all_are_removed(tab: PredictTab, uploads: Upload
 
 
 def test_a_pixel_size_that_is_none_is_none(tab: PredictTab, uploads: Uploads) -> None:
-    for typed, held in (("0.2", 0.2), (" ۰٫۱ ", 0.1), ("0,3", 0.3), ("", None)):
+    for typed, held in (("0.2", 0.2), (" ۰٫۱ ", 0.1), ("0,3", 0.3), ("", None), ("0.", None)):
         updates = tab_predict.on_spacing(tab, uploads, typed)
         assert uploads.typed_mm_per_px == held and updates[tab.note] == ""
-    for typed in ("0", "-1", "nan", "a lot"):
+    for typed in ("-1", "nan", "inf", "a lot"):
         updates = tab_predict.on_spacing(tab, uploads, typed)
         assert uploads.typed_mm_per_px is None and "is no pixel size" in updates[tab.note]
