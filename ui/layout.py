@@ -8,7 +8,7 @@ from typing import Any
 
 import gradio as gr
 
-from ui import tab_monitor, tab_runs, tab_train
+from ui import tab_data, tab_monitor, tab_runs, tab_train
 from ui.runs import live_runs
 from ui.session import Session
 from ui.text import say
@@ -24,7 +24,9 @@ def build_app(runs_dir: Path, data_root: Path) -> gr.Blocks:
     with page:
         gr.HTML(f'<div class="fiducial-head"><h1>{say("title")}</h1><span>{say("tagline")}</span></div>')
         session = gr.State(Session())
-        with gr.Tabs() as tabs:
+        with gr.Tabs(selected="train") as tabs:
+            with gr.Tab(say("tab_data"), id="data") as data_tab:
+                data = tab_data.create_data_tab()
             with gr.Tab(say("tab_train"), id="train"):
                 train = tab_train.create_train_tab(session, runs_dir, data_root)
             with gr.Tab(say("tab_monitor"), id="monitor"):
@@ -34,6 +36,7 @@ def build_app(runs_dir: Path, data_root: Path) -> gr.Blocks:
         gr.on([tabs.change, tabs.select], None, js=FIT_PLOTS, **quiet)
         page.load(partial(_first_tab, runs_dir), None, [tabs], **quiet)
         tab_train.bind_load(train, page)
+        tab_data.bind_data_tab(data, data_tab, train, data_root)
         page.load(partial(tab_monitor.on_open, monitor), monitor.inputs, monitor.outputs, **quiet)
         page.load(partial(tab_runs.on_open, runs), [session], [runs.table, runs.empty], **quiet)
         for chosen in (train.started, runs.watched):

@@ -28,6 +28,18 @@ PROBED_KEYS = (
     "refine_crops", "num_refiners", "crop_size", "gradient_accumulation_steps",
 )  # fmt: skip
 
+# what a decoding floor does not depend on, of that which a user changes often
+FREE_KEYS = (
+    "model",
+    "batch_size",
+    "lr",
+    "epochs",
+    "warmup_epochs",
+    "mixed_precision",
+    "device",
+    "refine_epochs",
+)
+
 
 @functools.cache
 def ask_machine() -> Machine:
@@ -55,6 +67,24 @@ def ask_estimate(settings: Settings, splits: SampleSplits, *, measure: bool) -> 
         return dict(answer)
     return {**_ask("backend.vram", *arguments), **speed}
 
+
+def ask_floor(settings: Settings) -> dict[str, Any]:
+    """The decoding floor on whole images and on crops, as `backend.views` tells it. Raises UserError."""
+    key = settings.model_copy(update={name: Settings.model_fields[name].default for name in FREE_KEYS})
+    if key not in _floors:
+        _floors[key] = dict(_ask("backend.views", *settings_to_flags(settings), "--json", "-"))
+    return _floors[key]
+
+
+def ask_views(settings: Settings, image_id: str, first_epoch: int, num_views: int) -> list[str]:
+    """An image plain and as a training varies it in some epochs: JPEGs in base64. Raises UserError."""
+    arguments = [*settings_to_flags(settings), "--no-floor", "--image", image_id, "--json", "-"]
+    arguments += ["--first_epoch", str(first_epoch), "--num_views", str(num_views)]
+    views: list[str] = _ask("backend.views", *arguments)["views"]
+    return views
+
+
+_floors: dict[Settings, dict[str, Any]] = {}
 
 # measured once a setting: it takes seconds and does not change
 _speeds: dict[Any, dict[str, float | None]] = {}

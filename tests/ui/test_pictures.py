@@ -20,14 +20,16 @@ def splits(tiny_dataset: Path) -> SampleSplits:
 
 def test_a_crop_is_told_in_pixels_of_the_image(splits: SampleSplits) -> None:
     settings = Settings(crop_size=64, crop_mm_per_px=1.5)
-    assert crop_sides(settings, splits) == pytest.approx(np.array([192.0, 192.0]))  # 96 mm of 0.5 mm a pixel
-    assert "a crop of 64 x 64 covers 192 x 192 px of this image" in sigma_words(settings, splits).words
+    assert crop_sides(settings, splits.train) == pytest.approx(
+        np.array([192.0, 192.0])
+    )  # 96 mm of 0.5 mm a pixel
+    assert "a crop of 64 x 64 covers 192 x 192 px of this image" in sigma_words(settings, splits.train).words
 
 
 def test_without_refinement_there_is_no_crop(splits: SampleSplits) -> None:
     settings = Settings(refine=False)
-    assert crop_sides(settings, splits) is None
-    assert "crop" not in sigma_words(settings, splits).words
+    assert crop_sides(settings, splits.train) is None
+    assert "crop" not in sigma_words(settings, splits.train).words
 
 
 def test_one_crop_is_outlined_to_scale_about_the_known_landmark_in_the_middle() -> None:
