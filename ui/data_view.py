@@ -15,6 +15,7 @@ from backend.config import Settings
 from backend.data.annotations import Problem
 from backend.data.leaks import Leak, across_splits, ids_to_exclude
 from backend.data.samples import Samples, SampleSplits
+from backend.data.splits import TRAIN, VALID
 from backend.data.suspects import Suspect, Suspects, find_suspects
 from backend.evaluation.comparison import points_of_readers
 from backend.evaluation.measures import group_columns
@@ -47,6 +48,12 @@ class DataView:
 
     def image_id(self, row: int) -> str:
         return str(self.samples.images["image_id"].iloc[row])
+
+    @property
+    def split_names(self) -> list[str]:
+        """What is trained on, what is watched, then the others."""
+        usual = [name for name in (TRAIN, VALID) if name in self.splits.by_split]
+        return [*usual, *(name for name in self.splits.by_split if name not in usual)]
 
     def rows_of(self, split: str) -> list[int]:
         """Positions of a split's images, or of all."""
@@ -90,7 +97,8 @@ def splits_table(view: DataView) -> str:
     """A line a split: images, marks, sizes, spacings."""
     heads = [say(f"data_column_{name}") for name in ("split", "images", "marks", "sizes", "spacings")]
     lines = []
-    for name, part in view.splits.by_split.items():
+    for name in view.split_names:
+        part = view.splits.by_split[name]
         marked = np.isfinite(part.points_xy_image).all(-1)
         sizes = Counter(f"{width} x {height}" for height, width in part.sizes_hw)
         spacings = part.mm_per_px_xy[:, 0]
@@ -101,7 +109,7 @@ def splits_table(view: DataView) -> str:
 
 def groups_table(view: DataView) -> str:
     """For every column that sorts the images into groups (machine, pixel size ...): images by split."""
-    splits = list(view.splits.by_split)
+    splits = view.split_names
     tables = []
     for column, values in group_columns(
         view.samples.images.drop(columns=["split", "height", "width"])

@@ -17,7 +17,7 @@ from backend.data.annotations import mean_of_readers
 from backend.geometry import FloatArray, Size, apply_affine, invert_affine
 from backend.overlays import ERROR_RGB, PREDICTION_RGB, TRUTH_RGB, encode_jpeg
 from ui.text import say
-from ui.theme import MARK_COLOUR
+from ui.theme import AXIS_COLOUR, MARK_COLOUR
 
 Image = npt.NDArray[np.uint8]
 Window = tuple[int, int, int, int]
@@ -111,8 +111,8 @@ def plot_marks(
     if len(figure.data) > 1:
         figure.update_layout(
             showlegend=True,
-            margin={"t": 30},
-            legend={"orientation": "h", "y": 1, "yanchor": "bottom", "x": 0},
+            margin={"b": 34},
+            legend={"orientation": "h", "y": 0, "yanchor": "top", "x": 0, "font": {"color": AXIS_COLOUR}},
         )
     return figure
 

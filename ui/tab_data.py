@@ -159,10 +159,10 @@ def _bind_browser(tab: DataTab, latest: dict[str, Any]) -> None:
         button.click(partial(on_step, tab, step), place, outputs, **latest)
     tab.whole.click(partial(on_whole, tab), [tab.view, tab.shown], tab.browser, **latest)
 
-    def suspect(view: DataView, landmark: str | None, *values: Any, event: gr.SelectData) -> Updates:
+    def suspect(view: DataView, landmark: str | None, event: gr.SelectData, *values: Any) -> Updates:
         return on_suspect(tab, view, [str(cell) for cell in event.row_value], *values)
 
-    def problem(view: DataView, leaks: tuple[Leak, ...], *values: Any, event: gr.SelectData) -> Updates:
+    def problem(view: DataView, leaks: tuple[Leak, ...], event: gr.SelectData, *values: Any) -> Updates:
         return on_problem(tab, view, leaks, [str(cell) for cell in event.row_value], *values)
 
     for table, handler, known in (
@@ -300,7 +300,7 @@ def on_read(tab: DataTab, *values: Any) -> Updates:
     except UserError as error:
         path = values[0]
         return _nothing(tab, say("data_failed", reason=error), gr.update(choices=choices, value=path))
-    splits = [(say("data_all"), ALL_SPLITS), *((name, name) for name in view.splits.by_split)]
+    splits = [(say("data_all"), ALL_SPLITS), *((name, name) for name in view.split_names)]
     return {
         tab.view: view,
         tab.leaks: (),

@@ -20,6 +20,7 @@ import numpy.typing as npt
 
 FloatArray = npt.NDArray[np.floating]
 BoolArray = npt.NDArray[np.bool_]
+IntArray = npt.NDArray[np.int64]
 Complex = npt.NDArray[np.complex128]
 
 MIN_LANDMARKS = 4  # a similarity takes two points; with fewer than two more nothing says which one is wrong
@@ -32,6 +33,9 @@ _FREE_VARIANCE = 1.0  # of a similarity, in squares of the mean shape's size: an
 _LEAST_DEVIATION = 0.002  # of the mean shape's size: no model is surer than this
 _ALIGN_ROUNDS = 10
 _FILL_ROUNDS = 3
+SWAP_SHARE = (
+    1 / 4
+)  # of the squared Mahalanobis length of the shape as it is marked, that exchanging must leave
 _COARSE_FACTOR = 5.0  # times the median distance: too far to learn the covariance from
 
 
@@ -40,11 +44,13 @@ class ShapeCheck:
     """Of N images with K landmarks; NaN where a landmark is missing or marked too seldom to be judged.
 
     `score` (N, K) is the distance from the expected place in units of what is usual for this landmark, 1.18 in the
-    middle of all; `expected_xy` (N, K, 2) lies in the frame of the points that were given.
+    middle of all; `expected_xy` (N, K, 2) lies in the frame of the points that were given. `partner` (N, K): the
+    landmark with which this one seems to have changed places, -1 for none.
     """
 
     expected_xy: FloatArray
     score: FloatArray
+    partner: IntArray
 
 
 def check_shapes(points_xy: FloatArray) -> ShapeCheck | None:
@@ -60,10 +66,13 @@ def check_shapes(points_xy: FloatArray) -> ShapeCheck | None:
     if len(judged) < MIN_LANDMARKS or len(usable) < MIN_IMAGES:
         return None
     chosen = np.ix_(usable, judged)
-    expected, score = _check_known(shapes[chosen], known[chosen])
-    whole = ShapeCheck(np.full((*shapes.shape, 2), np.nan), np.full(shapes.shape, np.nan))
+    expected, score, partner = _check_known(shapes[chosen], known[chosen])
+    whole = ShapeCheck(
+        np.full((*shapes.shape, 2), np.nan), np.full(shapes.shape, np.nan), np.full(shapes.shape, -1)
+    )
     whole.expected_xy[chosen] = np.stack([expected.real, expected.imag], axis=-1)
     whole.score[chosen] = score
+    whole.partner[chosen] = np.where(partner >= 0, judged[partner], -1)
     return whole
 
 
@@ -79,8 +88,8 @@ def robust_scores(distances: FloatArray) -> FloatArray:
     return scores
 
 
-def _check_known(shapes: Complex, known: BoolArray) -> tuple[Complex, FloatArray]:
-    """Expected points and scores, NaN where a landmark is missing."""
+def _check_known(shapes: Complex, known: BoolArray) -> tuple[Complex, FloatArray, IntArray]:
+    """Expected points and scores, NaN where a landmark is missing, and partners."""
     mean, scale, offset = align_shapes(shapes, known)
     residuals = np.where(known, scale[:, None] * shapes + offset[:, None] - mean, 0)
     distance = np.where(known, np.abs(residuals), np.nan)
@@ -88,7 +97,8 @@ def _check_known(shapes: Complex, known: BoolArray) -> tuple[Complex, FloatArray
     trusted = known.copy()
     fewest = np.maximum(MIN_LANDMARKS - 1, np.ceil(known.sum(axis=1) * (1 - MAX_DISTRUSTED_SHARE)))
     while True:
-        error, mahalanobis = _leave_out(residuals, trusted, trusted & ~coarse, mean)
+        models = _fit_folds(residuals, trusted & ~coarse, mean)
+        error, mahalanobis = _leave_out(residuals, trusted, models)
         score = robust_scores(np.where(known, mahalanobis, np.nan))
         of_trusted = np.where(trusted & np.isfinite(score), score, 0.0)
         worst = of_trusted.argmax(axis=1)
@@ -97,7 +107,8 @@ def _check_known(shapes: Complex, known: BoolArray) -> tuple[Complex, FloatArray
             break
         trusted[doubted, worst[doubted]] = False
     expected = (mean + residuals - error - offset[:, None]) / scale[:, None]
-    return np.where(known, expected, np.nan), score
+    partner = _find_swaps(shapes, known, score, mean, models)
+    return np.where(known, expected, np.nan), score, partner
 
 
 def align_shapes(shapes: Complex, known: BoolArray) -> tuple[Complex, Complex, Complex]:
@@ -129,19 +140,29 @@ def _fit_similarities(shapes: Complex, mean: Complex, weights: FloatArray) -> tu
     spread = (weights * np.abs(from_centre) ** 2).sum(axis=1)
     size = (weights * from_centre.conj() * (z - centre_z[:, None])).sum(axis=1) / np.maximum(spread, 1e-12)
     size = np.where(np.abs(size) > 1e-12, size, 1.0)  # all landmarks on one spot
-    return 1 / size, centre_m - centre_z / size
+    scale: Complex = np.asarray(1 / size, np.complex128)
+    offset: Complex = np.asarray(centre_m - centre_z * scale, np.complex128)
+    return scale, offset
+
+
+def _fit_folds(residuals: Complex, fitted: BoolArray, mean: Complex) -> list[tuple[IntArray, FloatArray]]:
+    """Rows, and the covariance (2K, 2K) of all the other ones, by which these are to be judged."""
+    folds = np.random.default_rng(0).permutation(len(residuals)) % NUM_FOLDS
+    return [
+        (
+            np.flatnonzero(folds == fold),
+            _fit_covariance(residuals[folds != fold], fitted[folds != fold], mean),
+        )
+        for fold in range(NUM_FOLDS)
+    ]
 
 
 def _leave_out(
-    residuals: Complex, trusted: BoolArray, fitted: BoolArray, mean: Complex
+    residuals: Complex, trusted: BoolArray, models: list[tuple[IntArray, FloatArray]]
 ) -> tuple[Complex, FloatArray]:
     """Each landmark's error against what the trusted others of its image say, and its Mahalanobis length."""
     error, length = np.zeros_like(residuals), np.zeros(residuals.shape)
-    folds = np.random.default_rng(0).permutation(len(residuals)) % NUM_FOLDS
-    for fold in range(NUM_FOLDS):
-        inside = folds == fold
-        covariance = _fit_covariance(residuals[~inside], fitted[~inside], mean)
-        rows = np.flatnonzero(inside)
+    for rows, covariance in models:
         patterns, which = np.unique(trusted[rows], axis=0, return_inverse=True)
         for number, pattern in enumerate(patterns):
             alike = rows[which.ravel() == number]
@@ -212,6 +233,42 @@ def _condition(residuals: Complex, trusted: BoolArray, covariance: FloatArray) -
         error[:, k] = off[:, 0] + 1j * off[:, 1]
         length[:, k] = np.sqrt(np.einsum("ni,ij,nj->n", off, np.linalg.inv(spread), off))
     return error, length
+
+
+def _find_swaps(
+    shapes: Complex,
+    known: BoolArray,
+    score: FloatArray,
+    mean: Complex,
+    models: list[tuple[IntArray, FloatArray]],
+) -> IntArray:
+    """(N, K): for the worst landmark of an image, the one with which it is to change places so that the whole shape
+    becomes far more likely, and the same the other way round; -1 elsewhere."""
+    partner = np.full(shapes.shape, -1)
+    for rows, covariance in models:
+        for row in rows[np.nan_to_num(score[rows]).max(axis=1) > DISTRUST_SCORE]:
+            worst, there = int(np.nanargmax(score[row])), known[row]
+            others = np.flatnonzero(there & (np.arange(len(mean)) != worst))
+            tried = np.repeat(shapes[row][None], 1 + len(others), axis=0)
+            for number, place in enumerate(others.tolist(), start=1):
+                tried[number, [worst, place]] = tried[number, [place, worst]]
+            unlikely = _squared_lengths(tried, there, mean, covariance)
+            best = int(unlikely[1:].argmin())
+            if unlikely[1 + best] < SWAP_SHARE * unlikely[0]:
+                other = int(others[best])
+                partner[row, worst], partner[row, other] = other, worst
+    return partner
+
+
+def _squared_lengths(shapes: Complex, known: BoolArray, mean: Complex, covariance: FloatArray) -> FloatArray:
+    """(n,) squared Mahalanobis lengths of whole shapes that know the same landmarks (K,)."""
+    scale, offset = _fit_similarities(shapes, mean, np.tile(known.astype(np.float64), (len(shapes), 1)))
+    values = _interleave((scale[:, None] * shapes + offset[:, None] - mean)[:, known])
+    pairs = np.repeat(known, 2)
+    lengths: FloatArray = np.einsum(
+        "ni,ij,nj->n", values, np.linalg.inv(covariance[np.ix_(pairs, pairs)]), values
+    )
+    return lengths
 
 
 def _interleave(points: Complex) -> FloatArray:

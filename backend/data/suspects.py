@@ -13,7 +13,7 @@ from typing import Literal
 import numpy as np
 
 from backend.data.annotations import mean_of_readers
-from backend.data.shape import DISTRUST_SCORE, FloatArray, check_shapes, robust_scores
+from backend.data.shape import DISTRUST_SCORE, FloatArray, ShapeCheck, check_shapes, robust_scores
 
 Reason = Literal["shape", "readers"]
 SWAP_SHARE = 1 / 3  # exchanged, two swapped landmarks lie at most this share as far off
@@ -54,11 +54,12 @@ def find_suspects(readers_xy_image: FloatArray, mm_per_px_xy: FloatArray) -> Sus
     proportions = _proportions(mm_per_px_xy)
     check = check_shapes(mean_xy * proportions[:, None])
     if check is None:
-        expected, shape_score = np.full(mean_xy.shape, np.nan), np.full(mean_xy.shape[:2], np.nan)
+        expected, of_shapes = np.full(mean_xy.shape, np.nan), []
     else:
-        expected, shape_score = check.expected_xy / proportions[:, None], check.score
+        expected = check.expected_xy / proportions[:, None]
+        of_shapes = _of_shapes(mean_xy, expected, check, mm_per_px_xy)
     found = [
-        *_of_shapes(mean_xy, expected, shape_score, mm_per_px_xy),
+        *of_shapes,
         *_of_readers(readers_xy_image.astype(np.float64), expected, mm_per_px_xy),
     ]
     return Suspects(_worst_first(found), check is not None, expected)
@@ -70,15 +71,25 @@ def _proportions(mm_per_px_xy: FloatArray) -> FloatArray:
 
 
 def _of_shapes(
-    mean_xy: FloatArray, expected: FloatArray, score: FloatArray, mm_per_px_xy: FloatArray
+    mean_xy: FloatArray, expected: FloatArray, check: ShapeCheck, mm_per_px_xy: FloatArray
 ) -> list[Suspect]:
+    """The landmarks that are unlikely beside the others of their image; of two that were swapped the worse one."""
     px, mm = _distances(mean_xy, expected, mm_per_px_xy)
-    doubted = (score > DISTRUST_SCORE) & (px > LEAST_PX)
-    found = [
-        Suspect(row, k, "shape", score[row, k], px[row, k], mm[row, k], _pair(expected[row, k]))
-        for row, k in np.argwhere(doubted).tolist()
-    ]
-    return _join_swapped(found, mean_xy, expected)
+    doubted = (check.score > DISTRUST_SCORE) & (px > LEAST_PX)
+    found = []
+    for row, k in np.argwhere(doubted).tolist():
+        other = int(check.partner[row, k])
+        if other >= 0 and doubted[row, other] and check.score[row, other] > check.score[row, k]:
+            continue
+        # two swapped landmarks lead each other's expectation astray: each belongs where the other one is marked
+        place = mean_xy[row, other] if other >= 0 else expected[row, k]
+        found.append(
+            Suspect(
+                row, k, "shape", check.score[row, k], px[row, k], mm[row, k], _pair(place),
+                other if other >= 0 else None,
+            )
+        )  # fmt: skip
+    return found
 
 
 def _of_readers(readers_xy: FloatArray, expected: FloatArray, mm_per_px_xy: FloatArray) -> list[Suspect]:

@@ -40,6 +40,16 @@ def test_a_wrong_landmark_does_not_make_its_neighbours_look_wrong() -> None:
     assert check.score[17, 3] > 10 and np.delete(check.score[17], 3).max() < DISTRUST_SCORE
 
 
+def test_a_swapped_pair_is_known_even_where_nothing_else_could_say_it() -> None:
+    points = make_shapes(noise=0.5)[:, :5]
+    points[17, [1, 2]] = points[17, [2, 1]]
+    points[30, 4] += (60, 0)  # astray, but in nobody's place
+    check = check_shapes(points)
+    assert check is not None
+    assert check.partner[17].tolist() == [-1, 2, 1, -1, -1]
+    assert (np.delete(check.partner, 17, axis=0) == -1).all()
+
+
 def test_right_landmarks_score_as_two_normal_axes_do() -> None:
     check = check_shapes(make_shapes(num=300))
     assert check is not None

@@ -104,11 +104,15 @@ def test_the_gross_slips_of_isbi2015_come_first(shared_data) -> None:
     assert len(named) < 0.05 * len(annotations.images) * len(annotations.landmark_names)
 
 
-def test_openfield_has_its_swapped_or_strayed_ear_first(shared_data) -> None:
+def test_a_mouse_of_openfield_whose_ears_were_swapped_comes_first(shared_data) -> None:
     folder = shared_data / "openfield"
     if not folder.is_dir():
         pytest.skip(f"no openfield in {shared_data}")
     annotations = read_annotations(folder)
     first = find_suspects(annotations.points_xy_image, np.full((len(annotations.images), 2), np.nan)).found[0]
     assert str(annotations.images["image_id"].iloc[first.row]) == "m4s1/img0102"
-    assert annotations.landmark_names[first.landmark] == "rightear"
+    assert first.swapped_with is not None
+    assert {annotations.landmark_names[k] for k in (first.landmark, first.swapped_with)} == {
+        "leftear",
+        "rightear",
+    }
