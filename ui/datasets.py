@@ -1,7 +1,9 @@
-"""What the Train tab says of a data set: counts, spacings, problems, one sample. Builds no component."""
+"""What the page says of a data set: counts, spacings, problems, one sample. Builds no component."""
 
 from __future__ import annotations
 
+import functools
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,9 +13,9 @@ import numpy as np
 from backend.config import Settings
 from backend.data.annotations import find_datasets
 from backend.data.image_store import reduce_image
-from backend.data.images import read_image
-from backend.data.leaks import Leak, across_splits, advise
-from backend.data.samples import SampleSplits, load_splits
+from backend.data.images import ImageArray, read_image
+from backend.data.leaks import Leak, across_splits, advise, find_leaks
+from backend.data.samples import Samples, SampleSplits, load_splits
 from backend.geometry import RESIZES, FloatArray, mean_scale, sigma_in_force
 from ui.text import say
 
@@ -29,13 +31,12 @@ class SigmaWords:
     words: str
 
 
-def crop_sides(settings: Settings, splits: SampleSplits) -> FloatArray | None:
-    """Width and height of a crop of the refinement on the first training image, image pixels; None without one."""
+def crop_sides(settings: Settings, samples: Samples, row: int = 0) -> FloatArray | None:
+    """Width and height of a crop of the refinement on an image, image pixels; None without a refinement."""
     if not settings.refine:
         return None
     frame = settings.crop_frame
-    train = splits.train
-    return frame.image_px_per_px_xy(train.sizes_hw[0], train.mm_per_px_xy[0]) * frame.side_px
+    return frame.image_px_per_px_xy(samples.sizes_hw[row], samples.mm_per_px_xy[row]) * frame.side_px
 
 
 def list_datasets(data_root: Path) -> list[tuple[str, str]]:
@@ -80,6 +81,15 @@ def list_problems(splits: SampleSplits) -> str:
     return "\n".join(lines)
 
 
+def read_leaks(splits: SampleSplits) -> tuple[Leak, ...]:
+    """The images that stand twice. Two tabs may ask at once: the second then finds what the first has decoded."""
+    with _looking:
+        return find_leaks(splits)
+
+
+_looking = threading.Lock()
+
+
 def summarise_leaks(leaks: Sequence[Leak]) -> str:
     """One line: how many pairs of images are one image in two splits."""
     num = len(across_splits(leaks))
@@ -97,25 +107,36 @@ def list_leaks(leaks: Sequence[Leak]) -> str:
     return "\n".join(lines)
 
 
-def sigma_words(settings: Settings, splits: SampleSplits) -> SigmaWords:
-    """The sigma that a run with these settings uses, on the first training image."""
+def sigma_words(settings: Settings, samples: Samples, row: int = 0) -> SigmaWords:
+    """The sigma that a run with these settings uses, on an image."""
     stride = settings.stride_in_force
     sigma_px = sigma_in_force(settings.sigma, settings.loss, settings.image_size, stride)
-    scale = mean_scale(RESIZES[settings.resize](splits.train.sizes_hw[0], settings.image_size))
+    scale = mean_scale(RESIZES[settings.resize](samples.sizes_hw[row], settings.image_size))
     words = say("sigma_note", sigma_px=sigma_px, sigma_cells=sigma_px / stride, stride=stride)
     words += say("sigma_note_image", sigma_image=sigma_px / scale)
-    mm_per_px = float(splits.train.mm_per_px_xy[0].mean())
+    mm_per_px = float(samples.mm_per_px_xy[row].mean())
     if np.isfinite(mm_per_px):
         words += say("sigma_note_mm", sigma_mm=sigma_px / scale * mm_per_px)
-    sides = crop_sides(settings, splits)
+    sides = crop_sides(settings, samples, row)
     if sides is not None:
         words += say("crop_note", side=settings.crop_size, width=sides[0], height=sides[1])
     return SigmaWords(sigma_px / scale, words)
 
 
-def read_display(path: Path, size_hw: tuple[int, int]) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
+def read_display(path: Path, size_hw: tuple[int, int]) -> ImageArray:
     """An image small enough for a page."""
     return reduce_image(read_image(path), SAMPLE_SIDE_PX / max(size_hw)).pixels
+
+
+@functools.lru_cache(maxsize=4)
+def read_full(path: Path) -> ImageArray:
+    """An image in all its pixels; the last few are kept, since one is drawn in several places. Not to be written to."""
+    return read_image(path)
+
+
+def shrink(pixels: ImageArray) -> ImageArray:
+    """An image small enough for a page."""
+    return reduce_image(pixels, SAMPLE_SIDE_PX / max(pixels.shape[:2])).pixels
 
 
 def _spacings(splits: SampleSplits) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 
 import gradio as gr
 
-from ui import tab_monitor, tab_predict, tab_runs, tab_train, train_again
+from ui import tab_data, tab_monitor, tab_predict, tab_runs, tab_train, train_again
 from ui.language import LANGUAGES, answering_in, speaking, spoken
 from ui.runs import live_runs
 from ui.session import Session
@@ -38,7 +38,9 @@ def _lay_out(page: gr.Blocks, runs_dir: Path, data_root: Path) -> None:
     quiet: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
     gr.HTML(_head())
     session = gr.State(Session())
-    with gr.Tabs() as tabs:
+    with gr.Tabs(selected="train") as tabs:
+        with gr.Tab(say("tab_data"), id="data") as data_tab:
+            data = tab_data.create_data_tab()
         with gr.Tab(say("tab_train"), id="train"):
             train = tab_train.create_train_tab(session, runs_dir, data_root)
         with gr.Tab(say("tab_monitor"), id="monitor"):
@@ -50,6 +52,7 @@ def _lay_out(page: gr.Blocks, runs_dir: Path, data_root: Path) -> None:
     gr.on([tabs.change, tabs.select], None, js=FIT_PLOTS, **quiet)
     page.load(partial(_first_tab, runs_dir), None, [tabs], **quiet)
     tab_train.bind_load(train, page)
+    tab_data.bind_data_tab(data, data_tab, train, data_root)
     page.load(partial(tab_monitor.on_open, monitor), monitor.inputs, monitor.outputs, **quiet)
     page.load(partial(tab_runs.on_load, runs), [session], [runs.table, runs.empty], **quiet)
     opened = [page.load, predict_tab.select]

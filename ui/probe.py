@@ -54,6 +54,18 @@ _lock = threading.Lock()  # questions wait for each other: two at once would tak
 _machines: list[Machine] = []
 _answers: dict[Any, Answer] = {}
 
+# what a decoding floor does not depend on, of that which a user changes often
+FREE_KEYS = (
+    "model",
+    "batch_size",
+    "lr",
+    "epochs",
+    "warmup_epochs",
+    "mixed_precision",
+    "device",
+    "refine_epochs",
+)
+
 
 def ask_machine() -> Machine:
     """The devices that torch sees; asked once."""
@@ -101,6 +113,27 @@ def ask_speed(subject: Subject) -> Answer:
         if _answers[subject.key]["seconds_per_image"] is None:
             _answers[subject.key] = _ask_vram(subject, "--measure_speed", timeout_s=TIMEOUT_S)
     return _answers[subject.key]
+
+
+def ask_floor(settings: Settings) -> dict[str, Any]:
+    """The decoding floor on whole images and on crops, as `backend.views` tells it. Raises UserError."""
+    key = settings.model_copy(update={name: Settings.model_fields[name].default for name in FREE_KEYS})
+    if key not in _floors:
+        _floors[key] = dict(
+            _ask("backend.views", *settings_to_flags(settings), "--json", "-", timeout_s=TIMEOUT_S)
+        )
+    return _floors[key]
+
+
+def ask_views(settings: Settings, image_id: str, first_epoch: int, num_views: int) -> list[str]:
+    """An image plain and as a training varies it in some epochs: JPEGs in base64. Raises UserError."""
+    arguments = [*settings_to_flags(settings), "--no-floor", "--image", image_id, "--json", "-"]
+    arguments += ["--first_epoch", str(first_epoch), "--num_views", str(num_views)]
+    views: list[str] = _ask("backend.views", *arguments, timeout_s=TIMEOUT_S)["views"]
+    return views
+
+
+_floors: dict[Settings, dict[str, Any]] = {}
 
 
 def ask_measurement(subject: Subject) -> Answer:

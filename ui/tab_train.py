@@ -13,7 +13,6 @@ import gradio as gr
 
 from backend.config import Settings, parse_settings
 from backend.data.annotations import read_annotations
-from backend.data.leaks import find_leaks
 from backend.data.samples import SampleSplits
 from backend.errors import UserError
 from backend.presets import PRESETS, match_preset
@@ -23,6 +22,7 @@ from ui.datasets import (
     list_leaks,
     list_problems,
     read_display,
+    read_leaks,
     read_splits,
     sigma_words,
     summarise,
@@ -240,7 +240,7 @@ def on_data(tab: TrainTab, *values: Any) -> Updates:
         tab.leaks: "",
     }
     try:
-        settings = _settings_for_data(values)
+        settings = settings_for_data(values)
         if not settings.dataset_path:
             return {**cleared, tab.summary: say("choose_data")}
         splits = read_splits(settings)
@@ -262,8 +262,8 @@ def on_data(tab: TrainTab, *values: Any) -> Updates:
 def on_leaks(tab: TrainTab, *values: Any) -> Updates:
     """After the summary: images that stand in two splits, among the problems. The first look decodes every image."""
     try:
-        settings = _settings_for_data(values)
-        leaks = find_leaks(read_splits(settings)) if settings.dataset_path else None
+        settings = settings_for_data(values)
+        leaks = read_leaks(read_splits(settings)) if settings.dataset_path else None
     except UserError:
         leaks = None
     if leaks is None:
@@ -320,7 +320,7 @@ def on_start(tab: TrainTab, watched: Session, *values: Any) -> Updates:
     return {tab.started: run_id, tab.session: watched, tab.blocked: gr.update(visible=False)}
 
 
-def _settings_for_data(values: Sequence[Any]) -> Settings:
+def settings_for_data(values: Sequence[Any]) -> Settings:
     """Only what decides the data set, so that a wrong learning rate does not hide it."""
     raw = raw_of(values)
     path = raw["dataset_path"]
@@ -340,13 +340,13 @@ def _settings_for_data(values: Sequence[Any]) -> Settings:
 def _draw_sample(tab: TrainTab, settings: Settings, splits: SampleSplits) -> Updates:
     """The first training image with its landmarks and sigma."""
     train = splits.train
-    sigma = sigma_words(settings, splits)
+    sigma = sigma_words(settings, train)
     figure = plot_sample(
         read_display(train.paths[0], train.sizes_hw[0]),
         train.sizes_hw[0],
         train.points_xy_image[0],
         splits.annotations.landmark_names,
         sigma.sigma_px_image,
-        crop_sides(settings, splits),
+        crop_sides(settings, train),
     )
     return {tab.sample: figure, tab.sigma_note: sigma.words}

@@ -20,6 +20,7 @@ from backend.data.image_store import ImageStore, warp
 from backend.data.samples import Samples
 from backend.geometry import (
     RESIZES,
+    FloatArray,
     Size,
     apply_affine,
     compose,
@@ -52,6 +53,15 @@ class Batch(NamedTuple):
         )
 
 
+class View(NamedTuple):
+    """What a network is to see of one image, before it is standardised."""
+
+    picture: npt.NDArray[np.uint8]  # (H, W) or (H, W, 3)
+    points_xy_input: FloatArray  # (K, 2)
+    points_xy_image: FloatArray  # (K, 2), of a mirrored image in its mirror's order
+    affine_image_to_input: FloatArray  # (2, 3); knows of no elastic shift
+
+
 class LandmarkDataset(Dataset[Batch]):
     """Whole images by (epoch, index), from a store's first level.
 
@@ -81,6 +91,19 @@ class LandmarkDataset(Dataset[Batch]):
         return len(self._samples)
 
     def __getitem__(self, key: Key) -> Batch:
+        _, index = key
+        view = self.draw(key)
+        return Batch(
+            images=standardise(view.picture),
+            points_xy_input=torch.from_numpy(view.points_xy_input.astype(np.float32)),
+            points_xy_image=torch.from_numpy(view.points_xy_image),
+            affine_input_to_image=torch.from_numpy(invert_affine(view.affine_image_to_input)[None]),
+            mm_per_px_xy=torch.from_numpy(self._mm_per_px_xy[index]),
+            rows=torch.tensor(index),
+        )
+
+    def draw(self, key: Key) -> View:
+        """The picture of an index in an epoch, and where its landmarks come to."""
         epoch, index = key
         rng = rng_for(self._seed, epoch, index)
         affine, points_xy_image = (
@@ -100,14 +123,7 @@ class LandmarkDataset(Dataset[Batch]):
         points_xy_input = apply_affine(affine, points_xy_image)
         if displacement is not None:
             points_xy_input = displace_points(points_xy_input, displacement)
-        return Batch(
-            images=standardise(picture),
-            points_xy_input=torch.from_numpy(points_xy_input.astype(np.float32)),
-            points_xy_image=torch.from_numpy(points_xy_image),
-            affine_input_to_image=torch.from_numpy(invert_affine(affine)[None]),
-            mm_per_px_xy=torch.from_numpy(self._mm_per_px_xy[index]),
-            rows=torch.tensor(index),
-        )
+        return View(picture, points_xy_input, points_xy_image, affine)
 
 
 def standardise(picture: npt.NDArray[np.uint8]) -> Tensor:

@@ -596,3 +596,30 @@ def test_unknown_reader(isbi: Path) -> None:
     with pytest.raises(UserError, match="Senior Orthodontists, Junior Orthodontists") as error:
         select_reader(read_annotations(isbi), "Median")
     assert error.value.field == "annotation_type"
+
+
+# --- problems and their images ------------------------------------------------------------------------------
+
+
+def test_a_problem_knows_the_image_that_it_is_about(tmp_path: Path) -> None:
+    for name in ("a.png", "b c.png"):
+        write_image(tmp_path / name)
+    lines = ["image,nose_x,nose_y", "a.png,500,5", "b c.png,x,5", "gone.png,5,5", "b c.png,5"]
+    write_image(tmp_path / "d.png")
+    write_text(tmp_path / "marks.csv", [*lines, "d.png,5,5"])
+    found = {one.where: one.image and one.image.name for one in read_annotations(tmp_path).problems}
+    assert found["marks.csv line 2"] == "a.png"  # outside of its image
+    assert found["marks.csv line 3 column nose_x"] == "b c.png"
+    assert found["marks.csv line 4"] is None  # missing
+    assert found["marks.csv line 5"] is None  # too few cells to be trusted
+    assert found[tmp_path.name] is None  # no pixel size: about all of them
+
+
+def test_a_problem_of_an_annotation_file_is_about_its_image(tmp_path: Path) -> None:
+    write_image(tmp_path / "RawImage" / "TrainingData" / "001.bmp")
+    write_image(tmp_path / "RawImage" / "TrainingData" / "002.bmp")
+    marks = tmp_path / "AnnotationsByMD" / "400_senior"
+    write_text(marks / "001.txt", [f"{k + 1},{k + 1}" for k in range(19)])
+    write_text(marks / "002.txt", ["1,1"])
+    (found,) = [one for one in isbi2015.read(tmp_path).problems if "lines of x,y" in one.what]
+    assert found.where.endswith("002.txt") and found.image is not None and found.image.name == "002.bmp"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -51,6 +52,7 @@ class Draft:
         self._points: list[npt.NDArray[np.float64]] = []
         self._problems: list[Problem] = []
         self._first_seen: dict[str, str] = {}
+        self._image_of: dict[str, Path] = {}
 
     def report(self, where: str | Path, what: str, cure: str, *, fatal: bool = False) -> None:
         """Note a problem; a path is shown relative to the data set."""
@@ -61,6 +63,10 @@ class Draft:
     def relative(self, path: Path) -> str:
         path = path.absolute()
         return path.relative_to(self.root).as_posix() if path.is_relative_to(self.root) else str(path)
+
+    def link_image(self, where: str | Path, image: Path) -> None:
+        """Problems at this place (a file, or a line of one), or at a place within it, are about an image."""
+        self._image_of[where if isinstance(where, str) else self.relative(where)] = image.absolute()
 
     def empty_points(self) -> npt.NDArray[np.float64]:
         """(R, K, 2), all missing."""
@@ -97,6 +103,7 @@ class Draft:
                 where, f"image {self.relative(path)} is missing", "add the image or remove its annotation"
             )
             return
+        self.link_image(where, path)
         try:
             size_hw = read_image_size(path)
             if math.isnan(mm_per_px_xy[0]):
@@ -217,8 +224,14 @@ class Draft:
             reader_names=self.reader_names,
             images=images,
             points_xy_image=points,
-            problems=tuple(self._problems),
+            problems=tuple(replace(one, image=self._image_about(one.where)) for one in self._problems),
         )
+
+    def _image_about(self, where: str) -> Path | None:
+        """The image linked to a place or to what it lies in: "a.csv line 3 column x" lies in "a.csv line 3"."""
+        words = where.split(" ")
+        places = (" ".join(words[:count]) for count in range(len(words), 0, -1))
+        return next((self._image_of[place] for place in places if place in self._image_of), None)
 
 
 def list_files(folder: Path, suffixes: Collection[str]) -> list[Path]:
@@ -260,6 +273,8 @@ def pair_files(
     for image in images:
         files = {name: by_stem[image.stem] for name, by_stem in annotations.items() if image.stem in by_stem}
         absent = [name for name in reader_folders if name not in files]
+        for place in (image, *files.values()):
+            draft.link_image(place, image)
         if not files:
             draft.report(
                 image, "image without annotation; it is left out", f"add {image.stem}{suffix} or remove it"

@@ -33,6 +33,7 @@ class Problem:
     what: str
     cure: str
     fatal: bool = False
+    image: Path | None = None  # the picture that it is about, where there is one
 
     def __str__(self) -> str:
         return f"{self.where}: {self.what}; {self.cure}"

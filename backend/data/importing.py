@@ -1,0 +1,160 @@
+"""A data set from a zip archive into the data root: all of it, or nothing. Trusts no archive.
+
+Unpacks into a hidden folder beside the other data sets, which nobody lists, and gives it its name last.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import stat
+import tempfile
+import zipfile
+import zlib
+from collections.abc import Callable, Sequence
+from pathlib import Path, PurePosixPath, PureWindowsPath
+
+from backend.data.annotations import find_datasets, read_annotations
+from backend.errors import UserError
+
+KEEP_FREE_BYTES = 512 * 2**20  # of the disk, for the runs that follow
+_CHUNK_BYTES = 2**20
+_BY_PRODUCTS = ("__MACOSX", ".DS_Store", "Thumbs.db", "desktop.ini")
+_ENCRYPTED = 0x1
+
+OnProgress = Callable[[int, int], None]  # bytes unpacked, of how many
+
+
+def import_zip(archive: Path, data_root: Path, on_progress: OnProgress = lambda done, total: None) -> Path:
+    """Unpack a data set and return its folder below `data_root`.
+
+    A folder that only wraps the data set is taken off. A name that is taken gets a number. Raises UserError, having
+    left nothing behind, for what is no zip file, would write outside, would fill the disk, is damaged, or holds no
+    data set.
+    """
+    members = _read_members(archive)
+    total = sum(member.file_size for member in members)
+    data_root.mkdir(parents=True, exist_ok=True)
+    _require_space(total, data_root)
+    with tempfile.TemporaryDirectory(prefix=".importing-", dir=data_root) as unpacked:
+        folder = Path(unpacked).absolute() / "unpacked"
+        folder.mkdir()
+        _unpack(archive, members, folder, lambda done: on_progress(done, total))
+        found = _find_dataset(folder, archive)
+        name = _plain_name(found.name if found != folder else archive.stem)
+        target = _free_name(data_root.absolute(), name)
+        found.rename(target)
+    return target
+
+
+def _read_members(archive: Path) -> list[zipfile.ZipInfo]:
+    """The files in it, by-products of operating systems left out. Raises UserError for one that is not harmless."""
+    try:
+        with zipfile.ZipFile(archive) as opened:
+            listed = opened.infolist()
+    except (zipfile.BadZipFile, NotImplementedError, OSError, ValueError) as error:
+        raise UserError(f"{archive.name} is no zip file, or damaged", cure="make it again as .zip") from error
+    for member in listed:
+        _require_harmless(member)
+    files = [member for member in listed if not member.is_dir() and not _is_by_product(member.filename)]
+    _require_once(files)
+    return files
+
+
+def _require_harmless(member: zipfile.ZipInfo) -> None:
+    name = member.filename
+    parts = PurePosixPath(name).parts
+    # a name that Windows would understand otherwise is refused everywhere: the data root may move
+    beyond = ".." in parts or PurePosixPath(name).is_absolute() or "\\" in name or "\0" in name
+    if beyond or PureWindowsPath(name).drive or ":" in name:
+        raise UserError(
+            f"the archive would write outside its folder: {name!r}",
+            cure="make a zip of the data set's folder, with plain paths below it",
+        )
+    if stat.S_ISLNK(member.external_attr >> 16):
+        raise UserError(f"the archive holds a link: {name!r}", cure="put the file itself in its place")
+    if member.flag_bits & _ENCRYPTED:
+        raise UserError("the archive is encrypted", cure="make it without a password")
+
+
+def _require_once(files: Sequence[zipfile.ZipInfo]) -> None:
+    """Some file systems know one name in any case: the second file would take the first one's place."""
+    seen: set[str] = set()
+    for member in files:
+        name = member.filename.casefold()
+        if name in seen:
+            raise UserError(f"{member.filename!r} stands in the archive twice", cure="rename one of the two")
+        seen.add(name)
+
+
+def _is_by_product(name: str) -> bool:
+    return any(part in _BY_PRODUCTS or part.startswith("._") for part in PurePosixPath(name).parts)
+
+
+def _require_space(num_bytes: int, folder: Path) -> None:
+    free = shutil.disk_usage(folder).free
+    if num_bytes + KEEP_FREE_BYTES > free:
+        raise UserError(
+            f"the data set unpacks to {num_bytes / 2**30:.1f} GiB, and the disk has {free / 2**30:.1f} GiB free",
+            cure=f"free some space; {KEEP_FREE_BYTES / 2**30:g} GiB stay for the runs",
+        )
+
+
+def _unpack(
+    archive: Path, members: Sequence[zipfile.ZipInfo], folder: Path, on_progress: Callable[[int], None]
+) -> None:
+    """Plain files alone; zipfile reads no more of one than the size that the free space was compared with."""
+    done = 0
+    try:
+        with zipfile.ZipFile(archive) as opened:
+            for member in members:
+                target = folder / member.filename
+                target.parent.mkdir(parents=True, exist_ok=True)
+                with opened.open(member) as source, target.open("xb") as file:
+                    while chunk := source.read(_CHUNK_BYTES):
+                        file.write(chunk)
+                        done += len(chunk)
+                        on_progress(done)
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
+        raise UserError(f"{archive.name} is damaged ({error})", cure="make it again") from error
+    except OSError as error:
+        raise UserError(
+            f"{archive.name} cannot be unpacked ({error.strerror})", cure="check disk and names"
+        ) from error
+
+
+def _find_dataset(folder: Path, archive: Path) -> Path:
+    """The data set in what was unpacked, read once to be sure of it."""
+    place = folder
+    while not _is_dataset(place) and len(entries := list(place.iterdir())) == 1 and entries[0].is_dir():
+        place = entries[0]
+    if not _is_dataset(place) and len(inside := find_datasets(place)) == 1:
+        place = inside[0]
+    try:
+        read_annotations(place)
+    except UserError as error:
+        # the words name where it was unpacked, a place that is gone when they are read
+        words = error.what.replace(str(place), archive.name).replace(str(folder), archive.name)
+        cure = error.cure.replace(str(folder), archive.name)
+        raise UserError(words, cure=cure) from error
+    return place
+
+
+def _is_dataset(folder: Path) -> bool:
+    return folder in find_datasets(folder)
+
+
+def _plain_name(name: str) -> str:
+    """Letters, digits, spaces and a few signs of any script; no hidden folder."""
+    return re.sub(r"[^\w .()+-]", "_", name).strip(" .") or "imported"
+
+
+def _free_name(data_root: Path, name: str) -> Path:
+    """The name itself, else with the first number that is free."""
+    taken = {path.name.casefold() for path in data_root.iterdir()}
+    number = 1
+    candidate = name
+    while candidate.casefold() in taken:
+        number += 1
+        candidate = f"{name}-{number}"
+    return data_root / candidate

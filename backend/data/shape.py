@@ -1,0 +1,277 @@
+"""Where each landmark of an image is expected from its others. numpy alone; knows no file, no reader and no unit.
+
+A Gaussian over shapes. All images are laid over one mean shape by similarities (generalised Procrustes analysis:
+Gower, Psychometrika 40, 1975; here robust, by Cauchy weights and a median shape). What remains has the covariance S,
+shrunk towards a multiple of the identity by the oracle-approximating rule (Chen et al., IEEE TSP 58(10), 2010). To S
+comes a large variance along the four directions in which a similarity moves the mean shape, so that predicting a
+landmark from the others lays the others alone over the model; an alignment that has seen the landmark would hide its
+error. One inverse P of the sum then leaves every landmark k out at once: its error is (P_kk)^-1 (P x)_k, with
+covariance (P_kk)^-1.
+
+Points are complex numbers x + iy here: a similarity is z -> a z + b.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+FloatArray = npt.NDArray[np.floating]
+BoolArray = npt.NDArray[np.bool_]
+IntArray = npt.NDArray[np.int64]
+Complex = npt.NDArray[np.complex128]
+
+MIN_LANDMARKS = 4  # a similarity takes two points; with fewer than two more nothing says which one is wrong
+MIN_IMAGES = 12
+DISTRUST_SCORE = 4.0  # exp(-4 ** 2 / 2): one right landmark in 3000 lies as far off
+MAX_DISTRUSTED_SHARE = 1 / 3  # of an image's landmarks, that the others are predicted without
+NUM_FOLDS = 5  # no image is judged by a model that has seen it
+MEDIAN_CHI2 = 2 * np.log(2)  # of chi-squared with two degrees of freedom
+_FREE_VARIANCE = 1.0  # of a similarity, in squares of the mean shape's size: any at all
+_LEAST_DEVIATION = 0.002  # of the mean shape's size: no model is surer than this
+_ALIGN_ROUNDS = 10
+_FILL_ROUNDS = 3
+SWAP_SHARE = (
+    1 / 4
+)  # of the squared Mahalanobis length of the shape as it is marked, that exchanging must leave
+_COARSE_FACTOR = 5.0  # times the median distance: too far to learn the covariance from
+
+
+@dataclass(frozen=True)
+class ShapeCheck:
+    """Of N images with K landmarks; NaN where a landmark is missing or marked too seldom to be judged.
+
+    `score` (N, K) is the distance from the expected place in units of what is usual for this landmark, 1.18 in the
+    middle of all; `expected_xy` (N, K, 2) lies in the frame of the points that were given. `partner` (N, K): the
+    landmark with which this one seems to have changed places, -1 for none.
+    """
+
+    expected_xy: FloatArray
+    score: FloatArray
+    partner: IntArray
+
+
+def check_shapes(points_xy: FloatArray) -> ShapeCheck | None:
+    """Judge points (N, K, 2), one frame an image, NaN missing; None where there is too little to learn from.
+
+    Spots that are far from what the others say are taken out one by one, the farthest of an image first, so that a
+    wrong landmark does not make its neighbours look wrong.
+    """
+    shapes = np.asarray(points_xy[..., 0] + 1j * points_xy[..., 1], np.complex128)
+    known: BoolArray = np.isfinite(shapes)
+    judged = np.flatnonzero(known.sum(axis=0) >= MIN_IMAGES)
+    usable = np.flatnonzero(known[:, judged].sum(axis=1) >= MIN_LANDMARKS)
+    if len(judged) < MIN_LANDMARKS or len(usable) < MIN_IMAGES:
+        return None
+    chosen = np.ix_(usable, judged)
+    expected, score, partner = _check_known(shapes[chosen], known[chosen])
+    whole = ShapeCheck(
+        np.full((*shapes.shape, 2), np.nan), np.full(shapes.shape, np.nan), np.full(shapes.shape, -1)
+    )
+    whole.expected_xy[chosen] = np.stack([expected.real, expected.imag], axis=-1)
+    whole.score[chosen] = score
+    whole.partner[chosen] = np.where(partner >= 0, judged[partner], -1)
+    return whole
+
+
+def robust_scores(distances: FloatArray) -> FloatArray:
+    """Distances (N, K) in units of each column's usual one: of two independent normal axes these have deviation 1."""
+    known = np.isfinite(distances)
+    scores = np.full(distances.shape, np.nan)
+    for column in np.flatnonzero(known.any(axis=0)):
+        values = distances[known[:, column], column]
+        unit = np.sqrt(np.median(values**2) / MEDIAN_CHI2)
+        if unit > 0:
+            scores[known[:, column], column] = values / unit
+    return scores
+
+
+def _check_known(shapes: Complex, known: BoolArray) -> tuple[Complex, FloatArray, IntArray]:
+    """Expected points and scores, NaN where a landmark is missing, and partners."""
+    mean, scale, offset = align_shapes(shapes, known)
+    residuals = np.where(known, scale[:, None] * shapes + offset[:, None] - mean, 0)
+    distance = np.where(known, np.abs(residuals), np.nan)
+    coarse = distance > _COARSE_FACTOR * np.nanmedian(distance, axis=0)
+    trusted = known.copy()
+    fewest = np.maximum(MIN_LANDMARKS - 1, np.ceil(known.sum(axis=1) * (1 - MAX_DISTRUSTED_SHARE)))
+    while True:
+        models = _fit_folds(residuals, trusted & ~coarse, mean)
+        error, mahalanobis = _leave_out(residuals, trusted, models)
+        score = robust_scores(np.where(known, mahalanobis, np.nan))
+        of_trusted = np.where(trusted & np.isfinite(score), score, 0.0)
+        worst = of_trusted.argmax(axis=1)
+        doubted = (of_trusted.max(axis=1) > DISTRUST_SCORE) & (trusted.sum(axis=1) > fewest)
+        if not doubted.any():
+            break
+        trusted[doubted, worst[doubted]] = False
+    expected = (mean + residuals - error - offset[:, None]) / scale[:, None]
+    partner = _find_swaps(shapes, known, score, mean, models)
+    return np.where(known, expected, np.nan), score, partner
+
+
+def align_shapes(shapes: Complex, known: BoolArray) -> tuple[Complex, Complex, Complex]:
+    """A mean shape (K,) about 0 of root mean square radius 1; factors and offsets (N,) that lay each shape on it."""
+    fullest = int(known.sum(axis=1).argmax())
+    spots = shapes[fullest][known[fullest]]
+    mean = (shapes[fullest] - spots.mean()) / spots.std()
+    weights = known.astype(np.float64)
+    for _ in range(_ALIGN_ROUNDS):
+        there = known & np.isfinite(mean)
+        scale, offset = _fit_similarities(shapes, mean, np.where(there, weights, 0.0))
+        aligned = np.where(known, scale[:, None] * shapes + offset[:, None], np.nan)
+        mean = np.nanmedian(aligned.real, axis=0) + 1j * np.nanmedian(aligned.imag, axis=0)
+        mean = (mean - mean.mean()) / np.sqrt(np.mean(np.abs(mean - mean.mean()) ** 2))
+        distance = np.where(known, np.abs(aligned - mean), np.nan)
+        limit = 1.5 * np.nanmedian(distance, axis=1, keepdims=True) + 1e-12
+        weights = np.where(known, 1 / (1 + (distance / limit) ** 2), 0.0)
+    scale, offset = _fit_similarities(shapes, mean, weights)
+    return mean, scale, offset
+
+
+def _fit_similarities(shapes: Complex, mean: Complex, weights: FloatArray) -> tuple[Complex, Complex]:
+    """The similarity of every shape onto the mean shape: the inverse of the one that the mean shape takes to it by
+    weighted least squares, in which a wrong mark, however far off, is an error and has no leverage."""
+    z, m = np.where(weights > 0, shapes, 0), np.where(weights > 0, mean, 0)
+    total = weights.sum(axis=1)
+    centre_z, centre_m = (weights * z).sum(axis=1) / total, (weights * m).sum(axis=1) / total
+    from_centre = m - centre_m[:, None]
+    spread = (weights * np.abs(from_centre) ** 2).sum(axis=1)
+    size = (weights * from_centre.conj() * (z - centre_z[:, None])).sum(axis=1) / np.maximum(spread, 1e-12)
+    size = np.where(np.abs(size) > 1e-12, size, 1.0)  # all landmarks on one spot
+    scale: Complex = np.asarray(1 / size, np.complex128)
+    offset: Complex = np.asarray(centre_m - centre_z * scale, np.complex128)
+    return scale, offset
+
+
+def _fit_folds(residuals: Complex, fitted: BoolArray, mean: Complex) -> list[tuple[IntArray, FloatArray]]:
+    """Rows, and the covariance (2K, 2K) of all the other ones, by which these are to be judged."""
+    folds = np.random.default_rng(0).permutation(len(residuals)) % NUM_FOLDS
+    return [
+        (
+            np.flatnonzero(folds == fold),
+            _fit_covariance(residuals[folds != fold], fitted[folds != fold], mean),
+        )
+        for fold in range(NUM_FOLDS)
+    ]
+
+
+def _leave_out(
+    residuals: Complex, trusted: BoolArray, models: list[tuple[IntArray, FloatArray]]
+) -> tuple[Complex, FloatArray]:
+    """Each landmark's error against what the trusted others of its image say, and its Mahalanobis length."""
+    error, length = np.zeros_like(residuals), np.zeros(residuals.shape)
+    for rows, covariance in models:
+        patterns, which = np.unique(trusted[rows], axis=0, return_inverse=True)
+        for number, pattern in enumerate(patterns):
+            alike = rows[which.ravel() == number]
+            error[alike], length[alike] = _condition(residuals[alike], pattern, covariance)
+    return error, length
+
+
+def _fit_covariance(residuals: Complex, fitted: BoolArray, mean: Complex) -> FloatArray:
+    """(2K, 2K) of residuals, x and y of a landmark side by side; a similarity costs nothing in it."""
+    values, known = _interleave(residuals), np.repeat(fitted, 2, axis=1)
+    values = np.where(known, values, 0.0)
+    shift = np.stack([np.ones_like(mean), 1j * np.ones_like(mean), mean, 1j * mean])
+    free = _FREE_VARIANCE * _interleave(shift).T @ _interleave(shift)
+    covariance = _shrink(values)
+    for _ in range(0 if known.all() else _FILL_ROUNDS):
+        values = _fill(values, known, covariance + free)
+        covariance = _shrink(values)
+    result: FloatArray = covariance + free
+    return result
+
+
+def _shrink(values: FloatArray) -> FloatArray:
+    """The covariance of rows (n, p) about 0, drawn towards the identity by the oracle-approximating rule."""
+    num, size = values.shape
+    sample = values.T @ values / num
+    trace, trace_of_square = np.trace(sample), float((sample**2).sum())
+    above = (1 - 2 / size) * trace_of_square + trace**2
+    below = (num + 1 - 2 / size) * (trace_of_square - trace**2 / size)
+    share = 1.0 if below <= 0 else min(1.0, above / below)
+    level = share * trace / size + _LEAST_DEVIATION**2
+    result: FloatArray = (1 - share) * sample + level * np.eye(size)
+    return result
+
+
+def _fill(values: FloatArray, known: BoolArray, covariance: FloatArray) -> FloatArray:
+    """Missing values (n, p) as the known ones of their row lead to expect."""
+    filled = values.copy()
+    patterns, which = np.unique(known, axis=0, return_inverse=True)
+    for number, pattern in enumerate(patterns):
+        rows = np.flatnonzero(which.ravel() == number)
+        if pattern.any() and not pattern.all():
+            weights = np.linalg.solve(
+                covariance[np.ix_(pattern, pattern)], covariance[np.ix_(pattern, ~pattern)]
+            )
+            filled[np.ix_(rows, ~pattern)] = values[np.ix_(rows, pattern)] @ weights
+    return filled
+
+
+def _condition(residuals: Complex, trusted: BoolArray, covariance: FloatArray) -> tuple[Complex, FloatArray]:
+    """Errors (n, K) and their Mahalanobis lengths, of images that trust the same landmarks (K,)."""
+    values, num_landmarks = _interleave(residuals), residuals.shape[1]
+    pairs = np.repeat(trusted, 2)
+    inside = covariance[np.ix_(pairs, pairs)]
+    precision = np.linalg.inv(inside)
+    pull = values[:, pairs] @ precision
+    position = np.cumsum(trusted) - 1
+    error, length = np.zeros(residuals.shape, np.complex128), np.zeros(residuals.shape)
+    for k in range(num_landmarks):
+        own = slice(2 * k, 2 * k + 2)
+        if trusted[k]:
+            at = slice(2 * position[k], 2 * position[k] + 2)
+            spread = np.linalg.inv(precision[at, at])
+            off = pull[:, at] @ spread
+        else:
+            reach = covariance[np.ix_(pairs, np.arange(own.start, own.stop))]
+            spread = covariance[own, own] - reach.T @ precision @ reach
+            off = values[:, own] - pull @ reach
+        error[:, k] = off[:, 0] + 1j * off[:, 1]
+        length[:, k] = np.sqrt(np.einsum("ni,ij,nj->n", off, np.linalg.inv(spread), off))
+    return error, length
+
+
+def _find_swaps(
+    shapes: Complex,
+    known: BoolArray,
+    score: FloatArray,
+    mean: Complex,
+    models: list[tuple[IntArray, FloatArray]],
+) -> IntArray:
+    """(N, K): for the worst landmark of an image, the one with which it is to change places so that the whole shape
+    becomes far more likely, and the same the other way round; -1 elsewhere."""
+    partner = np.full(shapes.shape, -1)
+    for rows, covariance in models:
+        for row in rows[np.nan_to_num(score[rows]).max(axis=1) > DISTRUST_SCORE]:
+            worst, there = int(np.nanargmax(score[row])), known[row]
+            others = np.flatnonzero(there & (np.arange(len(mean)) != worst))
+            tried = np.repeat(shapes[row][None], 1 + len(others), axis=0)
+            for number, place in enumerate(others.tolist(), start=1):
+                tried[number, [worst, place]] = tried[number, [place, worst]]
+            unlikely = _squared_lengths(tried, there, mean, covariance)
+            best = int(unlikely[1:].argmin())
+            if unlikely[1 + best] < SWAP_SHARE * unlikely[0]:
+                other = int(others[best])
+                partner[row, worst], partner[row, other] = other, worst
+    return partner
+
+
+def _squared_lengths(shapes: Complex, known: BoolArray, mean: Complex, covariance: FloatArray) -> FloatArray:
+    """(n,) squared Mahalanobis lengths of whole shapes that know the same landmarks (K,)."""
+    scale, offset = _fit_similarities(shapes, mean, np.tile(known.astype(np.float64), (len(shapes), 1)))
+    values = _interleave((scale[:, None] * shapes + offset[:, None] - mean)[:, known])
+    pairs = np.repeat(known, 2)
+    lengths: FloatArray = np.einsum(
+        "ni,ij,nj->n", values, np.linalg.inv(covariance[np.ix_(pairs, pairs)]), values
+    )
+    return lengths
+
+
+def _interleave(points: Complex) -> FloatArray:
+    """(n, K) complex -> (n, 2K) real."""
+    result: FloatArray = np.stack([points.real, points.imag], axis=-1).reshape(len(points), -1)
+    return result

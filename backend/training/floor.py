@@ -1,0 +1,92 @@
+"""The decoding floor: how far the truth comes back from its own heatmaps. No network can be measured below it.
+
+MRE of decode(encode(truth)), in the frame of each phase: whole images, and crops about the landmarks.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from backend.config import RunConfig, Settings
+from backend.data.samples import Samples
+from backend.geometry import RESIZES, FloatArray, apply_affine, invert_affine
+from backend.training.build import build_refiner_task, build_task
+from backend.training.heatmaps import decode_heatmaps, encode_heatmaps
+from backend.training.metrics import radial_errors, summarize
+from backend.training.task import LandmarkTask
+
+MAX_IMAGES = 200  # evenly from the samples: the mean has settled long before
+_LEAST = 1e-37  # of a target, before its logarithm
+
+
+@dataclass(frozen=True)
+class Floor:
+    """Mean distance, in the original image, of the points that come back from perfect maps; mm is None if unknown."""
+
+    mre_px: float | None
+    mre_mm: float | None
+    num_images: int
+
+
+def floor_on_images(samples: Samples, settings: Settings) -> Floor:
+    """Of the first network: its input holds the whole image."""
+    samples = _thin_out(samples)
+    task = build_task(RunConfig(settings, {}), _names(samples))
+    affines = [RESIZES[settings.resize](size_hw, settings.image_size)[None] for size_hw in samples.sizes_hw]
+    return _measure(samples, task, affines)
+
+
+def floor_on_crops(samples: Samples, settings: Settings) -> Floor:
+    """Of the refinement, on crops as it sees them in training: about a place that differs from the truth."""
+    samples, frame = _thin_out(samples), settings.crop_frame
+    task = build_refiner_task(RunConfig(settings, {}), _names(samples))
+    rng = np.random.default_rng(settings.seed)
+    affines = []
+    for points, size_hw, spacing in zip(
+        samples.points_xy_image, samples.sizes_hw, samples.mm_per_px_xy, strict=True
+    ):
+        scale_xy = frame.image_px_per_px_xy(size_hw, spacing)
+        # anywhere within two cells, so that the truth has no favourite place between the cells' centres
+        centres = points + rng.uniform(-task.stride, task.stride, points.shape) * scale_xy
+        affines.append(np.stack([frame.affine(centre, scale_xy) for centre in centres]))
+    return _measure(samples, task, affines)
+
+
+def decode_truth(points_xy_input: Tensor, task: LandmarkTask) -> Tensor:
+    """(B, K, 2) input pixels -> what the task's decoder reads from perfect maps of them; NaN stays NaN."""
+    maps = encode_heatmaps(points_xy_input, task.input_hw, task.stride, task.sigma_px)
+    if task.decoder == "expectation":  # it reads logits, whose softmax is to be the target
+        maps = maps.clamp(min=_LEAST).log()
+    decoded, _ = decode_heatmaps(maps, task.stride, task.decoder)
+    return torch.where(torch.isnan(points_xy_input), points_xy_input, decoded)
+
+
+def _measure(samples: Samples, task: LandmarkTask, affines: list[FloatArray]) -> Floor:
+    """`affines` map each image to its input, (1, 2, 3), or to the crop of each landmark, (K, 2, 3)."""
+    decoded = []
+    for points_xy_image, image_affines in zip(samples.points_xy_image, affines, strict=True):
+        each = np.broadcast_to(image_affines, (len(points_xy_image), 2, 3))
+        pairs = list(zip(each, points_xy_image.astype(np.float64), strict=True))
+        points_xy_input = np.stack([apply_affine(affine, point) for affine, point in pairs])
+        found = decode_truth(torch.from_numpy(points_xy_input[None]).float(), task)[0].double().numpy()
+        back = [
+            apply_affine(invert_affine(affine), point) if np.isfinite(affine).all() else np.full(2, np.nan)
+            for affine, point in zip(each, found, strict=True)
+        ]
+        decoded.append(np.stack(back))
+    summary = summarize(radial_errors(np.stack(decoded), samples.points_xy_image, samples.mm_per_px_xy))
+    return Floor(summary["mre_px"], summary["mre_mm"], len(samples))
+
+
+def _thin_out(samples: Samples) -> Samples:
+    if len(samples) <= MAX_IMAGES:
+        return samples
+    return samples.take(np.linspace(0, len(samples) - 1, MAX_IMAGES).round().astype(int).tolist())
+
+
+def _names(samples: Samples) -> tuple[str, ...]:
+    return tuple(map(str, range(samples.points_xy_image.shape[1])))

@@ -1,0 +1,94 @@
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from backend.config import Settings
+from backend.data.leaks import Leak
+from ui.data_view import (
+    ALL_SPLITS,
+    DataView,
+    caption,
+    groups_table,
+    landmarks_table,
+    problem_rows,
+    read_view,
+    splits_table,
+    suspect_rows,
+    suspects_note,
+)
+
+NAMES = ("a", "b", "c", "d", "e")
+MEAN = np.array([[20, 20], [60, 22], [40, 40], [25, 70], [58, 66]], np.float64)
+
+
+@pytest.fixture(scope="module")
+def view(tmp_path_factory: pytest.TempPathFactory) -> DataView:
+    """20 images of two machines, 15 to train on; d of image 04 strays, e of image 06 lies outside."""
+    folder = tmp_path_factory.mktemp("machines")
+    rng = np.random.default_rng(0)
+    with (folder / "a.csv").open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(
+            ["image", "split", "group", "mm_per_px", *(f"{n}_{axis}" for n in NAMES for axis in "xy")]
+        )
+        for number in range(20):
+            points = MEAN + rng.normal(0, 1, MEAN.shape)
+            if number == 4:
+                points[3] += (0, -30)
+            if number == 6:
+                points[4] = (500, 10)
+            cv2.imwrite(str(folder / f"{number:02d}.png"), np.zeros((90, 80), np.uint8))
+            machine, split = ("old", "train") if number < 15 else ("new", "test")
+            writer.writerow([f"{number:02d}.png", split, machine, 0.5, *points.ravel().round(3)])
+    return read_view(Settings(dataset_path=str(folder), val_fraction=0.2))
+
+
+def test_every_image_stands_in_the_split_that_it_is_used_in(view: DataView) -> None:
+    assert {name: len(view.rows_of(name)) for name in ("train", "valid", "test")} == {
+        "train": 12, "valid": 3, "test": 5,
+    }  # fmt: skip
+    assert view.rows_of(ALL_SPLITS) == list(range(20))
+    row = view.row_of_id("17.png")
+    assert row is not None and view.image_id(row) == "17.png"
+    assert view.row_of_path(view.samples.paths[row]) == row
+    assert view.row_of_path(Path("/nowhere.png")) is None and view.row_of_id("nobody") is None
+
+
+def test_counts_are_told_by_split_and_by_group(view: DataView) -> None:
+    splits = splits_table(view)
+    assert "<td>train</td><td>12</td>" in splits and "80 x 90" in splits and "0.5 mm" in splits
+    assert "<tr><td>new</td><td>0</td><td>0</td><td>5</td></tr>" in groups_table(view)
+    assert "<tr><td>old</td><td>12</td><td>3</td><td>0</td></tr>" in groups_table(view)
+
+
+def test_the_stray_landmark_is_the_first_to_check(view: DataView) -> None:
+    image, landmark, why, score = suspect_rows(view).iloc[0]
+    assert (image, landmark) == ("04.png", "d") and "mm from where the other landmarks put it" in why
+    assert float(score.removesuffix(" x")) > 4
+    assert suspects_note(view).startswith(f"{len(view.suspects.found)} landmarks stand out")
+
+
+def test_problems_come_with_their_cure_and_leaks_after_them(view: DataView) -> None:
+    leaks = [
+        Leak(("15.png", "16.png"), ("test", "test"), "same bytes", 0.0),
+        Leak(("00.png", "17.png"), ("train", "test"), "same picture", 0.01),
+    ]
+    rows = problem_rows(view.splits.annotations.problems, leaks).to_numpy().tolist()
+    assert "outside the image" in rows[0][1] and rows[0][2].startswith("correct the coordinates")
+    assert [row[0] for row in rows[-2:]] == ["00.png", "15.png"]  # across splits first
+    assert "leave 17.png out" in rows[-2][2] and "leave 16.png out" in rows[-1][2]
+
+
+def test_an_image_is_told_in_words_and_in_a_table(view: DataView) -> None:
+    row = view.row_of_id("04.png")
+    assert row is not None
+    assert "80 x 90 px" in caption(view, row) and "old" in caption(view, row)
+    table = landmarks_table(view, row, 3)
+    assert "<td>➤ d</td>" in table and "<td>a</td>" in table
+    outside = view.row_of_id("06.png")
+    assert outside is not None and "<td>not marked</td>" in landmarks_table(view, outside, None)

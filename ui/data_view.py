@@ -1,0 +1,239 @@
+"""What the Data tab shows of a data set: its images in one row each, tables and words. Builds no component."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from backend.config import Settings
+from backend.data.annotations import Problem
+from backend.data.leaks import Leak, across_splits, ids_to_exclude
+from backend.data.samples import Samples, SampleSplits
+from backend.data.splits import TRAIN, VALID
+from backend.data.suspects import Suspect, Suspects, find_suspects
+from backend.evaluation.comparison import points_of_readers
+from backend.evaluation.measures import group_columns
+from backend.geometry import FloatArray
+from ui.datasets import read_splits
+from ui.text import TEXT, say
+
+ALL_SPLITS = "all"
+MAX_SUSPECTS = 100
+Key = tuple[object, ...]
+
+
+@dataclass(frozen=True)
+class DataView:
+    """A data set as the tab shows it: N images of all splits, R readers, K landmarks."""
+
+    key: Key  # of the settings that it was read with
+    splits: SampleSplits
+    samples: Samples  # of all splits, one after the other
+    readers_xy_image: FloatArray  # (N, R, K, 2)
+    suspects: Suspects
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return self.splits.annotations.landmark_names
+
+    @property
+    def readers(self) -> tuple[str, ...]:
+        return self.splits.annotations.reader_names
+
+    def image_id(self, row: int) -> str:
+        return str(self.samples.images["image_id"].iloc[row])
+
+    @property
+    def split_names(self) -> list[str]:
+        """What is trained on, what is watched, then the others."""
+        usual = [name for name in (TRAIN, VALID) if name in self.splits.by_split]
+        return [*usual, *(name for name in self.splits.by_split if name not in usual)]
+
+    def rows_of(self, split: str) -> list[int]:
+        """Positions of a split's images, or of all."""
+        if split == ALL_SPLITS:
+            return list(range(len(self.samples)))
+        return np.flatnonzero((self.samples.images["split"] == split).to_numpy()).tolist()
+
+    def row_of_path(self, path: Path) -> int | None:
+        """The image in this file, None where it is not among those that are used."""
+        rows = np.flatnonzero((self.samples.images["path"] == str(path)).to_numpy())
+        return int(rows[0]) if rows.size else None
+
+    def row_of_id(self, image_id: str) -> int | None:
+        rows = np.flatnonzero((self.samples.images["image_id"] == image_id).to_numpy())
+        return int(rows[0]) if rows.size else None
+
+
+def view_key(settings: Settings) -> Key:
+    """What decides the data that is shown."""
+    return (
+        settings.dataset_path, settings.dataset_format, settings.annotation_type, settings.val_fraction,
+        settings.seed,
+    )  # fmt: skip
+
+
+def read_view(settings: Settings) -> DataView:
+    """Read a data set and look for suspect landmarks. Raises UserError."""
+    splits = read_splits(settings)
+    # the split of an image is the one it was carved into
+    images = pd.concat(
+        [part.images.assign(split=name) for name, part in splits.by_split.items()], ignore_index=True
+    )
+    truth = np.concatenate([part.points_xy_image for part in splits.by_split.values()])
+    samples = Samples(images, truth)
+    readers = points_of_readers(splits.annotations, samples, splits.annotations.landmark_names)
+    suspects = find_suspects(readers, samples.mm_per_px_xy)
+    return DataView(view_key(settings), splits, samples, readers, suspects)
+
+
+def splits_table(view: DataView) -> str:
+    """A line a split: images, marks, sizes, spacings."""
+    heads = [say(f"data_column_{name}") for name in ("split", "images", "marks", "sizes", "spacings")]
+    lines = []
+    for name in view.split_names:
+        part = view.splits.by_split[name]
+        marked = np.isfinite(part.points_xy_image).all(-1)
+        sizes = Counter(f"{width} x {height}" for height, width in part.sizes_hw)
+        spacings = part.mm_per_px_xy[:, 0]
+        cells = [name, str(len(part)), f"{100 * marked.mean():.1f} %", _few(sizes), _spacings(spacings)]
+        lines.append(cells)
+    return _table(heads, lines)
+
+
+def groups_table(view: DataView) -> str:
+    """For every column that sorts the images into groups (machine, pixel size ...): images by split."""
+    splits = view.split_names
+    tables = []
+    for column, values in group_columns(
+        view.samples.images.drop(columns=["split", "height", "width"])
+    ).items():
+        counts = pd.crosstab(pd.Series(values, name="value"), view.samples.images["split"])
+        lines = [
+            [str(value) or say("data_unknown"), *(str(counts[split].get(value, 0)) for split in splits)]
+            for value in counts.index
+        ]
+        tables.append(_table([TEXT.get(f"data_column_{column}", column), *splits], lines))
+    return "".join(tables)
+
+
+def problem_rows(problems: Sequence[Problem], leaks: Sequence[Leak]) -> pd.DataFrame:
+    """A line a problem: where, what, cure. Pairs of images that are one come last, those within one split too."""
+    across = set(across_splits(leaks))
+    rows = [[problem.where, problem.what, problem.cure] for problem in problems]
+    for leak in sorted(leaks, key=lambda leak: leak not in across):
+        rows.append([leak.image_ids[0], _leak_words(leak), _leak_cure(leak)])
+    return pd.DataFrame(rows, columns=say("data_problem_columns").split(","))
+
+
+def _leak_words(leak: Leak) -> str:
+    kind = say("data_leak_bytes" if leak.kind == "same bytes" else "data_leak_picture")
+    return say(
+        "data_leak", kind=kind, split=leak.splits[0], other=leak.image_ids[1], other_split=leak.splits[1]
+    )
+
+
+def _leak_cure(leak: Leak) -> str:
+    left_out = ids_to_exclude([leak])
+    return say("data_leak_exclude", image=left_out[0]) if left_out else say("data_leak_remove")
+
+
+def suspect_rows(view: DataView) -> pd.DataFrame:
+    """A line a suspect, the worst first: image, landmark, why, score."""
+    rows = [
+        [view.image_id(one.row), view.names[one.landmark], suspect_words(view, one), f"{one.score:.1f} x"]
+        for one in view.suspects.found[:MAX_SUSPECTS]
+    ]
+    return pd.DataFrame(rows, columns=say("data_suspect_columns").split(","))
+
+
+def suspects_note(view: DataView) -> str:
+    """What the list is, or why there is none."""
+    num = len(view.suspects.found)
+    note = say("data_suspects_some", num=num) if num else say("data_suspects_none")
+    if num > MAX_SUSPECTS:
+        note += " " + say("data_suspects_cut", num=MAX_SUSPECTS)
+    return note if view.suspects.knows_shapes else f"{note} {say('data_no_shapes')}"
+
+
+def suspect_words(view: DataView, suspect: Suspect) -> str:
+    """Why a landmark is doubted."""
+    distance = _distance(suspect.distance_px, suspect.distance_mm)
+    if suspect.swapped_with is not None:
+        return say("data_suspect_swapped", name=view.names[suspect.swapped_with])
+    if suspect.reason == "shape":
+        return say("data_suspect_shape", distance=distance)
+    words = say("data_suspect_readers", distance=distance)
+    if suspect.reader is not None:
+        words += say("data_suspect_whose", reader=view.readers[suspect.reader])
+    return words
+
+
+def caption(view: DataView, row: int) -> str:
+    """The shown image in one line."""
+    image = view.samples.images.iloc[row]
+    height, width = view.samples.sizes_hw[row]
+    spacing = view.samples.mm_per_px_xy[row]
+    known = _spacings(spacing[:1]) if np.isfinite(spacing[0]) else say("spacing_none")
+    parts = [
+        f"**{image['image_id']}**",
+        str(image["split"]),
+        f"{width} x {height} px",
+        known,
+    ]
+    return " · ".join([*parts, str(image["group"])] if image["group"] else parts)
+
+
+def landmarks_table(view: DataView, row: int, highlighted: int | None) -> str:
+    """The shown image's landmarks: place, the readers' distance, the distance from the expected place."""
+    heads = [say("landmark"), "x, y", say("data_column_readers"), say("data_column_expected")]
+    readers, truth = view.readers_xy_image[row], view.samples.points_xy_image[row]
+    spacing = view.samples.mm_per_px_xy[row]
+    lines = []
+    for k, name in enumerate(view.names):
+        apart = _span(readers[:, k], spacing)
+        expected = _span(np.stack([truth[k], view.suspects.expected_xy_image[row, k]]), spacing)
+        place = say("data_unmarked") if np.isnan(truth[k]).any() else "{:.1f}, {:.1f}".format(*truth[k])
+        lines.append([f"➤ {name}" if k == highlighted else name, place, apart, expected])
+    return _table(heads, lines)
+
+
+def _span(points_xy: FloatArray, mm_per_px_xy: FloatArray) -> str:
+    """The largest distance between any two of the known points."""
+    known = points_xy[np.isfinite(points_xy).all(-1)].astype(np.float64)
+    if len(known) < 2:
+        return "-"
+    gaps = known[:, None] - known[None]
+    return _distance(
+        float(np.linalg.norm(gaps, axis=-1).max()), float(np.linalg.norm(gaps * mm_per_px_xy, axis=-1).max())
+    )
+
+
+def _distance(px: float, mm: float) -> str:
+    return f"{mm:.1f} mm" if np.isfinite(mm) else f"{px:.0f} px"
+
+
+def _spacings(values: FloatArray) -> str:
+    known = np.unique(np.round(values[np.isfinite(values)], 4))
+    if not known.size:
+        return say("data_unknown")
+    words = f"{known[0]:g} mm" if known.size == 1 else f"{known[0]:g} – {known[-1]:g} mm"
+    return words if np.isfinite(values).all() else f"{words}, {say('data_partly')}"
+
+
+def _few(counts: Counter[str], most: int = 3) -> str:
+    """The commonest values, and how many others there are."""
+    words = [value for value, _ in counts.most_common(most)]
+    return ", ".join(words) + (" " + say("data_others", num=len(counts) - most) if len(counts) > most else "")
+
+
+def _table(heads: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    head = "".join(f'<th scope="col">{escape(cell)}</th>' for cell in heads)
+    body = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in line) + "</tr>" for line in lines)
+    return f'<div class="plain-table"><table><tr>{head}</tr>{body}</table></div>'
