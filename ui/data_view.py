@@ -21,7 +21,7 @@ from backend.evaluation.comparison import points_of_readers
 from backend.evaluation.measures import group_columns
 from backend.geometry import FloatArray
 from ui.datasets import read_splits
-from ui.text import TEXT, say
+from ui.text import TEXT, quote, say
 
 ALL_SPLITS = "all"
 MAX_SUSPECTS = 100
@@ -107,6 +107,12 @@ def splits_table(view: DataView) -> str:
     return _table(heads, lines)
 
 
+def _column_name(column: str) -> str:
+    """One that a data set brings along goes by its own name."""
+    key = f"data_column_{column}"
+    return say(key) if key in TEXT else quote(column)
+
+
 def groups_table(view: DataView) -> str:
     """For every column that sorts the images into groups (machine, pixel size ...): images by split."""
     splits = view.split_names
@@ -114,12 +120,12 @@ def groups_table(view: DataView) -> str:
     for column, values in group_columns(
         view.samples.images.drop(columns=["split", "height", "width"])
     ).items():
-        counts = pd.crosstab(pd.Series(values, name="value"), view.samples.images["split"])
+        counts = pd.crosstab(pd.Series(values), view.samples.images["split"])
         lines = [
             [str(value) or say("data_unknown"), *(str(counts[split].get(value, 0)) for split in splits)]
             for value in counts.index
         ]
-        tables.append(_table([TEXT.get(f"data_column_{column}", column), *splits], lines))
+        tables.append(_table([_column_name(column), *splits], lines))
     return "".join(tables)
 
 

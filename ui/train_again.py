@@ -7,13 +7,12 @@ from typing import Any
 
 import gradio as gr
 
-from backend.config import parse_settings
 from backend.errors import UserError
 from backend.run.folder import RunFolder
-from ui.form import form_values, to_settings
+from ui.form import FORM_KEYS, form_values, settings_of
 from ui.runs import read_config
 from ui.start import queue_run
-from ui.tab_train import FORM_KEYS, TrainTab
+from ui.tab_train import TrainTab
 from ui.text import say
 
 Updates = dict[Any, Any]
@@ -40,8 +39,7 @@ def bind_duplicated(tab: TrainTab, duplicated: gr.State, tabs: gr.Tabs) -> None:
 def on_queue(tab: TrainTab, *values: Any) -> Updates:
     """Make the run's folder, its settings frozen, and let it wait."""
     try:
-        settings = parse_settings(to_settings(dict(zip(FORM_KEYS, values, strict=True))))
-        run_id, place = queue_run(settings, tab.runs_dir)
+        run_id, place = queue_run(settings_of(values), tab.runs_dir)
     except UserError as error:
         gr.Warning(str(error))
         return {tab.blocked: gr.update(value=say("start_blocked", reason=error), visible=True)}
