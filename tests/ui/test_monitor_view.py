@@ -66,6 +66,12 @@ def test_every_phase_has_its_words(phase: str) -> None:
     assert f"of {name}:" in say("previews", phase=name, epoch=3)
 
 
+def test_the_card_says_how_many_images_are_computed_at_once_where_memory_ran_out() -> None:
+    html = run_card("r", RunState.RUNNING, {**STATUS, "micro_batch": 8}, [], None, None)
+    assert "8 images at once" in html
+    assert "at once" not in run_card("r", RunState.RUNNING, {**STATUS, "micro_batch": None}, [], None, None)
+
+
 def test_the_card_tells_the_reason_of_an_end_and_escapes_it() -> None:
     html = run_card("r", RunState.FAILED, STATUS, [], None, {"reason": "<b>no & disk</b>"})
     assert "&lt;b&gt;no &amp; disk" in html
