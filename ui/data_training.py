@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from html import escape
@@ -17,9 +18,11 @@ from ui.data_view import DataView
 from ui.datasets import read_full, sigma_words
 from ui.pictures import plot_sigma
 from ui.probe import ask_floor, ask_views
+from ui.session import Session
 from ui.tab_train import settings_for_data
 from ui.text import say
 
+FLOOR_PART = "data_floor"  # of the session: the settings whose floor is to be told
 NUM_VIEWS = 7  # and the plain image
 Updates = dict[Any, Any]
 Drawn = tuple[str, int]  # image id and first epoch
@@ -112,16 +115,23 @@ def on_landmark(
     return draw_sigma(panel, settings_for_data(values), view, shown.row or 0, landmark)
 
 
-def on_floor(panel: TrainingPanel, view: DataView | None, *values: Any) -> Any:
+def on_floor(
+    panel: TrainingPanel, session: Session, view: DataView | None, *values: Any
+) -> Iterator[str | dict[str, Any]]:
     """The decoding floor of the form's settings: words at once, the number when a process has found it."""
     if view is None:
         yield ""
         return
     yield say("data_floor_computing")
     try:
-        answer = ask_floor(settings_for_data(values))
+        settings = settings_for_data(values)
+        session.drawn[FLOOR_PART] = settings
+        answer = ask_floor(settings)
     except UserError as error:
         yield say("estimate_failed", reason=error)
+        return
+    if session.drawn.get(FLOOR_PART) != settings:
+        yield gr.skip()  # another data set is shown by now
         return
     words = say("data_floor", floor=_floor_words(answer["floor"]), num=answer["floor"]["num_images"])
     if answer["crop_floor"] is not None:

@@ -84,7 +84,7 @@ ul.evaluation-failed li {color: inherit}
 .views {display: grid; grid-template-columns: repeat(auto-fill, minmax(min(9.5rem, 45%), 1fr)); gap: .6rem}
 .views figure {margin: 0} .views img {width: 100%; border-radius: 6px; display: block}
 .views figcaption {color: var(--body-text-color-subdued); font-size: .85rem; padding: .15rem 0}
-#data-suspects [role="gridcell"], #data-problems [role="gridcell"] {font-family: var(--font)}
+#data-suspects *, #data-problems * {font-family: var(--font)}
 #data-counts .plain-table {max-width: 60rem; margin-bottom: .75rem}
 """
 
