@@ -21,11 +21,11 @@ from backend.config import Choice, RunConfig, Settings, parse_settings
 from backend.device.batch_size import (
     GIB,
     DeviceMemory,
-    Recommendation,
     read_device_memory,
     recommend_for_memory,
 )
 from backend.device.gpu import GpuReading, read_gpus
+from backend.device.memory_cache import torch_version
 from backend.errors import UserError
 from backend.flags import (
     EXIT_COMPLETED,
@@ -38,7 +38,8 @@ from backend.flags import (
 from backend.presets import with_preset
 
 if TYPE_CHECKING:
-    from backend.device.memory import LonePhase
+    from backend.device.memory import StepMemory
+    from backend.device.steps import LonePhase
 
 SPEED_BATCH = 4
 SPEED_STEPS = 3
@@ -88,9 +89,10 @@ def _report(settings: Settings, options: argparse.Namespace) -> dict[str, Any]:
     if not options.measure_speed:
         os.environ["CUDA_VISIBLE_DEVICES"] = ""  # the prediction needs no GPU: take nothing from a run on it
     memory = _memory(device, gpus, options.free_gib)
-    found = _recommend(settings, options, device, memory)
-    import torch
-
+    need = _predict(settings, options.num_landmarks, device)
+    found = recommend_for_memory(
+        need, memory, device=device, image_hw=settings.image_size, num_images=options.num_images
+    )
     speed = None
     if options.measure_speed and found.batch_size is not None:
         batch_size = min(_timed_batch(settings, device), found.batch_size)
@@ -104,9 +106,9 @@ def _report(settings: Settings, options: argparse.Namespace) -> dict[str, Any]:
         "total_bytes": memory.total_bytes,
         "device": device,
         "device_title": memory.title,
-        "torch_version": torch.__version__,
+        "torch_version": torch_version(),
         "gpus": [asdict(gpu) for gpu in gpus],
-        "num_parameters": _num_parameters(settings, options.num_landmarks),
+        "num_parameters": need.num_parameters,
         "seconds_per_image": speed.training_s if speed else None,
         "validation_seconds_per_image": speed.validation_s if speed else None,
         "refine_seconds_per_image": speed.refine_training_s if speed else None,
@@ -119,16 +121,6 @@ def _timed_batch(settings: Settings, device: str) -> int:
     if device == "cpu" or settings.batch_size == "auto":
         return SPEED_BATCH
     return settings.batch_size
-
-
-def _num_parameters(settings: Settings, num_landmarks: int) -> int:
-    import torch
-
-    from models import build_model
-
-    with torch.device("meta"):  # shapes without memory
-        network = build_model(settings.model, num_landmarks)
-    return sum(weight.numel() for weight in network.parameters() if weight.requires_grad)
 
 
 def _read_gpus(device: str) -> tuple[GpuReading, ...]:
@@ -160,15 +152,10 @@ def _memory(device: str, gpus: tuple[GpuReading, ...], free_gib: float | None) -
     return DeviceMemory(known.title, known.total_bytes, free_bytes)
 
 
-def _recommend(
-    settings: Settings, options: argparse.Namespace, device: str, memory: DeviceMemory
-) -> Recommendation:
+def _predict(settings: Settings, num_landmarks: int, device: str) -> StepMemory:
     from backend.device.memory import predict_step_memory
 
-    need = predict_step_memory(settings, options.num_landmarks, device)
-    return recommend_for_memory(
-        need, memory, device=device, image_hw=settings.image_size, num_images=options.num_images
-    )
+    return predict_step_memory(settings, num_landmarks, device)
 
 
 @dataclass(frozen=True)
@@ -183,7 +170,7 @@ class Speed:
 
 def measure_speed(settings: Settings, num_landmarks: int, device: str, batch_size: int) -> Speed:
     """Time real steps of the engine on noise, after one to warm up; some seconds. The data's cost is not in it."""
-    from backend.device.memory import first_phase, refine_phase
+    from backend.device.steps import first_phase, refine_phase
     from backend.training.build import images_of_crops
 
     on_gpu = device.startswith("cuda")
@@ -201,7 +188,7 @@ def measure_speed(settings: Settings, num_landmarks: int, device: str, batch_siz
 
 def _time_steps(phase: LonePhase, device: str, batch_size: int) -> tuple[float, float]:
     """Seconds an image of a training and of a validation step."""
-    from backend.device.memory import run_validation_step
+    from backend.device.steps import run_validation_step
 
     trainer = phase.build_trainer(phase.build_network())
     batch = phase.make_batch(batch_size)

@@ -147,16 +147,17 @@ def recommend_for_memory(
     assert memory.free_bytes is not None
     total_bytes = memory.total_bytes or memory.free_bytes
     store_bytes = round(SHARE_OF_FREE_MEMORY * memory.free_bytes) if device == "cpu" else 0
+    bytes_per_image = need.bytes_at(MAX_BATCH) - need.bytes_at(MAX_BATCH - 1)
     return recommend_batch_size(
-        bytes_per_image=need.steepest.bytes_per_image,
-        constant_bytes=need.steepest.constant_bytes,
-        floor_bytes=need.floor_bytes,
+        bytes_per_image=bytes_per_image,
+        constant_bytes=need.bytes_at(MAX_BATCH) - MAX_BATCH * bytes_per_image,
+        floor_bytes=need.bytes_at(1),
         free_bytes=memory.free_bytes,
         total_bytes=total_bytes,
         num_images=num_images,
         reserve_bytes=max(_reserve(total_bytes), store_bytes),
         image_hw=image_hw,
-        terms=need.terms,
+        terms=need.terms_at(MIN_BATCH),
     )
 
 
