@@ -29,6 +29,7 @@ from backend.device.batch_size import (
 )
 from backend.device.gpu import GpuReading, read_gpus
 from backend.device.measured import NOTHING_MEASURED, Bench, Measured, identify
+from backend.device.memory_cache import torch_version
 from backend.errors import UserError
 from backend.flags import (
     EXIT_COMPLETED,
@@ -101,7 +102,6 @@ def _report(settings: Settings, options: argparse.Namespace) -> dict[str, Any]:
     memory = _memory(device, gpus, options.free_gib)
     with _hidden_gpus():  # the prediction needs none: take nothing from a run on one
         need = _predict(settings, options.num_landmarks, device)
-        num_parameters = _num_parameters(settings, options.num_landmarks)
 
     def recommend(measured: Measured) -> Recommendation:
         return recommend_for_memory(
@@ -136,9 +136,9 @@ def _report(settings: Settings, options: argparse.Namespace) -> dict[str, Any]:
         "total_bytes": memory.total_bytes,
         "device": device,
         "device_title": memory.title,
-        "torch_version": _torch_version(),
+        "torch_version": torch_version(),
         "gpus": [asdict(gpu) for gpu in gpus],
-        "num_parameters": num_parameters,
+        "num_parameters": need.num_parameters,
         "seconds_per_image": timed.training_s if timed else None,
         "validation_seconds_per_image": timed.validation_s if timed else None,
         "refine_seconds_per_image": timed.refine_training_s if timed else None,
@@ -150,12 +150,6 @@ def _predict(settings: Settings, num_landmarks: int, device: str) -> StepMemory:
     from backend.device.memory import predict_step_memory
 
     return predict_step_memory(settings, num_landmarks, device)
-
-
-def _torch_version() -> str:
-    import torch
-
-    return torch.__version__
 
 
 @contextmanager
@@ -209,16 +203,6 @@ def measure_batches(bench: Bench, recommend: Recommend, first: int) -> Measured:
 def _with_measured(bench: Bench, measured: Measured, batch_size: int) -> Measured:
     print(f"measuring steps of {batch_size} images ...", file=sys.stderr, flush=True)
     return measured.with_batch(bench.measure(batch_size))
-
-
-def _num_parameters(settings: Settings, num_landmarks: int) -> int:
-    import torch
-
-    from models import build_model
-
-    with torch.device("meta"):  # shapes without memory
-        network = build_model(settings.model, num_landmarks)
-    return sum(weight.numel() for weight in network.parameters() if weight.requires_grad)
 
 
 def _read_gpus(device: str) -> tuple[GpuReading, ...]:

@@ -1,14 +1,12 @@
 """What is needed of an image to know it again: a hash of its bytes and a thumbnail, kept on disk between looks.
 
-Owns the cache in the user's cache folder. Must not know what counts as the same picture.
+Owns its file in the user's cache folder. Must not know what counts as the same picture.
 """
 
 from __future__ import annotations
 
 import hashlib
 import io
-import os
-import sys
 import zipfile
 import zlib
 from collections.abc import Sequence
@@ -19,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from backend.cache import cache_folder
 from backend.data.images import read_thumbnail
 from backend.errors import UserError
 from backend.run.files import write_bytes_atomic
@@ -53,18 +52,6 @@ def read_fingerprints(paths: Sequence[Path], root: Path) -> list[Fingerprint | N
     if readable.keys() != known.keys():
         _write_cache(cache_path, readable)
     return [current[key] for key in keys]
-
-
-def cache_folder() -> Path:
-    """The user's folder for what can be made anew: FIDUCIAL_CACHE_DIR, else where the system has it."""
-    if chosen := os.environ.get("FIDUCIAL_CACHE_DIR"):
-        return Path(chosen)
-    home = Path.home()
-    if sys.platform == "win32":
-        return Path(os.environ.get("LOCALAPPDATA") or home / "AppData" / "Local") / "fiducial"
-    if sys.platform == "darwin":
-        return home / "Library" / "Caches" / "fiducial"
-    return Path(os.environ.get("XDG_CACHE_HOME") or home / ".cache") / "fiducial"
 
 
 def _key(path: Path) -> str:

@@ -132,8 +132,8 @@ def recommend(
     reason += cap_reason if best == cap else more
     instead = None
     if wanted is not None and need(wanted.batch_size) > budget:
-        # the gradients of the batches before lie beside the next one's activations
-        beside = known.get("gradients", 0) if wanted.gradient_accumulation_steps == 1 else 0
+        # the gradients of the batches before, as large as the weights, lie beside the next one's activations
+        beside = known.get("weights", 0) if wanted.gradient_accumulation_steps == 1 else 0
         instead = _accumulate(wanted, [size for size in fitting if need(size) + beside <= budget])
         reason += _not_fitting(wanted, need(wanted.batch_size), instead)
     return Recommendation(best, reason, _table(need, wanted), known, reserve, instead)

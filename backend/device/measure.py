@@ -22,7 +22,7 @@ import torch
 from backend.config import Choice, RunConfig, parse_settings
 from backend.device.gpu import own_bytes
 from backend.device.measured import MeasuredBatch
-from backend.device.memory import LonePhase, first_phase, refine_phase, run_validation_step
+from backend.device.steps import LonePhase, first_phase, refine_phase, run_validation_step
 from backend.training.build import images_of_crops
 from backend.training.out_of_memory import is_out_of_memory
 

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from backend.config import Settings
-from backend.data.fingerprints import cache_folder
+from backend.cache import cache_folder
 from backend.device.gpu import GpuReading
 from backend.device.machine import cpu_title
 from backend.errors import UserError

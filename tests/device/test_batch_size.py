@@ -105,7 +105,7 @@ def test_a_batch_that_does_not_fit_is_split_into_some_that_do(wanted, instead):
 def test_accumulated_gradients_need_room_beside_the_activations():
     # 19 fill the budget to 0.1 GiB: beside 0.5 GiB of gradients 18 fit, and 36 = 2 x 18 and 38 = 3 x 13
     for wanted, parts in ((36, 18), (38, 13)):
-        found = recommend(wanted=Batching(wanted), terms={"gradients": GIB // 2})
+        found = recommend(wanted=Batching(wanted), terms={"weights": GIB // 2})
         assert found.instead is not None
         assert found.instead.batch_size == parts
 
