@@ -18,8 +18,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from backend.config import Settings
 from backend.cache import cache_folder
+from backend.config import Settings
 from backend.device.gpu import GpuReading
 from backend.device.machine import cpu_title
 from backend.errors import UserError
