@@ -98,6 +98,10 @@ class _OneBatch:
     def __len__(self) -> int:
         return 1
 
+    @property
+    def largest_batch(self) -> int:
+        return len(self.batch.rows)
+
     def of_epoch(self, _epoch: int) -> Iterator[Batch]:
         return iter([self.batch])
 
