@@ -13,9 +13,10 @@ ARGUMENTS = ["--model", "unet", "--image_size", "64", "64", "--num_landmarks", "
 
 
 @pytest.fixture(autouse=True)
-def own_environment(monkeypatch):
-    """The command hides GPUs from its own process: undone after each test."""
+def own_environment(monkeypatch, tmp_path):
+    """The command hides GPUs from its own process, and keeps what was measured: neither reaches another test."""
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    monkeypatch.setattr("backend.device.measured.cache_folder", lambda: tmp_path / "cache")
 
 
 def report_of(capsys, *more: str) -> dict:

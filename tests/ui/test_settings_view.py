@@ -17,7 +17,7 @@ def test_only_what_differs_is_told_in_force() -> None:
 def test_what_is_unlike_the_first_run_is_marked() -> None:
     html = differences_table({"a<b": FIRST, "b": SECOND, "c": FIRST})
     assert html.count("<tr>") == 3 and html.count("<mark>") == 2
-    assert "<td>256 x 256</td><td><mark>256 x 128</mark></td><td>256 x 256</td>" in html
+    assert "<td><bdi>256 x 256</bdi></td><td><mark><bdi>256 x 128</bdi></mark></td>" in html
     assert "a&lt;b" in html
 
 
