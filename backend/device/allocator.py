@@ -102,13 +102,12 @@ class CachingAllocator:
 
 
 def reserved_bytes(lifetimes: Lifetimes, batch_size: int) -> int:
-    """What the allocator has taken after two training steps, a validation step and one more training step.
+    """What the allocator has taken after a training step, a validation step and another training step.
 
-    The first training step differs from the others, and validation leaves free blocks of other sizes.
+    The first training step leaves behind the optimizer's states, and validation free blocks of other sizes.
     """
     allocator, blocks = CachingAllocator(), dict[int, Block]()
     sizes = [size.bytes_at(batch_size) for size in lifetimes.sizes]
-    again = lifetimes.later_training()
 
     def replay(order: Sequence[int]) -> None:
         for number in order:
@@ -117,6 +116,6 @@ def reserved_bytes(lifetimes: Lifetimes, batch_size: int) -> int:
             else:
                 allocator.release(blocks.pop(~number))
 
-    for order in (lifetimes.before, lifetimes.training, again, lifetimes.validation, again):
+    for order in (lifetimes.before, lifetimes.training, lifetimes.validation, lifetimes.later_training()):
         replay(order)
     return allocator.reserved_bytes

@@ -158,9 +158,9 @@ class _PlacedNetwork(nn.Module):
 
     def __deepcopy__(self, memo: dict[int, Any]) -> _PlacedNetwork:
         for parameter in self.parameters():
-            memo[id(parameter)] = nn.Parameter(parameter.detach().clone(), parameter.requires_grad)
+            memo[id(parameter)] = nn.Parameter(torch.empty_like(parameter), parameter.requires_grad)
         for buffer in self.buffers():
-            memo[id(buffer)] = buffer.clone()
+            memo[id(buffer)] = torch.empty_like(buffer)  # there are no values to copy
         return _PlacedNetwork(copy.deepcopy(self.network, memo))
 
 

@@ -166,7 +166,6 @@ def assert_peaks_agree(phase: LonePhase, *batch_sizes: int) -> None:
             (found.training_moments(), found.validation_moments()), real.peaks(batch_size), strict=True
         ):
             traced = max(moment.bytes_at(batch_size) for moment in moments)
-            print(batch_size, f"{100 * (traced / peak - 1):+.3f} %")
             assert traced == pytest.approx(peak, rel=0.01)
 
 
