@@ -241,5 +241,7 @@ def _few(counts: Counter[str], most: int = 3) -> str:
 
 def _table(heads: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
     head = "".join(f'<th scope="col">{escape(cell)}</th>' for cell in heads)
-    body = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in line) + "</tr>" for line in lines)
+    body = "".join(
+        "<tr>" + "".join(f"<td><bdi>{escape(cell)}</bdi></td>" for cell in line) + "</tr>" for line in lines
+    )
     return f'<div class="plain-table"><table><tr>{head}</tr>{body}</table></div>'
