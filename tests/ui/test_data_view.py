@@ -61,9 +61,19 @@ def test_every_image_stands_in_the_split_that_it_is_used_in(view: DataView) -> N
 
 def test_counts_are_told_by_split_and_by_group(view: DataView) -> None:
     splits = splits_table(view)
-    assert "<td>train</td><td>12</td>" in splits and "80 x 90" in splits and "0.5 mm" in splits
-    assert "<tr><td>new</td><td>0</td><td>0</td><td>5</td></tr>" in groups_table(view)
-    assert "<tr><td>old</td><td>12</td><td>3</td><td>0</td></tr>" in groups_table(view)
+    assert (
+        "<td><bdi>train</bdi></td><td><bdi>12</bdi></td>" in splits
+        and "80 x 90" in splits
+        and "0.5 mm" in splits
+    )
+    assert (
+        "<tr><td><bdi>new</bdi></td><td><bdi>0</bdi></td><td><bdi>0</bdi></td><td><bdi>5</bdi></td></tr>"
+        in groups_table(view)
+    )
+    assert (
+        "<tr><td><bdi>old</bdi></td><td><bdi>12</bdi></td><td><bdi>3</bdi></td><td><bdi>0</bdi></td></tr>"
+        in groups_table(view)
+    )
 
 
 def test_the_stray_landmark_is_the_first_to_check(view: DataView) -> None:
@@ -89,6 +99,6 @@ def test_an_image_is_told_in_words_and_in_a_table(view: DataView) -> None:
     assert row is not None
     assert "80 x 90 px" in caption(view, row) and "old" in caption(view, row)
     table = landmarks_table(view, row, 3)
-    assert "<td>➤ d</td>" in table and "<td>a</td>" in table
+    assert "<td><bdi>➤ d</bdi></td>" in table and "<td><bdi>a</bdi></td>" in table
     outside = view.row_of_id("06.png")
-    assert outside is not None and "<td>not marked</td>" in landmarks_table(view, outside, None)
+    assert outside is not None and "<td><bdi>not marked</bdi></td>" in landmarks_table(view, outside, None)
