@@ -33,7 +33,7 @@ _COMMON: dict[str, Any] = {
 
 PRESETS: dict[str, Preset] = {
     "fast": Preset(
-        "1.19 mm on ISBI 2015, 11 min on one core",
+        "one refiner; not measured yet",
         {
             **_COMMON,
             "epochs": 20,
@@ -43,7 +43,7 @@ PRESETS: dict[str, Preset] = {
         },
     ),
     "balanced": Preset(
-        "1.11 mm on ISBI 2015, 32 min on one core",
+        "1.11 mm on ISBI 2015, 38 min on one core",
         {
             **_COMMON,
             "epochs": 60,
