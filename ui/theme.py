@@ -80,6 +80,7 @@ ul.evaluation-failed li {color: inherit}
   unicode-bidi: isolate}
 .thumbnails small {color: var(--body-text-color-subdued); min-height: 1.1em}
 #memory-chart {min-height: 358px}
+@media (max-width: 480px) {.tab-container button {padding: 0 .45rem; font-size: .85rem}}
 .problem-list li {margin-bottom: .25rem}
 .views {display: grid; grid-template-columns: repeat(auto-fill, minmax(min(9.5rem, 45%), 1fr)); gap: .6rem}
 .views figure {margin: 0} .views img {width: 100%; border-radius: 6px; display: block}
