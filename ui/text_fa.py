@@ -46,7 +46,7 @@ TEXT: dict[str, str] = {
     "preset": "تنظیم آماده",
     "preset_info": "نقطهٔ شروع؛ همهٔ خانه‌های زیر را می‌توانید عوض کنید",
     "preset_choice": "{name}: {words}",
-    "preset_fast_words": "یک شبکهٔ پالایش؛ هنوز سنجیده نشده",
+    "preset_fast_words": "1.19 mm روی ISBI 2015، در 8 دقیقه با یک هسته",
     "preset_balanced_words": "1.11 mm روی ISBI 2015، در 38 دقیقه با یک هسته",
     "preset_best_words": "شش شبکهٔ پالایش؛ هنوز سنجیده نشده",
     "preset_custom": "دلخواه",
