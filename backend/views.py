@@ -16,12 +16,11 @@ from pathlib import Path
 from typing import Any
 
 from backend.config import Settings, parse_settings
-from backend.data.dataset import LandmarkDataset
 from backend.data.samples import Samples, SampleSplits, load_splits
 from backend.errors import UserError
 from backend.flags import OneLineParser, add_setting_flags, given_settings, run_command
 from backend.overlays import draw_points, encode_jpeg
-from backend.training.build import build_augmentation, build_store
+from backend.training.build import build_augmentation, build_images, build_store
 from backend.training.floor import Floor, floor_on_crops, floor_on_images
 
 
@@ -70,17 +69,8 @@ def _draw_views(splits: SampleSplits, settings: Settings, options: Namespace) ->
     samples, row = _find_image(splits, options.image)
     store = build_store(samples, settings)
     augmentation = build_augmentation(settings, splits.annotations.landmark_names)
-    plain, varied = (
-        LandmarkDataset(
-            samples,
-            settings.image_size,
-            resize=settings.resize,
-            store=store,
-            augmentation=chosen,
-            seed=settings.seed,
-        )
-        for chosen in (None, augmentation)
-    )
+    plain = build_images(settings, samples, store)
+    varied = build_images(settings, samples, store, augmentation)
     # the loop counts epochs from 0, people from 1
     first = options.first_epoch - 1
     views = [plain.draw((0, row)), *(varied.draw((first + n, row)) for n in range(options.num_views))]

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from backend.config import Settings, parse_settings
 from backend.device.batch_size import (
@@ -29,6 +29,7 @@ from backend.device.batch_size import (
 )
 from backend.device.gpu import GpuReading, read_gpus
 from backend.device.measured import NOTHING_MEASURED, Bench, Measured, identify
+from backend.device.memory import predict_step_memory
 from backend.device.memory_cache import torch_version
 from backend.errors import UserError
 from backend.flags import (
@@ -40,9 +41,6 @@ from backend.flags import (
     run_command,
 )
 from backend.presets import with_preset
-
-if TYPE_CHECKING:
-    from backend.device.memory import StepMemory
 
 SPEED_BATCH = 4  # on a CPU, four images tell the time of an image as well as more
 MEASURED_BATCH = 16  # at most, before the one that is recommended is measured
@@ -101,7 +99,7 @@ def _report(settings: Settings, options: argparse.Namespace) -> dict[str, Any]:
     device = _device_of(settings.device, gpus)
     memory = _memory(device, gpus, options.free_gib)
     with _hidden_gpus():  # the prediction needs none: take nothing from a run on one
-        need = _predict(settings, options.num_landmarks, device)
+        need = predict_step_memory(settings, options.num_landmarks, device)
 
     def recommend(measured: Measured) -> Recommendation:
         return recommend_for_memory(
@@ -144,12 +142,6 @@ def _report(settings: Settings, options: argparse.Namespace) -> dict[str, Any]:
         "refine_seconds_per_image": timed.refine_training_s if timed else None,
         "refine_validation_seconds_per_image": timed.refine_validation_s if timed else None,
     }
-
-
-def _predict(settings: Settings, num_landmarks: int, device: str) -> StepMemory:
-    from backend.device.memory import predict_step_memory
-
-    return predict_step_memory(settings, num_landmarks, device)
 
 
 @contextmanager

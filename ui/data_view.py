@@ -21,7 +21,7 @@ from backend.evaluation.comparison import points_of_readers
 from backend.evaluation.measures import group_columns
 from backend.geometry import FloatArray
 from ui.datasets import read_splits
-from ui.text import TEXT, quote, say
+from ui.text import say, say_label
 
 ALL_SPLITS = "all"
 MAX_SUSPECTS = 100
@@ -107,12 +107,6 @@ def splits_table(view: DataView) -> str:
     return _table(heads, lines)
 
 
-def _column_name(column: str) -> str:
-    """One that a data set brings along goes by its own name."""
-    key = f"data_column_{column}"
-    return say(key) if key in TEXT else quote(column)
-
-
 def groups_table(view: DataView) -> str:
     """For every column that sorts the images into groups (machine, pixel size ...): images by split."""
     splits = view.split_names
@@ -125,7 +119,7 @@ def groups_table(view: DataView) -> str:
             [str(value) or say("data_unknown"), *(str(counts[split].get(value, 0)) for split in splits)]
             for value in counts.index
         ]
-        tables.append(_table([_column_name(column), *splits], lines))
+        tables.append(_table([say_label(column, "data_column_"), *splits], lines))
     return "".join(tables)
 
 

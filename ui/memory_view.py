@@ -8,11 +8,11 @@ import plotly.graph_objects as go
 
 from backend.device.batch_size import GIB, DeviceMemory, Recommendation
 from backend.device.measured import Measured
+from ui.plots import plain_figure
 from ui.text import in_bytes, say
 from ui.theme import (
     AXIS_COLOUR,
     BEST_COLOUR,
-    GRID_COLOUR,
     MARK_COLOUR,
     RESERVE_COLOUR,
     TRAIN_COLOUR,
@@ -115,19 +115,12 @@ def _add_points(
 
 
 def _figure(last_batch: int) -> go.Figure:
-    figure = go.Figure()
-    figure.update_layout(
+    figure = plain_figure(
         height=HEIGHT_PX,
         margin={"l": 50, "r": 12, "t": 36, "b": 96},
-        paper_bgcolor="rgba(0, 0, 0, 0)",
-        plot_bgcolor="rgba(0, 0, 0, 0)",
-        font={"color": AXIS_COLOUR, "size": 13},
         # below: on a phone it takes two lines, which would run into the label above
         legend={"orientation": "h", "y": -0.24, "yanchor": "top", "x": 0, "xanchor": "left"},
-        hovermode="x unified",
     )
-    figure.update_xaxes(
-        title=say("memory_batch"), gridcolor=GRID_COLOUR, zeroline=False, range=[0, last_batch + 1]
-    )
-    figure.update_yaxes(title="GiB", gridcolor=GRID_COLOUR, zeroline=False, hoverformat=".2f")
+    figure.update_xaxes(title=say("memory_batch"), range=[0, last_batch + 1])
+    figure.update_yaxes(title="GiB", hoverformat=".2f")
     return figure

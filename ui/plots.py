@@ -162,21 +162,29 @@ def _add_curve(
     )
 
 
-def curve_figure(*, log_axis: bool, y_title: str = "") -> go.Figure:
-    """An empty figure over epochs, as every curve of the page has it."""
+def plain_figure(**layout: Any) -> go.Figure:
+    """An empty figure with axes, in the page's look, light and dark; `layout` is plotly's."""
     figure = go.Figure()
     figure.update_layout(
-        height=HEIGHT_PX,
-        margin={"l": 50, "r": 12, "t": 44, "b": 40},
         paper_bgcolor="rgba(0, 0, 0, 0)",
         plot_bgcolor="rgba(0, 0, 0, 0)",
         font={"color": AXIS_COLOUR, "size": 13},
-        legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 1, "xanchor": "right"},
         hovermode="x unified",
+        **layout,
+    )
+    for update_axes in (figure.update_xaxes, figure.update_yaxes):
+        update_axes(gridcolor=GRID_COLOUR, zeroline=False)
+    return figure
+
+
+def curve_figure(*, log_axis: bool, y_title: str = "") -> go.Figure:
+    """An empty figure over epochs, as every curve of the page has it."""
+    figure = plain_figure(
+        height=HEIGHT_PX,
+        margin={"l": 50, "r": 12, "t": 44, "b": 40},
+        legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 1, "xanchor": "right"},
         uirevision="kept",  # a zoom survives the next update
     )
-    figure.update_xaxes(title=say("epoch"), gridcolor=GRID_COLOUR, zeroline=False, rangemode="nonnegative")
-    figure.update_yaxes(
-        title=y_title, gridcolor=GRID_COLOUR, zeroline=False, type="log" if log_axis else "linear"
-    )
+    figure.update_xaxes(title=say("epoch"), rangemode="nonnegative")
+    figure.update_yaxes(title=y_title, type="log" if log_axis else "linear")
     return figure

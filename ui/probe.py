@@ -16,7 +16,8 @@ from backend.config import Settings, parse_settings
 from backend.data.samples import SampleSplits
 from backend.device.batch_size import MAX_BATCH
 from backend.device.machine import Machine, machine_from_dict
-from backend.device.measured import STEP_KEYS, Measured, MeasuredBatch
+from backend.device.measured import Measured, MeasuredBatch
+from backend.device.memory import TRACED_FIELDS
 from backend.errors import UserError
 from backend.flags import settings_to_flags
 from ui.text import say
@@ -46,7 +47,7 @@ class Subject:
 def subject_of(settings: Settings, splits: SampleSplits) -> Subject:
     """Raises UserError for a device that is not there."""
     device = choose_device(settings, ask_machine()).value
-    kept = {name: getattr(settings, name) for name in (*STEP_KEYS, "batch_size")}
+    kept = {name: getattr(settings, name) for name in (*TRACED_FIELDS, "batch_size")}
     return Subject(parse_settings(kept), len(splits.annotations.landmark_names), len(splits.train), device)
 
 

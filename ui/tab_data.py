@@ -182,33 +182,34 @@ def _place_body() -> dict[str, Any]:
 
 
 def _place_lists() -> dict[str, Any]:
-    gr.Markdown(f"### {say('data_suspects')}")
-    suspects_note = gr.Markdown(elem_id="data-suspects-note")
-    suspects = gr.Dataframe(
-        headers=say("data_suspect_columns").split(","),
-        interactive=False,
-        wrap=True,
-        max_height=360,
-        show_label=False,
-        label=say("data_suspects"),
-        column_widths=["20%", "26%", "36%", "18%"],
-        elem_id="data-suspects",
+    suspects_note, suspects = _place_list(
+        "suspects", say("data_suspects"), say("data_suspect_columns"), ["20%", "26%", "36%", "18%"]
     )
-    gr.Markdown(f"### {say('problems_title')}")
-    problems_note = gr.Markdown(elem_id="data-problems-note")
-    problems = gr.Dataframe(
-        headers=say("data_problem_columns").split(","),
-        interactive=False,
-        wrap=True,
-        max_height=360,
-        show_label=False,
-        label=say("problems_title"),
-        column_widths=["26%", "40%", "34%"],
-        elem_id="data-problems",
+    problems_note, problems = _place_list(
+        "problems", say("problems_title"), say("data_problem_columns"), ["26%", "40%", "34%"]
     )
     return {
         "suspects_note": suspects_note, "suspects": suspects, "problems_note": problems_note, "problems": problems
     }  # fmt: skip
+
+
+def _place_list(
+    name: str, title: str, columns: str, widths: list[str | int]
+) -> tuple[gr.Markdown, gr.Dataframe]:
+    """A note under a title, and the table whose rows show their image."""
+    gr.Markdown(f"### {title}")
+    note = gr.Markdown(elem_id=f"data-{name}-note")
+    table = gr.Dataframe(
+        headers=columns.split(","),
+        interactive=False,
+        wrap=True,
+        max_height=360,
+        show_label=False,
+        label=title,
+        column_widths=widths,
+        elem_id=f"data-{name}",
+    )
+    return note, table
 
 
 def on_look(tab: DataTab, session: Session, view: DataView | None, shown: Shown, *values: Any) -> Updates:

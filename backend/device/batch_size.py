@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, get_args
+from typing import get_args
 
 from backend.config import SIZE_MULTIPLE, Choice, ModelName, RunConfig, Settings
 from backend.data.image_store import SHARE_OF_FREE_MEMORY
@@ -17,11 +17,9 @@ from backend.device.gpu import GpuReading, read_gpus
 from backend.device.host import read_memory
 from backend.device.machine import cpu_title
 from backend.device.measured import NOTHING_MEASURED, Bench, Measured, identify
+from backend.device.memory import StepMemory, predict_step_memory
 from backend.errors import UserError
 from backend.geometry import Size
-
-if TYPE_CHECKING:
-    from backend.device.memory import StepMemory
 
 GIB = 2**30
 MIN_BATCH = 2  # batch normalisation cannot use a lone image
@@ -260,7 +258,6 @@ def recommend_for_memory(
 
 def find_what_fits(settings: Settings, num_landmarks: int, device: str, budget_bytes: int) -> str:
     """Settings near these with which two images fit into a budget, each of them predicted; some seconds."""
-    from backend.device.memory import predict_step_memory
 
     def need(changed: Settings) -> int:
         return predict_step_memory(changed, num_landmarks, device).bytes_at(MIN_BATCH)
@@ -327,7 +324,6 @@ def recommend_for_settings(settings: Settings, device: str) -> Choice:
     cannot be read.
     """
     from backend.choices import choose_dataset
-    from backend.device.memory import predict_step_memory
     from backend.training.build import build_splits
 
     splits = build_splits(RunConfig(settings, {"dataset_path": choose_dataset(settings)}))

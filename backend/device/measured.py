@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import signal
@@ -14,14 +13,15 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from backend.cache import cache_folder
+from backend.cache import cache_file
 from backend.config import Settings
 from backend.device.gpu import GpuReading
 from backend.device.machine import cpu_title
+from backend.device.memory import TRACED_FIELDS
+from backend.device.memory_cache import torch_version
 from backend.errors import UserError
 from backend.run.files import write_json_atomic
 
@@ -29,11 +29,6 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 TIMEOUT_S = 600
 FAST_ENOUGH = 0.95  # of the images/s that an endless batch would reach
 KILLED = -int(getattr(signal, "SIGKILL", 9))  # how the kernel ends a process that takes too much memory
-# what decides the memory and the time of a step, beside its batch, the device and the number of landmarks
-STEP_KEYS = (
-    "model", "image_size", "loss", "mixed_precision", "output_stride", "decoder", "ema_decay",
-    "gradient_accumulation_steps", "refine", "refine_crops", "num_refiners", "crop_size",
-)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -181,7 +176,6 @@ class Bench:
 
     @property
     def _path(self) -> Path:
-        settings = self.settings.model_dump(mode="json", include=set(STEP_KEYS))
-        key = [settings, self.num_landmarks, self.device.partition(":")[0], self.identity, version("torch")]
-        digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:24]
-        return cache_folder() / "measured" / f"{digest}.json"
+        settings = self.settings.model_dump(mode="json", include=set(TRACED_FIELDS))
+        kind = self.device.partition(":")[0]
+        return cache_file("measured", [settings, self.num_landmarks, kind, self.identity, torch_version()])

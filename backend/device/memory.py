@@ -18,7 +18,7 @@ from backend.device.memory_cache import load_memory, save_memory
 
 Plain = Mapping[str, Any]
 
-# what a trace is told: the others are at their defaults in it, so they cannot change the answer
+# the settings that decide the memory and the time of a step; a trace is told no others
 TRACED_FIELDS = (
     "model", "image_size", "loss", "decoder", "output_stride", "mixed_precision", "gradient_accumulation_steps",
     "refine", "refine_crops", "num_refiners", "crop_size",

@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import json
 from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from backend.cache import cache_folder
+from backend.cache import cache_file
 from backend.run.files import read_json, write_json_atomic
 
 MAX_ANSWERS = 256  # of some KiB each
@@ -74,5 +73,4 @@ def _own_code_hash() -> str:
 
 def _path_of(question: Mapping[str, Any]) -> Path:
     whole = {**question, "torch": torch_version(), "code": _own_code_hash()}
-    name = hashlib.blake2b(json.dumps(whole, sort_keys=True).encode(), digest_size=16).hexdigest()
-    return cache_folder() / "step_memory" / f"{name}.json"
+    return cache_file("step_memory", whole)

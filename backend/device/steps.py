@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, cast
 
 import torch
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from backend.config import RunConfig
 from backend.data.dataset import Batch
 from backend.training.build import (
+    Schedule,
     build_network,
     build_refiner,
     build_refiner_task,
@@ -24,10 +26,8 @@ from backend.training.engine import Metrics, Trainer
 from backend.training.heatmaps import decode_heatmaps
 from backend.training.task import LandmarkTask
 
-ONE_BATCH, NOBODY = (
-    cast(Any, [None]),
-    cast(Any, None),
-)  # a trainer's training data and observer, where it has none
+# a trainer's training data and observer, where it has none
+ONE_BATCH, NOBODY = cast(Any, [None]), cast(Any, None)
 
 
 @dataclass(frozen=True)
@@ -42,22 +42,30 @@ class LonePhase:
 def first_phase(config: RunConfig, num_landmarks: int) -> LonePhase:
     """The chosen network on whole images."""
     task = _LoneTask(**vars(build_task(config, _names(num_landmarks))))
-    schedule = first_schedule(config.settings)
-    return LonePhase(
-        lambda: build_network(config, num_landmarks),
-        lambda network: build_trainer(config, schedule, network, task, ONE_BATCH, _one_batch(), NOBODY),
-        lambda size: make_noise_batch((size, 3, *task.input_hw), num_landmarks),
-    )
+    shape = (3, *task.input_hw)
+    return _lone_phase(config, task, first_schedule(config.settings), partial(build_network, config), shape)
 
 
 def refine_phase(config: RunConfig, num_landmarks: int) -> LonePhase:
     """The second network on crops; its batch counts images, each with all its crops."""
     task = _LoneTask(**vars(build_refiner_task(config, _names(num_landmarks))))
-    schedule = refine_schedule(config.settings)
+    shape = (num_landmarks, 3, *task.input_hw)
+    return _lone_phase(config, task, refine_schedule(config.settings), partial(build_refiner, config), shape)
+
+
+def _lone_phase(
+    config: RunConfig,
+    task: LandmarkTask,
+    schedule: Schedule,
+    build: Callable[[int], nn.Module],
+    image_shape: Sequence[int],
+) -> LonePhase:
+    """`build(num_landmarks)` makes the network; `image_shape` is that of one image of a batch."""
+    num_landmarks = len(task.landmark_names)
     return LonePhase(
-        lambda: build_refiner(config, num_landmarks),
+        lambda: build(num_landmarks),
         lambda network: build_trainer(config, schedule, network, task, ONE_BATCH, _one_batch(), NOBODY),
-        lambda size: make_noise_batch((size, num_landmarks, 3, *task.input_hw), num_landmarks),
+        lambda size: make_noise_batch((size, *image_shape), num_landmarks),
     )
 
 

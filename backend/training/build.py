@@ -155,12 +155,11 @@ def build_augmentation(settings: Settings, landmark_names: Sequence[str]) -> Aug
     )
 
 
-def build_batches(
-    config: RunConfig, samples: Samples, store: ImageStore, augmentation: Augmentation | None = None
-) -> Batches:
-    """Batches of whole images: augmented and shuffled for training, plain and in order without augmentation."""
-    settings = config.settings
-    dataset = LandmarkDataset(
+def build_images(
+    settings: Settings, samples: Samples, store: ImageStore, augmentation: Augmentation | None = None
+) -> LandmarkDataset:
+    """Whole images as the first network sees them, varied by `augmentation` in training."""
+    return LandmarkDataset(
         samples,
         settings.image_size,
         resize=settings.resize,
@@ -168,6 +167,13 @@ def build_batches(
         augmentation=augmentation,
         seed=settings.seed,
     )
+
+
+def build_batches(
+    config: RunConfig, samples: Samples, store: ImageStore, augmentation: Augmentation | None = None
+) -> Batches:
+    """Batches of whole images: augmented and shuffled for training, plain and in order without augmentation."""
+    dataset = build_images(config.settings, samples, store, augmentation)
     return _build_batches(config, dataset, config.value("batch_size"), training=augmentation is not None)
 
 

@@ -19,7 +19,7 @@ from torch import nn
 
 from backend.config import RunConfig
 from backend.data.crops import CropDataset
-from backend.data.dataset import Batches, LandmarkDataset
+from backend.data.dataset import Batches
 from backend.data.image_store import ImageStore
 from backend.data.leaks import across_splits, advise, find_leaks
 from backend.data.samples import Samples, SampleSplits
@@ -142,9 +142,7 @@ def _build_first(job: Job, last: Checkpoint | None) -> Trainer:
     """The trainer of the first network, on whole images."""
     config, settings = job.config, job.config.settings
     task = build.build_task(config, job.landmark_names)
-    shown = LandmarkDataset(
-        job.previews.samples, settings.image_size, resize=settings.resize, store=job.previews.store
-    )
+    shown = build.build_images(settings, job.previews.samples, job.previews.store)
     share = settings.epochs / (settings.epochs + settings.refine_epochs * settings.refine)
     phase = Phase(TRAIN, build.first_schedule(settings), 0.0, share)
     previews = PreviewImages(job.previews.samples, load_preview_batch(shown))

@@ -17,6 +17,8 @@ import psutil
 import pytest
 from playwright.sync_api import Page, expect, sync_playwright
 
+from backend.run.folder import RunFolder, list_runs
+
 REPOSITORY = Path(__file__).resolve().parents[2]
 FLAGS = [
     "--no-sandbox",
@@ -26,6 +28,18 @@ FLAGS = [
     "--disable-background-networking",
     "--disable-component-update",
     "--disable-sync",
+]
+SMALL_RUN = [
+    "--image_size",
+    "64",
+    "64",
+    "--epochs",
+    "2",
+    "--batch_size",
+    "4",
+    "--no-refine",
+    "--device",
+    "cpu",
 ]
 PATIENCE_MS = 90_000  # two cores that also train may be slow to answer; no test asserts a time
 
@@ -60,6 +74,13 @@ class Dashboard:
                 assert self._process.poll() is None, self._log.read_text()
                 time.sleep(0.2)
         pytest.fail("the dashboard does not answer: " + self._log.read_text())
+
+    def train(self, *flags: str) -> RunFolder:
+        """A small run on the tiny data set, trained from a terminal while the dashboard is there."""
+        command = [sys.executable, "train.py", *SMALL_RUN, "--runs_dir", str(self.runs_dir)]
+        command += ["--dataset_path", str(self.data_root / "blobs"), *flags]
+        subprocess.run(command, cwd=REPOSITORY, check=True, capture_output=True)
+        return list_runs(self.runs_dir)[0]
 
     def kill(self) -> None:
         """As a power cut would: no handler runs."""

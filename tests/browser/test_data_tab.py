@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 from playwright.sync_api import Page, expect
 
+from tests.browser.on_page import open_tab
+
 pytestmark = pytest.mark.browser
 
 
@@ -51,7 +53,7 @@ def upload(page: Page, archive: Path) -> None:
 def test_choose_browse_check_and_import(dashboard, page: Page, faces: Path, tmp_path: Path) -> None:
     shutil.copytree(faces, dashboard.data_root / "faces")
     page.goto(dashboard.url)
-    page.get_by_role("tab", name="Data", exact=True).click()
+    open_tab(page, "Data")
     expect(page.locator("#data-tab-summary")).to_contain_text("12 images")  # blobs, the first
 
     # choose: both tabs follow

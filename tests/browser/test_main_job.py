@@ -12,20 +12,10 @@ from playwright.sync_api import Page, expect
 from backend.data.annotations import read_annotations
 from backend.presets import PRESETS
 from backend.run.folder import RunFolder, list_runs
+from tests.browser.on_page import fill, open_tab
 
 pytestmark = pytest.mark.browser
 REPOSITORY = Path(__file__).resolve().parents[2]
-
-
-def fill(page: Page, **values: object) -> None:
-    for key, value in values.items():
-        field = page.locator(f"#field-{key} input")
-        field.fill(str(value))
-        field.press("Tab")
-
-
-def open_tab(page: Page, name: str) -> None:
-    page.get_by_role("tab", name=name, exact=True).click()
 
 
 def start_small_run(page: Page, epochs: int) -> None:

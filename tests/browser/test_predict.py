@@ -5,38 +5,24 @@ from __future__ import annotations
 import json
 import re
 import shutil
-import sys
 import zipfile
 from pathlib import Path
-from subprocess import run
 
 import numpy as np
 import pytest
 from playwright.sync_api import Page, expect
 
 from backend.data.annotations import read_annotations
+from tests.browser.on_page import open_tab
 
 pytestmark = pytest.mark.browser
 REPOSITORY = Path(__file__).resolve().parents[2]
-SETTINGS = [
-    "--image_size",
-    "64",
-    "64",
-    "--epochs",
-    "2",
-    "--batch_size",
-    "4",
-    "--num_workers",
-    "0",
-    "--no-refine",
-]
 
 
 @pytest.fixture
 def trained(dashboard) -> None:
     """The dashboard has a run with weights."""
-    command = [sys.executable, "train.py", "--dataset_path", str(dashboard.data_root / "blobs"), *SETTINGS]
-    run([*command, "--runs_dir", str(dashboard.runs_dir)], cwd=REPOSITORY, check=True)
+    dashboard.train()
 
 
 def typed(page: Page, landmark: str) -> tuple[float, float]:
@@ -53,7 +39,7 @@ def test_predict_correct_and_export(dashboard, page: Page, tmp_path: Path) -> No
     files[2].write_bytes(b"nonsense")
 
     page.goto(dashboard.url)
-    page.get_by_role("tab", name="Predict", exact=True).click()
+    open_tab(page, "Predict")
     expect(page.locator("#predict-empty")).to_contain_text("Drop one or many images")
     expect(page.locator("#predict-start")).to_be_disabled()
     page.locator("#predict-files input[type=file]").set_input_files(files)

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 import zipfile
 from pathlib import Path
-from typing import Any
 
 import pytest
 from playwright.sync_api import Page, expect
@@ -14,29 +11,10 @@ from playwright.sync_api import Page, expect
 from backend.run.folder import RunFolder, list_runs
 from backend.run.queue import read_queue
 from backend.run.state import RunState, derive_state
+from tests.browser.on_page import fill, open_tab
 
 pytestmark = pytest.mark.browser
 REPOSITORY = Path(__file__).resolve().parents[2]
-SMALL = ["--image_size", "64", "64", "--epochs", "2", "--batch_size", "4", "--no-refine", "--device", "cpu"]
-
-
-def train(dashboard: Any, *flags: str) -> RunFolder:
-    """A run that was trained from a terminal while the dashboard was there."""
-    command = [sys.executable, "train.py", *SMALL, "--runs_dir", dashboard.runs_dir]
-    command += ["--dataset_path", dashboard.data_root / "blobs", *flags]
-    subprocess.run([*map(str, command)], cwd=REPOSITORY, check=True, capture_output=True)
-    return list_runs(dashboard.runs_dir)[0]
-
-
-def fill(page: Page, **values: object) -> None:
-    for key, value in values.items():
-        field = page.locator(f"#field-{key} input")
-        field.fill(str(value))
-        field.press("Tab")
-
-
-def open_tab(page: Page, name: str) -> None:
-    page.get_by_role("tab", name=name, exact=True).click()
 
 
 def open_run(page: Page, folder: RunFolder) -> None:
@@ -93,7 +71,7 @@ def test_what_waits_starts_by_itself_and_can_be_put_in_order(dashboard, page: Pa
 
 
 def test_compare_note_duplicate_hand_on_and_delete(dashboard, page: Page, tmp_path: Path) -> None:
-    older, newer = train(dashboard, "--lr", "0.001"), train(dashboard, "--lr", "0.002")
+    older, newer = dashboard.train("--lr", "0.001"), dashboard.train("--lr", "0.002")
     page.goto(dashboard.url)
     open_tab(page, "Runs")
 

@@ -140,10 +140,8 @@ class FakeNeed:
     ],
 )
 def test_what_would_fit_is_predicted(monkeypatch, budget, said):
-    from backend.device import memory
-
     monkeypatch.setattr(
-        memory, "predict_step_memory", lambda settings, num_landmarks, device: FakeNeed(settings)
+        batch_size, "predict_step_memory", lambda settings, num_landmarks, device: FakeNeed(settings)
     )
     assert batch_size.find_what_fits(parse_settings({}), 5, "cpu", budget) == said
 

@@ -5,6 +5,7 @@ import json
 import pytest
 
 from backend import vram
+from backend.cache import cache_file
 from backend.device.gpu import GpuReading
 from backend.device.measured import NOTHING_MEASURED, MeasuredBatch
 from backend.flags import run_command
@@ -16,7 +17,9 @@ ARGUMENTS = ["--model", "unet", "--image_size", "64", "64", "--num_landmarks", "
 def own_environment(monkeypatch, tmp_path):
     """The command hides GPUs from its own process, and keeps what was measured: neither reaches another test."""
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    monkeypatch.setattr("backend.device.measured.cache_folder", lambda: tmp_path / "cache")
+    monkeypatch.setattr(
+        "backend.device.measured.cache_file", lambda room, key: cache_file(f"{tmp_path.name}/{room}", key)
+    )
 
 
 def report_of(capsys, *more: str) -> dict:

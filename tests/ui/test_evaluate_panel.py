@@ -9,7 +9,6 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-import gradio as gr
 import pytest
 
 import train
@@ -48,9 +47,7 @@ def _no_process_is_left() -> Iterator[None]:
 
 
 @pytest.fixture
-def panel(folder: RunFolder, tiny_dataset: Path, monkeypatch: pytest.MonkeyPatch) -> EvaluatePanel:
-    for popup in ("Info", "Warning"):
-        monkeypatch.setattr(gr, popup, lambda words: None)
+def panel(folder: RunFolder, tiny_dataset: Path, popups: list[str]) -> EvaluatePanel:
     # a component is only what an update is addressed to, so its name serves as well
     parts: dict[str, Any] = {field.name: field.name for field in fields(EvaluatePanel)}
     parts |= {"worst": tuple(f"worst-{number}" for number in range(MAX_WORST))}

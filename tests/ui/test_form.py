@@ -20,7 +20,7 @@ from ui.form import (
     preset_fields,
     to_settings,
 )
-from ui.text import TEXT
+from ui.text_en import TEXT
 
 FORM_KEYS = (*PLACED_BY_HAND, *MAIN_KEYS, *ADVANCED_KEYS)
 

@@ -4,7 +4,6 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-import gradio as gr
 import pytest
 
 from backend.config import Choice, RunConfig, Settings
@@ -15,13 +14,6 @@ from ui import paired_panel
 from ui.evaluation_process import Progress, Request
 from ui.paired_panel import PairedPanel, draw_paired, offer_pair, on_evaluate
 from ui.session import Session
-
-
-@pytest.fixture
-def popups(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    told: list[str] = []
-    monkeypatch.setattr(gr, "Warning", told.append)
-    return told
 
 
 @pytest.fixture

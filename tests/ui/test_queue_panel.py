@@ -5,7 +5,6 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-import gradio as gr
 import psutil
 import pytest
 
@@ -18,9 +17,7 @@ from ui.session import Session
 
 
 @pytest.fixture
-def panel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> QueuePanel:
-    for popup in ("Info", "Warning"):
-        monkeypatch.setattr(gr, popup, lambda words: None)
+def panel(tmp_path: Path, popups: list[str]) -> QueuePanel:
     parts: dict[str, Any] = {field.name: field.name for field in fields(QueuePanel)}
     return QueuePanel(**{**parts, "runs_dir": tmp_path})
 

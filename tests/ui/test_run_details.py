@@ -8,7 +8,6 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import gradio as gr
 import psutil
 import pytest
 
@@ -20,14 +19,6 @@ from backend.run.state import LIVE_STATES, RunState
 from ui import run_details
 from ui.run_details import RunDetails, what_is_possible
 from ui.session import Session
-
-
-@pytest.fixture
-def popups(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    told: list[str] = []
-    for popup in ("Info", "Warning"):
-        monkeypatch.setattr(gr, popup, told.append)
-    return told
 
 
 @pytest.fixture

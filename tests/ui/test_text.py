@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from backend.run.state import RunState
-from ui import text, text_fa
+from ui import text_en, text_fa
 from ui.language import LANGUAGES, isolate, isolate_latin, speaking
 from ui.plots import MARKED_EVENTS
 from ui.text import in_distance, in_time, quote, say, say_label
@@ -39,15 +39,15 @@ def places(words: str) -> list[tuple[str, str]]:
 
 
 def test_every_word_is_there_in_both_languages_with_the_same_places() -> None:
-    assert set(text_fa.TEXT) == set(text.TEXT)
-    differing = {key for key in text.TEXT if places(text.TEXT[key]) != places(text_fa.TEXT[key])}
+    assert set(text_fa.TEXT) == set(text_en.TEXT)
+    differing = {key for key in text_en.TEXT if places(text_en.TEXT[key]) != places(text_fa.TEXT[key])}
     assert not differing
 
 
 def test_persian_is_persian() -> None:
     untranslated = {key for key, words in text_fa.TEXT.items() if not PERSIAN.search(words)}
     assert untranslated == SAME_IN_BOTH
-    assert not {key for key, words in text.TEXT.items() if PERSIAN.search(words)}
+    assert not {key for key, words in text_en.TEXT.items() if PERSIAN.search(words)}
     for key, words in text_fa.TEXT.items():
         assert not re.search("[\u064a\u0643\u0660-\u0669\u06f0-\u06f9]", words), (
             f"{key}: Arabic letters, or digits"
@@ -58,31 +58,32 @@ def test_persian_is_persian() -> None:
         assert not re.search("(^| )(می|نمی) ", words), f"{key}: a prefix without its joiner"
 
 
-@pytest.mark.parametrize("key", [key for key in text.TEXT if key.endswith(("_info", "_words"))])
+@pytest.mark.parametrize("key", [key for key in text_en.TEXT if key.endswith(("_info", "_words"))])
 def test_numbers_are_the_same_in_both_languages(key: str) -> None:
     """They are measured or taken from the settings, and change there first."""
 
     def numbers(words: str) -> set[str]:
         return set(re.findall(r"\d+(?:\.\d+)?(?:e-\d+)?", words))
 
-    assert numbers(text_fa.TEXT[key]) <= numbers(text.TEXT[key])
-    assert {number for number in numbers(text.TEXT[key]) if "." in number} <= numbers(text_fa.TEXT[key])
+    assert numbers(text_fa.TEXT[key]) <= numbers(text_en.TEXT[key])
+    assert {number for number in numbers(text_en.TEXT[key]) if "." in number} <= numbers(text_fa.TEXT[key])
 
 
 def test_the_columns_of_the_runs_are_as_many() -> None:
-    assert len({table["runs_columns"].count(",") for table in (text.TEXT, text_fa.TEXT)}) == 1
+    assert len({table["runs_columns"].count(",") for table in (text_en.TEXT, text_fa.TEXT)}) == 1
 
 
 def test_no_word_is_left_unused() -> None:
-    sources = "".join(path.read_text("utf-8") for path in UI_FILES if path.stem not in ("text", "text_fa"))
-    sources += (REPOSITORY / "ui/text.py").read_text("utf-8").split("_WORDS = ")[1]
+    sources = "".join(path.read_text("utf-8") for path in UI_FILES if path.stem not in ("text_en", "text_fa"))
     sources += "".join(path.read_text("utf-8") for path in (REPOSITORY / "backend/evaluation").glob("*.py"))
     found = set(re.findall(r'"(\w+)"', sources))
     composed = {f"state_{state.value}" for state in RunState} | {f"mark_{kind}" for kind in MARKED_EVENTS}
     composed |= {"phase_train", "phase_refine", "file_best", "file_last"}
-    settings = {key for key in text.TEXT if key.removesuffix("_info").removesuffix("_words") in text.TEXT}
-    settings |= {key for key in text.TEXT if re.fullmatch(r"preset_\w+_words", key)}
-    assert set(text.TEXT) - found - composed - settings - set(setting_names()) == set()
+    settings = {
+        key for key in text_en.TEXT if key.removesuffix("_info").removesuffix("_words") in text_en.TEXT
+    }
+    settings |= {key for key in text_en.TEXT if re.fullmatch(r"preset_\w+_words", key)}
+    assert set(text_en.TEXT) - found - composed - settings - set(setting_names()) == set()
 
 
 def setting_names() -> Iterator[str]:
@@ -131,7 +132,7 @@ def test_what_is_inserted_into_persian_keeps_its_order() -> None:
         assert say_label("a_setting_of_another_version") == isolate("a_setting_of_another_version")
     assert quote("a message") == "a message"
     assert in_time(5400) == "1 h 30 min"
-    assert isolate("x") not in "".join(text.TEXT.values())
+    assert isolate("x") not in "".join(text_en.TEXT.values())
 
 
 @pytest.mark.parametrize(

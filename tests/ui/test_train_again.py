@@ -4,7 +4,6 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import gradio as gr
 import pytest
 
 from backend.config import RunConfig, Settings
@@ -15,14 +14,6 @@ from backend.run.state import RunState, derive_state
 from ui import start, train_again
 from ui.form import form_values
 from ui.tab_train import FORM_KEYS
-
-
-@pytest.fixture
-def popups(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    told: list[str] = []
-    for popup in ("Info", "Warning"):
-        monkeypatch.setattr(gr, popup, told.append)
-    return told
 
 
 @pytest.fixture
