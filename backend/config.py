@@ -79,6 +79,11 @@ class Settings(BaseModel):
     crop_size: int = Field(
         64, ge=32, le=512, multiple_of=SIZE_MULTIPLE, description="refinement: side of a crop, crop pixels"
     )
+    refiner_sides: str = Field(
+        "",
+        description="refinement: pixels a side at which its networks see a crop, in turn, such as 128, 96, 64, for "
+        "networks of different scales err less alike; empty: all see it as it is",
+    )
     crop_mm_per_px: float = Field(
         0.3,
         gt=0,
@@ -231,6 +236,24 @@ class Settings(BaseModel):
             raise ValueError(f"{stride} is none of auto, {', '.join(map(str, OUTPUT_STRIDES))}")
         return stride
 
+    @field_validator("refiner_sides")
+    @classmethod
+    def _check_refiner_sides(cls, text: str, info: Any) -> str:
+        num_networks, crop_size = (info.data.get(name) for name in ("num_refiners", "crop_size"))
+        if num_networks is None or crop_size is None:
+            return text  # these are told first
+        try:
+            sides = sides_of(text)
+        except ValueError:
+            raise ValueError(f"{text!r} is no list of sides, such as 128, 96, 64") from None
+        for side in sides:
+            if side % SIZE_MULTIPLE or not SIZE_MULTIPLE <= side <= crop_size:
+                limits = f"from {SIZE_MULTIPLE} to crop_size, {crop_size}"
+                raise ValueError(f"{side} in {text!r} is no multiple of {SIZE_MULTIPLE} {limits}")
+        if len(sides) > num_networks:
+            raise ValueError(f"{text!r} wants num_refiners {len(sides)} or more, not {num_networks}")
+        return text
+
     @field_validator("pretrained")
     @classmethod
     def _check_pretrained(cls, path: str, info: Any) -> str:
@@ -244,6 +267,11 @@ class Settings(BaseModel):
         if path and not info.data.get("refine"):
             raise ValueError("nothing is left to train with --no-refine; leave one of the two out")
         return path
+
+
+def sides_of(text: str) -> tuple[int, ...]:
+    """The numbers of the setting `refiner_sides`. Raises ValueError for what is none."""
+    return tuple(int(side) for side in text.split(",") if side.strip())
 
 
 @dataclass(frozen=True)

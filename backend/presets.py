@@ -53,13 +53,16 @@ PRESETS: dict[str, Preset] = {
         },
     ),
     "best": Preset(
-        "six refiners; not measured yet",
+        "six refiners at two scales; not measured yet",
         {
             **_COMMON,
             "epochs": 60,
             "warmup_epochs": 6.0,
-            "refine_epochs": 60,
+            "refine_epochs": 40,
             "num_refiners": 6,
+            "crop_size": 96,
+            "crop_mm_per_px": 0.2,
+            "refiner_sides": "96, 64",
         },
     ),
 }

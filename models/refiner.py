@@ -6,8 +6,11 @@ landmark's map out by weights of its own. Shape letters: B images, K landmarks, 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from models.blocks import init_weights
 from models.heads import resize_to_stride
@@ -18,37 +21,62 @@ TRUNK_STRIDE = 2
 
 
 class CropNetwork(UNetTrunk):
-    """A narrow U-Net on crops (B, K, 3, h, w), the k-th one about landmark k -> (B, K, h/stride, w/stride)."""
+    """A narrow U-Net on crops (B, K, 3, h, w), the k-th one about landmark k -> (B, K, h/stride, w/stride).
 
-    def __init__(self, num_landmarks: int, output_stride: int) -> None:
+    With a `side` it sees each crop shrunk to side x side pixels, a multiple of 32; its maps are enlarged again.
+    """
+
+    def __init__(self, num_landmarks: int, output_stride: int, side: int | None = None) -> None:
         super().__init__(WIDTHS)
         init_weights(self)
         self.output_stride = output_stride
+        self.side = side
         self.embedding = nn.Parameter(torch.randn(num_landmarks, WIDTHS[-1]) * 0.1)
         self.readout = nn.Parameter(torch.randn(num_landmarks, WIDTHS[0]) * 0.001)
         self.bias = nn.Parameter(torch.zeros(num_landmarks))
 
     def forward(self, crops: Tensor) -> Tensor:
         num_images, num_landmarks = crops.shape[:2]
-        levels = self.encode(crops.flatten(0, 1).contiguous(memory_format=torch.channels_last))
+        pictures = _shrink(crops.flatten(0, 1), self.side)
+        levels = self.encode(pictures.contiguous(memory_format=torch.channels_last))
         which = self.embedding.repeat(num_images, 1)[:, :, None, None]
         features = self.decode([*levels[:-1], levels[-1] + which])
         features = features.view(num_images, num_landmarks, *features.shape[1:])
         readout = self.readout.to(features.dtype)  # autocast does not see into an einsum in inference mode
         maps = torch.einsum("bkchw,kc->bkhw", features, readout) + self.bias[:, None, None]
-        return resize_to_stride(maps, TRUNK_STRIDE, self.output_stride)
+        maps = resize_to_stride(maps, TRUNK_STRIDE, self.output_stride)
+        return _enlarge(maps, crops.shape[-2] // self.output_stride, crops.shape[-1] // self.output_stride)
+
+
+def _shrink(pictures: Tensor, side: int | None) -> Tensor:
+    if side is None or pictures.shape[-2:] == (side, side):
+        return pictures
+    return F.interpolate(pictures, (side, side), mode="bilinear", align_corners=False, antialias=True)
+
+
+def _enlarge(maps: Tensor, height: int, width: int) -> Tensor:
+    if maps.shape[-2:] == (height, width):
+        return maps
+    return F.interpolate(maps, (height, width), mode="bilinear", align_corners=False)
 
 
 class Refiner(nn.Module):
     """Several crop networks, each trained for itself on the same crops; together they predict the mean of their maps.
 
     `forward(crops: (B, K, 3, h, w)) -> (B, K, h/output_stride, w/output_stride)`, raw maps; h and w are multiples
-    of 32. In training mode it returns the list of its members' maps.
+    of 32. In training mode it returns the list of its members' maps. `sides`, in turn, are the pixels a side at which
+    members see the crop (none: all of them as it is): networks of different scales err less alike, so that their mean
+    gains more.
     """
 
-    def __init__(self, num_landmarks: int, num_members: int = 1, output_stride: int = 2) -> None:
+    def __init__(
+        self, num_landmarks: int, num_members: int = 1, output_stride: int = 2, sides: Sequence[int] = ()
+    ) -> None:
         super().__init__()
-        self.members = nn.ModuleList(CropNetwork(num_landmarks, output_stride) for _ in range(num_members))
+        self.members = nn.ModuleList(
+            CropNetwork(num_landmarks, output_stride, sides[number % len(sides)] if sides else None)
+            for number in range(num_members)
+        )
 
     def forward(self, crops: Tensor) -> Tensor | list[Tensor]:
         maps = [member(crops) for member in self.members]

@@ -8,7 +8,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from backend.config import FORMAT_VERSION, Choice, RunConfig, Settings, find_mistakes, parse_settings
+from backend.config import (
+    FORMAT_VERSION,
+    Choice,
+    RunConfig,
+    Settings,
+    find_mistakes,
+    parse_settings,
+    sides_of,
+)
 from backend.errors import UserError
 
 
@@ -42,6 +50,10 @@ def test_unknown_setting_is_refused_by_name_with_the_known_ones() -> None:
         ("sigma", 0),
         ("sigma", 65),
         ("sigma", "wide"),
+        ("refiner_sides", "96"),  # crops have 64
+        ("refiner_sides", "48"),
+        ("refiner_sides", "64, wide"),
+        ("refiner_sides", "64, 64, 64, 32"),  # of three networks
         ("val_fraction", 0.6),
         ("val_fraction", -0.1),
         ("resize", "crop"),
@@ -169,3 +181,9 @@ def test_config_with_a_setting_out_of_range_is_refused() -> None:
     raw["settings"]["epochs"] = -3
     with pytest.raises(UserError, match="epochs"):
         RunConfig.from_dict(raw)
+
+
+def test_sides_of_refiners_are_read_from_a_list() -> None:
+    settings = parse_settings({"crop_size": 128, "refiner_sides": "128, 96,64"})
+    assert sides_of(settings.refiner_sides) == (128, 96, 64)
+    assert sides_of(Settings().refiner_sides) == ()

@@ -47,7 +47,7 @@ NEWS = (
 MEMORY_KEYS = (
     "dataset_path", "val_fraction", "model", "image_height", "image_width", "batch_size", "loss", "mixed_precision",
     "device", "epochs", "gradient_accumulation_steps", "output_stride", "decoder", "ema_decay", "refine",
-    "refine_epochs", "refine_crops", "num_refiners", "crop_size",
+    "refine_epochs", "refine_crops", "num_refiners", "crop_size", "refiner_sides",
 )  # fmt: skip
 Updates = dict[Any, Any]
 

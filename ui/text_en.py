@@ -136,6 +136,7 @@ TEXT: dict[str, str] = {
     "refine_crops": "Refinement: crops a step",
     "num_refiners": "Refinement: networks to average",
     "crop_size": "Crop, crop px a side",
+    "refiner_sides": "Refinement: sides of its networks, crop px",
     "crop_mm_per_px": "Crop, mm a crop px",
     "crop_share": "Crop, share of the image (no spacing)",
     "crop_jitter": "Crop jitter, crop px",

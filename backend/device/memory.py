@@ -21,7 +21,7 @@ Plain = Mapping[str, Any]
 # the settings that decide the memory and the time of a step; a trace is told no others
 TRACED_FIELDS = (
     "model", "image_size", "loss", "decoder", "output_stride", "mixed_precision", "gradient_accumulation_steps",
-    "refine", "refine_crops", "num_refiners", "crop_size",
+    "refine", "refine_crops", "num_refiners", "crop_size", "refiner_sides",
 )  # fmt: skip
 
 

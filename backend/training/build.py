@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from backend.config import RunConfig, Settings
+from backend.config import RunConfig, Settings, sides_of
 from backend.data.augmentation import Augmentation, flip_order
 from backend.data.crops import CropDataset, crop_scale
 from backend.data.dataset import Batches, EpochBatches, LandmarkDataset
@@ -106,7 +106,9 @@ def build_network(config: RunConfig, num_landmarks: int) -> nn.Module:
 def build_refiner(config: RunConfig, num_landmarks: int) -> nn.Module:
     """The second network with seeded weights."""
     torch.manual_seed(config.settings.seed)
-    return Refiner(num_landmarks, config.settings.num_refiners, output_stride=REFINER_STRIDE)
+    settings = config.settings
+    sides = sides_of(settings.refiner_sides)
+    return Refiner(num_landmarks, settings.num_refiners, output_stride=REFINER_STRIDE, sides=sides)
 
 
 def load_pretrained(network: nn.Module, path: Path) -> tuple[list[str], list[str]]:

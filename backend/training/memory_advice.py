@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from backend.config import SIZE_MULTIPLE, RunConfig
+from backend.config import SIZE_MULTIPLE, RunConfig, sides_of
 
 LEAST_BATCH = 2  # what batch normalisation wants
 
@@ -43,9 +43,13 @@ def _image_cures(config: RunConfig) -> list[str]:
 def _refinement_cures(config: RunConfig) -> list[str]:
     """Steps of the refinement are small already: two images, or one where memory ran out before."""
     settings, cures = config.settings, []
+    sides = sides_of(settings.refiner_sides)
+    all_small = f" --refiner_sides {min(sides)}" if len(set(sides)) > 1 else ""
+    if all_small:
+        cures.append(f"{all_small.strip()} (now {settings.refiner_sides})")
     if settings.num_refiners > 1:
-        cures.append(f"--num_refiners {settings.num_refiners // 2} (now {settings.num_refiners})")
-    if settings.crop_size > SIZE_MULTIPLE:
+        cures.append(f"--num_refiners {settings.num_refiners // 2}{all_small} (now {settings.num_refiners})")
+    if settings.crop_size > SIZE_MULTIPLE and not sides:
         smaller = max(SIZE_MULTIPLE, settings.crop_size * 3 // 4 // SIZE_MULTIPLE * SIZE_MULTIPLE)
         cures.append(f"--crop_size {smaller} ({smaller**2 / settings.crop_size**2:.0%} of the pixels)")
     return [*cures, *_precision_cures(config), "--no-refine"]

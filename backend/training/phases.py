@@ -46,9 +46,10 @@ from backend.training.recorder import (
 
 TRAIN, REFINE = "train", "refine"
 MAX_TOLD = 20  # problems or leaks that are printed one by one
-DEFAULT_JITTER_PX = 8.0  # where no validation image says how far off the first network is
+# shares of a crop's side, so that a finer crop of the same stretch is jittered by as much
+DEFAULT_JITTER = 1 / 8  # where no validation image says how far off the first network is
+JITTER_LIMITS = (1 / 32, 3 / 16)
 JITTER_OF_ERROR = 1.5  # the network must also find its way back from rare, large errors
-JITTER_LIMITS_PX = (2.0, 12.0)
 MIN_ERRORS = 20  # fewer measured errors say little of their spread
 
 # what must agree for a first network to see in this run what it saw in its own
@@ -239,13 +240,19 @@ def _choose_jitter(job: Job, first: _FirstPoints) -> float:
     asked = job.config.settings.crop_jitter
     if asked != "auto":
         return float(asked)
-    jitter_px, why = DEFAULT_JITTER_PX, "too few validation images say how far off the first network is"
+    side_px = job.config.settings.crop_size
+    jitter_px, why = (
+        DEFAULT_JITTER * side_px,
+        "too few validation images say how far off the first network is",
+    )
     if job.valid is not None and first.valid is not None:
         errors = _errors_in_crop_px(job, job.valid.samples, first.valid)
         if errors.size >= MIN_ERRORS:
             # the middle half of the errors gives the spread of a Gaussian, whatever the outliers
             spread = float(np.median(np.abs(errors))) / 0.6745
-            jitter_px = float(np.clip(JITTER_OF_ERROR * spread, *JITTER_LIMITS_PX))
+            jitter_px = float(
+                np.clip(JITTER_OF_ERROR * spread, *(share * side_px for share in JITTER_LIMITS))
+            )
             why = f"the first network is {spread:.1f} crop pixels off an axis (one sd) on validation images"
     job.folder.append_event("crop_jitter", f"crops stand {jitter_px:.1f} crop pixels off in training: {why}")
     return jitter_px

@@ -26,6 +26,7 @@ CHANGES = {
     "refine_crops": 96,
     "num_refiners": 2,
     "crop_size": 96,
+    "refiner_sides": "64",
 }
 OTHERS = {"lr": 1e-4, "epochs": 3, "batch_size": 32, "seed": 7, "num_workers": 0}
 

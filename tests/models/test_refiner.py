@@ -7,6 +7,7 @@ from itertools import pairwise
 import pytest
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from models.refiner import CropNetwork, Refiner
 
@@ -42,6 +43,30 @@ def test_members_are_trained_apart_and_predict_their_mean(num_members: int) -> N
         torch.testing.assert_close(refiner(crops), torch.stack(each).mean(0))
         assert len(refiner.train()(crops)) == num_members
     assert all(not torch.equal(a, b) for a, b in pairwise(each))
+
+
+def test_members_of_different_sides_answer_on_one_grid() -> None:
+    refiner, crops = Refiner(K, 3, sides=(96, 64)).eval(), noise(side=96)
+    assert [member.side for member in refiner.members] == [96, 64, 96]
+    with torch.no_grad():
+        assert refiner(crops).shape == (2, K, 48, 48)
+        assert [maps.shape for maps in refiner.train()(crops)] == [(2, K, 48, 48)] * 3
+
+
+def test_a_smaller_side_shows_the_whole_crop_without_a_shift() -> None:
+    # a trunk that hands the picture through: a spot at a place of the crop stays there on the map
+    network = CropNetwork(1, output_stride=2, side=64)
+    network.encode = lambda pictures: [F.avg_pool2d(pictures[:, :1], 2)]
+    network.decode = lambda levels: levels[-1].expand(-1, 24, -1, -1)
+    network.embedding.data = torch.zeros(1, 1)
+    network.readout.data.fill_(1 / 24)
+    y, x = torch.meshgrid(torch.arange(128.0), torch.arange(128.0), indexing="ij")
+    spot = torch.exp(-((x - 41) ** 2 + (y - 87) ** 2) / (2 * 6**2))
+    with torch.no_grad():
+        maps = network(spot.expand(1, 1, 3, 128, 128))[0, 0]
+    cells = torch.arange(64.0) * 2 + 0.5  # centres of cells in crop pixels
+    assert float((maps.sum(0) * cells).sum() / maps.sum()) == pytest.approx(41, abs=0.05)
+    assert float((maps.sum(1) * cells).sum() / maps.sum()) == pytest.approx(87, abs=0.05)
 
 
 def test_number_of_parameters() -> None:

@@ -51,6 +51,13 @@ def test_a_refinement_has_flags_of_its_own() -> None:
     assert least == "Free memory that other programs hold, or start a new run with --no-refine"
 
 
+def test_a_refinement_of_several_scales_is_advised_its_smallest() -> None:
+    told = advice("refine", num_images=2, crop_size=96, num_refiners=2, refiner_sides="96, 64")
+    assert "with --refiner_sides 64 (now 96, 64)" in told and "--crop_size" not in told
+    assert "--num_refiners 1 --refiner_sides 64 (now 2)" in told  # the flags fit each other
+    Settings(crop_size=96, num_refiners=1, refiner_sides="64")
+
+
 @pytest.mark.parametrize("phase", ["train", "refine"])
 def test_smaller_parts_come_first_where_they_were_not_wanted(phase: str) -> None:
     assert "with --on_oom retry (" in advice(phase, on_oom="stop")

@@ -32,6 +32,8 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 LANDMARKS = ("nose", "chin", "ear")
 NUM_TRAIN = 9  # of the tiny data set's 12 images
+# of crops of 32 pixels: an eighth, and from a thirty-second to three sixteenths
+DEFAULT_JITTER_PX, JITTER_LIMITS_PX = 4.0, (1.0, 6.0)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -162,7 +164,7 @@ def test_the_best_checkpoint_holds_both_networks_once_the_second_is_better(compl
     assert (second["sigma"], second["output_stride"], second["jitter_px"]) == (
         3.0,
         2,
-        phases.DEFAULT_JITTER_PX,
+        DEFAULT_JITTER_PX,
     )
     assert second["unrefined"] == {
         name: rows["refine"][0][f"val/unrefined_{name}"] for name in ("mre_px", "mre_mm")
@@ -219,7 +221,7 @@ def test_previews_of_a_refinement_are_maps_of_crops_about_the_first_networks_poi
 
 def test_too_few_validation_images_choose_no_jitter(completed: RunFolder) -> None:
     (told,) = events_of(completed, "crop_jitter")  # 3 images, 3 landmarks: 18 errors
-    assert f"{phases.DEFAULT_JITTER_PX} crop pixels" in told and "too few validation images" in told
+    assert f"{DEFAULT_JITTER_PX:.1f} crop pixels" in told and "too few validation images" in told
 
 
 def test_a_resumed_completed_run_trains_no_more(completed: RunFolder, tmp_path: Path) -> None:
@@ -516,9 +518,9 @@ def test_without_validation_the_last_weights_of_both_networks_are_kept(
     assert_same_weights(best["model_state_dict"], last["model_state_dict"])
     both = [content["networks"]["refine"] for content in (best, last)]
     assert_same_weights(*(second["model_state_dict"] for second in both))
-    assert both[0]["jitter_px"] == phases.DEFAULT_JITTER_PX and both[0]["unrefined"] == {}
+    assert both[0]["jitter_px"] == DEFAULT_JITTER_PX and both[0]["unrefined"] == {}
     (told,) = events_of(folder, "crop_jitter")
-    assert f"{phases.DEFAULT_JITTER_PX} crop pixels" in told
+    assert f"{DEFAULT_JITTER_PX:.1f} crop pixels" in told
     assert not [name for row in rows_of(folder) for name in row if name.startswith("val/")]
 
 
@@ -532,7 +534,10 @@ def job(tmp_path_factory: pytest.TempPathFactory, tiny_dataset: Path) -> phases.
     return phases.prepare(folder, RunConfig.from_dict(folder.read_config()), threading.Event())
 
 
-@pytest.mark.parametrize(("error_px", "jitter_px"), [(2.0, 1.5 * 2 / 0.6745), (0.1, 2.0), (60.0, 12.0)])
+@pytest.mark.parametrize(
+    ("error_px", "jitter_px"),
+    [(2.0, 1.5 * 2 / 0.6745), (0.1, JITTER_LIMITS_PX[0]), (60.0, JITTER_LIMITS_PX[1])],
+)
 def test_jitter_follows_the_first_networks_errors_within_limits(
     job: phases.Job, error_px: float, jitter_px: float
 ) -> None:
@@ -659,8 +664,4 @@ def test_a_real_data_set_without_spacing_is_refined(shared_data: Path, tmp_path:
     rows = rows_of(folder)
     assert [row["phase"] for row in rows] == ["train", "refine"]
     assert all(math.isfinite(row["val/mre_px"]) and row["val/mre_mm"] is None for row in rows)
-    assert (
-        phases.JITTER_LIMITS_PX[0]
-        <= last_of(folder)["networks"]["refine"]["jitter_px"]
-        <= phases.JITTER_LIMITS_PX[1]
-    )
+    assert JITTER_LIMITS_PX[0] <= last_of(folder)["networks"]["refine"]["jitter_px"] <= JITTER_LIMITS_PX[1]
