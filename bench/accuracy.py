@@ -68,20 +68,24 @@ FIRST_LEVERS = (
     lever("first, batch 16", **SHORT, batch_size=16),
 )
 FIRST = "first network alone"
+# one refiner, 20 epochs, where a row says nothing else
+ONE = {"num_refiners": 1, "refine_epochs": 20}
+FINE = {"crop_size": 96, "crop_mm_per_px": 0.2}  # the same stretch of the image in finer pixels
 REFINE_LEVERS = (
     lever(FIRST, refine=False),
-    lever("refined", FIRST),
-    lever("crops of 0.4 mm a pixel", FIRST, crop_mm_per_px=0.4),
-    lever("crops of 0.2 mm a pixel", FIRST, crop_mm_per_px=0.2),
-    lever("crops of 96 pixels", FIRST, crop_size=96),
-    lever("jitter 8 px", FIRST, crop_jitter=8),
-    lever("jitter 3 px", FIRST, crop_jitter=3),
-    lever("refinement: 10 epochs", FIRST, refine_epochs=10),
-    lever("refinement: 40 epochs", FIRST, refine_epochs=40),
-    lever("refinement: stronger augmentation", FIRST, rotation_deg=10, scale_jitter=0.15),
-    lever("refinement: LR 1e-3", FIRST, refine_lr=1e-3),
-    lever("refinement: LR 4e-3", FIRST, refine_lr=4e-3),
-    lever("two refiners", FIRST, num_refiners=2),
+    lever("one refiner, 20 epochs", FIRST, **ONE),
+    lever("crops of 0.4 mm a pixel", FIRST, **ONE, crop_mm_per_px=0.4),
+    lever("crops of 0.2 mm a pixel", FIRST, **ONE, crop_mm_per_px=0.2),
+    lever("crops of 96 pixels of 0.2 mm", FIRST, **ONE, **FINE),
+    lever("jitter 3 px", FIRST, **ONE, crop_jitter=3),
+    lever("refinement: stronger augmentation", FIRST, **ONE, rotation_deg=10, scale_jitter=0.15),
+    lever("refinement: LR 1e-3", FIRST, **ONE, refine_lr=1e-3),
+    lever("refinement: LR 4e-3", FIRST, **ONE, refine_lr=4e-3),
+    lever("refinement: 40 epochs", FIRST, num_refiners=1),
+    lever("three refiners, 20 epochs", FIRST, refine_epochs=20),
+    lever(
+        "two refiners, 96 and 64 px", FIRST, **FINE, num_refiners=2, refine_epochs=20, refiner_sides="96, 64"
+    ),
 )
 # the first network is the same in both: it is trained once a seed, and its minutes count in each
 FINAL_FIRST = "balanced, first network alone"
