@@ -9,6 +9,8 @@ counted (it holds the mask of a fused activation, and none is fused here).
 
 from __future__ import annotations
 
+from itertools import accumulate
+
 import torch
 
 from backend.config import Choice, RunConfig, Settings
@@ -20,7 +22,8 @@ from backend.device.trace import PhaseTrace, trace_phase
 from backend.training.build import images_of_crops
 
 CUDA_CONTEXT_BYTES = 512 * 2**20  # a guess: the driver's context, the kernels of torch, cuDNN and cuBLAS
-# the share that blocks leave unused jumps by some per cent from one batch to the next, most among the small ones
+# what blocks leave unused jumps by some per cent from one batch to the next, most among the small ones; where a larger
+# batch would so take less than the one before, it is said to need as much
 SIMULATED_BATCHES = (*range(1, 11), 12, 14, 16, 20, 24, 32, 48, 64)
 
 
@@ -48,7 +51,8 @@ def _memory_of(trace: PhaseTrace, kind: str, batch_size: int | None) -> PhaseMem
     if kind == "cpu":
         return memory
     sizes = SIMULATED_BATCHES if batch_size is None else (batch_size,)
-    fragmentation = {size: reserved_bytes(trace.lifetimes, size) - memory.alive_at(size) for size in sizes}
+    reserved = accumulate((reserved_bytes(trace.lifetimes, size) for size in sizes), max)
+    fragmentation = {size: taken - memory.alive_at(size) for size, taken in zip(sizes, reserved, strict=True)}
     return PhaseMemory(training, validation, trace.held, beside, fragmentation, batch_size)
 
 

@@ -57,7 +57,7 @@ def update_ema(average: nn.Module, network: nn.Module, decay: float) -> None:
 
     Running statistics of normalisation layers are averaged like weights; counters are copied.
     """
-    averaged, current = average.state_dict(), network.state_dict()
+    averaged, current = average.state_dict(keep_vars=True), network.state_dict(keep_vars=True)
     moving = [name for name, tensor in averaged.items() if tensor.is_floating_point()]
     torch._foreach_lerp_([averaged[n] for n in moving], [current[n] for n in moving], 1 - decay)
     for name, tensor in averaged.items():

@@ -66,8 +66,14 @@ def test_terms_sum_up_to_what_must_fit(device):
     others = {"cpu": {"last_good_state"}, "cuda:0": {"cuda_context", "cudnn_workspace", "fragmentation"}}
     held = {"weights", "averaged_weights", "optimizer_states", "activations_and_gradients"}
     assert set(terms) == held | others[device]
+
+
+@pytest.mark.parametrize("model", ["resnet", "hrnet"])
+def test_a_larger_batch_never_looks_smaller(model):
+    settings = SMALL.model_copy(update={"model": model, "image_size": (128, 128)})
+    memory = predict_step_memory(settings, K, "cuda:0")
     sizes = [memory.bytes_at(batch_size) for batch_size in range(1, 65)]
-    assert sizes[-1] > sizes[0]
+    assert sizes == sorted(sizes) and sizes[-1] > sizes[0]
 
 
 def test_the_terms_are_the_networks():
