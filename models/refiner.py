@@ -61,12 +61,12 @@ def _enlarge(maps: Tensor, height: int, width: int) -> Tensor:
 
 
 class Refiner(nn.Module):
-    """Several crop networks, each trained for itself on the same crops; together they predict the mean of their maps.
+    """Several crop networks, each trained for itself on crops of its own; together they predict the mean of their maps.
 
     `forward(crops: (B, K, 3, h, w)) -> (B, K, h/output_stride, w/output_stride)`, raw maps; h and w are multiples
-    of 32. In training mode it returns the list of its members' maps. `sides`, in turn, are the pixels a side at which
-    members see the crop (none: all of them as it is): networks of different scales err less alike, so that their mean
-    gains more.
+    of 32. In training mode it takes (B, num_members * K, 3, h, w) and gives as many maps: the first K crops are the
+    first member's, and so on. Networks that learn from other draws of the crops err less alike, so that their mean
+    gains more. `sides`, in turn, are the pixels a side at which members see the crop (none: all of them as it is).
     """
 
     def __init__(
@@ -78,6 +78,8 @@ class Refiner(nn.Module):
             for number in range(num_members)
         )
 
-    def forward(self, crops: Tensor) -> Tensor | list[Tensor]:
-        maps = [member(crops) for member in self.members]
-        return maps if self.training else torch.stack(maps).mean(0)
+    def forward(self, crops: Tensor) -> Tensor:
+        if not self.training:
+            return torch.stack([member(crops) for member in self.members]).mean(0)
+        own = crops.chunk(len(self.members), dim=1)
+        return torch.cat([member(part) for member, part in zip(self.members, own, strict=True)], dim=1)

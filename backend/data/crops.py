@@ -1,6 +1,7 @@
 """Crops about landmarks, in fine resolution: what the refining network sees.
 
-A sample is all the crops of one image, the k-th about landmark k. Knows nothing of networks, losses or run folders.
+A sample is all the crops of one image, the k-th about landmark k; in training, drawn once for each network. Knows
+nothing of networks, losses or run folders.
 """
 
 from __future__ import annotations
@@ -38,7 +39,8 @@ class CropDataset(Dataset[Batch]):
 
     `centres_xy_image` (N, K, 2) is where they stand, in original pixels; a NaN centre gives an empty crop. For
     training the centres are the truth, moved by a jitter of `jitter_px` crop pixels (one sd an axis) with a tail, as
-    the first network errs; without `augmentation` crops stand exactly where they should.
+    the first network errs; without `augmentation` crops stand exactly where they should. With `num_draws` the crops of
+    an image are drawn so many times, one draw after the other: (num_draws * K, ...).
     """
 
     def __init__(
@@ -50,6 +52,7 @@ class CropDataset(Dataset[Batch]):
         store: ImageStore,
         augmentation: Augmentation | None = None,
         jitter_px: float = 0.0,
+        num_draws: int = 1,
         seed: int = 0,
     ) -> None:
         self._samples = samples
@@ -59,6 +62,7 @@ class CropDataset(Dataset[Batch]):
         self._augmentation = augmentation.without_shift() if augmentation else None
         self._photometric = build_photometric(augmentation.photometric) if augmentation else None
         self._jitter_px = jitter_px
+        self._num_draws = num_draws
         self._seed = seed
         self._mm_per_px_xy = samples.mm_per_px_xy
         self._px_per_px_xy = [
@@ -72,16 +76,30 @@ class CropDataset(Dataset[Batch]):
     def __getitem__(self, key: Key) -> Batch:
         epoch, index = key
         rng = rng_for(self._seed, epoch, index)
+        draws = [self._draw(index, rng) for _ in range(self._num_draws)]
+        pictures, affines, points_xy_crop, points_xy_image = (
+            np.concatenate(part) for part in zip(*draws, strict=True)
+        )
+        return Batch(
+            images=standardise_each(pictures),
+            points_xy_input=torch.from_numpy(points_xy_crop.astype(np.float32)),
+            points_xy_image=torch.from_numpy(points_xy_image),
+            affine_input_to_image=torch.from_numpy(np.stack([invert_affine(affine) for affine in affines])),
+            mm_per_px_xy=torch.from_numpy(self._mm_per_px_xy[index]),
+            rows=torch.tensor(index),
+        )
+
+    def _draw(
+        self, index: int, rng: np.random.Generator
+    ) -> tuple[npt.NDArray[np.uint8], FloatArray, FloatArray, FloatArray]:
+        """An image's crops (K, h, w[, 3]), the affines from image to crop (K, 2, 3), and its points in crops and in the
+        image, (K, 2)."""
         points_xy_image = self._samples.points_xy_image[index].astype(np.float64)
         centres_xy_image = self._centres_xy_image[index]
-        is_mirrored = False
-        if self._augmentation is not None and self._augmentation.draw_flip(rng):
+        is_mirrored = self._augmentation is not None and self._augmentation.draw_flip(rng)
+        if self._augmentation is not None and is_mirrored:
             order = list(self._augmentation.flip_order or ())
-            points_xy_image, centres_xy_image, is_mirrored = (
-                points_xy_image[order],
-                centres_xy_image[order],
-                True,
-            )
+            points_xy_image, centres_xy_image = points_xy_image[order], centres_xy_image[order]
         affines = self._draw_affines(centres_xy_image, self._px_per_px_xy[index], is_mirrored, rng)
         displacements = self._draw_displacements(len(affines), rng)
         pictures = self._cut(self._store.get(index)[-1], affines, displacements)
@@ -93,14 +111,7 @@ class CropDataset(Dataset[Batch]):
         for k, displacement in enumerate(displacements):
             if displacement is not None:
                 points_xy_crop[k] = displace_points(points_xy_crop[k], displacement)
-        return Batch(
-            images=standardise_each(pictures),
-            points_xy_input=torch.from_numpy(np.stack(points_xy_crop).astype(np.float32)),
-            points_xy_image=torch.from_numpy(points_xy_image),
-            affine_input_to_image=torch.from_numpy(np.stack([invert_affine(affine) for affine in affines])),
-            mm_per_px_xy=torch.from_numpy(self._mm_per_px_xy[index]),
-            rows=torch.tensor(index),
-        )
+        return pictures, np.stack(affines), np.stack(points_xy_crop), points_xy_image
 
     def _draw_affines(
         self, centres_xy_image: FloatArray, scale_xy: FloatArray, is_mirrored: bool, rng: np.random.Generator

@@ -53,12 +53,14 @@ def measure_batch(config: RunConfig, num_landmarks: int, batch_size: int) -> Mea
 def _run_steps(phase: LonePhase, device: torch.device, batch_size: int) -> tuple[float, float]:
     """Seconds an image of a training and of a validation step."""
     trainer = phase.build_trainer(phase.build_network())
-    batch = phase.make_batch(batch_size)
-    group = [batch] * trainer.options.accumulation
+    group = [phase.make_training_batch(batch_size)] * trainer.options.accumulation
     trainer.network.train()
     training_s = _seconds(lambda: trainer._train_step(group), device)
+    num_batches = len(group)
+    group.clear()  # a training's last batch is gone before it validates
+    batch = phase.make_validation_batch(batch_size)
     validation_s = _seconds(lambda: run_validation_step(trainer, batch), device)
-    return training_s / (batch_size * len(group)), validation_s / batch_size
+    return training_s / (batch_size * num_batches), validation_s / batch_size
 
 
 def _seconds(step: Callable[[], object], device: torch.device) -> float:

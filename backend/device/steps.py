@@ -32,25 +32,32 @@ ONE_BATCH, NOBODY = cast(Any, [None]), cast(Any, None)
 
 @dataclass(frozen=True)
 class LonePhase:
-    """A phase whose steps are called one by one, on noise."""
+    """A phase whose steps are called one by one, on noise. A refinement trains on more crops of an image than it
+    validates on."""
 
     build_network: Callable[[], nn.Module]
     build_trainer: Callable[[nn.Module], Trainer]
-    make_batch: Callable[[int], Batch]
+    make_training_batch: Callable[[int], Batch]
+    make_validation_batch: Callable[[int], Batch]
 
 
 def first_phase(config: RunConfig, num_landmarks: int) -> LonePhase:
     """The chosen network on whole images."""
     task = _LoneTask(**vars(build_task(config, _names(num_landmarks))))
-    shape = (3, *task.input_hw)
-    return _lone_phase(config, task, first_schedule(config.settings), partial(build_network, config), shape)
+    image = (3, *task.input_hw)
+    return _lone_phase(
+        config, task, first_schedule(config.settings), partial(build_network, config), image, image
+    )
 
 
 def refine_phase(config: RunConfig, num_landmarks: int) -> LonePhase:
     """The second network on crops; its batch counts images, each with all its crops."""
     task = _LoneTask(**vars(build_refiner_task(config, _names(num_landmarks))))
-    shape = (num_landmarks, 3, *task.input_hw)
-    return _lone_phase(config, task, refine_schedule(config.settings), partial(build_refiner, config), shape)
+    crops = (num_landmarks, 3, *task.input_hw)
+    drawn = (config.settings.num_refiners * num_landmarks, *crops[1:])
+    return _lone_phase(
+        config, task, refine_schedule(config.settings), partial(build_refiner, config), drawn, crops
+    )
 
 
 def _lone_phase(
@@ -58,14 +65,16 @@ def _lone_phase(
     task: LandmarkTask,
     schedule: Schedule,
     build: Callable[[int], nn.Module],
-    image_shape: Sequence[int],
+    training_shape: Sequence[int],
+    validation_shape: Sequence[int],
 ) -> LonePhase:
-    """`build(num_landmarks)` makes the network; `image_shape` is that of one image of a batch."""
+    """`build(num_landmarks)` makes the network; the shapes are those of one image of a batch."""
     num_landmarks = len(task.landmark_names)
     return LonePhase(
         lambda: build(num_landmarks),
         lambda network: build_trainer(config, schedule, network, task, ONE_BATCH, _one_batch(), NOBODY),
-        lambda size: make_noise_batch((size, *image_shape), num_landmarks),
+        lambda size: make_noise_batch((size, *training_shape), num_landmarks),
+        lambda size: make_noise_batch((size, *validation_shape), num_landmarks),
     )
 
 
@@ -76,14 +85,15 @@ def run_validation_step(trainer: Trainer, batch: Batch) -> None:
 
 
 def make_noise_batch(images_shape: Sequence[int], num_landmarks: int) -> Batch:
-    """Noise in the shape of a batch's images, its landmarks anywhere in the input."""
+    """Noise in the shape of a batch's images, or of their crops, its landmarks anywhere in the input."""
     batch_size, (height, width) = images_shape[0], images_shape[-2:]
     size_xy = torch.tensor([width - 1.0, height - 1.0])
-    num_affines = num_landmarks if len(images_shape) == 5 else 1
+    are_crops = len(images_shape) == 5
+    num_points, num_affines = (images_shape[1], images_shape[1]) if are_crops else (num_landmarks, 1)
     return Batch(
         images=torch.randn(*images_shape),
-        points_xy_input=torch.rand(batch_size, num_landmarks, 2) * size_xy,
-        points_xy_image=torch.zeros(batch_size, num_landmarks, 2, dtype=torch.float64),
+        points_xy_input=torch.rand(batch_size, num_points, 2) * size_xy,
+        points_xy_image=torch.zeros(batch_size, num_points, 2, dtype=torch.float64),
         affine_input_to_image=torch.zeros(batch_size, num_affines, 2, 3, dtype=torch.float64),
         mm_per_px_xy=torch.ones(batch_size, 2, dtype=torch.float64),
         rows=torch.arange(batch_size),

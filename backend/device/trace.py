@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 import weakref
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -64,14 +64,15 @@ def trace_phase(phase: LonePhase, num_landmarks: int, kind: str) -> PhaseTrace:
         trainer.network.train()
         if kind == "cuda":
             _update_as_cuda_does(trainer)
-            with followed.elsewhere():
-                batch: Batch = _HostBatch(*phase.make_batch(batch_size))
-        else:
-            batch = phase.make_batch(batch_size)
+        with followed.elsewhere() if kind == "cuda" else nullcontext():
+            batch = _batch_for(kind, phase.make_training_batch(batch_size))
         num_before = len(followed.order)
         # the second batch of a group finds the first one's gradients
         trainer._train_step([batch] * min(2, trainer.options.accumulation))
         num_trained = len(followed.order)
+        del batch
+        with followed.elsewhere() if kind == "cuda" else nullcontext():
+            batch = _batch_for(kind, phase.make_validation_batch(batch_size))
         run_validation_step(trainer, batch)
         order = tuple(followed.order)
         return PhaseTrace(
@@ -104,6 +105,10 @@ def _update_as_cuda_does(trainer: Trainer) -> None:
     """On CUDA, AdamW updates all weights at once and holds a temporary copy of them; on a CPU one by one."""
     for group in trainer._optimizer.param_groups:
         group["foreach"] = True
+
+
+def _batch_for(kind: str, batch: Batch) -> Batch:
+    return _HostBatch(*batch) if kind == "cuda" else batch
 
 
 class _HostBatch(Batch):

@@ -187,7 +187,8 @@ def build_crop_batches(
     augmentation: Augmentation | None = None,
     jitter_px: float = 0.0,
 ) -> Batches:
-    """Batches of crops about centres (N, K, 2): moved, augmented and shuffled for training, else plain and in order."""
+    """Batches of crops about centres (N, K, 2): moved, augmented and shuffled for training, where each of the refiner's
+    networks gets crops of its own; else plain and in order."""
     settings = config.settings
     dataset = CropDataset(
         samples,
@@ -196,6 +197,7 @@ def build_crop_batches(
         store=store,
         augmentation=augmentation,
         jitter_px=jitter_px,
+        num_draws=settings.num_refiners if augmentation is not None else 1,
         seed=settings.seed,
     )
     num_images = images_of_crops(settings, centres_xy_image.shape[1])

@@ -250,9 +250,8 @@ def _choose_jitter(job: Job, first: _FirstPoints) -> float:
         if errors.size >= MIN_ERRORS:
             # the middle half of the errors gives the spread of a Gaussian, whatever the outliers
             spread = float(np.median(np.abs(errors))) / 0.6745
-            jitter_px = float(
-                np.clip(JITTER_OF_ERROR * spread, *(share * side_px for share in JITTER_LIMITS))
-            )
+            least, most = (share * side_px for share in JITTER_LIMITS)
+            jitter_px = min(max(JITTER_OF_ERROR * spread, least), most)
             why = f"the first network is {spread:.1f} crop pixels off an axis (one sd) on validation images"
     job.folder.append_event("crop_jitter", f"crops stand {jitter_px:.1f} crop pixels off in training: {why}")
     return jitter_px

@@ -344,3 +344,16 @@ def test_an_image_is_kept_for_crops_no_larger_than_they_see_it() -> None:
     assert crop_scale(np.array([5.0, 5.0])) == pytest.approx(HEADROOM / 5)
     assert crop_scale(np.array([5.0, 2.5])) == pytest.approx(HEADROOM / 2.5)  # by the finer axis
     assert crop_scale(np.array([1.0, 1.1])) == 1
+
+
+def test_each_networks_draw_is_another_one_of_the_same_landmarks(dots: Samples) -> None:
+    one = crops_of(dots, augmentation=FULL, jitter_px=6.0)[(0, 1)]
+    three = crops_of(dots, augmentation=FULL, jitter_px=6.0, num_draws=3)[(0, 1)]
+    num_landmarks = one.images.shape[0]
+    assert three.images.shape[0] == 3 * num_landmarks
+    torch.testing.assert_close(
+        three.images[:num_landmarks], one.images
+    )  # the first draw is what it was alone
+    torch.testing.assert_close(three.points_xy_image, one.points_xy_image.repeat(3, 1))
+    draws = three.points_xy_input.chunk(3)
+    assert all((a - b).abs().max() > 1 for a, b in ((draws[0], draws[1]), (draws[1], draws[2])))

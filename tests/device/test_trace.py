@@ -130,15 +130,15 @@ class RealSteps:
         self.phase = phase
         self.trainer = phase.build_trainer(phase.build_network())
         self.trainer.network.train()
-        self.trainer._train_step([phase.make_batch(2)])  # makes the optimizer's states
+        self.trainer._train_step([phase.make_training_batch(2)])  # makes the optimizer's states
 
     def peaks(self, batch_size: int) -> tuple[int, int]:
         """Bytes of a training and of a validation step."""
-        batch = self.phase.make_batch(batch_size)
-        before = self._bytes_between_steps(batch)
-        training = peak_of(lambda: self.trainer._train_step([batch]))
+        batch = self.phase.make_training_batch(batch_size)
+        training = self._bytes_between_steps(batch) + peak_of(lambda: self.trainer._train_step([batch]))
+        batch = self.phase.make_validation_batch(batch_size)
         validation = peak_of(lambda: run_validation_step(self.trainer, batch))
-        return before + training, before + validation
+        return training, self._bytes_between_steps(batch) + validation
 
     def _bytes_between_steps(self, batch) -> int:
         trainer = self.trainer
@@ -254,8 +254,12 @@ def test_accumulated_gradients_lie_beside_the_activations():
 
 def test_a_refiners_batch_counts_images_with_all_their_crops():
     config = config_of(model="unet", image_size=(64, 64), num_refiners=2)
-    batch = refine_phase(config, K).make_batch(3)
-    assert batch.images.shape == (3, K, 3, 64, 64)
-    assert batch.affine_input_to_image.shape == (3, K, 2, 3)
-    with torch.no_grad():
-        assert build_refiner(config, K).eval()(batch.images).shape == (3, K, 32, 32)
+    phase, refiner = refine_phase(config, K), build_refiner(config, K)
+    for batch, is_training, num_crops in (
+        (phase.make_training_batch(3), True, 2 * K),  # each network has crops of its own
+        (phase.make_validation_batch(3), False, K),
+    ):
+        assert batch.images.shape == (3, num_crops, 3, 64, 64)
+        assert batch.affine_input_to_image.shape == (3, num_crops, 2, 3)
+        with torch.no_grad():
+            assert refiner.train(is_training)(batch.images).shape == (3, num_crops, 32, 32)

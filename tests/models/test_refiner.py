@@ -29,9 +29,9 @@ def test_shape_contract(side: int, stride: int) -> None:
     refiner = Refiner(K, 2, output_stride=stride)
     with torch.no_grad():
         maps = refiner.eval()(noise(side=side))
-        each = refiner.train()(noise(side=side))
-    assert isinstance(maps, Tensor) and maps.shape == (2, K, side // stride, side // stride)
-    assert isinstance(each, list) and [m.shape for m in each] == [maps.shape] * 2
+        each = refiner.train()(torch.cat([noise(side=side), noise(side=side)], dim=1))
+    assert maps.shape == (2, K, side // stride, side // stride)
+    assert each.shape == (2, 2 * K, side // stride, side // stride)
 
 
 @pytest.mark.parametrize("num_members", [1, 3])
@@ -41,8 +41,19 @@ def test_members_are_trained_apart_and_predict_their_mean(num_members: int) -> N
     with torch.no_grad():
         each = [member(crops) for member in refiner.members]
         torch.testing.assert_close(refiner(crops), torch.stack(each).mean(0))
-        assert len(refiner.train()(crops)) == num_members
     assert all(not torch.equal(a, b) for a, b in pairwise(each))
+
+
+def test_each_member_learns_from_crops_of_its_own() -> None:
+    refiner = Refiner(K, 3).train()
+    own = [noise() for _ in range(3)]
+    maps = refiner(torch.cat(own, dim=1))
+    torch.testing.assert_close(
+        maps, torch.cat([m(c) for m, c in zip(refiner.members, own, strict=True)], dim=1)
+    )
+    maps[:, K : 2 * K].square().sum().backward()  # the second one's alone
+    has_learned = [any(p.grad.any() for p in member.parameters()) for member in refiner.members]
+    assert has_learned == [False, True, False]
 
 
 def test_members_of_different_sides_answer_on_one_grid() -> None:
@@ -50,7 +61,7 @@ def test_members_of_different_sides_answer_on_one_grid() -> None:
     assert [member.side for member in refiner.members] == [96, 64, 96]
     with torch.no_grad():
         assert refiner(crops).shape == (2, K, 48, 48)
-        assert [maps.shape for maps in refiner.train()(crops)] == [(2, K, 48, 48)] * 3
+        assert refiner.train()(crops.repeat(1, 3, 1, 1, 1)).shape == (2, 3 * K, 48, 48)
 
 
 def test_a_smaller_side_shows_the_whole_crop_without_a_shift() -> None:
@@ -79,7 +90,7 @@ def test_number_of_parameters() -> None:
 
 def test_training_reaches_every_parameter() -> None:
     refiner = Refiner(K, 2).to(memory_format=torch.channels_last).train()
-    sum((maps - 1).square().mean() for maps in refiner(noise())).backward()
+    (refiner(noise().repeat(1, 2, 1, 1, 1)) - 1).square().mean().backward()
     for name, parameter in refiner.named_parameters():
         assert parameter.grad is not None, name
         assert parameter.grad.isfinite().all() and parameter.grad.any(), name
@@ -87,7 +98,7 @@ def test_training_reaches_every_parameter() -> None:
 
 def test_first_maps_are_near_zero() -> None:
     with torch.no_grad():
-        (maps,) = Refiner(K).train()(noise())
+        maps = Refiner(K).train()(noise())
     assert maps.abs().max() < 0.5
 
 
