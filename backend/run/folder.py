@@ -36,13 +36,13 @@ from backend.run.files import (
     write_json_atomic,
 )
 
-RequestKind = Literal["finish", "stop", "save_now"]
+RequestKind = Literal["finish", "stop", "save_now", "preview_now"]
 CheckpointKind = Literal["best", "last"]
 EvaluationKind = Literal["json", "html", "log"]
 Arrays = dict[str, npt.NDArray[Any]]
 PreviewKey = tuple[str, int]  # phase, and epoch in it (from 1)
 
-REQUEST_KINDS: tuple[RequestKind, ...] = ("finish", "stop", "save_now")
+REQUEST_KINDS: tuple[RequestKind, ...] = ("finish", "stop", "save_now", "preview_now")
 PHASES = ("train", "refine")  # in their order
 
 _CONFIG = "config.json"
@@ -161,6 +161,13 @@ class RunFolder:
     def read_events(self, offset: int = 0) -> tuple[list[Row], int]:
         """The events from byte `offset` on, and the next offset."""
         return read_json_lines(self.path / _EVENTS, offset)
+
+    def write_readers(self, readers: Mapping[str, Any]) -> None:
+        """What the readers of the validation images differ by among themselves."""
+        write_json_atomic(self.path / "readers.json", readers)
+
+    def read_readers(self) -> Row | None:
+        return read_json(self.path / "readers.json")
 
     def write_outcome(self, state: str, reason: str, traceback: str = "", **values: Any) -> None:
         """The worker's last word: a final state, one line of reason, the traceback where there is one."""
