@@ -256,6 +256,13 @@ class RunFolder:
     def read_preview(self, key: PreviewKey) -> Arrays | None:
         return self._read_arrays(_preview_name(key))
 
+    def preview_stamp(self, key: PreviewKey) -> int:
+        """Modification time in ns, 0 where there is none: an epoch's own preview replaces one from within it."""
+        try:
+            return (self.previews_path / _preview_name(key)).stat().st_mtime_ns
+        except FileNotFoundError:
+            return 0
+
     def preview_keys(self) -> list[PreviewKey]:
         """The epochs that have a preview, in the order of training."""
         if not self.previews_path.is_dir():
