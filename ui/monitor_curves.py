@@ -1,6 +1,6 @@
-"""A run's curves over one axis of epochs: loss, error, SDR, learning rate, speed and memory, and the same in a table.
+"""A run's curves over one axis of epochs: loss, error, SDR, learning rate, speed and memory.
 
-Pure: rows of metrics to a figure and to HTML. No files, no components.
+Pure: rows of metrics to a figure. No files, no components.
 """
 
 from __future__ import annotations
@@ -14,25 +14,31 @@ from typing import Any
 
 import plotly.graph_objects as go
 
+from ui.monitor_values import TALL_PX, Line, Panel, known_panels
 from ui.plots import REFINE, Row, error_unit, in_one_line, plain_figure, thin, whole_epochs
 from ui.runs import best_row
-from ui.text import say
-from ui.theme import AXIS_COLOUR, BEST_COLOUR, GRID_COLOUR, MARK_COLOUR, TRAIN_COLOUR, VALID_COLOUR
+from ui.text import from_left, quote, say
+from ui.theme import (
+    AXIS_COLOUR,
+    BEST_COLOUR,
+    GRID_COLOUR,
+    HOVER_BACKGROUND,
+    HOVER_COLOUR,
+    MARK_COLOUR,
+)
 
 MARKED_EVENTS = ("refinement", "lr_lowered", "oom_retry", "early_stop", "resumed")
 MIN_LABEL_GAP = 0.06  # of the axis: on a phone, a line of small type
-TALL_PX, LOW_PX = 190, 84  # heights of panels
 GAP_PX = 44  # above each panel, for its title
 BOTTOM_PX = 44
 CLIP_AT = 5  # times the best error: the first epochs miss by a hundred times more
-MAX_TABLE_ROWS = 200
 TITLE_WIDTH, TITLE_GAP = 50, 3  # characters that fit on a phone, and those between two parts
 SIGNS = {"circle": "●", "diamond": "◆", "square": "■", "star": "★"}
 
 
 @dataclass(frozen=True)
 class Wishes:
-    """How the curves are to be drawn. `smoothing`: about how many epochs are averaged; 0: none."""
+    """How the curves are to be drawn. `smoothing`: how many epochs before and after each are averaged; 0: none."""
 
     smoothing: int = 0
     log_axis: bool = False
@@ -45,39 +51,6 @@ class Readers:
 
     apart: float
     unit: str
-
-
-@dataclass(frozen=True)
-class _Line:
-    """One curve. `scale` turns the row's value into what is shown, `shown` formats that."""
-
-    key: str
-    name: str
-    colour: str
-    symbol: str
-    shown: str
-    unit: str = ""
-    scale: float = 1.0
-    dash: str = "solid"
-    smooths: bool = True
-
-    def value(self, row: Row) -> float | None:
-        found = row.get(self.key)
-        return None if found is None else float(found) * self.scale
-
-    def words(self, row: Row) -> str:
-        value = self.value(row)
-        return "-" if value is None else f"{value:{self.shown}}{self.unit}"
-
-
-@dataclass(frozen=True)
-class _Panel:
-    """Curves over one axis of values."""
-
-    title: str
-    lines: tuple[_Line, ...]
-    height_px: int = LOW_PX
-    follows_log: bool = False
 
 
 def plot_curves(
@@ -96,7 +69,7 @@ def plot_curves(
     does a zoom.
     """
     rows, events = in_one_line(rows, events)
-    panels = _known_panels(rows, memory_title)
+    panels = known_panels(rows, memory_title)
     last_epoch = max((row["epoch"] for row in rows), default=0)
     figure, tops = _panel_figure(panels, wishes, last_epoch, revision)
     best = best_row(rows)
@@ -108,7 +81,9 @@ def plot_curves(
         titles = []
         if best is not None and panel.follows_log:
             titles += _add_star(figure, best, panel, axis)
-        titles += [_line_title(line) for line in panel.lines if line.name != panel.title and _has(rows, line)]
+        titles += [
+            _line_title(line) for line in panel.lines if line.name != panel.title and line.is_known(rows)
+        ]
         if panel.lines[0].key == error_key:
             titles += _add_readers(figure, axis, readers)
             _clip(figure, rows, panel, number, tops[number], wishes, readers)
@@ -117,80 +92,17 @@ def plot_curves(
     return figure
 
 
-def curves_table(rows: Sequence[Row], memory_title: str = "") -> str:
-    """The same values, the newest epoch first, as an HTML table."""
-    lines = [
-        (panel, line)
-        for panel in _known_panels(rows, memory_title)
-        for line in panel.lines
-        if _has(rows, line)
-    ]
-    shown = list(rows)[::-1][:MAX_TABLE_ROWS]
-    heads = [say("epoch"), say("phase"), *(_head(panel, line) for panel, line in lines)]
-    body = [
-        [
-            str(row["epoch"]),
-            say(f"phase_{row.get('phase', 'train')}"),
-            *(line.words(row) for _, line in lines),
-        ]
-        for row in shown
-    ]
-    head = "".join(f"<th>{escape(words)}</th>" for words in heads)
-    cells = ("".join(f"<td>{escape(words)}</td>" for words in row) for row in body)
-    note = say("values_cut", shown=len(shown), num=len(rows)) if len(shown) < len(rows) else ""
-    table = f"<table><tr>{head}</tr>{''.join(f'<tr>{row}</tr>' for row in cells)}</table>"
-    box = f'<div class="plain-table values-table" dir="ltr" tabindex="0">{table}</div>'
-    return f'{box}<p class="note">{escape(note)}</p>'
+def smooth(values: Sequence[float], reach: int) -> list[float]:
+    """The mean of each value and those up to `reach` before and after it, as far as they are there.
 
-
-def smooth(values: Sequence[float], epochs: int) -> list[float]:
-    """Exponential mean over about so many of the last values; the first ones are not drawn towards zero."""
-    keep = epochs / (epochs + 1)
-    smoothed, mean, weight = [], 0.0, 0.0
-    for value in values:
-        mean, weight = keep * mean + (1 - keep) * value, keep * weight + (1 - keep)
-        smoothed.append(mean / weight)
-    return smoothed
-
-
-def _known_panels(rows: Sequence[Row], memory_title: str) -> list[_Panel]:
-    """Those of which a value is known, from top to bottom."""
-    unit = error_unit(rows)
-    error = say("axis_mre", unit=unit)
-    train, valid = (TRAIN_COLOUR, "circle"), (VALID_COLOUR, "diamond")
-
-    def alone(key: str, title: str, *look: Any, **more: Any) -> _Panel:
-        return _Panel(title, (_Line(key, title, *look, **more),))
-
-    panels = [
-        _Panel(
-            say("losses"),
-            (
-                _Line("train/loss", say("train"), *train, ".4f"),
-                _Line("val/loss", say("validation"), *valid, ".4f"),
-            ),
-            TALL_PX,
-            follows_log=True,
-        ),
-        _Panel(
-            error,
-            (
-                _Line(f"val/mre_{unit}", error, *valid, ".2f", f" {unit}"),
-                _Line(f"val/unrefined_mre_{unit}", say("unrefined"), *train, ".2f", f" {unit}", dash="dash"),
-            ),
-            TALL_PX,
-            follows_log=True,
-        ),
-        alone("val/sdr_2mm", say("axis_sdr"), *valid, ".1f", " %", scale=100.0),
-        alone("lr", say("lr"), *train, ".2e", smooths=False),
-        alone("images_per_s", say("axis_speed"), *train, ".1f"),
-        alone("memory_bytes", memory_title, *train, ".2f", " GiB", scale=2**-30, smooths=False),
-    ]
-    return [panel for panel in panels if any(_has(rows, line) for line in panel.lines)]
+    One that looks back alone, as an exponential mean does, would lag far behind an error that falls by decades.
+    """
+    windows = (values[max(0, i - reach) : i + reach + 1] for i in range(len(values)))
+    return [sum(window) / len(window) for window in windows]
 
 
 def _panel_figure(
-    panels: Sequence[_Panel], wishes: Wishes, last_epoch: int, revision: str
+    panels: Sequence[Panel], wishes: Wishes, last_epoch: int, revision: str
 ) -> tuple[go.Figure, list[float]]:
     """Empty panels over one axis of epochs, and where each has its top, as shares of the height."""
     inner = sum(GAP_PX + panel.height_px for panel in panels) or 1
@@ -199,6 +111,7 @@ def _panel_figure(
         margin={"l": 56, "r": 12, "t": 0, "b": BOTTOM_PX},
         showlegend=False,
         hoversubplots="axis",
+        hoverlabel={"bgcolor": HOVER_BACKGROUND, "font": {"color": HOVER_COLOUR, "size": 12}},
         uirevision=revision,
     )
     tops, done = [], 0
@@ -233,11 +146,7 @@ def _axis(number: int) -> str:
     return f"y{number + 1}" if number else "y"
 
 
-def _has(rows: Sequence[Row], line: _Line) -> bool:
-    return any(row.get(line.key) is not None for row in rows)
-
-
-def _add_line(figure: go.Figure, rows: Sequence[Row], line: _Line, axis: str, smoothing: int) -> None:
+def _add_line(figure: go.Figure, rows: Sequence[Row], line: Line, axis: str, smoothing: int) -> None:
     """A curve with a gap between the phases; where it is smoothed, the values themselves stay faintly behind."""
     known = [row for row in rows if row.get(line.key) is not None]
     parts = [[row for row in known if (row.get("phase") == REFINE) is second] for second in (False, True)]
@@ -266,7 +175,7 @@ def _add_line(figure: go.Figure, rows: Sequence[Row], line: _Line, axis: str, sm
 def _add_scatter(
     figure: go.Figure,
     points: Sequence[Row],
-    line: _Line,
+    line: Line,
     axis: str,
     *,
     width: int,
@@ -284,7 +193,7 @@ def _add_scatter(
     )
 
 
-def _add_star(figure: go.Figure, best: Row, panel: _Panel, axis: str) -> list[str]:
+def _add_star(figure: go.Figure, best: Row, panel: Panel, axis: str) -> list[str]:
     """Mark the epoch with the best error; returns what the panel's title says of it."""
     lines = {line.key: line for line in panel.lines}
     line = lines.get("val/loss") or panel.lines[0]
@@ -314,7 +223,7 @@ def _add_readers(figure: go.Figure, axis: str, readers: Readers | None) -> list[
 def _clip(
     figure: go.Figure,
     rows: Sequence[Row],
-    panel: _Panel,
+    panel: Panel,
     number: int,
     top: float,
     wishes: Wishes,
@@ -332,12 +241,12 @@ def _clip(
     highest = max(shown, 1.02 * readers.apart if readers is not None and readers.apart < 2 * shown else 0.0)
     figure.update_layout({f"yaxis{number + 1 if number else ''}": {"range": [0, 1.05 * highest]}})
     figure.add_annotation(
-        text="▲ " + say("clipped", num=len(beyond), value=f"{max(beyond):{line.shown}}{line.unit}"),
+        text=from_left("▲ " + quote(say("clipped", num=len(beyond), value=f"{max(beyond):{line.shown}}{line.unit}"))),
         xref="paper", x=1, xanchor="right", yref="paper", y=top, yanchor="top", showarrow=False, font={"size": 11},
     )  # fmt: skip
 
 
-def _line_title(line: _Line) -> str:
+def _line_title(line: Line) -> str:
     return _coloured("dash" if line.dash != "solid" else line.symbol, line.colour, line.name)
 
 
@@ -355,14 +264,10 @@ def _add_title(figure: go.Figure, title: str, parts: Sequence[str], top: float) 
         else:
             lines.append([part])
     figure.add_annotation(
-        text="<br>".join((TITLE_GAP * "\u00a0").join(line) for line in lines),
+        text="<br>".join(from_left((TITLE_GAP * "\u00a0").join(map(quote, line))) for line in lines),
         xref="paper", x=0, xanchor="left", yref="paper", y=top, yanchor="bottom", yshift=4, align="left",
         showarrow=False, font={"size": 11},
     )  # fmt: skip
-
-
-def _head(panel: _Panel, line: _Line) -> str:
-    return panel.title if line.name == panel.title else f"{panel.title}: {line.name}"
 
 
 def _add_marks(figure: go.Figure, rows: Sequence[Row], events: Sequence[Row]) -> None:

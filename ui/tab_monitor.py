@@ -14,9 +14,10 @@ from backend.run.folder import RunFolder, list_runs
 from backend.run.state import derive_state
 from ui.devices import device_lines
 from ui.monitor_buttons import RunButtons, create_run_buttons, draw_buttons
-from ui.monitor_curves import Wishes, curves_table, plot_curves
+from ui.monitor_curves import Wishes, plot_curves
 from ui.monitor_landmarks import landmark_table, readers_in
 from ui.monitor_previews import Previews, create_previews, draw_previews
+from ui.monitor_values import curves_table
 from ui.monitor_view import event_list, log_text, run_card
 from ui.plots import Row, error_unit
 from ui.runs import default_run, device_of, read_rows
@@ -24,7 +25,7 @@ from ui.session import Session
 from ui.text import say
 
 POLL_S = 2.0
-MAX_SMOOTHING = 20  # epochs
+MAX_SMOOTHING = 10  # epochs to each side
 Updates = dict[Any, Any]
 
 

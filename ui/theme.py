@@ -17,6 +17,7 @@ RUN_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
 RUN_DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
 AXIS_COLOUR = "#7d828a"
 RESERVE_COLOUR = "rgba(213, 94, 0, 0.16)"  # VALID_COLOUR, seen through
+HOVER_BACKGROUND, HOVER_COLOUR = "rgba(248, 250, 252, 0.96)", "#1f2937"  # in light and dark
 GRID_COLOUR = "rgba(128, 134, 142, 0.25)"
 
 CSS = """
@@ -43,7 +44,9 @@ CSS = """
 .run-card progress::-webkit-progress-bar {background: var(--border-color-primary)}
 .run-card progress::-webkit-progress-value {background: #0072B2}
 .run-card progress::-moz-progress-bar {background: #0072B2}
-.acts-on {color: var(--body-text-color-subdued); margin-top: .25rem}
+#run-card .html-container, #acts-on .html-container, #landmarks .html-container, #curve-values .html-container
+  {padding: 0}
+.acts-on {color: var(--body-text-color-subdued); margin-top: .75rem}
 .acts-on bdi {color: var(--body-text-color); font-weight: 600; overflow-wrap: anywhere}
 .sparkline {display: inline-block; vertical-align: middle}
 .sparkline polyline {fill: none; stroke: #0072B2; stroke-width: 1.5} .dark .sparkline polyline {stroke: #56B4E9}
