@@ -70,7 +70,7 @@ def create_previews(session: gr.State, runs_dir: Path) -> Previews:
     note = gr.Markdown(say("previews_none"), elem_id="previews-note")
     with gr.Row():
         plots = tuple(
-            gr.Plot(visible=False, elem_id=f"preview-{number}", min_width=270)
+            gr.Plot(visible=False, elem_id=f"preview-{number}", elem_classes="keeps-zoom", min_width=270)
             for number in range(MAX_PREVIEWS)
         )
     panel = Previews(runs_dir, session, controls, position, newest, heatmap, note, plots)

@@ -25,6 +25,7 @@ from ui.session import Session
 from ui.text import say
 
 POLL_S = 2.0
+KEEP_ZOOM = Path(__file__).with_name("keep_zoom.js").read_text(encoding="utf-8")
 MAX_SMOOTHING = 10  # epochs to each side
 Updates = dict[Any, Any]
 
@@ -104,7 +105,9 @@ def _place_curves() -> dict[str, Any]:
                 label=say("clip"), info=say("clip_info"), value=True, elem_id="clip-outliers"
             )
     parts["curves_note"] = gr.Markdown(say("curves_none"), elem_id="curves-note")
-    parts["curves"] = gr.Plot(label=say("curves"), show_label=False, visible=False, elem_id="curves")
+    parts["curves"] = gr.Plot(
+        label=say("curves"), show_label=False, visible=False, elem_id="curves", elem_classes="keeps-zoom"
+    )
     with gr.Accordion(say("values"), open=False):
         parts["values"] = gr.HTML(elem_id="curve-values", padding=False)
     return parts
