@@ -33,6 +33,7 @@ GAP_PX = 44  # above each panel, for its title
 BOTTOM_PX = 44
 CLIP_AT = 5  # times the best error: the first epochs miss by a hundred times more
 TITLE_WIDTH, TITLE_GAP = 50, 3  # characters that fit on a phone, and those between two parts
+UNSEEN = re.compile("<[^>]*>|[\u2066-\u2069]")  # markup, and what keeps words in their order
 SIGNS = {"circle": "●", "diamond": "◆", "square": "■", "star": "★"}
 
 
@@ -258,7 +259,7 @@ def _add_title(figure: go.Figure, title: str, parts: Sequence[str], top: float) 
     """A panel's name and what its signs mean, above it: on a phone there is no room for a legend."""
     lines = [[f"<b>{escape(title)}</b>"]]
     for part in parts:
-        width = sum(len(re.sub("<[^>]*>", "", said)) + TITLE_GAP for said in [*lines[-1], part])
+        width = sum(len(UNSEEN.sub("", said)) + TITLE_GAP for said in [*lines[-1], part])
         if width <= TITLE_WIDTH:
             lines[-1].append(part)
         else:

@@ -232,7 +232,7 @@ TEXT: dict[str, str] = {
     "axis_speed": "تصویر در ثانیه",
     "axis_gpu_memory": "بیشینهٔ حافظهٔ GPU، گیگابایت (GiB)",
     "axis_process_memory": "حافظهٔ فرایند، گیگابایت (GiB)",
-    "readers_line": "فاصلهٔ مشاهده‌گران از هم {distance}",
+    "readers_line": "مشاهده‌گران {distance} از هم",
     "train": "آموزش",
     "validation": "اعتبارسنجی",
     "best_mark": "بهترین",

@@ -94,7 +94,7 @@ ul.evaluation-failed li {color: inherit}
 .thumbnails small {color: var(--body-text-color-subdued); min-height: 1.1em}
 #memory-chart {min-height: 358px}
 @media (max-width: 480px) {#landmarks table {font-size: .8rem} #landmarks .plain-table :is(th, td)
-  {padding: .2rem .25rem !important} .sparkline {width: 52px}}
+  {padding: .2rem .25rem !important} .sparkline {width: 32px}}
 @media (max-width: 480px) {.tab-container button {padding: 0 .45rem; font-size: .85rem}}
 .problem-list li {margin-bottom: .25rem}
 .views {display: grid; grid-template-columns: repeat(auto-fill, minmax(min(9.5rem, 45%), 1fr)); gap: .6rem}

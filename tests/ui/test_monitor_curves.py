@@ -140,10 +140,12 @@ def test_titles_stand_at_their_left_end_in_persian_too() -> None:
         assert all(title.startswith("\u200e") for title in titles(plot_curves(rows(6), [])))
 
 
-def test_titles_are_broken_before_they_leave_a_phone() -> None:
-    figure = plot_curves(
-        [{**row, "val/unrefined_mre_mm": 2.0} for row in rows(6)], [], readers=Readers(2.2, "mm")
-    )
+@pytest.mark.parametrize("language", ["en", "fa"])
+def test_titles_are_broken_before_they_leave_a_phone(language: str) -> None:
+    with speaking(language):
+        figure = plot_curves(
+            [{**row, "val/unrefined_mre_mm": 2.0} for row in rows(6)], [], readers=Readers(2.2, "mm")
+        )
     loss, error = titles(figure)
     assert "<br>" not in loss and error.count("<br>") == 1
 
