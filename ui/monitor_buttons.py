@@ -12,7 +12,7 @@ import gradio as gr
 from backend.errors import UserError
 from backend.run.folder import RunFolder
 from backend.run.state import derive_state
-from ui.run_actions import ANSWERED_AT_ONCE, Action, possible_now, press
+from ui.run_actions import ANSWERED_AT_ONCE, NOTHING, Action, possible_now, press
 from ui.session import Session
 from ui.text import say
 
@@ -50,7 +50,11 @@ def create_run_buttons(session: gr.State, runs_dir: Path) -> RunButtons:
     """Lay them out and bind their handlers."""
     parts: dict[str, Any] = {
         "acts_on": gr.HTML(
-            "", html_template=ACTS_ON.format(words=say("acts_on")), elem_id="acts-on", padding=False
+            "",
+            visible=False,
+            html_template=ACTS_ON.format(words=say("acts_on")),
+            elem_id="acts-on",
+            padding=False,
         )
     }
     with gr.Row():
@@ -114,14 +118,13 @@ def on_ask_cancel(buttons: RunButtons, shown: str) -> Updates:
 
 def draw_buttons(buttons: RunButtons, session: Session, folder: RunFolder | None) -> Updates:
     """What can be pressed now, where that changed; a question about another run, or about one that ended, goes."""
-    if folder is None:
-        return {}
-    possible = possible_now(folder, derive_state(folder))
-    asked = [kind for kind in ANSWERED_AT_ONCE if folder.requested(kind)]
-    if not session.is_news("buttons", (folder.run_id, possible, asked)):
+    run_id = folder.run_id if folder is not None else ""
+    possible = possible_now(folder, derive_state(folder)) if folder is not None else NOTHING
+    asked = [kind for kind in ANSWERED_AT_ONCE if folder is not None and folder.requested(kind)]
+    if not session.is_news("buttons", (run_id, possible, asked)):
         return {}
     updates: Updates = {
-        buttons.acts_on: folder.run_id,
+        buttons.acts_on: gr.update(value=run_id, visible=bool(run_id)),
         buttons.finish: gr.update(interactive=possible.finish),
         buttons.resume: gr.update(interactive=possible.resume),
         buttons.cancel: gr.update(interactive=possible.cancel),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Literal
 
@@ -34,6 +34,10 @@ class Possible:
     unqueue: bool
     bundle: bool
     delete: bool
+
+
+NOTHING = Possible(*[False] * len(fields(Possible)))
+"""Where there is no run."""
 
 
 def what_is_possible(

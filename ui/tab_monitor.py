@@ -145,9 +145,7 @@ def on_tick(
     if session.is_news("devices", devices):
         updates[tab.devices] = devices
     if folder is None:
-        if session.is_news("card", None):
-            updates[tab.card] = say("no_runs")
-        return updates
+        return updates | _draw_nothing(tab, session)
     rows = read_rows(folder)
     updates |= _draw_card(tab, session, folder, rows)
     updates |= draw_buttons(tab.buttons, session, folder)
@@ -168,6 +166,21 @@ def _watched(tab: MonitorTab, session: Session) -> RunFolder | None:
     if found != session.run_id:
         session.watch(found)
     return folder
+
+
+def _draw_nothing(tab: MonitorTab, session: Session) -> Updates:
+    """There is no run, or there is none any more: say what to do, and leave nothing of it standing."""
+    if not session.is_news("card", None):
+        return {}
+    return {
+        tab.card: say("no_runs"),
+        tab.curves_note: gr.update(visible=True),
+        **dict.fromkeys((tab.curves, tab.previews.controls, *tab.previews.plots), gr.update(visible=False)),
+        **dict.fromkeys((tab.values, tab.events, tab.log), ""),
+        tab.landmarks: landmark_table([]),
+        tab.previews.note: say("previews_none"),
+        **draw_buttons(tab.buttons, session, None),
+    }
 
 
 def _draw_chooser(tab: MonitorTab, session: Session, folder: RunFolder | None) -> Updates:

@@ -38,12 +38,22 @@ def test_they_show_whom_they_act_on_and_are_drawn_once(buttons: RunButtons, fold
     live(folder)
     session = Session(folder.run_id)
     updates = draw_buttons(buttons, session, folder)
-    assert updates[buttons.acts_on] == folder.run_id
+    assert updates[buttons.acts_on]["value"] == folder.run_id
     assert updates[buttons.finish]["interactive"] and not updates[buttons.resume]["interactive"]
     assert draw_buttons(buttons, session, folder) == {}
     folder.write_outcome("stopped", "by hand")
     assert updates != (ended := draw_buttons(buttons, session, folder))
     assert not ended[buttons.finish]["interactive"] and ended[buttons.confirm]["visible"] is False
+
+
+def test_without_a_run_there_is_nothing_to_press(buttons: RunButtons, folder: RunFolder) -> None:
+    live(folder)
+    session = Session(folder.run_id)
+    draw_buttons(buttons, session, folder)
+    updates = draw_buttons(buttons, session, None)
+    assert updates[buttons.acts_on]["visible"] is False
+    pressed = (buttons.finish, buttons.save_now, buttons.preview_now, buttons.resume, buttons.cancel)
+    assert not any(updates[button]["interactive"] for button in pressed)
 
 
 def test_save_now_waits_for_its_answer(buttons: RunButtons, folder: RunFolder, popups: list[str]) -> None:
@@ -66,7 +76,7 @@ def test_a_stale_page_is_told_and_its_buttons_are_drawn_for_what_it_watches(
     session = Session(folder.run_id)
     updates = monitor_buttons.on_press(buttons, "cancel", session, "a-deleted-run")
     assert "a-deleted-run" in popups[0] and folder.run_id in popups[0]
-    assert not folder.requested("stop") and updates[buttons.acts_on] == folder.run_id
+    assert not folder.requested("stop") and updates[buttons.acts_on]["value"] == folder.run_id
 
 
 def test_cancel_asks_by_name(buttons: RunButtons, folder: RunFolder) -> None:
