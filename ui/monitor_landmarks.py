@@ -45,7 +45,8 @@ def landmark_table(rows: Sequence[Row], readers: Mapping[str, Any] | None = None
     head = "".join(f"<th>{escape(words)}</th>" for words in heads)
     table = f"<table><tr>{head}</tr>{''.join(f'<tr>{line}</tr>' for line in lines)}</table>"
     note = f'<p class="note">{escape(say("readers_note"))}</p>' if readers is not None else ""
-    return f'<div class="plain-table" dir="ltr" tabindex="0">{table}</div>{note}'
+    label = f'role="region" aria-label="{escape(say("landmark_table"))}"'
+    return f'<div class="plain-table" dir="ltr" tabindex="0" {label}>{table}</div>{note}'
 
 
 def readers_in(unit: str, readers: Mapping[str, Any] | None) -> Readers | None:

@@ -112,7 +112,8 @@ def curves_table(rows: Sequence[Row], memory_title: str = "") -> str:
     cells = ("".join(f"<td>{escape(words)}</td>" for words in row) for row in body)
     note = say("values_cut", shown=len(shown), num=len(rows)) if len(shown) < len(rows) else ""
     table = f"<table><tr>{head}</tr>{''.join(f'<tr>{row}</tr>' for row in cells)}</table>"
-    box = f'<div class="plain-table values-table" dir="ltr" tabindex="0">{table}</div>'
+    label = f'role="region" aria-label="{escape(say("values"))}"'
+    box = f'<div class="plain-table values-table" dir="ltr" tabindex="0" {label}>{table}</div>'
     return f'{box}<p class="note">{escape(note)}</p>'
 
 

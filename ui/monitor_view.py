@@ -47,7 +47,11 @@ def event_list(folder: RunFolder) -> str:
     if not events:
         return f'<p class="note">{escape(say("no_events"))}</p>'
     lines = [f"<li>{escape(str(event.get('message', event.get('kind', ''))))}</li>" for event in events[::-1]]
-    return f'<ul dir="ltr">{"".join(lines)}</ul>'
+    label = escape(say("events"))
+    return (
+        f'<div class="event-list" tabindex="0" role="region" aria-label="{label}">'
+        f'<ul dir="ltr">{"".join(lines)}</ul></div>'
+    )
 
 
 def log_text(folder: RunFolder) -> str:

@@ -55,7 +55,7 @@ CSS = """
 .values-table th {position: sticky; top: 0; background: var(--block-background-fill)}
 #preview-position .tab-like-container {display: none}  /* a number without a meaning: the label names the epoch */
 #preview-newest {align-self: end}
-#events {max-height: 18rem; overflow-y: auto}
+.event-list {max-height: 18rem; overflow-y: auto}
 @media (pointer: coarse) {#curves .draglayer {pointer-events: none}}  /* a finger scrolls the page, not the axes */
 .run-card small, .note {color: var(--body-text-color-subdued)}
 .plain-table {overflow-x: auto}
