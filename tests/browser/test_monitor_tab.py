@@ -9,16 +9,18 @@ from playwright.sync_api import Page, expect
 
 from backend.run.folder import RunFolder, list_runs
 from tests.browser.on_page import epoch_reaches, open_tab, start_small_run
+from ui.language import speaking
 from ui.monitor_previews import preview_figures
 
 pytestmark = pytest.mark.browser
 NAMES = "() => document.querySelector('#curves .js-plotly-plot').data.map(trace => trace.name)"
 
 
-def title_of_first_preview(folder: RunFolder, epoch: int) -> str:
+def title_of_first_preview(folder: RunFolder, epoch: int, language: str = "en") -> str:
     images, preview = folder.read_preview_images(), folder.read_preview(("train", epoch))
     assert images is not None and preview is not None
-    return preview_figures(images, preview, "off")[0][0]
+    with speaking(language):
+        return preview_figures(images, preview, "off")[0][0]
 
 
 def press(page: Page, selector: str, key: str, times: int) -> None:
@@ -154,7 +156,7 @@ def test_the_same_in_persian(dashboard, page: Page) -> None:
     expect(page.locator("#curves")).to_contain_text("زیان")
     expect(page.locator("#preview-position")).to_contain_text("مرور")
     press(page, "#preview-position", "ArrowLeft", 1)
-    expect(page.locator("#preview-0")).to_contain_text(title_of_first_preview(folder, 2))
+    expect(page.locator("#preview-0")).to_contain_text(title_of_first_preview(folder, 2, "fa"))
     expect(page.locator("#preview-position input[type=range]")).to_have_value("2")
     assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
     # a panel's title begins where its axis does, though its words run from right to left
