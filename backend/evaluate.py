@@ -13,9 +13,9 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from backend.data.samples import Samples, SampleSplits, load_splits
+from backend.data.samples import Samples, SampleSplits, load_splits, points_of_readers
 from backend.errors import UserError
-from backend.evaluation.comparison import Comparison, points_of_readers
+from backend.evaluation.comparison import Comparison
 from backend.evaluation.measures import Measured, check_nme_landmarks
 from backend.evaluation.record import measure
 from backend.evaluation.report import build_report

@@ -5,6 +5,7 @@ import os
 import shutil
 import signal
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -113,6 +114,7 @@ def test_every_epoch_has_a_row_with_the_documented_names(completed: RunFolder) -
         each = [row[f"val/mre_px/{name}"] for name in LANDMARKS]
         assert row["val/mre_px"] == pytest.approx(sum(each) / 3)
         assert 0 <= row["val/sdr_2mm"] <= row["val/sdr_4mm"] <= 1
+        assert row["memory_bytes"] > 50 * 2**20  # this process holds torch
 
 
 def test_status_tells_where_the_training_stands(completed: RunFolder) -> None:
@@ -235,6 +237,76 @@ def test_save_now_is_answered_once_and_training_goes_on(
     assert train_run(folder) == 0
     assert saved.count(4) == 1 and 5 not in saved
     assert not folder.requested("save_now")
+    assert "last.pt saved in epoch 2, step 4, as asked" in [
+        event["message"] for event in folder.read_events()[0]
+    ]
+
+
+def test_preview_now_is_kept_as_one_within_its_epoch_until_the_epoch_has_its_own(
+    tmp_path: Path, tiny_dataset: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept: list[tuple[int, int, int]] = []
+    write = RunFolder.write_preview
+
+    def noting(folder: RunFolder, phase: str, epoch: int, arrays: Any) -> None:
+        kept.append((epoch, arrays["step"], arrays["steps_per_epoch"]))
+        write(folder, phase, epoch, arrays)
+
+    monkeypatch.setattr(RunFolder, "write_preview", noting)
+    ask_after(monkeypatch, 1, lambda run: run.request("preview_now"))
+    folder = new_run(tmp_path, tiny_dataset, preview_every=1)
+    assert train_run(folder) == 0
+    assert kept == [(1, 3, 3), (2, 1, 3), (2, 3, 3)]
+    assert folder.preview_keys() == [("train", 1), ("train", 2)] and not folder.requested("preview_now")
+    kinds = [event["kind"] for event in folder.read_events()[0]]
+    assert kinds.count("preview_now") == 1
+
+
+def test_what_two_readers_differ_by_is_kept_and_of_one_reader_nothing(
+    completed: RunFolder, tmp_path: Path, tiny_dataset: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert completed.read_readers() is None
+    read = build.build_splits
+
+    def with_another_reader(config: RunConfig) -> Any:
+        """Who marks everything 3 px to the right and 4 px further down."""
+        splits = read(config)
+        points = splits.annotations.points_xy_image
+        both = np.concatenate([points, points + np.array([3.0, 4.0], np.float32)], axis=1)
+        annotations = replace(splits.annotations, points_xy_image=both, reader_names=("senior", "junior"))
+        return replace(splits, annotations=annotations)
+
+    monkeypatch.setattr(build, "build_splits", with_another_reader)
+    folder = new_run(tmp_path, tiny_dataset, epochs=1)
+    assert train_run(folder) == 0
+    readers = folder.read_readers()
+    assert readers is not None and readers["reader_names"] == ["senior", "junior"]
+    assert readers["num_images"] == 3
+    assert (readers["mre_px"], readers["mre_mm"]) == (pytest.approx(5.0), pytest.approx(2.5))
+    assert readers["per_landmark"]["chin"]["mre_mm"] == pytest.approx(2.5)
+
+
+def test_time_left_is_told_by_whole_epochs_of_this_process_alone(
+    tmp_path: Path, tiny_dataset: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stopped within epoch 3 of 4 and resumed long after: neither the pause nor the rest of that epoch counts."""
+    noted: list[list[float]] = []
+    write_status = recorder.Recorder._write_status
+
+    def noting(watcher: Any, *values: Any) -> None:
+        noted.append(list(watcher._epoch_seconds))
+        write_status(watcher, *values)
+
+    monkeypatch.setattr(recorder.Recorder, "_write_status", noting)
+    folder = new_run(tmp_path, tiny_dataset, epochs=4)
+    ask_after(monkeypatch, 2, lambda run: run.request("stop"))
+    assert train_run(folder) == 130
+    assert [len(seconds) for seconds in noted if seconds] == [1, 2]
+    folder.set_outcome_aside()
+    folder.clear_requests()
+    noted.clear()
+    assert train_run(folder) == 0
+    assert noted[-2] == [] and len(noted[-1]) == 1  # after the rest of epoch 3; after epoch 4
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows cannot send itself these signals")

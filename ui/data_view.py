@@ -14,10 +14,9 @@ import pandas as pd
 from backend.config import Settings
 from backend.data.annotations import Problem
 from backend.data.leaks import Leak, across_splits, ids_to_exclude
-from backend.data.samples import Samples, SampleSplits
+from backend.data.samples import Samples, SampleSplits, points_of_readers
 from backend.data.splits import TRAIN, VALID
 from backend.data.suspects import Suspect, Suspects, find_suspects
-from backend.evaluation.comparison import points_of_readers
 from backend.evaluation.measures import group_columns
 from backend.geometry import FloatArray
 from ui.datasets import read_splits

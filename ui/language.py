@@ -79,6 +79,7 @@ _PIECE = r"(?:\{[^{}]*\}|[A-Za-z0-9%])"
 _JOINT = r"(?:[-+=±/._:]+| [=±/+-] | °| |, )?"
 _LEFT_TO_RIGHT = re.compile(f"{_PIECE}(?:{_JOINT}{_PIECE})*")
 FIRST_STRONG_ISOLATE, POP_ISOLATE = "\u2068", "\u2069"
+LEFT_TO_RIGHT_MARK = "\u200e"
 
 
 def isolate(words: str) -> str:

@@ -54,6 +54,7 @@ def _lay_out(page: gr.Blocks, runs_dir: Path, data_root: Path) -> None:
     tab_train.bind_load(train, page)
     tab_data.bind_data_tab(data, data_tab, train, data_root)
     page.load(partial(tab_monitor.on_open, monitor), monitor.inputs, monitor.outputs, **quiet)
+    page.load(None, js=tab_monitor.KEEP_ZOOM, **quiet)
     page.load(partial(tab_runs.on_load, runs), [session], [runs.table, runs.empty], **quiet)
     opened = [page.load, predict_tab.select]
     gr.on(opened, partial(tab_predict.on_open, predict), [predict.run], [predict.run], **quiet)

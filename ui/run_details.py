@@ -14,22 +14,20 @@ from typing import Any
 import gradio as gr
 import pandas as pd
 
-from backend.config import RunConfig
 from backend.errors import UserError
-from backend.run import supervisor
 from backend.run.bundle import write_bundle
-from backend.run.folder import CheckpointKind, RunFolder
+from backend.run.folder import RunFolder
 from backend.run.notes import Notes, read_notes, split_tags, write_notes
 from backend.run.queue import add_to_queue, remove_from_queue
 from backend.run.removal import delete_run, size_bytes
-from backend.run.state import LIVE_STATES, RunState, derive_state, is_live
+from backend.run.state import RunState, derive_state
 from ui.evaluation_process import is_evaluating
-from ui.runs import file_link, free_device, read_config, read_rows
+from ui.run_actions import CHECKPOINTS, possible_now, resume_run
+from ui.runs import file_link, read_config, read_rows
 from ui.session import Session
 from ui.settings_view import settings_table
 from ui.text import in_bytes, in_megabytes, quote, say
 
-CHECKPOINTS: tuple[CheckpointKind, ...] = ("best", "last")
 BUNDLE_AGE_S = 24 * 3600  # older bundles are deleted when the next one is made
 PROGRESS_S = 0.3
 # the link is drawn a moment after the handler has answered
@@ -39,29 +37,6 @@ SHOW_DETAILS = (
     "{behavior: 'smooth', block: 'start'}), 100); }"
 )
 Updates = dict[Any, Any]
-
-
-@dataclass(frozen=True)
-class Possible:
-    """What can be done with a run now: a function of its state and of what is in its folder."""
-
-    resume: bool
-    queue: bool
-    unqueue: bool
-    bundle: bool
-    delete: bool
-
-
-def what_is_possible(state: RunState, *, is_live: bool, has_last: bool, has_any: bool) -> Possible:
-    """`is_live`: its process is there, if only for a moment more; `has_any`: there is a checkpoint to hand on."""
-    is_busy = is_live or state in LIVE_STATES
-    return Possible(
-        resume=has_last and not is_busy and state is not RunState.COMPLETED,  # nothing is left of that
-        queue=state is RunState.CREATED,
-        unqueue=state is RunState.QUEUED,
-        bundle=has_any,
-        delete=not is_busy,
-    )
 
 
 @dataclass(frozen=True)
@@ -188,9 +163,8 @@ def draw_details(details: RunDetails, session: Session, run_id: str) -> Updates:
             details.opened: None,
             details.column: gr.update(visible=False),
         }
-    state = derive_state(folder)
     there = [folder.checkpoint_path(kind).is_file() for kind in CHECKPOINTS]
-    possible = what_is_possible(state, is_live=is_live(folder), has_last=there[1], has_any=any(there))
+    possible = possible_now(folder, derive_state(folder))
     if not session.is_news("details", (run_id, folder.metrics_stamp(), there, possible)):
         return {details.session: session}
     words = say("queue_take_out") if possible.unqueue else say("queue_add")
@@ -210,22 +184,17 @@ def draw_details(details: RunDetails, session: Session, run_id: str) -> Updates:
 
 def on_watch(details: RunDetails, session: Session, opened: str) -> Updates:
     """Show the opened run on the Monitor tab."""
-    session.run_id = opened
-    session.forget()
+    session.watch(opened)
     return {details.session: session, details.watched: opened}
 
 
 def on_resume(details: RunDetails, session: Session, opened: str) -> Updates:
     """Go on training in the same folder with the same settings."""
-    folder = _folder(details, opened)
     try:
-        device = RunConfig.from_dict(folder.read_config()).value("device")
-        with free_device(details.runs_dir, device, "resume_busy"):
-            supervisor.resume(folder)
+        gr.Info(resume_run(_folder(details, opened)))
     except UserError as error:
         gr.Warning(str(error))
         return {details.session: session}
-    gr.Info(say("resumed", run_id=opened))
     return on_watch(details, session, opened)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from html import escape
@@ -92,7 +92,7 @@ def _rows_at(folder: RunFolder, stamp: tuple[int, int]) -> list[dict[str, Any]]:
     return merge_metrics(folder.read_metrics()[0])
 
 
-def best_row(rows: list[dict[str, Any]]) -> dict[str, Any] | None:
+def best_row(rows: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
     """The epoch with the lowest validation MRE."""
     validated = [row for row in rows if row.get("val/mre_px") is not None]
     return min(validated, key=lambda row: float(row["val/mre_px"]), default=None)
@@ -149,7 +149,7 @@ def _row(folder: RunFolder) -> RunRow:
     return RunRow(folder.run_id, state, cells, _error_key(best), " ".join((*cells, notes.text)).casefold())
 
 
-def _error_key(best: dict[str, Any] | None) -> tuple[int, float]:
+def _error_key(best: Mapping[str, Any] | None) -> tuple[int, float]:
     if best is None:
         return (2, math.inf)
     in_mm = best.get("val/mre_mm")

@@ -11,7 +11,15 @@ class Session:
     """`drawn` holds, by the name of a part of the page, what was last sent, so that nothing is sent twice."""
 
     run_id: str | None = None
+    preview: tuple[str, int] | None = (
+        None  # phase and epoch that the slider was put to; None: always the newest
+    )
     drawn: dict[str, Any] = field(default_factory=dict)
+
+    def watch(self, run_id: str | None) -> None:
+        """Show another run, all of it anew."""
+        self.run_id, self.preview = run_id, None
+        self.forget()
 
     def is_news(self, part: str, signature: Any) -> bool:
         """True once for every new signature of a part."""

@@ -10,25 +10,23 @@ from typing import Any
 
 import gradio as gr
 
-from backend.run import supervisor
 from backend.run.folder import RunFolder, list_runs
-from backend.run.state import LIVE_STATES, RunState, derive_state
+from backend.run.state import derive_state
 from ui.devices import device_lines
-from ui.monitor_view import (
-    MAX_PREVIEWS,
-    event_list,
-    landmark_table,
-    log_text,
-    preview_choices,
-    preview_figures,
-    run_card,
-)
-from ui.plots import plot_errors, plot_losses
-from ui.runs import best_row, default_run, read_rows
+from ui.monitor_buttons import RunButtons, create_run_buttons, draw_buttons
+from ui.monitor_curves import Wishes, plot_curves
+from ui.monitor_landmarks import landmark_table, readers_in
+from ui.monitor_previews import Previews, create_previews, draw_previews
+from ui.monitor_values import curves_table
+from ui.monitor_view import event_list, log_text, run_card
+from ui.plots import Row, error_unit
+from ui.runs import default_run, device_of, read_rows
 from ui.session import Session
 from ui.text import say
 
 POLL_S = 2.0
+KEEP_ZOOM = Path(__file__).with_name("keep_zoom.js").read_text(encoding="utf-8")
+MAX_SMOOTHING = 10  # epochs to each side
 Updates = dict[Any, Any]
 
 
@@ -40,19 +38,16 @@ class MonitorTab:
     session: gr.State
     run: gr.Dropdown
     card: gr.HTML
+    buttons: RunButtons
     devices: gr.HTML
-    finish: gr.Button
-    cancel: gr.Button
-    confirm: gr.Row
-    cancel_yes: gr.Button
-    cancel_no: gr.Button
+    smoothing: gr.Slider
     log_axis: gr.Checkbox
-    losses: gr.Plot
-    errors: gr.Plot
-    heatmap: gr.Dropdown
-    previews_note: gr.Markdown
-    previews: tuple[gr.Plot, ...]
+    clip: gr.Checkbox
+    curves_note: gr.Markdown
+    curves: gr.Plot
+    values: gr.HTML
     landmarks: gr.HTML
+    previews: Previews
     events: gr.HTML
     log: gr.Textbox
     timer: gr.Timer
@@ -60,32 +55,36 @@ class MonitorTab:
     @property
     def inputs(self) -> list[Any]:
         """What a redraw depends on."""
-        return [self.session, self.log_axis, self.heatmap]
+        return [self.session, self.smoothing, self.log_axis, self.clip, self.previews.heatmap]
 
     @property
     def outputs(self) -> list[Any]:
         """What a redraw may change."""
-        return [
-            self.session, self.run, self.card, self.devices, self.finish, self.cancel, self.losses, self.errors,
-            self.heatmap, self.previews_note, *self.previews, self.landmarks, self.events, self.log,
+        own = [
+            self.session, self.run, self.card, self.devices, self.curves_note, self.curves, self.values, self.landmarks,
+            self.events, self.log,
         ]  # fmt: skip
+        return list(dict.fromkeys([*own, *self.buttons.outputs, *self.previews.outputs]))
 
 
 def create_monitor_tab(session: gr.State, runs_dir: Path) -> MonitorTab:
     """Lay out the tab and bind its handlers."""
-    run = gr.Dropdown([], label=say("run"), allow_custom_value=True, elem_id="watched-run")
-    card = gr.HTML(elem_id="run-card")
-    parts = {"run": run, "card": card, **_place_buttons()}
-    parts["devices"] = gr.HTML(elem_id="devices")
-    parts["log_axis"] = gr.Checkbox(label=say("log_axis"), value=False, elem_id="log-axis")
+    parts: dict[str, Any] = {
+        "run": gr.Dropdown([], label=say("run"), allow_custom_value=True, elem_id="watched-run"),
+        "card": gr.HTML(elem_id="run-card", padding=False),
+        "buttons": create_run_buttons(session, runs_dir),
+        "devices": gr.HTML(elem_id="devices"),
+    }
     with gr.Row():
-        parts["losses"] = gr.Plot(label=say("losses"), elem_id="losses", min_width=320)
-        parts["errors"] = gr.Plot(label=say("errors"), elem_id="errors", min_width=320)
-    parts |= _place_previews()
-    with gr.Accordion(say("landmark_table"), open=True):
-        parts["landmarks"] = gr.HTML(elem_id="landmarks")
-    with gr.Accordion(say("events"), open=False):
-        parts["events"] = gr.HTML(elem_id="events")
+        with gr.Column(scale=3, min_width=320):
+            parts |= _place_curves()
+        with gr.Column(scale=2, min_width=320):
+            gr.Markdown(f"### {say('landmark_table')}")
+            parts["landmarks"] = gr.HTML(elem_id="landmarks", padding=False)
+            with gr.Accordion(say("events"), open=True):
+                parts["events"] = gr.HTML(elem_id="events", padding=False)
+    gr.Markdown(f"### {say('previews_title')}")
+    parts["previews"] = create_previews(session, runs_dir)
     with gr.Accordion(say("log"), open=False):
         parts["log"] = gr.Textbox(lines=14, max_lines=14, show_label=False, label=say("log"), elem_id="log")
     tab = MonitorTab(runs_dir=runs_dir, session=session, timer=gr.Timer(POLL_S), **parts)
@@ -93,52 +92,34 @@ def create_monitor_tab(session: gr.State, runs_dir: Path) -> MonitorTab:
     return tab
 
 
-def _place_buttons() -> dict[str, Any]:
-    with gr.Row():
-        finish = gr.Button(say("finish"), interactive=False, elem_id="finish")
-        cancel = gr.Button(say("cancel"), variant="stop", interactive=False, elem_id="cancel")
-    with gr.Row(visible=False) as confirm:
-        cancel_yes = gr.Button(say("cancel_really"), variant="stop", elem_id="cancel-yes")
-        cancel_no = gr.Button(say("cancel_no"), elem_id="cancel-no")
-    return {
-        "finish": finish,
-        "cancel": cancel,
-        "confirm": confirm,
-        "cancel_yes": cancel_yes,
-        "cancel_no": cancel_no,
-    }
-
-
-def _place_previews() -> dict[str, Any]:
-    heatmap = gr.Dropdown(
-        [(say("heatmap_off"), "off"), (say("heatmap_all"), "all")],
-        value="all",
-        allow_custom_value=True,  # a restarted server knows only the first choices
-        label=say("heatmap"),
-        elem_id="heatmap",
+def _place_curves() -> dict[str, Any]:
+    parts: dict[str, Any] = {}
+    with gr.Row(equal_height=True):
+        parts["smoothing"] = gr.Slider(
+            0, MAX_SMOOTHING, 0, step=1, label=say("smoothing"), info=say("smoothing_info"), elem_id="smoothing",
+            min_width=200,
+        )  # fmt: skip
+        with gr.Column(min_width=160):
+            parts["log_axis"] = gr.Checkbox(label=say("log_axis"), value=False, elem_id="log-axis")
+            parts["clip"] = gr.Checkbox(
+                label=say("clip"), info=say("clip_info"), value=True, elem_id="clip-outliers"
+            )
+    parts["curves_note"] = gr.Markdown(say("curves_none"), elem_id="curves-note")
+    parts["curves"] = gr.Plot(
+        label=say("curves"), show_label=False, visible=False, elem_id="curves", elem_classes="keeps-zoom"
     )
-    note = gr.Markdown(say("previews_none"), elem_id="previews-note")
-    with gr.Row():
-        previews = tuple(
-            gr.Plot(visible=False, elem_id=f"preview-{number}", min_width=270)
-            for number in range(MAX_PREVIEWS)
-        )
-    return {"heatmap": heatmap, "previews_note": note, "previews": previews}
+    with gr.Accordion(say("values"), open=False):
+        parts["values"] = gr.HTML(elem_id="curve-values", padding=False)
+    return parts
 
 
 def _bind(tab: MonitorTab) -> None:
     quiet: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
     redraw = partial(on_tick, tab)
     tab.timer.tick(redraw, tab.inputs, tab.outputs, **quiet, trigger_mode="once")
-    gr.on([tab.log_axis.change, tab.heatmap.input], redraw, tab.inputs, tab.outputs, **quiet)
+    wishes = [tab.smoothing.change, tab.log_axis.change, tab.clip.change]
+    gr.on(wishes, redraw, tab.inputs, tab.outputs, **quiet, trigger_mode="always_last")
     tab.run.input(partial(on_choose, tab), [tab.run, *tab.inputs], tab.outputs, **quiet)
-    tab.finish.click(partial(on_finish, tab), [tab.session], [tab.finish, tab.cancel], **quiet)
-    show_confirm = [tab.confirm]
-    tab.cancel.click(lambda: gr.update(visible=True), None, show_confirm, **quiet)
-    tab.cancel_no.click(lambda: gr.update(visible=False), None, show_confirm, **quiet)
-    tab.cancel_yes.click(
-        partial(on_cancel, tab), [tab.session], [tab.confirm, tab.finish, tab.cancel], **quiet
-    )
 
 
 def on_open(tab: MonitorTab, session: Session, *choices: Any) -> Updates:
@@ -149,13 +130,14 @@ def on_open(tab: MonitorTab, session: Session, *choices: Any) -> Updates:
 
 def on_choose(tab: MonitorTab, run_id: str, session: Session, *choices: Any) -> Updates:
     """Watch another run; words that name none are forgotten."""
-    if run_id in {folder.run_id for folder in list_runs(tab.runs_dir)}:
-        session.run_id = run_id
-    session.forget()
+    known = run_id in {folder.run_id for folder in list_runs(tab.runs_dir)}
+    session.watch(run_id if known else session.run_id)
     return on_tick(tab, session, *choices)
 
 
-def on_tick(tab: MonitorTab, session: Session, log_axis: bool, heatmap: str) -> Updates:
+def on_tick(
+    tab: MonitorTab, session: Session, smoothing: int, log_axis: bool, clip: bool, heatmap: str
+) -> Updates:
     """Redraw what changed in the run's folder since the last time; send nothing else."""
     folder = _watched(tab, session)
     updates: Updates = {tab.session: session, **_draw_chooser(tab, session, folder)}
@@ -163,37 +145,14 @@ def on_tick(tab: MonitorTab, session: Session, log_axis: bool, heatmap: str) -> 
     if session.is_news("devices", devices):
         updates[tab.devices] = devices
     if folder is None:
-        if session.is_news("card", None):
-            updates[tab.card] = say("no_runs")
-        return updates
-    state = derive_state(folder)
+        return updates | _draw_nothing(tab, session)
     rows = read_rows(folder)
-    updates |= _draw_state(tab, session, folder, state, rows)
-    updates |= _draw_curves(tab, session, folder, rows, log_axis)
-    updates |= _draw_previews(tab, session, folder, heatmap)
+    updates |= _draw_card(tab, session, folder, rows)
+    updates |= draw_buttons(tab.buttons, session, folder)
+    updates |= _draw_curves(tab, session, folder, rows, Wishes(smoothing, log_axis, clip))
+    updates |= draw_previews(tab.previews, session, folder, heatmap)
     updates |= _draw_words(tab, session, folder)
     return updates
-
-
-def on_finish(tab: MonitorTab, session: Session) -> Updates:
-    """End training now; the worker validates and keeps the best."""
-    if session.run_id is not None and supervisor.request_finish(RunFolder(tab.runs_dir / session.run_id)):
-        gr.Info(say("finish_asked"))
-    session.drawn.pop("buttons", None)
-    return {tab.finish: gr.update(interactive=False), tab.cancel: gr.skip()}
-
-
-def on_cancel(tab: MonitorTab, session: Session) -> Updates:
-    """Stop: asked first, then harder, until the process is gone."""
-    if session.run_id is not None:
-        supervisor.stop(RunFolder(tab.runs_dir / session.run_id))
-        gr.Info(say("cancel_asked"))
-    session.drawn.pop("buttons", None)
-    return {
-        tab.confirm: gr.update(visible=False),
-        tab.finish: gr.update(interactive=False),
-        tab.cancel: gr.skip(),
-    }
 
 
 def _watched(tab: MonitorTab, session: Session) -> RunFolder | None:
@@ -205,9 +164,23 @@ def _watched(tab: MonitorTab, session: Session) -> RunFolder | None:
     folder = default_run(tab.runs_dir)
     found = folder.run_id if folder is not None else None
     if found != session.run_id:
-        session.run_id = found
-        session.forget()
+        session.watch(found)
     return folder
+
+
+def _draw_nothing(tab: MonitorTab, session: Session) -> Updates:
+    """There is no run, or there is none any more: say what to do, and leave nothing of it standing."""
+    if not session.is_news("card", None):
+        return {}
+    return {
+        tab.card: say("no_runs"),
+        tab.curves_note: gr.update(visible=True),
+        **dict.fromkeys((tab.curves, tab.previews.controls, *tab.previews.plots), gr.update(visible=False)),
+        **dict.fromkeys((tab.values, tab.events, tab.log), ""),
+        tab.landmarks: landmark_table([]),
+        tab.previews.note: say("previews_none"),
+        **draw_buttons(tab.buttons, session, None),
+    }
 
 
 def _draw_chooser(tab: MonitorTab, session: Session, folder: RunFolder | None) -> Updates:
@@ -217,57 +190,32 @@ def _draw_chooser(tab: MonitorTab, session: Session, folder: RunFolder | None) -
     return {tab.run: gr.update(choices=names, value=folder.run_id if folder else None)}
 
 
-def _draw_state(
-    tab: MonitorTab, session: Session, folder: RunFolder, state: RunState, rows: Sequence[dict[str, Any]]
-) -> Updates:
-    status = folder.read_status() or {}
-    outcome = folder.read_outcome()
-    card = run_card(folder.run_id, state, status, rows, best_row(list(rows)), outcome)
-    updates: Updates = {}
-    if session.is_news("card", card):
-        updates[tab.card] = card
-    if session.is_news("buttons", state):
-        updates[tab.finish] = gr.update(interactive=state is RunState.RUNNING)
-        updates[tab.cancel] = gr.update(interactive=state in LIVE_STATES)
-    return updates
+def _draw_card(tab: MonitorTab, session: Session, folder: RunFolder, rows: Sequence[Row]) -> Updates:
+    card = run_card(derive_state(folder), folder.read_status() or {}, rows, folder.read_outcome())
+    return {tab.card: card} if session.is_news("card", card) else {}
 
 
 def _draw_curves(
-    tab: MonitorTab, session: Session, folder: RunFolder, rows: Sequence[dict[str, Any]], log_axis: bool
+    tab: MonitorTab, session: Session, folder: RunFolder, rows: Sequence[Row], wishes: Wishes
 ) -> Updates:
+    """The curves and the two tables; the tables do not follow from how the curves are drawn."""
     events = folder.read_events()[0]
-    drawn = (folder.run_id, len(rows), rows[-1]["time"] if rows else 0, len(events), log_axis)
-    if not session.is_news("curves", drawn):
+    known = (folder.run_id, folder.metrics_stamp())
+    has_new_tables = session.is_news("tables", known)
+    if not session.is_news("curves", (*known, len(events), wishes)):
         return {}
-    return {
-        tab.losses: plot_losses(rows, log_axis=log_axis, events=events),
-        tab.errors: plot_errors(rows, log_axis=log_axis, events=events),
-        tab.landmarks: landmark_table(rows),
+    is_cuda = str(device_of(folder)).startswith("cuda")
+    memory = say("axis_gpu_memory") if is_cuda else say("axis_process_memory")
+    readers = folder.read_readers()
+    line = readers_in(error_unit(rows), readers)
+    figure = plot_curves(rows, events, wishes, readers=line, memory_title=memory, revision=folder.run_id)
+    updates: Updates = {
+        tab.curves_note: gr.update(visible=not rows),
+        tab.curves: gr.update(value=figure if rows else None, visible=bool(rows)),
     }
-
-
-def _draw_previews(tab: MonitorTab, session: Session, folder: RunFolder, heatmap: str) -> Updates:
-    updates: Updates = {}
-    names = preview_choices(folder)
-    if session.is_news("heatmap", (folder.run_id, names)):
-        known = [value for _, value in names]
-        heatmap = heatmap if heatmap in known else "all"
-        updates[tab.heatmap] = gr.update(choices=names, value=heatmap)
-    keys = folder.preview_keys()
-    if not session.is_news("previews", (folder.run_id, keys[-1:], heatmap)):
-        return updates
-    figures = preview_figures(folder, keys[-1], heatmap) if keys else []
-    updates[tab.previews_note] = (
-        say("previews", phase=say(f"phase_{keys[-1][0]}"), epoch=keys[-1][1])
-        if keys
-        else say("previews_none")
-    )
-    for number, plot in enumerate(tab.previews):
-        if number < len(figures):
-            title, figure = figures[number]
-            updates[plot] = gr.update(value=figure, label=title, visible=True)
-        else:
-            updates[plot] = gr.update(visible=False)
+    if has_new_tables:
+        updates[tab.values] = curves_table(rows, memory) if rows else ""
+        updates[tab.landmarks] = landmark_table(rows, readers)
     return updates
 
 

@@ -315,7 +315,7 @@ def on_start(tab: TrainTab, watched: Session, *values: Any) -> Updates:
     except UserError as error:
         gr.Warning(str(error))
         return {tab.blocked: gr.update(value=say("start_blocked", reason=error), visible=True)}
-    watched.run_id = run_id
+    watched.watch(run_id)
     gr.Info(say("started", run_id=run_id))
     return {tab.started: run_id, tab.session: watched, tab.blocked: gr.update(visible=False)}
 

@@ -5,7 +5,7 @@ The words are in `ui.text_en` and `ui.text_fa`, under the same names.
 
 from __future__ import annotations
 
-from ui.language import isolate, isolate_latin, spoken
+from ui.language import LEFT_TO_RIGHT_MARK, isolate, isolate_latin, spoken
 from ui.text_en import TEXT as ENGLISH
 from ui.text_fa import TEXT as PERSIAN
 
@@ -28,6 +28,11 @@ def say_label(name: str, prefix: str = "") -> str:
 def quote(words: str) -> str:
     """Words that stay as the backend wrote them (English, in whichever language the page is), kept in their order."""
     return isolate(words) if spoken().direction == "rtl" else words
+
+
+def from_left(words: str) -> str:
+    """Words on a chart whose place is told by their left end, in whichever language they are."""
+    return LEFT_TO_RIGHT_MARK + words if spoken().direction == "rtl" else words
 
 
 def in_bytes(number: float) -> str:

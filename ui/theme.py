@@ -17,6 +17,7 @@ RUN_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
 RUN_DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
 AXIS_COLOUR = "#7d828a"
 RESERVE_COLOUR = "rgba(213, 94, 0, 0.16)"  # VALID_COLOUR, seen through
+HOVER_BACKGROUND, HOVER_COLOUR = "rgba(248, 250, 252, 0.96)", "#1f2937"  # in light and dark
 GRID_COLOUR = "rgba(128, 134, 142, 0.25)"
 
 CSS = """
@@ -43,7 +44,19 @@ CSS = """
 .run-card progress::-webkit-progress-bar {background: var(--border-color-primary)}
 .run-card progress::-webkit-progress-value {background: #0072B2}
 .run-card progress::-moz-progress-bar {background: #0072B2}
-#landmarks .plain-table {max-width: 32rem}
+#run-card .html-container, #acts-on .html-container, #landmarks .html-container, #curve-values .html-container
+  {padding: 0}
+.acts-on {color: var(--body-text-color-subdued); margin-top: .75rem}
+.acts-on bdi {color: var(--body-text-color); font-weight: 600; overflow-wrap: anywhere}
+.sparkline {display: inline-block; vertical-align: middle}
+.sparkline polyline {fill: none; stroke: #0072B2; stroke-width: 1.5} .dark .sparkline polyline {stroke: #56B4E9}
+#landmarks td {white-space: nowrap}
+.values-table {max-height: 22rem; overflow-y: auto}
+.values-table th {position: sticky; top: 0; background: var(--block-background-fill)}
+#preview-position .tab-like-container {display: none}  /* a number without a meaning: the label names the epoch */
+#preview-newest {align-self: end}
+.event-list {max-height: 18rem; overflow-y: auto}
+@media (pointer: coarse) {#curves .draglayer {pointer-events: none}}  /* a finger scrolls the page, not the axes */
 .run-card small, .note {color: var(--body-text-color-subdued)}
 .plain-table {overflow-x: auto}
 .plain-table table {border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums}
@@ -80,6 +93,8 @@ ul.evaluation-failed li {color: inherit}
   unicode-bidi: isolate}
 .thumbnails small {color: var(--body-text-color-subdued); min-height: 1.1em}
 #memory-chart {min-height: 358px}
+@media (max-width: 480px) {#landmarks table {font-size: .8rem} #landmarks .plain-table :is(th, td)
+  {padding: .2rem .25rem !important} .sparkline {width: 32px}}
 @media (max-width: 480px) {.tab-container button {padding: 0 .45rem; font-size: .85rem}}
 .problem-list li {margin-bottom: .25rem}
 .views {display: grid; grid-template-columns: repeat(auto-fill, minmax(min(9.5rem, 45%), 1fr)); gap: .6rem}

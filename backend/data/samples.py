@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -60,6 +60,17 @@ class SampleSplits:
     @property
     def valid(self) -> Samples | None:
         return self.by_split.get(VALID)
+
+
+def points_of_readers(
+    annotations: Annotations, samples: Samples, landmark_names: Sequence[str]
+) -> FloatArray:
+    """(N, R, K, 2): what each reader marked on the samples' images, landmarks in the order of the names."""
+    row_of = {str(image_id): row for row, image_id in enumerate(annotations.images["image_id"])}
+    rows = [row_of[str(image_id)] for image_id in samples.images["image_id"]]
+    columns = [annotations.landmark_names.index(name) for name in landmark_names]
+    points: FloatArray = np.take(annotations.points_xy_image[rows], columns, axis=2)
+    return points
 
 
 def load_splits(

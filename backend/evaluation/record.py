@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from typing import Any
 
 import numpy as np
@@ -24,7 +23,7 @@ from backend.evaluation.measures import (
     norm_lengths_px,
 )
 from backend.geometry import FloatArray
-from backend.training.metrics import RadialErrors, radial_errors
+from backend.training.metrics import RadialErrors, radial_errors, reader_distances
 
 FORMAT_VERSION = 1
 MAX_WORST_IMAGES = 6
@@ -136,8 +135,7 @@ def _readers(comparison: Comparison, lengths_px: FloatArray, unit: Unit) -> dict
 def _between(comparison: Comparison, lengths_px: FloatArray, unit: Unit) -> Measured:
     """`describe` of the distances between readers, and `per_landmark` of them; an image's pairs stay together."""
     readers, samples = comparison.readers_xy_image, comparison.samples
-    pairs = list(itertools.combinations(range(readers.shape[1]), 2))
-    apart = [radial_errors(readers[:, i], readers[:, j], samples.mm_per_px_xy) for i, j in pairs]
+    apart = reader_distances(readers, samples.mm_per_px_xy)
     px, mm = (np.stack([getattr(radial, axis) for radial in apart], axis=1) for axis in ("px", "mm"))
 
     def described(px: FloatArray, mm: FloatArray) -> Measured:

@@ -36,13 +36,13 @@ from backend.run.files import (
     write_json_atomic,
 )
 
-RequestKind = Literal["finish", "stop", "save_now"]
+RequestKind = Literal["finish", "stop", "save_now", "preview_now"]
 CheckpointKind = Literal["best", "last"]
 EvaluationKind = Literal["json", "html", "log"]
 Arrays = dict[str, npt.NDArray[Any]]
 PreviewKey = tuple[str, int]  # phase, and epoch in it (from 1)
 
-REQUEST_KINDS: tuple[RequestKind, ...] = ("finish", "stop", "save_now")
+REQUEST_KINDS: tuple[RequestKind, ...] = ("finish", "stop", "save_now", "preview_now")
 PHASES = ("train", "refine")  # in their order
 
 _CONFIG = "config.json"
@@ -162,6 +162,13 @@ class RunFolder:
         """The events from byte `offset` on, and the next offset."""
         return read_json_lines(self.path / _EVENTS, offset)
 
+    def write_readers(self, readers: Mapping[str, Any]) -> None:
+        """What the readers of the validation images differ by among themselves."""
+        write_json_atomic(self.path / "readers.json", readers)
+
+    def read_readers(self) -> Row | None:
+        return read_json(self.path / "readers.json")
+
     def write_outcome(self, state: str, reason: str, traceback: str = "", **values: Any) -> None:
         """The worker's last word: a final state, one line of reason, the traceback where there is one."""
         outcome = {"state": state, "reason": reason, "traceback": traceback, "time": time.time(), **values}
@@ -248,6 +255,13 @@ class RunFolder:
 
     def read_preview(self, key: PreviewKey) -> Arrays | None:
         return self._read_arrays(_preview_name(key))
+
+    def preview_stamp(self, key: PreviewKey) -> int:
+        """Modification time in ns, 0 where there is none: an epoch's own preview replaces one from within it."""
+        try:
+            return (self.previews_path / _preview_name(key)).stat().st_mtime_ns
+        except FileNotFoundError:
+            return 0
 
     def preview_keys(self) -> list[PreviewKey]:
         """The epochs that have a preview, in the order of training."""

@@ -84,6 +84,16 @@ def request_finish(folder: RunFolder) -> bool:
     return _request(folder, "finish")
 
 
+def request_save(folder: RunFolder) -> bool:
+    """Ask to write `last.pt` now and go on. False where nobody is there to ask."""
+    return _request(folder, "save_now")
+
+
+def request_preview(folder: RunFolder) -> bool:
+    """Ask to show the fixed images as they are predicted now, and go on. False where nobody is there to ask."""
+    return _request(folder, "preview_now")
+
+
 def request_stop(folder: RunFolder) -> bool:
     """Ask to stop, without ever insisting (see `stop`). False where nobody is there to ask."""
     return _request(folder, "stop")

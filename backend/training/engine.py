@@ -64,6 +64,7 @@ class Observer(Protocol):
     def on_epoch(self, trainer: Trainer, metrics: Metrics, is_best: bool) -> None: ...
     def on_event(self, event: Event) -> None: ...
     def save_last(self, trainer: Trainer) -> None: ...
+    def answer(self, trainer: Trainer, requests: set[Request]) -> None: ...
 
 
 class Trainer:
@@ -156,9 +157,9 @@ class Trainer:
             self.loop.losses.note(loss, self.loop.global_step)
             self._observer.on_step(self.loop, self.steps_per_epoch, loss, self._images_per_s())
             requests = self._observer.poll()
-            if Request.SAVE_NOW in requests:
+            if requests & {Request.SAVE_NOW, Request.PREVIEW_NOW}:
                 self._check_weights()
-                self._observer.save_last(self)
+                self._observer.answer(self, requests)
             if Request.STOP in requests:
                 return Request.STOP
             if Request.FINISH in requests:

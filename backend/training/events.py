@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from backend.training.loop import LoopState, Request
 from backend.training.micro_batch import MAX_RETRIES, MicroBatch, StepParts
 from backend.training.stability import MAX_RECOVERIES
 
@@ -61,6 +62,17 @@ def early_stop(epoch: int, step: int, best_epoch: int) -> Event:
         f"no better validation error for {epoch - best_epoch} epochs: training ends after epoch {epoch}, "
         f"the best was epoch {best_epoch}",
         {"epoch": epoch, "step": step, "best_epoch": best_epoch},
+    )
+
+
+def answered(request: Request, loop: LoopState) -> Event:
+    """What was asked for in the middle of an epoch is done."""
+    done = {Request.SAVE_NOW: "last.pt saved", Request.PREVIEW_NOW: "preview of the fixed images kept"}[
+        request
+    ]
+    epoch, step = loop.epoch + 1, loop.global_step
+    return Event(
+        request.value, f"{done} in epoch {epoch}, step {step}, as asked", {"epoch": epoch, "step": step}
     )
 
 

@@ -17,6 +17,7 @@ class Request(StrEnum):
     FINISH = "finish"  # end training now, validate, keep the best
     STOP = "stop"  # save where we are and leave
     SAVE_NOW = "save_now"
+    PREVIEW_NOW = "preview_now"  # show the fixed images as the weights see them now
 
 
 class Ending(StrEnum):

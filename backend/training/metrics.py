@@ -6,8 +6,10 @@ SDR at t mm: share of visible landmarks with an error of at most t.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -51,6 +53,27 @@ def summarize_per_landmark(errors: RadialErrors, names: Sequence[str]) -> dict[s
         name: summarize(RadialErrors(errors.px[:, k : k + 1], errors.mm[:, k : k + 1]))
         for k, name in enumerate(names)
     }
+
+
+def reader_distances(readers_xy_image: FloatArray, mm_per_px_xy: FloatArray) -> list[RadialErrors]:
+    """What each pair of R readers (N, R, K, 2) is apart by; none where there is but one reader."""
+    pairs = itertools.combinations(range(readers_xy_image.shape[1]), 2)
+    return [radial_errors(readers_xy_image[:, i], readers_xy_image[:, j], mm_per_px_xy) for i, j in pairs]
+
+
+def summarize_readers(
+    readers_xy_image: FloatArray, mm_per_px_xy: FloatArray, names: Sequence[str]
+) -> dict[str, Any] | None:
+    """`mre_px mre_mm` of the readers among themselves, over all pairs, and `per_landmark` the same; None where no two
+    readers marked the same landmark."""
+    apart = reader_distances(readers_xy_image, mm_per_px_xy)
+    if not any(np.isfinite(pair.px).any() for pair in apart):
+        return None
+    px, mm = (np.concatenate([getattr(pair, axis) for pair in apart]) for axis in ("px", "mm"))
+    per_landmark = {
+        name: {"mre_px": _mean(px[:, k]), "mre_mm": _mean(mm[:, k])} for k, name in enumerate(names)
+    }
+    return {"mre_px": _mean(px), "mre_mm": _mean(mm), "per_landmark": per_landmark}
 
 
 def _mean(values: FloatArray) -> float | None:

@@ -22,7 +22,7 @@ from backend.data.crops import CropDataset
 from backend.data.dataset import Batches
 from backend.data.image_store import ImageStore
 from backend.data.leaks import across_splits, advise, find_leaks
-from backend.data.samples import Samples, SampleSplits
+from backend.data.samples import Samples, SampleSplits, points_of_readers
 from backend.errors import UserError
 from backend.geometry import FloatArray
 from backend.run.folder import RunFolder
@@ -32,7 +32,7 @@ from backend.training.engine import Trainer
 from backend.training.events import prediction_retry
 from backend.training.inference import predict_batches
 from backend.training.loop import Ending
-from backend.training.metrics import radial_errors, summarize
+from backend.training.metrics import radial_errors, summarize, summarize_readers
 from backend.training.micro_batch import WHOLE_BATCHES
 from backend.training.out_of_memory import Shortage, ShortOfMemoryError, attempt
 from backend.training.recorder import (
@@ -89,6 +89,8 @@ def prepare(folder: RunFolder, config: RunConfig, stop: threading.Event) -> Job:
         _tell_leaks(folder, splits)
     train = _readable(folder, config, splits.train)
     valid = _readable(folder, config, splits.valid) if splits.valid is not None else None
+    if valid is not None:
+        _tell_readers(folder, splits, valid.samples)
     shown = choose_preview_samples((valid or train).samples)
     previews = Stored(shown, build.build_store(shown, config.settings))
     return Job(folder, config, tuple(splits.annotations.landmark_names), train, valid, previews, stop)
@@ -320,6 +322,18 @@ def _tell_leaks(folder: RunFolder, splits: SampleSplits) -> None:
     pairs = [[*leak.image_ids, *leak.splits, leak.kind, leak.distance] for leak in across]
     message = f"{len(across)} pairs of images are one image in two splits; " + "; ".join(cures)
     folder.append_event("leaks", message, count=len(across), pairs=pairs)
+
+
+def _tell_readers(folder: RunFolder, splits: SampleSplits, valid: Samples) -> None:
+    """Keep what the readers differ by on the validation images, to be shown beside the errors."""
+    annotations = splits.annotations
+    names = annotations.landmark_names
+    readers = points_of_readers(annotations, valid, names)
+    apart = summarize_readers(readers, valid.mm_per_px_xy, names)
+    if apart is not None:
+        folder.write_readers(
+            {"reader_names": list(annotations.reader_names), "num_images": len(valid), **apart}
+        )
 
 
 def _print_some(kind: str, found: Sequence[object]) -> None:

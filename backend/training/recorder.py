@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import psutil
 import torch
 from tqdm import tqdm
 
@@ -27,7 +28,7 @@ from backend.run.folder import RunFolder, merge_metrics
 from backend.training.build import Schedule, build_task
 from backend.training.checkpoint import save_checkpoint
 from backend.training.engine import Metrics, Trainer
-from backend.training.events import Event
+from backend.training.events import Event, answered
 from backend.training.health import HealthWatch
 from backend.training.loop import LoopState, Request
 from backend.training.task import LandmarkScorer, LandmarkTask
@@ -91,7 +92,9 @@ class Recorder:
         self._previews = previews
         self._stop = stop
         self._status_time = -math.inf
-        self._epoch_seconds: list[float] = []
+        self._epoch_seconds: list[float] = []  # of whole epochs since this process started
+        self._num_steps_seen = 0  # of the epoch under way
+        self._epoch_ended: float | None = None
         self._last_saved = time.monotonic()
         self._save_cost_s = 0.0
         self._last_metrics: Metrics = {}
@@ -100,14 +103,15 @@ class Recorder:
         self._health = _build_health_watch(folder, config, task) if phase.first is None else None
 
     def poll(self) -> set[Request]:
-        """Requests from the control folder, and a stop where the event is set."""
+        """Requests from the control folder, and a stop where the event is set. What is done at once is asked once."""
         requests = {request for request in Request if self._folder.requested(request.value)}
-        if Request.SAVE_NOW in requests:
-            self._folder.clear_request("save_now")
+        for request in requests & {Request.SAVE_NOW, Request.PREVIEW_NOW}:
+            self._folder.clear_request(request.value)
         return requests | ({Request.STOP} if self._stop.is_set() else set())
 
     def on_step(self, loop: LoopState, num_steps: int, loss: float, images_per_s: float) -> None:
-        step = min(num_steps, math.ceil(loop.batch_index / self._phase.schedule.accumulation))
+        step = self._steps_done(loop, num_steps)
+        self._num_steps_seen += 1
         self._draw_bar(loop.epoch + 1, step, num_steps, loss, images_per_s)
         now = time.monotonic()
         if now - self._status_time >= STATUS_PERIOD_S:
@@ -116,8 +120,8 @@ class Recorder:
 
     def on_epoch(self, trainer: Trainer, metrics: Metrics, is_best: bool) -> None:
         self._close_bar()
+        self._note_seconds(trainer, metrics)
         loop = trainer.loop
-        self._epoch_seconds.append(float(metrics["epoch_s"] or 0))
         self._last_metrics = metrics
         row: Mapping[str, Any] = {
             "epoch": loop.epoch,
@@ -148,6 +152,13 @@ class Recorder:
         print(event.message, flush=True)
         self._folder.append_event(event.kind, event.message, phase=self._phase.name, **event.values)
 
+    def answer(self, trainer: Trainer, requests: set[Request]) -> None:
+        """Do what is asked for between two steps and changes no weights, and tell it."""
+        for request, do in ((Request.SAVE_NOW, self.save_last), (Request.PREVIEW_NOW, self.write_preview)):
+            if request in requests:
+                do(trainer)
+                self.on_event(answered(request, trainer.loop))
+
     def _watch_health(self, trainer: Trainer, row: Mapping[str, Any]) -> None:
         if self._health is not None and isinstance(trainer.last_scorer, LandmarkScorer):
             for event in self._health.look(row, trainer.last_scorer.evidence()):
@@ -161,15 +172,19 @@ class Recorder:
         self._save_cost_s = self._last_saved - started
 
     def write_preview(self, trainer: Trainer) -> None:
-        """Points and heatmaps of the fixed images by the averaged weights."""
+        """Points and heatmaps of the fixed images by the averaged weights, after an epoch or in the middle of one."""
         maps = trainer.predict(self._previews.batch)
         batch = self._previews.batch
         predictions = self._task.predict(maps, batch)
         heatmaps, affines = self._task.small_maps(maps, batch)
+        loop, num_steps = trainer.loop, trainer.steps_per_epoch
+        is_within = loop.batch_index > 0
         self._folder.write_preview(
             self._phase.name,
-            trainer.loop.epoch,
+            loop.epoch + is_within,
             {
+                "step": self._steps_done(loop, num_steps) if is_within else num_steps,
+                "steps_per_epoch": num_steps,
                 "points_xy_image": predictions.points_xy_image.astype(np.float32),
                 "confidence": predictions.confidence.astype(np.float32),
                 "heatmaps": heatmaps,
@@ -268,17 +283,31 @@ class Recorder:
         return time.monotonic() - self._last_saved >= self._save_cost_s / SAVE_SHARE
 
     def _memory(self, trainer: Trainer) -> dict[str, int]:
-        if trainer.device.type != "cuda":
-            return {}
-        return {"gpu/max_reserved_bytes": torch.cuda.max_memory_reserved(trainer.device)}
+        """What the training holds: on a GPU its allocator's peak so far, else this process's memory now."""
+        if trainer.device.type == "cuda":
+            return {"memory_bytes": torch.cuda.max_memory_reserved(trainer.device)}
+        return {"memory_bytes": psutil.Process().memory_info().rss}
+
+    def _steps_done(self, loop: LoopState, num_steps: int) -> int:
+        """Steps of the epoch under way."""
+        return min(num_steps, math.ceil(loop.batch_index / self._phase.schedule.accumulation))
+
+    def _note_seconds(self, trainer: Trainer, metrics: Metrics) -> None:
+        """How long an epoch took, with what was saved and drawn before it; one that was resumed in its middle, or cut
+        short, tells nothing."""
+        now, before = time.monotonic(), self._epoch_ended
+        if self._num_steps_seen >= trainer.steps_per_epoch:
+            self._epoch_seconds.append(now - before if before is not None else float(metrics["epoch_s"] or 0))
+        self._num_steps_seen, self._epoch_ended = 0, now
 
     def _seconds_left(self, loop: LoopState, step: int, num_steps: int, images_per_s: float) -> float | None:
         """From the epochs done since this process started, else from the steps of the first one."""
         epochs_left = self._phase.schedule.epochs - loop.epoch - step / num_steps
         if self._epoch_seconds:
             return epochs_left * float(np.median(self._epoch_seconds[-20:]))
-        samples_per_step = loop.num_samples / max(1, step)
-        return epochs_left * num_steps * samples_per_step / images_per_s if images_per_s > 0 else None
+        if not step or images_per_s <= 0:
+            return None if epochs_left else 0.0
+        return epochs_left * num_steps * (loop.num_samples / step) / images_per_s
 
     def _draw_bar(self, epoch: int, step: int, num_steps: int, loss: float, images_per_s: float) -> None:
         if self._bar is None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from playwright.sync_api import Page
+import pytest
+from playwright.sync_api import Page, expect
+
+from backend.run.folder import RunFolder
 
 
 def fill(page: Page, **values: object) -> None:
@@ -15,3 +18,21 @@ def fill(page: Page, **values: object) -> None:
 
 def open_tab(page: Page, name: str) -> None:
     page.get_by_role("tab", name=name, exact=True).click()
+
+
+def start_small_run(page: Page, epochs: int, clicks: int = 1) -> None:
+    """A run of the smallest sensible size on the tiny data set."""
+    expect(page.locator("#data-summary")).to_contain_text("3 landmarks")
+    fill(page, image_height=64, image_width=64, batch_size=4, epochs=epochs, lr=0.001)
+    expect(page.locator("#command")).to_contain_text(f"--epochs {epochs}")
+    expect(page.locator("#start")).to_be_enabled()
+    page.locator("#start").click(click_count=clicks)
+
+
+def epoch_reaches(page: Page, folder: RunFolder, epoch: int) -> None:
+    for _ in range(240):
+        rows, _ = folder.read_metrics()
+        if rows and rows[-1]["epoch"] >= epoch:
+            return
+        page.wait_for_timeout(250)
+    pytest.fail(f"epoch {epoch} was not reached: {folder.read_log_tail()}")

@@ -11,29 +11,11 @@ from playwright.sync_api import Page, expect
 
 from backend.data.annotations import read_annotations
 from backend.presets import PRESETS
-from backend.run.folder import RunFolder, list_runs
-from tests.browser.on_page import fill, open_tab
+from backend.run.folder import list_runs
+from tests.browser.on_page import epoch_reaches, fill, open_tab, start_small_run
 
 pytestmark = pytest.mark.browser
 REPOSITORY = Path(__file__).resolve().parents[2]
-
-
-def start_small_run(page: Page, epochs: int) -> None:
-    """A run of the smallest sensible size on the tiny data set."""
-    expect(page.locator("#data-summary")).to_contain_text("3 landmarks")
-    fill(page, image_height=64, image_width=64, batch_size=4, epochs=epochs, lr=0.001)
-    expect(page.locator("#command")).to_contain_text(f"--epochs {epochs}")
-    expect(page.locator("#start")).to_be_enabled()
-    page.locator("#start").click()
-
-
-def epoch_reaches(page: Page, folder: RunFolder, epoch: int) -> None:
-    for _ in range(240):
-        rows, _ = folder.read_metrics()
-        if rows and rows[-1]["epoch"] >= epoch:
-            return
-        page.wait_for_timeout(250)
-    pytest.fail(f"epoch {epoch} was not reached: {folder.read_log_tail()}")
 
 
 def test_train_watch_leave_return_download_and_predict(dashboard, page: Page, tmp_path: Path) -> None:
@@ -48,8 +30,7 @@ def test_train_watch_leave_return_download_and_predict(dashboard, page: Page, tm
     expect(card).to_have_attribute("data-state", "running")
     folder = list_runs(dashboard.runs_dir)[0]
     epoch_reaches(page, folder, 2)
-    expect(page.locator("#losses .js-plotly-plot")).to_be_visible()
-    expect(page.locator("#errors .js-plotly-plot")).to_be_visible()
+    expect(page.locator("#curves .js-plotly-plot")).to_be_visible()
     expect(page.locator("#preview-0 .js-plotly-plot")).to_be_visible()
     expect(page.locator("#landmarks")).to_contain_text("chin")
 

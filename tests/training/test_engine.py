@@ -86,6 +86,7 @@ class Watcher:
         self.saved: list[dict[str, Any]] = []
         self.best_after: list[int] = []
         self.events: list[Event] = []
+        self.previewed: list[int] = []
 
     def poll(self) -> set[Request]:
         request = self.ask_at.get(self.steps[-1])
@@ -107,6 +108,14 @@ class Watcher:
         buffer = io.BytesIO()
         torch.save(trainer.state_dict(), buffer)
         self.saved.append(torch.load(io.BytesIO(buffer.getvalue()), weights_only=True))
+
+    def answer(self, trainer: Trainer, requests: set[Request]) -> None:
+        if Request.SAVE_NOW in requests:
+            self.save_last(trainer)
+        if Request.PREVIEW_NOW in requests:
+            assert_finite(trainer.state_dict())
+            self.previewed.append(trainer.loop.global_step)
+            trainer.predict(next(iter(batches(Dots(2), 2, shuffle_seed=None).of_epoch(0))))
 
     def values(self, *names: str) -> list[tuple[Any, ...]]:
         return [tuple(metrics.get(name) for name in names) for metrics in self.epochs]
@@ -451,6 +460,14 @@ def test_save_now_saves_and_changes_nothing() -> None:
     assert watcher.losses == quiet.losses and watcher.epochs[-1]["val/loss"] == quiet.epochs[-1]["val/loss"]
 
 
+def test_preview_now_shows_the_weights_as_they_are_and_changes_nothing() -> None:
+    quiet, watcher = Watcher(), Watcher({2: Request.PREVIEW_NOW})
+    build(quiet, network=wayward_network()).fit()
+    assert build(watcher, network=wayward_network()).fit() is Ending.COMPLETED
+    assert watcher.previewed == [2]
+    assert watcher.losses == quiet.losses and watcher.epochs[-1]["val/loss"] == quiet.epochs[-1]["val/loss"]
+
+
 # What goes wrong
 
 
@@ -673,7 +690,7 @@ def assert_finite(state: dict[str, Any]) -> None:
     ],
     ids=["weights", "average", "optimizer"],
 )
-@pytest.mark.parametrize("ask", [None, Request.STOP, Request.SAVE_NOW, Request.FINISH])
+@pytest.mark.parametrize("ask", [None, Request.STOP, Request.SAVE_NOW, Request.PREVIEW_NOW, Request.FINISH])
 def test_a_state_with_a_nan_in_it_is_never_shown_or_saved(
     spoil: Callable[[Trainer], Tensor], ask: Request | None
 ) -> None:

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from backend.training.metrics import radial_errors, summarize, summarize_per_landmark
+from backend.training.metrics import radial_errors, summarize, summarize_per_landmark, summarize_readers
 
 NAN = math.nan
 
@@ -86,3 +86,30 @@ def test_each_landmark_has_its_own_summary_under_its_name_in_order() -> None:
     assert (named["A"]["mre_px"], named["B"]["mre_px"], named["Pog`"]["mre_px"]) == (0.0, 3.0, None)
     assert (named["B"]["sdr_2mm"], named["B"]["sdr_4mm"]) == (0.5, 1.0)
     assert (named["B"]["num_images"], named["Pog`"]["num_images"]) == (2, 0)
+
+
+def test_readers_differ_by_their_distance_over_all_pairs() -> None:
+    """Three readers of one image: 3, 4 and 5 px apart at the first landmark; only two marked the second, none the
+    third."""
+    first = [[0.0, 0.0], [3.0, 0.0], [0.0, 4.0]]
+    second = [[10.0, 10.0], [10.0, 12.0], [np.nan, np.nan]]
+    third = [[np.nan, np.nan]] * 3
+    readers = np.moveaxis(np.array([[first, second, third]]), 1, 2)
+    apart = summarize_readers(readers, np.array([[0.5, 0.5]]), ["S", "N", "Or"])
+    assert apart == {
+        "mre_px": (3 + 4 + 5 + 2) / 4,
+        "mre_mm": (3 + 4 + 5 + 2) / 8,
+        "per_landmark": {
+            "S": {"mre_px": 4.0, "mre_mm": 2.0},
+            "N": {"mre_px": 2.0, "mre_mm": 1.0},
+            "Or": {"mre_px": None, "mre_mm": None},
+        },
+    }
+
+
+def test_one_reader_or_two_of_different_landmarks_differ_by_nothing() -> None:
+    spacing = np.array([[0.5, 0.5]])
+    assert summarize_readers(np.zeros((1, 1, 2, 2)), spacing, ["S", "N"]) is None
+    apart = np.full((1, 2, 2, 2), np.nan)
+    apart[0, 0, 0], apart[0, 1, 1] = 1.0, 2.0
+    assert summarize_readers(apart, spacing, ["S", "N"]) is None

@@ -140,7 +140,7 @@ def test_two_browsers_in_two_languages_do_not_mix(page: gr.Blocks) -> None:
         )
 
     async def ask(path: str) -> str:
-        answer = await page.call_function(opening(path), [Session(), False, "all"])
+        answer = await page.call_function(opening(path), [Session(), 0, False, True, "all"])
         return next(
             str(words) for block, words in answer["prediction"].items() if block.elem_id == "run-card"
         )

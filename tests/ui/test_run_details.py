@@ -15,9 +15,8 @@ from backend.config import Choice, RunConfig, Settings
 from backend.run.folder import RunFolder, create_run
 from backend.run.notes import Notes, read_notes, write_notes
 from backend.run.queue import read_queue
-from backend.run.state import LIVE_STATES, RunState
 from ui import run_details
-from ui.run_details import RunDetails, what_is_possible
+from ui.run_details import RunDetails
 from ui.session import Session
 
 
@@ -47,22 +46,6 @@ class _Link(SimpleNamespace):
 
 def live(folder: RunFolder) -> None:
     folder.write_launched(os.getpid(), psutil.Process().create_time(), [])
-
-
-@pytest.mark.parametrize("state", list(RunState))
-@pytest.mark.parametrize("alive", [False, True])
-def test_buttons_follow_from_the_state(state: RunState, alive: bool) -> None:
-    possible = what_is_possible(state, is_live=alive, has_last=True, has_any=True)
-    is_busy = alive or state in LIVE_STATES
-    assert possible.delete is not is_busy
-    assert possible.resume is (not is_busy and state is not RunState.COMPLETED)
-    assert possible.queue is (state is RunState.CREATED) and possible.unqueue is (state is RunState.QUEUED)
-    assert possible.bundle
-
-
-def test_nothing_to_resume_or_to_hand_on_without_a_checkpoint() -> None:
-    possible = what_is_possible(RunState.STOPPED, is_live=False, has_last=False, has_any=False)
-    assert not possible.resume and not possible.bundle and possible.delete
 
 
 def test_opening_a_run_shows_its_notes_and_a_tick_leaves_what_is_typed(

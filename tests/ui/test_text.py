@@ -12,7 +12,7 @@ import pytest
 from backend.run.state import RunState
 from ui import text_en, text_fa
 from ui.language import LANGUAGES, isolate, isolate_latin, speaking
-from ui.plots import MARKED_EVENTS
+from ui.monitor_curves import MARKED_EVENTS
 from ui.text import in_distance, in_time, quote, say, say_label
 
 REPOSITORY = Path(__file__).resolve().parents[2]
