@@ -20,7 +20,8 @@ from __future__ import annotations
 TEXT: dict[str, str] = {
     "title": "Fiducial",
     "tagline": "آموزش شبکه‌های یابندهٔ لندمارک روی تصویرهای خودتان",
-    "language": "زبان",
+    "ways": "زبان و API",
+    "api_page": "API",
     "tab_train": "آموزش",
     "tab_monitor": "پایش",
     "tab_runs": "اجراها",
@@ -176,7 +177,6 @@ TEXT: dict[str, str] = {
     "mean_choice": "میانگین",
     "no_such_data": "{path} وجود ندارد؛ پوشه‌ای را انتخاب کنید که باشد",
     "choose_data": "نخست یک مجموعه‌داده انتخاب کنید",
-    "needs_batch_size": "اینجا یک عدد لازم است؛ «پیشنهاد بده» را بزنید",
     # monitor
     "run": "اجرا",
     "no_runs": "هنوز اجرایی نیست. در زبانهٔ «آموزش» یک مجموعه‌داده انتخاب کنید و «شروع آموزش» را بزنید.",
@@ -416,6 +416,29 @@ TEXT: dict[str, str] = {
     "host_line": "CPU {load} % مشغول، {free} از {total} حافظه آزاد",
     # queue, comparison
     "state_queued": "در صف",
+    # api
+    "api_no_preset": "تنظیم آماده‌ای به نام {name} نیست",
+    "api_no_data": "مجموعه‌داده‌ای به نام '{name}' در {folder} نیست",
+    "api_no_run": "اجرایی به نام '{run_id}' نیست",
+    "api_no_runs": "هنوز هیچ اجرایی نیست",
+    "api_no_runs_cure": "نخست start_run را فرا بخوانید",
+    "api_not_training": "{run_id} اکنون آموزش نمی‌بیند (وضعیت {state})",
+    "api_not_training_cure": "run_status می‌گوید که هر اجرا در چه وضعی است",
+    "api_no_weights": "{run_id} هنوز وزنی برای پیش‌بینی ندارد",
+    "api_no_weights_cure": "تا نخستین اعتبارسنجی‌اش صبر کنید",
+    "api_busy": "{run_id} اکنون روی {device} آموزش می‌بیند؛ برای آموزش پس از آن queue=True بدهید، یا "
+    "نخست stop_run را فرا بخوانید",
+    "api_no_images": "هیچ تصویری داده نشده است",
+    "api_no_images_cure": "فهرستی با دست‌کم یک فایل بدهید",
+    "api_no_upload": "هر تصویر باید بارگذاری شود: مسیرش را در gradio_client.handle_file بگذارید",
+    "api_bad_spacing": "{given} اندازهٔ پیکسل نیست",
+    "api_bad_spacing_cure": "میلی‌متر بر پیکسل را بدهید، مانند 0.1، یا آن را نیاورید",
+    "api_count": "{number} تعداد نیست",
+    "api_count_cure": "عددی از 1 به بالا بدهید",
+    "api_type_cure": "صفحهٔ API و Client.view_api() می‌گویند که هر تابع چه می‌پذیرد",
+    "api_choose": "یکی از این‌ها را برگزینید: {names}",
+    "api_choose_data": "یکی از این‌ها را برگزینید: {names}؛ یا مسیر کاملی بدهید",
+    "api_choose_none": "هنوز هیچ‌کدام نیست",
     "resume_busy": "اجرای {run_id} اکنون روی {device} در حال آموزش است؛ صبر کنید یا آن را در زبانهٔ پایش لغو "
     "کنید",
     "queue_add": "افزودن به صف",
