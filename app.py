@@ -41,7 +41,7 @@ def main(arguments: Sequence[str]) -> int:
         allowed_paths=[str(runs_dir), str(PERSIAN_FILES), str(uploads_root())],
         theme=build_theme(),
         css=CSS,
-        footer_links=[],
+        footer_links=["api"],
         app_kwargs={"middleware": [Middleware(LanguageChoice)]},
         quiet=True,
         ssr_mode=False,

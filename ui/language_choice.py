@@ -1,8 +1,8 @@
 """Which language a browser gets: what it chose on the page, kept in a cookie; else what it asks for, if we speak it.
 
 A request for `?language=fa` is the choice: the cookie is set and the browser sent to that language's page. A request
-for the address of the dashboard alone goes to the page of the chosen language. What Gradio serves as a page is told
-its language and direction, before anything is drawn.
+for the address of the dashboard alone goes to the page of the chosen language, but one for the API page. What Gradio
+serves as a page is told its language and direction, before anything is drawn.
 """
 
 from __future__ import annotations
@@ -18,6 +18,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ui.language import LANGUAGES, Language
 
+API_QUERY = (
+    "?view=api"  # Gradio then shows its API page, which is in English, over that of the dashboard's address
+)
 COOKIE = "fiducial_language"
 COOKIE_S = 10 * 365 * 24 * 3600
 PERSIAN_FILES = Path(__file__).parent / "persian"
@@ -36,15 +39,15 @@ class LanguageChoice:
         if page is None or scope["method"] != "GET":
             await self._app(scope, receive, send)
             return
-        asked = parse_qs(scope["query_string"].decode("latin-1")).get("language", [""])[-1]
+        query = scope["query_string"].decode("latin-1")
+        asked = parse_qs(query).get("language", [""])[-1]
         if asked in LANGUAGES:
             answer = RedirectResponse(f"./{LANGUAGES[asked].path}", status_code=303)
             answer.set_cookie(COOKIE, asked, max_age=COOKIE_S, samesite="lax", httponly=True)
             await answer(scope, receive, send)
             return
         wanted = _wanted(Headers(scope=scope))
-        if not page.path and wanted.path:
-            query = scope["query_string"].decode("latin-1")
+        if not page.path and wanted.path and f"?{query}" != API_QUERY:
             await RedirectResponse(f"./{wanted.path}{'?' + query if query else ''}")(scope, receive, send)
             return
         await self._app(scope, receive, _Telling(page, send))

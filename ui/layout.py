@@ -9,7 +9,9 @@ from typing import Any
 import gradio as gr
 
 from ui import tab_data, tab_monitor, tab_predict, tab_runs, tab_train, train_again
+from ui.api import bind_api
 from ui.language import LANGUAGES, answering_in, speaking, spoken
+from ui.language_choice import API_QUERY
 from ui.runs import live_runs
 from ui.session import Session
 from ui.text import say
@@ -27,6 +29,8 @@ def build_app(runs_dir: Path, data_root: Path) -> gr.Blocks:
     for language in LANGUAGES.values():
         address = page.route(language.name, language.path, show_in_navbar=False) if language.path else page
         with address, speaking(language.code):
+            if not language.path:
+                bind_api(page, runs_dir, data_root)
             _lay_out(page, runs_dir, data_root)
         for function in page.fns.values():
             if function.page == language.path and function.fn is not None:
@@ -65,14 +69,15 @@ def _lay_out(page: gr.Blocks, runs_dir: Path, data_root: Path) -> None:
 
 
 def _head() -> str:
-    """The name of the program, and the way to the other languages."""
-    ways = [
+    """The name of the program, and the ways to the other languages and to the API page."""
+    ways = [f'<a href="./{API_QUERY}">{say("api_page")}</a>']
+    ways += [
         f'<a href="./{language.path}?language={language.code}" lang="{language.code}">{language.name}</a>'
         for language in LANGUAGES.values()
         if language != spoken()
     ]
-    switch = f'<nav aria-label="{say("language")}">{"".join(ways)}</nav>'
-    return f'<div class="fiducial-head"><h1>{say("title")}</h1><span>{say("tagline")}</span>{switch}</div>'
+    links = f'<nav aria-label="{say("ways")}">{"".join(ways)}</nav>'
+    return f'<div class="fiducial-head"><h1>{say("title")}</h1><span>{say("tagline")}</span>{links}</div>'
 
 
 def _first_tab(runs_dir: Path) -> Any:

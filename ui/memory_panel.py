@@ -133,10 +133,10 @@ def bind_memory_panel(panel: MemoryPanel, inputs: Sequence[Any]) -> None:
     )
 
 
-def load_memory_panel(panel: MemoryPanel, inputs: Sequence[Any], page: gr.Blocks) -> None:
-    """Fill the panel when a browser opens the page."""
+def load_memory_panel(panel: MemoryPanel, inputs: Sequence[Any], restored: Any) -> None:
+    """Fill the panel when a browser has opened the page; `restored`: the event that fills the form."""
     private: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
-    asked = page.load(partial(on_memory, panel), [panel.shown, *inputs], panel.drawn, **private)
+    asked = restored.then(partial(on_memory, panel), [panel.shown, *inputs], panel.drawn, **private)
     asked.then(partial(on_estimate, panel), [panel.shown, *inputs], [panel.estimate], **private)
 
 

@@ -6,6 +6,8 @@ import os
 import subprocess
 import sys
 import threading
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 from backend.choices import REPOSITORY
@@ -16,6 +18,7 @@ from ui.evaluation_process import LOG_BYTES, Progress, bar_of, mistake_of
 from ui.text import say
 from ui.uploads import Found
 
+POLL_S = 0.5
 _LOG, _CSV, _JSON, _MAPS = "predict.log", "predictions.csv", "predictions.json", "maps"
 _started: dict[Path, subprocess.Popen[bytes]] = {}
 _lock = threading.Lock()
@@ -55,6 +58,21 @@ def progress_of(folder: Path) -> Progress | None:
         return Progress(*bar_of(words))
     _started.pop(folder, None)
     return None if code == 0 else Progress(failure=mistake_of(words, code) or _last_line(words, code))
+
+
+def follow_prediction(folder: Path) -> Iterator[Progress]:
+    """How far the prediction of a folder is, as often as that changes, until it has ended or was stopped.
+
+    Raises UserError where it failed.
+    """
+    told = None
+    while (progress := progress_of(folder)) is not None:
+        if progress.failure:
+            raise UserError(progress.failure)
+        if progress != told:
+            yield progress
+            told = progress
+        time.sleep(POLL_S)
 
 
 def is_running(folder: Path) -> bool:

@@ -33,11 +33,11 @@ class Subject:
 
     settings: Settings
     num_landmarks: int
-    num_images: int
+    num_images: int | None  # to train on; None: not known
     device: str
 
     @property
-    def key(self) -> tuple[Settings, int, int, str]:
+    def key(self) -> tuple[Settings, int, int | None, str]:
         """What one answer serves: it has every batch up to the largest sensible one, so any of them is the same."""
         batch_size = self.settings.batch_size
         changes: dict[str, Any] = {} if batch_size == "auto" or batch_size > MAX_BATCH else {"batch_size": 2}
@@ -45,10 +45,15 @@ class Subject:
 
 
 def subject_of(settings: Settings, splits: SampleSplits) -> Subject:
-    """Raises UserError for a device that is not there."""
+    """Of a data set. Raises UserError for a device that is not there."""
+    return planned_subject(settings, len(splits.annotations.landmark_names), len(splits.train))
+
+
+def planned_subject(settings: Settings, num_landmarks: int, num_images: int | None) -> Subject:
+    """Of data that need not be here. Raises UserError for a device that is not there."""
     device = choose_device(settings, ask_machine()).value
     kept = {name: getattr(settings, name) for name in (*TRACED_FIELDS, "batch_size")}
-    return Subject(parse_settings(kept), len(splits.annotations.landmark_names), len(splits.train), device)
+    return Subject(parse_settings(kept), num_landmarks, num_images, device)
 
 
 _lock = threading.Lock()  # questions wait for each other: two at once would take twice as long
@@ -151,7 +156,9 @@ def measured_of(answer: Answer) -> Measured:
 
 def _ask_vram(subject: Subject, *more: str, timeout_s: float) -> Answer:
     settings = subject.settings.model_copy(update={"device": subject.device})
-    numbers = ["--num_landmarks", str(subject.num_landmarks), "--num_images", str(subject.num_images)]
+    numbers = ["--num_landmarks", str(subject.num_landmarks)]
+    if subject.num_images is not None:
+        numbers += ["--num_images", str(subject.num_images)]
     flags = [*settings_to_flags(settings), *numbers, "--json", "-", *more]
     return _ask("backend.vram", *flags, timeout_s=timeout_s)
 

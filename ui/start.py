@@ -14,23 +14,26 @@ from backend.run.folder import create_run
 from backend.run.queue import add_to_queue, read_queue
 from backend.run.supervisor import launch
 from ui.datasets import read_splits
-from ui.probe import ask_machine
+from ui.probe import ask_machine, ask_memory, subject_of
 from ui.runs import free_device
-from ui.text import say
 
 
-def start_run(settings: Settings, runs_dir: Path) -> str:
-    """Decide what is open, create the run and launch its worker. Returns the run's id; raises UserError."""
-    config = _decided(settings)
-    with free_device(runs_dir, config.value("device")):
+def start_run(settings: Settings, runs_dir: Path, preset: str = "", busy_words: str = "start_busy") -> str:
+    """Decide what is open, create the run and launch its worker. Returns the run's id; raises UserError.
+
+    `preset`: the one that was asked for; empty: the one that the settings agree with, if any. `busy_words`: the text
+    that tells of a device that is taken.
+    """
+    config = _decided(settings, preset)
+    with free_device(runs_dir, config.value("device"), busy_words):
         folder = create_run(runs_dir, config.to_dict(), settings.model)
         launch(folder)
     return folder.run_id
 
 
-def queue_run(settings: Settings, runs_dir: Path) -> tuple[str, int]:
-    """Decide what is open, create the run and let it wait. Returns its id and its place; raises UserError."""
-    config = _decided(settings)
+def queue_run(settings: Settings, runs_dir: Path, preset: str = "") -> tuple[str, int]:
+    """The same, but let the run wait. Returns its id and its place; raises UserError."""
+    config = _decided(settings, preset)
     read_queue(runs_dir)  # a damaged queue is told before a folder is made
     folder = create_run(runs_dir, config.to_dict(), settings.model)
     return folder.run_id, add_to_queue(folder)
@@ -47,14 +50,19 @@ def to_command(settings: Settings, runs_dir: Path) -> str:
     return shlex.join(["python", "train.py", *flags])
 
 
-def _decided(settings: Settings) -> RunConfig:
-    config = decide(settings, ask_machine(), _no_automatic_batch)
-    preset = match_preset(settings.model_dump())
+def _decided(settings: Settings, preset: str) -> RunConfig:
+    config = decide(settings, ask_machine(), _recommended_batch)
+    preset = preset or match_preset(settings.model_dump()) or ""
     if preset:
         config = record_preset(config, preset)
     read_splits(settings)  # a data set that cannot be read is told here, not in a log
     return config
 
 
-def _no_automatic_batch(settings: Settings, device: str) -> Choice:
-    raise UserError(say("needs_batch_size"), field="batch_size")
+def _recommended_batch(settings: Settings, device: str) -> Choice:
+    """What the memory that is free now allows."""
+    subject = subject_of(settings.model_copy(update={"device": device}), read_splits(settings))
+    answer = ask_memory(subject, anew=True)
+    if answer["recommended_batch_size"] is None:
+        raise UserError(answer["reason"], field="batch_size")
+    return Choice(answer["recommended_batch_size"], answer["reason"])

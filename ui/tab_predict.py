@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -18,7 +17,13 @@ from backend.errors import UserError
 from backend.run.folder import RunFolder, list_runs
 from ui.annotator import annotator_value, create_annotator, file_address
 from ui.evaluation_process import Progress
-from ui.prediction_process import is_running, progress_of, read_predictions, start_prediction, stop_prediction
+from ui.prediction_process import (
+    follow_prediction,
+    is_running,
+    read_predictions,
+    start_prediction,
+    stop_prediction,
+)
 from ui.runs import best_row, live_runs, read_rows
 from ui.text import in_distance, say
 from ui.uploads import (
@@ -32,7 +37,6 @@ from ui.uploads import (
     thumbnail_path,
 )
 
-POLL_S = 0.5
 Updates = dict[Any, Any]
 # a click anywhere on a picture of the list tells Python which
 CHOOSE_JS = """element.addEventListener("click", (event) => {
@@ -218,14 +222,8 @@ def on_predict(tab: PredictTab, uploads: Uploads, run_id: str | None) -> Iterato
             raise UserError(say("predict_no_images"))
         folder = uploads.folder
         start_prediction(folder, list_for_prediction(uploads), checkpoint)
-        told = None
-        while (progress := progress_of(folder)) is not None and not progress.failure:
-            if progress != told:
-                yield {tab.note: _predicting_html(tab, progress), **_buttons(tab, uploads)}
-                told = progress
-            time.sleep(POLL_S)
-        if progress is not None:
-            raise UserError(progress.failure)
+        for progress in follow_prediction(folder):
+            yield {tab.note: _predicting_html(tab, progress), **_buttons(tab, uploads)}
         found = read_predictions(folder) if uploads.folder == folder else None
         if found is not None:
             adopt(uploads, *found)

@@ -42,6 +42,7 @@ from ui.form import (
     raw_of,
     settings_of,
 )
+from ui.form_draft import READ_JS, SHOW_JS, note_words, restore, write_js
 from ui.memory_panel import MemoryPanel, bind_memory_panel, create_memory_panel, load_memory_panel
 from ui.pictures import plot_sample
 from ui.probe import absent_device
@@ -74,6 +75,8 @@ class TrainTab:
     leaks: gr.Markdown
     leak_list: gr.Markdown
     preset: gr.Radio
+    draft_note: gr.Markdown
+    defaults: gr.Button
     memory: MemoryPanel
     start: gr.Button
     queue: gr.Button
@@ -87,6 +90,11 @@ class TrainTab:
         """The form's components in the order of FORM_KEYS."""
         return [self.fields[key] for key in FORM_KEYS]
 
+    @property
+    def initial(self) -> dict[str, Any]:
+        """What the untouched form holds, by key."""
+        return {key: self.fields[key].value for key in FORM_KEYS}
+
     def events(self, keys: Sequence[str]) -> list[Any]:
         """The change events of some fields."""
         return [self.fields[key].change for key in keys]
@@ -96,7 +104,7 @@ def create_train_tab(session: gr.State, runs_dir: Path, data_root: Path) -> Trai
     """Lay out the tab and bind its handlers."""
     fields: dict[str, Any] = {}
     with gr.Row():
-        with gr.Column(scale=3, min_width=340):
+        with gr.Column(scale=3, min_width=340, elem_id="train-form"):
             parts = {**_place_data(fields, data_root), **_place_decisions(fields), **_place_start()}
         with gr.Column(scale=2, min_width=320):
             parts["sample"] = gr.Plot(label=say("sample"), elem_id="sample")
@@ -137,6 +145,8 @@ def _place_data(fields: dict[str, Any], data_root: Path) -> dict[str, Any]:
 
 def _place_decisions(fields: dict[str, Any]) -> dict[str, Any]:
     preset = build_preset_choice()
+    draft_note = gr.Markdown(elem_id="draft-note")
+    defaults = gr.Button(say("draft_reset"), size="sm", elem_id="defaults")
     fields["model"] = build_field("model")
     with gr.Row():
         for key in ("image_height", "image_width"):
@@ -160,14 +170,24 @@ def _place_decisions(fields: dict[str, Any]) -> dict[str, Any]:
             with gr.Row():
                 for key in ADVANCED_KEYS[first : first + 2]:
                     fields[key] = build_field(key)
-    return {"preset": preset, "recommend": recommend, "advice": advice, "accumulate": accumulate}
+    return {
+        "preset": preset,
+        "draft_note": draft_note,
+        "defaults": defaults,
+        "recommend": recommend,
+        "advice": advice,
+        "accumulate": accumulate,
+    }
 
 
 def _place_start() -> dict[str, Any]:
     estimate = gr.Markdown(say("estimate_empty"), elem_id="estimate")
     with gr.Row():
-        start = gr.Button(say("start"), variant="primary", elem_id="start", scale=3, min_width=160)
-        queue = gr.Button(say("queue_add"), elem_id="queue", min_width=120)
+        # on_form lets them be pressed, once the form is restored
+        start = gr.Button(
+            say("start"), variant="primary", interactive=False, elem_id="start", scale=3, min_width=160
+        )
+        queue = gr.Button(say("queue_add"), interactive=False, elem_id="queue", min_width=120)
     return {
         "estimate": estimate,
         "start": start,
@@ -199,6 +219,8 @@ def _bind(tab: TrainTab) -> None:
         tab.events(SAMPLE_KEYS), partial(on_sample, tab), tab.inputs, [tab.sample, tab.sigma_note], **latest
     )
     gr.on(tab.events(FORM_KEYS), partial(on_form, tab), [tab.marked, *tab.inputs], form_outputs, **latest)
+    gr.on(tab.events(FORM_KEYS), None, tab.inputs, None, js=write_js(tab.initial), **private)
+    tab.defaults.click(partial(on_defaults, tab), None, [*tab.inputs, tab.draft_note], **private)
     bind_memory_panel(tab.memory, tab.inputs)
     # `input` is the user's own choice alone: what on_form shows there sets off nothing
     tab.preset.input(partial(on_preset, tab), tab.preset, tab.inputs, **latest)
@@ -212,23 +234,35 @@ def _bind(tab: TrainTab) -> None:
 
 
 def bind_load(tab: TrainTab, page: gr.Blocks) -> None:
-    """Fill the tab when a browser opens the page."""
+    """Fill the tab when a browser opens the page: the form as it was left there, then what follows from it."""
     private: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
     data_outputs = [
-        tab.fields["dataset_path"], tab.summary, tab.problems_box, tab.problems, tab.leaks, tab.leak_list,
-        tab.fields["annotation_type"], tab.sample, tab.sigma_note,
+        tab.summary, tab.problems_box, tab.problems, tab.leaks, tab.leak_list, tab.fields["annotation_type"],
+        tab.sample, tab.sigma_note,
     ]  # fmt: skip
-    shown = page.load(partial(on_open, tab), tab.inputs, data_outputs, **private)
+    kept = gr.JSON(visible=False)
+    restored = page.load(partial(on_open, tab), [kept], [*tab.inputs, tab.draft_note], js=READ_JS, **private)
+    restored.then(None, js=SHOW_JS, **private)
+    shown = restored.then(partial(on_data, tab), tab.inputs, data_outputs, **private)
     shown.then(partial(on_leaks, tab), tab.inputs, [tab.leaks, tab.leak_list, tab.problems_box], **private)
     form_outputs = [*tab.inputs, tab.preset, tab.marked, tab.start, tab.queue, tab.blocked, tab.command]
-    page.load(partial(on_form, tab), [tab.marked, *tab.inputs], form_outputs, **private)
-    load_memory_panel(tab.memory, tab.inputs, page)
+    restored.then(partial(on_form, tab), [tab.marked, *tab.inputs], form_outputs, **private)
+    load_memory_panel(tab.memory, tab.inputs, restored)
 
 
-def on_open(tab: TrainTab, *values: Any) -> Updates:
-    """The data sets that are there now, and the chosen one."""
-    choices = gr.update(choices=list_datasets(tab.data_root))
-    return {tab.fields["dataset_path"]: choices, **on_data(tab, *values)}
+def on_open(tab: TrainTab, kept: Any) -> Updates:
+    """The data sets that are there now, and the form as this browser kept it."""
+    datasets = list_datasets(tab.data_root)
+    draft = restore(kept, tab.initial)
+    updates = {tab.fields[key]: gr.update(value=value) for key, value in draft.values.items()}
+    chosen = draft.values.get("dataset_path") or next((path for _, path in datasets), None)
+    updates[tab.fields["dataset_path"]] = gr.update(choices=datasets, value=chosen)
+    return {**updates, tab.draft_note: note_words(draft)}
+
+
+def on_defaults(tab: TrainTab) -> Updates:
+    """Start from the defaults, with the first of the data sets that are there now."""
+    return {**dict(zip(tab.inputs, tab.initial.values(), strict=True)), **on_open(tab, None)}
 
 
 def on_data(tab: TrainTab, *values: Any) -> Updates:

@@ -24,8 +24,10 @@ CSS = """
 .fiducial-head {display: flex; align-items: baseline; gap: .75rem; flex-wrap: wrap; margin: .25rem 0}
 .fiducial-head h1 {font-size: 1.35rem; margin: 0}
 .fiducial-head span {color: var(--body-text-color-subdued)}
+footer {display: none !important}  /* of Gradio's links there is the API page alone, which the head leads to */
 .nav-holder {display: none}  /* Gradio lists the pages; the head leads to the other languages */
 .fiducial-head nav {margin-inline-start: auto; display: flex; gap: .75rem}
+body:not(.form-restored) #train-form {visibility: hidden}  /* ui/form_draft.py shows it as it was left */
 .field-error input, .field-error textarea {border-color: #c0362c !important; box-shadow: 0 0 0 1px #c0362c}
 .field-error [data-testid="block-info"] ~ *, .field-error .info, .field-error span.info
   {color: #c0362c !important}

@@ -17,7 +17,7 @@ from starlette.types import Receive, Scope, Send
 
 from ui import tab_monitor
 from ui.language import LANGUAGES, answering_in, speaking
-from ui.language_choice import COOKIE, PERSIAN_FILES, LanguageChoice, name_language
+from ui.language_choice import API_QUERY, COOKIE, PERSIAN_FILES, LanguageChoice, name_language
 from ui.layout import build_app
 from ui.session import Session
 from ui.text import say
@@ -106,6 +106,7 @@ def test_the_choice_is_kept_by_the_browser(browser: TestClient) -> None:
     assert (chosen.status_code, chosen.headers["location"]) == (303, "./fa")
     again = browser.get("/?__theme=dark")
     assert (again.status_code, again.headers["location"]) == (307, "./fa?__theme=dark")
+    assert browser.get(f"/{API_QUERY}").status_code == 200  # in English alone
     back = browser.get("/fa?language=en")
     assert (back.status_code, back.headers["location"]) == (303, "./")
     assert browser.get("/").status_code == 200

@@ -1,0 +1,260 @@
+"""Each endpoint as a program calls it: `gradio_client` against a dashboard in a process of its own."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+from gradio_client import Client, handle_file
+from gradio_client.exceptions import AppError
+
+from backend.presets import PRESETS
+from backend.run.folder import RunFolder
+from backend.run.queue import read_queue
+from backend.run.state import live_runs
+from tests.dashboard import Dashboard
+
+README = (Path(__file__).resolve().parents[2] / "README.md").read_text(encoding="utf-8")
+ENDPOINTS = {"/start_run", "/run_status", "/stop_run", "/recommend_batch_size", "/predict"}
+SMALL: dict[str, Any] = {
+    "dataset_path": "demo", "image_size": [64, 64], "epochs": 2, "batch_size": 4, "refine": False, "device": "cpu",
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory, tiny_dataset: Path) -> Iterator[Dashboard]:
+    """One dashboard for all these tests, over the tiny data set under the name of the demo data."""
+    dashboard = Dashboard(tmp_path_factory.mktemp("served"))
+    shutil.copytree(tiny_dataset, dashboard.data_root / "demo")
+    dashboard.start()
+    yield dashboard
+    dashboard.kill()
+    dashboard.kill_workers()
+
+
+@pytest.fixture
+def client(served: Dashboard) -> Iterator[Client]:
+    opened = Client(served.url, verbose=False, analytics_enabled=False)
+    yield opened
+    opened.close()
+
+
+@pytest.fixture(scope="module")
+def trained(served: Dashboard) -> RunFolder:
+    """A run with weights."""
+    return served.train("--dataset_path", str(served.data_root / "demo"))
+
+
+def ask(client: Client, name: str, *values: Any, **named: Any) -> Any:
+    return client.predict(*values, api_name=f"/{name}", **named)
+
+
+def free(served: Dashboard) -> None:
+    """Wait for the processes of runs that have said their last word, which keep the device until they are gone."""
+    for _ in range(240):
+        if not live_runs(served.runs_dir):
+            return
+        time.sleep(0.25)
+    pytest.fail(f"{live_runs(served.runs_dir)} do not end")
+
+
+def reaches(client: Client, run_id: str, *states: str) -> dict[str, Any]:
+    for _ in range(600):
+        status: dict[str, Any] = ask(client, "run_status", run_id)
+        if status["state"] in states:
+            return status
+        time.sleep(0.25)
+    pytest.fail(f"{status} never was {states}")
+
+
+def test_the_api_has_five_endpoints_each_with_words_and_typed_parameters(served: Dashboard) -> None:
+    told = httpx.get(f"{served.url}/gradio_api/info").json()
+    assert set(told["named_endpoints"]) == ENDPOINTS
+    assert not told["unnamed_endpoints"]
+    for name, endpoint in told["named_endpoints"].items():
+        assert len(endpoint["description"]) > 20, name
+        assert endpoint["parameters"], name
+        for parameter in endpoint["parameters"]:
+            assert parameter["label"] == parameter["parameter_name"], name
+            assert parameter["type"], (name, parameter)
+            assert parameter["python_type"]["type"] not in ("", "Any"), (name, parameter)
+            assert parameter["python_type"]["description"], (name, parameter)
+        (returned,) = endpoint["returns"]
+        assert returned["type"], name
+    for page in ("", "fa"):
+        shown = httpx.get(f"{served.url}/gradio_api/info", params={"page": page}).json()["named_endpoints"]
+        assert set(shown) == (set() if page else ENDPOINTS)
+
+
+def test_a_run_is_started_watched_and_stopped(client: Client, served: Dashboard) -> None:
+    run_id = ask(client, "start_run", {**SMALL, "epochs": 2000}, "fast")
+    folder = RunFolder(served.runs_dir / run_id)
+    settings = folder.read_config()["settings"]
+    assert settings["image_size"] == [64, 64]
+    assert settings["warmup_epochs"] == PRESETS["fast"].values["warmup_epochs"]
+    assert settings["dataset_path"] == str(served.data_root / "demo")
+    assert folder.read_config()["chosen"]["preset"]["value"] == "fast"
+    while (status := ask(client, "run_status"))["best"] is None:
+        time.sleep(0.25)
+    assert status["run_id"] == run_id
+    assert (status["state"], status["phase"], status["num_epochs"]) == ("running", "train", 2000)
+    assert 1 <= status["epoch"] < 2000 and status["seconds_left"] > 0
+    assert status["best"]["mre_mm"] == pytest.approx(0.5 * status["best"]["mre_px"])
+    assert status["outcome"] is None and status["folder"] == str(folder.path)
+
+    # the device is taken: refused, or queued on request, and taken out of the queue again
+    with pytest.raises(AppError, match=f"run {run_id} trains on cpu now; call with queue=True"):
+        ask(client, "start_run", SMALL)
+    waiting = ask(client, "start_run", SMALL, queue=True)
+    assert read_queue(served.runs_dir) == [waiting]
+    assert ask(client, "run_status", waiting)["state"] == "queued"
+    assert ask(client, "stop_run", waiting)["state"] == "created"
+    assert read_queue(served.runs_dir) == []
+
+    assert ask(client, "stop_run", run_id)["state"] in ("stopping", "finished_early")
+    ended = reaches(client, run_id, "finished_early")
+    assert ended["outcome"]["state"] == "finished_early" and ended["outcome"]["reason"]
+    assert ended["seconds_left"] is None
+    with pytest.raises(AppError, match=f"run_id: {run_id} does not train now"):
+        ask(client, "stop_run", run_id)
+
+
+def test_a_run_is_cancelled_where_its_best_is_not_wanted(client: Client, served: Dashboard) -> None:
+    free(served)
+    run_id = ask(client, "start_run", {**SMALL, "epochs": 2000})
+    reaches(client, run_id, "running")
+    ask(client, "stop_run", run_id, keep_best=False)
+    reaches(client, run_id, "stopped")
+
+
+def test_a_batch_is_recommended_as_on_the_command_line(client: Client) -> None:
+    found = ask(
+        client, "recommend_batch_size", 3, "unet", [64, 64], num_images=40, settings={"device": "cpu"}
+    )
+    assert 2 <= found["recommended_batch_size"] <= 4
+    assert str(found["recommended_batch_size"]) in found["reason"]
+    assert found["device"] == "cpu" and 0 < found["free_bytes"] <= found["total_bytes"]
+    larger = ask(client, "recommend_batch_size", 3, "unet", [128, 128], settings={"device": "cpu"})
+    assert larger["predicted_bytes"]["2"] > found["predicted_bytes"]["2"]
+
+
+def test_an_automatic_batch_is_chosen_and_its_reason_kept(client: Client, served: Dashboard) -> None:
+    run_id = ask(client, "start_run", {**SMALL, "batch_size": "auto"}, queue=True)
+    chosen = RunFolder(served.runs_dir / run_id).read_config()["chosen"]["batch_size"]
+    assert chosen["value"] == 2 and "with only 11 training images" in chosen["reason"]
+    reaches(client, run_id, "completed")
+
+
+def test_landmarks_are_found_and_nothing_is_kept_of_the_images(
+    client: Client, served: Dashboard, trained: RunFolder
+) -> None:
+    images = [handle_file(served.data_root / "demo" / name) for name in ("00.png", "01.png")]
+    found = ask(client, "predict", trained.run_id, images, 0.5)
+    assert found["landmark_names"] == ["nose", "chin", "ear"]
+    assert [image["image"] for image in found["images"]] == ["00.png", "01.png"]
+    for image in found["images"]:
+        assert (image["width"], image["height"]) == (80, 96)
+        for landmark in image["landmarks"].values():
+            assert np.all((np.array(landmark["xy"]) >= 0) & (np.array(landmark["xy"]) <= (80, 96)))
+            assert landmark["xy_mm"] == pytest.approx(np.array(landmark["xy"]) * 0.5, abs=0.01)
+            assert 0 <= landmark["confidence"] <= 1
+    plain = ask(client, "predict", trained.run_id, images[:1])
+    assert plain["images"][0]["landmarks"]["nose"]["xy_mm"] is None
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "told"),
+    [
+        ("start_run", [{**SMALL, "lr": -1}], "lr: should be greater than 0"),
+        ("start_run", [{**SMALL, "leraning_rate": 1}], "leraning_rate: unknown setting; known are"),
+        (
+            "start_run",
+            [{**SMALL, "dataset_path": "../demo"}],
+            "dataset_path: no data set is called '../demo'",
+        ),
+        (
+            "start_run",
+            [{**SMALL, "dataset_path": "/data/../etc"}],
+            "choose one of demo, or give an absolute path",
+        ),
+        ("start_run", [{**SMALL, "dataset_path": "/nowhere"}], "/nowhere does not exist"),
+        ("start_run", [{}], "dataset_path: no data set is called ''"),
+        (
+            "start_run",
+            [SMALL, "quick"],
+            "preset: there is no preset quick; choose one of fast, balanced, best",
+        ),
+        ("start_run", ["epochs=2"], "settings: Input should be a valid dictionary; the API page"),
+        ("run_status", ["../../etc"], "run_id: there is no run '../../etc'"),
+        ("stop_run", [""], "run_id: there is no run ''"),
+        ("stop_run", [".."], "run_id: there is no run '..'"),
+        ("recommend_batch_size", [0], "num_landmarks: 0 is no count; give a number from 1 on"),
+        ("recommend_batch_size", [3, "vgg"], "model: should be 'resnet', 'hrnet', 'unet' or 'hourglass'"),
+        ("recommend_batch_size", [3, "unet", [250, 64]], "the nearest that fit are 224 and 256"),
+        ("recommend_batch_size", ["many"], "num_landmarks: Input should be a valid integer"),
+    ],
+)
+def test_a_mistake_is_told_in_one_line(client: Client, name: str, values: list[Any], told: str) -> None:
+    with pytest.raises(AppError) as caught:
+        ask(client, name, *values)
+    assert told in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_prediction_takes_uploads_alone(
+    client: Client, served: Dashboard, trained: RunFolder, tmp_path: Path
+) -> None:
+    inside = str(served.data_root / "demo" / "00.png")
+    # as a client sends what it has not uploaded: a path, or a file's description without its mark
+    for image in (inside, {"path": inside}, {"path": "/etc/passwd"}, {"name": "x"}):
+        with pytest.raises(AppError, match="images: each image has to be uploaded: wrap its path in"):
+            ask(client, "predict", trained.run_id, [image])
+    bad = tmp_path / "bad.png"
+    bad.write_bytes(b"nonsense")
+    for run_id, images, mm_per_px, told in (
+        (trained.run_id, [], None, "images: no image was given"),
+        (trained.run_id, [handle_file(inside)], -1, "mm_per_px: -1.0 is no pixel size"),
+        (trained.run_id, [handle_file(bad)], None, "bad.png"),
+        ("..", [handle_file(inside)], None, "run_id: there is no run '..'"),
+    ):
+        with pytest.raises(AppError, match=re.escape(told)):
+            ask(client, "predict", run_id, images, mm_per_px)
+
+
+def test_long_calls_leave_the_others_their_answers(client: Client) -> None:
+    """More recommendations than are computed at once wait in a queue of their own."""
+    jobs = [
+        client.submit(3, "unet", [side, side], api_name="/recommend_batch_size")
+        for side in (96, 160, 192) * 4
+    ]
+    waited: list[float] = []
+    while not all(job.done() for job in jobs) and len(waited) < 5:
+        before = time.monotonic()
+        ask(client, "run_status")
+        waited.append(time.monotonic() - before)
+    assert len(waited) == 5, "the recommendations were over before anything else could be asked"
+    for job in jobs:
+        job.cancel()
+
+
+def test_the_example_of_the_readme_works(served: Dashboard, tmp_path: Path) -> None:
+    free(served)
+    (example,) = re.findall(r"```python\n(.*?gradio_client.*?)```", README, re.DOTALL)
+    shutil.copy(served.data_root / "demo" / "00.png", tmp_path / "film.png")
+    script = example.replace("http://127.0.0.1:7860", served.url)
+    assert script != example
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=tmp_path, check=False, capture_output=True, encoding="utf-8"
+    )
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"completed \d+\.\d+ mm", done.stdout)
+    assert re.search(r"nose \[.*\] mm", done.stdout)
