@@ -118,7 +118,7 @@ def test_compare_note_duplicate_hand_on_and_delete(dashboard, page: Page, tmp_pa
     open_tab(page, "Runs")
     open_run(page, older)
     page.locator("#delete").click()
-    expect(page.locator("#delete-words")).to_contain_text("MB")
+    expect(page.locator("#delete-words")).to_contain_text("MiB")
     page.locator("#delete-yes").click()
     expect(page.locator("#opened-run")).to_be_hidden()
     expect(page.locator("#runs-table")).not_to_contain_text(older.run_id)
