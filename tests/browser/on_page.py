@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from playwright.sync_api import Page
+from playwright.sync_api import Page, expect
 
 
 def fill(page: Page, **values: object) -> None:
@@ -15,3 +15,20 @@ def fill(page: Page, **values: object) -> None:
 
 def open_tab(page: Page, name: str) -> None:
     page.get_by_role("tab", name=name, exact=True).click()
+
+
+def open_run(page: Page, run_id: str) -> None:
+    """Click a run's row on the Runs tab."""
+    page.locator("#runs-table").get_by_text(run_id, exact=True).last.click()
+    expect(page.locator("#opened-run")).to_contain_text(run_id)
+
+
+def compare_runs(page: Page, *run_ids: str) -> None:
+    """Lay the curves of runs over each other; the panel is folded in before."""
+    page.locator("#compare-panel > button").click()
+    chosen = page.locator("#compare-chosen input")
+    for run_id in run_ids:
+        chosen.click()
+        page.locator("#compare-chosen [role=option]").get_by_text(run_id).click()
+    chosen.press("Escape")
+    expect(page.locator("#compare-plot .js-plotly-plot")).to_contain_text(run_ids[-1])
