@@ -153,6 +153,6 @@ def evaluate(folder: RunFolder, dataset: Path, split: str) -> None:
     """Measure a run's best weights as the page does."""
     command = [sys.executable, "-m", "backend.evaluate", "--checkpoint", folder.checkpoint_path("best")]
     command += ["--dataset_path", dataset, "--split", split]
-    for kind in ("json", "html"):
-        command += [f"--{'report' if kind == 'html' else kind}", folder.evaluation_path(f"{dataset.name}-{split}", kind)]
+    record, report = (folder.evaluation_path(f"{dataset.name}-{split}", kind) for kind in ("json", "html"))
+    command += ["--json", record, "--report", report]
     subprocess.run([*map(str, command)], cwd=REPOSITORY, check=True, capture_output=True)
