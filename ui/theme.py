@@ -24,6 +24,7 @@ CSS = """
 .fiducial-head h1 {font-size: 1.35rem; margin: 0}
 .fiducial-head span {color: var(--body-text-color-subdued)}
 .dark {--color-accent: var(--primary-500)}  /* on black the darker blue of the light page cannot be read */
+.block:has(> .html-container > .prose:empty) {display: none}  /* nothing said takes no room */
 .html-container {padding: 0 !important}  /* our HTML stands under what is above it */
 .nav-holder {display: none}  /* Gradio lists the pages; the head leads to the other languages */
 .fiducial-head nav {margin-inline-start: auto; display: flex; gap: .75rem}
@@ -97,7 +98,9 @@ ul.evaluation-failed li {color: inherit}
 .views {display: grid; grid-template-columns: repeat(auto-fill, minmax(min(9.5rem, 45%), 1fr)); gap: .6rem}
 .views figure {margin: 0} .views img {width: 100%; border-radius: 6px; display: block}
 .views figcaption {color: var(--body-text-color-subdued); font-size: .85rem; padding: .15rem 0}
-#data-suspects *, #data-problems * {font-family: var(--font)}
+[role=grid] * {font-family: var(--font); font-variant-numeric: tabular-nums}
+.selection-button {display: none !important}  /* they lie on the words, and choose what nobody can use */
+#recommend, #save-notes {align-self: end; height: auto}
 #data-counts .plain-table {max-width: 60rem; margin-bottom: .75rem}
 """
 
