@@ -99,18 +99,18 @@ class Dashboard:
 @pytest.fixture
 def dashboard(tmp_path: Path, tiny_dataset: Path) -> Iterator[Dashboard]:
     """A dashboard over the tiny data set and no runs."""
-    served = Dashboard(tmp_path)
-    shutil.copytree(tiny_dataset, served.data_root / "blobs")
-    served.start()
-    yield served
-    served.kill()
-    served.kill_workers()
+    shared_dashboard = Dashboard(tmp_path)
+    shutil.copytree(tiny_dataset, shared_dashboard.data_root / "blobs")
+    shared_dashboard.start()
+    yield shared_dashboard
+    shared_dashboard.kill()
+    shared_dashboard.kill_workers()
 
 
 @pytest.fixture(scope="session")
-def served(tmp_path_factory: pytest.TempPathFactory, tiny_dataset: Path) -> Iterator[Dashboard]:
+def shared_dashboard(tmp_path_factory: pytest.TempPathFactory, tiny_dataset: Path) -> Iterator[Dashboard]:
     """A dashboard that tests share and leave as it is: the tiny data set, two runs, both evaluated on `train`."""
-    shared = Dashboard(tmp_path_factory.mktemp("served"))
+    shared = Dashboard(tmp_path_factory.mktemp("shared_dashboard"))
     shutil.copytree(tiny_dataset, shared.data_root / "blobs")
     shared.start()
     for lr in ("0.001", "0.002"):
@@ -143,9 +143,9 @@ def page(chromium: Browser) -> Iterator[Page]:
 
 
 @pytest.fixture(params=[(language, width) for language in LANGUAGES for width in (PHONE, DESK)], ids=str)
-def view(request: pytest.FixtureRequest, chromium: Browser, served: Dashboard) -> Iterator[View]:
+def view(request: pytest.FixtureRequest, chromium: Browser, shared_dashboard: Dashboard) -> Iterator[View]:
     """The shared dashboard in each language, on a phone and on a desk."""
-    with opened_view(chromium, served.url, *request.param) as view:
+    with opened_view(chromium, shared_dashboard.url, *request.param) as view:
         yield view
 
 

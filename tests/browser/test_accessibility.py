@@ -18,20 +18,20 @@ TABS = ("data", "train", "monitor", "runs", "predict")
 
 
 @pytest.fixture(scope="module")
-def found(chromium: Browser, served) -> dict[str, list[Found]]:
+def found(chromium: Browser, shared_dashboard) -> dict[str, list[Found]]:
     """What is found on each tab of each view; each also fits its window and complains of nothing."""
     found = {}
     for language, width, theme in product(LANGUAGES, (PHONE, DESK), ("light", "dark")):
-        with opened_view(chromium, served.url, language, width, theme) as view:
+        with opened_view(chromium, shared_dashboard.url, language, width, theme) as view:
             for tab in TABS:
                 view.open_tab(tab)
-                fill_tab(view, tab, served)
+                fill_tab(view, tab, shared_dashboard)
                 found[f"{tab} {language} {width} {theme}"] = grave_violations(view.page)
                 view.must_fit()
     return found
 
 
-def fill_tab(view: View, tab: str, served) -> None:
+def fill_tab(view: View, tab: str, shared_dashboard) -> None:
     """Bring a tab to where it shows what it can."""
     page = view.page
     if tab == "data":
@@ -44,7 +44,7 @@ def fill_tab(view: View, tab: str, served) -> None:
         expect(page.locator("#losses .js-plotly-plot")).to_be_visible()
         expect(page.locator("#landmarks")).to_contain_text("chin")
     if tab == "runs":
-        newer, older = (folder.run_id for folder in list_runs(served.runs_dir)[:2])
+        newer, older = (folder.run_id for folder in list_runs(shared_dashboard.runs_dir)[:2])
         open_run(page, newer)
         expect(page.locator("#evaluation-table")).to_contain_text("chin")
         compare_runs(page, older, newer)

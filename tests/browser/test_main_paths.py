@@ -57,9 +57,9 @@ def test_a_run_is_set_up_started_and_watched(view: View) -> None:
     view.must_fit()
 
 
-def test_runs_are_found_opened_compared_and_handed_on(view: View, served, tmp_path: Path) -> None:
+def test_runs_are_found_opened_compared_and_handed_on(view: View, shared_dashboard, tmp_path: Path) -> None:
     page = view.page
-    older, newer = (folder.run_id for folder in reversed(evaluated_runs(served.runs_dir)))
+    older, newer = (folder.run_id for folder in reversed(evaluated_runs(shared_dashboard.runs_dir)))
     view.open_tab("runs")
     page.locator("#search-runs :is(input, textarea)").fill(older)
     expect(page.locator("#runs-table")).not_to_contain_text(newer)
@@ -79,11 +79,11 @@ def test_runs_are_found_opened_compared_and_handed_on(view: View, served, tmp_pa
     view.must_fit()
 
 
-def test_an_image_is_predicted_on_corrected_and_exported(view: View, served, tmp_path: Path) -> None:
+def test_an_image_is_predicted_on_corrected_and_exported(view: View, shared_dashboard, tmp_path: Path) -> None:
     page = view.page
     view.open_tab("predict")
     expect(page.locator("#predict-empty")).to_be_visible()
-    page.locator("#predict-files input[type=file]").set_input_files(served.data_root / "blobs" / "00.png")
+    page.locator("#predict-files input[type=file]").set_input_files(shared_dashboard.data_root / "blobs" / "00.png")
     page.locator("#predict-start").click()
     expect(page.locator("#predict-annotator .mark")).to_have_count(3)
     view.must_fit()
