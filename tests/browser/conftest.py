@@ -99,12 +99,12 @@ class Dashboard:
 @pytest.fixture
 def dashboard(tmp_path: Path, tiny_dataset: Path) -> Iterator[Dashboard]:
     """A dashboard over the tiny data set and no runs."""
-    shared_dashboard = Dashboard(tmp_path)
-    shutil.copytree(tiny_dataset, shared_dashboard.data_root / "blobs")
-    shared_dashboard.start()
-    yield shared_dashboard
-    shared_dashboard.kill()
-    shared_dashboard.kill_workers()
+    served = Dashboard(tmp_path)
+    shutil.copytree(tiny_dataset, served.data_root / "blobs")
+    served.start()
+    yield served
+    served.kill()
+    served.kill_workers()
 
 
 @pytest.fixture(scope="session")
@@ -118,6 +118,13 @@ def shared_dashboard(tmp_path_factory: pytest.TempPathFactory, tiny_dataset: Pat
     yield shared
     shared.kill()
     shared.kill_workers()
+
+
+@pytest.fixture(scope="session")
+def evaluated_runs(shared_dashboard: Dashboard) -> tuple[str, str]:
+    """The ids of the two runs that the shared dashboard began with, the older one first."""
+    newer, older = (folder.run_id for folder in list_runs(shared_dashboard.runs_dir) if folder.evaluations())
+    return older, newer
 
 
 @pytest.fixture(scope="module")

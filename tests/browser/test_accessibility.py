@@ -7,7 +7,6 @@ from itertools import product
 import pytest
 from playwright.sync_api import Browser, expect
 
-from backend.run.folder import list_runs
 from tests.browser.axe import EXCEPTIONS, Found, grave_violations
 from tests.browser.on_page import compare_runs, open_run
 from tests.browser.view import DESK, PHONE, View, opened_view
@@ -18,20 +17,20 @@ TABS = ("data", "train", "monitor", "runs", "predict")
 
 
 @pytest.fixture(scope="module")
-def found(chromium: Browser, shared_dashboard) -> dict[str, list[Found]]:
+def found(chromium: Browser, shared_dashboard, evaluated_runs: tuple[str, str]) -> dict[str, list[Found]]:
     """What is found on each tab of each view; each also fits its window and complains of nothing."""
     found = {}
     for language, width, theme in product(LANGUAGES, (PHONE, DESK), ("light", "dark")):
         with opened_view(chromium, shared_dashboard.url, language, width, theme) as view:
             for tab in TABS:
                 view.open_tab(tab)
-                fill_tab(view, tab, shared_dashboard)
+                fill_tab(view, tab, *evaluated_runs)
                 found[f"{tab} {language} {width} {theme}"] = grave_violations(view.page)
                 view.must_fit()
     return found
 
 
-def fill_tab(view: View, tab: str, shared_dashboard) -> None:
+def fill_tab(view: View, tab: str, older: str, newer: str) -> None:
     """Bring a tab to where it shows what it can."""
     page = view.page
     if tab == "data":
@@ -44,7 +43,6 @@ def fill_tab(view: View, tab: str, shared_dashboard) -> None:
         expect(page.locator("#losses .js-plotly-plot")).to_be_visible()
         expect(page.locator("#landmarks")).to_contain_text("chin")
     if tab == "runs":
-        newer, older = (folder.run_id for folder in list_runs(shared_dashboard.runs_dir)[:2])
         open_run(page, newer)
         expect(page.locator("#evaluation-table")).to_contain_text("chin")
         compare_runs(page, older, newer)

@@ -10,7 +10,6 @@ import pytest
 from playwright.sync_api import expect
 
 from backend.data.annotations import read_annotations
-from backend.run.folder import list_runs
 from tests.browser.axe import grave_violations
 from tests.browser.on_page import compare_runs, fill, open_run
 from tests.browser.view import View
@@ -57,9 +56,11 @@ def test_a_run_is_set_up_started_and_watched(view: View) -> None:
     view.must_fit()
 
 
-def test_runs_are_found_opened_compared_and_handed_on(view: View, shared_dashboard, tmp_path: Path) -> None:
+def test_runs_are_found_opened_compared_and_handed_on(
+    view: View, evaluated_runs: tuple[str, str], tmp_path: Path
+) -> None:
     page = view.page
-    older, newer = (folder.run_id for folder in reversed(evaluated_runs(shared_dashboard.runs_dir)))
+    older, newer = evaluated_runs
     view.open_tab("runs")
     page.locator("#search-runs :is(input, textarea)").fill(older)
     expect(page.locator("#runs-table")).not_to_contain_text(newer)
@@ -79,11 +80,15 @@ def test_runs_are_found_opened_compared_and_handed_on(view: View, shared_dashboa
     view.must_fit()
 
 
-def test_an_image_is_predicted_on_corrected_and_exported(view: View, shared_dashboard, tmp_path: Path) -> None:
+def test_an_image_is_predicted_on_corrected_and_exported(
+    view: View, shared_dashboard, tmp_path: Path
+) -> None:
     page = view.page
     view.open_tab("predict")
     expect(page.locator("#predict-empty")).to_be_visible()
-    page.locator("#predict-files input[type=file]").set_input_files(shared_dashboard.data_root / "blobs" / "00.png")
+    page.locator("#predict-files input[type=file]").set_input_files(
+        shared_dashboard.data_root / "blobs" / "00.png"
+    )
     page.locator("#predict-start").click()
     expect(page.locator("#predict-annotator .mark")).to_have_count(3)
     view.must_fit()
@@ -101,8 +106,3 @@ def test_an_image_is_predicted_on_corrected_and_exported(view: View, shared_dash
     read = read_annotations(tmp_path / "predictions.csv")
     assert read.points_xy_image[0, 0, read.landmark_names.index("chin"), 0] == 12.5
     view.must_fit()
-
-
-def evaluated_runs(runs_dir: Path) -> list:
-    """The two runs that the shared dashboard began with, newest first."""
-    return [folder for folder in list_runs(runs_dir) if folder.evaluations()]
