@@ -67,6 +67,7 @@ def main() -> None:
     )
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
+    expect.set_options(timeout=PATIENCE_MS)
     with tempfile.TemporaryDirectory() as temporary, sync_playwright() as playwright:
         chromium = os.environ.get("FIDUCIAL_CHROMIUM", "/usr/bin/chromium")
         browser = playwright.chromium.launch(executable_path=chromium, args=FLAGS)
@@ -190,7 +191,7 @@ def show_runs(page: Page, site: Site) -> Locator:
     open_tab(page, "runs")
     page.locator("#runs-table").get_by_text(site.finished()[0].run_id, exact=True).last.click()
     page.locator("#evaluation-landmarks .js-plotly-plot").wait_for()
-    return page.locator("#evaluation-landmarks")
+    return page.locator("#evaluation-curve")
 
 
 def show_comparison(page: Page, site: Site) -> Locator:
