@@ -14,6 +14,7 @@ from backend.config import RunConfig
 from backend.evaluation.paired import Difference, Paired
 from backend.evaluation.words import as_interval, in_unit
 from ui.plots import HEIGHT_PX, curve_figure, error_unit, in_one_line, thin
+from ui.table import table_html
 from ui.text import say
 from ui.theme import RUN_COLOURS, RUN_DASHES
 
@@ -110,7 +111,7 @@ def values_table(metric: Metric, runs: Runs) -> str:
         sign = f'<span class="run-sign" style="border-color: {RUN_COLOURS[number % MAX_RUNS]}"></span>'
         lines.append(f"<tr><td>{sign}{escape(run_id)}</td>{_cells(cells)}</tr>")
     words = ("compare_run", "compare_best", "compare_in_epoch", "compare_last")
-    return _table([say(word) for word in words], lines)
+    return table_html(say("compare_title"), [say(word) for word in words], lines)
 
 
 def caveats(name: str, configs: Mapping[str, RunConfig]) -> str:
@@ -151,7 +152,7 @@ def paired_html(first: str, second: str, name: str, paired: Paired) -> str:
     return (
         f'<p class="verdict {overall.verdict}">{escape(verdict)}</p><div class="numbers">{numbers}</div>'
         f'<p class="note">{escape(say("paired_about", num=paired.num_images, name=name))}</p>'
-        f"{_table(words, lines)}"
+        f"{table_html(say('paired_title'), words, lines)}"
         f'<p class="note">{escape(say("paired_chance", num=len(lines), expected=expected))}</p>'
     )
 
@@ -174,8 +175,3 @@ def _landmark_line(name: str, found: Difference, unit: str) -> str:
 
 def _cells(words: Sequence[str]) -> str:
     return "".join(f"<td>{escape(word)}</td>" for word in words)
-
-
-def _table(heads: Sequence[str], lines: Sequence[str]) -> str:
-    head = "".join(f"<th>{escape(word)}</th>" for word in heads)
-    return f'<div class="plain-table"><table><tr>{head}</tr>{"".join(lines)}</table></div>'

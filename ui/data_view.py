@@ -20,6 +20,7 @@ from backend.data.suspects import Suspect, Suspects, find_suspects
 from backend.evaluation.measures import group_columns
 from backend.geometry import FloatArray
 from ui.datasets import read_splits
+from ui.table import table_html
 from ui.text import say, say_label
 
 ALL_SPLITS = "all"
@@ -99,11 +100,11 @@ def splits_table(view: DataView) -> str:
     for name in view.split_names:
         part = view.splits.by_split[name]
         marked = np.isfinite(part.points_xy_image).all(-1)
-        sizes = Counter(f"{width} x {height}" for height, width in part.sizes_hw)
+        sizes = Counter(f"{width}\u00a0x\u00a0{height}" for height, width in part.sizes_hw)
         spacings = part.mm_per_px_xy[:, 0]
         cells = [name, str(len(part)), f"{100 * marked.mean():.1f} %", _few(sizes), _spacings(spacings)]
         lines.append(cells)
-    return _table(heads, lines)
+    return _table(say("data_counts"), heads, lines)
 
 
 def groups_table(view: DataView) -> str:
@@ -118,7 +119,8 @@ def groups_table(view: DataView) -> str:
             [str(value) or say("data_unknown"), *(str(counts[split].get(value, 0)) for split in splits)]
             for value in counts.index
         ]
-        tables.append(_table([say_label(column, "data_column_"), *splits], lines))
+        label = say_label(column, "data_column_")
+        tables.append(_table(label, [label, *splits], lines))
     return "".join(tables)
 
 
@@ -200,7 +202,7 @@ def landmarks_table(view: DataView, row: int, highlighted: int | None) -> str:
         expected = _span(np.stack([truth[k], view.suspects.expected_xy_image[row, k]]), spacing)
         place = say("data_unmarked") if np.isnan(truth[k]).any() else "{:.1f}, {:.1f}".format(*truth[k])
         lines.append([f"➤ {name}" if k == highlighted else name, place, apart, expected])
-    return _table(heads, lines)
+    return _table(say("data_marks"), heads, lines)
 
 
 def _span(points_xy: FloatArray, mm_per_px_xy: FloatArray) -> str:
@@ -232,9 +234,8 @@ def _few(counts: Counter[str], most: int = 3) -> str:
     return ", ".join(words) + (" " + say("data_others", num=len(counts) - most) if len(counts) > most else "")
 
 
-def _table(heads: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
-    head = "".join(f'<th scope="col">{escape(cell)}</th>' for cell in heads)
-    body = "".join(
+def _table(label: str, heads: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    rows = [
         "<tr>" + "".join(f"<td><bdi>{escape(cell)}</bdi></td>" for cell in line) + "</tr>" for line in lines
-    )
-    return f'<div class="plain-table"><table><tr>{head}</tr>{body}</table></div>'
+    ]
+    return table_html(label, heads, rows)

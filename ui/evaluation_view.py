@@ -17,6 +17,7 @@ from ui.datasets import read_display
 from ui.evaluation_process import Progress
 from ui.pictures import plot_prediction
 from ui.runs import file_link
+from ui.table import table_html
 from ui.text import say
 
 THRESHOLDS = ("2", "2.5", "3", "4")
@@ -95,8 +96,7 @@ def landmark_errors(record: Record) -> str:
         cells += [in_percent(described[f"sdr_{t}mm"]) for t in THRESHOLDS] if unit == "mm" else []
         cells += [in_unit(between["per_landmark"][name][f"mre_{unit}"], unit)] if between else []
         lines.append("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in cells) + "</tr>")
-    head = "".join(f"<th>{escape(word)}</th>" for word in heads)
-    return f'<div class="plain-table" dir="ltr"><table><tr>{head}</tr>{"".join(lines)}</table></div>'
+    return table_html(say("evaluation_table"), heads, lines, left_to_right=True)
 
 
 def worst_figures(record: Record) -> list[tuple[str, go.Figure | None]]:

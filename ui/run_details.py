@@ -26,7 +26,7 @@ from ui.run_actions import CHECKPOINTS, possible_now, resume_run
 from ui.runs import file_link, read_config, read_rows
 from ui.session import Session
 from ui.settings_view import settings_table
-from ui.text import in_bytes, in_megabytes, quote, say
+from ui.text import in_bytes, quote, say
 
 BUNDLE_AGE_S = 24 * 3600  # older bundles are deleted when the next one is made
 PROGRESS_S = 0.3
@@ -232,7 +232,7 @@ def on_bundle(details: RunDetails, opened: str) -> Iterator[str]:
 
 def on_ask_delete(details: RunDetails, opened: str) -> Updates:
     """Say what would go."""
-    size = in_megabytes(size_bytes(_folder(details, opened)))
+    size = in_bytes(size_bytes(_folder(details, opened)))
     return {
         details.confirm: gr.update(visible=True),
         details.confirm_words: say("delete_really", run_id=opened, size=size),

@@ -7,6 +7,7 @@ from html import escape
 from typing import Any
 
 from backend.config import RunConfig
+from ui.table import table_html
 from ui.text import say, say_label
 
 
@@ -19,8 +20,7 @@ def settings_table(config: RunConfig | None) -> str:
         _settings_line(name, config.value(name), config.chosen[name].reason if name in config.chosen else "")
         for name in (*preset, *config.settings.model_dump())
     ]
-    head = "".join(f"<th>{escape(say(word))}</th>" for word in ("setting", "value", "note"))
-    return f'<div class="plain-table"><table><tr>{head}</tr>{"".join(lines)}</table></div>'
+    return table_html(say("settings_of"), [say(word) for word in ("setting", "value", "note")], lines)
 
 
 def differing_settings(configs: Mapping[str, RunConfig]) -> dict[str, list[Any]]:
@@ -42,8 +42,7 @@ def differences_table(configs: Mapping[str, RunConfig]) -> str:
     for name, values in differing.items():
         cells = "".join(_marked(value, is_other=value != values[0]) for value in values)
         lines.append(f"<tr><td>{escape(say_label(name))}</td>{cells}</tr>")
-    heads = "".join(f"<th>{escape(word)}</th>" for word in (say("setting"), *configs))
-    return f'<div class="plain-table"><table><tr>{heads}</tr>{"".join(lines)}</table></div>'
+    return table_html(say("settings_differ"), [say("setting"), *configs], lines)
 
 
 def _marked(value: Any, *, is_other: bool) -> str:

@@ -36,13 +36,10 @@ def from_left(words: str) -> str:
 
 
 def in_bytes(number: float) -> str:
-    """Bytes for people: "10.4 GiB", "25 MiB"."""
-    return f"{number / 2**30:.1f} GiB" if number >= 2**30 else f"{number / 2**20:.0f} MiB"
-
-
-def in_megabytes(number: float) -> str:
-    """What is freed, in the unit of disks: "104.2 MB"."""
-    return f"{number / 1e6:.1f} MB"
+    """Bytes for people: "10.4 GiB", "25 MiB", "310 KiB"."""
+    if number >= 2**30:
+        return f"{number / 2**30:.1f} GiB"
+    return f"{number / 2**20:.0f} MiB" if number >= 2**20 else f"{number / 2**10:.0f} KiB"
 
 
 def in_time(seconds: float) -> str:

@@ -27,6 +27,7 @@ TEXT: dict[str, str] = {
     "data_import_failed": "Not imported: {reason}",
     "data_none": "No data set yet: import a zip of one, or put a folder of annotated images below `{folder}` and press "
     "Read again.",
+    "data_counts": "Images by split",
     "data_column_split": "split",
     "data_column_images": "images",
     "data_column_marks": "landmarks marked",

@@ -591,9 +591,10 @@ TEXT: dict[str, str] = {
     "data_import_failed": "وارد نشد: {reason}",
     "data_none": "هنوز مجموعهٔ داده‌ای نیست: فایل zip یک مجموعه را وارد کنید، یا پوشه‌ای از تصویرهای "
     "نشانه‌گذاری‌شده زیر `{folder}` بگذارید و «خواندن دوباره» را بزنید.",
+    "data_counts": "تصویرها به تفکیک بخش",
     "data_column_split": "بخش",
     "data_column_images": "تصویر",
-    "data_column_marks": "لندمارک‌های نشانه‌گذاری‌شده",
+    "data_column_marks": "لندمارک‌های نشانه‌دار",
     "data_column_sizes": "اندازهٔ تصویر، پیکسل",
     "data_column_spacings": "اندازهٔ پیکسل",
     "data_column_group": "گروه (دستگاه، بیمار، ویدیو)",

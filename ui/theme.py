@@ -25,6 +25,9 @@ CSS = """
 .fiducial-head h1 {font-size: 1.35rem; margin: 0}
 .fiducial-head span {color: var(--body-text-color-subdued)}
 footer {display: none !important}  /* of Gradio's links there is the API page alone, which the head leads to */
+.dark {--color-accent: var(--primary-500)}  /* on black the darker blue of the light page cannot be read */
+.block:has(> .html-container > .prose:empty) {display: none}  /* nothing said takes no room */
+.html-container {padding: 0 !important}  /* our HTML stands under what is above it */
 .nav-holder {display: none}  /* Gradio lists the pages; the head leads to the other languages */
 .fiducial-head nav {margin-inline-start: auto; display: flex; gap: .75rem}
 body:not(.form-restored) #train-form {visibility: hidden}  /* ui/form_draft.py shows it as it was left */
@@ -61,6 +64,9 @@ body:not(.form-restored) #train-form {visibility: hidden}  /* ui/form_draft.py s
 @media (pointer: coarse) {#curves .draglayer {pointer-events: none}}  /* a finger scrolls the page, not the axes */
 .run-card small, .note {color: var(--body-text-color-subdued)}
 .plain-table {overflow-x: auto}
+.plain-table:focus-visible {outline: 2px solid var(--color-accent)}
+/* a column of a table is as wide as the longest word of its head */
+[role=columnheader] span.wrap {word-break: normal; overflow-wrap: normal}
 .plain-table table {border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums}
 .plain-table table, .plain-table tr, .plain-table th, .plain-table td {border: none !important}
 .plain-table th, .plain-table td {padding: .25rem .6rem !important; text-align: end !important;
@@ -97,12 +103,21 @@ ul.evaluation-failed li {color: inherit}
 #memory-chart {min-height: 358px}
 @media (max-width: 480px) {#landmarks table {font-size: .8rem} #landmarks .plain-table :is(th, td)
   {padding: .2rem .25rem !important} .sparkline {width: 32px}}
-@media (max-width: 480px) {.tab-container button {padding: 0 .45rem; font-size: .85rem}}
+@media (max-width: 480px) {
+  .fiducial-head span {order: 1; flex-basis: 100%}
+  .tab-container button {padding: 0 .45rem; font-size: .85rem}
+  .plain-table {font-size: .85rem}
+  .plain-table th, .plain-table td {padding: .25rem .3rem !important}
+  [role=gridcell], [role=columnheader] {font-size: .8rem}
+  [role=gridcell] .cell-wrap, [role=columnheader] .cell-wrap {padding: .25rem}
+}
 .problem-list li {margin-bottom: .25rem}
 .views {display: grid; grid-template-columns: repeat(auto-fill, minmax(min(9.5rem, 45%), 1fr)); gap: .6rem}
 .views figure {margin: 0} .views img {width: 100%; border-radius: 6px; display: block}
 .views figcaption {color: var(--body-text-color-subdued); font-size: .85rem; padding: .15rem 0}
-#data-suspects *, #data-problems * {font-family: var(--font)}
+[role=grid] * {font-family: var(--font); font-variant-numeric: tabular-nums}
+.selection-button {display: none !important}  /* they lie on the words, and choose what nobody can use */
+#recommend, #save-notes {align-self: end; height: auto}
 #data-counts .plain-table {max-width: 60rem; margin-bottom: .75rem}
 """
 
@@ -110,13 +125,16 @@ ul.evaluation-failed li {color: inherit}
 def build_theme() -> gr.themes.Base:
     """Gradio's base theme in blue with system fonts."""
     theme = gr.themes.Base(primary_hue="blue", neutral_hue="slate", font=FONT, font_mono=MONO)
-    # Gradio's own greys fall short of a contrast of 4.5 : 1 on the fields
+    # Gradio's own greys and blue fall short of a contrast of 4.5 : 1
     return theme.set(
         block_info_text_color="*neutral_600",
         block_info_text_color_dark="*neutral_300",
         body_text_color_subdued="*neutral_600",
         body_text_color_subdued_dark="*neutral_300",
         input_placeholder_color="*neutral_500",
+        color_accent="*primary_600",
+        button_primary_background_fill="*primary_600",
+        button_primary_background_fill_hover="*primary_700",
         button_cancel_text_color="#a3271c",
         button_cancel_text_color_dark="#ff9d90",
     )

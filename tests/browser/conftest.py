@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
-from urllib.parse import urlparse
 
 import pytest
-from playwright.sync_api import Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 
-from tests.dashboard import Dashboard
+from backend.run.folder import RunFolder, list_runs
+from tests.browser.view import DESK, PATIENCE_MS, PHONE, View, opened_page, opened_view
+from tests.dashboard import REPOSITORY, Dashboard
+from ui.language import LANGUAGES
 
 FLAGS = [
     "--no-sandbox",
@@ -22,7 +26,6 @@ FLAGS = [
     "--disable-component-update",
     "--disable-sync",
 ]
-PATIENCE_MS = 90_000  # two cores that also train may be slow to answer; no test asserts a time
 
 expect.set_options(timeout=PATIENCE_MS)
 
@@ -38,28 +41,59 @@ def dashboard(tmp_path: Path, tiny_dataset: Path) -> Iterator[Dashboard]:
     served.kill_workers()
 
 
-@pytest.fixture
-def page() -> Iterator[Page]:
-    """A Chromium page; the test fails where the page asked anything of another host."""
-    chromium = os.environ.get("FIDUCIAL_CHROMIUM", "/usr/bin/chromium")
-    if not Path(chromium).exists():
-        missing = f"no Chromium at {chromium}; install it or set FIDUCIAL_CHROMIUM"
+@pytest.fixture(scope="session")
+def shared_dashboard(tmp_path_factory: pytest.TempPathFactory, tiny_dataset: Path) -> Iterator[Dashboard]:
+    """A dashboard that tests share and leave as it is: the tiny data set, two runs, both evaluated on `train`."""
+    shared = Dashboard(tmp_path_factory.mktemp("shared_dashboard"))
+    shutil.copytree(tiny_dataset, shared.data_root / "blobs")
+    shared.start()
+    for lr in ("0.001", "0.002"):
+        evaluate(shared.train("--lr", lr), shared.data_root / "blobs", "train")
+    yield shared
+    shared.kill()
+    shared.kill_workers()
+
+
+@pytest.fixture(scope="session")
+def evaluated_runs(shared_dashboard: Dashboard) -> tuple[str, str]:
+    """The ids of the two runs that the shared dashboard began with, the older one first."""
+    newer, older = (folder.run_id for folder in list_runs(shared_dashboard.runs_dir) if folder.evaluations())
+    return older, newer
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Browser]:
+    """One browser a module: tests after it may want an event loop of their own."""
+    path = os.environ.get("FIDUCIAL_CHROMIUM", "/usr/bin/chromium")
+    if not Path(path).exists():
+        missing = f"no Chromium at {path}; install it or set FIDUCIAL_CHROMIUM"
         if os.environ.get("FIDUCIAL_REQUIRE_BROWSER"):
             pytest.fail(missing)
         pytest.skip(missing)
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=FLAGS)
-        context = browser.new_context(viewport={"width": 1400, "height": 1000}, accept_downloads=True)
-        opened = context.new_page()
-        opened.set_default_timeout(PATIENCE_MS)
-        strangers: set[str] = set()
-
-        def note(url: str) -> None:
-            host = urlparse(url).hostname
-            if host not in (None, "127.0.0.1"):
-                strangers.add(url)
-
-        opened.on("request", lambda request: note(request.url))
-        yield opened
+        browser = playwright.chromium.launch(executable_path=path, args=FLAGS)
+        yield browser
         browser.close()
-    assert not strangers
+
+
+@pytest.fixture
+def page(chromium: Browser) -> Iterator[Page]:
+    """A page of a usual width."""
+    with opened_page(chromium, 1400) as page:
+        yield page
+
+
+@pytest.fixture(params=[(language, width) for language in LANGUAGES for width in (PHONE, DESK)], ids=str)
+def view(request: pytest.FixtureRequest, chromium: Browser, shared_dashboard: Dashboard) -> Iterator[View]:
+    """The shared dashboard in each language, on a phone and on a desk."""
+    with opened_view(chromium, shared_dashboard.url, *request.param) as view:
+        yield view
+
+
+def evaluate(folder: RunFolder, dataset: Path, split: str) -> None:
+    """Measure a run's best weights as the page does."""
+    command = [sys.executable, "-m", "backend.evaluate", "--checkpoint", folder.checkpoint_path("best")]
+    command += ["--dataset_path", dataset, "--split", split]
+    record, report = (folder.evaluation_path(f"{dataset.name}-{split}", kind) for kind in ("json", "html"))
+    command += ["--json", record, "--report", report]
+    subprocess.run([*map(str, command)], cwd=REPOSITORY, check=True, capture_output=True)

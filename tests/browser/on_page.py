@@ -36,3 +36,20 @@ def epoch_reaches(page: Page, folder: RunFolder, epoch: int) -> None:
             return
         page.wait_for_timeout(250)
     pytest.fail(f"epoch {epoch} was not reached: {folder.read_log_tail()}")
+
+
+def open_run(page: Page, run_id: str) -> None:
+    """Click a run's row on the Runs tab."""
+    page.locator("#runs-table").get_by_text(run_id, exact=True).last.click()
+    expect(page.locator("#opened-run")).to_contain_text(run_id)
+
+
+def compare_runs(page: Page, *run_ids: str) -> None:
+    """Lay the curves of runs over each other; the panel is folded in before."""
+    page.locator("#compare-panel > button").click()
+    chosen = page.locator("#compare-chosen input")
+    for run_id in run_ids:
+        chosen.click()
+        page.locator("#compare-chosen [role=option]").get_by_text(run_id).click()
+    chosen.press("Escape")
+    expect(page.locator("#compare-plot .js-plotly-plot")).to_contain_text(run_ids[-1])

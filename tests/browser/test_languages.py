@@ -53,13 +53,3 @@ def test_persian_is_chosen_on_the_page_remembered_and_left_again(dashboard, page
     expect(html).to_have_attribute("dir", "ltr")
     expect(page.locator("#start")).to_have_text("Start training")
     assert not list_runs(dashboard.runs_dir)
-
-
-def test_on_a_phone_nothing_scrolls_sideways_in_persian(dashboard, page: Page) -> None:
-    page.set_viewport_size({"width": 390, "height": 800})
-    page.goto(f"{dashboard.url}/fa")
-    expect(page.locator("#data-summary")).to_contain_text("لندمارک")
-    for tab in ("پایش", "اجراها", "آموزش"):
-        page.get_by_role("tab", name=tab, exact=True).click()
-        expect(page.get_by_role("tab", name=tab, exact=True)).to_have_attribute("aria-selected", "true")
-        assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")

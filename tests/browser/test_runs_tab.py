@@ -11,15 +11,10 @@ from playwright.sync_api import Page, expect
 from backend.run.folder import RunFolder, list_runs
 from backend.run.queue import read_queue
 from backend.run.state import RunState, derive_state
-from tests.browser.on_page import fill, open_tab
+from tests.browser.on_page import compare_runs, fill, open_run, open_tab
 
 pytestmark = pytest.mark.browser
 REPOSITORY = Path(__file__).resolve().parents[2]
-
-
-def open_run(page: Page, folder: RunFolder) -> None:
-    page.locator("#runs-table").get_by_text(folder.run_id, exact=True).last.click()
-    expect(page.locator("#opened-run")).to_contain_text(folder.run_id)
 
 
 def is_reached(page: Page, folder: RunFolder, *states: RunState) -> None:
@@ -76,13 +71,7 @@ def test_compare_note_duplicate_hand_on_and_delete(dashboard, page: Page, tmp_pa
     open_tab(page, "Runs")
 
     # curves, settings and errors of both
-    page.locator("#compare-panel > button").click()
-    chosen = page.locator("#compare-chosen input")
-    for folder in (older, newer):
-        chosen.click()
-        page.locator("#compare-chosen [role=option]").get_by_text(folder.run_id).click()
-    chosen.press("Escape")
-    expect(page.locator("#compare-plot .js-plotly-plot")).to_contain_text(newer.run_id)
+    compare_runs(page, older.run_id, newer.run_id)
     expect(page.locator("#compare-settings mark")).to_have_text("0.002")
     page.locator("#paired-evaluate").click()
     # two processes that load torch: slow beside other work
@@ -90,7 +79,7 @@ def test_compare_note_duplicate_hand_on_and_delete(dashboard, page: Page, tmp_pa
     expect(page.locator("#paired-result")).to_contain_text("chin")
 
     # tags are found
-    open_run(page, newer)
+    open_run(page, newer.run_id)
     page.locator("#tags input, #tags textarea").fill("paper, twice as fast")
     page.locator("#save-notes").click()
     expect(page.locator("#runs-table")).to_contain_text("twice as fast")
@@ -116,9 +105,9 @@ def test_compare_note_duplicate_hand_on_and_delete(dashboard, page: Page, tmp_pa
 
     # deleted, after a question that says how much goes
     open_tab(page, "Runs")
-    open_run(page, older)
+    open_run(page, older.run_id)
     page.locator("#delete").click()
-    expect(page.locator("#delete-words")).to_contain_text("MB")
+    expect(page.locator("#delete-words")).to_contain_text("MiB")
     page.locator("#delete-yes").click()
     expect(page.locator("#opened-run")).to_be_hidden()
     expect(page.locator("#runs-table")).not_to_contain_text(older.run_id)

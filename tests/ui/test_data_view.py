@@ -63,7 +63,7 @@ def test_counts_are_told_by_split_and_by_group(view: DataView) -> None:
     splits = splits_table(view)
     assert (
         "<td><bdi>train</bdi></td><td><bdi>12</bdi></td>" in splits
-        and "80 x 90" in splits
+        and "80\u00a0x\u00a090" in splits
         and "0.5 mm" in splits
     )
     assert (

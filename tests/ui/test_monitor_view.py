@@ -95,7 +95,7 @@ def test_numbers_are_written_for_people() -> None:
         "10 min",
         "3 h 05 min",
     ]
-    assert [in_bytes(2**30 * 10.4), in_bytes(25 * 2**20)] == ["10.4 GiB", "25 MiB"]
+    assert [in_bytes(n) for n in (2**30 * 10.4, 25 * 2**20, 310 * 2**10)] == ["10.4 GiB", "25 MiB", "310 KiB"]
     assert [in_distance(3.21, None), in_distance(3.2, 0.321), in_distance(None, None)] == [
         "3.2 px",
         "0.32 mm",

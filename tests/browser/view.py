@@ -1,0 +1,73 @@
+"""The page as one reader has it: in a language, so wide, light or dark. Owns what every such page must keep to."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from urllib.parse import urlparse
+
+from playwright.sync_api import Browser, Page, expect
+
+from ui.language import LANGUAGES, speaking
+from ui.text import say
+
+PATIENCE_MS = 90_000  # two cores that also train may be slow to answer; no test asserts a time
+PHONE, DESK = 390, 1600
+
+
+@dataclass(frozen=True)
+class View:
+    """An opened page and the language it is in."""
+
+    page: Page
+    language: str
+
+    def say(self, key: str, **values: object) -> str:
+        """What the page says by this name."""
+        with speaking(self.language):
+            return say(key, **values)
+
+    def open_tab(self, name: str) -> None:
+        tab = self.page.get_by_role("tab", name=self.say(f"tab_{name}"), exact=True)
+        tab.click()
+        expect(tab).to_have_attribute("aria-selected", "true")
+
+    def must_fit(self) -> None:
+        """Nothing scrolls the page sideways."""
+        too_wide = self.page.evaluate("document.documentElement.scrollWidth - window.innerWidth")
+        assert too_wide <= 0, f"the page is {too_wide} px wider than its window"
+
+
+@contextmanager
+def opened_view(
+    chromium: Browser, url: str, language: str, width: int, theme: str = "light"
+) -> Iterator[View]:
+    """The dashboard at an address; fails where the page's console tells of an error."""
+    with opened_page(chromium, width) as page:
+        complaints: list[str] = []
+        page.on("console", lambda said: complaints.append(said.text) if said.type == "error" else None)
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.goto(f"{url}/{LANGUAGES[language].path}?__theme={theme}")
+        expect(page.locator("html")).to_have_attribute("lang", language)
+        expect(page.locator("#data-summary strong")).to_have_count(2)  # the form is drawn
+        yield View(page, language)
+        assert not complaints
+
+
+@contextmanager
+def opened_page(chromium: Browser, width: int) -> Iterator[Page]:
+    """An empty page of a browser that remembers nothing; fails where it asked anything of another host."""
+    context = chromium.new_context(viewport={"width": width, "height": 1000}, accept_downloads=True)
+    page = context.new_page()
+    page.set_default_timeout(PATIENCE_MS)
+    strangers: set[str] = set()
+
+    def note(url: str) -> None:
+        if urlparse(url).hostname not in (None, "127.0.0.1"):
+            strangers.add(url)
+
+    page.on("request", lambda request: note(request.url))
+    yield page
+    context.close()
+    assert not strangers
