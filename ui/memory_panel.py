@@ -213,13 +213,19 @@ def on_accumulate(panel: MemoryPanel, shown: Shown) -> Updates:
 
 
 def on_measure(panel: MemoryPanel, shown: Shown, *values: Any) -> Iterator[Updates]:
-    """Real steps in processes of their own; not while a run trains here, which they would slow and mismeasure."""
-    if shown.subject is None or live_runs(panel.runs_dir):
-        yield {panel.measured: say("measure_busy" if shown.subject else "choose_data")}
+    """Real steps in processes of their own; not while a run trains here, which they would slow and mismeasure.
+
+    Of the form as it stands, which may be a change ahead of what is shown.
+    """
+    if live_runs(panel.runs_dir):
+        yield {panel.measured: say("measure_busy")}
         return
     yield {panel.measured: say("measuring"), panel.measure: gr.update(interactive=False)}
     try:
-        ask_measurement(shown.subject)
+        settings = settings_of(values)
+        if not settings.dataset_path:
+            raise UserError(say("choose_data"))
+        ask_measurement(subject_of(settings, read_splits(settings)))
     except UserError as error:
         failed = say("measure_failed", reason=error)
         yield {panel.measured: failed, panel.measure: gr.update(interactive=True)}

@@ -79,13 +79,14 @@ def test_what_cannot_be_restored_is_told_and_start_waits_for_the_rest(dashboard,
     page.add_init_script(f"if (!localStorage.length) localStorage.setItem({entry[0]}, {entry[1]});")
     # the dashboard's answer about the draft comes late: the form is not shown, and nothing can be started
     held: list[Route] = []
-    page.route("**/queue/join*", lambda route: held.append(route))
+    is_late = [True]
+    page.route("**/queue/join*", lambda route: held.append(route) if is_late[0] else route.continue_())
     page.goto(dashboard.url)
     page.locator("#start").wait_for(state="attached")
     expect(page.locator("#start")).to_be_hidden()
     expect(page.locator("#start")).to_be_disabled()
     assert not list_runs(dashboard.runs_dir)
-    page.unroute("**/queue/join*")
+    is_late[0] = False
     for route in held:
         route.continue_()
     ready(page)
