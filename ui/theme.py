@@ -25,9 +25,10 @@ CSS = """
 .fiducial-head h1 {font-size: 1.35rem; margin: 0}
 .fiducial-head span {color: var(--body-text-color-subdued)}
 footer {display: none !important}  /* of Gradio's links there is the API page alone, which the head leads to */
-.dark {--color-accent: var(--primary-500)}  /* on black the darker blue of the light page cannot be read */
+.dark {--color-accent: var(--primary-400)}  /* on black the darker blue of the light page cannot be read */
 .block:has(> .html-container > .prose:empty) {display: none}  /* nothing said takes no room */
 .html-container {padding: 0 !important}  /* our HTML stands under what is above it */
+.block.hide-container.auto-margin {overflow: visible !important}  /* words do not scroll in a box of their own */
 .nav-holder {display: none}  /* Gradio lists the pages; the head leads to the other languages */
 .fiducial-head nav {margin-inline-start: auto; display: flex; gap: .75rem}
 body:not(.form-restored) #train-form {visibility: hidden}  /* ui/form_draft.py shows it as it was left */
@@ -133,8 +134,9 @@ def build_theme() -> gr.themes.Base:
         body_text_color_subdued_dark="*neutral_300",
         input_placeholder_color="*neutral_500",
         color_accent="*primary_600",
+        link_text_color_dark="*primary_400",
         button_primary_background_fill="*primary_600",
         button_primary_background_fill_hover="*primary_700",
         button_cancel_text_color="#a3271c",
-        button_cancel_text_color_dark="#ff9d90",
+        button_cancel_text_color_dark="#ffc9c2",
     )

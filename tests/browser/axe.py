@@ -28,7 +28,7 @@ class GradioMakesIt:
 
 EXCEPTIONS = tuple(
     GradioMakesIt(**one)
-    for one in tomllib.loads(Path(__file__).with_name("axe_exceptions.toml").read_text())["exception"]
+    for one in tomllib.loads(Path(__file__).with_name("axe_exceptions.toml").read_text()).get("exception", [])
 )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import zipfile
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 from playwright.sync_api import expect
 
 from backend.data.annotations import read_annotations
+from backend.run.folder import list_runs
 from tests.browser.axe import grave_violations
 from tests.browser.on_page import compare_runs, fill, open_run
 from tests.browser.view import View
@@ -34,8 +36,9 @@ def test_data_is_looked_through(view: View) -> None:
     view.must_fit()
 
 
-def test_a_run_is_set_up_started_and_watched(view: View) -> None:
+def test_a_run_is_set_up_started_and_watched(view: View, shared_dashboard) -> None:
     page = view.page
+    before = {folder.run_id for folder in list_runs(shared_dashboard.runs_dir)}
     view.open_tab("train")
     fill(page, image_height=250)
     expect(page.locator("#field-image_height")).to_contain_text("224")
@@ -47,6 +50,9 @@ def test_a_run_is_set_up_started_and_watched(view: View) -> None:
     view.must_fit()
 
     page.locator("#start").click()
+    expect(page.locator("#curves")).to_be_visible()  # the page turns to the Monitor
+    (started,) = {folder.run_id for folder in list_runs(shared_dashboard.runs_dir)} - before
+    expect(page.locator("#acts-on")).to_contain_text(started)
     card = page.locator("#run-card .run-card")
     expect(card).to_have_attribute("data-state", "completed")
     expect(card).to_contain_text(view.say("state_completed"))
@@ -92,6 +98,7 @@ def test_an_image_is_predicted_on_corrected_and_exported(
     page.locator("#predict-start").click()
     expect(page.locator("#predict-annotator .mark")).to_have_count(3)
     view.must_fit()
+    page.add_style_tag(content="* {transition: none !important}")  # colours are looked at, not their change
     for is_dark in (False, True):
         page.evaluate("is_dark => document.body.classList.toggle('dark', is_dark)", is_dark)
         assert [one for one in grave_violations(page) if one.exception is None] == []
@@ -103,6 +110,7 @@ def test_an_image_is_predicted_on_corrected_and_exported(
     with page.expect_download() as downloading:
         page.locator("#predict-export").click()
     downloading.value.save_as(tmp_path / "predictions.csv")
+    shutil.copy(shared_dashboard.data_root / "blobs" / "00.png", tmp_path)
     read = read_annotations(tmp_path / "predictions.csv")
     assert read.points_xy_image[0, 0, read.landmark_names.index("chin"), 0] == 12.5
     view.must_fit()
