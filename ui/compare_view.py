@@ -68,9 +68,10 @@ def choose_metric(name: str, runs: Runs) -> Metric:
 
 def plot_runs(metric: Metric, runs: Runs, *, log_axis: bool) -> go.Figure:
     """A curve for each run, its best point marked; a colour and a dash tell them apart."""
-    figure = curve_figure(log_axis=log_axis, y_title=metric.title)
-    for number, (run_id, rows) in enumerate(runs.items()):
-        points = metric.points(thin(rows))
+    curves = {run_id: metric.points(thin(rows)) for run_id, rows in runs.items()}
+    last_epoch = max((epoch for points in curves.values() for epoch, _ in points), default=0)
+    figure = curve_figure(log_axis=log_axis, y_title=metric.title, last_epoch=last_epoch)
+    for number, (run_id, points) in enumerate(curves.items()):
         if not points:
             continue
         colour, dash = RUN_COLOURS[number % MAX_RUNS], RUN_DASHES[number % MAX_RUNS]

@@ -63,7 +63,7 @@ def plain_figure(**layout: Any) -> go.Figure:
     return figure
 
 
-def curve_figure(*, log_axis: bool, y_title: str = "", last_epoch: int = 0) -> go.Figure:
+def curve_figure(*, log_axis: bool, last_epoch: int, y_title: str = "") -> go.Figure:
     """An empty figure over epochs, as every curve of the page has it."""
     figure = plain_figure(
         height=HEIGHT_PX,

@@ -58,6 +58,14 @@ def test_errors_are_in_pixels_as_soon_as_one_run_knows_no_millimetres() -> None:
     assert choose_metric("mre", {"a": run(4), "not validated yet": []}).unit == "mm"
 
 
+def test_a_long_axis_is_not_ticked_at_every_epoch() -> None:
+    ticks = []
+    for num_epochs in (4, 40):
+        runs = {"a": run(*range(50, 50 - num_epochs, -1))}
+        ticks.append(plot_runs(choose_metric("mre", runs), runs, log_axis=False).layout.xaxis.dtick)
+    assert ticks == [1, None]
+
+
 def test_a_share_is_best_where_it_is_highest() -> None:
     runs = {"a": run(4, 2, 3)}
     metric = choose_metric("sdr", runs)
