@@ -50,6 +50,8 @@ class DataTab:
     leaks: gr.State  # the pairs that are listed among the problems
     dataset: gr.Dropdown
     upload: gr.UploadButton
+    refused: gr.Markdown  # why an archive was not taken
+    imported: gr.State  # the folder that was imported last
     reload: gr.Button
     summary: gr.Markdown
     body: gr.Column
@@ -77,7 +79,7 @@ def create_data_tab() -> dict[str, Any]:
 
 def bind_data_tab(parts: dict[str, Any], own: gr.Tab, train: TrainTab, data_root: Path) -> DataTab:
     """Bind the handlers. The tab reads when it is looked at, so that opening the page costs nothing."""
-    states: dict[str, Any] = {"view": gr.State(), "leaks": gr.State(())}
+    states: dict[str, Any] = {"view": gr.State(), "leaks": gr.State(()), "imported": gr.State()}
     tab = DataTab(data_root=data_root, train=train, **states, **parts)
     quiet: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
     read: dict[str, Any] = {
@@ -100,12 +102,13 @@ def bind_data_tab(parts: dict[str, Any], own: gr.Tab, train: TrainTab, data_root
     def upload(file: str, progress: gr.Progress = gr.Progress()) -> Updates:  # noqa: B008
         return on_import(tab, file, progress)
 
-    imported = tab.upload.upload(
+    tab.upload.upload(
         upload,
         [tab.upload],
-        [tab.dataset, train.fields["dataset_path"], tab.summary],
+        [tab.refused, tab.imported, tab.dataset, train.fields["dataset_path"], tab.summary],
         api_visibility="private",
-    ).success(partial(on_read, tab), asked, tab.everything, **read)
+    )
+    imported = tab.imported.change(partial(on_read, tab), asked, tab.everything, **read)
     for event in (opened, chosen, again, imported):
         event.then(
             partial(on_leaks, tab),
@@ -165,8 +168,15 @@ def _place_choice() -> dict[str, Any]:
                 say("data_import"), file_types=[".zip"], size="md", elem_id="data-import", min_width=150
             )
             reload = gr.Button(say("data_reload"), size="md", elem_id="data-reload", min_width=150)
+    refused = gr.Markdown(visible=False, elem_id="data-import-refused", elem_classes="refused")
     summary = gr.Markdown(say("data_reading"), elem_id="data-tab-summary")
-    return {"dataset": dataset, "upload": upload, "reload": reload, "summary": summary}
+    return {
+        "dataset": dataset,
+        "upload": upload,
+        "refused": refused,
+        "reload": reload,
+        "summary": summary,
+    }
 
 
 def _place_body() -> dict[str, Any]:
@@ -229,7 +239,7 @@ def on_choose(tab: DataTab, path: str | None) -> Any:
 
 
 def on_import(tab: DataTab, file: str, progress: gr.Progress) -> Updates:
-    """Unpack an uploaded archive into the data root and choose what was in it."""
+    """Unpack an uploaded archive into the data root and choose what was in it, or say why not."""
     archive = Path(file)
     try:
         folder = import_zip(
@@ -238,12 +248,18 @@ def on_import(tab: DataTab, file: str, progress: gr.Progress) -> Updates:
             lambda done, total: progress(done / max(total, 1), desc=say("data_unpacking")),
         )
     except UserError as error:
-        raise gr.Error(say("data_import_failed", reason=error), duration=None) from error
+        return {tab.refused: gr.update(value=say("data_import_failed", reason=error), visible=True)}
     finally:
         archive.unlink(missing_ok=True)  # the upload's own copy
     gr.Info(say("data_imported", name=folder.name))
     chosen = gr.update(choices=list_datasets(tab.data_root), value=str(folder))
-    return {tab.dataset: chosen, tab.train.fields["dataset_path"]: chosen, tab.summary: say("data_reading")}
+    return {
+        tab.refused: gr.update(visible=False),
+        tab.imported: str(folder),
+        tab.dataset: chosen,
+        tab.train.fields["dataset_path"]: chosen,
+        tab.summary: say("data_reading"),
+    }
 
 
 def on_read(tab: DataTab, session: Session, *values: Any) -> Updates:

@@ -87,9 +87,8 @@ body:not(.form-restored) #train-form {visibility: hidden}  /* ui/form_draft.py s
 .numbers strong {display: block; font-size: 1.15rem; font-variant-numeric: tabular-nums}
 .numbers small {color: var(--body-text-color-subdued)}
 #evaluation-table td, #paired-result td, #compare-values td + td {white-space: nowrap}
-.evaluation-failed {color: #b03a00} .dark #evaluation-table td {white-space: nowrap}
-.evaluation-failed {color: #ff9d5c}
-ul.evaluation-failed li {color: inherit}
+.refused, .evaluation-failed {color: #b03a00} .dark .refused, .dark .evaluation-failed {color: #ff9d5c}
+.refused *, ul.evaluation-failed li {color: inherit}
 .predict-export {align-items: end}
 .thumbnails {display: flex; gap: .6rem; overflow-x: auto; padding: .25rem}
 .thumbnails button {flex: 0 0 8rem; display: flex; flex-direction: column; gap: .2rem; padding: .35rem;

@@ -105,8 +105,9 @@ def test_choose_browse_check_and_import(dashboard, page: Page, faces: Path, tmp_
         for path in faces.iterdir():
             archive.write(path, f"download/{path.name}")
     upload(page, bad)
-    expect(page.get_by_text("outside its folder")).to_be_visible()
+    expect(page.locator("#data-import-refused")).to_contain_text("outside its folder")
     upload(page, good)
+    expect(page.locator("#data-import-refused")).to_be_hidden()
     expect(page.locator("#data-dataset input")).to_have_value("download")
     expect(page.locator("#data-tab-summary")).to_contain_text("20 images")
     assert sorted(path.name for path in dashboard.data_root.iterdir()) == ["blobs", "download", "faces"]
