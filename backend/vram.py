@@ -18,7 +18,6 @@ from typing import Any
 
 from backend.config import Settings, parse_settings
 from backend.device.batch_size import (
-    GIB,
     MIN_BATCH,
     DeviceMemory,
     Recommendation,
@@ -31,6 +30,7 @@ from backend.device.gpu import GpuReading, read_gpus
 from backend.device.measured import NOTHING_MEASURED, Bench, Measured, identify
 from backend.device.memory import predict_step_memory
 from backend.device.memory_cache import torch_version
+from backend.device.remarks import GIB
 from backend.errors import UserError
 from backend.flags import (
     EXIT_COMPLETED,
@@ -117,14 +117,15 @@ def _report(settings: Settings, options: argparse.Namespace) -> dict[str, Any]:
     if found.batch_size is None and memory.free_bytes is not None and found.reserve_bytes is not None:
         with _hidden_gpus():
             budget = memory.free_bytes - found.reserve_bytes
-            words = find_what_fits(settings, options.num_landmarks, device, budget)
-        found = replace(found, reason=f"{found.reason}; {words}")
+            cure = find_what_fits(settings, options.num_landmarks, device, budget)
+        found = replace(found, remarks=(*found.remarks, cure))
     timed = measured.at(
         settings.batch_size if settings.batch_size != "auto" else found.batch_size or MIN_BATCH
     )
     return {
         "recommended_batch_size": found.batch_size,
         "reason": found.reason,
+        "remarks": [asdict(each) for each in found.remarks],
         "predicted_bytes": {str(size): need.bytes_at(size) for size in found.predicted_bytes},
         "terms": dict(found.terms),
         "reserve_bytes": found.reserve_bytes,

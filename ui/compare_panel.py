@@ -88,7 +88,9 @@ def create_compare_panel(session: gr.State, runs_dir: Path) -> ComparePanel:
                 parts["log_axis"] = gr.Checkbox(label=say("log_axis"), elem_id="compare-log", min_width=160)
             parts["note"] = gr.HTML(elem_id="compare-note", padding=False)
             with gr.Row():
-                parts["plot"] = gr.Plot(show_label=False, elem_id="compare-plot", min_width=320)
+                parts["plot"] = gr.Plot(
+                    show_label=False, elem_id="compare-plot", elem_classes="keeps-zoom", min_width=320
+                )
                 parts["values"] = gr.HTML(elem_id="compare-values", min_width=320)
             gr.Markdown(f"#### {say('settings_differ')}")
             parts["settings"] = gr.HTML(elem_id="compare-settings")

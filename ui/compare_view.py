@@ -91,6 +91,7 @@ def plot_runs(metric: Metric, runs: Runs, *, log_axis: bool) -> go.Figure:
             showlegend=False,
             hoverinfo="skip",
         )
+    figure.update_yaxes(uirevision=f"{metric.title} {log_axis}")  # another measure overrides a zoom
     figure.update_layout(
         height=HEIGHT_PX + LEGEND_ROW_PX * len(runs),
         margin={"t": 16},

@@ -20,12 +20,13 @@ from backend.device.batch_size import (
     reserve_on,
 )
 from backend.device.gpu import read_gpus
+from backend.device.remarks import Remark
 from backend.errors import UserError
 from ui.datasets import read_splits
 from ui.devices import device_lines
 from ui.estimate import estimate_words
 from ui.form import mistakes_by_key, raw_of, settings_of
-from ui.memory_view import measured_words, plot_memory
+from ui.memory_view import measured_words, plot_memory, remarks_words
 from ui.probe import (
     Answer,
     Subject,
@@ -247,11 +248,11 @@ def draw(panel: MemoryPanel, shown: Shown) -> Updates:
         asked = DeviceMemory(memory.title, memory.total_bytes, answer["free_bytes"])
         if answer["recommended_batch_size"] is not None or _is_news(asked, memory):
             answer = ask_memory(subject, anew=True)
-        found = replace(found, reason=answer["reason"])
+        found = replace(found, remarks=tuple(Remark(**each) for each in answer["remarks"]))
     batch_size = subject.settings.batch_size
     return {
         panel.shown: replace(shown, answer=answer, memory=memory, found=found),
-        panel.advice: say("recommended", reason=found.reason),
+        panel.advice: say("recommended", reason=remarks_words(found.remarks)),
         panel.accumulate: _offer(found.instead),
         panel.chart: plot_memory(
             predicted, found, memory, measured, None if batch_size == "auto" else batch_size

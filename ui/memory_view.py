@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 import plotly.graph_objects as go
 
-from backend.device.batch_size import GIB, DeviceMemory, Recommendation
+from backend.device.batch_size import DeviceMemory, Recommendation
 from backend.device.measured import Measured
+from backend.device.remarks import GIB, Remark
 from ui.plots import plain_figure
 from ui.text import in_bytes, say
 from ui.theme import (
@@ -57,6 +58,11 @@ def plot_memory(
     return figure
 
 
+def remarks_words(remarks: Iterable[Remark]) -> str:
+    """What a recommendation says, as one sentence in the language of the page."""
+    return say("remarks_between").join(say(f"remark_{each.key}", **each.values) for each in remarks)
+
+
 def measured_words(measured: Measured, bytes_at: Callable[[int], int]) -> str:
     """A line a batch: measured and predicted memory, images a second. Empty where nothing was measured."""
     lines = []
@@ -94,9 +100,9 @@ def _add_device(figure: go.Figure, found: Recommendation, memory: DeviceMemory) 
         )
     if memory.total_bytes is not None:
         words = say("memory_total", total=in_bytes(memory.total_bytes))
-        figure.add_hline(
-            memory.total_bytes / GIB, line={"color": AXIS_COLOUR, "width": 2}, **_label(words, "top")
-        )
+        # at the other end: on an idle machine nearly all of it is free, and the two lines are close
+        line = {"color": AXIS_COLOUR, "width": 2}
+        figure.add_hline(memory.total_bytes / GIB, line=line, **_label(words, "top", "right"))
 
 
 def _label(words: str, side: str, end: str = "left") -> dict[str, object]:

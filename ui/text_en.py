@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from backend.config import Settings
+from backend.device.remarks import ENGLISH as REMARKS
 from backend.evaluation.words import WORDS
 from backend.presets import PRESETS
 
 TEXT: dict[str, str] = {
     **{f"{name}_info": field.description or "" for name, field in Settings.model_fields.items()},
+    **{f"remark_{key}": words for key, words in REMARKS.items()},
     **{f"preset_{name}_words": preset.description for name, preset in PRESETS.items()},
     "title": "Fiducial",
     "tagline": "train landmark detectors on your own images",
@@ -185,6 +187,7 @@ TEXT: dict[str, str] = {
     "estimate_time_none": "no time: not even two images fit into the memory",
     "estimate_failed": "The estimate failed: {reason}",
     "recommended": "**{reason}**",
+    "remarks_between": "; ",
     "no_answer": "{module} gave no answer in {seconds} s; try again",
     "no_answer_code": "{module} ended with code {code}",
     "predicting": "Predicting what a step needs ...",

@@ -18,10 +18,10 @@ from backend.device.host import read_memory
 from backend.device.machine import cpu_title
 from backend.device.measured import NOTHING_MEASURED, Bench, Measured, identify
 from backend.device.memory import StepMemory, predict_step_memory
+from backend.device.remarks import GIB, Remark, in_english, in_gib, remark
 from backend.errors import UserError
 from backend.geometry import Size
 
-GIB = 2**30
 MIN_BATCH = 2  # batch normalisation cannot use a lone image
 MAX_BATCH = 64  # beyond, an epoch has too few steps; who wants more sets it
 SHARE_OF_IMAGES = 10
@@ -55,11 +55,16 @@ class Recommendation:
     for some batches. `instead` keeps a step's images where the batch asked for does not fit but smaller ones do."""
 
     batch_size: int | None
-    reason: str
+    remarks: tuple[Remark, ...]
     predicted_bytes: Mapping[int, int]
     terms: Mapping[str, int] = field(default_factory=dict)
     reserve_bytes: int | None = None
     instead: Batching | None = None
+
+    @property
+    def reason(self) -> str:
+        """The remarks in English, as the command line says them and a run records them."""
+        return in_english(self.remarks)
 
 
 def recommend_batch_size(
@@ -87,9 +92,8 @@ def recommend_batch_size(
         line.at, memory, num_images=num_images, reserve_bytes=reserve_bytes, terms=terms, wanted=wanted
     )
     if found.batch_size is None and found.reserve_bytes is not None and free_bytes is not None:
-        return replace(
-            found, reason=f"{found.reason}; {line.cure(free_bytes - found.reserve_bytes, image_hw)}"
-        )
+        cure = line.cure(free_bytes - found.reserve_bytes, image_hw)
+        return replace(found, remarks=(*found.remarks, cure))
     return found
 
 
@@ -112,29 +116,29 @@ def recommend(
     need = measured.correct(bytes_at)
     known = dict(terms or {})
     if memory.free_bytes is None:
-        reason = f"how much memory is free on {memory.title} is unknown: neither the driver nor torch says"
-        return Recommendation(None, reason, _table(need, wanted), known)
+        unknown = remark("unknown", device=memory.title)
+        return Recommendation(None, (unknown,), _table(need, wanted), known)
     reserve = _reserve(memory.total_bytes or memory.free_bytes) if reserve_bytes is None else reserve_bytes
-    budget = memory.free_bytes - reserve
-    cap, cap_reason = _largest_sensible(num_images, measured)
+    budget, free = memory.free_bytes - reserve, in_gib(memory.free_bytes)
+    cap, cap_remark = _largest_sensible(num_images, measured)
     fitting = [size for size in range(MIN_BATCH, MAX_BATCH + 1) if need(size) <= budget]
     best = max((size for size in fitting if size <= cap), default=None)
     if best is None:
-        reason = (
-            f"not even {MIN_BATCH} images fit: {_gib(need(MIN_BATCH))} GiB needed, {_gib(memory.free_bytes)} GiB "
-            f"free less a reserve of {_gib(reserve)} GiB"
-        )
-        return Recommendation(None, reason, _table(need, wanted), known, reserve)
-    more = f"{best + 1} would leave less than the reserve of {_gib(reserve)} GiB"
-    reason = f"{best}: {_gib(need(best))} of {_gib(memory.free_bytes)} GiB free; "
-    reason += cap_reason if best == cap else more
+        needed, kept = in_gib(need(MIN_BATCH)), in_gib(reserve)
+        too_few = remark("too_few_fit", least=MIN_BATCH, need=needed, free=free, reserve=kept)
+        return Recommendation(None, (too_few,), _table(need, wanted), known, reserve)
+    more = remark("more_than_free", more=best + 1, reserve=in_gib(reserve))
+    remarks = [
+        remark("fits", batch=best, need=in_gib(need(best)), free=free),
+        cap_remark if best == cap else more,
+    ]
     instead = None
     if wanted is not None and need(wanted.batch_size) > budget:
         # the gradients of the batches before, as large as the weights, lie beside the next one's activations
         beside = known.get("weights", 0) if wanted.gradient_accumulation_steps == 1 else 0
         instead = _accumulate(wanted, [size for size in fitting if need(size) + beside <= budget])
-        reason += _not_fitting(wanted, need(wanted.batch_size), instead)
-    return Recommendation(best, reason, _table(need, wanted), known, reserve, instead)
+        remarks.append(_not_fitting(wanted, need(wanted.batch_size), instead))
+    return Recommendation(best, tuple(remarks), _table(need, wanted), known, reserve, instead)
 
 
 def _accumulate(wanted: Batching, fitting: list[int]) -> Batching | None:
@@ -151,14 +155,13 @@ def _accumulate(wanted: Batching, fitting: list[int]) -> Batching | None:
     return Batching(part, steps * wanted.gradient_accumulation_steps)
 
 
-def _not_fitting(wanted: Batching, needed_bytes: int, instead: Batching | None) -> str:
-    words = f"; a batch of {wanted.batch_size} needs {_gib(needed_bytes)} GiB and does not fit"
+def _not_fitting(wanted: Batching, needed_bytes: int, instead: Batching | None) -> Remark:
+    size, needed = wanted.batch_size, in_gib(needed_bytes)
     if instead is None:
-        return words
-    images = instead.batch_size * instead.gradient_accumulation_steps
-    return (
-        f"{words}: {instead.batch_size} with an accumulation of {instead.gradient_accumulation_steps} "
-        f"takes {images} images a step"
+        return remark("wanted_does_not_fit", wanted=size, need=needed)
+    batch, steps = instead.batch_size, instead.gradient_accumulation_steps
+    return remark(
+        "accumulate_instead", wanted=size, need=needed, batch=batch, steps=steps, images=batch * steps
     )
 
 
@@ -173,16 +176,16 @@ class _Line:
     def at(self, batch_size: int) -> int:
         return round(max(self.floor_bytes, self.constant_bytes + self.bytes_per_image * batch_size))
 
-    def cure(self, budget_bytes: int, image_hw: Size | None) -> str:
+    def cure(self, budget_bytes: int, image_hw: Size | None) -> Remark:
         """What would fit into a budget: activations grow with the image's area, everything else does not."""
         room = budget_bytes - self.constant_bytes
         if image_hw is None or self.floor_bytes > budget_bytes or room <= 0:
-            return "choose another model, or free some memory"
+            return remark("choose_less")
         shrink = math.sqrt(room / (MIN_BATCH * self.bytes_per_image))
         height, width = (int(side * shrink) // SIZE_MULTIPLE * SIZE_MULTIPLE for side in image_hw)
         if min(height, width) < SIZE_MULTIPLE:
-            return "choose another model, or free some memory"
-        return f"images of about {height} x {width} would fit, or another model"
+            return remark("choose_less")
+        return remark("size_would_fit", height=height, width=width)
 
 
 def _table(need: BytesAt, wanted: Batching | None) -> dict[int, int]:
@@ -191,21 +194,20 @@ def _table(need: BytesAt, wanted: Batching | None) -> dict[int, int]:
     return {size: need(size) for size in sorted(sizes)}
 
 
-def _largest_sensible(num_images: int | None, measured: Measured) -> tuple[int, str]:
-    caps = [(MAX_BATCH, f"more than {MAX_BATCH} would leave an epoch too few steps")]
+def _largest_sensible(num_images: int | None, measured: Measured) -> tuple[int, Remark]:
+    caps = [(MAX_BATCH, remark("too_few_steps", most=MAX_BATCH))]
     if num_images is not None:
         caps.append(_largest_share(num_images))
     if measured.plateau is not None:
-        caps.append((max(MIN_BATCH, measured.plateau), "larger batches are no faster, as measured"))
+        caps.append((max(MIN_BATCH, measured.plateau), remark("no_faster")))
     return min(caps, key=lambda cap: cap[0])
 
 
-def _largest_share(num_images: int) -> tuple[int, str]:
+def _largest_share(num_images: int) -> tuple[int, Remark]:
     tenth = num_images // SHARE_OF_IMAGES
     if tenth <= MIN_BATCH:
-        why = f"the least that batch normalisation can use, with only {num_images} training images"
-        return MIN_BATCH, why
-    return tenth, f"more than a tenth of the {num_images} training images would leave an epoch too few steps"
+        return MIN_BATCH, remark("few_images", images=num_images)
+    return tenth, remark("share_of_images", images=num_images)
 
 
 def _reserve(total_bytes: int) -> int:
@@ -221,10 +223,6 @@ def reserve_on(device: str, memory: DeviceMemory) -> int | None:
         return None
     store_bytes = round(SHARE_OF_FREE_MEMORY * memory.free_bytes) if device == "cpu" else 0
     return max(_reserve(memory.total_bytes or memory.free_bytes), store_bytes)
-
-
-def _gib(num_bytes: float) -> str:
-    return f"{num_bytes / GIB:.1f}"
 
 
 def batching_of(settings: Settings) -> Batching | None:
@@ -256,26 +254,25 @@ def recommend_for_memory(
     return replace(found, terms=need.terms_at(found.batch_size or MIN_BATCH))
 
 
-def find_what_fits(settings: Settings, num_landmarks: int, device: str, budget_bytes: int) -> str:
+def find_what_fits(settings: Settings, num_landmarks: int, device: str, budget_bytes: int) -> Remark:
     """Settings near these with which two images fit into a budget, each of them predicted; some seconds."""
 
     def need(changed: Settings) -> int:
         return predict_step_memory(changed, num_landmarks, device).bytes_at(MIN_BATCH)
 
-    found: list[str] = []
+    size: dict[str, str | int] = {}
     for height, width in _smaller_sizes(settings.image_size):
         needed = need(settings.model_copy(update={"image_size": (height, width)}))
         if needed <= budget_bytes:
-            found.append(f"images of {height} x {width} ({_gib(needed)} GiB)")
+            size = {"height": height, "width": width, "image_need": in_gib(needed)}
             break
     others = [model for model in get_args(ModelName) if model != settings.model]
     needs = {model: need(settings.model_copy(update={"model": model})) for model in others}
     least = min(needs, key=lambda model: needs[model])
-    if needs[least] <= budget_bytes:
-        found.append(f"the model {least} ({_gib(needs[least])} GiB)")
-    if not found:
-        return "no smaller image and no other model fits either: free some memory"
-    return f"{' or '.join(found)} would fit"
+    if needs[least] > budget_bytes:
+        return remark("image_fits", **size) if size else remark("nothing_fits")
+    other: dict[str, str | int] = {"model": least, "model_need": in_gib(needs[least])}
+    return remark("image_or_model_fits" if size else "model_fits", **size, **other)
 
 
 def _smaller_sizes(image_hw: Size) -> Iterator[Size]:
@@ -336,6 +333,6 @@ def recommend_for_settings(settings: Settings, device: str) -> Choice:
         cure = "give a number"
         if memory.free_bytes is not None and found.reserve_bytes is not None:
             budget = memory.free_bytes - found.reserve_bytes
-            cure = find_what_fits(settings, num_landmarks, device, budget)
+            cure = in_english([find_what_fits(settings, num_landmarks, device, budget)])
         raise UserError(found.reason, field="batch_size", cure=cure)
     return Choice(found.batch_size, found.reason)

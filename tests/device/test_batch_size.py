@@ -7,9 +7,10 @@ import pytest
 
 from backend.config import Choice, parse_settings
 from backend.device import batch_size
-from backend.device.batch_size import GIB, Batching, DeviceMemory, read_device_memory, recommend_batch_size
+from backend.device.batch_size import Batching, DeviceMemory, read_device_memory, recommend_batch_size
 from backend.device.gpu import GpuReading
 from backend.device.measured import Measured, MeasuredBatch
+from backend.device.remarks import GIB, in_english
 from backend.errors import UserError
 
 
@@ -143,7 +144,8 @@ def test_what_would_fit_is_predicted(monkeypatch, budget, said):
     monkeypatch.setattr(
         batch_size, "predict_step_memory", lambda settings, num_landmarks, device: FakeNeed(settings)
     )
-    assert batch_size.find_what_fits(parse_settings({}), 5, "cpu", budget) == said
+    found = batch_size.find_what_fits(parse_settings({}), 5, "cpu", budget)
+    assert in_english([found]) == said
 
 
 def reading(index: int, free_bytes: int | None) -> GpuReading:

@@ -8,6 +8,7 @@ from backend import vram
 from backend.cache import cache_file
 from backend.device.gpu import GpuReading
 from backend.device.measured import NOTHING_MEASURED, MeasuredBatch
+from backend.device.remarks import remark
 from backend.flags import run_command
 
 ARGUMENTS = ["--model", "unet", "--image_size", "64", "64", "--num_landmarks", "5", "--no-refine"]
@@ -55,11 +56,12 @@ def test_planning_for_a_gpu_that_is_not_here(capsys):
 
 def test_nothing_fits_is_an_answer(capsys, monkeypatch):
     asked = []
-    monkeypatch.setattr(vram, "find_what_fits", lambda *given: asked.append(given) or "a smaller image would")
+    monkeypatch.setattr(vram, "find_what_fits", lambda *given: asked.append(given) or remark("choose_less"))
     report = report_of(capsys, "--device", "cuda:0", "--free_gib", "0.5", "--measure_speed")
     assert report["recommended_batch_size"] is None
     assert "not even 2 images fit" in report["reason"]
-    assert report["reason"].endswith("; a smaller image would")
+    assert report["reason"].endswith("; choose another model, or free some memory")
+    assert report["remarks"][1] == {"key": "choose_less", "values": {}}
     assert asked[0][1:] == (5, "cuda:0", 2**29 - report["reserve_bytes"])
     assert report["seconds_per_image"] is None
 

@@ -8,7 +8,8 @@ import gradio as gr
 import pytest
 
 from backend.config import parse_settings
-from backend.device.batch_size import GIB, DeviceMemory
+from backend.device.batch_size import DeviceMemory
+from backend.device.remarks import GIB
 from ui import memory_panel, probe
 from ui.memory_panel import MemoryPanel, Shown
 from ui.probe import Subject
@@ -16,7 +17,7 @@ from ui.probe import Subject
 SUBJECT = Subject(parse_settings({"batch_size": 48}), 29, 800, "cuda:0")
 ANSWER: dict[str, Any] = {
     "recommended_batch_size": 35,
-    "reason": "asked",
+    "remarks": [],
     "predicted_bytes": {str(size): size * GIB // 4 for size in range(1, 65)},
     "terms": {"gradients": GIB // 10},
     "measured": [],
@@ -111,10 +112,10 @@ def test_where_nothing_fits_any_more_what_would_is_asked_for(panel: MemoryPanel,
         **ANSWER,
         "recommended_batch_size": None,
         "free_bytes": GIB,
-        "reason": "images of 64 x 64",
+        "remarks": [{"key": "model_fits", "values": {"model": "unet", "model_need": "0.3"}}],
     }
     updates = memory_panel.on_tick(panel, shown)
-    assert updates[panel.advice] == "**images of 64 x 64**"
+    assert updates[panel.advice] == "**the model unet (0.3 GiB) would fit**"
     assert machine.questions == 2
     memory_panel.on_tick(panel, updates[panel.shown])
     assert machine.questions == 2

@@ -2,9 +2,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from backend.device.batch_size import GIB, DeviceMemory, recommend
+from backend.device.batch_size import DeviceMemory, recommend
 from backend.device.measured import NOTHING_MEASURED, Measured, MeasuredBatch
-from ui.memory_view import measured_words, plot_memory
+from backend.device.remarks import GIB, remark
+from ui.language import speaking
+from ui.memory_view import measured_words, plot_memory, remarks_words
 
 PREDICTED = {size: size * GIB // 4 for size in range(1, 65)}
 CARD = DeviceMemory("card", 12 * GIB, 10 * GIB)
@@ -49,6 +51,21 @@ def test_measured_batches_stand_on_the_line_that_they_correct() -> None:
     sizes, needs = shown["predicted"]
     assert needs[sizes.index(8)] == 3.0
     assert "chosen" not in traces(figure_of(chosen=None))
+
+
+def test_a_recommendation_is_told_in_the_language_of_the_page() -> None:
+    found = recommend(PREDICTED.__getitem__, CARD)
+    assert remarks_words(found.remarks) == found.reason
+    with speaking("fa"):
+        words = remarks_words(found.remarks)
+    assert "حافظه" not in words and "دستهٔ" in words and "؛ " in words
+    assert all(number in words for number in ("35", "8.8", "10.0", "36", "1.2"))
+
+
+def test_the_name_of_a_card_keeps_its_order_between_persian_words() -> None:
+    with speaking("fa"):
+        words = remarks_words([remark("unknown", device="RTX 4090 (cuda:0)")])
+    assert "\u2068RTX 4090 (cuda:0)\u2069" in words
 
 
 def test_a_line_for_each_batch_that_was_measured() -> None:
