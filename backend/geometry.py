@@ -54,11 +54,6 @@ def refiner_sigma_in_force(sigma: float | str, loss: str, stride: int) -> float:
     return stride * (KL_CROP_SIGMA_CELLS if loss == "kl" else MIN_SIGMA_CELLS)
 
 
-def rescale_points(points_xy: FloatArray, scale: float) -> FloatArray:
-    """Points (..., 2) in a frame `scale` times as large."""
-    return (points_xy + 0.5) * scale - 0.5
-
-
 def apply_affine(affine: FloatArray, points_xy: FloatArray) -> FloatArray:
     """Map points (..., 2) by an affine (2, 3); NaN stays NaN. float64 in, float64 out."""
     result: FloatArray = points_xy @ affine[:, :2].T + affine[:, 2]

@@ -63,6 +63,7 @@ FIRST_LEVERS = (
     lever("first, without EMA", **SHORT, ema_decay=0.0),
     lever("first, output stride 4", **SHORT, output_stride=4),
     lever("first, sigma of 1 cell", **SHORT, sigma=2.0),
+    lever("first, sigma of 0.75 cells, the guide's", **SHORT, sigma=1.5),
     lever("first, no augmentation", **SHORT, rotation_deg=0, scale_jitter=0, shift_jitter=0, photometric=0),
     lever("first, stronger augmentation", **SHORT, rotation_deg=8, scale_jitter=0.12, photometric=1.5),
     lever("first, batch 16", **SHORT, batch_size=16),
@@ -74,7 +75,6 @@ FINE = {"crop_size": 96, "crop_mm_per_px": 0.2}  # the same stretch of the image
 REFINE_LEVERS = (
     lever(FIRST, refine=False),
     lever(SHARP, refine=False, sigma=2.0),
-    lever("first network alone, mse (balanced)", refine=False, loss="mse"),
     lever("one refiner, 20 epochs", FIRST, **ONE),
     lever("crops of 0.4 mm a pixel", FIRST, **ONE, crop_mm_per_px=0.4),
     lever("crops of 0.2 mm a pixel", FIRST, **ONE, crop_mm_per_px=0.2),
