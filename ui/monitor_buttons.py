@@ -58,15 +58,15 @@ def create_run_buttons(session: gr.State, runs_dir: Path) -> RunButtons:
         )
     }
     with gr.Row():
-        for name, elem_id in (
-            ("finish", "finish"),
-            ("save_now", "save-now"),
-            ("preview_now", "preview-now"),
-            ("resume", "resume-watched"),
+        for name, elem_id, scale in (
+            ("finish", "finish", 2),  # its words are the longest
+            ("save_now", "save-now", 1),
+            ("preview_now", "preview-now", 1),
+            ("resume", "resume-watched", 1),
         ):
-            parts[name] = gr.Button(say(name), interactive=False, elem_id=elem_id, min_width=150)
+            parts[name] = gr.Button(say(name), interactive=False, elem_id=elem_id, min_width=150, scale=scale)
         parts["cancel"] = gr.Button(
-            say("cancel"), variant="stop", interactive=False, elem_id="cancel", min_width=150
+            say("cancel"), variant="stop", interactive=False, elem_id="cancel", min_width=150, scale=1
         )
     with gr.Column(visible=False, elem_id="cancel-confirm") as parts["confirm"]:
         parts["confirm_words"] = gr.Markdown(elem_id="cancel-words")
