@@ -26,7 +26,8 @@ walls: .venv/dev.stamp
 	$(BIN)/lint-imports
 
 unit: .venv/dev.stamp
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -m "not browser" -n 2 --dist loadfile
+	$(BIN)/python -m pytest -m browser
 
 bench: .venv/run.stamp
 	$(BIN)/python bench/models.py

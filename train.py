@@ -98,7 +98,7 @@ def _sigma_line(config: RunConfig) -> str:
     stride = settings.stride_in_force
     sigma = sigma_in_force(settings.sigma, settings.loss, settings.image_size, stride)
     return (
-        f"sigma: {sigma:g} input pixels, {sigma / stride:g} cells at output stride {stride} "
+        f"sigma: {sigma:g} px of the input, {sigma / stride:g} heatmap cells at output stride {stride} "
         f"(adaptive rule: {adaptive_sigma(*settings.image_size):g})"
     )
 

@@ -65,6 +65,8 @@ def setting_to_flag(name: str, value: Any) -> list[str]:
     """One setting as an argument of train.py."""
     if isinstance(value, bool):
         return [f"--{name}" if value else f"--no-{name}"]
+    if isinstance(value, str) and value.startswith("-"):
+        return [f"--{name}={value}"]  # on its own it would be taken for a flag
     return [f"--{name}", *map(str, value if isinstance(value, tuple) else (value,))]
 
 

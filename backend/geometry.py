@@ -19,7 +19,7 @@ Size = tuple[int, int]
 
 OUTPUT_STRIDES = (1, 2, 4)
 MIN_SIGMA_CELLS = 0.7  # below it a grid cannot hold a Gaussian: a fifth of its energy is lost at 0.375
-KL_SIGMA_CELLS = 2.0
+KL_SIGMA_CELLS = 1.0  # 2 cells: 11 % more error (bench/README.md)
 KL_CROP_SIGMA_CELLS = 1.5
 
 
@@ -37,8 +37,7 @@ def output_stride_for(height: int, width: int) -> int:
 def sigma_in_force(sigma: float | str, loss: str, input_hw: Size, stride: int) -> float:
     """Sigma in input pixels for a setting `sigma` ("auto" or input pixels) under a loss, at an output stride.
 
-    "auto" is `adaptive_sigma`, but 2 cells under the `kl` loss, whose target is a distribution: a narrower
-    one gives the softmax too few cells to learn from.
+    "auto" is `adaptive_sigma`, but 1 cell under the `kl` loss, whose target is a distribution over the cells.
     """
     if sigma != "auto":
         return float(sigma)

@@ -75,6 +75,7 @@ FINE = {"crop_size": 96, "crop_mm_per_px": 0.2}  # the same stretch of the image
 REFINE_LEVERS = (
     lever(FIRST, refine=False),
     lever(SHARP, refine=False, sigma=2.0),
+    lever("first network alone, sigma of 1 cell, 40 epochs", refine=False, sigma=2.0, epochs=40),
     lever("one refiner, 20 epochs", FIRST, **ONE),
     lever("crops of 0.4 mm a pixel", FIRST, **ONE, crop_mm_per_px=0.4),
     lever("crops of 0.2 mm a pixel", FIRST, **ONE, crop_mm_per_px=0.2),

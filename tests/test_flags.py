@@ -89,6 +89,11 @@ def test_settings_written_as_flags_are_read_back_the_same(values: dict[str, Any]
     assert parse_settings(parsed(*settings_to_flags(wanted))) == wanted
 
 
+def test_a_path_that_begins_with_a_dash_is_read_back() -> None:
+    wanted = parse_settings({"dataset_path": "-films"})
+    assert parse_settings(parsed(*settings_to_flags(wanted))) == wanted
+
+
 def test_flags_of_a_run_leave_defaults_out_but_the_main_settings_in() -> None:
     flags = settings_to_flags(Settings(seed=7))
     assert flags[-2:] == ["--seed", "7"]

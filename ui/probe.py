@@ -133,7 +133,7 @@ def ask_floor(settings: Settings) -> dict[str, Any]:
 
 def ask_views(settings: Settings, image_id: str, first_epoch: int, num_views: int) -> list[str]:
     """An image plain and as a training varies it in some epochs: JPEGs in base64. Raises UserError."""
-    arguments = [*settings_to_flags(settings), "--no-floor", "--image", image_id, "--json", "-"]
+    arguments = [*settings_to_flags(settings), "--no-floor", f"--image={image_id}", "--json", "-"]
     arguments += ["--first_epoch", str(first_epoch), "--num_views", str(num_views)]
     views: list[str] = _ask("backend.views", *arguments, timeout_s=TIMEOUT_S)["views"]
     return views
