@@ -96,7 +96,7 @@ def _data_line(splits: SampleSplits) -> str:
 def _sigma_line(config: RunConfig) -> str:
     settings = config.settings
     stride = settings.stride_in_force
-    sigma = sigma_in_force(settings.sigma, settings.loss, settings.image_size, stride)
+    sigma = sigma_in_force(settings.sigma, settings.image_size, stride)
     return (
         f"sigma: {sigma:g} px of the input, {sigma / stride:g} heatmap cells at output stride {stride} "
         f"(adaptive rule: {adaptive_sigma(*settings.image_size):g})"

@@ -51,7 +51,7 @@ class Settings(BaseModel):
     sigma: Annotated[float, Field(gt=0, le=64)] | Auto = Field(
         "auto",
         description="standard deviation of the target Gaussian, input pixels; auto: 0.75 at 128, 1.5 at 256, "
-        "3.0 at 512, and 1 heatmap cell under the kl loss",
+        "3.0 at 512, and at least 0.7 heatmap cells",
     )
 
     output_stride: Annotated[int, Field(ge=1, le=4)] | Auto = Field(

@@ -19,7 +19,6 @@ Size = tuple[int, int]
 
 OUTPUT_STRIDES = (1, 2, 4)
 MIN_SIGMA_CELLS = 0.7  # below it a grid cannot hold a Gaussian: a fifth of its energy is lost at 0.375
-KL_SIGMA_CELLS = 1.0  # 2 cells: 11 % more error (bench/README.md)
 KL_CROP_SIGMA_CELLS = 1.5
 
 
@@ -34,16 +33,14 @@ def output_stride_for(height: int, width: int) -> int:
     return max(s for s in OUTPUT_STRIDES if s == 1 or sigma / s >= MIN_SIGMA_CELLS)
 
 
-def sigma_in_force(sigma: float | str, loss: str, input_hw: Size, stride: int) -> float:
-    """Sigma in input pixels for a setting `sigma` ("auto" or input pixels) under a loss, at an output stride.
+def sigma_in_force(sigma: float | str, input_hw: Size, stride: int) -> float:
+    """Sigma in input pixels for a setting `sigma` ("auto" or input pixels) at an output stride.
 
-    "auto" is `adaptive_sigma`, but 1 cell under the `kl` loss, whose target is a distribution over the cells.
+    "auto" is `adaptive_sigma`, but never less than a grid of this stride can hold.
     """
     if sigma != "auto":
         return float(sigma)
-    if loss == "kl":
-        return KL_SIGMA_CELLS * stride
-    return adaptive_sigma(*input_hw)
+    return max(adaptive_sigma(*input_hw), MIN_SIGMA_CELLS * stride)
 
 
 def refiner_sigma_in_force(sigma: float | str, loss: str, stride: int) -> float:

@@ -177,13 +177,12 @@ def test_a_grid_cell_never_outgrows_the_automatic_sigma(input_hw: tuple[int, int
     assert stride == 4 or sigma / (2 * stride) < 0.7
 
 
-def test_sigma_in_force_is_the_users_else_the_rule_else_one_cell_under_kl() -> None:
-    assert sigma_in_force("auto", "adaptive_wing", (256, 256), 2) == 1.5
-    assert sigma_in_force("auto", "mse", (512, 512), 4) == 3.0
-    assert sigma_in_force("auto", "kl", (128, 128), 1) == 1.0
-    assert sigma_in_force("auto", "kl", (256, 256), 2) == 2.0
-    assert sigma_in_force("auto", "kl", (512, 512), 4) == 4.0
-    assert sigma_in_force(2.25, "kl", (256, 256), 2) == 2.25
+def test_sigma_in_force_is_the_users_else_the_rule_else_the_least_that_the_grid_holds() -> None:
+    assert sigma_in_force("auto", (128, 128), 1) == 0.75
+    assert sigma_in_force("auto", (256, 256), 2) == 1.5
+    assert sigma_in_force("auto", (512, 512), 4) == 3.0
+    assert sigma_in_force("auto", (256, 256), 4) == pytest.approx(2.8)
+    assert sigma_in_force(2.25, (256, 256), 4) == 2.25
     assert output_stride_for(256, 256) == 2  # whatever sigma the user asks for
 
 

@@ -100,7 +100,7 @@ def draw_sigma(
         view.names.index(shown),
         RESIZES[settings.resize](view.samples.sizes_hw[row], settings.image_size),
         stride,
-        sigma_in_force(settings.sigma, settings.loss, settings.image_size, stride),
+        sigma_in_force(settings.sigma, settings.image_size, stride),
     )
     figure.update_layout(uirevision=f"{row} {shown} {settings.image_size}")
     return {panel.landmark: gr.update(choices=marked, value=shown), panel.sigma: figure, **note}

@@ -110,7 +110,7 @@ def list_leaks(leaks: Sequence[Leak]) -> str:
 def sigma_words(settings: Settings, samples: Samples, row: int = 0) -> SigmaWords:
     """The sigma that a run with these settings uses, on an image."""
     stride = settings.stride_in_force
-    sigma_px = sigma_in_force(settings.sigma, settings.loss, settings.image_size, stride)
+    sigma_px = sigma_in_force(settings.sigma, settings.image_size, stride)
     scale = mean_scale(RESIZES[settings.resize](samples.sizes_hw[row], settings.image_size))
     words = say("sigma_note", sigma_px=sigma_px, sigma_cells=sigma_px / stride, stride=stride)
     words += say("sigma_note_image", sigma_image=sigma_px / scale)

@@ -73,7 +73,7 @@ def build_task(config: RunConfig, landmark_names: Sequence[str]) -> LandmarkTask
         landmark_names=tuple(landmark_names),
         input_hw=settings.image_size,
         stride=stride,
-        sigma_px=sigma_in_force(settings.sigma, settings.loss, settings.image_size, stride),
+        sigma_px=sigma_in_force(settings.sigma, settings.image_size, stride),
         loss_name=settings.loss,
         decoder=decoder_in_force(settings),
     )
