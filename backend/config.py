@@ -104,8 +104,8 @@ class Settings(BaseModel):
 
     refine_sigma: Annotated[float, Field(gt=0, le=64)] | Auto = Field(
         "auto",
-        description="refinement: standard deviation of the target Gaussian, crop pixels; auto: 3 (1.5 heatmap "
-        "cells) under the kl loss, else 1.4",
+        description="refinement: standard deviation of the target Gaussian, crop pixels; auto: 2, one heatmap "
+        "cell",
     )
     prediction_crops: int = Field(
         1,

@@ -19,7 +19,7 @@ Size = tuple[int, int]
 
 OUTPUT_STRIDES = (1, 2, 4)
 MIN_SIGMA_CELLS = 0.7  # below it a grid cannot hold a Gaussian: a fifth of its energy is lost at 0.375
-KL_CROP_SIGMA_CELLS = 1.5
+CROP_SIGMA_CELLS = 1.0
 
 
 def adaptive_sigma(height: int, width: int) -> float:
@@ -43,11 +43,9 @@ def sigma_in_force(sigma: float | str, input_hw: Size, stride: int) -> float:
     return max(adaptive_sigma(*input_hw), MIN_SIGMA_CELLS * stride)
 
 
-def refiner_sigma_in_force(sigma: float | str, loss: str, stride: int) -> float:
-    """Sigma on crops, in crop pixels: "auto" is 1.5 cells under `kl`, else the narrowest that a grid can hold."""
-    if sigma != "auto":
-        return float(sigma)
-    return stride * (KL_CROP_SIGMA_CELLS if loss == "kl" else MIN_SIGMA_CELLS)
+def refiner_sigma_in_force(sigma: float | str, stride: int) -> float:
+    """Sigma on crops, in crop pixels: "auto" is one cell."""
+    return CROP_SIGMA_CELLS * stride if sigma == "auto" else float(sigma)
 
 
 def apply_affine(affine: FloatArray, points_xy: FloatArray) -> FloatArray:

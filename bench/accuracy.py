@@ -68,20 +68,19 @@ FIRST_LEVERS = (
     lever("first, stronger augmentation", **SHORT, rotation_deg=8, scale_jitter=0.12, photometric=1.5),
     lever("first, batch 16", **SHORT, batch_size=16),
 )
-FIRST, SHARP = "first network alone", "first network alone, sigma of 1 cell"
+FIRST = "first network alone"
 # one refiner, 20 epochs, where a row says nothing else
 ONE = {"num_refiners": 1, "refine_epochs": 20}
 FINE = {"crop_size": 96, "crop_mm_per_px": 0.2}  # the same stretch of the image in finer pixels
 REFINE_LEVERS = (
     lever(FIRST, refine=False),
-    lever(SHARP, refine=False, sigma=2.0),
+    lever("first network alone, sigma of 1 cell", refine=False, sigma=2.0),
     lever("first network alone, sigma of 1 cell, 40 epochs", refine=False, sigma=2.0, epochs=40),
     lever("one refiner, 20 epochs", FIRST, **ONE),
     lever("crops of 0.4 mm a pixel", FIRST, **ONE, crop_mm_per_px=0.4),
     lever("crops of 0.2 mm a pixel", FIRST, **ONE, crop_mm_per_px=0.2),
     lever("crops of 96 pixels of 0.2 mm", FIRST, **ONE, **FINE),
-    lever("one refiner, first network's sigma of 1 cell", SHARP, **ONE, sigma=2.0),
-    lever("crops' sigma of 1 cell", FIRST, **ONE, refine_sigma=2.0),
+    lever("crops' sigma of 1.5 cells", FIRST, **ONE, refine_sigma=3.0),
     lever("crops' sigma of 0.75 cells", FIRST, **ONE, refine_sigma=1.5),
     lever("jitter 3 px", FIRST, **ONE, crop_jitter=3),
     lever("refinement: stronger augmentation", FIRST, **ONE, rotation_deg=10, scale_jitter=0.15),

@@ -85,7 +85,10 @@ def test_first_line_is_the_run_and_the_decisions_follow(undisturbed: tuple[RunFo
     lines = printed.splitlines()
     assert lines[0] == f"run: {folder.path.absolute()}"
     assert any(line.startswith("device: cpu (") for line in lines)
-    assert any(line.startswith("sigma: 0.75 px of the input, 0.75 heatmap cells at output stride 1") for line in lines)
+    assert any(
+        line.startswith("sigma: 0.75 px of the input, 0.75 heatmap cells at output stride 1")
+        for line in lines
+    )
     assert any("wide_csv" in line for line in lines)
     assert lines[-1].startswith("completed: 4 of 4 epochs")
 

@@ -86,7 +86,7 @@ def build_refiner_task(config: RunConfig, landmark_names: Sequence[str]) -> Land
         landmark_names=tuple(landmark_names),
         input_hw=frame.hw,
         stride=REFINER_STRIDE,
-        sigma_px=refiner_sigma_in_force(settings.refine_sigma, settings.loss, REFINER_STRIDE),
+        sigma_px=refiner_sigma_in_force(settings.refine_sigma, REFINER_STRIDE),
         loss_name=settings.loss,
         decoder=decoder_in_force(settings),
     )
