@@ -74,6 +74,7 @@ ONE = {"num_refiners": 1, "refine_epochs": 20}
 FINE = {"crop_size": 96, "crop_mm_per_px": 0.2}  # the same stretch of the image in finer pixels
 REFINE_LEVERS = (
     lever(FIRST, refine=False),
+    lever("first network alone, sigma of 2 cells", refine=False, sigma=4.0),
     lever("first network alone, sigma of 1 cell", refine=False, sigma=2.0),
     lever("first network alone, sigma of 1 cell, 40 epochs", refine=False, sigma=2.0, epochs=40),
     lever("one refiner, 20 epochs", FIRST, **ONE),
