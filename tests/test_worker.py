@@ -158,7 +158,7 @@ def test_checkpoints_have_the_documented_content(completed: RunFolder) -> None:
         content = load_checkpoint(completed.checkpoint_path(kind))  # type: ignore[arg-type]
         assert names <= set(content)
         assert content["landmark_names"] == list(LANDMARKS)
-        assert (content["sigma"], content["output_stride"]) == (2.0, 1)
+        assert (content["sigma"], content["output_stride"]) == (0.75, 1)
         assert content["args"] == completed.read_config()
         assert content["preprocessing"]["image_size"] == [64, 64]
         row = rows[content["epoch"] - 1]

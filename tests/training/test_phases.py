@@ -169,7 +169,7 @@ def test_the_best_checkpoint_holds_both_networks_once_the_second_is_better(compl
     assert second["unrefined"] == {
         name: rows["refine"][0][f"val/unrefined_{name}"] for name in ("mre_px", "mre_mm")
     }
-    assert best["sigma"] == 2.0 and best["output_stride"] == 1  # the first network's, as ever
+    assert best["sigma"] == 0.75 and best["output_stride"] == 1  # the first network's, as ever
 
 
 def test_the_last_checkpoint_resumes_the_second_network_and_carries_the_first(completed: RunFolder) -> None:
