@@ -348,8 +348,14 @@ def _in_words(item: Any, field: str) -> UserError:
     message = str(item["msg"]).removeprefix("Value error, ").removeprefix("Input ")
     if item["type"] == "value_error":
         return UserError(message, field=field)
+    # what was typed is no number: the form hands over none
+    message = (
+        "is missing: a number belongs here" if item["input"] is None else f"{message}, not {item['input']!r}"
+    )
     if field == "image_size" and len(item["loc"]) > 1:
         message = f"{('height', 'width')[item['loc'][1]]} {message}"
-    return UserError(
-        f"{message}, not {item['input']!r}", field=field, cure=Settings.model_fields[field].description or ""
-    )
+    return UserError(message, field=field, cure=_help_of(field))
+
+
+def _help_of(field: str) -> str:
+    return Settings.model_fields[field].description or ""

@@ -26,9 +26,38 @@ MAIN_KEYS = (
     "mixed_precision",
 )
 PLACED_BY_HAND = ("dataset_path", "annotation_type")
-ADVANCED_KEYS = tuple(
-    name for name in Settings.model_fields if name not in (*MAIN_KEYS, *PLACED_BY_HAND, "image_size")
-)
+# under a heading each, `advanced_NAME`
+ADVANCED_GROUPS = {
+    "target": ("sigma", "output_stride", "decoder"),
+    "data": ("dataset_format", "val_fraction", "resize"),
+    "augmentation": ("rotation_deg", "scale_jitter", "shift_jitter", "elastic", "photometric", "flip_pairs"),
+    "optimisation": (
+        "gradient_accumulation_steps",
+        "weight_decay",
+        "clip_norm",
+        "ema_decay",
+        "patience",
+        "on_divergence",
+        "pretrained",
+        "seed",
+    ),
+    "refinement": (
+        "refine_epochs",
+        "refine_lr",
+        "num_refiners",
+        "refine_crops",
+        "crop_size",
+        "crop_mm_per_px",
+        "crop_share",
+        "crop_jitter",
+        "refine_sigma",
+        "refiner_sides",
+        "prediction_crops",
+        "first_network",
+    ),
+    "machine": ("device", "num_workers", "on_oom", "preview_every"),
+}
+ADVANCED_KEYS = tuple(key for keys in ADVANCED_GROUPS.values() for key in keys)
 FORM_KEYS = (*PLACED_BY_HAND, *MAIN_KEYS, *ADVANCED_KEYS)  # the order in which handlers get the form's values
 # how much each model weighs at 29 landmarks; the estimate below the form counts exactly
 MODEL_CHOICES = [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -119,6 +120,9 @@ def bind_memory_panel(panel: MemoryPanel, inputs: Sequence[Any]) -> None:
         **private,
     )
     asked.then(partial(on_estimate, panel), [panel.shown, *inputs], [panel.estimate], **private)
+    # at once, in the browser: what was said of the form before it changed does not stand meanwhile
+    waiting = f"() => {json.dumps(say('estimate_empty'))}"
+    gr.on(changes, None, None, [panel.estimate], js=waiting, **private)
     panel.timer.tick(partial(on_tick, panel), [panel.shown], panel.drawn, trigger_mode="once", **private)
     batch_size, steps = panel.fields["batch_size"], panel.fields["gradient_accumulation_steps"]
     panel.recommend.click(
@@ -167,7 +171,7 @@ def on_memory(panel: MemoryPanel, shown: Shown, *values: Any) -> Iterator[Update
 
 def on_estimate(panel: MemoryPanel, shown: Shown, *values: Any) -> Updates:
     """Then: parameters and time for the form as it stands. Time is measured once, and not while a run trains here."""
-    if shown.subject is None or shown.answer is None:
+    if shown.subject is None or shown.answer is None or mistakes_by_key(raw_of(values)):
         return {panel.estimate: ""}
     settings = settings_of(values)
     try:
@@ -252,13 +256,18 @@ def draw(panel: MemoryPanel, shown: Shown) -> Updates:
     batch_size = subject.settings.batch_size
     return {
         panel.shown: replace(shown, answer=answer, memory=memory, found=found),
-        panel.advice: say("recommended", reason=remarks_words(found.remarks)),
+        panel.advice: _advice(found),
         panel.accumulate: _offer(found.instead),
         panel.chart: plot_memory(
             predicted, found, memory, measured, None if batch_size == "auto" else batch_size
         ),
         panel.measured: measured_words(measured, predicted.__getitem__) or say("measure_info"),
     }
+
+
+def _advice(found: Recommendation) -> str:
+    key = "recommended_none" if found.batch_size is None else "recommended"
+    return say(key, reason=remarks_words(found.remarks))
 
 
 def _recommend(

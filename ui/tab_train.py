@@ -29,7 +29,7 @@ from ui.datasets import (
     summarise_leaks,
 )
 from ui.form import (
-    ADVANCED_KEYS,
+    ADVANCED_GROUPS,
     CUSTOM,
     FORM_KEYS,
     SIZE_KEYS,
@@ -166,10 +166,13 @@ def _place_decisions(fields: dict[str, Any]) -> dict[str, Any]:
         for key in ("refine", "mixed_precision"):
             fields[key] = build_field(key)
     with gr.Accordion(say("advanced"), open=False):
-        for first in range(0, len(ADVANCED_KEYS), 2):
-            with gr.Row():
-                for key in ADVANCED_KEYS[first : first + 2]:
-                    fields[key] = build_field(key)
+        gr.Markdown(say("advanced_info"))
+        for name, keys in ADVANCED_GROUPS.items():
+            gr.Markdown(f"#### {say(f'advanced_{name}')}")
+            for first in range(0, len(keys), 2):
+                with gr.Row():
+                    for key in keys[first : first + 2]:
+                        fields[key] = build_field(key)
     return {
         "preset": preset,
         "draft_note": draft_note,
@@ -338,7 +341,7 @@ def on_form(tab: TrainTab, already: list[str], *values: Any) -> Updates:
         tab.start: gr.update(interactive=not mistakes),
         tab.queue: gr.update(interactive=not mistakes),
         tab.blocked: gr.update(value=first_mistake(mistakes) if mistakes else "", visible=bool(mistakes)),
-        tab.command: gr.skip() if mistakes else to_command(parse_settings(raw), tab.runs_dir),
+        tab.command: "" if mistakes else to_command(parse_settings(raw), tab.runs_dir),
     }
 
 

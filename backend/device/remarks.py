@@ -15,7 +15,7 @@ ENGLISH = {
     "fits": "{batch}: {need} of {free} GiB free",
     "more_than_free": "{more} would leave less than the reserve of {reserve} GiB",
     "too_few_steps": "more than {most} would leave an epoch too few steps",
-    "few_images": "the least that batch normalisation can use, with only {images} training images",
+    "few_images": "with only {images} training images, no more than the least that batch normalisation can use",
     "share_of_images": "more than a tenth of the {images} training images would leave an epoch too few steps",
     "no_faster": "larger batches are no faster, as measured",
     "wanted_does_not_fit": "a batch of {wanted} needs {need} GiB and does not fit",

@@ -63,6 +63,12 @@ def test_a_mistake_stands_at_the_field_that_is_wrong() -> None:
     raw = to_settings({**defaults(), "image_width": 250, "lr": None, "sigma": "wide", "batch_size": 0})
     assert set(mistakes_by_key(raw)) == {"image_width", "lr", "sigma", "batch_size"}
     assert "224 and 256" in mistakes_by_key(raw)["image_width"]
+    assert mistakes_by_key(raw)["lr"] == "is missing: a number belongs here"
+
+
+def test_a_side_that_is_no_number_is_marked_where_it_stands() -> None:
+    raw = to_settings({**defaults(), "image_width": None})
+    assert mistakes_by_key(raw) == {"image_width": "width is missing: a number belongs here"}
 
 
 @pytest.mark.parametrize("name", PRESETS)

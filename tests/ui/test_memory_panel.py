@@ -11,6 +11,7 @@ from backend.config import parse_settings
 from backend.device.batch_size import DeviceMemory
 from backend.device.remarks import GIB
 from ui import memory_panel, probe
+from ui.form import FORM_KEYS, PLACED_BY_HAND, build_field
 from ui.memory_panel import MemoryPanel, Shown
 from ui.probe import Subject
 
@@ -74,7 +75,7 @@ def test_the_sentence_explains_the_number_and_offers_what_keeps_the_step(
     probe.ask_memory(SUBJECT)
     updates = memory_panel.draw(panel, Shown(subject=SUBJECT))
     assert updates[panel.advice].startswith(
-        "**35: 8.8 of 10.0 GiB free; 36 would leave less than the reserve"
+        "**Recommended batch size 35: 8.8 of 10.0 GiB free; 36 would leave less than the reserve"
     )
     assert updates[panel.accumulate]["value"] == "Use batches of 24 and an accumulation of 2"
     filled = memory_panel.on_accumulate(panel, updates[panel.shown])
@@ -96,11 +97,18 @@ def test_a_tick_sends_the_readings_alone_where_only_they_changed(
     assert set(memory_panel.on_tick(panel, shown)) == {panel.shown, panel.devices}
 
 
+def test_a_form_with_a_mistake_has_no_estimate(panel: MemoryPanel, machine: Machine) -> None:
+    shown = drawn(panel)  # of the form before the mistake
+    values = [build_field(key).value if key not in PLACED_BY_HAND else "" for key in FORM_KEYS]
+    values[FORM_KEYS.index("image_height")] = 250
+    assert memory_panel.on_estimate(panel, shown, *values) == {panel.estimate: ""}
+
+
 def test_a_tick_draws_anew_when_the_free_memory_changed(panel: MemoryPanel, machine: Machine) -> None:
     shown = replace(drawn(panel), devices=machine.devices)
     machine.free_bytes = 5 * GIB
     updates = memory_panel.on_tick(panel, shown)
-    assert updates[panel.advice].startswith("**15: 3.8 of 5.0 GiB free")
+    assert updates[panel.advice].startswith("**Recommended batch size 15: 3.8 of 5.0 GiB free")
     assert panel.chart in updates
     assert machine.questions == 1  # the prediction stays
 

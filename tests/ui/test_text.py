@@ -23,7 +23,7 @@ PERSIAN = re.compile(r"[\u0600-\u06ff]")
 SAME_IN_BOTH = {
     "title", "file_metrics", "file_config", "evaluation_mre", "evaluation_nme", "evaluation_report",
     "evaluation_record", "mark_lr_lowered", "sigma_note_mm", "spacing_one", "preset_choice", "preview_title",
-    "recommended", "data_failed", "figure_images", "predict_spacing_dicom", "bundle_ready",
+    "recommended_none", "data_failed", "figure_images", "predict_spacing_dicom", "bundle_ready",
     "queue_place", "api_page", "draft_value",
 }  # fmt: skip
 # what Gradio shows of these arguments is read by a person
