@@ -386,8 +386,8 @@ def test_training_recovers_from_one_bad_step_and_the_curve_shows_it(
     assert outcome_of(folder)["state"] == "completed"
     rows = rows_of(folder)
     assert [row["epoch"] for row in rows] == [1, 2, 3, 4]
-    (event,) = folder.read_events()[0]
-    assert event["kind"] == "lr_lowered" and event["phase"] == rows[0]["phase"]
+    (event,) = [event for event in folder.read_events()[0] if event["kind"] == "lr_lowered"]
+    assert event["phase"] == rows[0]["phase"]
     first, whole = new_run(tmp_path, tiny_dataset, epochs=4), rows
     monkeypatch.setattr(LandmarkTask, "compute_loss", compute_loss)
     assert train_run(first) == 0
@@ -437,15 +437,32 @@ def test_a_collapsed_network_is_told_once_and_not_again_after_a_resume(
     folder.set_outcome_aside()
     folder.clear_requests()
     assert train_run(folder) == 0
-    assert [event["kind"] for event in folder.read_events()[0]] == ["flat_heatmaps", "resumed"]
-    resumed = folder.read_events()[0][-1]
+    assert [event["kind"] for event in folder.read_events()[0]] == [
+        "flat_heatmaps",
+        "resumed",
+        "did_not_learn",
+    ]
+    resumed = folder.read_events()[0][1]
     assert resumed["epoch"] == 10 and resumed["step"] > 0
 
 
-def test_a_run_that_learns_raises_no_alarm(tmp_path: Path, tiny_dataset: Path) -> None:
-    folder = new_run(tmp_path, tiny_dataset, epochs=20)
+def test_a_run_that_learned_nothing_says_so(tmp_path: Path, tiny_dataset: Path) -> None:
+    folder = new_run(tmp_path, tiny_dataset, epochs=1, lr=1e-9)
     assert train_run(folder) == 0
-    assert folder.read_events()[0] == []
+    (event,) = folder.read_events()[0]
+    assert (
+        event["kind"] == "did_not_learn" and "mm, is no better than pointing at the mean" in event["message"]
+    )
+    assert outcome_of(folder)["state"] == "completed" and event["message"] in outcome_of(folder)["reason"]
+
+
+def test_a_run_whose_maps_find_something_raises_no_alarm_on_its_way(
+    tmp_path: Path, tiny_dataset: Path
+) -> None:
+    folder = new_run(tmp_path, tiny_dataset, epochs=20, sigma=2.0)  # so small a network needs a broad target,
+    assert train_run(folder) == 0
+    # and even so ends above the error of the mean positions
+    assert [event["kind"] for event in folder.read_events()[0]] == ["did_not_learn"]
 
 
 @pytest.mark.parametrize(

@@ -65,6 +65,17 @@ def early_stop(epoch: int, step: int, best_epoch: int) -> Event:
     )
 
 
+def did_not_learn(epoch: int, best: str, guess: str) -> Event:
+    """A training has ended, and its best validation error is no better than that of the mean positions."""
+    return Event(
+        "did_not_learn",
+        f"nothing was learned: the best validation error, {best}, is no better than pointing at the mean position of "
+        f"each landmark, {guess}. Train for more epochs; lower the learning rate, to 1e-4 say, if the loss jumped; "
+        "look through the marks of the data set",
+        {"epoch": epoch},
+    )
+
+
 def answered(request: Request, loop: LoopState) -> Event:
     """What was asked for in the middle of an epoch is done."""
     done = {Request.SAVE_NOW: "last.pt saved", Request.PREVIEW_NOW: "preview of the fixed images kept"}[

@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from backend.data.samples import Samples
+
 FloatArray = npt.NDArray[np.floating]
 SDR_THRESHOLDS_MM = (2.0, 2.5, 3.0, 4.0)
 Summary = dict[str, float | int | None]
@@ -74,6 +76,20 @@ def summarize_readers(
         name: {"mre_px": _mean(px[:, k]), "mre_mm": _mean(mm[:, k])} for k, name in enumerate(names)
     }
     return {"mre_px": _mean(px), "mre_mm": _mean(mm), "per_landmark": per_landmark}
+
+
+def guess_mean_positions(train: Samples, images: Samples) -> FloatArray:
+    """(N, K, 2) original pixels of `images`: where the training images have each landmark on average, as shares of
+    their width and height; NaN for a landmark that they never show. What learns nothing is at best as good."""
+    shares = train.points_xy_image / _sizes_wh(train)
+    known = np.isfinite(shares).all(-1, keepdims=True)
+    total, count = np.where(known, shares, 0).sum(0), known.sum(0)
+    mean = np.divide(total, count, out=np.full(total.shape, np.nan), where=count > 0)
+    return np.asarray(mean * _sizes_wh(images))
+
+
+def _sizes_wh(samples: Samples) -> FloatArray:
+    return np.array(samples.sizes_hw, np.float64)[:, None, ::-1]
 
 
 def _mean(values: FloatArray) -> float | None:

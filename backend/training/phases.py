@@ -29,10 +29,10 @@ from backend.run.folder import RunFolder
 from backend.training import build
 from backend.training.checkpoint import load_checkpoint, load_resumable, save_checkpoint
 from backend.training.engine import Trainer
-from backend.training.events import prediction_retry
+from backend.training.events import Event, did_not_learn, prediction_retry
 from backend.training.inference import predict_batches
 from backend.training.loop import Ending
-from backend.training.metrics import radial_errors, summarize, summarize_readers
+from backend.training.metrics import guess_mean_positions, radial_errors, summarize, summarize_readers
 from backend.training.micro_batch import WHOLE_BATCHES
 from backend.training.out_of_memory import Shortage, ShortOfMemoryError, attempt
 from backend.training.recorder import (
@@ -109,12 +109,11 @@ def train_phases(job: Job) -> tuple[Ending, str]:
         if ending is Ending.COMPLETED and job.config.settings.refine and job.folder.requested("finish"):
             ending = Ending.FINISHED_EARLY  # asked for in the last epoch, where nothing was left to cut short
         if ending not in GOES_ON_AFTER or not job.config.settings.refine:
-            return ending, _reason(TRAIN, ending, trainer)
+            return _conclude(job, TRAIN, ending, trainer)
         last = None
         del trainer  # its memory is free before the second network takes its own
     trainer = _build_refinement(job, last)
-    ending = _fit(job, trainer)
-    return ending, _reason(REFINE, ending, trainer)
+    return _conclude(job, REFINE, _fit(job, trainer), trainer)
 
 
 def _fit(job: Job, trainer: Trainer) -> Ending:
@@ -341,6 +340,30 @@ def _print_some(kind: str, found: Sequence[object]) -> None:
         print(f"{kind}: {one}", flush=True)
     if len(found) > MAX_TOLD:
         print(f"... and {len(found) - MAX_TOLD} more {kind}s", flush=True)
+
+
+def _conclude(job: Job, phase: str, ending: Ending, trainer: Trainer) -> tuple[Ending, str]:
+    """How it ended and a line on it, which tells where nothing was learned."""
+    reason = _reason(phase, ending, trainer)
+    alarm = None if ending is Ending.STOPPED else _find_nothing_learned(job, trainer)
+    if alarm is None:
+        return ending, reason
+    job.folder.append_event(alarm.kind, alarm.message, phase=phase, **alarm.values)
+    return ending, f"{reason}; {alarm.message}"
+
+
+def _find_nothing_learned(job: Job, trainer: Trainer) -> Event | None:
+    loop = trainer.loop
+    if job.valid is None or loop.best_mre_px is None:
+        return None
+    valid = job.valid.samples
+    guess = guess_mean_positions(job.train.samples, valid)
+    found = summarize(radial_errors(guess, valid.points_xy_image, valid.mm_per_px_xy))
+    if found["mre_px"] is None or loop.best_mre_px < found["mre_px"]:
+        return None
+    if loop.best_mre_mm is not None and found["mre_mm"] is not None:
+        return did_not_learn(loop.epoch, f"{loop.best_mre_mm:.2f} mm", f"{found['mre_mm']:.2f} mm")
+    return did_not_learn(loop.epoch, f"{loop.best_mre_px:.1f} px", f"{found['mre_px']:.1f} px")
 
 
 def _reason(phase: str, ending: Ending, trainer: Trainer) -> str:

@@ -3,9 +3,17 @@ from __future__ import annotations
 import math
 
 import numpy as np
+import pandas as pd
 import pytest
 
-from backend.training.metrics import radial_errors, summarize, summarize_per_landmark, summarize_readers
+from backend.data.samples import Samples
+from backend.training.metrics import (
+    guess_mean_positions,
+    radial_errors,
+    summarize,
+    summarize_per_landmark,
+    summarize_readers,
+)
 
 NAN = math.nan
 
@@ -113,3 +121,21 @@ def test_one_reader_or_two_of_different_landmarks_differ_by_nothing() -> None:
     apart = np.full((1, 2, 2, 2), np.nan)
     apart[0, 0, 0], apart[0, 1, 1] = 1.0, 2.0
     assert summarize_readers(apart, spacing, ["S", "N"]) is None
+
+
+def samples_of(points_xy: list[list[list[float]]], sizes_hw: list[tuple[int, int]]) -> Samples:
+    images = pd.DataFrame(sizes_hw, columns=["height", "width"])
+    return Samples(images, np.array(points_xy, np.float64))
+
+
+def test_mean_positions_are_shares_of_each_image() -> None:
+    train = samples_of(
+        [[[10, 20], [30, NAN], [NAN, NAN]], [[60, 20], [50, 50], [NAN, NAN]]], [(100, 100), (200, 200)]
+    )
+    images = samples_of([[[0, 0]] * 3], [(40, 80)])
+    # landmark 0 at (0.1, 0.2) and (0.3, 0.1); landmark 1 in one image alone, at a quarter; landmark 2 nowhere
+    assert guess_mean_positions(train, images)[0, :2].tolist() == [
+        pytest.approx([16, 6]),
+        pytest.approx([20, 10]),
+    ]
+    assert np.isnan(guess_mean_positions(train, images)[0, 2]).all()

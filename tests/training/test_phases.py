@@ -162,7 +162,7 @@ def test_the_best_checkpoint_holds_both_networks_once_the_second_is_better(compl
     config = RunConfig.from_dict(best["args"])
     build.build_refiner(config, 3).load_state_dict(second["model_state_dict"])
     assert (second["sigma"], second["output_stride"], second["jitter_px"]) == (
-        3.0,
+        2.0,
         2,
         DEFAULT_JITTER_PX,
     )
