@@ -63,7 +63,9 @@ def _lay_out(page: gr.Blocks, runs_dir: Path, data_root: Path) -> None:
     opened = [page.load, predict_tab.select]
     gr.on(opened, partial(tab_predict.on_open, predict), [predict.run], [predict.run], **quiet)
     for chosen in (train.started, runs.details.watched):
-        chosen.change(_show_monitor, [chosen], [tabs, chosen], **quiet)
+        shown = chosen.change(_show_monitor, [chosen], [tabs, chosen], **quiet)
+        # at once: until the next tick the run before would stand there
+        shown.then(partial(tab_monitor.on_tick, monitor), monitor.inputs, monitor.outputs, **quiet)
     train_again.bind_queue(train)
     train_again.bind_duplicated(train, runs.details.duplicated, tabs)
 

@@ -30,6 +30,8 @@ def run_card(state: RunState, status: Row, rows: Sequence[Row], outcome: Row | N
     share = _share_done(state, status)
     bar = f'<progress max="1" value="{share:.4f}" aria-label="{escape(say("progress"))}"></progress>'
     reason = f'<p dir="ltr">{escape(str(outcome.get("reason", "")))}</p>' if outcome else ""
+    if state in (RunState.COMPLETED, RunState.FINISHED_EARLY):
+        reason += f'<p class="note">{escape(say("what_next"))}</p>'
     row = f'<div class="row">{"".join(parts)}</div>'
     return f'<div class="run-card" data-state="{state.value}">{row}{bar}{reason}</div>'
 

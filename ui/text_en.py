@@ -89,7 +89,7 @@ TEXT: dict[str, str] = {
     "data_views_of": "{image_id}: the network's input with its landmarks. Press again for the epochs that follow.",
     # train
     "dataset_path": "Data set",
-    "dataset_path_info": "a folder below the data root, or the path of any other",
+    "dataset_path_info": "a folder below the data root, or the path of any other; demo: drawn images, to try the page",
     "annotation_type": "Whose landmarks",
     "annotation_type_info": "the mean of all readers, or one of them",
     "data_summary": "**{num_images} images** ({splits}), **{num_landmarks} landmarks**, {readers}, "
@@ -254,6 +254,8 @@ TEXT: dict[str, str] = {
     "best": "best {value} in epoch {epoch} of {phase}",
     "since_best": "epochs since the best: {num}",
     "acts_on": "These buttons act on",
+    "what_next": "Next: the Runs tab evaluates this run, compares it and hands it on as one file; the Predict tab tries it "
+    "on new images. To train it longer, duplicate it in Runs with more epochs.",
     "finish": "Finish now, keep the best",
     "save_now": "Save now",
     "save_now_waits": "Saving ...",

@@ -83,6 +83,11 @@ def test_the_card_tells_the_reason_of_an_end_and_escapes_it() -> None:
     assert 'value="1.0000"' in run_card(RunState.COMPLETED, STATUS, [], None)
 
 
+def test_the_card_of_a_run_that_has_ended_well_says_what_to_do_next() -> None:
+    assert "Next: the Runs tab" in run_card(RunState.COMPLETED, STATUS, [], None)
+    assert "Next:" not in run_card(RunState.RUNNING, STATUS, [], None)
+
+
 def test_the_log_is_what_a_terminal_would_show(folder: RunFolder) -> None:
     folder.log_path.write_bytes(b"run: x\nepoch 1:  10%\repoch 1:  90%\r      \repoch 1 done\n")
     assert log_text(folder) == "run: x\nepoch 1 done"
