@@ -254,8 +254,8 @@ TEXT: dict[str, str] = {
     "best": "best {value} in epoch {epoch} of {phase}",
     "since_best": "epochs since the best: {num}",
     "acts_on": "These buttons act on",
-    "what_next": "Next: the Runs tab evaluates this run, compares it and hands it on as one file; the Predict tab tries it "
-    "on new images. To train it longer, duplicate it in Runs with more epochs.",
+    "what_next": "Next: the Runs tab evaluates this run, compares it and hands it on as one file; the Predict tab "
+    "tries it on new images. To train it longer, duplicate it in Runs with more epochs.",
     "finish": "Finish now, keep the best",
     "save_now": "Save now",
     "save_now_waits": "Saving ...",
