@@ -491,7 +491,7 @@ TEXT: dict[str, str] = {
     "gpu_line": "{title}: {free} از {total} آزاد{others}{load}{temperature}",
     "gpu_unknown": "{title}: حافظهٔ آزاد نامعلوم{load}{temperature}",
     "gpu_others": "، {others} در دست برنامه‌ها",
-    "host_line": "CPU {load} % مشغول، {free} از {total} حافظه آزاد",
+    "host_line": "کار CPU: {load} %، {free} از {total} حافظه آزاد",
     "host_line_no_load": "{free} از {total} حافظه آزاد",
     # queue, comparison
     "state_queued": "در صف",
