@@ -206,7 +206,7 @@ function buildTable() {
     }
     if (shown.mm_per_px_xy) row.append(cell("td", ""), cell("td", ""));
     row.appendChild(Object.assign(cell("td", shown.confidence[k].words), { className: shown.confidence[k].level }));
-    row.appendChild(cell("td", ""));
+    row.appendChild(cell("td", "")).appendChild(cell("bdi", ""));
     return row;
   }));
 }
@@ -220,7 +220,7 @@ function fillRow(row, k) {
     [0, 1].forEach((axis) => {
       row.children[3 + axis].textContent = point ? (point[axis] * shown.mm_per_px_xy[axis]).toFixed(2) : "-";
     });
-  row.lastElementChild.textContent = distance(k);
+  row.querySelector("bdi").textContent = distance(k);
 }
 
 rows.addEventListener("change", (event) => {

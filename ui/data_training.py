@@ -20,7 +20,7 @@ from ui.pictures import plot_sigma
 from ui.probe import ask_floor, ask_views
 from ui.session import Session
 from ui.tab_train import settings_for_data
-from ui.text import say
+from ui.text import say, say_count
 
 FLOOR_PART = "data_floor"  # of the session: the settings whose floor is to be told
 NUM_VIEWS = 7  # and the plain image
@@ -133,7 +133,11 @@ def on_floor(
     if session.drawn.get(FLOOR_PART) != settings:
         yield gr.skip()  # another data set is shown by now
         return
-    words = say("data_floor", floor=_floor_words(answer["floor"]), num=answer["floor"]["num_images"])
+    words = say(
+        "data_floor",
+        floor=_floor_words(answer["floor"]),
+        images=say_count("num_images", answer["floor"]["num_images"]),
+    )
     if answer["crop_floor"] is not None:
         words += say("data_floor_crops", floor=_floor_words(answer["crop_floor"]))
     yield words

@@ -15,13 +15,12 @@ from backend.config import Settings
 from backend.data.annotations import Problem
 from backend.data.leaks import Leak, across_splits, ids_to_exclude
 from backend.data.samples import Samples, SampleSplits, points_of_readers
-from backend.data.splits import TRAIN, VALID
 from backend.data.suspects import Suspect, Suspects, find_suspects
 from backend.evaluation.measures import group_columns
 from backend.geometry import FloatArray
 from ui.datasets import read_splits
 from ui.table import table_html
-from ui.text import say, say_label
+from ui.text import say, say_count, say_label
 
 ALL_SPLITS = "all"
 MAX_SUSPECTS = 100
@@ -51,9 +50,7 @@ class DataView:
 
     @property
     def split_names(self) -> list[str]:
-        """What is trained on, what is watched, then the others."""
-        usual = [name for name in (TRAIN, VALID) if name in self.splits.by_split]
-        return [*usual, *(name for name in self.splits.by_split if name not in usual)]
+        return list(self.splits.by_split)
 
     def rows_of(self, split: str) -> list[int]:
         """Positions of a split's images, or of all."""
@@ -157,7 +154,9 @@ def suspect_rows(view: DataView) -> pd.DataFrame:
 def suspects_note(view: DataView) -> str:
     """What the list is, or why there is none."""
     num = len(view.suspects.found)
-    note = say("data_suspects_some", num=num) if num else say("data_suspects_none")
+    note = say_count("data_suspects_some", num) if num else say("data_suspects_none")
+    if num:
+        note += " " + say("data_suspects_usual")
     if num > MAX_SUSPECTS:
         note += " " + say("data_suspects_cut", num=MAX_SUSPECTS)
     return note if view.suspects.knows_shapes else f"{note} {say('data_no_shapes')}"
@@ -193,7 +192,12 @@ def caption(view: DataView, row: int) -> str:
 
 def landmarks_table(view: DataView, row: int, highlighted: int | None) -> str:
     """The shown image's landmarks: place, the readers' distance, the distance from the expected place."""
-    heads = [say("landmark"), "x, y", say("data_column_readers"), say("data_column_expected")]
+    heads = [
+        say("landmark"),
+        say("data_column_place"),
+        say("data_column_readers"),
+        say("data_column_expected"),
+    ]
     readers, truth = view.readers_xy_image[row], view.samples.points_xy_image[row]
     spacing = view.samples.mm_per_px_xy[row]
     lines = []
@@ -231,7 +235,9 @@ def _spacings(values: FloatArray) -> str:
 def _few(counts: Counter[str], most: int = 3) -> str:
     """The commonest values, and how many others there are."""
     words = [value for value, _ in counts.most_common(most)]
-    return ", ".join(words) + (" " + say("data_others", num=len(counts) - most) if len(counts) > most else "")
+    return ", ".join(words) + (
+        " " + say_count("data_others", len(counts) - most) if len(counts) > most else ""
+    )
 
 
 def _table(label: str, heads: Sequence[str], lines: Sequence[Sequence[str]]) -> str:

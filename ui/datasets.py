@@ -17,7 +17,7 @@ from backend.data.images import ImageArray, read_image
 from backend.data.leaks import Leak, across_splits, advise, find_leaks
 from backend.data.samples import Samples, SampleSplits, load_splits
 from backend.geometry import RESIZES, FloatArray, mean_scale, sigma_in_force
-from ui.text import say
+from ui.text import say, say_count
 
 SAMPLE_SIDE_PX = 900
 MAX_PROBLEMS = 50
@@ -59,16 +59,15 @@ def summarise(splits: SampleSplits) -> str:
     """One line: images by split, landmarks, readers, spacings, problems."""
     annotations = splits.annotations
     counts = ", ".join(f"{len(samples)} {split}" for split, samples in splits.by_split.items())
-    num_readers = len(annotations.reader_names)
     num_problems = len(annotations.problems)
     return say(
         "data_summary",
-        num_images=sum(len(samples) for samples in splits.by_split.values()),
+        images=say_count("num_images", sum(len(samples) for samples in splits.by_split.values())),
         splits=counts,
-        num_landmarks=len(annotations.landmark_names),
-        readers=say("readers_one") if num_readers == 1 else say("readers_count", num=num_readers),
+        landmarks=say_count("num_landmarks", len(annotations.landmark_names)),
+        readers=say_count("num_readers", len(annotations.reader_names)),
         spacings=_spacings(splits),
-        problems=say("problems_some", num=num_problems) if num_problems else say("problems_none"),
+        problems=say_count("num_problems", num_problems) if num_problems else say("problems_none"),
     )
 
 
@@ -93,7 +92,7 @@ _looking = threading.Lock()
 def summarise_leaks(leaks: Sequence[Leak]) -> str:
     """One line: how many pairs of images are one image in two splits."""
     num = len(across_splits(leaks))
-    return say("leaks_some", num=num) if num else say("leaks_none")
+    return say_count("leaks_some", num) if num else say("leaks_none")
 
 
 def list_leaks(leaks: Sequence[Leak]) -> str:

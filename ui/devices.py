@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from html import escape
 
-import psutil
-
 from backend.device.gpu import GpuReading, read_gpus
-from backend.device.host import read_memory
+from backend.device.host import read_load, read_memory
 from ui.text import in_bytes, say
 
 
@@ -31,10 +29,9 @@ def _gpu_line(gpu: GpuReading) -> str:
 
 
 def _host_line() -> str:
-    memory = read_memory()
-    return say(
-        "host_line",
-        load=round(psutil.cpu_percent()),
-        free=in_bytes(memory.free_bytes),
-        total=in_bytes(memory.total_bytes),
-    )
+    """The load is left out until it has been read twice: it is told of the time between."""
+    memory, load = read_memory(), read_load()
+    free, total = in_bytes(memory.free_bytes), in_bytes(memory.total_bytes)
+    if load is None:
+        return say("host_line_no_load", free=free, total=total)
+    return say("host_line", load=round(load), free=free, total=total)

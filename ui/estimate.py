@@ -7,7 +7,7 @@ from typing import Any
 
 from backend.config import Settings
 from backend.data.samples import SampleSplits
-from ui.text import in_time, say
+from ui.text import in_time, say, say_count
 
 
 def estimate_words(settings: Settings, splits: SampleSplits, answer: Mapping[str, Any], *, busy: bool) -> str:
@@ -37,6 +37,6 @@ def _time_words(settings: Settings, splits: SampleSplits, answer: Mapping[str, A
         "estimate_time",
         epoch=in_time(epoch_s),
         total=in_time(epoch_s * settings.epochs + refinement_s),
-        epochs=settings.epochs,
+        epochs=say_count("num_epochs", settings.epochs),
     )
     return words + (say("estimate_time_refine", time=in_time(refinement_s)) if settings.refine else "")

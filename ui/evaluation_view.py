@@ -18,7 +18,7 @@ from ui.evaluation_process import Progress
 from ui.pictures import plot_prediction
 from ui.runs import file_link
 from ui.table import table_html
-from ui.text import say
+from ui.text import say, say_count
 
 THRESHOLDS = ("2", "2.5", "3", "4")
 MAX_WORST = 4
@@ -70,7 +70,7 @@ def headline(folder: RunFolder, name: str, record: Record) -> str:
         "evaluation_about",
         dataset=about["dataset"],
         split=about["split"],
-        num=record["num_images"],
+        images=say_count("num_images", record["num_images"]),
         truth=record["readers"]["truth"],
         excluded=len(about["excluded"]),
         time=about["time"],
@@ -95,8 +95,8 @@ def landmark_errors(record: Record) -> str:
         cells = [name, with_spread(described, unit), in_unit(described[f"median_{unit}"], unit)]
         cells += [in_percent(described[f"sdr_{t}mm"]) for t in THRESHOLDS] if unit == "mm" else []
         cells += [in_unit(between["per_landmark"][name][f"mre_{unit}"], unit)] if between else []
-        lines.append("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in cells) + "</tr>")
-    return table_html(say("evaluation_table"), heads, lines, left_to_right=True)
+        lines.append("<tr>" + "".join(f"<td><bdi>{escape(cell)}</bdi></td>" for cell in cells) + "</tr>")
+    return table_html(say("evaluation_table"), heads, lines)
 
 
 def worst_figures(record: Record) -> list[tuple[str, go.Figure | None]]:

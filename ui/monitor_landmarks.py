@@ -41,12 +41,12 @@ def landmark_table(rows: Sequence[Row], readers: Mapping[str, Any] | None = None
             cells += [_change(before.get(prefix + name), course[-1], unit), _sparkline(course)]
         if readers is not None:
             cells.append(_apart(readers, name, unit))
-        lines.append("".join(f"<td>{cell}</td>" for cell in cells))
+        lines.append("".join(f"<td><bdi>{cell}</bdi></td>" for cell in cells))
     head = "".join(f"<th>{escape(words)}</th>" for words in heads)
     table = f"<table><tr>{head}</tr>{''.join(f'<tr>{line}</tr>' for line in lines)}</table>"
     note = f'<p class="note">{escape(say("readers_note"))}</p>' if readers is not None else ""
     label = f'role="region" aria-label="{escape(say("landmark_table"))}"'
-    return f'<div class="plain-table" dir="ltr" tabindex="0" {label}>{table}</div>{note}'
+    return f'<div class="plain-table" tabindex="0" {label}>{table}</div>{note}'
 
 
 def readers_in(unit: str, readers: Mapping[str, Any] | None) -> Readers | None:

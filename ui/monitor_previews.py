@@ -21,7 +21,7 @@ from backend.overlays import blend_heatmaps
 from backend.run.folder import PHASES, PreviewKey, RunFolder
 from ui.pictures import plot_prediction
 from ui.session import Session
-from ui.text import in_distance, say
+from ui.text import in_distance, say, say_count
 
 MAX_PREVIEWS = 4
 MAX_POSITIONS = 1000  # far more than are kept
@@ -197,7 +197,7 @@ def _draw_position(
     first, last = (_name_epoch(key) for key in (keys[0], keys[-1]))
     slider |= {
         "label": say("replay", epoch=_name_epoch(shown)),
-        "info": say("replay_info", num=len(keys), first=first, last=last),
+        "info": say_count("replay_info", len(keys), first=first, last=last),
     }
     return {
         panel.controls: gr.update(visible=True),

@@ -109,11 +109,11 @@ def curves_table(rows: Sequence[Row], memory_title: str = "") -> str:
         for row in shown
     ]
     head = "".join(f"<th>{escape(words)}</th>" for words in heads)
-    cells = ("".join(f"<td>{escape(words)}</td>" for words in row) for row in body)
+    cells = ("".join(f"<td><bdi>{escape(words)}</bdi></td>" for words in row) for row in body)
     note = say("values_cut", shown=len(shown), num=len(rows)) if len(shown) < len(rows) else ""
     table = f"<table><tr>{head}</tr>{''.join(f'<tr>{row}</tr>' for row in cells)}</table>"
     label = f'role="region" aria-label="{escape(say("values"))}"'
-    box = f'<div class="plain-table values-table" dir="ltr" tabindex="0" {label}>{table}</div>'
+    box = f'<div class="plain-table values-table" tabindex="0" {label}>{table}</div>'
     return f'{box}<p class="note">{escape(note)}</p>'
 
 

@@ -9,7 +9,7 @@ from backend.run.folder import RunFolder
 from backend.run.state import LIVE_STATES, RunState
 from ui.plots import Row, in_one_line
 from ui.runs import best_row, describe_state
-from ui.text import in_distance, in_time, say
+from ui.text import in_distance, in_time_left, say, say_count
 
 LOG_BYTES = 12_000
 
@@ -75,10 +75,10 @@ def _progress_words(state: RunState, status: Row, rows: Sequence[Row]) -> list[s
         words.append(say("step_of", step=status["step"], steps=status["steps_per_epoch"]))
         words.append(say("speed", speed=status["images_per_s"] or 0))
         if status.get("micro_batch"):
-            words.append(say("in_parts", images=status["micro_batch"]))
+            words.append(say("in_parts", images=say_count("num_images", status["micro_batch"])))
         if status.get("seconds_left") is not None:
             then = say("then_refinement") if status.get("refinement_follows") else ""
-            words.append(say("time_left", time=in_time(status["seconds_left"])) + then)
+            words.append(in_time_left(status["seconds_left"]) + then)
     return words
 
 

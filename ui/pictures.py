@@ -55,7 +55,7 @@ def plot_sample(
     if crop_sides_xy_image is not None:
         _add_crop(figure, points_xy_image, names, crop_sides_xy_image)
     _add_points(figure, points_xy_image, names, say("truth"), TRUTH_RGB, "cross-thin-open")
-    return figure
+    return _add_legend(figure)
 
 
 def plot_prediction(
@@ -109,11 +109,7 @@ def plot_marks(
             "x-thin-open",
         )
     if len(figure.data) > 1:
-        figure.update_layout(
-            showlegend=True,
-            margin={"b": 34},
-            legend={"orientation": "h", "y": 0, "yanchor": "top", "x": 0, "font": {"color": AXIS_COLOUR}},
-        )
+        _add_legend(figure)
     return figure
 
 
@@ -256,6 +252,12 @@ def _image_figure(display: Image, size_hw: Size, height_px: int) -> go.Figure:
     return figure
 
 
+def _add_legend(figure: go.Figure) -> go.Figure:
+    """What the marks mean, below the image."""
+    legend = {"orientation": "h", "y": 0, "yanchor": "top", "x": 0, "font": {"color": AXIS_COLOUR}}
+    return figure.update_layout(showlegend=True, margin={"b": 34}, legend=legend)
+
+
 def _source(pixels: Image) -> str:
     return "data:image/jpeg;base64," + base64.b64encode(encode_jpeg(pixels)).decode("ascii")
 
@@ -288,7 +290,7 @@ def _add_circles(figure: go.Figure, centres_xy: FloatArray, radius: float) -> No
         x=lines[:, 0],
         y=lines[:, 1],
         mode="lines",
-        name="sigma",
+        name=say("sample_sigma"),
         line={"color": _css(PREDICTION_RGB), "width": 1.5},
         hoverinfo="skip",
     )

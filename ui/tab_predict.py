@@ -25,7 +25,7 @@ from ui.prediction_process import (
     stop_prediction,
 )
 from ui.runs import best_row, live_runs, read_rows
-from ui.text import in_distance, say
+from ui.text import in_distance, say, say_count
 from ui.uploads import (
     Upload,
     Uploads,
@@ -313,7 +313,7 @@ def _thumbnail(uploads: Uploads, image: Upload) -> str:
     remarks = [say("predict_num_low", num=image.num_low)] if image.num_low else []
     if image.is_corrected:
         remarks.append(say("predict_corrected"))
-    name, small = escape(image.name), escape(" · ".join(remarks))
+    name, small = f'<bdi dir="ltr">{escape(image.name)}</bdi>', escape(" · ".join(remarks))
     current = "true" if image.key == uploads.shown else "false"
     source = escape(file_address(thumbnail_path(uploads, image)))
     return (
@@ -353,10 +353,10 @@ def _failures_html(failures: Sequence[str]) -> str:
 def _summary(uploads: Uploads, run_id: str) -> str:
     marked = [image for image in uploads.images if image.confidence is not None]
     num_low = sum(image.num_low for image in marked)
-    low = say("predict_summary_low", num=num_low) if num_low else say("predict_summary_sure")
-    return say_note(
-        "predict_done", num=len(marked), landmarks=len(uploads.landmark_names), run=run_id, low=low
-    )
+    low = say_count("predict_summary_low", num_low) if num_low else say("predict_summary_sure")
+    images = say_count("num_images", len(marked))
+    landmarks = say_count("num_landmarks", len(uploads.landmark_names))
+    return say_note("predict_done", images=images, landmarks=landmarks, run=run_id, low=low)
 
 
 def _checkpoint(tab: PredictTab, run_id: str | None) -> Path:

@@ -6,14 +6,13 @@ from collections.abc import Sequence
 from html import escape
 
 
-def table_html(label: str, heads: Sequence[str], lines: Sequence[str], *, left_to_right: bool = False) -> str:
+def table_html(label: str, heads: Sequence[str], lines: Sequence[str]) -> str:
     """`label`: what a screen reader calls it; `heads`: words; `lines`: HTML, a `<tr>` each.
 
     One that is too wide for a small screen is scrolled by itself, by finger and by keyboard.
     """
     head = "".join(f'<th scope="col">{escape(word)}</th>' for word in heads)
-    direction = ' dir="ltr"' if left_to_right else ""
     return (
-        f'<div class="plain-table" role="region" aria-label="{escape(label)}" tabindex="0"{direction}>'
+        f'<div class="plain-table" role="region" aria-label="{escape(label)}" tabindex="0">'
         f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(lines)}</tbody></table></div>"
     )

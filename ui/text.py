@@ -17,6 +17,11 @@ def say(key: str, **values: object) -> str:
     return _WORDS[spoken().code][key].format(**values)
 
 
+def say_count(key: str, num: int, **values: object) -> str:
+    """A text that counts, in the words that it has for one."""
+    return say(f"{key}_one" if num == 1 else key, num=num, **values)
+
+
 def say_label(name: str, prefix: str = "") -> str:
     """What a setting or a column is called; one that is unknown here goes by its own name.
 
@@ -50,6 +55,11 @@ def in_time(seconds: float) -> str:
     if minutes < 90:
         return say("time_minutes", minutes=minutes)
     return say("time_hours", hours=minutes // 60, minutes=f"{minutes % 60:02d}")
+
+
+def in_time_left(seconds: float) -> str:
+    """Seconds that are left: "12 min left"; none are left while the last ones take longer than was thought."""
+    return say("time_left", time=in_time(seconds)) if seconds >= 0.5 else say("time_left_none")
 
 
 def in_distance(px: float | None, mm: float | None) -> str:

@@ -111,6 +111,11 @@ body:not(.form-restored) #train-form {visibility: hidden}  /* ui/form_draft.py s
   [role=gridcell], [role=columnheader] {font-size: .8rem}
   [role=gridcell] .cell-wrap, [role=columnheader] .cell-wrap {padding: .25rem}
 }
+/* a toast's title is its kind, in English in every language; the sign beside it says so too, and the number is kept */
+.toast-title {font-size: 0 !important} .toast-title .toast-count {font-size: var(--text-md)}
+/* over a picture a title would hide what is in its corner */
+.block:is(#sample, #data-picture, #data-sigma, [id^=preview-], [id^=evaluation-worst-])
+  > label[data-testid=block-label] {position: static; width: fit-content}
 .problem-list li {margin-bottom: .25rem}
 .views {display: grid; grid-template-columns: repeat(auto-fill, minmax(min(9.5rem, 45%), 1fr)); gap: .6rem}
 .views figure {margin: 0} .views img {width: 100%; border-radius: 6px; display: block}

@@ -48,7 +48,7 @@ class Samples:
 
 @dataclass(frozen=True)
 class SampleSplits:
-    """A data set ready to train on: its splits, the one for validation among them, by name."""
+    """A data set ready to train on: its splits by name, train and valid first, the others as the data set has them."""
 
     annotations: Annotations
     by_split: Mapping[str, Samples]
@@ -94,7 +94,8 @@ def load_splits(
     if for_training or (images["split"] == TRAIN).any():
         images = assign_validation(images, val_fraction, seed)
     by_split: dict[str, Samples] = {}
-    for split in dict.fromkeys(images["split"]):
+    found = dict.fromkeys(images["split"])
+    for split in dict.fromkeys([*(name for name in (TRAIN, VALID) if name in found), *found]):
         rows = np.flatnonzero((images["split"] == split).to_numpy())
         by_split[str(split)] = Samples(images.iloc[rows].reset_index(drop=True), points[rows])
     if not by_split:

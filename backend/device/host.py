@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Lock
 
 import psutil
 
 CGROUP_ROOT = Path("/sys/fs/cgroup")
 PROC_CGROUP = Path("/proc/self/cgroup")
+LEAST_SPAN_S = 0.5  # CPU seconds, over which a load says something
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,33 @@ def read_memory(root: Path = CGROUP_ROOT, own_groups: Path = PROC_CGROUP) -> Hos
         total_bytes=min([machine.total, *(limit.limit_bytes for limit in limits)]),
         free_bytes=min([machine.available, *(limit.free_bytes for limit in limits)]),
     )
+
+
+class LoadMeter:
+    """How busy the CPUs are, told of the time since the reading before, whichever thread asks. psutil remembers that
+    reading thread by thread, and tells 0 to every new one."""
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._before: tuple[float, float] | None = None  # CPU seconds: in all, and of them idle
+        self._percent: float | None = None
+
+    def read(self) -> float | None:
+        """Per cent; None at the first reading."""
+        times = psutil.cpu_times()
+        # Linux counts a guest's time within the user's too
+        guest = getattr(times, "guest", 0.0) + getattr(times, "guest_nice", 0.0)
+        total, idle = sum(times) - guest, times.idle + getattr(times, "iowait", 0.0)
+        with self._lock:
+            if self._before is None:
+                self._before = total, idle
+            elif (span := total - self._before[0]) >= LEAST_SPAN_S:
+                self._percent = min(100.0, max(0.0, 100 * (1 - (idle - self._before[1]) / span)))
+                self._before = total, idle
+            return self._percent
+
+
+read_load = LoadMeter().read
 
 
 def _limits(root: Path, own_groups: Path) -> Iterator[_Limit]:

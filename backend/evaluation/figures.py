@@ -52,7 +52,7 @@ def plot_cumulative(record: Record, say: Say = say_english) -> go.Figure:
             INTERVAL_MM,
             line={"color": AXIS_COLOUR, "width": 1, "dash": "dot"},
             annotation_text=f"{INTERVAL_MM:g} mm",
-            annotation_position="bottom right",
+            annotation_position="top",
         )
     if ends:
         figure.update_xaxes(range=[0, max(ends) * 1.05 or 1])

@@ -111,3 +111,20 @@ def test_choose_browse_check_and_import(dashboard, page: Page, faces: Path, tmp_
     expect(page.locator("#data-dataset input")).to_have_value("download")
     expect(page.locator("#data-tab-summary")).to_contain_text("20 images")
     assert sorted(path.name for path in dashboard.data_root.iterdir()) == ["blobs", "download", "faces"]
+
+
+def test_in_persian_a_table_begins_at_the_right_under_its_heads(dashboard, page: Page, faces: Path) -> None:
+    shutil.copytree(faces, dashboard.data_root / "faces")
+    page.goto(f"{dashboard.url}/fa")
+    open_tab(page, "داده‌ها")
+    page.locator("#data-dataset input").click()
+    page.get_by_role("option", name="faces", exact=True).click()
+    expect(cell(page, "data-suspects", "07.png")).to_be_visible()
+
+    heads = page.locator("#data-suspects [role=columnheader]").all()
+    cells = page.locator("#data-suspects [role=row][aria-rowindex='2'] [role=gridcell]").all()
+    places = [(part.bounding_box() or {})["x"] for part in (*heads, *cells)]
+    assert len(places) == 8 and places[:4] == sorted(places[:4], reverse=True)
+    assert places[4:] == pytest.approx(places[:4], abs=2)
+    cell(page, "data-suspects", "07.png").click()
+    expect(page.locator("#data-caption")).to_contain_text("07.png")

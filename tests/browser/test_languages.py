@@ -14,6 +14,16 @@ def direction(page: Page, selector: str) -> str:
     return str(page.locator(selector).first.evaluate("element => getComputedStyle(element).direction"))
 
 
+def drawn_px(page: Page, selector: str, words: str) -> float:
+    """How wide the words are as they are drawn."""
+    script = """(element, words) => {
+      const text = element.firstChild, range = document.createRange(), start = text.data.indexOf(words);
+      range.setStart(text, start), range.setEnd(text, start + words.length);
+      return range.getBoundingClientRect().width;
+    }"""
+    return float(page.locator(selector).evaluate(script, words))
+
+
 def test_persian_is_chosen_on_the_page_remembered_and_left_again(dashboard, page: Page) -> None:
     html = page.locator("html")
     page.goto(dashboard.url)
@@ -38,6 +48,7 @@ def test_persian_is_chosen_on_the_page_remembered_and_left_again(dashboard, page
     page.locator("#field-image_height input").press("Tab")
     expect(page.locator("#field-image_height")).to_contain_text("پذیرفته نیست")
     expect(page.locator("#field-image_height")).to_contain_text("nearest that fit are 224 and 256")
+    assert drawn_px(page, "#field-image_height .info-text", "height 250") > 50
     expect(page.locator("#start")).to_be_disabled()
 
     # remembered: by a reload, and at the dashboard's own address

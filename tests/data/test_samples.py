@@ -56,3 +56,12 @@ def test_a_store_names_what_cannot_be_decoded_and_travels_without_its_images(cop
     assert list(broken) == [2] and samples.paths[2].name in str(broken[2])
     assert len(pickle.dumps(store)) < store.get(0)[0].pixels.nbytes
     assert (pickle.loads(pickle.dumps(store)).get(0)[0].pixels == store.get(0)[0].pixels).all()
+
+
+def test_splits_are_in_the_order_of_their_use_whatever_stands_first_in_the_data_set(copied: Path) -> None:
+    table = copied / "annotations.csv"
+    head, *lines = table.read_text(encoding="utf-8").splitlines()
+    splits = ["test2", "valid", "test1", *["train"] * len(lines)]
+    marked = [f"{line},{split}" for line, split in zip(lines, splits, strict=False)]
+    table.write_text("\n".join([f"{head},split", *marked]), encoding="utf-8")
+    assert list(load(copied).by_split) == ["train", "valid", "test2", "test1"]

@@ -20,6 +20,13 @@ def test_the_curve_rises_to_all_landmarks_beside_the_readers_and_marks_2_mm(make
     assert prediction.x[-1] == 4.0 and prediction.y[-1] == 100
     assert prediction.line.dash != readers.line.dash
     assert figure.layout.shapes[0].x0 == 2.0
+    (words,) = figure.layout.annotations
+    assert (words.text, words.x, words.y, words.yanchor) == (
+        "2 mm",
+        2.0,
+        1,
+        "bottom",
+    )  # above, clear of the curve
     assert "mm" in figure.layout.xaxis.title.text
 
 

@@ -80,7 +80,8 @@ def test_the_stray_landmark_is_the_first_to_check(view: DataView) -> None:
     image, landmark, why, score = suspect_rows(view).iloc[0]
     assert (image, landmark) == ("04.png", "d") and "mm from where the other landmarks put it" in why
     assert float(score.removesuffix(" x")) > 4
-    assert suspects_note(view).startswith(f"{len(view.suspects.found)} landmarks stand out")
+    assert len(view.suspects.found) == 1 and suspects_note(view).startswith("1 landmark stands out")
+    assert "*Times usual*: how far off it is" in suspects_note(view)
 
 
 def test_problems_come_with_their_cure_and_leaks_after_them(view: DataView) -> None:

@@ -15,6 +15,7 @@ CARD = GpuReading(0, "GPU-a", "H100 <x>", 80 * GIB, 20 * GIB, 60 * GIB, 12 * GIB
 def lines_of(monkeypatch: pytest.MonkeyPatch, *gpus: GpuReading) -> list[str]:
     monkeypatch.setattr(devices, "read_gpus", lambda: gpus)
     monkeypatch.setattr(devices, "read_memory", lambda: HostMemory(16 * GIB, 4 * GIB))
+    monkeypatch.setattr(devices, "read_load", lambda: None)
     return devices.device_lines().split("<br>")
 
 
@@ -31,3 +32,9 @@ def test_what_the_driver_does_not_say_is_left_out_or_called_unknown(monkeypatch:
     first, second, _ = lines_of(monkeypatch, mig, silent)
     assert first == "<small>MIG 1g: 60.0 GiB of 80.0 GiB free, 55 °C</small>"
     assert second == "<small>lost: free memory unknown</small>"
+
+
+def test_the_load_is_told_once_it_has_been_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert lines_of(monkeypatch) == ["<small>4.0 GiB of 16.0 GiB memory free</small>"]
+    monkeypatch.setattr(devices, "read_load", lambda: 41.7)
+    assert devices.device_lines() == "<small>CPU 42 % busy, 4.0 GiB of 16.0 GiB memory free</small>"

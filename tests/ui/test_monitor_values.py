@@ -22,7 +22,7 @@ def rows(num: int) -> list[dict[str, Any]]:
 
 def test_the_table_says_the_same_the_newest_first() -> None:
     table = curves_table(rows(3), "memory, GiB")
-    assert table.index("<td>3</td>") < table.index("<td>2</td>") < table.index("<td>1</td>")
-    assert "<td>1.00 mm</td>" in table and "<td>50.0 %</td>" in table and "<td>3.00 GiB</td>" in table
+    assert table.index("<bdi>3</bdi>") < table.index("<bdi>2</bdi>") < table.index("<bdi>1</bdi>")
+    assert "<bdi>1.00 mm</bdi>" in table and "<bdi>50.0 %</bdi>" in table and "<bdi>3.00 GiB</bdi>" in table
     assert "before refinement" not in table and "The last" not in table
     assert "The last 200 of 300 epochs" in curves_table(rows(300))

@@ -10,6 +10,5 @@ def test_a_table_has_a_name_its_heads_and_its_lines() -> None:
     assert "<tbody><tr><td>1</td><td>2</td></tr></tbody>" in html
 
 
-def test_a_table_of_numbers_keeps_its_columns_from_left_to_right() -> None:
-    assert 'dir="ltr"' in table_html("a", ["x"], [], left_to_right=True)
+def test_a_table_goes_in_the_direction_of_the_page() -> None:
     assert "dir=" not in table_html("a", ["x"], [])

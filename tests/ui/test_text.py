@@ -13,7 +13,7 @@ from backend.run.state import RunState
 from ui import text_en, text_fa
 from ui.language import LANGUAGES, isolate, isolate_latin, speaking
 from ui.monitor_curves import MARKED_EVENTS
-from ui.text import in_distance, in_time, quote, say, say_label
+from ui.text import in_distance, in_time, in_time_left, quote, say, say_count, say_label
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 UI_FILES = sorted((REPOSITORY / "ui").glob("*.py"))
@@ -24,13 +24,13 @@ SAME_IN_BOTH = {
     "title", "file_metrics", "file_config", "evaluation_mre", "evaluation_nme", "evaluation_report",
     "evaluation_record", "mark_lr_lowered", "sigma_note_mm", "spacing_one", "preset_choice", "preview_title",
     "recommended_none", "data_failed", "figure_images", "predict_spacing_dicom", "bundle_ready",
-    "queue_place", "api_page", "draft_value",
+    "queue_place", "api_page", "draft_value", "data_column_place",
 }  # fmt: skip
 # what Gradio shows of these arguments is read by a person
 SHOWN_ARGUMENTS = {"label", "info", "placeholder", "title", "name", "hovertemplate", "text", "submit_btn"}
 SHOWN_FIRST = {"Markdown", "HTML", "Button", "Tab", "Accordion", "Info", "Warning", "UserError"}
-# identifiers that are the same in every language, a chart's own places, and markup without a word
-SHOWN_AS_THEY_ARE = {"sigma", "GiB", "%{text}<br>%{x:.1f}, %{y:.1f} px<extra>"}
+# units, a chart's own places, and markup without a word
+SHOWN_AS_THEY_ARE = {"GiB", "%{text}<br>%{x:.1f}, %{y:.1f} px<extra>"}
 
 
 def places(words: str) -> list[tuple[str, str]]:
@@ -78,6 +78,7 @@ def test_no_word_is_left_unused() -> None:
     sources += "".join(path.read_text("utf-8") for path in (REPOSITORY / "backend/evaluation").glob("*.py"))
     found = set(re.findall(r'"(\w+)"', sources))
     composed = {f"state_{state.value}" for state in RunState} | {f"mark_{kind}" for kind in MARKED_EVENTS}
+    composed |= {key for key in text_en.TEXT if key.removesuffix("_one") in text_en.TEXT}  # by say_count
     composed |= {"phase_train", "phase_refine", "file_best", "file_last"}
     settings = {
         key for key in text_en.TEXT if key.removesuffix("_info").removesuffix("_words") in text_en.TEXT
@@ -119,6 +120,16 @@ def literals(node: ast.AST) -> Iterator[str]:
 def test_no_visible_word_bypasses_the_table(path: Path) -> None:
     bypassing = [(line, words) for line, words in shown_literals(path) if words not in SHOWN_AS_THEY_ARE]
     assert not bypassing
+
+
+def test_one_is_told_in_the_singular() -> None:
+    assert [say_count("num_images", num) for num in (0, 1, 2)] == ["0 images", "1 image", "2 images"]
+    assert say_count("replay_info", 1, first="epoch 3", last="epoch 3") == "1 epoch is kept: epoch 3"
+
+
+def test_no_seconds_left_are_told_as_the_end() -> None:
+    assert in_time_left(8.0) == "8.0 s left" and in_time_left(0.5) == "0.5 s left"
+    assert in_time_left(0.4) == in_time_left(0.0) == "finishing ..."
 
 
 def test_what_is_inserted_into_persian_keeps_its_order() -> None:
