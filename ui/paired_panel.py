@@ -13,6 +13,7 @@ import gradio as gr
 
 from backend.config import RunConfig
 from backend.data.samples import load_splits
+from backend.data.splits import TRAIN
 from backend.errors import UserError
 from backend.evaluation.paired import compare_records
 from backend.evaluation.record import FORMAT_VERSION
@@ -191,9 +192,12 @@ def _request(pair: Sequence[RunFolder], name: str) -> Request:
         record = _read(folder, name)
         config = read_config(folder)
         if record is not None and config is not None:
-            path = record["about"]["dataset_path"]
-            truth = record["readers"]["truth"]
-            return Request(path, annotation_format(config, path), record["about"]["split"], truth)
+            about, truth = record["about"], record["readers"]["truth"]
+            path, leaked = about["dataset_path"], about.get("leaked")
+            leave_out = leaked is not None and leaked["left_out"]
+            return Request(
+                path, annotation_format(config, path), about["split"], truth, leave_out_leaked=leave_out
+            )
     return _own_request(pair[0])
 
 
@@ -210,7 +214,8 @@ def _own_request(folder: RunFolder) -> Request:
         for_training=False,
     )
     split = default_split(list(splits.by_split))
-    return Request(path, settings.dataset_format, split, settings.annotation_type)
+    leave_out = split != TRAIN  # of which all stands in the training data
+    return Request(path, settings.dataset_format, split, settings.annotation_type, leave_out_leaked=leave_out)
 
 
 def _name_of(request: Request) -> str:

@@ -90,7 +90,7 @@ def test_what_is_missing_is_named_and_evaluated_as_the_other_was(
     assert pair[1].run_id in updates[panel.note] and pair[0].run_id not in updates[panel.note]
     assert updates[panel.evaluate]["visible"] is True
     on_evaluate(panel, Session(), pair[0].run_id, pair[1].run_id, "films-test")
-    assert asked == [(pair[1].run_id, Request("/data/films", "auto", "test", "mean"))]
+    assert asked == [(pair[1].run_id, Request("/data/films", "auto", "test", "mean", leave_out_leaked=False))]
 
 
 def test_two_that_were_never_evaluated_are_measured_on_the_data_of_the_first(
