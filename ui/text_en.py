@@ -459,6 +459,7 @@ TEXT: dict[str, str] = {
     "annotator_confidence_low": "⚠ low {value}",
     "annotator_confidence_fair": "fair {value}",
     "annotator_confidence_high": "high {value}",
+    "annotator_corrected": "corrected",
     "annotator_moved": "moved by",
     "annotator_missing": "not visible",
     "annotator_hint": "A prediction is a cross, a corrected landmark a ring; a dashed circle marks low "
