@@ -396,7 +396,12 @@ TEXT: dict[str, str] = {
     "tab_predict": "Predict",
     "predict_files": "Images: PNG, JPEG, BMP, TIFF, DICOM; 8 or 16 bit",
     "predict_run": "Run",
-    "predict_run_info": "its best weights predict; newest first, with the error on its validation images",
+    "predict_run_info": "its best weights predict; newest first: model, data set, error on its validation images",
+    "predict_run_choice": "{run} · {model} · {dataset}",
+    "predict_run_validated": "{run}, {num} landmarks · {error}",
+    "predict_own_error": "On its own validation images this run errs by {error} on average; on images of another kind "
+    "it may be far off.",
+    "predict_own_unknown": "This run was not validated: nothing is known of its error.",
     "predict_mm_per_px": "Pixel size, mm",
     "predict_mm_per_px_info": "of images whose file states none; empty: unknown",
     "predict_bad_spacing": "{typed} is no pixel size: write mm a pixel, such as 0.1, or leave it empty",
