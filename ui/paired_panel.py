@@ -78,7 +78,8 @@ def create_paired_panel(session: gr.State, runs_dir: Path) -> PairedPanel:
     quiet: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
     redraw = partial(draw_paired, panel)
     panel.timer.tick(redraw, panel.inputs, panel.outputs, **quiet, trigger_mode="once")
-    gr.on([first.input, second.input, measured.input], redraw, panel.inputs, panel.outputs, **quiet)
+    chosen = [first.input, second.input, measured.input]
+    gr.on(chosen, redraw, panel.inputs, panel.outputs, **quiet, trigger_mode="always_last")
     evaluate.click(partial(on_evaluate, panel), panel.inputs, panel.outputs, **quiet, trigger_mode="once")
     return panel
 

@@ -22,6 +22,8 @@ TEXT: dict[str, str] = {
     "tab_data": "Data",
     "data_dataset_info": "the Train tab trains on what is chosen here; a folder below the data root, or any path",
     "data_import": "Import a zip ...",
+    "data_import_note": "A zip holds one data set: the images and their marks, as a CSV table, Aariz, ISBI 2015, COCO "
+    "keypoints or DeepLabCut (the README shows how each is laid out).",
     "data_reload": "Read again",
     "data_reading": "reading the data set ...",
     "data_unpacking": "unpacking",
@@ -71,6 +73,7 @@ TEXT: dict[str, str] = {
     "data_leak_bytes": "the same file",
     "data_leak_picture": "the same picture",
     "data_leak": "{kind} ({split}) as {other} ({other_split})",
+    "data_leak_shown": "{kind} as **{other}** ({other_split})",
     "data_leak_exclude": "leave {image} out when measuring (Evaluate: a file of ids to leave out)",
     "data_leak_remove": "take one of the two out of the data set",
     "data_training": "What a training sees",
@@ -566,8 +569,10 @@ TEXT: dict[str, str] = {
     "paired_first": "First run",
     "paired_second": "Second run",
     "paired_on": "Measured on",
-    "paired_empty": "Choose two runs above.",
-    "paired_missing": "{runs}: not evaluated on {name} yet. Evaluate, and the comparison appears here.",
+    "paired_empty": "Choose two different runs in the fields above. Both need an evaluation on the same split; what is "
+    "missing can be made here.",
+    "paired_missing": "{runs}: not evaluated on {name} yet, and both runs need an evaluation on the same split. Press "
+    "the button below, or open the run in the table above and use Evaluate best.pt; the comparison then appears here.",
     "paired_evaluate": "Evaluate what is missing",
     "paired_no_best": "{runs}: no best.pt to evaluate yet. Wait for a validation, or choose another run.",
     "paired_better": "{second} is better than {first} by {size}",
