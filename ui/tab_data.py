@@ -171,9 +171,8 @@ def _place_choice() -> dict[str, Any]:
                 say("data_import"), file_types=[".zip"], size="md", elem_id="data-import", min_width=150
             )
             reload = gr.Button(say("data_reload"), size="md", elem_id="data-reload", min_width=150)
-    gr.HTML(
-        f'<p class="note">{escape(say("data_import_note"))}</p>', elem_id="data-import-note", padding=False
-    )
+    note = f'<p class="note">{escape(say("data_import_note"))}</p>'
+    gr.HTML(note, elem_id="data-import-note", padding=False)
     refused = gr.Markdown(visible=False, elem_id="data-import-refused", elem_classes="refused")
     summary = gr.Markdown(say("data_reading"), elem_id="data-tab-summary")
     return {
@@ -365,10 +364,9 @@ def on_problem(
         row = view.row_of_id(cells[0])
     if row is not None:
         updates = _show_and_draw(tab, view, Shown(row=row), None, values, ALL_SPLITS)
-        other = (
-            {tab.browser.caption: f"{updates[tab.browser.caption]} · {leak_caption(pair)}"} if pair else {}
-        )
-        return updates | other
+        if pair is not None:
+            updates[tab.browser.caption] += f" · {leak_caption(pair)}"
+        return updates
     if path is None:
         return {tab.browser.caption: say("data_no_picture")}
     return show(tab.browser, view, Shown(path=path))
