@@ -13,16 +13,21 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
+from backend.data.leaks import ids_in_training
 from backend.data.samples import Samples, SampleSplits, load_splits, points_of_readers
 from backend.errors import UserError
 from backend.evaluation.comparison import Comparison
 from backend.evaluation.measures import Measured, check_nme_landmarks
 from backend.evaluation.record import measure
 from backend.evaluation.report import build_report
+from backend.evaluation.words import describe_leaked
 from backend.flags import OneLineParser, run_command
 from backend.run.files import write_bytes_atomic, write_json_atomic
 from backend.training.inference import Predictor, load_predictor
 from backend.training.metrics import SDR_THRESHOLDS_MM
+
+KEEP, LEAVE_OUT = "keep", "leave_out"
+Leaked = dict[str, Any]
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -45,15 +50,19 @@ def main(arguments: Sequence[str]) -> int:
     samples = _samples_of(splits, options.split, names)
     excluded = _read_excluded(options.exclude, samples) if options.exclude else []
     samples = samples.take(_rows_without(samples, excluded))
+    leaked = _find_leaked(predictor, samples, splits, leave_out=options.leaked == LEAVE_OUT)
+    if leaked and leaked["left_out"]:
+        samples = samples.take(_rows_without(samples, leaked["image_ids"]))
     comparison = compare(predictor, samples, splits, truth_name)
     record = {
         **measure(comparison, nme_landmarks),
-        "about": describe_evaluation(predictor, options, excluded),
+        "about": describe_evaluation(predictor, options, excluded, leaked),
     }
     # the report first: who sees the record finds the report beside it
     if options.report:
         options.report.parent.mkdir(parents=True, exist_ok=True)
         write_bytes_atomic(options.report, build_report(record).encode("utf-8"))
+    print(describe_leaked(record), file=sys.stderr if options.json == "-" else sys.stdout)
     if options.json == "-":
         print(json.dumps(record, indent=2, ensure_ascii=False))
         return 0
@@ -89,7 +98,9 @@ def compare(predictor: Predictor, samples: Samples, splits: SampleSplits, truth_
     )
 
 
-def describe_evaluation(predictor: Predictor, options: Namespace, excluded: Sequence[str]) -> dict[str, Any]:
+def describe_evaluation(
+    predictor: Predictor, options: Namespace, excluded: Sequence[str], leaked: Leaked | None
+) -> dict[str, Any]:
     """What was evaluated, and how: the record's `about`."""
     checkpoint, dataset_path = options.checkpoint.absolute(), options.dataset_path.absolute()
     return {
@@ -100,6 +111,7 @@ def describe_evaluation(predictor: Predictor, options: Namespace, excluded: Sequ
         "dataset_path": str(dataset_path),
         "split": options.split,
         "excluded": list(excluded),
+        "leaked": leaked,
         "device": str(predictor.device),
         "time": time.strftime("%Y-%m-%d %H:%M"),
         "config": predictor.config.to_dict(),
@@ -114,6 +126,13 @@ def _parser() -> OneLineParser:
     parser.add_argument("--split", default="test", help="split to measure on (default: test)")
     parser.add_argument("--annotation_type", help="whose landmarks are the truth (default: the run's)")
     parser.add_argument("--exclude", type=Path, metavar="FILE", help="image ids, one a line, to leave out")
+    parser.add_argument(
+        "--leaked",
+        choices=(KEEP, LEAVE_OUT),
+        default=KEEP,
+        help="images that stand in the run's train or valid split: counted, which is said, or left out "
+        "(default: %(default)s)",
+    )
     parser.add_argument(
         "--nme_landmarks",
         nargs=2,
@@ -160,6 +179,38 @@ def _read_excluded(path: Path, samples: Samples) -> list[str]:
     if unwanted >= ids:
         raise UserError(f"{path} excludes every image", field="exclude", cure="check the file")
     return sorted(unwanted & ids)
+
+
+def _find_leaked(
+    predictor: Predictor, samples: Samples, splits: SampleSplits, *, leave_out: bool
+) -> Leaked | None:
+    """The record's `leaked`: `image_ids` that stand in what the run was trained or validated on, and whether they
+    are `left_out`; None where that data cannot be read any more and nothing is to be left out. Raises UserError."""
+    config = predictor.config
+    try:
+        trained = load_splits(
+            Path(config.value("dataset_path")),
+            dataset_format=config.settings.dataset_format,
+            annotation_type=config.settings.annotation_type,
+            val_fraction=config.settings.val_fraction,
+            seed=config.settings.seed,
+        )
+    except UserError as error:
+        if not leave_out:
+            return None
+        raise UserError(
+            f"images that stand in the training data cannot be found, since it cannot be read: {error.what}",
+            field="leaked",
+            cure="bring it back, or keep such images",
+        ) from error
+    found = ids_in_training(samples, splits, trained)
+    if leave_out and len(found) == len(samples):
+        raise UserError(
+            "every image of this split stands in the training data",
+            field="leaked",
+            cure="choose another split, or keep such images",
+        )
+    return {"image_ids": list(found), "left_out": leave_out}
 
 
 def _rows_without(samples: Samples, excluded: Sequence[str]) -> list[int]:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
+import cv2
 import numpy as np
 import pytest
+import torch
 
 import train
 from backend import evaluate, predict
@@ -79,11 +82,82 @@ def test_excluded_images_are_left_out_and_strangers_named(
     assert "no-such-image" in printed.err
 
 
+@pytest.fixture
+def with_test_split(tiny_dataset: Path, tmp_path: Path) -> Path:
+    """A data set elsewhere: of its two test images one is image 03.png of the training data, one is like no other."""
+    folder = tmp_path / "other"
+    folder.mkdir()
+    header, *lines = (tiny_dataset / "annotations.csv").read_text(encoding="utf-8").splitlines()
+    shutil.copyfile(tiny_dataset / "03.png", folder / "copy.png")
+    rng = np.random.default_rng(3)
+    cv2.imwrite(str(folder / "new.png"), rng.integers(0, 255, (96, 80), np.uint8))
+    rows = [
+        f"{header},split",
+        *(f"{lines[3].replace('03.png', name)},test" for name in ("copy.png", "new.png")),
+    ]
+    (folder / "annotations.csv").write_text("\n".join(rows) + "\n", encoding="utf-8")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("flags", "num_images", "words"),
+    [
+        ([], 2, "1 of the 2 images stand in the training data: the error is flattered."),
+        (["--leaked", "leave_out"], 1, "1 images left out: they stand in the training data."),
+    ],
+)
+def test_images_of_the_training_data_are_counted_and_said_or_left_out(
+    checkpoint: Path,
+    with_test_split: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    flags: list[str],
+    num_images: int,
+    words: str,
+) -> None:
+    report = tmp_path / "report.html"
+    always = [
+        "--checkpoint",
+        str(checkpoint),
+        "--dataset_path",
+        str(with_test_split),
+        "--report",
+        str(report),
+    ]
+    assert run_command(evaluate.main, [*always, "--json", "-", *flags]) == 0
+    printed = capsys.readouterr()
+    record = json.loads(printed.out)
+    assert record["num_images"] == num_images and words in printed.err
+    assert record["about"]["leaked"] == {"image_ids": ["copy.png"], "left_out": bool(flags)}
+    assert ("copy.png" in record["errors"]["image_ids"]) is not bool(flags)
+    assert words in report.read_text(encoding="utf-8")
+
+
+def test_what_was_trained_on_can_be_unknown_but_then_not_left_out(
+    checkpoint: Path, with_test_split: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    loaded = torch.load(checkpoint, weights_only=True)
+    loaded["args"]["settings"]["dataset_path"] = str(tmp_path / "gone")
+    loaded["args"]["chosen"].pop("dataset_path", None)
+    moved = tmp_path / "run" / "checkpoints" / "best.pt"
+    moved.parent.mkdir(parents=True)
+    torch.save(loaded, moved)
+    flags = ["--checkpoint", str(moved), "--dataset_path", str(with_test_split)]
+    assert run_command(evaluate.main, flags) == 0
+    assert "is not known" in capsys.readouterr().out
+    assert run_command(evaluate.main, [*flags, "--leaked", "leave_out"]) == 2
+    assert "leaked: images that stand in the training data cannot be found" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
         (["--split", "test9"], "choose"),
         (["--split", "train", "--annotation_type", "Nobody"], "choose mean"),
+        (
+            ["--split", "train", "--leaked", "leave_out"],
+            "every image of this split stands in the training data",
+        ),
         (["--split", "train", "--checkpoint", "nowhere.pt"], "is no file"),
         (
             ["--split", "train", "--nme_landmarks", "nose", "knee"],

@@ -205,7 +205,7 @@ function buildTable() {
       input.dataset.axis = axis;
     }
     if (shown.mm_per_px_xy) row.append(cell("td", ""), cell("td", ""));
-    row.appendChild(Object.assign(cell("td", shown.confidence[k].words), { className: shown.confidence[k].level }));
+    row.appendChild(cell("td", ""));
     row.appendChild(cell("td", "")).appendChild(cell("bdi", ""));
     return row;
   }));
@@ -220,6 +220,8 @@ function fillRow(row, k) {
     [0, 1].forEach((axis) => {
       row.children[3 + axis].textContent = point ? (point[axis] * shown.mm_per_px_xy[axis]).toFixed(2) : "-";
     });
+  const sure = isMoved(k) ? { words: shown.words.corrected, level: "" } : shown.confidence[k]; // of another place
+  Object.assign(row.lastElementChild.previousElementSibling, { textContent: sure.words, className: sure.level });
   row.querySelector("bdi").textContent = distance(k);
 }
 

@@ -25,8 +25,8 @@ HEATMAP_SIDE_PX = 800
 _turns = itertools.count()
 _WORDS = (
     "zoom_in", "zoom_out", "fit", "undo", "reset", "reset_all", "remove", "names", "heatmap", "heatmap_off",
-    "heatmap_chosen", "heatmap_all", "opacity", "hint", "picture", "landmark", "confidence", "moved", "missing",
-    "tools",
+    "heatmap_chosen", "heatmap_all", "opacity", "hint", "picture", "landmark", "confidence", "corrected", "moved",
+    "missing", "tools",
 )  # fmt: skip
 
 

@@ -107,8 +107,13 @@ def _bind(panel: ComparePanel) -> None:
     redraw = [panel.metric.input, panel.log_axis.input]
     gr.on(redraw, partial(on_tick, panel), panel.inputs, panel.outputs, **quiet)
     paired = panel.paired
+    # of runs chosen while an answer is awaited, the last choice must not get lost: the pair is taken from it
     panel.chosen.input(
-        partial(on_choose, panel), panel.inputs, [*panel.outputs, *paired.choices], **quiet
+        partial(on_choose, panel),
+        panel.inputs,
+        [*panel.outputs, *paired.choices],
+        **quiet,
+        trigger_mode="always_last",
     ).then(partial(draw_paired, paired), paired.inputs, paired.outputs, **quiet)
 
 

@@ -126,15 +126,25 @@ def problem_rows(problems: Sequence[Problem], leaks: Sequence[Leak]) -> pd.DataF
     across = set(across_splits(leaks))
     rows = [[problem.where, problem.what, problem.cure] for problem in problems]
     for leak in sorted(leaks, key=lambda leak: leak not in across):
-        rows.append([leak.image_ids[0], _leak_words(leak), _leak_cure(leak)])
+        rows.append([leak.image_ids[0], leak_words(leak), _leak_cure(leak)])
     return pd.DataFrame(rows, columns=say("data_problem_columns").split(","))
 
 
-def _leak_words(leak: Leak) -> str:
-    kind = say("data_leak_bytes" if leak.kind == "same bytes" else "data_leak_picture")
+def leak_words(leak: Leak) -> str:
+    """What the first image of a pair is to the other one."""
+    split, other_split = leak.splits
     return say(
-        "data_leak", kind=kind, split=leak.splits[0], other=leak.image_ids[1], other_split=leak.splits[1]
+        "data_leak", kind=_leak_kind(leak), split=split, other=leak.image_ids[1], other_split=other_split
     )
+
+
+def leak_caption(leak: Leak) -> str:
+    """The other image of a pair, for beneath the first."""
+    return say("data_leak_shown", kind=_leak_kind(leak), other=leak.image_ids[1], other_split=leak.splits[1])
+
+
+def _leak_kind(leak: Leak) -> str:
+    return say("data_leak_bytes" if leak.kind == "same bytes" else "data_leak_picture")
 
 
 def _leak_cure(leak: Leak) -> str:

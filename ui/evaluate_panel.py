@@ -40,6 +40,7 @@ class EvaluatePanel:
     split: gr.Dropdown
     truth: gr.Dropdown
     exclude: gr.Textbox
+    leave_out: gr.Checkbox
     evaluate: gr.Button
     note: gr.HTML
     shown: gr.Dropdown
@@ -57,7 +58,7 @@ class EvaluatePanel:
     @property
     def request(self) -> list[Any]:
         """What is asked."""
-        return [self.dataset, self.split, self.truth, self.exclude]
+        return [self.dataset, self.split, self.truth, self.exclude, self.leave_out]
 
     @property
     def shown_parts(self) -> list[Any]:
@@ -113,6 +114,12 @@ def _place_request(data_root: Path) -> dict[str, Any]:
         exclude = gr.Textbox(
             label=say("evaluate_exclude"), info=say("evaluate_exclude_info"), elem_id="evaluate-exclude"
         )
+    leave_out = gr.Checkbox(
+        value=True,
+        label=say("evaluate_leave_out"),
+        info=say("evaluate_leave_out_info"),
+        elem_id="evaluate-leave-out",
+    )
     evaluate = gr.Button(say("evaluate"), variant="primary", elem_id="evaluate")
     note = gr.HTML(elem_id="evaluate-note", padding=False)
     return {
@@ -120,6 +127,7 @@ def _place_request(data_root: Path) -> dict[str, Any]:
         "split": split,
         "truth": truth,
         "exclude": exclude,
+        "leave_out": leave_out,
         "evaluate": evaluate,
         "note": note,
     }
@@ -235,6 +243,7 @@ def on_evaluate(
     split: str | None,
     truth: str,
     exclude: str,
+    leave_out: bool,
 ) -> Updates:
     """Start the process that measures."""
     folder = _folder(panel, opened)
@@ -243,7 +252,8 @@ def on_evaluate(
         path = _typed_path(dataset_path)
         if config is None or not path or not split:
             raise UserError(say("evaluate_no_split"))
-        request = Request(path, annotation_format(config, path), split, truth, _typed_path(exclude))
+        of_data = annotation_format(config, path)
+        request = Request(path, of_data, split, truth, _typed_path(exclude), leave_out)
         start_evaluation(folder, request)
     except UserError as error:
         gr.Warning(str(error))

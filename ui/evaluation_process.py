@@ -29,6 +29,7 @@ class Request:
     split: str
     annotation_type: str
     exclude: str = ""
+    leave_out_leaked: bool = True
 
 
 @dataclass(frozen=True)
@@ -113,6 +114,7 @@ def _command(folder: RunFolder, name: str, request: Request) -> list[str]:
     command += ["--annotation_type", request.annotation_type]
     if request.exclude:
         command += ["--exclude", str(Path(request.exclude).absolute())]
+    command += ["--leaked", "leave_out" if request.leave_out_leaked else "keep"]
     for flag, kind in (("--json", "json"), ("--report", "html")):
         command += [flag, str(folder.evaluation_path(name, kind).absolute())]  # type: ignore[arg-type]
     return command

@@ -66,19 +66,21 @@ def headline(folder: RunFolder, name: str, record: Record) -> str:
         cards.append(_card(say("evaluation_readers"), in_unit(between[f"mre_{unit}"], unit)))
     if record.get("unrefined"):
         cards.append(_card(say("evaluation_unrefined"), with_spread(record["unrefined"], unit)))
+    leaked = about.get("leaked")
     words = say(
         "evaluation_about",
         dataset=about["dataset"],
         split=about["split"],
         images=say_count("num_images", record["num_images"]),
         truth=record["readers"]["truth"],
-        excluded=len(about["excluded"]),
+        excluded=len(about["excluded"]) + (len(leaked["image_ids"]) if leaked and leaked["left_out"] else 0),
         time=about["time"],
     )
     links = file_link(folder.evaluation_path(name, "html"), say("evaluation_report"))
     links += file_link(folder.evaluation_path(name, "json"), say("evaluation_record"))
     return (
         f'<div class="numbers">{"".join(cards)}</div><p class="note">{escape(words)}</p>'
+        f'<p class="note">{escape(_leaked_words(record))}</p>'
         f'<div class="files">{links}</div>'
     )
 
@@ -102,6 +104,19 @@ def landmark_errors(record: Record) -> str:
 def worst_figures(record: Record) -> list[tuple[str, go.Figure | None]]:
     """(title, figure) of the worst images; None where the file can no longer be read."""
     return [_worst_figure(record, image) for image in record["worst_images"][:MAX_WORST]]
+
+
+def _leaked_words(record: Record) -> str:
+    """How many of the images stand in the training data; older records do not know."""
+    leaked = record["about"].get("leaked")
+    if leaked is None:
+        return say("evaluation_leaked_unknown")
+    num = len(leaked["image_ids"])
+    if not num:
+        return say("evaluation_leaked_none")
+    if leaked["left_out"]:
+        return say("evaluation_leaked_out", leaked=num)
+    return say("evaluation_leaked_kept", leaked=num, num=record["num_images"])
 
 
 def _worst_figure(record: Record, image: Mapping[str, Any]) -> tuple[str, go.Figure | None]:

@@ -61,7 +61,9 @@ def _lay_out(page: gr.Blocks, runs_dir: Path, data_root: Path) -> None:
     page.load(None, js=tab_monitor.KEEP_ZOOM, **quiet)
     page.load(partial(tab_runs.on_load, runs), [session], [runs.table, runs.empty], **quiet)
     opened = [page.load, predict_tab.select]
-    gr.on(opened, partial(tab_predict.on_open, predict), [predict.run], [predict.run], **quiet)
+    gr.on(
+        opened, partial(tab_predict.on_open, predict), [predict.run], [predict.run, predict.run_note], **quiet
+    )
     for chosen in (train.started, runs.details.watched):
         shown = chosen.change(_show_monitor, [chosen], [tabs, chosen], **quiet)
         # at once: until the next tick the run before would stand there

@@ -13,6 +13,7 @@ import gradio as gr
 
 from backend.config import RunConfig
 from backend.data.samples import load_splits
+from backend.data.splits import TRAIN
 from backend.errors import UserError
 from backend.evaluation.paired import compare_records
 from backend.evaluation.record import FORMAT_VERSION
@@ -77,7 +78,8 @@ def create_paired_panel(session: gr.State, runs_dir: Path) -> PairedPanel:
     quiet: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
     redraw = partial(draw_paired, panel)
     panel.timer.tick(redraw, panel.inputs, panel.outputs, **quiet, trigger_mode="once")
-    gr.on([first.input, second.input, measured.input], redraw, panel.inputs, panel.outputs, **quiet)
+    chosen = [first.input, second.input, measured.input]
+    gr.on(chosen, redraw, panel.inputs, panel.outputs, **quiet, trigger_mode="always_last")
     evaluate.click(partial(on_evaluate, panel), panel.inputs, panel.outputs, **quiet, trigger_mode="once")
     return panel
 
@@ -191,9 +193,12 @@ def _request(pair: Sequence[RunFolder], name: str) -> Request:
         record = _read(folder, name)
         config = read_config(folder)
         if record is not None and config is not None:
-            path = record["about"]["dataset_path"]
-            truth = record["readers"]["truth"]
-            return Request(path, annotation_format(config, path), record["about"]["split"], truth)
+            about, truth = record["about"], record["readers"]["truth"]
+            path, leaked = about["dataset_path"], about.get("leaked")
+            leave_out = leaked is not None and leaked["left_out"]
+            return Request(
+                path, annotation_format(config, path), about["split"], truth, leave_out_leaked=leave_out
+            )
     return _own_request(pair[0])
 
 
@@ -210,7 +215,8 @@ def _own_request(folder: RunFolder) -> Request:
         for_training=False,
     )
     split = default_split(list(splits.by_split))
-    return Request(path, settings.dataset_format, split, settings.annotation_type)
+    leave_out = split != TRAIN  # of which all stands in the training data
+    return Request(path, settings.dataset_format, split, settings.annotation_type, leave_out_leaked=leave_out)
 
 
 def _name_of(request: Request) -> str:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,8 @@ from ui.data_view import (
     ALL_SPLITS,
     DataView,
     groups_table,
+    leak_caption,
+    leak_words,
     problem_rows,
     read_view,
     splits_table,
@@ -168,6 +171,8 @@ def _place_choice() -> dict[str, Any]:
                 say("data_import"), file_types=[".zip"], size="md", elem_id="data-import", min_width=150
             )
             reload = gr.Button(say("data_reload"), size="md", elem_id="data-reload", min_width=150)
+    note = f'<p class="note">{escape(say("data_import_note"))}</p>'
+    gr.HTML(note, elem_id="data-import-note", padding=False)
     refused = gr.Markdown(visible=False, elem_id="data-import-refused", elem_classes="refused")
     summary = gr.Markdown(say("data_reading"), elem_id="data-tab-summary")
     return {
@@ -353,11 +358,15 @@ def on_problem(
     """A line of the problems was clicked: the picture that it is about, where there is one."""
     problems = view.splits.annotations.problems
     path = next((one.image for one in problems if [one.where, one.what] == cells[:2]), None)
+    pair = next((leak for leak in leaks if [leak.image_ids[0], leak_words(leak)] == cells[:2]), None)
     row = view.row_of_path(path) if path is not None else None
-    if any(leak.image_ids[0] == cells[0] for leak in leaks) and path is None:
+    if pair is not None:
         row = view.row_of_id(cells[0])
     if row is not None:
-        return _show_and_draw(tab, view, Shown(row=row), None, values, ALL_SPLITS)
+        updates = _show_and_draw(tab, view, Shown(row=row), None, values, ALL_SPLITS)
+        if pair is not None:
+            updates[tab.browser.caption] += f" · {leak_caption(pair)}"
+        return updates
     if path is None:
         return {tab.browser.caption: say("data_no_picture")}
     return show(tab.browser, view, Shown(path=path))

@@ -14,9 +14,10 @@ import gradio as gr
 
 from backend.data.annotations.writers import EXPORTS
 from backend.errors import UserError
-from backend.run.folder import RunFolder, list_runs
+from backend.run.folder import RunFolder
 from ui.annotator import annotator_value, create_annotator, file_address
 from ui.evaluation_process import Progress
+from ui.predict_runs import own_error_html, run_choices, run_note_html
 from ui.prediction_process import (
     follow_prediction,
     is_running,
@@ -24,8 +25,8 @@ from ui.prediction_process import (
     start_prediction,
     stop_prediction,
 )
-from ui.runs import best_row, live_runs, read_rows
-from ui.text import in_distance, say, say_count
+from ui.runs import live_runs
+from ui.text import say, say_count
 from ui.uploads import (
     Upload,
     Uploads,
@@ -54,6 +55,7 @@ class PredictTab:
     uploads: gr.State
     files: gr.File
     run: gr.Dropdown
+    run_note: gr.HTML
     spacing: gr.Textbox
     predict: gr.Button
     cancel: gr.Button
@@ -117,11 +119,14 @@ def _place_request(runs_dir: Path) -> dict[str, Any]:
             min_width=220,
             elem_id="predict-spacing",
         )
+    run_note = gr.HTML(elem_id="predict-run-note", padding=False)
     with gr.Row():
         predict = gr.Button(say("predict"), variant="primary", interactive=False, elem_id="predict-start")
         cancel = gr.Button(say("predict_cancel"), variant="stop", visible=False, elem_id="predict-cancel")
         clear = gr.Button(say("predict_clear"), interactive=False, elem_id="predict-clear")
-    return {"run": run, "spacing": spacing, "predict": predict, "cancel": cancel, "clear": clear}
+    return {
+        "run": run, "run_note": run_note, "spacing": spacing, "predict": predict, "cancel": cancel, "clear": clear
+    }  # fmt: skip
 
 
 def _place_export() -> dict[str, Any]:
@@ -144,6 +149,7 @@ def _place_export() -> dict[str, Any]:
 def _bind(tab: PredictTab) -> None:
     quiet: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
     uploads, parts = [tab.uploads], tab.working_parts
+    tab.run.change(partial(run_note_html, tab.runs_dir), tab.run, tab.run_note, **quiet)
     tab.files.upload(partial(on_upload, tab), [*uploads, tab.files], parts, **quiet)
     tab.predict.click(partial(on_predict, tab), [*uploads, tab.run], parts, **quiet, trigger_mode="once")
     tab.cancel.click(on_cancel, uploads, uploads, **quiet)
@@ -171,17 +177,6 @@ def _bind(tab: PredictTab) -> None:
     made.success(None, js=DOWNLOAD_JS, **quiet)
 
 
-def run_choices(runs_dir: Path) -> list[tuple[str, str]]:
-    """(label, id) of the runs that have weights to predict with, newest first."""
-    choices = []
-    for folder in list_runs(runs_dir):
-        if folder.checkpoint_path("best").is_file():
-            best = best_row(read_rows(folder))
-            error = f" ({in_distance(best['val/mre_px'], best.get('val/mre_mm'))})" if best else ""
-            choices.append((folder.run_id + error, folder.run_id))
-    return choices
-
-
 def _run_info(choices: Sequence[tuple[str, str]]) -> str:
     return say("predict_run_info") if choices else say("predict_no_run")
 
@@ -191,7 +186,8 @@ def on_open(tab: PredictTab, run_id: str | None) -> Updates:
     choices = run_choices(tab.runs_dir)
     known = [name for _, name in choices]
     value = run_id if run_id in known else next(iter(known), None)
-    return {tab.run: gr.update(choices=choices, value=value, info=_run_info(choices))}
+    chosen = gr.update(choices=choices, value=value, info=_run_info(choices))
+    return {tab.run: chosen, tab.run_note: run_note_html(tab.runs_dir, value)}
 
 
 def on_upload(tab: PredictTab, uploads: Uploads, files: Sequence[str] | None) -> Iterator[Updates]:
@@ -227,7 +223,7 @@ def on_predict(tab: PredictTab, uploads: Uploads, run_id: str | None) -> Iterato
         found = read_predictions(folder) if uploads.folder == folder else None
         if found is not None:
             adopt(uploads, *found)
-        words = say_note("predict_stopped") if found is None else _summary(uploads, str(run_id))
+        words = say_note("predict_stopped") if found is None else _summary(tab, uploads, str(run_id))
     except UserError as error:
         words = _failures_html([str(error)])
     yield {**_draw(tab, uploads), **_buttons(tab, uploads), tab.note: words}
@@ -350,13 +346,14 @@ def _failures_html(failures: Sequence[str]) -> str:
     return f'<ul class="evaluation-failed" role="alert">{lines}</ul>'
 
 
-def _summary(uploads: Uploads, run_id: str) -> str:
+def _summary(tab: PredictTab, uploads: Uploads, run_id: str) -> str:
     marked = [image for image in uploads.images if image.confidence is not None]
     num_low = sum(image.num_low for image in marked)
     low = say_count("predict_summary_low", num_low) if num_low else say("predict_summary_sure")
     images = say_count("num_images", len(marked))
     landmarks = say_count("num_landmarks", len(uploads.landmark_names))
-    return say_note("predict_done", images=images, landmarks=landmarks, run=run_id, low=low)
+    done = say_note("predict_done", images=images, landmarks=landmarks, run=run_id, low=low)
+    return done + own_error_html(RunFolder(tab.runs_dir / run_id))
 
 
 def _checkpoint(tab: PredictTab, run_id: str | None) -> Path:

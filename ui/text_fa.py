@@ -355,6 +355,8 @@ TEXT: dict[str, str] = {
     "evaluate_truth": "مرجع",
     "evaluate_exclude": "فایل شناسهٔ تصویرهایی که کنار می‌روند",
     "evaluate_exclude_info": "در هر سطر یک شناسه؛ خالی: هیچ",
+    "evaluate_leave_out": "تصویرهایی که در دادهٔ آموزش هم هستند کنار گذاشته شوند",
+    "evaluate_leave_out_info": "از روی پیکسل‌ها پیدا می‌شوند؛ اگر بمانند خطا کمتر از واقع می‌شود و کنار نتیجه گفته می‌شود",
     "evaluate": "ارزیابی کن",
     "evaluate_started": "ارزیابی روی {split} آغاز شد؛ در این میان می‌توانید با صفحه کار کنید یا آن را ببندید",
     "evaluate_busy": "هم‌اکنون اجرایی آموزش می‌بیند: تا پایان یکی از این دو، هر دو کندترند.",
@@ -367,6 +369,10 @@ TEXT: dict[str, str] = {
     "evaluate_no_split": "نخست مجموعه‌داده و بخش را انتخاب کنید",
     "evaluation_shown": "ارزیابی نمایان",
     "evaluation_about": "{dataset}، {split}: {images}، مرجع {truth}، {excluded} کنار گذاشته، ارزیابی در {time}",
+    "evaluation_leaked_none": "هیچ‌یک از این تصویرها در دادهٔ آموزش نیست.",
+    "evaluation_leaked_out": "از کنارگذاشته‌ها، {leaked} تصویر در دادهٔ آموزش هم هست.",
+    "evaluation_leaked_kept": "⚠ {num} تصویر، که {leaked} تای آن در دادهٔ آموزش هم هست: خطا کمتر از واقع است.",
+    "evaluation_leaked_unknown": "معلوم نیست که آیا این تصویرها در دادهٔ آموزش هم هستند یا نه.",
     "evaluation_other_version": "این ارزیابی را نسخهٔ دیگری ساخته است؛ دوباره ارزیابی کنید",
     "evaluation_mre": "MRE ± SD",
     "evaluation_interval": "بازهٔ 95 %: {interval}",
@@ -404,8 +410,13 @@ TEXT: dict[str, str] = {
     "tab_predict": "پیش‌بینی",
     "predict_files": "تصویرها: PNG، JPEG، BMP، TIFF، DICOM؛ 8 یا 16 بیتی",
     "predict_run": "اجرا",
-    "predict_run_info": "بهترین وزن‌های آن پیش‌بینی می‌کنند؛ جدیدترین در بالا، همراه با خطای آن روی تصویرهای "
+    "predict_run_info": "بهترین وزن‌های آن پیش‌بینی می‌کنند؛ جدیدترین در بالا: مدل، مجموعه‌داده، خطا روی تصویرهای "
     "اعتبارسنجی",
+    "predict_run_choice": "{run} · {model} · {dataset}",
+    "predict_run_validated": "{run}، {num} لندمارک · {error}",
+    "predict_own_error": "این اجرا روی تصویرهای اعتبارسنجی خودش به‌طور میانگین {error} خطا دارد؛ روی تصویرهایی از نوع "
+    "دیگر خطا ممکن است بسیار بیشتر باشد.",
+    "predict_own_unknown": "این اجرا اعتبارسنجی نشده است: دربارهٔ خطای آن چیزی معلوم نیست.",
     "predict_mm_per_px": "اندازهٔ پیکسل، میلی‌متر",
     "predict_mm_per_px_info": "برای تصویرهایی که فایلشان اندازه‌ای ندارد؛ خالی: نامعلوم",
     "predict_bad_spacing": "{typed} اندازهٔ پیکسل نیست: میلی‌متر بر پیکسل را بنویسید، مانند 0.1، یا خالی بگذارید",
@@ -470,6 +481,7 @@ TEXT: dict[str, str] = {
     "annotator_confidence_low": "⚠ پایین {value}",
     "annotator_confidence_fair": "متوسط {value}",
     "annotator_confidence_high": "بالا {value}",
+    "annotator_corrected": "تصحیح‌شده",
     "annotator_moved": "جابه‌جایی",
     "annotator_missing": "دیده نمی‌شود",
     "annotator_hint": "ضربدر پیش‌بینی است و حلقه لندمارک اصلاح‌شده؛ دایرهٔ خط‌چین نشانهٔ اطمینان پایین است. "
@@ -603,8 +615,11 @@ TEXT: dict[str, str] = {
     "paired_first": "اجرای اول",
     "paired_second": "اجرای دوم",
     "paired_on": "سنجیده‌شده روی",
-    "paired_empty": "در بالا دو اجرا انتخاب کنید.",
-    "paired_missing": "{runs}: هنوز روی {name} ارزیابی نشده است. ارزیابی کنید تا مقایسه همین‌جا نشان داده شود.",
+    "paired_empty": "در خانه‌های بالا دو اجرای متفاوت انتخاب کنید. هر دو باید روی یک بخش ارزیابی شده باشند؛ آنچه کم است "
+    "همین‌جا ساخته می‌شود.",
+    "paired_missing": "{runs}: هنوز روی {name} ارزیابی نشده است، و هر دو اجرا باید روی یک بخش ارزیابی شده باشند. "
+    "دکمهٔ زیر را بزنید، یا اجرا را از جدول بالا باز کنید و «ارزیابی best.pt» را به کار ببرید؛ مقایسه سپس همین‌جا "
+    "نشان داده می‌شود.",
     "paired_evaluate": "ارزیابی آنچه کم است",
     "paired_no_best": "{runs}: هنوز best.pt برای ارزیابی ندارد. تا نخستین اعتبارسنجی صبر کنید یا اجرای دیگری را "
     "انتخاب کنید.",
@@ -627,6 +642,8 @@ TEXT: dict[str, str] = {
     "tab_data": "داده‌ها",
     "data_dataset_info": "زبانهٔ آموزش با همین مجموعه آموزش می‌دهد؛ پوشه‌ای زیر پوشهٔ داده‌ها، یا هر مسیر دیگر",
     "data_import": "وارد کردن فایل zip ...",
+    "data_import_note": "فایل zip یک مجموعه‌داده در خود دارد: تصویرها و لندمارک‌هایشان، به شکل جدول CSV، Aariz، "
+    "ISBI 2015، نقطه‌های COCO یا DeepLabCut (چینش هر یک در README آمده است).",
     "data_reload": "خواندن دوباره",
     "data_reading": "در حال خواندن مجموعهٔ داده ...",
     "data_unpacking": "در حال باز کردن",
@@ -681,6 +698,7 @@ TEXT: dict[str, str] = {
     "data_leak_bytes": "همان فایل",
     "data_leak_picture": "همان تصویر",
     "data_leak": "{kind} ({split}) با {other} ({other_split})",
+    "data_leak_shown": "{kind} با **{other}** ({other_split})",
     "data_leak_exclude": "هنگام سنجش {image} را کنار بگذارید (ارزیابی: فایل شناسه‌های کنارگذاشته)",
     "data_leak_remove": "یکی از این دو را از مجموعهٔ داده بردارید",
     "data_training": "آنچه آموزش می‌بیند",

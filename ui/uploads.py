@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import psutil
 
 from backend.data.annotations.writers import MarkedImage, unused_name
@@ -53,13 +54,24 @@ class Upload:
 
     @property
     def num_low(self) -> int:
-        """Landmarks of low confidence."""
-        return 0 if self.confidence is None else int((self.confidence < LOW_CONFIDENCE).sum())
+        """Landmarks of low confidence that nobody has corrected."""
+        return (
+            0
+            if self.confidence is None
+            else int(((self.confidence < LOW_CONFIDENCE) & ~self.corrected).sum())
+        )
+
+    @property
+    def corrected(self) -> npt.NDArray[np.bool_]:
+        """(K,) whether each landmark was moved, removed or put back in; empty before a prediction."""
+        now, then = self.points_xy_image, self.predicted_xy_image
+        if now is None or then is None:
+            return np.zeros(0, np.bool_)
+        return np.asarray(~np.isclose(now, then, rtol=0, atol=1e-6, equal_nan=True).all(axis=-1))
 
     @property
     def is_corrected(self) -> bool:
-        now, then = self.points_xy_image, self.predicted_xy_image
-        return now is not None and then is not None and not np.array_equal(now, then, equal_nan=True)
+        return bool(self.corrected.any())
 
 
 def confidence_level(value: float) -> str:
@@ -185,9 +197,8 @@ def adopt(uploads: Uploads, landmark_names: Sequence[str], found: Found) -> None
             continue
         points = predicted.copy()
         if image.is_corrected:
-            assert image.points_xy_image is not None and image.predicted_xy_image is not None
-            moved = ~np.isclose(image.points_xy_image, image.predicted_xy_image, equal_nan=True).all(axis=-1)
-            points[moved] = image.points_xy_image[moved]
+            assert image.points_xy_image is not None
+            points[image.corrected] = image.points_xy_image[image.corrected]
         image.predicted_xy_image, image.points_xy_image, image.confidence = predicted, points, confidence
     uploads.landmark_names = names
 

@@ -21,6 +21,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import combinations
+from pathlib import Path
 from typing import Literal
 
 import cv2
@@ -28,7 +29,7 @@ import numpy as np
 import numpy.typing as npt
 
 from backend.data.fingerprints import NUM_THREADS, Fingerprint, read_fingerprints
-from backend.data.samples import SampleSplits
+from backend.data.samples import Samples, SampleSplits
 from backend.data.splits import TRAIN, VALID
 
 MAX_DISTANCE = 0.10
@@ -100,6 +101,26 @@ def ids_to_exclude(leaks: Iterable[Leak]) -> tuple[str, ...]:
     return tuple(sorted(excluded))
 
 
+def ids_in_training(samples: Samples, measured: SampleSplits, trained: SampleSplits) -> tuple[str, ...]:
+    """Of `samples`, one split of `measured`: those that are one with an image of train or valid of `trained`.
+
+    Within one data set, train stands in the training data as a whole, and valid is compared with train alone.
+    """
+    split = str(samples.images["split"].iloc[0])
+    is_own = measured.annotations.root.resolve() == trained.annotations.root.resolve()
+    ids = [str(image_id) for image_id in samples.images["image_id"]]
+    if is_own and split == TRAIN:
+        return tuple(ids)
+    learnt = [name for name in (TRAIN, VALID) if name in trained.by_split and not (is_own and name == split)]
+    others = [path for name in learnt for path in trained.by_split[name].paths]
+    of_measured, of_trained = _read(measured), _read(trained)
+    fingerprints = [of_measured[path] for path in samples.paths] + [of_trained[path] for path in others]
+    same_bytes = _same_bytes(fingerprints)
+    pairs = same_bytes | _same_pictures(fingerprints, same_bytes).keys()
+    rows = sorted({row for row, other in pairs if row < len(ids) <= other})
+    return tuple(ids[row] for row in rows)
+
+
 def advise(leaks: Sequence[Leak]) -> list[str]:
     """What to do about them, one line a cure."""
     lines: list[str] = []
@@ -135,6 +156,12 @@ def picture_distance(first: Thumbnail, second: Thumbnail) -> float:
     if shared.sum() < inner.sum() / 2:
         return 1.0
     return 1.0 - float(np.dot(_unit(a[shared]), _unit(aligned[shared])))
+
+
+def _read(splits: SampleSplits) -> dict[Path, Fingerprint | None]:
+    """The fingerprint of every image of a data set, split after split."""
+    paths = [path for part in splits.by_split.values() for path in part.paths]
+    return dict(zip(paths, read_fingerprints(paths, splits.annotations.root), strict=True))
 
 
 def _same_bytes(fingerprints: Sequence[Fingerprint | None]) -> set[Pair]:

@@ -22,7 +22,7 @@ from backend.evaluation.figures import (
     plotly_script,
     to_html,
 )
-from backend.evaluation.words import as_interval, in_percent, in_unit, with_spread
+from backend.evaluation.words import as_interval, describe_leaked, in_percent, in_unit, with_spread
 from backend.geometry import apply_affine
 from backend.overlays import draw_points, encode_jpeg
 from backend.training.metrics import SDR_THRESHOLDS_MM
@@ -46,6 +46,7 @@ def build_report(record: Record) -> str:
         r=record,
         about=record["about"],
         unit=record["unit"],
+        leaked_words=describe_leaked(record),
         thresholds=[f"{threshold:g}" for threshold in SDR_THRESHOLDS_MM],
         figures=_figures(record),
         worst=[(image, _picture(image)) for image in record["worst_images"]],

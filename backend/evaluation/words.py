@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 WORDS: dict[str, str] = {
@@ -60,6 +60,19 @@ def as_interval(interval: Sequence[float] | None, unit: str, say: Say = say_engl
     scale, places = (100, 1) if unit == "%" else (1, _decimals(unit))
     low, high = (f"{scale * value:.{places}f}" for value in interval)
     return say("interval_from_to", low=low, high=high, unit=unit)
+
+
+def describe_leaked(record: Mapping[str, Any]) -> str:
+    """How many of the images stand in the run's training data too, and what was done about it."""
+    leaked = record["about"]["leaked"]
+    if leaked is None:
+        return "Whether any image stands in the training data is not known: it could not be read."
+    num = len(leaked["image_ids"])
+    if not num:
+        return "None of the images stands in the training data."
+    if leaked["left_out"]:
+        return f"{num} images left out: they stand in the training data."
+    return f"{num} of the {record['num_images']} images stand in the training data: the error is flattered."
 
 
 def _decimals(unit: str) -> int:

@@ -1,21 +1,37 @@
-"""A run as one zip to hand on: its checkpoint, config, notes, metrics, events and evaluation reports."""
+"""A run as one zip to hand on: its checkpoint, config, notes, metrics, events and evaluation reports, and how to use
+them."""
 
 from __future__ import annotations
 
 import secrets
 import zipfile
-from collections.abc import Iterator, Mapping
-from pathlib import Path
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path, PurePosixPath
 
 from backend.run.folder import RunFolder
 
 _CHUNK_BYTES = 2**20
+README = "README.txt"
+_WHAT_IT_IS = {
+    "best.pt": "the weights of the best validation epoch, which predict (PyTorch)",
+    "last.pt": "the weights of the last epoch, and what a training goes on from (PyTorch)",
+    "config.json": "the settings, and what was chosen for the user",
+    "notes.json": "tags and notes",
+    "metrics.jsonl": "the values of every epoch, one JSON object a line",
+    "metrics.csv": "the same as a table",
+    "events.jsonl": "what happened during the training",
+    "outcome.json": "how it ended",
+    "log.txt": "what the training printed",
+    ".json": "the record of an evaluation: every number and every single error",
+    ".html": "the same as a page for a browser",
+}
 
 
 def write_bundle(
     folder: RunFolder, target: Path, extra: Mapping[str, bytes] | None = None
 ) -> Iterator[float]:
-    """Write `target`, every member below a folder of the run's name; `extra` holds further files by name.
+    """Write `target`, every member below a folder of the run's name; `extra` holds further files by name, and a
+    README.txt tells what each is and how to use the weights.
 
     Yields the share that is packed, from 0 to 1: it goes on as far as it is asked. Nobody sees `target` before it is
     whole. A checkpoint is stored as it is: weights do not compress.
@@ -26,11 +42,12 @@ def write_bundle(
     part = target.with_name(f"{target.name}.{secrets.token_hex(4)}.part")  # two browsers may pack at once
     try:
         with zipfile.ZipFile(part, "w", zipfile.ZIP_DEFLATED) as archive:
-            for name, content in (extra or {}).items():
+            names = [path.relative_to(folder.path).as_posix() for path in paths]
+            readme = describe_bundle(folder.run_id, [*names, *(extra or {})]).encode()
+            for name, content in {README: readme, **(extra or {})}.items():
                 archive.writestr(f"{folder.run_id}/{name}", content)
-            for path in paths:
-                name = f"{folder.run_id}/{path.relative_to(folder.path).as_posix()}"
-                member = zipfile.ZipInfo.from_file(path, name)
+            for path, name in zip(paths, names, strict=True):
+                member = zipfile.ZipInfo.from_file(path, f"{folder.run_id}/{name}")
                 member.compress_type = zipfile.ZIP_STORED if path.suffix == ".pt" else zipfile.ZIP_DEFLATED
                 with path.open("rb") as source, archive.open(member, "w", force_zip64=True) as packed:
                     while chunk := source.read(_CHUNK_BYTES):
@@ -40,3 +57,31 @@ def write_bundle(
         part.replace(target)
     finally:
         part.unlink(missing_ok=True)
+
+
+def describe_bundle(run_id: str, names: Sequence[str]) -> str:
+    """The README.txt: what each of the files is, and the commands that use the checkpoint, where there is one."""
+    width = max(map(len, names), default=0)
+    files = [f"  {name:<{width}}  {_what_it_is(name)}".rstrip() for name in names]
+    lines = [f"Run {run_id}, trained with Fiducial.", "", "Files", *files, ""]
+    checkpoint = next((name for name in names if name.endswith(".pt")), None)
+    if checkpoint is not None:
+        given = f"--checkpoint {run_id}/{checkpoint}"
+        lines += [
+            "Use the weights: in Fiducial's folder, with this one unpacked there",
+            "",
+            "  mark images (IMAGES: an image, or a folder of them)",
+            f"  python -m backend.predict {given} --images IMAGES --out predictions.csv",
+            "",
+            "  measure on annotated images (DATA: a data set's folder; SPLIT: one of its splits, such as test)",
+            f"  python -m backend.evaluate {given} --dataset_path DATA --split SPLIT --report report.html",
+            "",
+            "On the page: unpack the folder into the folder of runs, and it stands on the tabs Runs and Predict.",
+            "",
+        ]
+    return "\n".join(lines)
+
+
+def _what_it_is(name: str) -> str:
+    path = PurePosixPath(name)
+    return _WHAT_IT_IS.get(path.name) or _WHAT_IT_IS.get(path.suffix, "")

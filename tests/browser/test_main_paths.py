@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import re
 import shutil
 import zipfile
@@ -107,10 +108,15 @@ def test_an_image_is_predicted_on_corrected_and_exported(
     typed.fill("12.5")
     typed.press("Enter")
     expect(page.locator("#predict-images")).to_contain_text(view.say("predict_corrected"))
+    row = page.locator("#predict-annotator tbody tr", has_text="chin")
+    expect(row.locator("td").nth(-2)).to_have_text(view.say("annotator_corrected"))
     with page.expect_download() as downloading:
         page.locator("#predict-export").click()
     downloading.value.save_as(tmp_path / "predictions.csv")
     shutil.copy(shared_dashboard.data_root / "blobs" / "00.png", tmp_path)
     read = read_annotations(tmp_path / "predictions.csv")
     assert read.points_xy_image[0, 0, read.landmark_names.index("chin"), 0] == 12.5
+    with (tmp_path / "predictions.csv").open(newline="", encoding="utf-8") as file:
+        (line,) = csv.DictReader(file)
+    assert line["chin_confidence"] == "" and line["nose_confidence"] != ""
     view.must_fit()

@@ -16,7 +16,15 @@ from backend.cache import cache_folder
 from backend.data import fingerprints
 from backend.data.demo import create_demo_dataset
 from backend.data.fingerprints import read_fingerprints
-from backend.data.leaks import Leak, across_splits, advise, find_leaks, ids_to_exclude, picture_distance
+from backend.data.leaks import (
+    Leak,
+    across_splits,
+    advise,
+    find_leaks,
+    ids_in_training,
+    ids_to_exclude,
+    picture_distance,
+)
 from backend.data.samples import SampleSplits, load_splits
 
 Picture = np.ndarray[Any, Any]
@@ -113,6 +121,24 @@ def test_flat_and_unreadable_images_are_passed_over(tmp_path: Path) -> None:
     cut = tmp_path / "set" / "cut.png"
     cut.write_bytes(cut.read_bytes()[:60])
     assert find_leaks(splits) == ()
+
+
+def test_images_of_train_and_valid_are_known_in_another_split_and_in_another_data_set(
+    demo_films: list[Path], tmp_path: Path
+) -> None:
+    a, b, c, d = demo_films[:4]
+    own = write_dataset(
+        tmp_path / "own",
+        {
+            "a.png": ("train", a), "b.png": ("valid", b), "a2.png": ("valid", a), "c.png": ("test", c),
+            "b3.png": ("test", b), "c2.png": ("test", c),
+        },
+    )  # fmt: skip
+    assert ids_in_training(own.by_split["test"], own, own) == ("b3.png",)
+    assert ids_in_training(own.by_split["valid"], own, own) == ("a2.png",)
+    assert ids_in_training(own.train, own, own) == ("a.png",)
+    other = write_dataset(tmp_path / "other", {"d.png": ("train", d), "a4.png": ("train", a)})
+    assert ids_in_training(other.train, other, own) == ("a4.png",)
 
 
 def test_a_carved_validation_image_counts_as_valid(demo_films: list[Path], tmp_path: Path) -> None:

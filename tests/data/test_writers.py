@@ -95,6 +95,16 @@ def test_the_table_is_read_back_beside_its_images(tmp_path: Path) -> None:
     assert "mm_per_px" not in to_csv(images[1:], NAMES)
 
 
+def test_a_corrected_landmark_has_no_confidence_in_the_table(tmp_path: Path) -> None:
+    image = marked(tmp_path, "0.png", 0)
+    assert image.corrected == [True, False, True]
+    header, line = (
+        row.split(",") for row in export(tmp_path, "csv", [image], NAMES).read_text().splitlines()
+    )
+    confidences = [cell for name, cell in zip(header, line, strict=True) if name.endswith("_confidence")]
+    assert confidences == ["", f"{image.confidence[1]:.4f}", ""]
+
+
 def test_json_tells_prediction_correction_and_millimetres_apart(tmp_path: Path) -> None:
     image = marked(tmp_path, "a.png", 0, mm=(0.1, 0.2))
     content = json.loads(export(tmp_path, "json", [image], NAMES).read_text())
@@ -107,7 +117,12 @@ def test_json_tells_prediction_correction_and_millimetres_apart(tmp_path: Path) 
     names, found = read_json_export(content)
     assert names == NAMES
     np.testing.assert_allclose(found["a.png"][0], image.predicted_xy_image, atol=1e-3)
-    np.testing.assert_allclose(found["a.png"][1], image.confidence)
+    assert [one["confidence"] for one in (first, second, last)] == [
+        None,
+        pytest.approx(image.confidence[1]),
+        None,
+    ]
+    np.testing.assert_allclose(found["a.png"][1], [np.nan, image.confidence[1], np.nan])
     unknown = to_json([replace(image, mm_per_px_xy=(np.nan, np.nan))], NAMES)["images"][0]
     assert unknown["mm_per_px_xy"] is None and unknown["landmarks"]["S"]["xy_mm"] is None
 

@@ -53,6 +53,7 @@ def report_of(comparison: Comparison, **about: Any) -> str:
         "dataset_path": "/data/films",
         "split": "test",
         "excluded": ["i9"],
+        "leaked": {"image_ids": [], "left_out": False},
         "device": "cpu",
         "time": "2026-01-02 03:04",
         "config": RunConfig(Settings(), {}).to_dict(),

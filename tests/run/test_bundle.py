@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from backend import evaluate, predict
 from backend.run.bundle import write_bundle
 from backend.run.folder import RunFolder, create_run
 
@@ -38,13 +39,34 @@ def test_a_bundle_holds_what_the_run_is_known_by(folder: RunFolder, tmp_path: Pa
     shares = list(write_bundle(folder, target, {"metrics.csv": b"epoch\n1\n"}))
     assert shares == sorted(shares) and shares[-1] == 1 and len(shares) > 8
     assert names_in(target, folder) == {
-        "metrics.csv", "config.json", "notes.json", "metrics.jsonl", "events.jsonl", "outcome.json",
+        "README.txt", "metrics.csv", "config.json", "notes.json", "metrics.jsonl", "events.jsonl", "outcome.json",
         "checkpoints/best.pt", "evaluations/blobs-test.json", "evaluations/blobs-test.html",
     }  # fmt: skip
     with zipfile.ZipFile(target) as archive:
         best = archive.getinfo(f"{folder.run_id}/checkpoints/best.pt")
         assert archive.read(best) == folder.checkpoint_path("best").read_bytes()
         assert best.compress_type == zipfile.ZIP_STORED
+
+
+def test_a_readme_tells_of_every_file_and_its_commands_are_understood(
+    folder: RunFolder, tmp_path: Path
+) -> None:
+    target = tmp_path / "bundle.zip"
+    list(write_bundle(folder, target, {"metrics.csv": b""}))
+    with zipfile.ZipFile(target) as archive:
+        readme = archive.read(f"{folder.run_id}/README.txt").decode()
+    assert folder.run_id in readme.splitlines()[0]
+    told = dict(
+        line.split(maxsplit=1) for line in readme.splitlines() if line.startswith("  ") and "." in line
+    )
+    for name in names_in(target, folder) - {"README.txt"}:
+        assert told[name], name
+    commands = [line.split()[2:] for line in readme.splitlines() if line.startswith("  python -m ")]
+    parsers = {"backend.predict": predict._parser(), "backend.evaluate": evaluate._parser()}
+    assert [module for module, *_ in commands] == list(parsers)
+    for module, *flags in commands:
+        options = parsers[module].parse_args(flags)
+        assert options.checkpoint == Path(folder.run_id, "checkpoints", "best.pt")
 
 
 def test_without_a_best_checkpoint_the_last_one_is_in_it(folder: RunFolder, tmp_path: Path) -> None:

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import asyncio
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+import gradio as gr
 import pytest
 
 from backend.config import Choice, RunConfig, Settings
@@ -29,6 +31,17 @@ def folders(tmp_path: Path) -> list[RunFolder]:
         made.append(create_run(tmp_path, config.to_dict(), "run"))
         made[-1].append_metrics({"phase": "train", "epoch": 1, "val/mre_px": 1000 * lr})
     return made
+
+
+def test_the_last_of_two_quick_choices_is_not_lost(tmp_path: Path) -> None:
+    async def build() -> tuple[ComparePanel, gr.Blocks]:
+        with gr.Blocks() as page:
+            return compare_panel.create_compare_panel(gr.State(), tmp_path), page
+
+    built, page = asyncio.run(build())  # where there is no loop, Gradio makes one and leaves it open
+    for chosen in (built.chosen, built.paired.first, built.paired.second, built.paired.measured):
+        (asked,) = (fn for fn in page.fns.values() if (chosen._id, "input") in fn.targets)
+        assert asked.trigger_mode == "always_last"
 
 
 def test_two_chosen_runs_are_drawn_once_and_again_when_one_learns(

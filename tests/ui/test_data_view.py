@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import csv
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import cv2
 import numpy as np
@@ -9,6 +11,7 @@ import pytest
 
 from backend.config import Settings
 from backend.data.leaks import Leak
+from ui import tab_data
 from ui.data_view import (
     ALL_SPLITS,
     DataView,
@@ -93,6 +96,20 @@ def test_problems_come_with_their_cure_and_leaks_after_them(view: DataView) -> N
     assert "outside the image" in rows[0][1] and rows[0][2].startswith("correct the coordinates")
     assert [row[0] for row in rows[-2:]] == ["00.png", "15.png"]  # across splits first
     assert "leave 17.png out" in rows[-2][2] and "leave 16.png out" in rows[-1][2]
+
+
+def test_a_row_of_a_pair_shows_its_image_and_names_the_other_one(
+    view: DataView, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pair = Leak(("00.png", "17.png"), ("train", "test"), "same picture", 0.01)
+    tab: Any = SimpleNamespace(browser=SimpleNamespace(caption="caption"))
+    monkeypatch.setattr(
+        tab_data, "_show_and_draw", lambda tab, view, shown, *rest: {"caption": view.image_id(shown.row)}
+    )
+    rows = problem_rows(view.splits.annotations.problems, [pair]).to_numpy().tolist()
+    updates = tab_data.on_problem(tab, view, (pair,), rows[-1])
+    assert updates["caption"] == "00.png · the same picture as **17.png** (test)"
+    assert tab_data.on_problem(tab, view, (pair,), rows[0])["caption"] == "06.png"
 
 
 def test_an_image_is_told_in_words_and_in_a_table(view: DataView) -> None:

@@ -17,7 +17,7 @@ from backend.run.folder import RunFolder
 from ui import evaluate_panel, evaluation_process
 from ui.evaluate_panel import EvaluatePanel, default_split
 from ui.evaluation_process import Progress, Request, progress_of, start_evaluation
-from ui.evaluation_view import MAX_WORST, progress_html
+from ui.evaluation_view import MAX_WORST, _leaked_words, progress_html
 from ui.session import Session
 
 PATIENCE_S = 120
@@ -78,7 +78,7 @@ def test_an_evaluation_is_made_stored_and_shown_again(
 ) -> None:
     session = Session()
     updates = evaluate_panel.on_evaluate(
-        panel, session, folder.run_id, str(tiny_dataset), "train", "mean", " "
+        panel, session, folder.run_id, str(tiny_dataset), "train", "mean", " ", False
     )
     assert updates[panel.evaluate]["interactive"] is False and "<progress" in updates[panel.note]
     assert wait_for(folder) is None
@@ -89,12 +89,35 @@ def test_an_evaluation_is_made_stored_and_shown_again(
         updates = evaluate_panel.on_tick(panel, later, folder.run_id)
         assert updates[panel.results]["visible"] is True
         assert "mm" in updates[panel.numbers] and f"{name}.html" in updates[panel.numbers]
+        assert "11 images, 11 of them also in the training data" in updates[panel.numbers]
         assert updates[panel.worst[0]]["visible"] is True
         assert updates[panel.table].count("<tr>") == 4
         assert updates[panel.evaluate]["interactive"] is True
     assert evaluate_panel.on_tick(panel, session, folder.run_id) == {panel.session: session}, (
         "nothing is sent twice"
     )
+
+
+def test_nothing_is_measured_where_all_of_it_was_trained_on_and_is_to_be_left_out(
+    panel: EvaluatePanel, folder: RunFolder, tiny_dataset: Path
+) -> None:
+    evaluate_panel.on_evaluate(panel, Session(), folder.run_id, str(tiny_dataset), "train", "mean", "", True)
+    failed = wait_for(folder)
+    assert failed is not None and "every image of this split stands in the training data" in failed.failure
+
+
+@pytest.mark.parametrize(
+    ("leaked", "words"),
+    [
+        ({"image_ids": ["a", "b"], "left_out": False}, "⚠ 150 images, 2 of them also in"),
+        ({"image_ids": ["a", "b"], "left_out": True}, "Of those left out, 2 stand in the training data"),
+        ({"image_ids": [], "left_out": True}, "None of these images"),
+        (None, "is not known"),  # of an older record
+    ],
+)
+def test_the_result_says_what_became_of_leaked_images(leaked: Any, words: str) -> None:
+    record = {"num_images": 150, "about": {"leaked": leaked}}
+    assert words in _leaked_words(record)
 
 
 def test_a_mistake_comes_back_with_its_cure(
@@ -110,7 +133,7 @@ def test_a_mistake_comes_back_with_its_cure(
 def test_what_cannot_be_started_says_why(panel: EvaluatePanel, folder: RunFolder, tiny_dataset: Path) -> None:
     def ask(split: str | None) -> Any:
         return evaluate_panel.on_evaluate(
-            panel, Session(), folder.run_id, str(tiny_dataset), split, "mean", ""
+            panel, Session(), folder.run_id, str(tiny_dataset), split, "mean", "", False
         )[panel.note]
 
     assert "choose a data set and a split" in ask(None)

@@ -90,7 +90,7 @@ def test_what_is_missing_is_named_and_evaluated_as_the_other_was(
     assert pair[1].run_id in updates[panel.note] and pair[0].run_id not in updates[panel.note]
     assert updates[panel.evaluate]["visible"] is True
     on_evaluate(panel, Session(), pair[0].run_id, pair[1].run_id, "films-test")
-    assert asked == [(pair[1].run_id, Request("/data/films", "auto", "test", "mean"))]
+    assert asked == [(pair[1].run_id, Request("/data/films", "auto", "test", "mean", leave_out_leaked=False))]
 
 
 def test_two_that_were_never_evaluated_are_measured_on_the_data_of_the_first(
@@ -98,7 +98,12 @@ def test_two_that_were_never_evaluated_are_measured_on_the_data_of_the_first(
 ) -> None:
     asked: list[Request] = []
     monkeypatch.setattr(paired_panel, "start_evaluation", lambda folder, request: asked.append(request))
-    name = draw(panel, pair)[panel.measured]["value"]
+    updates = draw(panel, pair)
+    name, note = updates[panel.measured]["value"], updates[panel.note]
+    assert (
+        all(folder.run_id in note for folder in pair)
+        and "both runs need an evaluation on the same split" in note
+    )
     assert name == f"{tiny_dataset.name}-valid"
     on_evaluate(panel, Session(), pair[0].run_id, pair[1].run_id, name)
     assert asked == [Request(str(tiny_dataset), "auto", "valid", "mean")] * 2
@@ -135,8 +140,10 @@ def test_data_that_is_gone_is_told(panel: PairedPanel, pair: list[RunFolder]) ->
 
 
 def test_one_run_or_a_deleted_one_is_no_pair(panel: PairedPanel, pair: list[RunFolder]) -> None:
-    assert "Choose two runs" in draw(panel, [pair[0], pair[0]])[panel.note]
-    assert "Choose two runs" in draw_paired(panel, Session(), pair[0].run_id, "gone", None)[panel.note]
+    assert "Choose two different runs" in draw(panel, [pair[0], pair[0]])[panel.note]
+    assert (
+        "Choose two different runs" in draw_paired(panel, Session(), pair[0].run_id, "gone", None)[panel.note]
+    )
     assert offer_pair(panel, [pair[0].run_id])[panel.first]["value"] is None
     offered = offer_pair(panel, ["a", "b", "c"])
     assert (offered[panel.first]["value"], offered[panel.second]["value"]) == ("a", "b")

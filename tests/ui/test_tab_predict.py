@@ -15,9 +15,10 @@ import pytest
 import train
 from backend.data.annotations import read_annotations
 from backend.flags import run_command
-from backend.run.folder import RunFolder
+from backend.run.folder import RunFolder, create_run
 from ui import prediction_process, tab_predict
 from ui.annotator import annotator_value, heatmap_source
+from ui.predict_runs import run_note_html
 from ui.tab_predict import PredictTab
 from ui.uploads import Uploads
 
@@ -75,11 +76,31 @@ def predict(tab: PredictTab, uploads: Uploads) -> tuple[list[Any], dict[Any, Any
 
 def test_the_runs_with_weights_are_offered(tab: PredictTab) -> None:
     ((label, run_id),) = tab_predict.run_choices(tab.runs_dir)
-    assert label.startswith(run_id) and "mm" in label
+    assert (
+        label.startswith(f"{run_id} · hrnet · tiny_dataset") and ", 3 landmarks · " in label and "mm" in label
+    )
     updates = tab_predict.on_open(tab, "a run that was deleted")
+    assert label.rpartition(" · ")[2] in updates[tab.run_note] and "did not" not in updates[tab.run_note]
     assert updates[tab.run]["value"] == run_id and "newest first" in updates[tab.run]["info"]
     updates = tab_predict.on_open(replace(tab, runs_dir=tab.runs_dir / "nothing"), run_id)
     assert updates[tab.run]["value"] is None and "start one on the Train tab" in updates[tab.run]["info"]
+
+
+def test_a_run_that_learnt_nothing_warns_before_it_predicts(tab: PredictTab, tmp_path: Path) -> None:
+    runs_dir = Path(shutil.copytree(tab.runs_dir, tmp_path / "runs"))
+    run_id = tab_predict.run_choices(runs_dir)[0][1]
+    RunFolder(runs_dir / run_id).append_event("did_not_learn", "worse than <one> place for all")
+    html = run_note_html(runs_dir, run_id)
+    assert 'role="alert">⚠ worse than &lt;one&gt; place for all' in html and "validation images" in html
+    assert run_note_html(runs_dir, "../elsewhere") == run_note_html(runs_dir, None) == ""
+
+
+def test_a_run_that_was_not_validated_says_so(tmp_path: Path) -> None:
+    folder = create_run(tmp_path, {}, "bare")
+    folder.checkpoint_path("best").parent.mkdir()
+    folder.checkpoint_path("best").touch()
+    assert tab_predict.run_choices(tmp_path) == [(folder.run_id, folder.run_id)]
+    assert "not validated" in run_note_html(tmp_path, folder.run_id)
 
 
 def test_images_are_predicted_shown_corrected_and_exported(
@@ -89,7 +110,7 @@ def test_images_are_predicted_shown_corrected_and_exported(
     told, last = predict(tab, uploads)
     assert told and told[0][tab.cancel]["visible"] is True and "<progress" in told[0][tab.note]
     assert last[tab.cancel]["visible"] is False and last[tab.export_row]["visible"] is True
-    assert "2 images, 3 landmarks each" in last[tab.note]
+    assert "2 images, 3 landmarks each" in last[tab.note] and "its own validation images" in last[tab.note]
     value = last[tab.annotator]
     assert value["names"] == ["nose", "chin", "ear"] and value["points"] == value["predicted"]
     assert value["mm_per_px_xy"] == [0.5, 0.5] and "typed" in value["spacing"]

@@ -135,10 +135,11 @@ def test_a_typed_pixel_size_counts_where_the_file_states_none(uploads: Uploads, 
 
 def test_corrections_count_stay_in_the_image_and_survive_a_new_prediction(uploads: Uploads) -> None:
     first = uploads.images[0]
+    assert first.num_low == 1
     assert correct(uploads, first.key, [[12.5, -99], None]) is first
     assert first.points_xy_image is not None
     assert np.array_equal(first.points_xy_image, [[12.5, -0.5], [np.nan, np.nan]], equal_nan=True)
-    assert first.is_corrected and not uploads.images[1].is_corrected and first.num_low == 1
+    assert first.is_corrected and not uploads.images[1].is_corrected and first.num_low == 0
     again = np.array([[1.0, 2.0], [3.0, 4.0]])
     adopt(uploads, NAMES, {f"{image.key}.png": (again, np.ones(2)) for image in uploads.images})
     assert np.array_equal(first.points_xy_image, [[12.5, -0.5], [np.nan, np.nan]], equal_nan=True)

@@ -49,13 +49,21 @@ class MarkedImage:
         pairs = zip(self.points_xy_image, self.predicted_xy_image, strict=True)
         return [not np.allclose(now, then, rtol=0, atol=1e-6, equal_nan=True) for now, then in pairs]
 
+    @property
+    def confidence_that_counts(self) -> FloatArray:
+        """(K,) NaN for a corrected landmark: the network was sure of another place."""
+        return np.where(self.corrected, np.nan, self.confidence)
+
 
 Marked = Sequence[MarkedImage]
 Names = Sequence[str]
 
 
 def to_csv(images: Marked, landmark_names: Names) -> str:
-    """The wide CSV: `image, <name>_x, <name>_y, <name>_confidence, ...`, and the pixel sizes where one is known."""
+    """The wide CSV: `image, <name>_x, <name>_y, <name>_confidence, ...`, and the pixel sizes where one is known.
+
+    The confidence is that of the prediction, so a corrected landmark has none.
+    """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     has_spacings = any(image.has_spacing for image in images)
@@ -64,7 +72,7 @@ def to_csv(images: Marked, landmark_names: Names) -> str:
     for image in images:
         cells = [
             cell
-            for (x, y), sure in zip(image.points_xy_image, image.confidence, strict=True)
+            for (x, y), sure in zip(image.points_xy_image, image.confidence_that_counts, strict=True)
             for cell in (_cell(x), _cell(y), _cell(sure, 4))
         ]
         if has_spacings:
@@ -96,13 +104,17 @@ def to_coco(images: Marked, landmark_names: Names) -> dict[str, Any]:
 def read_json_export(
     content: Mapping[str, Any],
 ) -> tuple[list[str], dict[str, tuple[FloatArray, FloatArray]]]:
-    """Landmark names, and by image name the predicted points (K, 2) and their confidence (K,), of `to_json`."""
+    """Landmark names, and by image name the predicted points (K, 2) and their confidence (K,), of `to_json`; the
+    confidence is NaN where a person corrected."""
     names = [str(name) for name in content["landmark_names"]]
     found: dict[str, tuple[FloatArray, FloatArray]] = {}
     for image in content["images"]:
         landmarks = [image["landmarks"][name] for name in names]
         points = np.array([entry["predicted_xy"] or (np.nan, np.nan) for entry in landmarks], np.float64)
-        found[str(image["image"])] = points, np.array([entry["confidence"] for entry in landmarks])
+        found[str(image["image"])] = (
+            points,
+            np.array([entry["confidence"] for entry in landmarks], np.float64),
+        )
     return names, found
 
 
@@ -170,7 +182,7 @@ def _image_to_json(image: MarkedImage, landmark_names: Names) -> dict[str, Any]:
                 "xy": _pair(image.points_xy_image[k]),
                 "xy_mm": _pair(image.points_xy_image[k] * np.array(image.mm_per_px_xy)),
                 "predicted_xy": _pair(image.predicted_xy_image[k]),
-                "confidence": round(float(image.confidence[k]), 4),
+                "confidence": None if corrected[k] else round(float(image.confidence[k]), 4),
                 "corrected": corrected[k],
             }
             for k, name in enumerate(landmark_names)
