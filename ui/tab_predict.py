@@ -110,7 +110,7 @@ def _place_request(runs_dir: Path) -> dict[str, Any]:
             label=say("predict_run"),
             info=_run_info(choices),
             allow_custom_value=True,  # a restarted server knows only the first choices
-            min_width=220,
+            min_width=420,  # a line of its own: the entries are long
             elem_id="predict-run",
         )
         spacing = gr.Textbox(

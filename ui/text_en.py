@@ -402,7 +402,8 @@ TEXT: dict[str, str] = {
     "evaluation_leaked_none": "None of these images stands in the training data.",
     "evaluation_leaked_out": "Of those left out, {leaked} stand in the training data.",
     "evaluation_leaked_kept": "⚠ {num} images, {leaked} of them also in the training data: the error is flattered.",
-    "evaluation_leaked_unknown": "Whether any of these images stands in the training data is not known.",
+    "evaluation_leaked_unknown": "Whether any of these images stands in the training data is not known: "
+    "evaluate again to find out.",
     "evaluation_other_version": "this evaluation was made by another version; evaluate again",
     "evaluation_mre": "MRE ± SD",
     "evaluation_interval": "95 % interval {interval}",

@@ -372,7 +372,8 @@ TEXT: dict[str, str] = {
     "evaluation_leaked_none": "هیچ‌یک از این تصویرها در دادهٔ آموزش نیست.",
     "evaluation_leaked_out": "از کنارگذاشته‌ها، {leaked} تصویر در دادهٔ آموزش هم هست.",
     "evaluation_leaked_kept": "⚠ {num} تصویر، که {leaked} تای آن در دادهٔ آموزش هم هست: خطا کمتر از واقع است.",
-    "evaluation_leaked_unknown": "معلوم نیست که آیا این تصویرها در دادهٔ آموزش هم هستند یا نه.",
+    "evaluation_leaked_unknown": "معلوم نیست که آیا این تصویرها در دادهٔ آموزش هم هستند یا نه؛ "
+    "برای دانستن دوباره ارزیابی کنید.",
     "evaluation_other_version": "این ارزیابی را نسخهٔ دیگری ساخته است؛ دوباره ارزیابی کنید",
     "evaluation_mre": "MRE ± SD",
     "evaluation_interval": "بازهٔ 95 %: {interval}",
