@@ -190,6 +190,6 @@ def test_progress_is_told_in_words_and_beside_a_training_as_slower() -> None:
     assert progress_html(None, is_training=False) == ""
     assert "reading" in progress_html(Progress(), is_training=False)
     html = progress_html(Progress(3, 10), is_training=True)
-    assert "3 of 10 images" in html and 'value="3"' in html and "slower" in html
+    assert "predicting images: 3 of 10" in html and 'value="3"' in html and "slower" in html
     assert "measuring" in progress_html(Progress(10, 10), is_training=False)
     assert "&lt;b&gt;" in progress_html(Progress(failure="<b>"), is_training=False)

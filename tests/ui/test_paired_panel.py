@@ -117,7 +117,10 @@ def test_progress_is_told_and_nothing_can_be_started_twice(
     monkeypatch.setattr(paired_panel, "progress_of", lambda folder: progress.get(folder.run_id))
     monkeypatch.setattr(paired_panel, "is_evaluating", lambda folder: True)
     updates = draw(panel, pair)
-    assert "3 of 10 images" in updates[panel.note] and updates[panel.evaluate]["interactive"] is False
+    assert (
+        "predicting images: 3 of 10" in updates[panel.note]
+        and updates[panel.evaluate]["interactive"] is False
+    )
 
 
 def test_without_weights_there_is_nothing_to_evaluate(panel: PairedPanel, pair: list[RunFolder]) -> None:
