@@ -56,7 +56,7 @@ TEXT: dict[str, str] = {
     "preset_choice": "{name}: {words}",
     "preset_fast_words": "1.19 mm روی ISBI 2015، در 8 دقیقه با یک هسته",
     "preset_balanced_words": "1.11 mm روی ISBI 2015، در 38 دقیقه با یک هسته",
-    "preset_best_words": "1.09 mm روی ISBI 2015، در 92 دقیقه با یک هسته",
+    "preset_best_words": "1.09 mm روی ISBI 2015، در 86 دقیقه با یک هسته",
     "preset_custom": "دلخواه",
     "draft_reset": "شروع از مقدارهای پیش‌فرض",
     "draft_value": "{label} ({value})",
