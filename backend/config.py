@@ -354,8 +354,4 @@ def _in_words(item: Any, field: str) -> UserError:
     )
     if field == "image_size" and len(item["loc"]) > 1:
         message = f"{('height', 'width')[item['loc'][1]]} {message}"
-    return UserError(message, field=field, cure=_help_of(field))
-
-
-def _help_of(field: str) -> str:
-    return Settings.model_fields[field].description or ""
+    return UserError(message, field=field, cure=Settings.model_fields[field].description or "")

@@ -23,6 +23,7 @@ from backend.evaluation.report import build_report
 from backend.evaluation.words import describe_leaked
 from backend.flags import OneLineParser, run_command
 from backend.run.files import write_bytes_atomic, write_json_atomic
+from backend.training.build import build_splits
 from backend.training.inference import Predictor, load_predictor
 from backend.training.metrics import SDR_THRESHOLDS_MM
 
@@ -186,15 +187,8 @@ def _find_leaked(
 ) -> Leaked | None:
     """The record's `leaked`: `image_ids` that stand in what the run was trained or validated on, and whether they
     are `left_out`; None where that data cannot be read any more and nothing is to be left out. Raises UserError."""
-    config = predictor.config
     try:
-        trained = load_splits(
-            Path(config.value("dataset_path")),
-            dataset_format=config.settings.dataset_format,
-            annotation_type=config.settings.annotation_type,
-            val_fraction=config.settings.val_fraction,
-            seed=config.settings.seed,
-        )
+        trained = build_splits(predictor.config)
     except UserError as error:
         if not leave_out:
             return None

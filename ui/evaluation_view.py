@@ -11,7 +11,7 @@ import numpy as np
 import plotly.graph_objects as go
 
 from backend.errors import UserError
-from backend.evaluation.words import as_interval, in_percent, in_unit, with_spread
+from backend.evaluation.words import as_interval, find_leaked, in_percent, in_unit, with_spread
 from backend.run.folder import RunFolder
 from ui.datasets import read_display
 from ui.evaluation_process import Progress
@@ -107,16 +107,9 @@ def worst_figures(record: Record) -> list[tuple[str, go.Figure | None]]:
 
 
 def _leaked_words(record: Record) -> str:
-    """How many of the images stand in the training data; older records do not know."""
-    leaked = record["about"].get("leaked")
-    if leaked is None:
-        return say("evaluation_leaked_unknown")
-    num = len(leaked["image_ids"])
-    if not num:
-        return say("evaluation_leaked_none")
-    if leaked["left_out"]:
-        return say("evaluation_leaked_out", leaked=num)
-    return say("evaluation_leaked_kept", leaked=num, num=record["num_images"])
+    """How many of the images stand in the training data, in the words of the page."""
+    key, numbers = find_leaked(record)
+    return say(f"evaluation_{key}", **numbers)
 
 
 def _worst_figure(record: Record, image: Mapping[str, Any]) -> tuple[str, go.Figure | None]:

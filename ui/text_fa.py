@@ -482,7 +482,7 @@ TEXT: dict[str, str] = {
     "annotator_confidence_low": "⚠ پایین {value}",
     "annotator_confidence_fair": "متوسط {value}",
     "annotator_confidence_high": "بالا {value}",
-    "annotator_corrected": "تصحیح‌شده",
+    "annotator_corrected": "اصلاح‌شده",
     "annotator_moved": "جابه‌جایی",
     "annotator_missing": "دیده نمی‌شود",
     "annotator_hint": "ضربدر پیش‌بینی است و حلقه لندمارک اصلاح‌شده؛ دایرهٔ خط‌چین نشانهٔ اطمینان پایین است. "

@@ -22,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 import psutil
 
-from backend.data.annotations.writers import MarkedImage, unused_name
+from backend.data.annotations.writers import MarkedImage, find_corrected, unused_name
 from backend.data.dicom import is_dicom, read_spacing
 from backend.data.image_store import reduce_image
 from backend.data.images import read_image
@@ -55,11 +55,9 @@ class Upload:
     @property
     def num_low(self) -> int:
         """Landmarks of low confidence that nobody has corrected."""
-        return (
-            0
-            if self.confidence is None
-            else int(((self.confidence < LOW_CONFIDENCE) & ~self.corrected).sum())
-        )
+        if self.confidence is None:
+            return 0
+        return int(((self.confidence < LOW_CONFIDENCE) & ~self.corrected).sum())
 
     @property
     def corrected(self) -> npt.NDArray[np.bool_]:
@@ -67,7 +65,7 @@ class Upload:
         now, then = self.points_xy_image, self.predicted_xy_image
         if now is None or then is None:
             return np.zeros(0, np.bool_)
-        return np.asarray(~np.isclose(now, then, rtol=0, atol=1e-6, equal_nan=True).all(axis=-1))
+        return find_corrected(now, then)
 
     @property
     def is_corrected(self) -> bool:

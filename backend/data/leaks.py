@@ -42,6 +42,7 @@ _ECC_STOP = (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, 30, 1e-4)
 FloatArray = npt.NDArray[np.float32]
 Thumbnail = npt.NDArray[np.uint8]
 Pair = tuple[int, int]
+Kind = Literal["same bytes", "same picture"]
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ class Leak:
 
     image_ids: tuple[str, str]
     splits: tuple[str, str]
-    kind: Literal["same bytes", "same picture"]
+    kind: Kind
     distance: float
 
     def __str__(self) -> str:
@@ -70,16 +71,9 @@ def find_leaks(splits: SampleSplits) -> tuple[Leak, ...]:
     of_split = [name for name, part in splits.by_split.items() for _ in range(len(part))]
     paths = [path for part in splits.by_split.values() for path in part.paths]
     fingerprints = read_fingerprints(paths, splits.annotations.root)
-    same_bytes = _same_bytes(fingerprints)
-    distances = dict.fromkeys(same_bytes, 0.0) | _same_pictures(fingerprints, same_bytes)
     return tuple(
-        Leak(
-            (ids[a], ids[b]),
-            (of_split[a], of_split[b]),
-            "same bytes" if (a, b) in same_bytes else "same picture",
-            distance,
-        )
-        for (a, b), distance in sorted(distances.items())
+        Leak((ids[a], ids[b]), (of_split[a], of_split[b]), kind, distance)
+        for (a, b), (kind, distance) in sorted(_find_pairs(fingerprints).items())
     )
 
 
@@ -115,9 +109,7 @@ def ids_in_training(samples: Samples, measured: SampleSplits, trained: SampleSpl
     others = [path for name in learnt for path in trained.by_split[name].paths]
     of_measured, of_trained = _read(measured), _read(trained)
     fingerprints = [of_measured[path] for path in samples.paths] + [of_trained[path] for path in others]
-    same_bytes = _same_bytes(fingerprints)
-    pairs = same_bytes | _same_pictures(fingerprints, same_bytes).keys()
-    rows = sorted({row for row, other in pairs if row < len(ids) <= other})
+    rows = sorted({row for row, other in _find_pairs(fingerprints) if row < len(ids) <= other})
     return tuple(ids[row] for row in rows)
 
 
@@ -162,6 +154,14 @@ def _read(splits: SampleSplits) -> dict[Path, Fingerprint | None]:
     """The fingerprint of every image of a data set, split after split."""
     paths = [path for part in splits.by_split.values() for path in part.paths]
     return dict(zip(paths, read_fingerprints(paths, splits.annotations.root), strict=True))
+
+
+def _find_pairs(fingerprints: Sequence[Fingerprint | None]) -> dict[Pair, tuple[Kind, float]]:
+    """Pairs of rows that are one image: how they are known to be, and their distance."""
+    same_bytes = _same_bytes(fingerprints)
+    same_pictures = _same_pictures(fingerprints, same_bytes)
+    pairs: dict[Pair, tuple[Kind, float]] = dict.fromkeys(same_bytes, ("same bytes", 0.0))
+    return pairs | {pair: ("same picture", distance) for pair, distance in same_pictures.items()}
 
 
 def _same_bytes(fingerprints: Sequence[Fingerprint | None]) -> set[Pair]:

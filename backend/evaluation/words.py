@@ -21,6 +21,12 @@ WORDS: dict[str, str] = {
     "figure_images": "{value} (n = {num})",
     "interval_from_to": "{low} to {high} {unit}",
 }
+LEAKED: dict[str, str] = {
+    "leaked_unknown": "Whether any image stands in the training data is not known: it could not be read.",
+    "leaked_none": "None of the images stands in the training data.",
+    "leaked_out": "{leaked} images left out: they stand in the training data.",
+    "leaked_kept": "{leaked} of the {num} images stand in the training data: the error is flattered.",
+}
 
 
 class Say(Protocol):
@@ -62,17 +68,26 @@ def as_interval(interval: Sequence[float] | None, unit: str, say: Say = say_engl
     return say("interval_from_to", low=low, high=high, unit=unit)
 
 
-def describe_leaked(record: Mapping[str, Any]) -> str:
-    """How many of the images stand in the run's training data too, and what was done about it."""
-    leaked = record["about"]["leaked"]
+def find_leaked(record: Mapping[str, Any]) -> tuple[str, dict[str, int]]:
+    """A key of `LEAKED`, what is known of images that stand in the run's training data too, and its numbers.
+
+    A record of an older version does not know.
+    """
+    leaked = record["about"].get("leaked")
     if leaked is None:
-        return "Whether any image stands in the training data is not known: it could not be read."
+        return "leaked_unknown", {}
     num = len(leaked["image_ids"])
     if not num:
-        return "None of the images stands in the training data."
+        return "leaked_none", {}
     if leaked["left_out"]:
-        return f"{num} images left out: they stand in the training data."
-    return f"{num} of the {record['num_images']} images stand in the training data: the error is flattered."
+        return "leaked_out", {"leaked": num}
+    return "leaked_kept", {"leaked": num, "num": record["num_images"]}
+
+
+def describe_leaked(record: Mapping[str, Any]) -> str:
+    """How many of the images stand in the run's training data too, and what was done about it."""
+    key, numbers = find_leaked(record)
+    return LEAKED[key].format(**numbers)
 
 
 def _decimals(unit: str) -> int:

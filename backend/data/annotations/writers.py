@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from backend.data.annotations import aariz
 from backend.errors import UserError
@@ -24,6 +25,12 @@ from backend.geometry import FloatArray, Size
 FORMAT_VERSION = 1
 MAX_UNEVENNESS = 1e-3  # of a pixel's sides, where a format holds one length for both
 AARIZ_SPLIT, AARIZ_READER = aariz.SPLITS[0], aariz.READER_NAMES[0]
+
+
+def find_corrected(points_xy: FloatArray, predicted_xy: FloatArray) -> npt.NDArray[np.bool_]:
+    """(K,) whether each landmark was moved away from its prediction, removed or put back in; both (K, 2)."""
+    same = np.isclose(points_xy, predicted_xy, rtol=0, atol=1e-6, equal_nan=True)
+    return np.logical_not(same.all(axis=-1))
 
 
 @dataclass(frozen=True)
@@ -46,8 +53,8 @@ class MarkedImage:
     @property
     def corrected(self) -> list[bool]:
         """Of each landmark, whether it was moved, removed or put back in."""
-        pairs = zip(self.points_xy_image, self.predicted_xy_image, strict=True)
-        return [not np.allclose(now, then, rtol=0, atol=1e-6, equal_nan=True) for now, then in pairs]
+        moved: list[bool] = find_corrected(self.points_xy_image, self.predicted_xy_image).tolist()
+        return moved
 
     @property
     def confidence_that_counts(self) -> FloatArray:
