@@ -18,6 +18,12 @@ from ui.text import say
 
 # a plot that is drawn on a hidden tab has no box to fit into: plotly measures again when the window changes
 FIT_PLOTS = "() => { setTimeout(() => window.dispatchEvent(new Event('resize')), 100); }"
+# The page opens on Monitor while a run is alive, unless the user has already turned to another tab than the first:
+# only the browser knows.
+TURN_TO_MONITOR = """(isTraining) => {
+  const onTrain = document.querySelector("#train-form").offsetParent !== null;
+  return isTraining && onTrain ? {selected: "monitor", __type__: "update"} : {__type__: "update"};
+}"""
 
 # uploads and exports that Gradio holds: looked at every 10 minutes, deleted after an hour
 CACHE_S = (600, 3600)
@@ -54,7 +60,9 @@ def _lay_out(page: gr.Blocks, runs_dir: Path, data_root: Path) -> None:
         with gr.Tab(say("tab_predict"), id="predict") as predict_tab:
             predict = tab_predict.create_predict_tab(runs_dir)
     gr.on([tabs.change, tabs.select], None, js=FIT_PLOTS, **quiet)
-    page.load(partial(_first_tab, runs_dir), None, [tabs], **quiet)
+    is_training = gr.Checkbox(visible=False)
+    asked = page.load(partial(_is_training, runs_dir), None, [is_training], **quiet)
+    asked.then(None, [is_training], [tabs], js=TURN_TO_MONITOR, **quiet)
     tab_train.bind_load(train, page)
     tab_data.bind_data_tab(data, data_tab, train, data_root)
     page.load(partial(tab_monitor.on_open, monitor), monitor.inputs, monitor.outputs, **quiet)
@@ -84,9 +92,8 @@ def _head() -> str:
     return f'<div class="fiducial-head"><h1>{say("title")}</h1><span>{say("tagline")}</span>{links}</div>'
 
 
-def _first_tab(runs_dir: Path) -> Any:
-    """The page opens on Monitor while a run is alive."""
-    return gr.Tabs(selected="monitor") if live_runs(runs_dir) else gr.skip()
+def _is_training(runs_dir: Path) -> bool:
+    return bool(live_runs(runs_dir))
 
 
 def _show_monitor(run_id: str | None) -> tuple[Any, Any]:

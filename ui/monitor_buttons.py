@@ -105,7 +105,8 @@ def on_press(buttons: RunButtons, action: Action, session: Session, shown: str) 
         gr.Warning(str(error))
     session.drawn.pop("buttons", None)
     folder = RunFolder(buttons.runs_dir / session.run_id) if session.run_id else None
-    return {buttons.session: session, **draw_buttons(buttons, session, folder)}
+    answered = {buttons.confirm: gr.update(visible=False)}
+    return {buttons.session: session, **draw_buttons(buttons, session, folder), **answered}
 
 
 def on_ask_cancel(buttons: RunButtons, shown: str) -> Updates:
@@ -121,14 +122,16 @@ def draw_buttons(buttons: RunButtons, session: Session, folder: RunFolder | None
     run_id = folder.run_id if folder is not None else ""
     possible = possible_now(folder, derive_state(folder)) if folder is not None else NOTHING
     asked = [kind for kind in ANSWERED_AT_ONCE if folder is not None and folder.requested(kind)]
+    updates: Updates = {}
+    if session.is_news("cancel question", (run_id, possible.cancel)):
+        updates[buttons.confirm] = gr.update(visible=False)
     if not session.is_news("buttons", (run_id, possible, asked)):
-        return {}
-    updates: Updates = {
+        return updates
+    updates |= {
         buttons.acts_on: gr.update(value=run_id, visible=bool(run_id)),
         buttons.finish: gr.update(interactive=possible.finish),
         buttons.resume: gr.update(interactive=possible.resume),
         buttons.cancel: gr.update(interactive=possible.cancel),
-        buttons.confirm: gr.update(visible=False),
     }
     for kind, button in (("save_now", buttons.save_now), ("preview_now", buttons.preview_now)):
         words = say(f"{kind}_waits") if kind in asked else say(kind)

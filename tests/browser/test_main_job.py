@@ -144,6 +144,29 @@ def test_two_browsers_see_the_same_run_and_one_device_trains_one_run(dashboard, 
     expect(page.locator("#run-card .run-card")).to_have_attribute("data-state", "finished_early")
 
 
+def test_a_tab_chosen_while_the_page_loads_stays(dashboard, page: Page) -> None:
+    page.goto(dashboard.url)
+    start_small_run(page, epochs=300)
+    expect(page.locator("#run-card .run-card")).to_have_attribute("data-state", "running")
+    other = page.context.new_page()
+    held = (  # nothing that the page asks as it opens is answered before the tab is chosen
+        "const chosen = new Promise((letGo) => { window.letGo = letGo; });"
+        "window.fetch = ((real) => async (...all) => {"
+        " if (String(all[0]).includes('queue/join')) await chosen;"
+        " return real(...all); })(window.fetch)"
+    )
+    other.add_init_script(held)
+    other.goto(dashboard.url)
+    open_tab(other, "Data")
+    other.evaluate("letGo()")
+    expect(other.locator("#data-tab-summary")).to_contain_text("12")
+    other.wait_for_timeout(3000)
+    expect(other.get_by_role("tab", name="Data", exact=True)).to_have_attribute("aria-selected", "true")
+    other.close()
+    page.locator("#finish").click()
+    expect(page.locator("#run-card .run-card")).to_have_attribute("data-state", "finished_early")
+
+
 def test_plots_drawn_on_a_hidden_tab_fit_their_box_when_it_is_shown(dashboard, page: Page) -> None:
     page.goto(dashboard.url)
     start_small_run(page, epochs=300)

@@ -82,3 +82,16 @@ def test_a_stale_page_is_told_and_its_buttons_are_drawn_for_what_it_watches(
 def test_cancel_asks_by_name(buttons: RunButtons, folder: RunFolder) -> None:
     updates = monitor_buttons.on_ask_cancel(buttons, folder.run_id)
     assert folder.run_id in updates[buttons.confirm_words] and updates[buttons.confirm]["visible"]
+
+
+def test_the_question_stays_when_other_buttons_change_and_goes_once_answered(
+    buttons: RunButtons, folder: RunFolder, popups: list[str]
+) -> None:
+    live(folder)
+    session = Session(folder.run_id)
+    draw_buttons(buttons, session, folder)
+    folder.request("save_now")  # another browser: one more reason to draw the buttons anew
+    updates = draw_buttons(buttons, session, folder)
+    assert buttons.save_now in updates and buttons.confirm not in updates
+    answered = monitor_buttons.on_press(buttons, "cancel", session, folder.run_id)
+    assert folder.requested("stop") and answered[buttons.confirm]["visible"] is False
