@@ -11,6 +11,7 @@ import psutil
 import pytest
 
 from backend.config import Choice, RunConfig, Settings
+from backend.run import supervisor
 from backend.run.folder import RunFolder, create_run
 from ui import monitor_buttons
 from ui.monitor_buttons import RunButtons, draw_buttons
@@ -85,8 +86,9 @@ def test_cancel_asks_by_name(buttons: RunButtons, folder: RunFolder) -> None:
 
 
 def test_the_question_stays_when_other_buttons_change_and_goes_once_answered(
-    buttons: RunButtons, folder: RunFolder, popups: list[str]
+    buttons: RunButtons, folder: RunFolder, popups: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(supervisor, "stop", supervisor.request_stop)  # the live process is the test's own
     live(folder)
     session = Session(folder.run_id)
     draw_buttons(buttons, session, folder)
