@@ -13,6 +13,7 @@ import gradio as gr
 from backend.run.folder import RunFolder, list_runs
 from ui.compare_view import MAX_RUNS, METRICS, caveats, choose_metric, plot_runs, values_table
 from ui.paired_panel import PairedPanel, create_paired_panel, draw_paired, offer_pair
+from ui.quiet import QUIET
 from ui.runs import read_config, read_rows
 from ui.session import Session
 from ui.settings_view import differences_table
@@ -102,19 +103,18 @@ def create_compare_panel(session: gr.State, runs_dir: Path) -> ComparePanel:
 
 
 def _bind(panel: ComparePanel) -> None:
-    quiet: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
-    panel.timer.tick(partial(on_tick, panel), panel.inputs, panel.outputs, **quiet, trigger_mode="once")
+    panel.timer.tick(partial(on_tick, panel), panel.inputs, panel.outputs, **QUIET, trigger_mode="once")
     redraw = [panel.metric.input, panel.log_axis.input]
-    gr.on(redraw, partial(on_tick, panel), panel.inputs, panel.outputs, **quiet)
+    gr.on(redraw, partial(on_tick, panel), panel.inputs, panel.outputs, **QUIET)
     paired = panel.paired
     # of runs chosen while an answer is awaited, the last choice must not get lost: the pair is taken from it
     panel.chosen.input(
         partial(on_choose, panel),
         panel.inputs,
         [*panel.outputs, *paired.choices],
-        **quiet,
+        **QUIET,
         trigger_mode="always_last",
-    ).then(partial(draw_paired, paired), paired.inputs, paired.outputs, **quiet)
+    ).then(partial(draw_paired, paired), paired.inputs, paired.outputs, **QUIET)
 
 
 def on_choose(panel: ComparePanel, session: Session, chosen: Sequence[str], *how: Any) -> Updates:

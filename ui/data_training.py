@@ -18,6 +18,7 @@ from ui.data_view import DataView
 from ui.datasets import read_full, sigma_words
 from ui.pictures import plot_sigma
 from ui.probe import ask_floor, ask_views
+from ui.quiet import QUIET
 from ui.session import Session
 from ui.tab_train import settings_for_data
 from ui.text import say, say_count
@@ -50,8 +51,7 @@ class TrainingPanel:
             partial(on_landmark, self),
             [view, shown, self.landmark, *form],
             [self.landmark, self.sigma, self.sigma_note],
-            api_visibility="private",
-            show_progress="hidden",
+            **QUIET,
             trigger_mode="always_last",
         )
         self.draw.click(

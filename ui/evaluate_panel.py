@@ -20,6 +20,7 @@ from backend.run.folder import RunFolder
 from ui.datasets import list_datasets
 from ui.evaluation_process import Request, progress_of, start_evaluation
 from ui.evaluation_view import MAX_WORST, headline, landmark_errors, progress_html, worst_figures
+from ui.quiet import QUIET
 from ui.runs import live_runs, read_config
 from ui.session import Session
 from ui.text import say
@@ -168,19 +169,18 @@ def _place_results() -> dict[str, Any]:
 
 
 def _bind(panel: EvaluatePanel) -> None:
-    quiet: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
     session, opened, parts = panel.session, panel.opened, panel.shown_parts
     choices = [panel.dataset, panel.split, panel.truth, panel.note]
     opened.change(
-        partial(on_opened, panel), [session, opened], list(dict.fromkeys([*choices, *parts])), **quiet
+        partial(on_opened, panel), [session, opened], list(dict.fromkeys([*choices, *parts])), **QUIET
     )
-    panel.dataset.input(partial(on_dataset, panel), [opened, panel.dataset, panel.truth], choices, **quiet)
+    panel.dataset.input(partial(on_dataset, panel), [opened, panel.dataset, panel.truth], choices, **QUIET)
     panel.evaluate.click(
-        partial(on_evaluate, panel), [session, opened, *panel.request], parts, **quiet, trigger_mode="once"
+        partial(on_evaluate, panel), [session, opened, *panel.request], parts, **QUIET, trigger_mode="once"
     )
-    panel.timer.tick(partial(on_tick, panel), [session, opened], parts, **quiet, trigger_mode="once")
-    panel.shown.input(partial(on_show, panel), [session, opened, panel.shown], parts, **quiet)
-    panel.group.input(partial(on_group, panel), [opened, panel.shown, panel.group], [panel.groups], **quiet)
+    panel.timer.tick(partial(on_tick, panel), [session, opened], parts, **QUIET, trigger_mode="once")
+    panel.shown.input(partial(on_show, panel), [session, opened, panel.shown], parts, **QUIET)
+    panel.group.input(partial(on_group, panel), [opened, panel.shown, panel.group], [panel.groups], **QUIET)
 
 
 def on_opened(panel: EvaluatePanel, session: Session, opened: str | None) -> Updates:

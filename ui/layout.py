@@ -12,6 +12,7 @@ from ui import tab_data, tab_monitor, tab_predict, tab_runs, tab_train, train_ag
 from ui.api import bind_api
 from ui.language import LANGUAGES, answering_in, speaking, spoken
 from ui.language_choice import API_QUERY
+from ui.quiet import QUIET
 from ui.runs import live_runs
 from ui.session import Session
 from ui.text import say
@@ -45,7 +46,6 @@ def build_app(runs_dir: Path, data_root: Path) -> gr.Blocks:
 
 
 def _lay_out(page: gr.Blocks, runs_dir: Path, data_root: Path) -> None:
-    quiet: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
     gr.HTML(_head())
     session = gr.State(Session())
     with gr.Tabs(selected="train") as tabs:
@@ -59,23 +59,23 @@ def _lay_out(page: gr.Blocks, runs_dir: Path, data_root: Path) -> None:
             runs = tab_runs.create_runs_tab(session, runs_dir, data_root)
         with gr.Tab(say("tab_predict"), id="predict") as predict_tab:
             predict = tab_predict.create_predict_tab(runs_dir)
-    gr.on([tabs.change, tabs.select], None, js=FIT_PLOTS, **quiet)
+    gr.on([tabs.change, tabs.select], None, js=FIT_PLOTS, **QUIET)
     is_training = gr.Checkbox(visible=False)
-    asked = page.load(partial(_is_training, runs_dir), None, [is_training], **quiet)
-    asked.then(None, [is_training], [tabs], js=TURN_TO_MONITOR, **quiet)
+    asked = page.load(partial(_is_training, runs_dir), None, [is_training], **QUIET)
+    asked.then(None, [is_training], [tabs], js=TURN_TO_MONITOR, **QUIET)
     tab_train.bind_load(train, page)
     tab_data.bind_data_tab(data, data_tab, train, data_root)
-    page.load(partial(tab_monitor.on_open, monitor), monitor.inputs, monitor.outputs, **quiet)
-    page.load(None, js=tab_monitor.KEEP_ZOOM, **quiet)
-    page.load(partial(tab_runs.on_load, runs), [session], [runs.table, runs.empty], **quiet)
+    page.load(partial(tab_monitor.on_open, monitor), monitor.inputs, monitor.outputs, **QUIET)
+    page.load(None, js=tab_monitor.KEEP_ZOOM, **QUIET)
+    page.load(partial(tab_runs.on_load, runs), [session], [runs.table, runs.empty], **QUIET)
     opened = [page.load, predict_tab.select]
     gr.on(
-        opened, partial(tab_predict.on_open, predict), [predict.run], [predict.run, predict.run_note], **quiet
+        opened, partial(tab_predict.on_open, predict), [predict.run], [predict.run, predict.run_note], **QUIET
     )
     for chosen in (train.started, runs.details.watched):
-        shown = chosen.change(_show_monitor, [chosen], [tabs, chosen], **quiet)
+        shown = chosen.change(_show_monitor, [chosen], [tabs, chosen], **QUIET)
         # at once: until the next tick the run before would stand there
-        shown.then(partial(tab_monitor.on_tick, monitor), monitor.inputs, monitor.outputs, **quiet)
+        shown.then(partial(tab_monitor.on_tick, monitor), monitor.inputs, monitor.outputs, **QUIET)
     train_again.bind_queue(train)
     train_again.bind_duplicated(train, runs.details.duplicated, tabs)
 

@@ -38,6 +38,7 @@ from ui.probe import (
     measured_of,
     subject_of,
 )
+from ui.quiet import QUIET
 from ui.runs import live_runs
 from ui.text import say
 
@@ -109,7 +110,6 @@ def create_memory_panel(runs_dir: Path, fields: dict[str, Any], **placed: Any) -
 
 def bind_memory_panel(panel: MemoryPanel, inputs: Sequence[Any]) -> None:
     """Bind the handlers; `inputs` is the form in the order of its keys."""
-    private: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
     changes = [panel.fields[key].change for key in MEMORY_KEYS]
     asked = gr.on(
         changes,
@@ -117,32 +117,31 @@ def bind_memory_panel(panel: MemoryPanel, inputs: Sequence[Any]) -> None:
         [panel.shown, *inputs],
         panel.drawn,
         trigger_mode="always_last",
-        **private,
+        **QUIET,
     )
-    asked.then(partial(on_estimate, panel), [panel.shown, *inputs], [panel.estimate], **private)
+    asked.then(partial(on_estimate, panel), [panel.shown, *inputs], [panel.estimate], **QUIET)
     # at once, in the browser: what was said of the form before it changed does not stand meanwhile
     waiting = f"() => {json.dumps(say('estimate_empty'))}"
-    gr.on(changes, None, None, [panel.estimate], js=waiting, **private)
-    panel.timer.tick(partial(on_tick, panel), [panel.shown], panel.drawn, trigger_mode="once", **private)
+    gr.on(changes, None, None, [panel.estimate], js=waiting, **QUIET)
+    panel.timer.tick(partial(on_tick, panel), [panel.shown], panel.drawn, trigger_mode="once", **QUIET)
     batch_size, steps = panel.fields["batch_size"], panel.fields["gradient_accumulation_steps"]
     panel.recommend.click(
-        partial(on_recommend, panel), [panel.shown, *inputs], [*panel.drawn, batch_size], **private
+        partial(on_recommend, panel), [panel.shown, *inputs], [*panel.drawn, batch_size], **QUIET
     )
-    panel.accumulate.click(partial(on_accumulate, panel), [panel.shown], [batch_size, steps], **private)
+    panel.accumulate.click(partial(on_accumulate, panel), [panel.shown], [batch_size, steps], **QUIET)
     panel.measure.click(
         partial(on_measure, panel),
         [panel.shown, *inputs],
         [*panel.drawn, panel.measure],
         trigger_mode="once",
-        **private,
+        **QUIET,
     )
 
 
 def load_memory_panel(panel: MemoryPanel, inputs: Sequence[Any], restored: Any) -> None:
     """Fill the panel when a browser has opened the page; `restored`: the event that fills the form."""
-    private: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
-    asked = restored.then(partial(on_memory, panel), [panel.shown, *inputs], panel.drawn, **private)
-    asked.then(partial(on_estimate, panel), [panel.shown, *inputs], [panel.estimate], **private)
+    asked = restored.then(partial(on_memory, panel), [panel.shown, *inputs], panel.drawn, **QUIET)
+    asked.then(partial(on_estimate, panel), [panel.shown, *inputs], [panel.estimate], **QUIET)
 
 
 def on_memory(panel: MemoryPanel, shown: Shown, *values: Any) -> Iterator[Updates]:

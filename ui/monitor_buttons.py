@@ -12,6 +12,7 @@ import gradio as gr
 from backend.errors import UserError
 from backend.run.folder import RunFolder
 from backend.run.state import derive_state
+from ui.quiet import QUIET
 from ui.run_actions import ANSWERED_AT_ONCE, NOTHING, Action, possible_now, press
 from ui.session import Session
 from ui.text import say
@@ -79,7 +80,6 @@ def create_run_buttons(session: gr.State, runs_dir: Path) -> RunButtons:
 
 
 def _bind(buttons: RunButtons) -> None:
-    quiet: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
     inputs = [buttons.session, buttons.acts_on]
     pressed: tuple[tuple[gr.Button, Action], ...] = (
         (buttons.finish, "finish"),
@@ -90,11 +90,11 @@ def _bind(buttons: RunButtons) -> None:
     )
     for button, action in pressed:
         button.click(
-            partial(on_press, buttons, action), inputs, buttons.outputs, **quiet, trigger_mode="once"
+            partial(on_press, buttons, action), inputs, buttons.outputs, **QUIET, trigger_mode="once"
         )
     confirm = [buttons.confirm, buttons.confirm_words]
-    buttons.cancel.click(partial(on_ask_cancel, buttons), [buttons.acts_on], confirm, **quiet)
-    buttons.cancel_no.click(lambda: gr.update(visible=False), None, [buttons.confirm], **quiet)
+    buttons.cancel.click(partial(on_ask_cancel, buttons), [buttons.acts_on], confirm, **QUIET)
+    buttons.cancel_no.click(lambda: gr.update(visible=False), None, [buttons.confirm], **QUIET)
 
 
 def on_press(buttons: RunButtons, action: Action, session: Session, shown: str) -> Updates:

@@ -22,6 +22,7 @@ from ui.compare_view import paired_html
 from ui.evaluate_panel import annotation_format, default_split
 from ui.evaluation_process import Request, is_evaluating, progress_of, start_evaluation
 from ui.evaluation_view import progress_html
+from ui.quiet import QUIET
 from ui.runs import live_runs, read_config
 from ui.session import Session
 from ui.text import say
@@ -75,12 +76,11 @@ def create_paired_panel(session: gr.State, runs_dir: Path) -> PairedPanel:
     panel = PairedPanel(
         runs_dir, session, first, second, measured, evaluate, note, result, timer=gr.Timer(POLL_S)
     )
-    quiet: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
     redraw = partial(draw_paired, panel)
-    panel.timer.tick(redraw, panel.inputs, panel.outputs, **quiet, trigger_mode="once")
+    panel.timer.tick(redraw, panel.inputs, panel.outputs, **QUIET, trigger_mode="once")
     chosen = [first.input, second.input, measured.input]
-    gr.on(chosen, redraw, panel.inputs, panel.outputs, **quiet, trigger_mode="always_last")
-    evaluate.click(partial(on_evaluate, panel), panel.inputs, panel.outputs, **quiet, trigger_mode="once")
+    gr.on(chosen, redraw, panel.inputs, panel.outputs, **QUIET, trigger_mode="always_last")
+    evaluate.click(partial(on_evaluate, panel), panel.inputs, panel.outputs, **QUIET, trigger_mode="once")
     return panel
 
 

@@ -12,6 +12,7 @@ import gradio as gr
 from backend.errors import UserError
 from backend.run.folder import RunFolder
 from backend.run.queue import move_in_queue, read_queue, remove_from_queue
+from ui.quiet import QUIET
 from ui.runs import busy_run, device_of
 from ui.session import Session
 from ui.text import say
@@ -58,12 +59,11 @@ def create_queue_panel(session: gr.State, runs_dir: Path) -> QueuePanel:
 
 
 def _bind(panel: QueuePanel) -> None:
-    quiet: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
     chosen = [panel.session, panel.waiting]
-    panel.timer.tick(partial(on_tick, panel), chosen, panel.outputs, **quiet, trigger_mode="once")
-    panel.up.click(partial(on_move, panel, -1), chosen, panel.outputs, **quiet)
-    panel.down.click(partial(on_move, panel, 1), chosen, panel.outputs, **quiet)
-    panel.remove.click(partial(on_remove, panel), chosen, panel.outputs, **quiet)
+    panel.timer.tick(partial(on_tick, panel), chosen, panel.outputs, **QUIET, trigger_mode="once")
+    panel.up.click(partial(on_move, panel, -1), chosen, panel.outputs, **QUIET)
+    panel.down.click(partial(on_move, panel, 1), chosen, panel.outputs, **QUIET)
+    panel.remove.click(partial(on_remove, panel), chosen, panel.outputs, **QUIET)
 
 
 def on_tick(panel: QueuePanel, session: Session, chosen: str | None) -> Updates:

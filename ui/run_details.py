@@ -22,6 +22,7 @@ from backend.run.queue import add_to_queue, remove_from_queue
 from backend.run.removal import delete_run, size_bytes
 from backend.run.state import RunState, derive_state
 from ui.evaluation_process import is_evaluating
+from ui.quiet import QUIET
 from ui.run_actions import CHECKPOINTS, possible_now, resume_run
 from ui.runs import file_link, read_config, read_rows
 from ui.session import Session
@@ -119,20 +120,19 @@ def _place_actions() -> dict[str, Any]:
 
 
 def _bind(details: RunDetails) -> None:
-    quiet: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
-    once: dict[str, Any] = {**quiet, "trigger_mode": "once"}
+    once: dict[str, Any] = {**QUIET, "trigger_mode": "once"}
     session, opened = details.session, details.opened
     choose = [session, details.watched]
-    details.watch.click(partial(on_watch, details), [session, opened], choose, **quiet)
+    details.watch.click(partial(on_watch, details), [session, opened], choose, **QUIET)
     details.resume.click(partial(on_resume, details), [session, opened], choose, **once)
-    details.duplicate.click(lambda run_id: run_id, [opened], [details.duplicated], **quiet)
+    details.duplicate.click(lambda run_id: run_id, [opened], [details.duplicated], **QUIET)
     details.queue.click(partial(on_queue, details), [session, opened], details.outputs, **once)
     packed = details.bundle.click(partial(on_bundle, details), [opened], [details.bundle_link], **once)
-    packed.then(None, js=CLICK_BUNDLE, **quiet)
+    packed.then(None, js=CLICK_BUNDLE, **QUIET)
     details.delete.click(
-        partial(on_ask_delete, details), [opened], [details.confirm, details.confirm_words], **quiet
+        partial(on_ask_delete, details), [opened], [details.confirm, details.confirm_words], **QUIET
     )
-    details.delete_no.click(lambda: gr.update(visible=False), None, [details.confirm], **quiet)
+    details.delete_no.click(lambda: gr.update(visible=False), None, [details.confirm], **QUIET)
     details.delete_yes.click(partial(on_delete, details), [session, opened], details.outputs, **once)
     saved = [opened, details.tags, details.notes]
     details.save_notes.click(partial(on_save_notes, details), saved, [details.tags], **once)

@@ -32,6 +32,7 @@ from ui.data_view import (
     view_key,
 )
 from ui.datasets import list_datasets, read_leaks, summarise
+from ui.quiet import QUIET
 from ui.session import Session
 from ui.tab_train import TrainTab, settings_for_data
 from ui.text import say
@@ -84,20 +85,19 @@ def bind_data_tab(parts: dict[str, Any], own: gr.Tab, train: TrainTab, data_root
     """Bind the handlers. The tab reads when it is looked at, so that opening the page costs nothing."""
     states: dict[str, Any] = {"view": gr.State(), "leaks": gr.State(()), "imported": gr.State()}
     tab = DataTab(data_root=data_root, train=train, **states, **parts)
-    quiet: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
     read: dict[str, Any] = {
         "api_visibility": "private",
         "show_progress": "minimal",
         "show_progress_on": tab.summary,
     }
-    latest: dict[str, Any] = {**quiet, "trigger_mode": "always_last"}
+    latest: dict[str, Any] = {**QUIET, "trigger_mode": "always_last"}
     form, session = train.inputs, train.session
     asked = [session, *form]
     opened = own.select(
         partial(on_look, tab), [session, tab.view, tab.browser.shown, *form], tab.everything, **read
     )
     chosen = tab.dataset.input(
-        partial(on_choose, tab), [tab.dataset], [train.fields["dataset_path"]], **quiet
+        partial(on_choose, tab), [tab.dataset], [train.fields["dataset_path"]], **QUIET
     ).then(partial(on_read, tab), asked, tab.everything, **read)
     again = tab.reload.click(partial(on_read, tab), asked, tab.everything, **read)
 
@@ -117,12 +117,12 @@ def bind_data_tab(parts: dict[str, Any], own: gr.Tab, train: TrainTab, data_root
             partial(on_leaks, tab),
             [session, tab.view],
             [tab.leaks, tab.problems_note, tab.problems],
-            **quiet,
+            **QUIET,
         ).then(
             partial(on_floor, tab.training),
             [session, tab.view, *form],
             [tab.training.floor],
-            **quiet,
+            **QUIET,
         )
     _bind_browser(tab, latest)
     tab.training.bind(tab.view, tab.browser.shown, form)
@@ -150,9 +150,7 @@ def _bind_browser(tab: DataTab, latest: dict[str, Any]) -> None:
     for table, handler, known in (
         (tab.suspects, suspect, tab.training.landmark), (tab.problems, problem, tab.leaks)
     ):  # fmt: skip
-        table.select(handler, [tab.view, known, *form], outputs, **latest).then(
-            None, js=TO_PICTURE, api_visibility="private", show_progress="hidden"
-        )
+        table.select(handler, [tab.view, known, *form], outputs, **latest).then(None, js=TO_PICTURE, **QUIET)
 
 
 def _place_choice() -> dict[str, Any]:

@@ -25,6 +25,7 @@ from ui.prediction_process import (
     start_prediction,
     stop_prediction,
 )
+from ui.quiet import QUIET
 from ui.runs import live_runs
 from ui.text import say, say_count
 from ui.uploads import (
@@ -147,15 +148,14 @@ def _place_export() -> dict[str, Any]:
 
 
 def _bind(tab: PredictTab) -> None:
-    quiet: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
     uploads, parts = [tab.uploads], tab.working_parts
-    tab.run.change(partial(run_note_html, tab.runs_dir), tab.run, tab.run_note, **quiet)
-    tab.files.upload(partial(on_upload, tab), [*uploads, tab.files], parts, **quiet)
-    tab.predict.click(partial(on_predict, tab), [*uploads, tab.run], parts, **quiet, trigger_mode="once")
-    tab.cancel.click(on_cancel, uploads, uploads, **quiet)
-    tab.clear.click(partial(on_clear, tab), uploads, parts, **quiet)
+    tab.run.change(partial(run_note_html, tab.runs_dir), tab.run, tab.run_note, **QUIET)
+    tab.files.upload(partial(on_upload, tab), [*uploads, tab.files], parts, **QUIET)
+    tab.predict.click(partial(on_predict, tab), [*uploads, tab.run], parts, **QUIET, trigger_mode="once")
+    tab.cancel.click(on_cancel, uploads, uploads, **QUIET)
+    tab.clear.click(partial(on_clear, tab), uploads, parts, **QUIET)
     tab.spacing.change(
-        partial(on_spacing, tab), [*uploads, tab.spacing], [*uploads, tab.note, tab.annotator], **quiet
+        partial(on_spacing, tab), [*uploads, tab.spacing], [*uploads, tab.note, tab.annotator], **QUIET
     )
 
     # a partial would hide from Gradio the annotation by which it hands over the event
@@ -165,16 +165,16 @@ def _bind(tab: PredictTab) -> None:
     def move(uploads: Uploads, event: gr.EventData) -> Updates:
         return on_moved(tab, uploads, event._data)
 
-    tab.images.chosen(choose, uploads, [*uploads, tab.images, tab.annotator], **quiet)
+    tab.images.chosen(choose, uploads, [*uploads, tab.images, tab.annotator], **QUIET)
     # every correction in its order, none left out
     tab.annotator.moved(
-        move, uploads, [*uploads, tab.images, tab.file], **quiet, concurrency_limit=1, trigger_mode="multiple"
+        move, uploads, [*uploads, tab.images, tab.file], **QUIET, concurrency_limit=1, trigger_mode="multiple"
     )
-    tab.format.change(lambda: gr.update(visible=False), None, tab.file, **quiet)
+    tab.format.change(lambda: gr.update(visible=False), None, tab.file, **QUIET)
     made = tab.export.click(
-        partial(on_export, tab), [*uploads, tab.format], [tab.note, tab.file], **quiet, trigger_mode="once"
+        partial(on_export, tab), [*uploads, tab.format], [tab.note, tab.file], **QUIET, trigger_mode="once"
     )
-    made.success(None, js=DOWNLOAD_JS, **quiet)
+    made.success(None, js=DOWNLOAD_JS, **QUIET)
 
 
 def _run_info(choices: Sequence[tuple[str, str]]) -> str:

@@ -14,6 +14,7 @@ from backend.run.state import RunState
 from ui.compare_panel import create_compare_panel
 from ui.evaluate_panel import create_evaluate_panel
 from ui.queue_panel import create_queue_panel
+from ui.quiet import QUIET
 from ui.run_details import SHOW_DETAILS, RunDetails, create_run_details, draw_details, on_open
 from ui.runs import ORDERS, choose_rows, describe_state, runs_table
 from ui.session import Session
@@ -86,7 +87,6 @@ def _place_table() -> dict[str, Any]:
 
 
 def _bind(tab: RunsTab) -> None:
-    quiet: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
     details = tab.details
     drawn = [tab.session, tab.table, tab.empty]
     everything = list(dict.fromkeys([*drawn, *details.outputs]))
@@ -94,7 +94,7 @@ def _bind(tab: RunsTab) -> None:
         partial(on_tick, tab),
         [tab.session, details.opened, *tab.wishes],
         everything,
-        **quiet,
+        **QUIET,
         trigger_mode="once",
     )
     gr.on(
@@ -102,7 +102,7 @@ def _bind(tab: RunsTab) -> None:
         partial(on_wish, tab),
         [tab.session, *tab.wishes],
         drawn,
-        **quiet,
+        **QUIET,
         trigger_mode="always_last",
     )
 
@@ -110,8 +110,8 @@ def _bind(tab: RunsTab) -> None:
     def select(session: Session, event: gr.SelectData) -> Updates:
         return on_open(details, session, str(event.row_value[0]))
 
-    shown = tab.table.select(select, [tab.session], details.outputs, **quiet)
-    shown.then(None, js=SHOW_DETAILS, **quiet)
+    shown = tab.table.select(select, [tab.session], details.outputs, **QUIET)
+    shown.then(None, js=SHOW_DETAILS, **QUIET)
 
 
 def on_load(tab: RunsTab, session: Session) -> Updates:

@@ -46,6 +46,7 @@ from ui.form_draft import READ_JS, SHOW_JS, note_words, restore, write_js
 from ui.memory_panel import MemoryPanel, bind_memory_panel, create_memory_panel, load_memory_panel
 from ui.pictures import plot_sample
 from ui.probe import absent_device
+from ui.quiet import QUIET
 from ui.session import Session
 from ui.start import start_run, to_command
 from ui.text import say
@@ -209,21 +210,20 @@ def _place_start() -> dict[str, Any]:
 
 
 def _bind(tab: TrainTab) -> None:
-    private: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
-    latest: dict[str, Any] = {**private, "trigger_mode": "always_last"}
+    latest: dict[str, Any] = {**QUIET, "trigger_mode": "always_last"}
     data_outputs = [
         tab.summary, tab.problems_box, tab.problems, tab.leaks, tab.leak_list, tab.fields["annotation_type"],
         tab.sample, tab.sigma_note,
     ]  # fmt: skip
     form_outputs = [*tab.inputs, tab.preset, tab.marked, tab.start, tab.queue, tab.blocked, tab.command]
     shown = gr.on(tab.events(DATA_KEYS), partial(on_data, tab), tab.inputs, data_outputs, **latest)
-    shown.then(partial(on_leaks, tab), tab.inputs, [tab.leaks, tab.leak_list, tab.problems_box], **private)
+    shown.then(partial(on_leaks, tab), tab.inputs, [tab.leaks, tab.leak_list, tab.problems_box], **QUIET)
     gr.on(
         tab.events(SAMPLE_KEYS), partial(on_sample, tab), tab.inputs, [tab.sample, tab.sigma_note], **latest
     )
     gr.on(tab.events(FORM_KEYS), partial(on_form, tab), [tab.marked, *tab.inputs], form_outputs, **latest)
-    gr.on(tab.events(FORM_KEYS), None, tab.inputs, None, js=write_js(tab.initial), **private)
-    tab.defaults.click(partial(on_defaults, tab), None, [*tab.inputs, tab.draft_note], **private)
+    gr.on(tab.events(FORM_KEYS), None, tab.inputs, None, js=write_js(tab.initial), **QUIET)
+    tab.defaults.click(partial(on_defaults, tab), None, [*tab.inputs, tab.draft_note], **QUIET)
     bind_memory_panel(tab.memory, tab.inputs)
     # `input` is the user's own choice alone: what on_form shows there sets off nothing
     tab.preset.input(partial(on_preset, tab), tab.preset, tab.inputs, **latest)
@@ -238,18 +238,17 @@ def _bind(tab: TrainTab) -> None:
 
 def bind_load(tab: TrainTab, page: gr.Blocks) -> None:
     """Fill the tab when a browser opens the page: the form as it was left there, then what follows from it."""
-    private: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
     data_outputs = [
         tab.summary, tab.problems_box, tab.problems, tab.leaks, tab.leak_list, tab.fields["annotation_type"],
         tab.sample, tab.sigma_note,
     ]  # fmt: skip
     kept = gr.JSON(visible=False)
-    restored = page.load(partial(on_open, tab), [kept], [*tab.inputs, tab.draft_note], js=READ_JS, **private)
-    restored.then(None, js=SHOW_JS, **private)
-    shown = restored.then(partial(on_data, tab), tab.inputs, data_outputs, **private)
-    shown.then(partial(on_leaks, tab), tab.inputs, [tab.leaks, tab.leak_list, tab.problems_box], **private)
+    restored = page.load(partial(on_open, tab), [kept], [*tab.inputs, tab.draft_note], js=READ_JS, **QUIET)
+    restored.then(None, js=SHOW_JS, **QUIET)
+    shown = restored.then(partial(on_data, tab), tab.inputs, data_outputs, **QUIET)
+    shown.then(partial(on_leaks, tab), tab.inputs, [tab.leaks, tab.leak_list, tab.problems_box], **QUIET)
     form_outputs = [*tab.inputs, tab.preset, tab.marked, tab.start, tab.queue, tab.blocked, tab.command]
-    restored.then(partial(on_form, tab), [tab.marked, *tab.inputs], form_outputs, **private)
+    restored.then(partial(on_form, tab), [tab.marked, *tab.inputs], form_outputs, **QUIET)
     load_memory_panel(tab.memory, tab.inputs, restored)
 
 

@@ -10,6 +10,7 @@ import gradio as gr
 from backend.errors import UserError
 from backend.run.folder import RunFolder
 from ui.form import FORM_KEYS, form_values, settings_of
+from ui.quiet import QUIET
 from ui.runs import read_config
 from ui.start import queue_run
 from ui.tab_train import TrainTab
@@ -31,8 +32,7 @@ def bind_duplicated(tab: TrainTab, duplicated: gr.State, tabs: gr.Tabs) -> None:
         partial(on_duplicated, tab, duplicated, tabs),
         [duplicated],
         [tabs, duplicated, *tab.inputs],
-        api_visibility="private",
-        show_progress="hidden",
+        **QUIET,
     )
 
 

@@ -1,0 +1,9 @@
+"""How the page's own events are bound: they show no progress and are not offered to programs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+# `show_progress_on=[]` is what keeps the page quick: with "hidden" alone, Gradio writes the state of every output of
+# every event that ever ran anew at each event, and looks each of them up in the whole page.
+QUIET: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden", "show_progress_on": []}
