@@ -66,13 +66,13 @@ def headline(folder: RunFolder, name: str, record: Record) -> str:
         cards.append(_card(say("evaluation_readers"), in_unit(between[f"mre_{unit}"], unit)))
     if record.get("unrefined"):
         cards.append(_card(say("evaluation_unrefined"), with_spread(record["unrefined"], unit)))
-    leaked = about.get("leaked")
+    leaked, truth = about.get("leaked"), record["readers"]["truth"]
     words = say(
         "evaluation_about",
         dataset=about["dataset"],
         split=about["split"],
         images=say_count("num_images", record["num_images"]),
-        truth=record["readers"]["truth"],
+        truth=say("mean_choice") if truth == "mean" else truth,
         excluded=len(about["excluded"]) + (len(leaked["image_ids"]) if leaked and leaked["left_out"] else 0),
         time=about["time"],
     )

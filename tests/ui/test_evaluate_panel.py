@@ -18,7 +18,9 @@ from ui import evaluate_panel, evaluation_process
 from ui.evaluate_panel import EvaluatePanel, default_split
 from ui.evaluation_process import Progress, Request, progress_of, start_evaluation
 from ui.evaluation_view import MAX_WORST, _leaked_words, progress_html
+from ui.language import speaking
 from ui.session import Session
+from ui.text import say
 
 PATIENCE_S = 120
 SETTINGS = ["--image_size", "64", "64", "--epochs", "1", "--batch_size", "4", "--num_workers", "0"]
@@ -96,6 +98,9 @@ def test_an_evaluation_is_made_stored_and_shown_again(
     assert evaluate_panel.on_tick(panel, session, folder.run_id) == {panel.session: session}, (
         "nothing is sent twice"
     )
+    with speaking("fa"):
+        updates = evaluate_panel.on_tick(panel, Session(), folder.run_id)
+        assert say("mean_choice") in updates[panel.numbers]
 
 
 def test_nothing_is_measured_where_all_of_it_was_trained_on_and_is_to_be_left_out(
