@@ -62,6 +62,14 @@ def test_both_pages_have_the_same_elements_and_no_endpoint_shows_twice(page: gr.
     assert len(shown) == len(set(shown))
 
 
+def test_no_event_without_progress_writes_to_what_it_does_not_change(page: gr.Blocks) -> None:
+    """Gradio would write the progress of every such event into all its outputs, at every later event: ui/quiet.py."""
+    own = [fn for fn in page.fns.values() if fn.api_visibility == "private" and fn.fn is not None]
+    assert len(own) > 50
+    noisy = [fn.name for fn in own if fn.show_progress == "hidden" and fn.show_progress_on != []]
+    assert not noisy
+
+
 def test_each_page_is_laid_out_in_its_language(page: gr.Blocks) -> None:
     labels = {
         path: {
