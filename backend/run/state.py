@@ -111,7 +111,8 @@ def derive_state(folder: RunFolder, now: float | None = None, is_alive: AliveTes
     if outcome is not None:
         return _state_of_outcome(outcome)
     if folder.read_launched() is not None:
-        return RunState.INTERRUPTED
+        # A worker that did not answer a cancel in time, or was still starting, was killed as the user asked.
+        return RunState.STOPPED if folder.requested("stop") else RunState.INTERRUPTED
     return RunState.QUEUED if is_queued(folder) else RunState.CREATED
 
 
