@@ -20,7 +20,7 @@ from backend.evaluation.measures import group_columns
 from backend.geometry import FloatArray
 from ui.datasets import read_splits
 from ui.table import table_html
-from ui.text import say, say_count, say_label
+from ui.text import quote, say, say_count, say_label
 
 ALL_SPLITS = "all"
 MAX_SUSPECTS = 100
@@ -191,13 +191,8 @@ def caption(view: DataView, row: int) -> str:
     height, width = view.samples.sizes_hw[row]
     spacing = view.samples.mm_per_px_xy[row]
     known = _spacings(spacing[:1]) if np.isfinite(spacing[0]) else say("spacing_none")
-    parts = [
-        f"**{image['image_id']}**",
-        str(image["split"]),
-        f"{width} x {height} px",
-        known,
-    ]
-    return " · ".join([*parts, str(image["group"])] if image["group"] else parts)
+    facts = [str(image["split"]), f"{width} x {height} px", known, str(image["group"] or "")]
+    return " · ".join([f"**{quote(image['image_id'])}**", *(quote(fact) for fact in facts if fact)])
 
 
 def landmarks_table(view: DataView, row: int, highlighted: int | None) -> str:

@@ -90,7 +90,8 @@ body:not(.form-restored) #train-form {visibility: hidden}  /* ui/form_draft.py s
 .refused, .evaluation-failed {color: #b03a00} .dark .refused, .dark .evaluation-failed {color: #ff9d5c}
 .refused *, ul.evaluation-failed li {color: inherit}
 .predict-export {align-items: end}
-#predict-run input {text-overflow: ellipsis; margin-inline-end: 1.75rem}  /* a long entry ends before the arrow */
+#predict-run input {text-overflow: ellipsis}
+#predict-run .secondary-wrap {padding-inline-end: 1.75rem}  /* a long entry ends before the arrow */
 .thumbnails {display: flex; gap: .6rem; overflow-x: auto; padding: .25rem}
 .thumbnails button {flex: 0 0 8rem; display: flex; flex-direction: column; gap: .2rem; padding: .35rem;
   text-align: start; border: 2px solid var(--border-color-primary); border-radius: 8px;

@@ -24,6 +24,8 @@ from ui.data_view import (
     suspect_rows,
     suspects_note,
 )
+from ui.language import speaking
+from ui.text import quote
 
 NAMES = ("a", "b", "c", "d", "e")
 MEAN = np.array([[20, 20], [60, 22], [40, 40], [25, 70], [58, 66]], np.float64)
@@ -120,3 +122,11 @@ def test_an_image_is_told_in_words_and_in_a_table(view: DataView) -> None:
     assert "<td><bdi>➤ d</bdi></td>" in table and "<td><bdi>a</bdi></td>" in table
     outside = view.row_of_id("06.png")
     assert outside is not None and "<td><bdi>not marked</bdi></td>" in landmarks_table(view, outside, None)
+
+
+def test_each_part_of_a_caption_keeps_its_order_on_a_page_from_right_to_left(view: DataView) -> None:
+    plain = caption(view, 0)
+    with speaking("fa"):
+        parts = caption(view, 0).split(" · ")
+        assert parts[0] == f"**{quote(view.image_id(0))}**"
+        assert parts[1:] == [quote(part) for part in plain.split(" · ")[1:]]
