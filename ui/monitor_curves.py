@@ -10,6 +10,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
+from statistics import median_low
 from typing import Any
 
 import plotly.graph_objects as go
@@ -230,12 +231,13 @@ def _clip(
     wishes: Wishes,
     readers: Readers | None,
 ) -> None:
-    """Cut off errors far above the best, so that the rest can be read, and say how many are cut off."""
+    """Cut off errors far above the best, though never more than half of all, and say how many are cut off."""
     line = panel.lines[0]
     values = [value for row in rows if (value := line.value(row)) is not None]
     if not values or wishes.log_axis or not wishes.clip:
         return
-    shown = CLIP_AT * min(value for value in values if value > 0) if any(values) else 0.0
+    best = min((value for value in values if value > 0), default=0.0)
+    shown = max(CLIP_AT * best, median_low(values))
     beyond = [value for value in values if value > shown]
     if not shown or not beyond:
         return

@@ -293,7 +293,7 @@ TEXT: dict[str, str] = {
     "smoothing_info": "the mean with so many epochs before and after; the curve itself stays faintly behind",
     "log_axis": "Logarithmic axis",
     "clip": "Clip outliers",
-    "clip_info": "errors above five times the best are cut off",
+    "clip_info": "errors above five times the best are cut off, but never more than half of them",
     "clipped": "{num} above, up to {value}",
     "curves": "Curves over the epochs",
     "curves_none": "Curves appear after the first epoch.",

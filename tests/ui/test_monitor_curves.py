@@ -104,6 +104,13 @@ def test_outliers_are_cut_off_and_that_is_said() -> None:
     assert near.layout.yaxis.range is None and not any("▲" in note.text for note in near.layout.annotations)
 
 
+def test_at_least_half_of_the_errors_stay_in_sight() -> None:
+    far = [{"epoch": e, "val/mre_px": v, "val/mre_mm": None} for e, v in enumerate((900, 400, 120, 80, 1), 1)]
+    layout = plot_curves(far, []).layout
+    assert layout.yaxis.range == (0, pytest.approx(1.05 * 120))
+    assert "▲ 2 above, up to 900.00 px" in [note.text for note in layout.annotations]
+
+
 def test_what_the_readers_differ_by_is_a_line_that_clipping_leaves_in_sight() -> None:
     far = [{"epoch": e, "val/mre_px": v, "val/mre_mm": None} for e, v in enumerate((900, 10), 1)]
     figure = plot_curves(far, [], readers=Readers(60.0, "px"))
