@@ -225,7 +225,7 @@ class FollowStorages(TorchDispatchMode):  # type: ignore[no-untyped-call]
             self.convolutions.append(tuple(t.untyped_storage().nbytes() for t in (*args[:2], outputs)))
             self._note_copies(args[1], 1)
         elif func is aten.convolution_backward.default:
-            self._note_copies(args[2], 2)
+            self._note_copies(args[2], _copies_in_backward(args[1], args[2]))
         return outputs
 
     def _answer(self, tensor: Tensor) -> bool | float:
@@ -241,11 +241,10 @@ class FollowStorages(TorchDispatchMode):  # type: ignore[no-untyped-call]
             weakref.finalize(storage, self._forget, self._born(storage.nbytes())).atexit = False
 
     def _note_copies(self, weights: Tensor, number: int) -> None:
-        """oneDNN lays the weights out anew for a convolution, and again their gradient, twice, in the backward pass.
+        """oneDNN lays the weights out anew for a convolution, and again their gradient in the backward pass.
 
-        Read from the memory events of torch's profiler (2.13, AVX-512): fprop 1, bprop of the input 1, of the weights
-        2, each gone when the operator returns. Its scratchpads of some KiB are left out, as are its other ways with
-        single small images.
+        Each copy is gone when the operator returns. oneDNN's scratchpads of some KiB are left out, as are its other
+        ways with single small images.
         """
         if self._copies_in_convolutions:
             born = [self._born(weights.untyped_storage().nbytes()) for _ in range(number)]
@@ -262,3 +261,14 @@ class FollowStorages(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def _forget(self, number: int) -> None:
         self.order.append(~number)
         self.alive_bytes -= self.sizes[number]
+
+
+def _copies_in_backward(images: Tensor, weights: Tensor) -> int:
+    """How often oneDNN holds a convolution's weights beside their gradient, in the backward pass.
+
+    Read from the memory events of torch's profiler (2.13): the bprop of the input takes one copy, that of the weights
+    two; on a CPU without AVX-512 (seen with AVX2) eight where the map (..., H, W) is lower than its kernel, as at the
+    bottom of a network.
+    """
+    is_low = images.shape[-2] < weights.shape[-2]
+    return 8 if is_low and not torch.backends.cpu.get_cpu_capability().startswith("AVX512") else 2
