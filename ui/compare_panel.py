@@ -13,7 +13,7 @@ import gradio as gr
 from backend.run.folder import RunFolder, list_runs
 from ui.compare_view import MAX_RUNS, METRICS, caveats, choose_metric, plot_runs, values_table
 from ui.paired_panel import PairedPanel, create_paired_panel, draw_paired, offer_pair
-from ui.quiet import QUIET
+from ui.quiet import LATEST, QUIET
 from ui.runs import read_config, read_rows
 from ui.session import Session
 from ui.settings_view import differences_table
@@ -112,8 +112,7 @@ def _bind(panel: ComparePanel) -> None:
         partial(on_choose, panel),
         panel.inputs,
         [*panel.outputs, *paired.choices],
-        **QUIET,
-        trigger_mode="always_last",
+        **LATEST,
     ).then(partial(draw_paired, paired), paired.inputs, paired.outputs, **QUIET)
 
 

@@ -18,7 +18,7 @@ from ui.data_view import DataView
 from ui.datasets import read_full, sigma_words
 from ui.pictures import plot_sigma
 from ui.probe import ask_floor, ask_views
-from ui.quiet import QUIET
+from ui.quiet import LATEST
 from ui.session import Session
 from ui.tab_train import settings_for_data
 from ui.text import say, say_count
@@ -51,8 +51,7 @@ class TrainingPanel:
             partial(on_landmark, self),
             [view, shown, self.landmark, *form],
             [self.landmark, self.sigma, self.sigma_note],
-            **QUIET,
-            trigger_mode="always_last",
+            **LATEST,
         )
         self.draw.click(
             partial(on_draw, self),

@@ -38,7 +38,7 @@ from ui.probe import (
     measured_of,
     subject_of,
 )
-from ui.quiet import QUIET
+from ui.quiet import LATEST, QUIET
 from ui.runs import live_runs
 from ui.text import say
 
@@ -116,8 +116,7 @@ def bind_memory_panel(panel: MemoryPanel, inputs: Sequence[Any]) -> None:
         partial(on_memory, panel),
         [panel.shown, *inputs],
         panel.drawn,
-        trigger_mode="always_last",
-        **QUIET,
+        **LATEST,
     )
     asked.then(partial(on_estimate, panel), [panel.shown, *inputs], [panel.estimate], **QUIET)
     # at once, in the browser: what was said of the form before it changed does not stand meanwhile

@@ -239,7 +239,7 @@ def _clip(
     best = min((value for value in values if value > 0), default=0.0)
     shown = max(CLIP_AT * best, median_low(values))
     beyond = [value for value in values if value > shown]
-    if not shown or not beyond:
+    if not beyond:
         return
     highest = max(shown, 1.02 * readers.apart if readers is not None and readers.apart < 2 * shown else 0.0)
     figure.update_layout({f"yaxis{number + 1 if number else ''}": {"range": [0, 1.05 * highest]}})

@@ -20,7 +20,7 @@ from backend.geometry import compose
 from backend.overlays import blend_heatmaps
 from backend.run.folder import PHASES, PreviewKey, RunFolder
 from ui.pictures import plot_prediction
-from ui.quiet import QUIET
+from ui.quiet import LATEST
 from ui.session import Session
 from ui.text import in_distance, say, say_count
 
@@ -80,11 +80,10 @@ def create_previews(session: gr.State, runs_dir: Path) -> Previews:
 
 
 def _bind(panel: Previews) -> None:
-    latest: dict[str, Any] = {**QUIET, "trigger_mode": "always_last"}
     slid = [panel.session, panel.position, panel.heatmap]
-    panel.position.input(partial(on_slide, panel), slid, panel.outputs, **latest)
-    panel.newest.click(partial(on_newest, panel), [panel.session, panel.heatmap], panel.outputs, **latest)
-    panel.heatmap.input(partial(on_heatmap, panel), [panel.session, panel.heatmap], panel.outputs, **latest)
+    panel.position.input(partial(on_slide, panel), slid, panel.outputs, **LATEST)
+    panel.newest.click(partial(on_newest, panel), [panel.session, panel.heatmap], panel.outputs, **LATEST)
+    panel.heatmap.input(partial(on_heatmap, panel), [panel.session, panel.heatmap], panel.outputs, **LATEST)
 
 
 def on_slide(panel: Previews, session: Session, position: float, heatmap: str) -> Updates:

@@ -22,7 +22,7 @@ from ui.compare_view import paired_html
 from ui.evaluate_panel import annotation_format, default_split
 from ui.evaluation_process import Request, is_evaluating, progress_of, start_evaluation
 from ui.evaluation_view import progress_html
-from ui.quiet import QUIET
+from ui.quiet import LATEST, QUIET
 from ui.runs import live_runs, read_config
 from ui.session import Session
 from ui.text import say
@@ -79,7 +79,7 @@ def create_paired_panel(session: gr.State, runs_dir: Path) -> PairedPanel:
     redraw = partial(draw_paired, panel)
     panel.timer.tick(redraw, panel.inputs, panel.outputs, **QUIET, trigger_mode="once")
     chosen = [first.input, second.input, measured.input]
-    gr.on(chosen, redraw, panel.inputs, panel.outputs, **QUIET, trigger_mode="always_last")
+    gr.on(chosen, redraw, panel.inputs, panel.outputs, **LATEST)
     evaluate.click(partial(on_evaluate, panel), panel.inputs, panel.outputs, **QUIET, trigger_mode="once")
     return panel
 

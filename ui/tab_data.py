@@ -32,7 +32,7 @@ from ui.data_view import (
     view_key,
 )
 from ui.datasets import list_datasets, read_leaks, summarise
-from ui.quiet import QUIET
+from ui.quiet import LATEST, QUIET
 from ui.session import Session
 from ui.tab_train import TrainTab, settings_for_data
 from ui.text import say
@@ -90,7 +90,6 @@ def bind_data_tab(parts: dict[str, Any], own: gr.Tab, train: TrainTab, data_root
         "show_progress": "minimal",
         "show_progress_on": tab.summary,
     }
-    latest: dict[str, Any] = {**QUIET, "trigger_mode": "always_last"}
     form, session = train.inputs, train.session
     asked = [session, *form]
     opened = own.select(
@@ -124,21 +123,21 @@ def bind_data_tab(parts: dict[str, Any], own: gr.Tab, train: TrainTab, data_root
             [tab.training.floor],
             **QUIET,
         )
-    _bind_browser(tab, latest)
+    _bind_browser(tab)
     tab.training.bind(tab.view, tab.browser.shown, form)
     return tab
 
 
-def _bind_browser(tab: DataTab, latest: dict[str, Any]) -> None:
+def _bind_browser(tab: DataTab) -> None:
     outputs = [*tab.browser.parts, tab.training.landmark, tab.training.sigma, tab.training.sigma_note]
     form = tab.train.inputs
     place = [tab.view, tab.browser.shown, tab.browser.split, tab.browser.number, tab.training.landmark, *form]
-    tab.browser.number.input(partial(on_number, tab), place, outputs, **latest)
-    tab.browser.split.input(partial(on_split, tab), place, outputs, **latest)
+    tab.browser.number.input(partial(on_number, tab), place, outputs, **LATEST)
+    tab.browser.split.input(partial(on_split, tab), place, outputs, **LATEST)
     for button, step in ((tab.browser.previous, -1), (tab.browser.next, 1)):
-        button.click(partial(on_step, tab, step), place, outputs, **latest)
+        button.click(partial(on_step, tab, step), place, outputs, **LATEST)
     tab.browser.whole.click(
-        partial(on_whole, tab.browser), [tab.view, tab.browser.shown], tab.browser.parts, **latest
+        partial(on_whole, tab.browser), [tab.view, tab.browser.shown], tab.browser.parts, **LATEST
     )
 
     def suspect(view: DataView, landmark: str | None, event: gr.SelectData, *values: Any) -> Updates:
@@ -150,7 +149,7 @@ def _bind_browser(tab: DataTab, latest: dict[str, Any]) -> None:
     for table, handler, known in (
         (tab.suspects, suspect, tab.training.landmark), (tab.problems, problem, tab.leaks)
     ):  # fmt: skip
-        table.select(handler, [tab.view, known, *form], outputs, **latest).then(None, js=TO_PICTURE, **QUIET)
+        table.select(handler, [tab.view, known, *form], outputs, **LATEST).then(None, js=TO_PICTURE, **QUIET)
 
 
 def _place_choice() -> dict[str, Any]:

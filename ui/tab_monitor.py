@@ -20,7 +20,7 @@ from ui.monitor_previews import Previews, create_previews, draw_previews
 from ui.monitor_values import curves_table
 from ui.monitor_view import event_list, log_text, run_card
 from ui.plots import Row, error_unit
-from ui.quiet import QUIET
+from ui.quiet import LATEST, QUIET
 from ui.runs import default_run, device_of, read_rows
 from ui.session import Session
 from ui.text import say
@@ -118,7 +118,7 @@ def _bind(tab: MonitorTab) -> None:
     redraw = partial(on_tick, tab)
     tab.timer.tick(redraw, tab.inputs, tab.outputs, **QUIET, trigger_mode="once")
     wishes = [tab.smoothing.change, tab.log_axis.change, tab.clip.change]
-    gr.on(wishes, redraw, tab.inputs, tab.outputs, **QUIET, trigger_mode="always_last")
+    gr.on(wishes, redraw, tab.inputs, tab.outputs, **LATEST)
     tab.run.input(partial(on_choose, tab), [tab.run, *tab.inputs], tab.outputs, **QUIET)
 
 

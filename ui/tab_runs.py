@@ -14,7 +14,7 @@ from backend.run.state import RunState
 from ui.compare_panel import create_compare_panel
 from ui.evaluate_panel import create_evaluate_panel
 from ui.queue_panel import create_queue_panel
-from ui.quiet import QUIET
+from ui.quiet import LATEST, QUIET
 from ui.run_details import SHOW_DETAILS, RunDetails, create_run_details, draw_details, on_open
 from ui.runs import ORDERS, choose_rows, describe_state, runs_table
 from ui.session import Session
@@ -102,8 +102,7 @@ def _bind(tab: RunsTab) -> None:
         partial(on_wish, tab),
         [tab.session, *tab.wishes],
         drawn,
-        **QUIET,
-        trigger_mode="always_last",
+        **LATEST,
     )
 
     # a partial would hide from Gradio the annotation by which it hands over the event

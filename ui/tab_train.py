@@ -46,7 +46,7 @@ from ui.form_draft import READ_JS, SHOW_JS, note_words, restore, write_js
 from ui.memory_panel import MemoryPanel, bind_memory_panel, create_memory_panel, load_memory_panel
 from ui.pictures import plot_sample
 from ui.probe import absent_device
-from ui.quiet import QUIET
+from ui.quiet import LATEST, QUIET
 from ui.session import Session
 from ui.start import start_run, to_command
 from ui.text import say
@@ -210,23 +210,22 @@ def _place_start() -> dict[str, Any]:
 
 
 def _bind(tab: TrainTab) -> None:
-    latest: dict[str, Any] = {**QUIET, "trigger_mode": "always_last"}
     data_outputs = [
         tab.summary, tab.problems_box, tab.problems, tab.leaks, tab.leak_list, tab.fields["annotation_type"],
         tab.sample, tab.sigma_note,
     ]  # fmt: skip
     form_outputs = [*tab.inputs, tab.preset, tab.marked, tab.start, tab.queue, tab.blocked, tab.command]
-    shown = gr.on(tab.events(DATA_KEYS), partial(on_data, tab), tab.inputs, data_outputs, **latest)
+    shown = gr.on(tab.events(DATA_KEYS), partial(on_data, tab), tab.inputs, data_outputs, **LATEST)
     shown.then(partial(on_leaks, tab), tab.inputs, [tab.leaks, tab.leak_list, tab.problems_box], **QUIET)
     gr.on(
-        tab.events(SAMPLE_KEYS), partial(on_sample, tab), tab.inputs, [tab.sample, tab.sigma_note], **latest
+        tab.events(SAMPLE_KEYS), partial(on_sample, tab), tab.inputs, [tab.sample, tab.sigma_note], **LATEST
     )
-    gr.on(tab.events(FORM_KEYS), partial(on_form, tab), [tab.marked, *tab.inputs], form_outputs, **latest)
+    gr.on(tab.events(FORM_KEYS), partial(on_form, tab), [tab.marked, *tab.inputs], form_outputs, **LATEST)
     gr.on(tab.events(FORM_KEYS), None, tab.inputs, None, js=write_js(tab.initial), **QUIET)
     tab.defaults.click(partial(on_defaults, tab), None, [*tab.inputs, tab.draft_note], **QUIET)
     bind_memory_panel(tab.memory, tab.inputs)
     # `input` is the user's own choice alone: what on_form shows there sets off nothing
-    tab.preset.input(partial(on_preset, tab), tab.preset, tab.inputs, **latest)
+    tab.preset.input(partial(on_preset, tab), tab.preset, tab.inputs, **LATEST)
     tab.start.click(
         partial(on_start, tab),
         [tab.session, *tab.inputs],

@@ -13,6 +13,7 @@ from ui.language import speaking
 from ui.monitor_previews import preview_figures
 
 pytestmark = pytest.mark.browser
+RANGE = "document.querySelector('#preview-0 .js-plotly-plot')._fullLayout.xaxis.range.map(Math.round)"
 NAMES = "() => document.querySelector('#curves .js-plotly-plot').data.map(trace => trace.name)"
 
 
@@ -31,9 +32,7 @@ def press(page: Page, selector: str, key: str, times: int) -> None:
 
 
 def shown_range(page: Page) -> Any:
-    return page.evaluate(
-        "() => document.querySelector('#preview-0 .js-plotly-plot')._fullLayout.xaxis.range.map(Math.round)"
-    )
+    return page.evaluate(f"() => {RANGE}")
 
 
 def zoom_into_first_preview(page: Page) -> None:
@@ -65,22 +64,15 @@ def test_replay_zoom_heatmap_and_smoothing(dashboard, page: Page) -> None:
     # back to epoch 2 by keyboard; a zoom is kept over the epochs
     whole = shown_range(page)
     zoom_into_first_preview(page)
-    page.wait_for_function(
-        "before => JSON.stringify(before) !== JSON.stringify(document.querySelector('#preview-0 .js-plotly-plot')"
-        "._fullLayout.xaxis.range.map(Math.round))",
-        arg=whole,
-    )
+    page.wait_for_function(f"before => JSON.stringify(before) !== JSON.stringify({RANGE})", arg=whole)
     zoomed = shown_range(page)
     press(page, "#preview-position", "ArrowLeft", 3)
     expect(page.locator("#preview-position")).to_contain_text("training, epoch 2")
     expect(page.locator("#previews-note")).to_contain_text("After epoch 2 of training.")
     expect(page.locator("#preview-0")).to_contain_text(title_of_first_preview(folder, 2))
     assert zoomed != whole
-    page.wait_for_function(  # the figure is drawn first, and then zoomed again
-        "zoomed => JSON.stringify(zoomed) === JSON.stringify(document.querySelector('#preview-0 .js-plotly-plot')"
-        "._fullLayout.xaxis.range.map(Math.round))",
-        arg=zoomed,
-    )
+    # the figure is drawn first, and then zoomed again
+    page.wait_for_function(f"zoomed => JSON.stringify(zoomed) === JSON.stringify({RANGE})", arg=zoomed)
 
     # one landmark's own heatmap
     before = source_of_first_preview(page)
