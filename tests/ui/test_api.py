@@ -143,7 +143,7 @@ def test_a_batch_is_recommended_as_on_the_command_line(client: Client) -> None:
     assert 2 <= found["recommended_batch_size"] <= 4
     assert str(found["recommended_batch_size"]) in found["reason"]
     assert found["device"] == "cpu" and 0 < found["free_bytes"] <= found["total_bytes"]
-    larger = ask(client, "recommend_batch_size", 3, "unet", [128, 128], settings={"device": "cpu"})
+    larger = ask(client, "recommend_batch_size", 3, "unet", [256, 256], settings={"device": "cpu"})
     assert larger["predicted_bytes"]["2"] > found["predicted_bytes"]["2"]
 
 
