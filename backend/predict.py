@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -144,24 +145,31 @@ def _read_list(path: Path) -> list[Source]:
         raise UserError(
             f"{path} lists no image", field="images", cure="name the column of the image paths image"
         )
-    sources = []
-    for line, cells in rows:
-        row = dict(zip(header, cells, strict=False))
-        image = path.parent / row["image"]
-        texts = [row.get(column) or row.get("mm_per_px", "") for column in SPACING_COLUMNS]
-        if not any(texts):
-            sources.append(_source(image))
-            continue
-        try:
-            mm_per_px_x, mm_per_px_y = (float(text) for text in texts)
-        except ValueError:
-            raise UserError(
-                f"{path} line {line}: {' and '.join(map(repr, texts))} are no pixel size",
-                field="images",
-                cure="write two numbers, or leave both cells empty",
-            ) from None
-        sources.append(Source(image, (mm_per_px_x, mm_per_px_y)))
-    return sources
+    return [
+        _listed(path.parent, dict(zip(header, cells, strict=False)), f"{path} line {line}")
+        for line, cells in rows
+    ]
+
+
+def _listed(folder: Path, row: Mapping[str, str], where: str) -> Source:
+    """One line of a list. Raises UserError, naming it, where it gives no image or an impossible pixel size."""
+    if not row.get("image"):
+        raise UserError(f"{where}: no image", field="images", cure="fill in its path, or remove the line")
+    image = folder / row["image"].replace("\\", "/")
+    texts = [row.get(column) or row.get("mm_per_px", "") for column in SPACING_COLUMNS]
+    if not any(texts):
+        return _source(image)
+    try:
+        mm_per_px_x, mm_per_px_y = (float(text) for text in texts)
+    except ValueError:
+        mm_per_px_x = mm_per_px_y = math.nan
+    if not all(0 < value < math.inf for value in (mm_per_px_x, mm_per_px_y)):
+        raise UserError(
+            f"{where}: {' and '.join(map(repr, texts))} are no pixel size",
+            field="images",
+            cure="write two numbers above 0, or leave both cells empty",
+        )
+    return Source(image, (mm_per_px_x, mm_per_px_y))
 
 
 def _relative(path: Path, folder: Path) -> str:

@@ -281,7 +281,7 @@ def test_a_list_gives_pixel_sizes_and_json_and_maps_are_written(
 ) -> None:
     for name in ("00.png", "01.png"):
         (tmp_path / name).write_bytes((tiny_dataset / name).read_bytes())
-    (tmp_path / "list.csv").write_text("image,mm_per_px_x,mm_per_px_y\n01.png,0.25,0.5\n00.png,,\n")
+    (tmp_path / "list.csv").write_text("image,mm_per_px_x,mm_per_px_y\n.\\\\01.png,0.25,0.5\n00.png,,\n")
     out, maps = tmp_path / "p.csv", tmp_path / "maps"
     flags = ["--checkpoint", str(checkpoint), "--images", str(tmp_path / "list.csv"), "--out", str(out)]
     assert run_command(predict.main, [*flags, "--json", "-", "--maps", str(maps)]) == 0
@@ -306,6 +306,10 @@ def test_a_list_gives_pixel_sizes_and_json_and_maps_are_written(
         ("picture\na.png\n", "lists no image"),
         ("", "lists no image"),
         ("image,mm_per_px\na.png,small\n", "line 2: 'small' and 'small' are no pixel size"),
+        ("image,mm_per_px\na.png,0\n", "line 2: '0' and '0' are no pixel size"),
+        ("image,mm_per_px\na.png,-0.1\n", "line 2: '-0.1' and '-0.1' are no pixel size"),
+        ("image,mm_per_px_x,mm_per_px_y\na.png,0.1,inf\n", "line 2: '0.1' and 'inf' are no pixel size"),
+        ("mm_per_px,image\n0.1\n", "line 2: no image"),
     ],
 )
 def test_a_list_that_cannot_be_used_is_a_mistake(

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -88,7 +88,7 @@ def read_spacing(path: Path) -> Spacing | None:
         dataset = dcmread(path, stop_before_pixels=True, specific_tags=list(_SPACING_FIELDS))
         for field in _SPACING_FIELDS:
             values = dataset.get(field)
-            if values is None or len(values) != 2:
+            if not isinstance(values, Sequence) or len(values) != 2:
                 continue
             mm_per_px_y, mm_per_px_x = (float(value) for value in values)  # between rows, then columns
             if all(0 < value < math.inf for value in (mm_per_px_x, mm_per_px_y)):
@@ -153,8 +153,11 @@ def _as_shown(pixels: npt.NDArray[Any], dataset: Dataset) -> DicomPicture:
     return DicomPicture(pixels, window, kind == "MONOCHROME1")
 
 
-def _window(centre: float, width: float) -> tuple[float, float]:
-    """The values shown black and white under the function LINEAR, DICOM PS3.3 C.11.2.1.2.1."""
+def _window(centre: float, width: float) -> tuple[float, float] | None:
+    """The values shown black and white under the function LINEAR, DICOM PS3.3 C.11.2.1.2.1; None for a width below 1,
+    which it forbids and which would leave nothing to see."""
+    if width < 1:
+        return None
     half = max(width - 1, 1e-6) / 2
     return centre - 0.5 - half, centre - 0.5 + half
 

@@ -134,6 +134,7 @@ def test_wide_csv_finds_every_problem(csv_folder: Callable[..., Path]) -> None:
         "pictures/6.png,,,,,0.1,red",
         ",1,2,3,4,0.1,red",
         "pictures/7.png,-3,5,1,1,0.1,red",
+        f"pictures/{'x' * 300}.png,1,2,3,4,0.1,red",
     )
     (folder / "pictures/4.png").write_bytes(b"nothing")
     for i in (5, 6, 7):
@@ -160,6 +161,7 @@ def test_wide_csv_finds_every_problem(csv_folder: Callable[..., Path]) -> None:
         ("annotations.csv line 9", "image without a landmark"),
         ("annotations.csv line 10 column image", "no image path"),
         ("annotations.csv line 11", "masked: a (-3, 5)"),
+        ("annotations.csv line 12", "x.png is missing"),
     ]
     assert len(found) == len(expected), problems(annotations)
     for (where, what), (wanted_where, wanted_what) in zip(found, expected, strict=True):
@@ -368,6 +370,14 @@ def test_aariz(ceph: Path) -> None:
     )
     np.testing.assert_array_equal(select_reader(annotations, "mean")[1, 28], [29, 48])
     np.testing.assert_array_equal(select_reader(annotations, "JUNIOR orthodontists")[1, 28], [30, 48])
+
+
+def test_a_short_line_of_aariz_machines_is_told_and_skipped(ceph: Path) -> None:
+    machines = ["pixel_size,machine,cephalogram_id", "0.5", "0.1,M,t1", "0.1,M,t2", "0.1,M,v1"]
+    write_text(ceph / aariz.MACHINES_FILE, machines)
+    annotations = read_annotations(ceph)
+    assert f"{aariz.MACHINES_FILE} line 2" in problems(annotations)
+    assert list(annotations.images["mm_per_px_x"]) == [0.1] * 3
 
 
 @pytest.mark.parametrize("prime", ["`", "'", "′", "’"])

@@ -373,18 +373,36 @@ def test_other_json_is_refused(tmp_path: Path, content: bytes) -> None:
         category(1, ["nose", " nose"]),
         category(1, ["nose", ""]),
         category(1, ["nose", "\ud800"]),
+        category(1, ["nose", "left\near"]),
         category(2),
         category(None),
         category([1]),
         "face",
     ],
-    ids=["text", "number", "twice", "nameless", "no text", "same id", "no id", "a list as id", "no category"],
+    ids=[
+        "text",
+        "number",
+        "twice",
+        "nameless",
+        "no text",
+        "two lines",
+        "same id",
+        "no id",
+        "a list as id",
+        "no category",
+    ],
 )
 def test_broken_categories_are_refused(tmp_path: Path, broken: Any) -> None:
     build(tmp_path, [image(1)], [instance(1)], category(2), broken)
     with pytest.raises(UserError, match=r"categories\[1\]") as error:
         read_annotations(tmp_path)
     assert error.value.field == "dataset_path" and error.value.cure
+
+
+def test_names_may_hold_the_joiners_that_persian_is_written_with(tmp_path: Path) -> None:
+    names = ["نوک\u200cبینی", "می\u200cان\u00a0فک", "tail"]
+    build(tmp_path, [image(1)], [instance(1)], category(1, names))
+    assert read_annotations(tmp_path).landmark_names == tuple(names)
 
 
 def test_without_landmarks(tmp_path: Path) -> None:

@@ -89,6 +89,13 @@ def test_without_a_window_16_bit_goes_through_the_percentiles_and_8_bit_stays(
     assert np.array_equal(read_image(write_dicom(tmp_path / "grey.dcm", grey, bits=8)), grey)
 
 
+@pytest.mark.parametrize("width", ["0", "-5", "0.5"])
+def test_a_window_that_the_standard_forbids_is_none(tmp_path: Path, ramp: Pixels, width: str) -> None:
+    plain = read_image(write_dicom(tmp_path / "plain.dcm", ramp, bits=12))
+    windowed = write_dicom(tmp_path / "x.dcm", ramp, bits=12, WindowCenter="1000", WindowWidth=width)
+    assert np.array_equal(read_image(windowed), plain)
+
+
 def test_a_table_of_grey_values_comes_before_a_window(tmp_path: Path) -> None:
     table = Dataset()
     table.LUTDescriptor = [4, 0, 8]
@@ -119,6 +126,7 @@ def test_jpeg_is_decoded(tmp_path: Path) -> None:
         ({"ImagerPixelSpacing": [0.15, 0.15]}, ((0.15, 0.15), "ImagerPixelSpacing")),
         ({"PixelSpacing": [0.13, 0.13], "ImagerPixelSpacing": [0.15, 0.15]}, ((0.13, 0.13), "PixelSpacing")),
         ({"PixelSpacing": [0, 0], "ImagerPixelSpacing": [0.15, 0.15]}, ((0.15, 0.15), "ImagerPixelSpacing")),
+        ({"PixelSpacing": 0.2, "ImagerPixelSpacing": [0.15, 0.15]}, ((0.15, 0.15), "ImagerPixelSpacing")),
         ({}, None),
     ],
 )

@@ -99,7 +99,9 @@ def _read_machines(draft: Draft) -> dict[str, _Machine]:
         return {}
     machines = {}
     for line, cells in rows:
-        row = dict(zip(header, cells, strict=False))
+        if not draft.has_all_cells(cells, len(header), f"{MACHINES_FILE} line {line}"):
+            continue
+        row = dict(zip(header, cells, strict=True))
         spacing = draft.parse_spacing(
             row.get("pixel_size", ""), f"{MACHINES_FILE} line {line} column pixel_size"
         )

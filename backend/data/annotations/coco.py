@@ -41,7 +41,7 @@ from backend.data.annotations.coco_files import (
     named_split,
     root_of,
 )
-from backend.data.annotations.draft import Draft
+from backend.data.annotations.draft import Draft, is_file
 from backend.data.annotations.table import Annotations
 from backend.errors import UserError
 
@@ -214,8 +214,7 @@ def _find_image(folders: list[Path], name: str) -> Path | None:
     # The last part alone, where the name tells of folders on the machine that wrote it.
     for part in dict.fromkeys((name, name.rsplit("/", 1)[-1])):
         for folder in folders:
-            # os.path: a name too long for a file system is no file, and no error either
-            if os.path.isfile(path := Path(os.path.normpath(folder / part))):  # noqa: PTH113
+            if is_file(path := Path(os.path.normpath(folder / part))):
                 return path
     return None
 

@@ -9,6 +9,7 @@ import json
 import mmap
 import os
 import re
+import unicodedata
 from collections.abc import Container
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +30,7 @@ _SPLIT_OF_WORD = {
 # What a file must hold somewhere to be looked at: only a category has keypoints that begin with a name.
 _SIGNS = (rb'"images"\s*:\s*\[', rb'"annotations"\s*:\s*\[', rb'"keypoints"\s*:\s*\[\s*"')
 EXPORT_AGAIN = "export the annotations again"
+NO_TEXT = {"Cc", "Cs", "Zl", "Zp"}  # Unicode's categories of controls, halves of characters, ends of lines
 
 Names = tuple[str, ...]
 
@@ -133,7 +135,7 @@ def _names_of(category: Any, other_ids: Container[str], where: str) -> Names:
     names = (category.get("keypoints") or []) if isinstance(category, dict) else None
     if (
         not isinstance(names, list)
-        or not all(isinstance(name, str) and name.strip() and name.isprintable() for name in names)
+        or not all(isinstance(name, str) and _is_one_line(name) for name in names)
         or len({name.strip() for name in names}) < len(names)
         or (key := key_of(category.get("id"))) in other_ids
         or not key
@@ -144,6 +146,11 @@ def _names_of(category: Any, other_ids: Container[str], where: str) -> Names:
             cure="give every category an id and every keypoint a name of its own, and export again",
         )
     return tuple(name.strip() for name in names)
+
+
+def _is_one_line(name: str) -> bool:
+    """Text on one line; characters without a shape of their own, such as the joiners of Persian, are text."""
+    return bool(name.strip()) and not NO_TEXT & {unicodedata.category(character) for character in name}
 
 
 def key_of(value: Any) -> str:

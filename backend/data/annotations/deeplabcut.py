@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from backend.data.annotations.csv_rows import Row, read_header, read_rows
-from backend.data.annotations.draft import Draft
+from backend.data.annotations.draft import Draft, is_file
 from backend.data.annotations.table import Annotations
 from backend.errors import UserError
 
@@ -135,7 +135,7 @@ def _find_image(project: Path, table: _Table, cells: list[str]) -> Path:
     image = project / written
     beside = table.path.absolute().parent / Path(written).name
     # A video folder that was moved out of its project has its images beside the CSV still.
-    return beside if beside.is_file() and not image.is_file() else image
+    return beside if is_file(beside) and not is_file(image) else image
 
 
 def _read_points(draft: Draft, table: _Table, row: Row) -> list[tuple[float, float]]:

@@ -7,6 +7,7 @@ finite) and the building of `Annotations`. Knows no format.
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -98,7 +99,7 @@ class Draft:
                 "keep one of the two or rename it",
             )
             return
-        if not path.is_file():
+        if not is_file(path):
             self.report(
                 where, f"image {self.relative(path)} is missing", "add the image or remove its annotation"
             )
@@ -232,6 +233,11 @@ class Draft:
         words = where.split(" ")
         places = (" ".join(words[:count]) for count in range(len(words), 0, -1))
         return next((self._image_of[place] for place in places if place in self._image_of), None)
+
+
+def is_file(path: Path) -> bool:
+    """Whether it is there; a name too long for a file system is no file, and no error either."""
+    return os.path.isfile(path)  # noqa: PTH113 (Path.is_file raises for such a name)
 
 
 def list_files(folder: Path, suffixes: Collection[str]) -> list[Path]:
