@@ -56,24 +56,23 @@ class ShapeCheck:
 def check_shapes(points_xy: FloatArray) -> ShapeCheck | None:
     """Judge points (N, K, 2), one frame an image, NaN missing; None where there is too little to learn from.
 
-    Spots that are far from what the others say are taken out one by one, the farthest of an image first, so that a
+    Images that share no landmarks, such as two views of a head, are judged apart, each among its like. Spots that are far from what the others say are taken out one by one, the farthest of an image first, so that a
     wrong landmark does not make its neighbours look wrong.
     """
     shapes = np.asarray(points_xy[..., 0] + 1j * points_xy[..., 1], np.complex128)
     known: BoolArray = np.isfinite(shapes)
-    judged = np.flatnonzero(known.sum(axis=0) >= MIN_IMAGES)
-    usable = np.flatnonzero(known[:, judged].sum(axis=1) >= MIN_LANDMARKS)
-    if len(judged) < MIN_LANDMARKS or len(usable) < MIN_IMAGES:
-        return None
-    chosen = np.ix_(usable, judged)
-    expected, score, partner = _check_known(shapes[chosen], known[chosen])
     whole = ShapeCheck(
         np.full((*shapes.shape, 2), np.nan), np.full(shapes.shape, np.nan), np.full(shapes.shape, -1)
     )
-    whole.expected_xy[chosen] = np.stack([expected.real, expected.imag], axis=-1)
-    whole.score[chosen] = score
-    whole.partner[chosen] = np.where(partner >= 0, judged[partner], -1)
-    return whole
+    groups = _groups(known)
+    for used in groups:
+        judged = np.flatnonzero(used.any(axis=0))
+        chosen = np.ix_(used.any(axis=1), judged)
+        expected, score, partner = _check_known(shapes[chosen], used[chosen])
+        whole.expected_xy[chosen] = np.stack([expected.real, expected.imag], axis=-1)
+        whole.score[chosen] = score
+        whole.partner[chosen] = np.where(partner >= 0, judged[partner], -1)
+    return whole if groups else None
 
 
 def robust_scores(distances: FloatArray) -> FloatArray:
@@ -86,6 +85,42 @@ def robust_scores(distances: FloatArray) -> FloatArray:
         if unit > 0:
             scores[known[:, column], column] = values / unit
     return scores
+
+
+def _groups(known: BoolArray) -> list[BoolArray]:
+    """Which marks (N, K) are judged together, the fullest image's group first; no image is in two of them.
+
+    In a group every landmark is marked on MIN_IMAGES, every image marks MIN_LANDMARKS, and one mean shape can hold all.
+    """
+    groups: list[BoolArray] = []
+    left = known
+    while left.any():
+        reached = left & _reached(left)[:, None]
+        used = _narrow(reached)
+        if used.any():
+            groups.append(used)
+        left = left & ~(used if used.any() else reached).any(axis=1, keepdims=True)
+    return groups
+
+
+def _narrow(known: BoolArray) -> BoolArray:
+    """What is left of the marks when landmarks and images with too few of them, and images astray, are taken out."""
+    while True:
+        used = known & (known.sum(axis=0) >= MIN_IMAGES)
+        used &= used.sum(axis=1, keepdims=True) >= MIN_LANDMARKS
+        used &= _reached(used)[:, None]
+        if (used == known).all():
+            return used
+        known = used
+
+
+def _reached(known: BoolArray) -> BoolArray:
+    """(N,): images that can be laid over the fullest one, or over those that can, by two landmarks at least."""
+    reached = np.zeros(len(known), bool)
+    reached[known.sum(axis=1).argmax()] = True
+    for _ in range(_ALIGN_ROUNDS):
+        reached |= (known & known[reached].any(axis=0)).sum(axis=1) >= 2
+    return reached
 
 
 def _check_known(shapes: Complex, known: BoolArray) -> tuple[Complex, FloatArray, IntArray]:
@@ -112,22 +147,35 @@ def _check_known(shapes: Complex, known: BoolArray) -> tuple[Complex, FloatArray
 
 
 def align_shapes(shapes: Complex, known: BoolArray) -> tuple[Complex, Complex, Complex]:
-    """A mean shape (K,) about 0 of root mean square radius 1; factors and offsets (N,) that lay each shape on it."""
+    """A mean shape (K,) about 0 of root mean square radius 1; factors and offsets (N,) that lay each shape on it.
+
+    All images must be reached from the fullest one.
+    """
     fullest = int(known.sum(axis=1).argmax())
     spots = shapes[fullest][known[fullest]]
     mean = (shapes[fullest] - spots.mean()) / spots.std()
     weights = known.astype(np.float64)
     for _ in range(_ALIGN_ROUNDS):
         there = known & np.isfinite(mean)
-        scale, offset = _fit_similarities(shapes, mean, np.where(there, weights, 0.0))
-        aligned = np.where(known, scale[:, None] * shapes + offset[:, None], np.nan)
-        mean = np.nanmedian(aligned.real, axis=0) + 1j * np.nanmedian(aligned.imag, axis=0)
-        mean = (mean - mean.mean()) / np.sqrt(np.mean(np.abs(mean - mean.mean()) ** 2))
-        distance = np.where(known, np.abs(aligned - mean), np.nan)
+        laid = np.flatnonzero(there.sum(axis=1) >= 2)  # in the first rounds perhaps not all images
+        scale, offset = _fit_similarities(shapes[laid], mean, np.where(there, weights, 0.0)[laid])
+        aligned = np.where(known[laid], scale[:, None] * shapes[laid] + offset[:, None], np.nan)
+        placed = known[laid].any(axis=0)
+        mean = np.full(len(mean), np.nan, np.complex128)
+        mean[placed] = _median(aligned[:, placed])
+        spots = mean[placed] - mean[placed].mean()
+        mean[placed] = spots / np.sqrt(np.mean(np.abs(spots) ** 2))
+        distance = np.where(known[laid], np.abs(aligned - mean), np.nan)
         limit = 1.5 * np.nanmedian(distance, axis=1, keepdims=True) + 1e-12
-        weights = np.where(known, 1 / (1 + (distance / limit) ** 2), 0.0)
+        weights[laid] = np.where(known[laid], 1 / (1 + (distance / limit) ** 2), 0.0)
     scale, offset = _fit_similarities(shapes, mean, weights)
     return mean, scale, offset
+
+
+def _median(points: Complex) -> Complex:
+    """Of each column, x and y apart; NaN are left out."""
+    result: Complex = np.nanmedian(points.real, axis=0) + 1j * np.nanmedian(points.imag, axis=0)
+    return result
 
 
 def _fit_similarities(shapes: Complex, mean: Complex, weights: FloatArray) -> tuple[Complex, Complex]:

@@ -91,6 +91,45 @@ def test_a_landmark_that_is_nearly_never_marked_is_left_alone() -> None:
     assert np.isnan(check.score[:, 1]).all() and np.isfinite(check.score[:, 0]).all()
 
 
+def test_two_views_that_share_no_landmark_are_judged_apart() -> None:
+    front, side = make_shapes(num=30), make_shapes(num=20, seed=1)
+    points = np.full((50, 13, 2), np.nan)
+    points[::5, :8], points[3::5, :8], points[4::5, :8] = front[:10], front[10:20], front[20:]
+    points[1::5, 8:], points[2::5, 8:] = side[:10, :5], side[10:, :5]
+    points[3, 2] += (60, -45)
+    points[1, 10] += (60, -45)
+    points[49] = np.nan  # of neither view
+    check = check_shapes(points)
+    assert check is not None
+    marked = np.isfinite(points[..., 0])
+    assert (np.isfinite(check.score) == marked).all()
+    assert np.nanargmax(check.score[3]) == 2 and check.score[3, 2] > 10
+    assert np.nanargmax(check.score[1]) == 10 and check.score[1, 10] > 10
+
+
+def test_a_view_with_too_few_images_is_left_alone() -> None:
+    points = np.full((40, 13, 2), np.nan)
+    points[:11, :8] = make_shapes(num=11)  # the fuller one
+    points[11:, 8:] = make_shapes(num=29)[:, :5]
+    check = check_shapes(points)
+    assert check is not None
+    assert np.isnan(check.score[:11]).all() and np.isfinite(check.score[11:, 8:]).all()
+    assert check_shapes(points[:11]) is None
+
+
+def test_images_that_meet_in_others_alone_lie_over_one_mean_shape() -> None:
+    whole = make_shapes(num=60)
+    points = whole.copy()
+    points[:20, 5:] = np.nan
+    points[20:40, :2], points[20:40, 6:] = np.nan, np.nan
+    points[40:, :4] = np.nan  # shares one landmark with the first ones, two with those between
+    points[50, 6] += (60, -45)
+    check = check_shapes(points)
+    assert check is not None
+    assert (np.isfinite(check.score) == np.isfinite(points[..., 0])).all()
+    assert np.unravel_index(np.nanargmax(check.score), check.score.shape) == (50, 6)
+
+
 def test_alignment_withstands_a_gross_error() -> None:
     points = make_shapes(num=30, noise=0.0)
     shapes = points[..., 0] + 1j * points[..., 1]
