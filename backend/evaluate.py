@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from tqdm import tqdm
 
 from backend.data.leaks import ids_in_training
@@ -75,18 +74,11 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def compare(predictor: Predictor, samples: Samples, splits: SampleSplits, truth_name: str) -> Comparison:
-    """Predict on the samples, a bar on stderr, and lay the readers' points beside. Raises UserError for a GPU that
-    is too full."""
+    """Predict on the samples, a bar on stderr, and lay the readers' points beside. Raises UserError as prediction
+    does."""
     names = tuple(predictor.task.landmark_names)
-    try:
-        with tqdm(total=len(samples), unit="image", desc="predicting") as bar:
-            predictions = predictor.predict(samples, on_batch=bar.update)
-    except torch.cuda.OutOfMemoryError:
-        raise UserError(
-            "the GPU has too little free memory",
-            field="device",
-            cure="wait until nothing trains there, or give --device cpu",
-        ) from None
+    with tqdm(total=len(samples), unit="image", desc="predicting") as bar:
+        predictions = predictor.predict(samples, on_batch=bar.update)
     return Comparison(
         names,
         samples,

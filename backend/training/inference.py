@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,7 @@ from backend.training.build import (
 )
 from backend.training.checkpoint import load_checkpoint
 from backend.training.micro_batch import WHOLE_BATCHES, MicroBatch
+from backend.training.out_of_memory import Shortage, attempt
 from backend.training.task import LandmarkTask, Predictions, concatenate_predictions
 
 BATCH_SIZE = 8
@@ -69,12 +71,15 @@ class Predictor:
 
         `on_batch` hears how many images each batch held, `on_maps` what the points were read from: the maps of the
         last network, on crops about the landmarks where there is a second one. Raises UserError for an image that
-        cannot be decoded.
+        cannot be decoded, and where memory runs out.
         """
         parts = []
         for first in range(0, len(samples), BATCH_SIZE):
             rows = list(range(first, min(first + BATCH_SIZE, len(samples))))
-            parts.append(self._predict_few(samples.take(rows), on_maps))
+            found = attempt(partial(self._predict_few, samples.take(rows), on_maps), self.device)
+            if isinstance(found, Shortage):
+                raise _short_of_memory(self.device)
+            parts.append(found)
             on_batch(len(rows))
         return concatenate_predictions(parts)
 
@@ -82,7 +87,8 @@ class Predictor:
         """A batch of images, each decoded once for both networks."""
         settings = self.config.settings
         store = build_store(samples, settings)
-        config = RunConfig(settings, {**self.config.chosen, **FOR_PREDICTION})
+        here = {"device": Choice(str(self.device), "prediction")}  # not where it was trained
+        config = RunConfig(settings, {**self.config.chosen, **FOR_PREDICTION, **here})
         whole = build_batches(config, samples, store)
         if self.refiner is None:
             return predict_batches(self.network, self.task, whole, self.device, on_maps=on_maps)
@@ -100,6 +106,15 @@ class Predictor:
             np.mean([answer.confidence for answer in answers], axis=0),
             found.points_xy_image,
         )
+
+
+def _short_of_memory(device: torch.device) -> UserError:
+    on_gpu = device.type == "cuda"
+    return UserError(
+        f"{'the GPU' if on_gpu else 'this computer'} has too little free memory",
+        field="device",
+        cure=f"wait until nothing trains there, or {'give --device cpu' if on_gpu else 'close other programs'}",
+    )
 
 
 def crop_offsets(num: int) -> FloatArray:

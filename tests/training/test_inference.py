@@ -16,7 +16,9 @@ import torch
 from backend import evaluate, predict
 from backend.config import Choice, RunConfig, Settings
 from backend.data.annotations import read_annotations
+from backend.data.dataset import Batches
 from backend.data.samples import Samples
+from backend.errors import UserError
 from backend.flags import run_command
 from backend.run.folder import RunFolder, create_run, merge_metrics
 from backend.training import build
@@ -212,3 +214,31 @@ def test_maps_of_the_last_network_are_told_with_their_place(predictor: Predictor
     heard.clear()
     first_alone.predict(valid, on_maps=lambda maps, affines: heard.append((maps, affines)))
     assert heard[0][0].shape[:2] == (3, 3) and heard[0][1].shape == (3, 1, 2, 3)
+
+
+def test_a_checkpoint_from_a_gpu_predicts_here_without_pinned_memory(
+    predictor: Predictor, valid: Samples, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pinned: list[bool] = []
+
+    class Watched(Batches):
+        def __init__(self, *args: Any, pin_memory: bool, **options: Any) -> None:
+            pinned.append(pin_memory)
+            super().__init__(*args, pin_memory=pin_memory, **options)
+
+    monkeypatch.setattr(build, "Batches", Watched)
+    chosen = {**predictor.config.chosen, "device": Choice("cuda:1", "as asked")}
+    replace(predictor, config=RunConfig(predictor.config.settings, chosen)).predict(valid)
+    assert pinned == [False] * 2  # for each network
+
+
+def test_a_prediction_that_memory_does_not_suffice_for_is_a_mistake_with_a_cure(
+    predictor: Predictor, valid: Samples
+) -> None:
+    class Full(torch.nn.Module):
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+    with pytest.raises(UserError, match="this computer has too little free memory") as error:
+        replace(predictor, network=Full()).predict(valid)
+    assert error.value.field == "device" and error.value.cure
