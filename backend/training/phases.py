@@ -50,6 +50,7 @@ MAX_TOLD = 20  # problems or leaks that are printed one by one
 DEFAULT_JITTER = 1 / 8  # where no validation image says how far off the first network is
 JITTER_LIMITS = (1 / 32, 3 / 16)
 JITTER_OF_ERROR = 1.5  # the network must also find its way back from rare, large errors
+NO_STATISTICS = "Expected more than 1 value per channel when training"  # torch's words
 MIN_ERRORS = 20  # fewer measured errors say little of their spread
 
 # what must agree for a first network to see in this run what it saw in its own
@@ -117,7 +118,18 @@ def train_phases(job: Job) -> tuple[Ending, str]:
 
 
 def _fit(job: Job, trainer: Trainer) -> Ending:
-    return Ending.STOPPED if job.stop.is_set() else trainer.fit()
+    if job.stop.is_set():
+        return Ending.STOPPED
+    try:
+        return trainer.fit()
+    except ValueError as error:
+        if NO_STATISTICS not in str(error):
+            raise
+        raise UserError(
+            "batch normalisation takes no statistics of a single image that the network brings down to one cell",
+            field="batch_size",
+            cure="take a batch size that leaves no image of an epoch alone, or larger images",
+        ) from error
 
 
 def _adopt_first(job: Job) -> None:

@@ -26,6 +26,7 @@ from backend.training.loop import LoopState
 from backend.training.recorder import Recorder
 from backend.training.task import LandmarkTask
 from backend.worker import train_run
+from models import build_model
 from tests.tiny_network import TinyNetwork
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -665,3 +666,16 @@ def test_a_real_data_set_without_spacing_is_refined(shared_data: Path, tmp_path:
     assert [row["phase"] for row in rows] == ["train", "refine"]
     assert all(math.isfinite(row["val/mre_px"]) and row["val/mre_mm"] is None for row in rows)
     assert JITTER_LIMITS_PX[0] <= last_of(folder)["networks"]["refine"]["jitter_px"] <= JITTER_LIMITS_PX[1]
+
+
+@pytest.mark.parametrize("batch_size", [1, 2])  # 9 images by twos: the last one is alone
+def test_an_image_of_one_cell_alone_in_its_batch_is_a_mistake_with_a_cure(
+    tmp_path: Path, tiny_dataset: Path, monkeypatch: pytest.MonkeyPatch, batch_size: int
+) -> None:
+    monkeypatch.setattr(build, "build_model", build_model)
+    settings = {"model": "unet", "image_size": (32, 32), "batch_size": batch_size, "refine": False}
+    folder = new_run(tmp_path, tiny_dataset, **settings)
+    assert train_run(folder) == 2
+    outcome = outcome_of(folder)
+    assert outcome["state"] == "failed" and "batch normalisation" in outcome["reason"]
+    assert "leaves no image of an epoch alone" in outcome["reason"]
