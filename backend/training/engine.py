@@ -50,9 +50,10 @@ class Scorer(Protocol):
 
 
 class Task(Protocol):
-    """What is learned: a scalar loss, mean over the samples of a batch, and a way to score."""
+    """What is learned: a scalar loss, mean over the targets of a batch (0 without any), and a way to score."""
 
     def compute_loss(self, outputs: Outputs, batch: Batch) -> Tensor: ...
+    def count_targets(self, batch: Batch) -> int: ...
     def new_scorer(self) -> Scorer: ...
 
 
@@ -167,12 +168,14 @@ class Trainer:
         return None
 
     def _train_step(self, group: list[Batch]) -> float:
-        """One update from a group of batches, their parts each weighted by its samples. Returns the mean loss."""
-        num_samples = sum(len(batch.rows) for batch in group)
+        """One update from a group of batches, their parts each weighted by its targets. Returns the mean loss."""
         micro_batch, least = self.loop.micro_batch, self.options.least_part
+        parts = [part for batch in group for part in micro_batch.split(batch, least)]
+        counts = [self.task.count_targets(part) for part in parts]
+        num_samples, num_targets = sum(len(batch.rows) for batch in group), max(1, sum(counts))
         total = 0.0
-        for part in (part for batch in group for part in micro_batch.split(batch, least)):
-            loss = self._loss(self.network, part) * (len(part.rows) / num_samples)
+        for part, count in zip(parts, counts, strict=True):
+            loss = self._loss(self.network, part) * (count / num_targets)
             self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
             total += loss.item()
         if not math.isfinite(total):
@@ -337,15 +340,16 @@ class Trainer:
     @torch.inference_mode()
     def _validate(self, valid: Batches) -> Metrics:
         scorer = self.task.new_scorer()
-        loss_sum, num_samples = 0.0, 0
+        loss_sum, num_targets = 0.0, 0
         for part in (part for batch in valid.of_epoch(0) for part in self.loop.micro_batch.split(batch)):
             on_device = part.to(self.device)
             outputs = self._forward(on_device)
-            loss_sum += self.task.compute_loss(outputs, on_device).item() * len(part.rows)
-            num_samples += len(part.rows)
+            count = self.task.count_targets(part)
+            loss_sum += self.task.compute_loss(outputs, on_device).item() * count
+            num_targets += count
             scorer.add(outputs, part)
         self.last_scorer = scorer
-        return {"loss": loss_sum / num_samples, **scorer.metrics()}
+        return {"loss": loss_sum / max(1, num_targets), **scorer.metrics()}
 
     def predict(self, batch: Batch) -> Tensor:
         """Maps (B, K, h, w) float32 of the averaged weights. Raises ShortOfMemoryError."""

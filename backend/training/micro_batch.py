@@ -1,6 +1,7 @@
 """What a step is made of: one or more batches, each in several parts where the memory does not suffice for the whole.
 
-A batch in parts stays what it was: the same samples in the same order, their gradients added up, weighted by samples.
+A batch in parts stays what it was: the same samples in the same order, their gradients added up, weighted by the
+landmarks that each part shows.
 Only batch normalisation sees the difference: its statistics are those of a part.
 """
 

@@ -66,6 +66,10 @@ class LandmarkTask:
         losses = [self._loss_of_maps(maps, targets, points, visible) for maps in stacks]
         return torch.stack(losses).mean()
 
+    def count_targets(self, batch: Batch) -> int:
+        """How many visible landmarks the loss is a mean over."""
+        return int(inside_heatmap(batch.points_xy_input, self.input_hw).sum())
+
     def _loss_of_maps(self, maps: Tensor, targets: Tensor, points: Tensor, visible: Tensor) -> Tensor:
         if self.loss_name == "kl":
             return kl(maps, targets, points_to_cells(points, self.stride), visible)

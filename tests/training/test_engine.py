@@ -159,7 +159,7 @@ def build(
     the_task: Any = None,
     **options: Any,
 ) -> Trainer:
-    valid = batches(Dots(5), 3, shuffle_seed=None) if validates else None
+    valid = batches(Dots(5, missing={0: 1}), 3, shuffle_seed=None) if validates else None
     return Trainer(
         plain_network() if network is None else network,
         the_task or task(),
@@ -238,7 +238,8 @@ def test_another_order_of_the_samples_is_another_training() -> None:
 
 @pytest.mark.parametrize("loss", ["kl", "adaptive_wing"])
 def test_accumulated_batches_equal_one_big_batch(loss: str) -> None:
-    """14 samples: batches of 5, 5, 4 added up, against one batch of 14."""
+    """14 samples, some without a landmark: batches of 5, 5, 4 added up, against one batch of 14."""
+    data = Dots(14, missing={0: 0, 3: 1, 4: 0})
     gradients = []
     for batch_size, accumulation in ((14, 1), (5, 3)):
         network = plain_network()
@@ -246,6 +247,7 @@ def test_accumulated_batches_equal_one_big_batch(loss: str) -> None:
         trainer = build(
             Watcher(),
             network=network,
+            data=data,
             the_task=task(loss),
             batch_size=batch_size,
             accumulation=accumulation,
@@ -485,6 +487,9 @@ class Spoiled:
             return loss
         self.num_calls += 1
         return self._spoil(loss) if self.num_calls in self._calls else loss
+
+    def count_targets(self, batch: Batch) -> int:
+        return self._task.count_targets(batch)
 
     def new_scorer(self) -> Any:
         return self._task.new_scorer()
@@ -764,6 +769,9 @@ class Cramped:
         self.rows += batch.rows.tolist() if is_training else []
         return self._task.compute_loss(outputs, batch)
 
+    def count_targets(self, batch: Batch) -> int:
+        return self._task.count_targets(batch)
+
     def new_scorer(self) -> Any:
         return self._task.new_scorer()
 
@@ -844,13 +852,19 @@ def test_training_goes_on_in_parts_and_every_sample_is_seen_once_an_epoch(
 
 @pytest.mark.parametrize("accumulation", [1, 3])
 def test_parts_make_the_same_step_as_the_whole_batch_where_no_statistics_are_taken(accumulation: int) -> None:
-    """Without batch normalisation, and every landmark marked: gradients weighted by samples are those of the batch."""
+    """Without batch normalisation, and with landmarks missing: gradients weighted by what is marked are those of the
+    batch."""
     results = []
     for room in ({}, {1: 3}):
         cramped = Cramped(training=room, the_task=task("adaptive_wing"))
         watcher = Watcher()
         trainer = build(
-            watcher, the_task=cramped, batch_size=5, accumulation=accumulation, data=Dots(15), least_part=1
+            watcher,
+            the_task=cramped,
+            batch_size=5,
+            accumulation=accumulation,
+            data=Dots(15, missing={0: 1, 1: 0, 2: 0, 9: 1}),
+            least_part=1,
         )
         trainer.fit()
         results.append((watcher, trainer))
@@ -1102,6 +1116,9 @@ class ScriptedErrors:
 
     def compute_loss(self, outputs: Any, batch: Batch) -> Tensor:
         return self._task.compute_loss(outputs, batch)
+
+    def count_targets(self, batch: Batch) -> int:
+        return self._task.count_targets(batch)
 
     def new_scorer(self) -> ScriptedErrors:
         return self
