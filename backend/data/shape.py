@@ -56,8 +56,9 @@ class ShapeCheck:
 def check_shapes(points_xy: FloatArray) -> ShapeCheck | None:
     """Judge points (N, K, 2), one frame an image, NaN missing; None where there is too little to learn from.
 
-    Images that share no landmarks, such as two views of a head, are judged apart, each among its like. Spots that are far from what the others say are taken out one by one, the farthest of an image first, so that a
-    wrong landmark does not make its neighbours look wrong.
+    Images that share no landmarks, such as two views of a head, are judged apart, each among its like. Spots that are
+    far from what the others say are taken out one by one, the farthest of an image first, so that a wrong landmark does
+    not make its neighbours look wrong.
     """
     shapes = np.asarray(points_xy[..., 0] + 1j * points_xy[..., 1], np.complex128)
     known: BoolArray = np.isfinite(shapes)
@@ -106,7 +107,7 @@ def _groups(known: BoolArray) -> list[BoolArray]:
 def _narrow(known: BoolArray) -> BoolArray:
     """What is left of the marks when landmarks and images with too few of them, and images astray, are taken out."""
     while True:
-        used = known & (known.sum(axis=0) >= MIN_IMAGES)
+        used: BoolArray = known & (known.sum(axis=0) >= MIN_IMAGES)
         used &= used.sum(axis=1, keepdims=True) >= MIN_LANDMARKS
         used &= _reached(used)[:, None]
         if (used == known).all():
