@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from backend.data.annotations import Annotations, read_annotations, select_reader
-from backend.data.annotations.table import FloatArray
+from backend.data.annotations.table import FloatArray, Problem
 from backend.data.splits import TRAIN, VALID, assign_validation
 from backend.errors import UserError
 from backend.geometry import Size
@@ -52,6 +52,7 @@ class SampleSplits:
 
     annotations: Annotations
     by_split: Mapping[str, Samples]
+    left_out: tuple[str, ...] = ()  # landmarks of the data set that nothing can be learnt of
 
     @property
     def train(self) -> Samples:
@@ -84,8 +85,9 @@ def load_splits(
 ) -> SampleSplits:
     """Read a data set and carve its validation split off the training images, where it has any.
 
-    Images on which the chosen reader marked nothing are left out first. Raises UserError where nothing is left,
-    or, `for_training`, no training image.
+    Images on which the chosen reader marked nothing are left out first; `for_training`, landmarks too that are marked
+    on no training image, each a problem of the annotations. Raises UserError where nothing is left, or,
+    `for_training`, no training image.
     """
     annotations = read_annotations(path, dataset_format)
     points = select_reader(annotations, annotation_type)
@@ -104,4 +106,31 @@ def load_splits(
             field="annotation_type",
             cure=f"choose mean, {', '.join(annotations.reader_names)}",
         )
-    return SampleSplits(annotations, by_split)
+    splits = SampleSplits(annotations, by_split)
+    return _only_learnable(splits) if for_training else splits
+
+
+def _only_learnable(splits: SampleSplits) -> SampleSplits:
+    """Without the landmarks that no training image shows: what a network says of them would be noise."""
+    annotations = splits.annotations
+    shown = np.isfinite(splits.train.points_xy_image).all(-1).any(0)
+    if shown.all():
+        return splits
+    columns, names = np.flatnonzero(shown), np.array(annotations.landmark_names)
+    left_out = tuple(names[~shown].tolist())
+    problem = Problem(
+        annotations.root.name,
+        f"marked on no training image, so not learnt: {', '.join(left_out)}",
+        "mark them on training images, or take them out of the data set",
+    )
+    fewer = replace(
+        annotations,
+        landmark_names=tuple(names[shown].tolist()),
+        points_xy_image=annotations.points_xy_image[:, :, columns],
+        problems=(problem, *annotations.problems),
+    )
+    by_split = {
+        split: Samples(samples.images, samples.points_xy_image[:, columns])
+        for split, samples in splits.by_split.items()
+    }
+    return SampleSplits(fewer, by_split, left_out)

@@ -86,6 +86,11 @@ def prepare(folder: RunFolder, config: RunConfig, stop: threading.Event) -> Job:
     """Read the data set and its images. Raises UserError where nothing is left to train on."""
     splits = build.build_splits(config)
     _print_problems(splits)
+    if splits.left_out:
+        message = (
+            f"marked on no training image, so neither learnt nor predicted: {', '.join(splits.left_out)}"
+        )
+        folder.append_event("landmarks_left_out", message, landmarks=list(splits.left_out))
     if not folder.checkpoint_path("last").is_file():  # a run that goes on has told it
         _tell_leaks(folder, splits)
     train = _readable(folder, config, splits.train)

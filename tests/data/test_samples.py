@@ -48,6 +48,27 @@ def test_a_data_set_of_test_images_alone_can_be_evaluated_but_not_trained_on(cop
         load(copied)
 
 
+def test_a_landmark_that_no_training_image_shows_is_left_out_and_told(copied: Path) -> None:
+    table = copied / "annotations.csv"
+    lines = table.read_text(encoding="utf-8").splitlines()
+    assert lines[0] == "image,mm_per_px,nose_x,nose_y,chin_x,chin_y,ear_x,ear_y"
+    cells = [line.split(",") for line in lines[1:]]
+    train = [",".join([*line[:4], "", "", *line[6:], "train"]) for line in cells[:9]]
+    test = [",".join([*line, "test"]) for line in cells[9:]]  # where the chin is marked
+    table.write_text("\n".join([lines[0] + ",split", *train, *test]), encoding="utf-8")
+    splits = load(copied)
+    assert splits.left_out == ("chin",) and splits.annotations.landmark_names == ("nose", "ear")
+    assert splits.annotations.points_xy_image.shape[2] == 2
+    assert [samples.points_xy_image.shape[1] for samples in splits.by_split.values()] == [2] * 3
+    first = splits.annotations.problems[0]
+    assert "marked on no training image, so not learnt: chin" in first.what and first.cure
+    whole = load(copied, for_training=False)
+    assert whole.annotations.landmark_names == ("nose", "chin", "ear") and not whole.left_out
+    assert (
+        whole.by_split["test"].points_xy_image[:, [0, 2]] == splits.by_split["test"].points_xy_image
+    ).all()
+
+
 def test_a_store_names_what_cannot_be_decoded_and_travels_without_its_images(copied: Path) -> None:
     samples = load(copied).train
     samples.paths[2].write_bytes(samples.paths[2].read_bytes()[:200])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+import shutil
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -679,3 +680,18 @@ def test_an_image_of_one_cell_alone_in_its_batch_is_a_mistake_with_a_cure(
     outcome = outcome_of(folder)
     assert outcome["state"] == "failed" and "batch normalisation" in outcome["reason"]
     assert "leaves no image of an epoch alone" in outcome["reason"]
+
+
+def test_a_landmark_marked_on_no_training_image_is_neither_learnt_nor_in_the_checkpoint(
+    tmp_path: Path, tiny_dataset: Path
+) -> None:
+    copied = Path(shutil.copytree(tiny_dataset, tmp_path / "copied"))
+    table = copied / "annotations.csv"
+    head, *lines = table.read_text(encoding="utf-8").splitlines()
+    cells = [line.split(",") for line in lines]
+    table.write_text("\n".join([head, *(",".join([*line[:4], "", "", *line[6:]]) for line in cells)]))
+    folder = new_run(tmp_path / "runs", copied, epochs=1, refine_epochs=1)
+    assert train_run(folder) == 0
+    assert best_of(folder)["landmark_names"] == ["nose", "ear"]
+    (told,) = events_of(folder, "landmarks_left_out")
+    assert "chin" in told
