@@ -12,6 +12,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from backend.config import RunConfig
 from backend.data.leaks import ids_in_training
 from backend.data.samples import Samples, SampleSplits, load_splits, points_of_readers
 from backend.errors import UserError
@@ -179,8 +180,9 @@ def _find_leaked(
 ) -> Leaked | None:
     """The record's `leaked`: `image_ids` that stand in what the run was trained or validated on, and whether they
     are `left_out`; None where that data cannot be read any more and nothing is to be left out. Raises UserError."""
+    args = [predictor.checkpoint["args"], predictor.checkpoint.get("first_args")]  # of both networks
     try:
-        trained = build_splits(predictor.config)
+        trained = [build_splits(RunConfig.from_dict(one)) for one in args if one is not None]
     except UserError as error:
         if not leave_out:
             return None
@@ -189,14 +191,14 @@ def _find_leaked(
             field="leaked",
             cure="bring it back, or keep such images",
         ) from error
-    found = ids_in_training(samples, splits, trained)
+    found = sorted({image_id for one in trained for image_id in ids_in_training(samples, splits, one)})
     if leave_out and len(found) == len(samples):
         raise UserError(
             "every image of this split stands in the training data",
             field="leaked",
             cure="choose another split, or keep such images",
         )
-    return {"image_ids": list(found), "left_out": leave_out}
+    return {"image_ids": found, "left_out": leave_out}
 
 
 def _rows_without(samples: Samples, excluded: Sequence[str]) -> list[int]:

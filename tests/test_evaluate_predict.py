@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import shutil
 from pathlib import Path
@@ -131,6 +132,31 @@ def test_images_of_the_training_data_are_counted_and_said_or_left_out(
     assert record["about"]["leaked"] == {"image_ids": ["copy.png"], "left_out": bool(flags)}
     assert ("copy.png" in record["errors"]["image_ids"]) is not bool(flags)
     assert words in report.read_text(encoding="utf-8")
+
+
+def test_images_that_the_first_network_was_trained_on_in_another_run_are_counted_too(
+    checkpoint: Path,
+    with_test_split: Path,
+    tiny_dataset: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    header, *lines = (tiny_dataset / "annotations.csv").read_text(encoding="utf-8").splitlines()
+    refined_on = tmp_path / "without image 3"
+    refined_on.mkdir()
+    for name in ("00.png", "01.png"):
+        shutil.copyfile(tiny_dataset / name, refined_on / name)
+    (refined_on / "annotations.csv").write_text("\n".join([header, *lines[:2]]), encoding="utf-8")
+    loaded = torch.load(checkpoint, weights_only=True)
+    args = copy.deepcopy(loaded["args"])
+    args["chosen"].pop("dataset_path", None)
+    args["settings"]["dataset_path"] = str(refined_on)
+    for name, content in (("alone", {"args": args}), ("both", {"args": args, "first_args": loaded["args"]})):
+        torch.save({**loaded, **content}, tmp_path / f"{name}.pt")
+        flags = ["--checkpoint", str(tmp_path / f"{name}.pt"), "--dataset_path", str(with_test_split)]
+        assert run_command(evaluate.main, [*flags, "--json", "-"]) == 0
+        found = json.loads(capsys.readouterr().out)["about"]["leaked"]["image_ids"]
+        assert found == (["copy.png"] if name == "both" else [])
 
 
 def test_what_was_trained_on_can_be_unknown_but_then_not_left_out(

@@ -21,7 +21,7 @@ from backend.config import RunConfig
 from backend.data.crops import CropDataset
 from backend.data.dataset import Batches
 from backend.data.image_store import ImageStore
-from backend.data.leaks import across_splits, advise, find_leaks
+from backend.data.leaks import across_splits, advise, find_leaks, ids_in_training
 from backend.data.samples import Samples, SampleSplits, points_of_readers
 from backend.errors import UserError
 from backend.geometry import FloatArray
@@ -76,6 +76,7 @@ class Job:
     folder: RunFolder
     config: RunConfig
     landmark_names: tuple[str, ...]
+    splits: SampleSplits
     train: Stored
     valid: Stored | None
     previews: Stored
@@ -99,7 +100,8 @@ def prepare(folder: RunFolder, config: RunConfig, stop: threading.Event) -> Job:
         _tell_readers(folder, splits, valid.samples)
     shown = choose_preview_samples((valid or train).samples)
     previews = Stored(shown, build.build_store(shown, config.settings))
-    return Job(folder, config, tuple(splits.annotations.landmark_names), train, valid, previews, stop)
+    names = tuple(splits.annotations.landmark_names)
+    return Job(folder, config, names, splits, train, valid, previews, stop)
 
 
 def train_phases(job: Job) -> tuple[Ending, str]:
@@ -141,20 +143,43 @@ def _adopt_first(job: Job) -> None:
     """Take the first network from another run's checkpoint. Raises UserError where it does not fit this run."""
     path, settings = Path(job.config.value("first_network")), job.config.settings
     content = load_checkpoint(path)
-    theirs = RunConfig.from_dict(content["args"]).settings
+    first_args = content.get("first_args") or content["args"]
+    theirs = RunConfig.from_dict(first_args)
     for field in FIRST_NETWORK_FIELDS:
-        if getattr(theirs, field) != getattr(settings, field):
+        if getattr(theirs.settings, field) != getattr(settings, field):
             raise UserError(
-                f"{path} was trained with {field} {getattr(theirs, field)}, this run has {getattr(settings, field)}",
+                f"{path} was trained with {field} {getattr(theirs.settings, field)}, "
+                f"this run has {getattr(settings, field)}",
                 field="first_network",
                 cure=f"give the same {field}",
             )
     if tuple(content["landmark_names"]) != job.landmark_names:
         raise UserError(f"{path} knows other landmarks than this data set", field="first_network")
-    save_checkpoint(
-        job.folder.checkpoint_path("best"), {**content, "args": job.config.to_dict(), "networks": {}}
-    )
+    _require_unseen_validation(job, theirs, path)
+    ours = {"args": job.config.to_dict(), "first_args": first_args, "networks": {}}
+    save_checkpoint(job.folder.checkpoint_path("best"), {**content, **ours})
     job.folder.append_event("first_network", f"the first network is that of {path}", phase=REFINE)
+
+
+def _require_unseen_validation(job: Job, theirs: RunConfig, path: Path) -> None:
+    """Raises UserError where the first network was trained on images by which this run would choose and report; where
+    that cannot be known, it is an event."""
+    if job.valid is None:
+        return
+    try:
+        trained = build.build_splits(theirs)
+    except UserError as error:
+        message = f"whether {path} was trained on validation images of this run is not known: {error.what}"
+        job.folder.append_event("first_network", message, phase=REFINE)
+        return
+    seen = ids_in_training(job.valid.samples, job.splits, trained)
+    if seen:
+        raise UserError(
+            f"{path} was trained on {len(seen)} of the {len(job.valid.samples)} validation images of this run, "
+            f"so its errors there say nothing: {', '.join(seen[:3])}{' ...' if len(seen) > 3 else ''}",
+            field="first_network",
+            cure=f"take its data set, seed {theirs.settings.seed} and val_fraction {theirs.settings.val_fraction:g}",
+        )
 
 
 def _build_first(job: Job, last: Checkpoint | None) -> Trainer:
@@ -186,7 +211,7 @@ def _build_refinement(job: Job, last: Checkpoint | None) -> Trainer:
     first = _FirstPoints.of(job, source["model_state_dict"])
     jitter_px = last["networks"][REFINE]["jitter_px"] if last is not None else _choose_jitter(job, first)
     share = settings.refine_epochs / (settings.epochs + settings.refine_epochs)
-    stand_on = FirstNetwork(source["model_state_dict"], first.errors, jitter_px)
+    stand_on = FirstNetwork(source["model_state_dict"], first.errors, jitter_px, source.get("first_args"))
     phase = Phase(REFINE, build.refine_schedule(settings), 1.0 - share, share, stand_on)
     crops = CropDataset(job.previews.samples, settings.crop_frame, first.previews, store=job.previews.store)
     previews = PreviewImages(job.previews.samples, load_preview_batch(crops))

@@ -54,6 +54,7 @@ class FirstNetwork:
     state: Mapping[str, Any]
     errors: Metrics  # mre_px, mre_mm on the validation images; empty without any
     jitter_px: float  # by which the crops are moved in training, crop pixels
+    args: Mapping[str, Any] | None  # of the run that trained it, where that is another one
 
 
 @dataclass(frozen=True)
@@ -252,6 +253,8 @@ class Recorder:
                 }
             }
             state["model_state_dict"] = self._phase.first.state
+            if self._phase.first.args is not None:
+                state["first_args"] = self._phase.first.args
         loop, first_task = trainer.loop, build_task(self._config, self._task.landmark_names)
         return {
             **state,

@@ -695,3 +695,52 @@ def test_a_landmark_marked_on_no_training_image_is_neither_learnt_nor_in_the_che
     assert best_of(folder)["landmark_names"] == ["nose", "ear"]
     (told,) = events_of(folder, "landmarks_left_out")
     assert "chin" in told
+
+
+# The first network of another run
+
+
+def first_of(folder: RunFolder) -> dict[str, Any]:
+    """Settings of a run that takes over the first network, and its data's split."""
+    return {"first_network": str(folder.checkpoint_path("best"))}
+
+
+def test_only_the_refinement_is_trained_on_the_first_network_of_another_run(
+    completed: RunFolder, tmp_path: Path, tiny_dataset: Path
+) -> None:
+    folder = new_run(tmp_path, tiny_dataset, **first_of(completed), refine_lr=1e-3)
+    assert train_run(folder) == 0
+    rows = rows_by_phase(folder)
+    assert not rows["train"] and [row["epoch"] for row in rows["refine"]] == [1, 2, 3]
+    for name in ("best", "last"):
+        kept = load_checkpoint(folder.checkpoint_path(name))
+        assert_same_weights(kept["model_state_dict"], best_of(completed)["model_state_dict"])
+        assert kept["first_args"] == best_of(completed)["args"] != kept["args"]
+    assert "first_args" not in best_of(completed)
+    again = new_run(tmp_path, tiny_dataset, **first_of(folder), refine_epochs=1)
+    assert train_run(again) == 0
+    assert best_of(again)["first_args"] == best_of(completed)["args"]  # who trained it, not who passed it on
+
+
+def test_a_first_network_that_has_seen_the_validation_images_is_refused(
+    completed: RunFolder, tmp_path: Path, tiny_dataset: Path
+) -> None:
+    folder = new_run(tmp_path, tiny_dataset, **first_of(completed), seed=1)
+    assert train_run(folder) == 2
+    reason = outcome_of(folder)["reason"]
+    assert "of the 3 validation images of this run" in reason and "seed 0 and val_fraction 0.25" in reason
+    assert not folder.checkpoint_path("best").exists()
+    without = new_run(tmp_path, tiny_dataset, **first_of(completed), seed=1, val_fraction=0, refine_epochs=1)
+    assert train_run(without) == 0
+
+
+def test_that_what_a_first_network_has_seen_cannot_be_known_is_told(
+    completed: RunFolder, tmp_path: Path, tiny_dataset: Path
+) -> None:
+    content = best_of(completed)
+    content["args"]["settings"]["dataset_path"] = str(tmp_path / "gone")
+    content["args"]["chosen"].pop("dataset_path")
+    torch.save(content, tmp_path / "first.pt")
+    folder = new_run(tmp_path, tiny_dataset, first_network=str(tmp_path / "first.pt"), refine_epochs=1)
+    assert train_run(folder) == 0
+    assert any("is not known" in message for message in events_of(folder, "first_network"))
