@@ -24,6 +24,7 @@ from ui.text import say
 
 PATIENCE_S = 120
 SETTINGS = ["--image_size", "64", "64", "--epochs", "1", "--batch_size", "4", "--num_workers", "0"]
+SETTINGS += ["--refine_epochs", "1", "--num_refiners", "1"]
 
 
 @pytest.fixture(scope="module")
