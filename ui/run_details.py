@@ -24,15 +24,13 @@ from backend.run.state import RunState, derive_state
 from ui.evaluation_process import is_evaluating
 from ui.quiet import QUIET
 from ui.run_actions import CHECKPOINTS, possible_now, resume_run
-from ui.runs import file_link, read_config, read_rows
+from ui.runs import click_when_drawn, file_link, read_config, read_rows
 from ui.session import Session
 from ui.settings_view import settings_table
 from ui.text import in_bytes, quote, say
 
 BUNDLE_AGE_S = 24 * 3600  # older bundles are deleted when the next one is made
 PROGRESS_S = 0.3
-# the link is drawn a moment after the handler has answered
-CLICK_BUNDLE = "() => { setTimeout(() => document.querySelector('#bundle-link a')?.click(), 200); }"
 SHOW_DETAILS = (
     "() => { setTimeout(() => document.querySelector('#opened-run')?.scrollIntoView("
     "{behavior: 'smooth', block: 'start'}), 100); }"
@@ -128,7 +126,7 @@ def _bind(details: RunDetails) -> None:
     details.duplicate.click(lambda run_id: run_id, [opened], [details.duplicated], **QUIET)
     details.queue.click(partial(on_queue, details), [session, opened], details.outputs, **once)
     packed = details.bundle.click(partial(on_bundle, details), [opened], [details.bundle_link], **once)
-    packed.then(None, js=CLICK_BUNDLE, **QUIET)
+    packed.then(None, js=click_when_drawn("#bundle-link a"), **QUIET)
     details.delete.click(
         partial(on_ask_delete, details), [opened], [details.confirm, details.confirm_words], **QUIET
     )

@@ -26,7 +26,7 @@ from ui.prediction_process import (
     stop_prediction,
 )
 from ui.quiet import QUIET
-from ui.runs import live_runs
+from ui.runs import click_when_drawn, live_runs
 from ui.text import say, say_count
 from ui.uploads import (
     Upload,
@@ -45,7 +45,6 @@ CHOOSE_JS = """element.addEventListener("click", (event) => {
   const button = event.target.closest("button[data-key]");
   if (button) trigger("chosen", { key: button.dataset.key });
 });"""
-DOWNLOAD_JS = "() => setTimeout(() => document.querySelector('#predict-file')?.click(), 200)"
 
 
 @dataclass(frozen=True)
@@ -174,7 +173,7 @@ def _bind(tab: PredictTab) -> None:
     made = tab.export.click(
         partial(on_export, tab), [*uploads, tab.format], [tab.note, tab.file], **QUIET, trigger_mode="once"
     )
-    made.success(None, js=DOWNLOAD_JS, **QUIET)
+    made.success(None, js=click_when_drawn("#predict-file"), **QUIET)
 
 
 def _run_info(choices: Sequence[tuple[str, str]]) -> str:

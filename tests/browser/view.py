@@ -33,6 +33,19 @@ class View:
         tab.click()
         expect(tab).to_have_attribute("aria-selected", "true")
 
+    def themes(self) -> Iterator[str]:
+        """The page in light, in dark, and light again afterwards, by the class that Gradio's own switch sets."""
+        self.page.add_style_tag(
+            content="* {transition: none !important}"
+        )  # colours are looked at, not their change
+        for theme in ("light", "dark"):
+            self._darken(theme == "dark")
+            yield theme
+        self._darken(False)
+
+    def _darken(self, is_dark: bool) -> None:
+        self.page.evaluate("is_dark => document.body.classList.toggle('dark', is_dark)", is_dark)
+
     def must_fit(self) -> None:
         """Nothing scrolls the page sideways."""
         too_wide = self.page.evaluate("document.documentElement.scrollWidth - window.innerWidth")
@@ -40,15 +53,13 @@ class View:
 
 
 @contextmanager
-def opened_view(
-    chromium: Browser, url: str, language: str, width: int, theme: str = "light"
-) -> Iterator[View]:
+def opened_view(chromium: Browser, url: str, language: str, width: int) -> Iterator[View]:
     """The dashboard at an address; fails where the page's console tells of an error."""
     with opened_page(chromium, width) as page:
         complaints: list[str] = []
         page.on("console", lambda said: complaints.append(said.text) if said.type == "error" else None)
         page.on("pageerror", lambda error: complaints.append(str(error)))
-        page.goto(f"{url}/{LANGUAGES[language].path}?__theme={theme}")
+        page.goto(f"{url}/{LANGUAGES[language].path}?__theme=light")
         expect(page.locator("html")).to_have_attribute("lang", language)
         expect(page.locator("#data-summary strong")).to_have_count(2)  # the form is drawn
         yield View(page, language)
