@@ -180,9 +180,10 @@ def _find_leaked(
 ) -> Leaked | None:
     """The record's `leaked`: `image_ids` that stand in what the run was trained or validated on, and whether they
     are `left_out`; None where that data cannot be read any more and nothing is to be left out. Raises UserError."""
-    args = [predictor.checkpoint["args"], predictor.checkpoint.get("first_args")]  # of both networks
+    first_args = predictor.checkpoint.get("first_args")  # where another run trained the first network
+    configs = [predictor.config, *([RunConfig.from_dict(first_args)] if first_args else [])]
     try:
-        trained = [build_splits(RunConfig.from_dict(one)) for one in args if one is not None]
+        trained = [build_splits(config) for config in configs]
     except UserError as error:
         if not leave_out:
             return None

@@ -31,10 +31,11 @@ from backend.flags import (
 from backend.run.folder import RunFolder, open_run
 from backend.run.supervisor import record_launch
 from backend.training.engine import DivergedError
+from backend.training.job import prepare
 from backend.training.loop import Ending
 from backend.training.memory_advice import advise
 from backend.training.out_of_memory import ShortOfMemoryError, is_out_of_memory
-from backend.training.phases import prepare, train_phases
+from backend.training.phases import train_phases
 
 LOCK_WAIT_S = 15.0  # data workers of a killed predecessor may hold the lock for a few seconds
 DIVERGED_ADVICE = (

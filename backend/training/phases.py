@@ -1,13 +1,11 @@
 """What a run does, phase by phase: `train`, the chosen network on whole images; then `refine`, a second network on
 crops about the points that the first one finds.
 
-Reads the data, builds each phase, loads the state to go on from. Knows the run folder; must not know processes.
+Builds each phase, loads the state to go on from. Knows the run folder; must not know processes.
 """
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -20,19 +18,18 @@ from torch import nn
 from backend.config import RunConfig
 from backend.data.crops import CropDataset
 from backend.data.dataset import Batches
-from backend.data.image_store import ImageStore
-from backend.data.leaks import across_splits, advise, find_leaks, ids_in_training
-from backend.data.samples import Samples, SampleSplits, points_of_readers
+from backend.data.leaks import ids_in_training
+from backend.data.samples import Samples
 from backend.errors import UserError
 from backend.geometry import FloatArray
-from backend.run.folder import RunFolder
 from backend.training import build
 from backend.training.checkpoint import load_checkpoint, load_resumable, save_checkpoint
 from backend.training.engine import Trainer
 from backend.training.events import Event, did_not_learn, prediction_retry
 from backend.training.inference import predict_batches
+from backend.training.job import Job, Stored
 from backend.training.loop import Ending
-from backend.training.metrics import guess_mean_positions, radial_errors, summarize, summarize_readers
+from backend.training.metrics import guess_mean_positions, radial_errors, summarize
 from backend.training.micro_batch import WHOLE_BATCHES
 from backend.training.out_of_memory import Shortage, ShortOfMemoryError, attempt
 from backend.training.recorder import (
@@ -40,17 +37,16 @@ from backend.training.recorder import (
     Phase,
     PreviewImages,
     Recorder,
-    choose_preview_samples,
     load_preview_batch,
 )
 
 TRAIN, REFINE = "train", "refine"
-MAX_TOLD = 20  # problems or leaks that are printed one by one
+# torch's words where a lone image is brought down to one cell
+NO_STATISTICS = "Expected more than 1 value per channel when training"
 # shares of a crop's side, so that a finer crop of the same stretch is jittered by as much
 DEFAULT_JITTER = 1 / 8  # where no validation image says how far off the first network is
 JITTER_LIMITS = (1 / 32, 3 / 16)
 JITTER_OF_ERROR = 1.5  # the network must also find its way back from rare, large errors
-NO_STATISTICS = "Expected more than 1 value per channel when training"  # torch's words
 MIN_ERRORS = 20  # fewer measured errors say little of their spread
 
 # what must agree for a first network to see in this run what it saw in its own
@@ -59,49 +55,6 @@ FIRST_NETWORK_FIELDS = ("model", "image_size", "output_stride", "resize", "loss"
 GOES_ON_AFTER = (Ending.COMPLETED, Ending.EARLY_STOPPED)  # the first network is as good as it gets
 
 Checkpoint = dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Stored:
-    """Samples and their images in memory."""
-
-    samples: Samples
-    store: ImageStore
-
-
-@dataclass(frozen=True)
-class Job:
-    """A run's data, read and ready for its phases."""
-
-    folder: RunFolder
-    config: RunConfig
-    landmark_names: tuple[str, ...]
-    splits: SampleSplits
-    train: Stored
-    valid: Stored | None
-    previews: Stored
-    stop: threading.Event
-
-
-def prepare(folder: RunFolder, config: RunConfig, stop: threading.Event) -> Job:
-    """Read the data set and its images. Raises UserError where nothing is left to train on."""
-    splits = build.build_splits(config)
-    _print_problems(splits)
-    if splits.left_out:
-        message = (
-            f"marked on no training image, so neither learnt nor predicted: {', '.join(splits.left_out)}"
-        )
-        folder.append_event("landmarks_left_out", message, landmarks=list(splits.left_out))
-    if not folder.checkpoint_path("last").is_file():  # a run that goes on has told it
-        _tell_leaks(folder, splits)
-    train = _readable(folder, config, splits.train)
-    valid = _readable(folder, config, splits.valid) if splits.valid is not None else None
-    if valid is not None:
-        _tell_readers(folder, splits, valid.samples)
-    shown = choose_preview_samples((valid or train).samples)
-    previews = Stored(shown, build.build_store(shown, config.settings))
-    names = tuple(splits.annotations.landmark_names)
-    return Job(folder, config, names, splits, train, valid, previews, stop)
 
 
 def train_phases(job: Job) -> tuple[Ending, str]:
@@ -326,62 +279,6 @@ def _tell_resumed(job: Job, phase: str, trainer: Trainer) -> None:
     print(f"resumed after epoch {loop.epoch} of phase {phase}, step {loop.global_step}", flush=True)
     where = {"phase": phase, "epoch": loop.epoch, "step": loop.global_step}
     job.folder.append_event("resumed", f"resumed after epoch {loop.epoch} of phase {phase}", **where)
-
-
-def _readable(folder: RunFolder, config: RunConfig, samples: Samples) -> Stored:
-    """Samples with their images in memory; an image that cannot be decoded is told and left out."""
-    store = build.build_store(samples, config.settings)
-    broken = store.preload()
-    if not broken:
-        return Stored(samples, store)
-    for error in broken.values():
-        print(f"problem: {error}", flush=True)
-        folder.append_event("image_left_out", str(error))
-    kept = [row for row in range(len(samples)) if row not in broken]
-    if not kept:
-        first = next(iter(broken.values()))
-        raise UserError(f"none of {len(samples)} images can be decoded ({first})", field="dataset_path")
-    return _readable(folder, config, samples.take(kept))
-
-
-def _print_problems(splits: SampleSplits) -> None:
-    counts = ", ".join(f"{len(samples)} {split}" for split, samples in splits.by_split.items())
-    print(f"data: {counts}; {len(splits.annotations.landmark_names)} landmarks", flush=True)
-    _print_some("problem", splits.annotations.problems)
-
-
-def _tell_leaks(folder: RunFolder, splits: SampleSplits) -> None:
-    """Images that stand in two splits, and the cure: they do not stop a training, but flatter what it reports."""
-    leaks = find_leaks(splits)
-    across = across_splits(leaks)
-    if not across:
-        print("leaks: no image of train or valid stands in another split", flush=True)
-        return
-    _print_some("leak", across)
-    cures = advise(leaks)
-    print(*(f"leaks: {cure}" for cure in cures), sep="\n", flush=True)
-    pairs = [[*leak.image_ids, *leak.splits, leak.kind, leak.distance] for leak in across]
-    message = f"{len(across)} pairs of images are one image in two splits; " + "; ".join(cures)
-    folder.append_event("leaks", message, count=len(across), pairs=pairs)
-
-
-def _tell_readers(folder: RunFolder, splits: SampleSplits, valid: Samples) -> None:
-    """Keep what the readers differ by on the validation images, to be shown beside the errors."""
-    annotations = splits.annotations
-    names = annotations.landmark_names
-    readers = points_of_readers(annotations, valid, names)
-    apart = summarize_readers(readers, valid.mm_per_px_xy, names)
-    if apart is not None:
-        folder.write_readers(
-            {"reader_names": list(annotations.reader_names), "num_images": len(valid), **apart}
-        )
-
-
-def _print_some(kind: str, found: Sequence[object]) -> None:
-    for one in found[:MAX_TOLD]:
-        print(f"{kind}: {one}", flush=True)
-    if len(found) > MAX_TOLD:
-        print(f"... and {len(found) - MAX_TOLD} more {kind}s", flush=True)
 
 
 def _conclude(job: Job, phase: str, ending: Ending, trainer: Trainer) -> tuple[Ending, str]:

@@ -35,9 +35,8 @@ class View:
 
     def themes(self) -> Iterator[str]:
         """The page in light, in dark, and light again afterwards, by the class that Gradio's own switch sets."""
-        self.page.add_style_tag(
-            content="* {transition: none !important}"
-        )  # colours are looked at, not their change
+        # colours are looked at, not their change
+        self.page.add_style_tag(content="* {transition: none !important}")
         for theme in ("light", "dark"):
             self._darken(theme == "dark")
             yield theme

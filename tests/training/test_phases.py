@@ -22,6 +22,7 @@ from backend.run.files import Row
 from backend.run.folder import RunFolder, create_run, merge_metrics
 from backend.training import build, phases
 from backend.training.checkpoint import load_checkpoint
+from backend.training.job import Job, prepare
 from backend.training.loop import LoopState
 from backend.training.recorder import Recorder
 from backend.training.task import LandmarkTask
@@ -529,10 +530,10 @@ def test_without_validation_the_last_weights_of_both_networks_are_kept(
 
 
 @pytest.fixture(scope="module")
-def job(tmp_path_factory: pytest.TempPathFactory, tiny_dataset: Path) -> phases.Job:
+def job(tmp_path_factory: pytest.TempPathFactory, tiny_dataset: Path) -> Job:
     """Six validation images of three landmarks: 36 errors."""
     folder = new_run(tmp_path_factory.mktemp("runs"), tiny_dataset, val_fraction=0.5)
-    return phases.prepare(folder, RunConfig.from_dict(folder.read_config()), threading.Event())
+    return prepare(folder, RunConfig.from_dict(folder.read_config()), threading.Event())
 
 
 @pytest.mark.parametrize(
@@ -540,7 +541,7 @@ def job(tmp_path_factory: pytest.TempPathFactory, tiny_dataset: Path) -> phases.
     [(2.0, 1.5 * 2 / 0.6745), (0.1, JITTER_LIMITS_PX[0]), (60.0, JITTER_LIMITS_PX[1])],
 )
 def test_jitter_follows_the_first_networks_errors_within_limits(
-    job: phases.Job, error_px: float, jitter_px: float
+    job: Job, error_px: float, jitter_px: float
 ) -> None:
     assert job.valid is not None
     truth = job.valid.samples.points_xy_image.astype(np.float64)
@@ -683,7 +684,7 @@ def test_an_image_of_one_cell_alone_in_its_batch_is_a_mistake_with_a_cure(
 
 
 def first_of(folder: RunFolder) -> dict[str, Any]:
-    """Settings of a run that takes over the first network, and its data's split."""
+    """The setting of a run that takes over another one's first network."""
     return {"first_network": str(folder.checkpoint_path("best"))}
 
 

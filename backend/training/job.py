@@ -1,0 +1,128 @@
+"""A run's data, read and ready for its phases; what is wrong with it is told on the way.
+
+Knows the run folder; must not know networks or processes.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from backend.config import RunConfig
+from backend.data.image_store import ImageStore
+from backend.data.leaks import across_splits, advise, find_leaks
+from backend.data.samples import Samples, SampleSplits, points_of_readers
+from backend.errors import UserError
+from backend.run.folder import RunFolder
+from backend.training import build
+from backend.training.metrics import summarize_readers
+from backend.training.recorder import choose_preview_samples
+
+MAX_TOLD = 20  # problems or leaks that are printed one by one
+
+
+@dataclass(frozen=True)
+class Stored:
+    """Samples and their images in memory."""
+
+    samples: Samples
+    store: ImageStore
+
+
+@dataclass(frozen=True)
+class Job:
+    """A run's data, read and ready for its phases."""
+
+    folder: RunFolder
+    config: RunConfig
+    splits: SampleSplits  # of which `train` and `valid` are what can be decoded
+    train: Stored
+    valid: Stored | None
+    previews: Stored
+    stop: threading.Event
+
+    @property
+    def landmark_names(self) -> tuple[str, ...]:
+        """Those to be learnt, in the order of the networks' maps."""
+        return self.splits.annotations.landmark_names
+
+
+def prepare(folder: RunFolder, config: RunConfig, stop: threading.Event) -> Job:
+    """Read the data set and its images. Raises UserError where nothing is left to train on."""
+    splits = build.build_splits(config)
+    _print_problems(splits)
+    if not folder.checkpoint_path("last").is_file():  # a run that goes on has told it
+        _tell_left_out(folder, splits)
+        _tell_leaks(folder, splits)
+    train = _readable(folder, config, splits.train)
+    valid = _readable(folder, config, splits.valid) if splits.valid is not None else None
+    if valid is not None:
+        _tell_readers(folder, splits, valid.samples)
+    shown = choose_preview_samples((valid or train).samples)
+    previews = Stored(shown, build.build_store(shown, config.settings))
+    return Job(folder, config, splits, train, valid, previews, stop)
+
+
+def _readable(folder: RunFolder, config: RunConfig, samples: Samples) -> Stored:
+    """Samples with their images in memory; an image that cannot be decoded is told and left out."""
+    store = build.build_store(samples, config.settings)
+    broken = store.preload()
+    if not broken:
+        return Stored(samples, store)
+    for error in broken.values():
+        print(f"problem: {error}", flush=True)
+        folder.append_event("image_left_out", str(error))
+    kept = [row for row in range(len(samples)) if row not in broken]
+    if not kept:
+        first = next(iter(broken.values()))
+        raise UserError(f"none of {len(samples)} images can be decoded ({first})", field="dataset_path")
+    return _readable(folder, config, samples.take(kept))
+
+
+def _print_problems(splits: SampleSplits) -> None:
+    counts = ", ".join(f"{len(samples)} {split}" for split, samples in splits.by_split.items())
+    print(f"data: {counts}; {len(splits.annotations.landmark_names)} landmarks", flush=True)
+    _print_some("problem", splits.annotations.problems)
+
+
+def _tell_left_out(folder: RunFolder, splits: SampleSplits) -> None:
+    if splits.left_out:
+        message = (
+            f"marked on no training image, so neither learnt nor predicted: {', '.join(splits.left_out)}"
+        )
+        folder.append_event("landmarks_left_out", message, landmarks=list(splits.left_out))
+
+
+def _tell_leaks(folder: RunFolder, splits: SampleSplits) -> None:
+    """Images that stand in two splits, and the cure: they do not stop a training, but flatter what it reports."""
+    leaks = find_leaks(splits)
+    across = across_splits(leaks)
+    if not across:
+        print("leaks: no image of train or valid stands in another split", flush=True)
+        return
+    _print_some("leak", across)
+    cures = advise(leaks)
+    print(*(f"leaks: {cure}" for cure in cures), sep="\n", flush=True)
+    pairs = [[*leak.image_ids, *leak.splits, leak.kind, leak.distance] for leak in across]
+    message = f"{len(across)} pairs of images are one image in two splits; " + "; ".join(cures)
+    folder.append_event("leaks", message, count=len(across), pairs=pairs)
+
+
+def _tell_readers(folder: RunFolder, splits: SampleSplits, valid: Samples) -> None:
+    """Keep what the readers differ by on the validation images, to be shown beside the errors."""
+    annotations = splits.annotations
+    names = annotations.landmark_names
+    readers = points_of_readers(annotations, valid, names)
+    apart = summarize_readers(readers, valid.mm_per_px_xy, names)
+    if apart is not None:
+        folder.write_readers(
+            {"reader_names": list(annotations.reader_names), "num_images": len(valid), **apart}
+        )
+
+
+def _print_some(kind: str, found: Sequence[object]) -> None:
+    for one in found[:MAX_TOLD]:
+        print(f"{kind}: {one}", flush=True)
+    if len(found) > MAX_TOLD:
+        print(f"... and {len(found) - MAX_TOLD} more {kind}s", flush=True)
