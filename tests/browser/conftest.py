@@ -83,9 +83,11 @@ def page(chromium: Browser) -> Iterator[Page]:
         yield page
 
 
-@pytest.fixture(params=[(language, width) for language in LANGUAGES for width in (PHONE, DESK)], ids=str)
+@pytest.fixture(
+    scope="module", params=[(language, width) for language in LANGUAGES for width in (PHONE, DESK)], ids=str
+)
 def view(request: pytest.FixtureRequest, chromium: Browser, shared_dashboard: Dashboard) -> Iterator[View]:
-    """The shared dashboard in each language, on a phone and on a desk."""
+    """The shared dashboard in each language, on a phone and on a desk: one page for tab after tab, as a user has it."""
     with opened_view(chromium, shared_dashboard.url, *request.param) as view:
         yield view
 
