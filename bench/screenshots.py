@@ -184,7 +184,7 @@ def show_train(page: Page, site: Site) -> Locator:
     page.locator("#recommend").click()
     expect(page.locator("#estimate strong")).not_to_have_count(0)
     page.locator("#memory-chart .js-plotly-plot").wait_for()
-    return page.locator("#measured")
+    return page.locator("#measure-note")
 
 
 def show_runs(page: Page, site: Site) -> Locator:

@@ -80,12 +80,13 @@ class MemoryPanel:
     devices: gr.HTML
     chart: gr.Plot
     measure: gr.Button
+    measure_note: gr.Markdown
     measured: gr.Markdown
     timer: gr.Timer
 
     @property
     def drawn(self) -> list[Any]:
-        """What a redraw may change."""
+        """What a redraw may change: not what the Measure button says, which stands until its work has ended."""
         return [self.shown, self.advice, self.accumulate, self.devices, self.chart, self.measured]
 
 
@@ -94,7 +95,8 @@ def create_memory_panel(runs_dir: Path, fields: dict[str, Any], **placed: Any) -
     devices = gr.HTML(elem_id="train-devices", padding=False)
     chart = gr.Plot(label=say("memory_chart"), elem_id="memory-chart")
     measure = gr.Button(say("measure"), size="sm", elem_id="measure")
-    measured = gr.Markdown(say("measure_info"), elem_id="measured")
+    measure_note = gr.Markdown(say("measure_info"), elem_id="measure-note")
+    measured = gr.Markdown(elem_id="measured")
     return MemoryPanel(
         runs_dir=runs_dir,
         fields=fields,
@@ -102,6 +104,7 @@ def create_memory_panel(runs_dir: Path, fields: dict[str, Any], **placed: Any) -
         devices=devices,
         chart=chart,
         measure=measure,
+        measure_note=measure_note,
         measured=measured,
         timer=gr.Timer(POLL_S),
         **placed,
@@ -131,7 +134,7 @@ def bind_memory_panel(panel: MemoryPanel, inputs: Sequence[Any]) -> None:
     panel.measure.click(
         partial(on_measure, panel),
         [panel.shown, *inputs],
-        [*panel.drawn, panel.measure],
+        [*panel.drawn, panel.measure, panel.measure_note],
         trigger_mode="once",
         **QUIET,
     )
@@ -221,20 +224,19 @@ def on_measure(panel: MemoryPanel, shown: Shown, *values: Any) -> Iterator[Updat
     Of the form as it stands, which may be a change ahead of what is shown.
     """
     if live_runs(panel.runs_dir):
-        yield {panel.measured: say("measure_busy")}
+        yield {panel.measure_note: say("measure_busy")}
         return
-    yield {panel.measured: say("measuring"), panel.measure: gr.update(interactive=False)}
+    yield {panel.measure_note: say("measuring"), panel.measure: gr.update(interactive=False)}
+    note = say("measure_info")
     try:
         settings = settings_of(values)
         if not settings.dataset_path:
             raise UserError(say("choose_data"))
         ask_measurement(subject_of(settings, read_splits(settings)))
+        yield from on_memory(panel, shown, *values)
     except UserError as error:
-        failed = say("measure_failed", reason=error)
-        yield {panel.measured: failed, panel.measure: gr.update(interactive=True)}
-        return
-    for updates in on_memory(panel, shown, *values):
-        yield {**updates, panel.measure: gr.update(interactive=True)}
+        note = say("measure_failed", reason=error)
+    yield {panel.measure_note: note, panel.measure: gr.update(interactive=True)}
 
 
 def draw(panel: MemoryPanel, shown: Shown) -> Updates:
@@ -259,7 +261,7 @@ def draw(panel: MemoryPanel, shown: Shown) -> Updates:
         panel.chart: plot_memory(
             predicted, found, memory, measured, None if batch_size == "auto" else batch_size
         ),
-        panel.measured: measured_words(measured, predicted.__getitem__) or say("measure_info"),
+        panel.measured: measured_words(measured, predicted.__getitem__),
     }
 
 

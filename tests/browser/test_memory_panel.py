@@ -46,7 +46,7 @@ def test_measured_steps_are_shown_and_the_recommendation_goes_by_them(dashboard,
     expect(advice).to_contain_text("GiB free")
 
     page.locator("#measure").click()
-    expect(measured).to_contain_text("Measuring real steps")
+    expect(page.locator("#measure-note")).to_contain_text("Measuring real steps")
     expect(page.locator("#measure")).to_be_disabled()
     for batch in (2, 4):
         expect(measured).to_contain_text(f"batch {batch}:", timeout=SLOW_MS)

@@ -113,6 +113,24 @@ def test_a_tick_draws_anew_when_the_free_memory_changed(panel: MemoryPanel, mach
     assert machine.questions == 1  # the prediction stays
 
 
+def test_what_measuring_says_stands_while_the_chart_is_drawn_anew(
+    panel: MemoryPanel, machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown = drawn(panel)
+    monkeypatch.setattr(memory_panel, "read_splits", lambda settings: None)
+    monkeypatch.setattr(memory_panel, "subject_of", lambda settings, splits: SUBJECT)
+    values = [build_field(key).value if key not in PLACED_BY_HAND else "" for key in FORM_KEYS]
+    values[FORM_KEYS.index("dataset_path")] = "blobs"
+    measuring = memory_panel.on_measure(panel, shown, *values)
+    assert next(measuring)[panel.measure_note].startswith("Measuring real steps")
+    machine.free_bytes = 5 * GIB
+    redrawn = memory_panel.on_tick(panel, shown)
+    assert panel.chart in redrawn and panel.measure_note not in redrawn
+    assert set(redrawn) <= set(panel.drawn)
+    *_, last = measuring
+    assert last[panel.measure_note].startswith("Takes some real steps")
+
+
 def test_where_nothing_fits_any_more_what_would_is_asked_for(panel: MemoryPanel, machine: Machine) -> None:
     shown = replace(drawn(panel), devices=machine.devices)
     machine.free_bytes = GIB
