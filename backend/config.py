@@ -113,6 +113,12 @@ class Settings(BaseModel):
         le=64,
         description="refinement: crops about each landmark, a little apart, whose answers are averaged when predicting",
     )
+    shape_prior: bool = Field(
+        False,
+        description="when predicting, draw points to the shapes that the training images make likely, the more the "
+        "less sure a heatmap is: for one anatomy in one pose, such as cephalograms; under kl, from 12 images with 4 "
+        "landmarks on",
+    )
 
     dataset_path: str = Field(
         "", description="folder of annotated images; empty: Aariz beside train.py if there, else demo data"

@@ -89,6 +89,7 @@ def compare(predictor: Predictor, samples: Samples, splits: SampleSplits, truth_
         splits.annotations.reader_names,
         points_of_readers(splits.annotations, samples, names),
         predictions.unrefined_xy_image,
+        predictions.unshaped_xy_image,
     )
 
 

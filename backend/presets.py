@@ -53,7 +53,7 @@ PRESETS: dict[str, Preset] = {
         },
     ),
     "best": Preset(
-        "1.09 mm on ISBI 2015, 86 min on one core",
+        "1.09 mm on ISBI 2015 without its likely shapes, 86 min on one core",
         {
             **_COMMON,
             "epochs": 60,
@@ -62,6 +62,7 @@ PRESETS: dict[str, Preset] = {
             "num_refiners": 6,
             "crop_size": 96,
             "crop_mm_per_px": 0.2,
+            "shape_prior": True,
         },
     ),
 }

@@ -14,7 +14,7 @@ import platform
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path
 from statistics import mean, stdev
@@ -25,8 +25,12 @@ import commands
 REPOSITORY = commands.REPOSITORY
 sys.path.insert(0, str(REPOSITORY))
 
+from backend.config import RunConfig  # noqa: E402
 from backend.flags import setting_to_flag  # noqa: E402
 from backend.run.folder import RunFolder, merge_metrics  # noqa: E402
+from backend.training.build import build_shape_prior, build_splits  # noqa: E402
+from backend.training.checkpoint import load_checkpoint, save_checkpoint  # noqa: E402
+from backend.training.recorder import shape_prior_content  # noqa: E402
 
 RESULTS = REPOSITORY / "bench" / "accuracy.jsonl"
 PAGE = REPOSITORY / "bench" / "README.md"
@@ -40,13 +44,15 @@ class Row:
     """A line of a table: settings on top of a preset, and what it is there to show.
 
     With `first_of`, the first network is taken from that row's run (the same settings and seed give the same
-    network), and only the refinement is trained.
+    network), and only the refinement is trained. With `weights_of`, nothing is trained: that row's weights predict, and
+    the points are drawn to likely shapes.
     """
 
     name: str
     preset: str
     settings: Mapping[str, Any]
     first_of: str = ""
+    weights_of: str = ""
 
 
 def lever(name: str, first_of: str = "", **settings: Any) -> Row:
@@ -99,6 +105,8 @@ FINALS = (
     Row("fast", "fast", {}),
     Row(FINAL_FIRST, "balanced", {"refine": False}),
     Row("balanced", "balanced", {}, first_of=FINAL_FIRST),
+    Row("balanced, drawn to likely shapes", "balanced", {"shape_prior": True}, weights_of="balanced"),
+    Row("best, not drawn to likely shapes", "best", {"shape_prior": False}, first_of=FINAL_FIRST),
     Row("best", "best", {}, first_of=FINAL_FIRST),
 )
 ROWS = {row.name: row for row in (*FIRST_LEVERS, *REFINE_LEVERS, *FINALS)}
@@ -130,6 +138,8 @@ def measure(row: Row, seed: int, options: argparse.Namespace) -> dict[str, Any]:
     """Train a row with one seed; validation metrics for a lever, Test1's for a preset."""
     is_final = row in FINALS
     protocol = FINAL if is_final else CHOOSE
+    if row.weights_of:
+        return measure_drawn(row, result_of(row.weights_of, seed), options)
     before = result_of(row.first_of, seed) if row.first_of else None
     kept = (
         {"first_network": str(options.runs_dir / before["run"] / "checkpoints" / "best.pt")} if before else {}
@@ -155,6 +165,24 @@ def measure(row: Row, seed: int, options: argparse.Namespace) -> dict[str, Any]:
         "date": date.today().isoformat(),
         "machine": f"{platform.machine()}, {os.cpu_count()} CPU cores",
     }
+
+
+def measure_drawn(row: Row, before: dict[str, Any], options: argparse.Namespace) -> dict[str, Any]:
+    """A trained row again, its predictions drawn to the shapes of the images that trained it."""
+    content = load_checkpoint(options.runs_dir / before["run"] / "checkpoints" / "best.pt")
+    config = RunConfig.from_dict(content["args"])
+    config = replace(config, settings=config.settings.model_copy(update=dict(row.settings)))
+    prior = build_shape_prior(config, build_splits(config).train)
+    if isinstance(prior, str):
+        raise SystemExit(f"no shapes to draw to: {prior}")
+    run_dir = options.runs_dir / f"{before['run']}-drawn"
+    checkpoint = run_dir / "checkpoints" / "best.pt"
+    checkpoint.parent.mkdir(parents=True, exist_ok=True)
+    drawn = {"args": config.to_dict(), "shape_prior": shape_prior_content(prior)}
+    save_checkpoint(checkpoint, {**content, **drawn})
+    about = {"row": row.name, "settings": dict(row.settings), "run": run_dir.name}
+    when = {"date": date.today().isoformat()}
+    return {**before, **about, **when, "metrics": evaluate(run_dir, options)}
 
 
 def train(row: Row, more: Mapping[str, Any], options: argparse.Namespace) -> Path:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 import socket
 import subprocess
 import sys
 import time
 import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
@@ -39,6 +42,7 @@ class Dashboard:
             self.port = free.getsockname()[1]
         self._log = folder / "app.log"
         self._process: subprocess.Popen[bytes] | None = None
+        self._training: subprocess.Popen[bytes] | None = None
 
     @property
     def url(self) -> str:
@@ -60,10 +64,24 @@ class Dashboard:
 
     def train(self, *flags: str) -> RunFolder:
         """A small run on the tiny data set, trained from a terminal while the dashboard is there."""
-        command = [sys.executable, "train.py", *SMALL_RUN, "--runs_dir", str(self.runs_dir)]
-        command += ["--dataset_path", str(self.data_root / "blobs"), *flags]
-        subprocess.run(command, cwd=REPOSITORY, check=True, capture_output=True)
+        subprocess.run(self._train_command(*flags), cwd=REPOSITORY, check=True, capture_output=True)
         return list_runs(self.runs_dir)[0]
+
+    def begin_training(self) -> RunFolder:
+        """The same, but endless: returns once its first epoch is done, and trains until `kill_workers`."""
+        command, silent = self._train_command("--epochs", "100000"), subprocess.DEVNULL
+        self._training = subprocess.Popen(command, cwd=REPOSITORY, stdout=silent, stderr=silent)
+        for _ in range(600):
+            runs = list_runs(self.runs_dir)
+            if runs and runs[0].read_metrics()[0]:
+                return runs[0]
+            assert self._training.poll() is None, "the training has ended"
+            time.sleep(0.2)
+        pytest.fail("the training does not begin")
+
+    def _train_command(self, *flags: str) -> list[str]:
+        command = [sys.executable, "train.py", *SMALL_RUN, "--runs_dir", str(self.runs_dir)]
+        return [*command, "--dataset_path", str(self.data_root / "blobs"), *flags]
 
     def kill(self) -> None:
         """As a power cut would: no handler runs."""
@@ -72,8 +90,24 @@ class Dashboard:
             self._process.wait()
 
     def kill_workers(self) -> None:
-        """Leave no training behind a failed test."""
+        """Leave no training behind."""
+        if self._training is not None:
+            self._training.kill()
+            self._training.wait()
         for process in psutil.process_iter(["cmdline"]):
             command = process.info["cmdline"] or []
             if "backend.worker" in command and any(str(self.runs_dir) in part for part in command):
                 process.kill()
+
+
+@contextmanager
+def served_over(folder: Path, dataset: Path) -> Iterator[Dashboard]:
+    """A dashboard over a copy of a data set, named blobs, and no runs."""
+    dashboard = Dashboard(folder)
+    shutil.copytree(dataset, dashboard.data_root / "blobs")
+    dashboard.start()
+    try:
+        yield dashboard
+    finally:
+        dashboard.kill()
+        dashboard.kill_workers()

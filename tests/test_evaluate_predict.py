@@ -236,13 +236,17 @@ def test_points_before_a_refinement_are_measured_where_the_predictions_have_them
         def predict(self, samples: Samples, on_batch: Any) -> SimpleNamespace:
             points = samples.points_xy_image
             return SimpleNamespace(
-                points_xy_image=points, confidence=np.ones(points.shape[:2]), unrefined_xy_image=points + 3
+                points_xy_image=points,
+                confidence=np.ones(points.shape[:2]),
+                unrefined_xy_image=points + 3,
+                unshaped_xy_image=points + 2,
             )
 
     comparison = evaluate.compare(cast(Predictor, Refined()), samples, splits, "mean")
     record = measure(comparison)
     assert record["mre_px"] == 0.0
     assert record["unrefined"]["mre_px"] == pytest.approx(np.hypot(3, 3), rel=1e-4)
+    assert record["unshaped"]["mre_px"] == pytest.approx(np.hypot(2, 2), rel=1e-4)
     assert record["unrefined"]["sdr_2mm"] == 0.0
 
 

@@ -64,8 +64,9 @@ def headline(folder: RunFolder, name: str, record: Record) -> str:
     if record["readers"]["between"]:
         between = record["readers"]["between"]
         cards.append(_card(say("evaluation_readers"), in_unit(between[f"mre_{unit}"], unit)))
-    if record.get("unrefined"):
-        cards.append(_card(say("evaluation_unrefined"), with_spread(record["unrefined"], unit)))
+    for before in ("unrefined", "unshaped"):
+        if record.get(before):
+            cards.append(_card(say(f"evaluation_{before}"), with_spread(record[before], unit)))
     leaked, truth = about.get("leaked"), record["readers"]["truth"]
     words = say(
         "evaluation_about",

@@ -28,7 +28,7 @@ MAIN_KEYS = (
 PLACED_BY_HAND = ("dataset_path", "annotation_type")
 # under a heading each, `advanced_NAME`
 ADVANCED_GROUPS = {
-    "target": ("sigma", "output_stride", "decoder"),
+    "target": ("sigma", "output_stride", "decoder", "shape_prior"),
     "data": ("dataset_format", "val_fraction", "resize"),
     "augmentation": ("rotation_deg", "scale_jitter", "shift_jitter", "elastic", "photometric", "flip_pairs"),
     "optimisation": (

@@ -56,7 +56,7 @@ TEXT: dict[str, str] = {
     "preset_choice": "{name}: {words}",
     "preset_fast_words": "1.19 mm روی ISBI 2015، در 8 دقیقه با یک هسته",
     "preset_balanced_words": "1.11 mm روی ISBI 2015، در 38 دقیقه با یک هسته",
-    "preset_best_words": "1.09 mm روی ISBI 2015، در 86 دقیقه با یک هسته",
+    "preset_best_words": "1.09 mm روی ISBI 2015 بدون شکل‌های محتمل، در 86 دقیقه با یک هسته",
     "preset_custom": "دلخواه",
     "draft_reset": "شروع از مقدارهای پیش‌فرض",
     "draft_value": "{label} ({value})",
@@ -137,6 +137,10 @@ TEXT: dict[str, str] = {
     "photometric_info": "داده‌افزایی: شدت تغییر روشنایی، کنتراست، گاما و نویز؛ 0 یعنی خاموش",
     "decoder": "رمزگشا",
     "decoder_info": "نقشهٔ گرمایی چگونه به نقطه تبدیل شود؛ auto: برای kl میانگین موضعی و برای دیگر زیان‌ها DARK",
+    "shape_prior": "کشیدن نقاط به سوی شکل‌های محتمل",
+    "shape_prior_info": "هنگام پیش‌بینی نقاط به سوی شکل‌هایی کشیده می‌شوند که تصویرهای آموزش محتمل نشان می‌دهند؛ "
+    "هر چه نقشهٔ گرمایی نامطمئن‌تر، بیشتر: برای یک آناتومی در یک حالت، مانند سفالوگرام؛ برای kl و از 12 تصویر با 4 "
+    "لندمارک به بالا",
     "weight_decay": "کاهش وزن",
     "weight_decay_info": "کاهش وزن (weight decay) در AdamW",
     "clip_norm": "برش گرادیان",
@@ -382,6 +386,7 @@ TEXT: dict[str, str] = {
     "evaluation_nme": "NME",
     "evaluation_readers": "مشاهده‌گران نسبت به هم",
     "evaluation_unrefined": "پیش از پالایش",
+    "evaluation_unshaped": "بدون کشیدن به سوی شکل‌های محتمل",
     "evaluation_report": "report.html",
     "evaluation_record": "record.json",
     "evaluation_curve": "خطای انباشته",

@@ -65,7 +65,7 @@ def check_shapes(points_xy: FloatArray) -> ShapeCheck | None:
     whole = ShapeCheck(
         np.full((*shapes.shape, 2), np.nan), np.full(shapes.shape, np.nan), np.full(shapes.shape, -1)
     )
-    groups = _groups(known)
+    groups = shape_groups(known)
     for used in groups:
         judged = np.flatnonzero(used.any(axis=0))
         chosen = np.ix_(used.any(axis=1), judged)
@@ -88,7 +88,7 @@ def robust_scores(distances: FloatArray) -> FloatArray:
     return scores
 
 
-def _groups(known: BoolArray) -> list[BoolArray]:
+def shape_groups(known: BoolArray) -> list[BoolArray]:
     """Which marks (N, K) are judged together, the fullest image's group first; no image is in two of them.
 
     In a group every landmark is marked on MIN_IMAGES, every image marks MIN_LANDMARKS, and one mean shape can hold all.
@@ -128,8 +128,7 @@ def _check_known(shapes: Complex, known: BoolArray) -> tuple[Complex, FloatArray
     """Expected points and scores, NaN where a landmark is missing, and partners."""
     mean, scale, offset = align_shapes(shapes, known)
     residuals = np.where(known, scale[:, None] * shapes + offset[:, None] - mean, 0)
-    distance = np.where(known, np.abs(residuals), np.nan)
-    coarse = distance > _COARSE_FACTOR * np.nanmedian(distance, axis=0)
+    coarse = gross_errors(residuals, known)
     trusted = known.copy()
     fewest = np.maximum(MIN_LANDMARKS - 1, np.ceil(known.sum(axis=1) * (1 - MAX_DISTRUSTED_SHARE)))
     while True:
@@ -147,6 +146,13 @@ def _check_known(shapes: Complex, known: BoolArray) -> tuple[Complex, FloatArray
     return np.where(known, expected, np.nan), score, partner
 
 
+def gross_errors(residuals: Complex, known: BoolArray) -> BoolArray:
+    """(N, K): marks that lie too far from the mean shape to learn the covariance from."""
+    distance = np.where(known, np.abs(residuals), np.nan)
+    gross: BoolArray = distance > _COARSE_FACTOR * np.nanmedian(distance, axis=0)
+    return gross
+
+
 def align_shapes(shapes: Complex, known: BoolArray) -> tuple[Complex, Complex, Complex]:
     """A mean shape (K,) about 0 of root mean square radius 1; factors and offsets (N,) that lay each shape on it.
 
@@ -159,7 +165,7 @@ def align_shapes(shapes: Complex, known: BoolArray) -> tuple[Complex, Complex, C
     for _ in range(_ALIGN_ROUNDS):
         there = known & np.isfinite(mean)
         laid = np.flatnonzero(there.sum(axis=1) >= 2)  # in the first rounds perhaps not all images
-        scale, offset = _fit_similarities(shapes[laid], mean, np.where(there, weights, 0.0)[laid])
+        scale, offset = fit_similarities(shapes[laid], mean, np.where(there, weights, 0.0)[laid])
         aligned = np.where(known[laid], scale[:, None] * shapes[laid] + offset[:, None], np.nan)
         placed = known[laid].any(axis=0)
         mean = np.full(len(mean), np.nan, np.complex128)
@@ -169,7 +175,7 @@ def align_shapes(shapes: Complex, known: BoolArray) -> tuple[Complex, Complex, C
         distance = np.where(known[laid], np.abs(aligned - mean), np.nan)
         limit = 1.5 * np.nanmedian(distance, axis=1, keepdims=True) + 1e-12
         weights[laid] = np.where(known[laid], 1 / (1 + (distance / limit) ** 2), 0.0)
-    scale, offset = _fit_similarities(shapes, mean, weights)
+    scale, offset = fit_similarities(shapes, mean, weights)
     return mean, scale, offset
 
 
@@ -179,7 +185,7 @@ def _median(points: Complex) -> Complex:
     return result
 
 
-def _fit_similarities(shapes: Complex, mean: Complex, weights: FloatArray) -> tuple[Complex, Complex]:
+def fit_similarities(shapes: Complex, mean: Complex, weights: FloatArray) -> tuple[Complex, Complex]:
     """The similarity of every shape onto the mean shape: the inverse of the one that the mean shape takes to it by
     weighted least squares, in which a wrong mark, however far off, is an error and has no leverage."""
     z, m = np.where(weights > 0, shapes, 0), np.where(weights > 0, mean, 0)
@@ -200,7 +206,7 @@ def _fit_folds(residuals: Complex, fitted: BoolArray, mean: Complex) -> list[tup
     return [
         (
             np.flatnonzero(folds == fold),
-            _fit_covariance(residuals[folds != fold], fitted[folds != fold], mean),
+            fit_covariance(residuals[folds != fold], fitted[folds != fold], mean),
         )
         for fold in range(NUM_FOLDS)
     ]
@@ -219,12 +225,12 @@ def _leave_out(
     return error, length
 
 
-def _fit_covariance(residuals: Complex, fitted: BoolArray, mean: Complex) -> FloatArray:
+def fit_covariance(residuals: Complex, fitted: BoolArray, mean: Complex) -> FloatArray:
     """(2K, 2K) of residuals, x and y of a landmark side by side; a similarity costs nothing in it."""
-    values, known = _interleave(residuals), np.repeat(fitted, 2, axis=1)
+    values, known = interleave(residuals), np.repeat(fitted, 2, axis=1)
     values = np.where(known, values, 0.0)
     shift = np.stack([np.ones_like(mean), 1j * np.ones_like(mean), mean, 1j * mean])
-    free = _FREE_VARIANCE * _interleave(shift).T @ _interleave(shift)
+    free = _FREE_VARIANCE * interleave(shift).T @ interleave(shift)
     covariance = _shrink(values)
     for _ in range(0 if known.all() else _FILL_ROUNDS):
         values = _fill(values, known, covariance + free)
@@ -262,7 +268,7 @@ def _fill(values: FloatArray, known: BoolArray, covariance: FloatArray) -> Float
 
 def _condition(residuals: Complex, trusted: BoolArray, covariance: FloatArray) -> tuple[Complex, FloatArray]:
     """Errors (n, K) and their Mahalanobis lengths, of images that trust the same landmarks (K,)."""
-    values, num_landmarks = _interleave(residuals), residuals.shape[1]
+    values, num_landmarks = interleave(residuals), residuals.shape[1]
     pairs = np.repeat(trusted, 2)
     inside = covariance[np.ix_(pairs, pairs)]
     precision = np.linalg.inv(inside)
@@ -311,8 +317,8 @@ def _find_swaps(
 
 def _squared_lengths(shapes: Complex, known: BoolArray, mean: Complex, covariance: FloatArray) -> FloatArray:
     """(n,) squared Mahalanobis lengths of whole shapes that know the same landmarks (K,)."""
-    scale, offset = _fit_similarities(shapes, mean, np.tile(known.astype(np.float64), (len(shapes), 1)))
-    values = _interleave((scale[:, None] * shapes + offset[:, None] - mean)[:, known])
+    scale, offset = fit_similarities(shapes, mean, np.tile(known.astype(np.float64), (len(shapes), 1)))
+    values = interleave((scale[:, None] * shapes + offset[:, None] - mean)[:, known])
     pairs = np.repeat(known, 2)
     lengths: FloatArray = np.einsum(
         "ni,ij,nj->n", values, np.linalg.inv(covariance[np.ix_(pairs, pairs)]), values
@@ -320,7 +326,7 @@ def _squared_lengths(shapes: Complex, known: BoolArray, mean: Complex, covarianc
     return lengths
 
 
-def _interleave(points: Complex) -> FloatArray:
+def interleave(points: Complex) -> FloatArray:
     """(n, K) complex -> (n, 2K) real."""
     result: FloatArray = np.stack([points.real, points.imag], axis=-1).reshape(len(points), -1)
     return result

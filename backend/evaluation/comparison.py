@@ -24,3 +24,4 @@ class Comparison:
     reader_names: tuple[str, ...]
     readers_xy_image: FloatArray  # (N, R, K, 2)
     unrefined_xy_image: FloatArray | None = None  # (N, K, 2), where a second network refined the prediction
+    unshaped_xy_image: FloatArray | None = None  # (N, K, 2), where the prediction was drawn to likely shapes

@@ -35,7 +35,8 @@ def measure(comparison: Comparison, nme_landmarks: tuple[str, str] | None = None
 
     `unit` of whatever is shown on one axis; `per_landmark` {name: describe} and `landmarks_worst_first`; `by_group`
     {column: {value: describe}}; `worst_images`; `confidence`; `readers`; `errors` of every image and landmark;
-    `unrefined`, a describe too, where the comparison has such points. Raises UserError for a wrong `nme_landmarks`.
+    `unrefined` and `unshaped`, a describe too, where the comparison has such points. Raises UserError for a
+    wrong `nme_landmarks`.
     """
     samples, names = comparison.samples, comparison.landmark_names
     lengths_px = norm_lengths_px(comparison, nme_landmarks)
@@ -66,11 +67,11 @@ def measure(comparison: Comparison, nme_landmarks: tuple[str, str] | None = None
             "confidence": _plain(comparison.confidence),
         },
     }
-    if comparison.unrefined_xy_image is not None:
-        unrefined = radial_errors(
-            comparison.unrefined_xy_image, samples.points_xy_image, samples.mm_per_px_xy
-        )
-        record["unrefined"] = describe(with_lengths(unrefined))
+    others = {"unrefined": comparison.unrefined_xy_image, "unshaped": comparison.unshaped_xy_image}
+    for name, points in others.items():
+        if points is not None:
+            before = radial_errors(points, samples.points_xy_image, samples.mm_per_px_xy)
+            record[name] = describe(with_lengths(before))
     return record
 
 

@@ -16,7 +16,8 @@ from backend.data.augmentation import Augmentation, flip_order
 from backend.data.crops import CropDataset, crop_scale
 from backend.data.dataset import Batches, EpochBatches, LandmarkDataset
 from backend.data.image_store import SHARE_OF_FREE_MEMORY, ImageStore, input_scale
-from backend.data.samples import Samples, SampleSplits, load_splits
+from backend.data.samples import Samples, SampleSplits, load_splits, square_unit_xy
+from backend.data.shape_prior import ShapePrior, fit_shape_prior
 from backend.device.host import read_memory
 from backend.errors import UserError
 from backend.geometry import (
@@ -90,6 +91,17 @@ def build_refiner_task(config: RunConfig, landmark_names: Sequence[str]) -> Land
         loss_name=settings.loss,
         decoder=decoder_in_force(settings),
     )
+
+
+def build_shape_prior(config: RunConfig, train: Samples) -> ShapePrior | str:
+    """The shapes of the training images, or why predictions are not drawn to any; empty where nobody asked for it."""
+    settings = config.settings
+    if not settings.shape_prior:
+        return ""
+    if settings.loss != "kl":
+        return f"maps of {settings.loss} do not tell how sure they are"
+    prior = fit_shape_prior(train.points_xy_image * square_unit_xy(train)[:, None])
+    return prior or "the training images have too few landmarks in common"
 
 
 def decoder_in_force(settings: Settings) -> str:

@@ -13,6 +13,7 @@ from torch import Tensor
 from backend.geometry import Size
 
 EXPECTATION_RADIUS_CELLS = 7
+LEAST_SPREAD_CELLS = 1 / 6  # standard deviation: no map is surer of its landmark
 DARK_BLUR_CELLS = 1.0
 DECODERS = ("dark", "expectation", "argmax")
 
@@ -81,6 +82,26 @@ def expectation(probabilities: Tensor) -> Tensor:
     )
 
 
+def spread_of_maps(logits: Tensor, stride: int, sigma_px: float) -> Tensor:
+    """How far maps of `kl` (B, K, h, w) leave it open where their landmark is: covariances (B, K, 2, 2), square pixels.
+
+    Such a map learns the chance of each place, blurred by the target's Gaussian, whose variance is taken off.
+    """
+    window, _ = _window_about_peak(logits.float())
+    mean = expectation(window)
+    from_x = torch.arange(window.shape[-1], device=window.device) - mean[..., 0:1]
+    from_y = torch.arange(window.shape[-2], device=window.device) - mean[..., 1:2]
+    xx = (window.sum(-2) * from_x**2).sum(-1)
+    yy = (window.sum(-1) * from_y**2).sum(-1)
+    xy = (window * (from_y[..., :, None] * from_x[..., None, :])).sum((-2, -1))
+    covariance = torch.stack([xx, xy, xy, yy], dim=-1).view(*xx.shape, 2, 2).double().cpu()
+    target = (sigma_px / stride) ** 2
+    variances, axes = torch.linalg.eigh(covariance)
+    variances = (variances - target).clamp(min=LEAST_SPREAD_CELLS**2)
+    spread: Tensor = (axes * variances[..., None, :]) @ axes.mT * stride**2
+    return spread
+
+
 def _argmax_cells(heatmaps: Tensor) -> Tensor:
     """(B, K, 2) long: column and row of each map's largest cell."""
     width = heatmaps.shape[-1]
@@ -93,6 +114,12 @@ def _peak(heatmaps: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _local_expectation(logits: Tensor) -> tuple[Tensor, Tensor]:
+    window, mass = _window_about_peak(logits)
+    return expectation(window), mass.clamp(0, 1)
+
+
+def _window_about_peak(logits: Tensor) -> tuple[Tensor, Tensor]:
+    """Probabilities (B, K, h, w) near the peak, which sum to 1, and the share (B, K) of all that they are."""
     probabilities = spatial_softmax(logits)
     peak = _argmax_cells(logits)
     columns = torch.arange(logits.shape[-1], device=logits.device)
@@ -101,7 +128,7 @@ def _local_expectation(logits: Tensor) -> tuple[Tensor, Tensor]:
     near_y = (rows - peak[..., 1:2]).abs() <= EXPECTATION_RADIUS_CELLS
     window = probabilities * (near_y[..., :, None] & near_x[..., None, :])
     mass = window.sum((-2, -1))
-    return expectation(window / mass[..., None, None]), mass.clamp(0, 1)
+    return window / mass[..., None, None], mass
 
 
 def _dark(heatmaps: Tensor) -> tuple[Tensor, Tensor]:

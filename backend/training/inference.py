@@ -6,7 +6,7 @@ The checkpoint alone decides network, input size and decoding; no run folder is 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,8 @@ from backend.data.annotations.draft import UNKNOWN_SPACING
 from backend.data.annotations.table import IMAGE_COLUMNS
 from backend.data.dataset import Batches
 from backend.data.images import read_image_size
-from backend.data.samples import Samples
+from backend.data.samples import Samples, square_unit_xy
+from backend.data.shape_prior import ShapePrior
 from backend.errors import UserError
 from backend.geometry import FloatArray
 from backend.training.build import (
@@ -38,7 +39,12 @@ from backend.training.build import (
 from backend.training.checkpoint import load_checkpoint
 from backend.training.micro_batch import WHOLE_BATCHES, MicroBatch
 from backend.training.out_of_memory import Shortage, attempt
-from backend.training.task import LandmarkTask, Predictions, concatenate_predictions
+from backend.training.task import (
+    LandmarkTask,
+    Predictions,
+    concatenate_predictions,
+    mean_predictions,
+)
 
 BATCH_SIZE = 8
 # hears of each batch its maps (B, K, h, w) uint8 and their affines to original pixels (B, 1 or K, 2, 3)
@@ -52,11 +58,13 @@ FOR_PREDICTION = {
 
 @dataclass(frozen=True)
 class Predictor:
-    """A trained network, and the one that refines its points where there is one, ready to predict."""
+    """A trained network, ready to predict; where there are such, the one that refines its points, and the shapes to
+    which they are drawn."""
 
     network: nn.Module
     task: LandmarkTask
     refiner: nn.Module | None
+    shape_prior: ShapePrior | None
     config: RunConfig
     device: torch.device
     checkpoint: dict[str, Any]
@@ -79,7 +87,7 @@ class Predictor:
             found = attempt(partial(self._predict_few, samples.take(rows), on_maps), self.device)
             if isinstance(found, Shortage):
                 raise _short_of_memory(self.device)
-            parts.append(found)
+            parts.append(self._drawn_to_shapes(found, samples.take(rows)))
             on_batch(len(rows))
         return concatenate_predictions(parts)
 
@@ -90,8 +98,11 @@ class Predictor:
         here = {"device": Choice(str(self.device), "prediction")}  # not where it was trained
         config = RunConfig(settings, {**self.config.chosen, **FOR_PREDICTION, **here})
         whole = build_batches(config, samples, store)
+        shaped = self.shape_prior is not None
         if self.refiner is None:
-            return predict_batches(self.network, self.task, whole, self.device, on_maps=on_maps)
+            return predict_batches(
+                self.network, self.task, whole, self.device, on_maps=on_maps, with_spread=shaped
+            )
         found = predict_batches(self.network, self.task, whole, self.device)
         task = build_refiner_task(config, self.task.landmark_names)
         scale = image_px_per_crop_px(samples, settings.crop_frame)
@@ -100,12 +111,20 @@ class Predictor:
             centres = found.points_xy_image + offset * scale
             crops = build_crop_batches(config, samples, store, centres)
             about_the_point = on_maps if number == 0 else None
-            answers.append(predict_batches(self.refiner, task, crops, self.device, on_maps=about_the_point))
-        return Predictions(
-            np.mean([answer.points_xy_image for answer in answers], axis=0),
-            np.mean([answer.confidence for answer in answers], axis=0),
-            found.points_xy_image,
-        )
+            answer = predict_batches(
+                self.refiner, task, crops, self.device, on_maps=about_the_point, with_spread=shaped
+            )
+            answers.append(answer)
+        return replace(mean_predictions(answers), unrefined_xy_image=found.points_xy_image)
+
+    def _drawn_to_shapes(self, found: Predictions, samples: Samples) -> Predictions:
+        """With the points that a likely shape has."""
+        if self.shape_prior is None or found.spread_xy_image is None:
+            return found
+        unit = square_unit_xy(samples)[:, None]
+        spread = found.spread_xy_image * unit[..., None] * unit[..., None, :]
+        drawn = self.shape_prior.draw(found.points_xy_image * unit, spread) / unit
+        return replace(found, points_xy_image=drawn, unshaped_xy_image=found.points_xy_image)
 
 
 def _short_of_memory(device: torch.device) -> UserError:
@@ -135,12 +154,15 @@ def predict_batches(
     device: torch.device,
     micro_batch: MicroBatch = WHOLE_BATCHES,
     on_maps: OnMaps | None = None,
+    *,
+    with_spread: bool = False,
 ) -> Predictions:
-    """The points that a network in evaluation mode finds, batch by batch."""
+    """The points that a network in evaluation mode finds, batch by batch; `with_spread`, how sure its maps are too."""
     found: list[Predictions] = []
     for part in (part for batch in batches.of_epoch(0) for part in micro_batch.split(batch)):
         maps = network(part.to(device).images).float()
-        found.append(task.predict(maps, part))
+        spread = task.spread(maps, part) if with_spread else None
+        found.append(replace(task.predict(maps, part), spread_xy_image=spread))
         if on_maps is not None:
             on_maps(*task.small_maps(maps, part))
     return concatenate_predictions(found)
@@ -168,6 +190,7 @@ def load_predictor(checkpoint_path: Path, device: str = "auto") -> Predictor:
         _placed(network, on_device),
         build_task(config, names),
         _load_refiner(config, checkpoint, on_device),
+        _load_shape_prior(checkpoint),
         config,
         on_device,
         checkpoint,
@@ -182,6 +205,12 @@ def _load_refiner(config: RunConfig, checkpoint: dict[str, Any], device: torch.d
     refiner = build_refiner(config, len(checkpoint["landmark_names"]))
     refiner.load_state_dict(second["model_state_dict"])
     return _placed(refiner, device)
+
+
+def _load_shape_prior(checkpoint: dict[str, Any]) -> ShapePrior | None:
+    """The shapes that the run has learnt; a checkpoint of an older version knows none."""
+    kept = checkpoint.get("shape_prior")
+    return ShapePrior(**{name: values.numpy() for name, values in kept.items()}) if kept else None
 
 
 def _placed(network: nn.Module, device: torch.device) -> nn.Module:

@@ -13,6 +13,7 @@ from backend.config import RunConfig
 from backend.data.image_store import ImageStore
 from backend.data.leaks import across_splits, advise, find_leaks
 from backend.data.samples import Samples, SampleSplits, points_of_readers
+from backend.data.shape_prior import ShapePrior
 from backend.errors import UserError
 from backend.run.folder import RunFolder
 from backend.training import build
@@ -40,6 +41,7 @@ class Job:
     train: Stored
     valid: Stored | None
     previews: Stored
+    shape_prior: ShapePrior | None  # to whose shapes predictions are drawn
     stop: threading.Event
 
     @property
@@ -52,16 +54,21 @@ def prepare(folder: RunFolder, config: RunConfig, stop: threading.Event) -> Job:
     """Read the data set and its images. Raises UserError where nothing is left to train on."""
     splits = build.build_splits(config)
     _print_problems(splits)
-    if not folder.checkpoint_path("last").is_file():  # a run that goes on has told it
+    goes_on = folder.checkpoint_path("last").is_file()  # what it has told is not told again
+    if not goes_on:
         _tell_left_out(folder, splits)
         _tell_leaks(folder, splits)
     train = _readable(folder, config, splits.train)
+    shape_prior = build.build_shape_prior(config, train.samples)
+    if not goes_on:
+        _tell_shape_prior(folder, shape_prior, len(train.samples))
     valid = _readable(folder, config, splits.valid) if splits.valid is not None else None
     if valid is not None:
         _tell_readers(folder, splits, valid.samples)
     shown = choose_preview_samples((valid or train).samples)
     previews = Stored(shown, build.build_store(shown, config.settings))
-    return Job(folder, config, splits, train, valid, previews, stop)
+    kept = None if isinstance(shape_prior, str) else shape_prior
+    return Job(folder, config, splits, train, valid, previews, kept, stop)
 
 
 def _readable(folder: RunFolder, config: RunConfig, samples: Samples) -> Stored:
@@ -107,6 +114,17 @@ def _tell_leaks(folder: RunFolder, splits: SampleSplits) -> None:
     pairs = [[*leak.image_ids, *leak.splits, leak.kind, leak.distance] for leak in across]
     message = f"{len(across)} pairs of images are one image in two splits; " + "; ".join(cures)
     folder.append_event("leaks", message, count=len(across), pairs=pairs)
+
+
+def _tell_shape_prior(folder: RunFolder, found: ShapePrior | str, num_images: int) -> None:
+    if found == "":
+        return
+    message = (
+        f"predictions are not drawn to likely shapes: {found}"
+        if isinstance(found, str)
+        else f"predictions are drawn to the shapes that {num_images} training images make likely"
+    )
+    folder.append_event("shape_prior", message, used=not isinstance(found, str))
 
 
 def _tell_readers(folder: RunFolder, splits: SampleSplits, valid: Samples) -> None:

@@ -38,6 +38,7 @@ from backend.training.recorder import (
     PreviewImages,
     Recorder,
     load_preview_batch,
+    shape_prior_content,
 )
 
 TRAIN, REFINE = "train", "refine"
@@ -109,7 +110,12 @@ def _adopt_first(job: Job) -> None:
     if tuple(content["landmark_names"]) != job.landmark_names:
         raise UserError(f"{path} knows other landmarks than this data set", field="first_network")
     _require_unseen_validation(job, theirs, path)
-    ours = {"args": job.config.to_dict(), "first_args": first_args, "networks": {}}
+    ours = {
+        "args": job.config.to_dict(),
+        "first_args": first_args,
+        "networks": {},
+        "shape_prior": shape_prior_content(job.shape_prior),
+    }
     save_checkpoint(job.folder.checkpoint_path("best"), {**content, **ours})
     job.folder.append_event("first_network", f"the first network is that of {path}", phase=REFINE)
 
@@ -143,7 +149,7 @@ def _build_first(job: Job, last: Checkpoint | None) -> Trainer:
     share = settings.epochs / (settings.epochs + settings.refine_epochs * settings.refine)
     phase = Phase(TRAIN, build.first_schedule(settings), 0.0, share)
     previews = PreviewImages(job.previews.samples, load_preview_batch(shown))
-    recorder = Recorder(job.folder, config, phase, task, previews, job.stop)
+    recorder = Recorder(job.folder, config, phase, task, previews, job.shape_prior, job.stop)
     network = _build_network(job, resumes=last is not None)
     augmentation = build.build_augmentation(settings, job.landmark_names)
     train = build.build_batches(config, job.train.samples, job.train.store, augmentation)
@@ -168,7 +174,7 @@ def _build_refinement(job: Job, last: Checkpoint | None) -> Trainer:
     phase = Phase(REFINE, build.refine_schedule(settings), 1.0 - share, share, stand_on)
     crops = CropDataset(job.previews.samples, settings.crop_frame, first.previews, store=job.previews.store)
     previews = PreviewImages(job.previews.samples, load_preview_batch(crops))
-    recorder = Recorder(job.folder, config, phase, task, previews, job.stop)
+    recorder = Recorder(job.folder, config, phase, task, previews, job.shape_prior, job.stop)
     samples, store = job.train.samples, job.train.store
     augmentation = build.build_augmentation(settings, job.landmark_names)
     train = build.build_crop_batches(config, samples, store, samples.points_xy_image, augmentation, jitter_px)

@@ -24,6 +24,7 @@ from backend.data.dataset import Batch, LandmarkDataset
 from backend.data.image_store import reduce_image
 from backend.data.images import read_image
 from backend.data.samples import Samples
+from backend.data.shape_prior import ShapePrior
 from backend.run.folder import RunFolder, merge_metrics
 from backend.training.build import Schedule, build_task
 from backend.training.checkpoint import save_checkpoint
@@ -84,6 +85,7 @@ class Recorder:
         phase: Phase,
         task: LandmarkTask,
         previews: PreviewImages,
+        shape_prior: ShapePrior | None,
         stop: threading.Event,
     ) -> None:
         self._folder = folder
@@ -91,6 +93,7 @@ class Recorder:
         self._phase = phase
         self._task = task
         self._previews = previews
+        self._shape_prior = shape_prior
         self._stop = stop
         self._status_time = -math.inf
         self._epoch_seconds: list[float] = []  # of whole epochs since this process started
@@ -274,6 +277,7 @@ class Recorder:
             "sigma": first_task.sigma_px,
             "output_stride": first_task.stride,
             "networks": networks,
+            "shape_prior": shape_prior_content(self._shape_prior),
         }
 
     def _unrefined(self) -> Metrics:
@@ -349,6 +353,11 @@ def _build_health_watch(folder: RunFolder, config: RunConfig, task: LandmarkTask
     """A watch that knows what the run has shown and told so far."""
     rows = merge_metrics(folder.read_metrics()[0])
     return HealthWatch(task.landmark_names, config.settings.warmup_epochs, rows, folder.read_events()[0])
+
+
+def shape_prior_content(prior: ShapePrior | None) -> dict[str, torch.Tensor]:
+    """As a checkpoint holds it; empty where there is none."""
+    return {} if prior is None else {name: torch.from_numpy(value) for name, value in vars(prior).items()}
 
 
 def load_preview_batch(dataset: LandmarkDataset | CropDataset) -> Batch:

@@ -7,8 +7,8 @@ The Trainer asks a task for a loss and a scorer and knows nothing else of landma
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, fields
 
 import numpy as np
 import numpy.typing as npt
@@ -18,7 +18,13 @@ from torch import Tensor
 from backend.data.dataset import Batch
 from backend.geometry import FloatArray, Size, apply_affine, compose, invert_affine, scaling
 from backend.training.health import Evidence
-from backend.training.heatmaps import decode_heatmaps, encode_heatmaps, inside_heatmap, points_to_cells
+from backend.training.heatmaps import (
+    decode_heatmaps,
+    encode_heatmaps,
+    inside_heatmap,
+    points_to_cells,
+    spread_of_maps,
+)
 from backend.training.losses import adaptive_wing, kl, mse
 from backend.training.metrics import RadialErrors, radial_errors, summarize, summarize_per_landmark
 
@@ -31,19 +37,32 @@ class Predictions:
 
     points_xy_image: FloatArray  # (N, K, 2) original pixels
     confidence: FloatArray  # (N, K) in 0..1
-    unrefined_xy_image: FloatArray | None = (
-        None  # (N, K, 2) the first network's, where a second one refined them
-    )
+    # (N, K, 2) the first network's, where a second one refined them
+    unrefined_xy_image: FloatArray | None = None
+    # (N, K, 2, 2) square pixels, how far the maps leave it open where a landmark is, where that was asked for
+    spread_xy_image: FloatArray | None = None
+    # (N, K, 2) the networks' own, where they were drawn to likely shapes
+    unshaped_xy_image: FloatArray | None = None
 
 
 def concatenate_predictions(parts: Sequence[Predictions]) -> Predictions:
     """The predictions of several batches of images as one."""
-    unrefined = [part.unrefined_xy_image for part in parts if part.unrefined_xy_image is not None]
-    return Predictions(
-        np.concatenate([part.points_xy_image for part in parts]),
-        np.concatenate([part.confidence for part in parts]),
-        np.concatenate(unrefined) if unrefined else None,
-    )
+    return _join(parts, np.concatenate)
+
+
+def mean_predictions(answers: Sequence[Predictions]) -> Predictions:
+    """Several predictions of the same images as one."""
+    return _join(answers, _mean)
+
+
+def _mean(answers: list[FloatArray]) -> FloatArray:
+    result: FloatArray = np.mean(answers, axis=0)
+    return result
+
+
+def _join(parts: Sequence[Predictions], how: Callable[[list[FloatArray]], FloatArray]) -> Predictions:
+    columns = {each.name: [getattr(part, each.name) for part in parts] for each in fields(Predictions)}
+    return Predictions(**{name: how(found) for name, found in columns.items() if found[0] is not None})
 
 
 @dataclass(frozen=True)
@@ -82,6 +101,13 @@ class LandmarkTask:
         affine = batch.affine_input_to_image  # one for all landmarks of an image, or one each
         mapped = (affine[..., :2] @ points[..., None])[..., 0] + affine[..., 2]
         return Predictions(mapped.numpy(), confidence.cpu().numpy())
+
+    def spread(self, heatmaps: Tensor, batch: Batch) -> FloatArray:
+        """(B, K, 2, 2) square pixels of the original images: how far maps of `kl` leave it open where a landmark is."""
+        to_image = batch.affine_input_to_image[..., :2].double().cpu()
+        in_input = spread_of_maps(heatmaps, self.stride, self.sigma_px)
+        spread: FloatArray = (to_image @ in_input @ to_image.mT).numpy()
+        return spread
 
     def display_maps(self, heatmaps: Tensor) -> Tensor:
         """Maps (B, K, h, w) in 0..1 for the eye: a `kl` map as its probabilities over their peak."""

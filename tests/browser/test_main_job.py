@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from backend.data.annotations import read_annotations
 from backend.presets import PRESETS
 from backend.run.folder import list_runs
 from tests.browser.on_page import epoch_reaches, fill, open_tab, start_small_run
+from tests.dashboard import Dashboard, served_over
 
 pytestmark = pytest.mark.browser
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -127,62 +129,51 @@ def test_a_cancelled_run_can_be_resumed_from_the_page(dashboard, page: Page) -> 
     assert epochs == list(range(1, len(epochs) + 1))
 
 
-def test_two_browsers_see_the_same_run_and_one_device_trains_one_run(dashboard, page: Page) -> None:
-    page.goto(dashboard.url)
-    start_small_run(page, epochs=300)
-    expect(page.locator("#run-card .run-card")).to_have_attribute("data-state", "running")
+@pytest.fixture(scope="module")
+def busy(tmp_path_factory: pytest.TempPathFactory, tiny_dataset: Path) -> Iterator[Dashboard]:
+    """A dashboard whose device trains a run that does not end."""
+    with served_over(tmp_path_factory.mktemp("busy"), tiny_dataset) as served:
+        served.begin_training()
+        yield served
+
+
+def test_two_browsers_see_the_same_run_and_one_device_trains_one_run(busy: Dashboard, page: Page) -> None:
     other = page.context.new_page()
-    other.goto(dashboard.url)
-    expect(other.locator("#run-card .run-card")).to_have_attribute("data-state", "running")
+    for one in (page, other):
+        one.goto(busy.url)
+        expect(one.locator("#run-card .run-card")).to_have_attribute("data-state", "running")
     open_tab(other, "Train")
     expect(other.locator("#start")).to_be_enabled()
     other.locator("#start").click()
     expect(other.locator("#blocked")).to_contain_text("trains on cpu now")
-    assert len(list_runs(dashboard.runs_dir)) == 1
-    other.close()
-    page.locator("#finish").click()
-    expect(page.locator("#run-card .run-card")).to_have_attribute("data-state", "finished_early")
+    assert len(list_runs(busy.runs_dir)) == 1
 
 
-def test_a_tab_chosen_while_the_page_loads_stays(dashboard, page: Page) -> None:
-    page.goto(dashboard.url)
-    start_small_run(page, epochs=300)
-    expect(page.locator("#run-card .run-card")).to_have_attribute("data-state", "running")
-    other = page.context.new_page()
+def test_a_tab_chosen_while_the_page_loads_stays(busy: Dashboard, page: Page) -> None:
     held = (  # nothing that the page asks as it opens is answered before the tab is chosen
         "const chosen = new Promise((letGo) => { window.letGo = letGo; });"
         "window.fetch = ((real) => async (...all) => {"
         " if (String(all[0]).includes('queue/join')) await chosen;"
         " return real(...all); })(window.fetch)"
     )
-    other.add_init_script(held)
-    other.goto(dashboard.url)
-    open_tab(other, "Data")
-    other.evaluate("letGo()")
-    expect(other.locator("#data-tab-summary")).to_contain_text("12")
-    other.wait_for_timeout(3000)
-    expect(other.get_by_role("tab", name="Data", exact=True)).to_have_attribute("aria-selected", "true")
-    other.close()
-    page.locator("#finish").click()
-    expect(page.locator("#run-card .run-card")).to_have_attribute("data-state", "finished_early")
+    page.add_init_script(held)
+    page.goto(busy.url)
+    open_tab(page, "Data")
+    page.evaluate("letGo()")
+    expect(page.locator("#data-tab-summary")).to_contain_text("12")
+    page.wait_for_timeout(3000)
+    expect(page.get_by_role("tab", name="Data", exact=True)).to_have_attribute("aria-selected", "true")
 
 
-def test_plots_drawn_on_a_hidden_tab_fit_their_box_when_it_is_shown(dashboard, page: Page) -> None:
-    page.goto(dashboard.url)
-    start_small_run(page, epochs=300)
+def test_plots_drawn_on_a_hidden_tab_fit_their_box_when_it_is_shown(busy: Dashboard, page: Page) -> None:
+    page.goto(busy.url)  # opens on Monitor: the sample on Train is drawn out of sight
     expect(page.locator("#run-card .run-card")).to_have_attribute("data-state", "running")
-    other = page.context.new_page()
-    other.goto(dashboard.url)  # opens on Monitor: the sample on Train is drawn out of sight
-    expect(other.locator("#run-card .run-card")).to_have_attribute("data-state", "running")
-    other.locator("#sample .js-plotly-plot").wait_for(state="attached")
-    other.wait_for_timeout(2000)
-    open_tab(other, "Train")
-    other.wait_for_function(
+    page.locator("#sample .js-plotly-plot").wait_for(state="attached")
+    page.wait_for_timeout(2000)
+    open_tab(page, "Train")
+    page.wait_for_function(
         "() => { const plot = document.querySelector('#sample .js-plotly-plot');"
         " const drawn = Number(plot.querySelector('svg.main-svg').getAttribute('width'));"
         " return Math.abs(drawn - plot.parentElement.clientWidth) <= 2; }",
         timeout=10_000,
     )
-    other.close()
-    page.locator("#finish").click()
-    expect(page.locator("#run-card .run-card")).to_have_attribute("data-state", "finished_early")

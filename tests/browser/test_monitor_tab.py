@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,12 +12,21 @@ from playwright.sync_api import Page, expect
 
 from backend.run.folder import RunFolder, list_runs
 from tests.browser.on_page import epoch_reaches, open_tab, start_small_run
+from tests.dashboard import served_over
 from ui.language import speaking
 from ui.monitor_previews import preview_figures
 
 pytestmark = pytest.mark.browser
 RANGE = "document.querySelector('#preview-0 .js-plotly-plot')._fullLayout.xaxis.range.map(Math.round)"
 NAMES = "() => document.querySelector('#curves .js-plotly-plot').data.map(trace => trace.name)"
+
+
+@dataclass(frozen=True)
+class Trained:
+    """Where a dashboard is, and the run that it shows."""
+
+    url: str
+    folder: RunFolder
 
 
 def title_of_first_preview(folder: RunFolder, epoch: int, language: str = "en") -> str:
@@ -51,9 +63,16 @@ def source_of_first_preview(page: Page) -> str:
     )
 
 
-def test_replay_zoom_heatmap_and_smoothing(dashboard, page: Page) -> None:
-    folder = dashboard.train("--epochs", "5")
-    page.goto(dashboard.url)
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory, tiny_dataset: Path) -> Iterator[Trained]:
+    """A dashboard and its one run, of five epochs, that tests look at and leave as it is."""
+    with served_over(tmp_path_factory.mktemp("trained"), tiny_dataset) as dashboard:
+        yield Trained(dashboard.url, dashboard.train("--epochs", "5"))
+
+
+def test_replay_zoom_heatmap_and_smoothing(trained: Trained, page: Page) -> None:
+    folder = trained.folder
+    page.goto(trained.url)
     open_tab(page, "Monitor")
     expect(page.locator("#acts-on")).to_contain_text(folder.run_id)
     expect(page.locator("#landmarks")).to_contain_text("chin")
@@ -145,16 +164,16 @@ def test_a_live_run_saves_shows_stops_and_goes_on_when_asked(dashboard, page: Pa
     assert list_runs(dashboard.runs_dir) == [folder]
 
 
-def test_the_same_in_persian(dashboard, page: Page) -> None:
-    folder = dashboard.train("--epochs", "3")
-    page.goto(f"{dashboard.url}/fa")
+def test_the_same_in_persian(trained: Trained, page: Page) -> None:
+    folder = trained.folder
+    page.goto(f"{trained.url}/fa")
     open_tab(page, "پایش")
     expect(page.locator("#acts-on")).to_contain_text(folder.run_id)
     expect(page.locator("#curves")).to_contain_text("زیان")
     expect(page.locator("#preview-position")).to_contain_text("مرور")
     press(page, "#preview-position", "ArrowLeft", 1)
-    expect(page.locator("#preview-0")).to_contain_text(title_of_first_preview(folder, 2, "fa"))
-    expect(page.locator("#preview-position input[type=range]")).to_have_value("2")
+    expect(page.locator("#preview-0")).to_contain_text(title_of_first_preview(folder, 4, "fa"))
+    expect(page.locator("#preview-position input[type=range]")).to_have_value("4")
     assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
     # a panel's title begins where its axis does, though its words run from right to left
     left, axis = page.evaluate(

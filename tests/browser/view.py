@@ -9,6 +9,7 @@ from urllib.parse import urlparse
 
 from playwright.sync_api import Browser, Page, expect
 
+from tests.browser.axe import GradioMakesIt, grave_violations
 from ui.language import LANGUAGES, speaking
 from ui.text import say
 
@@ -22,6 +23,7 @@ class View:
 
     page: Page
     language: str
+    excepted: set[GradioMakesIt]  # what of Gradio's own has been met
 
     def say(self, key: str, **values: object) -> str:
         """What the page says by this name."""
@@ -45,6 +47,14 @@ class View:
     def _darken(self, is_dark: bool) -> None:
         self.page.evaluate("is_dark => document.body.classList.toggle('dark', is_dark)", is_dark)
 
+    def must_be_sound(self) -> None:
+        """It fits its window, and breaks no rule of axe's gravely, in light nor in dark, but where Gradio does."""
+        self.must_fit()
+        for theme in self.themes():
+            found = grave_violations(self.page)
+            assert [one for one in found if one.exception is None] == [], theme
+            self.excepted.update(one.exception for one in found if one.exception is not None)
+
     def must_fit(self) -> None:
         """Nothing scrolls the page sideways."""
         too_wide = self.page.evaluate("document.documentElement.scrollWidth - window.innerWidth")
@@ -52,7 +62,9 @@ class View:
 
 
 @contextmanager
-def opened_view(chromium: Browser, url: str, language: str, width: int) -> Iterator[View]:
+def opened_view(
+    chromium: Browser, url: str, language: str, width: int, excepted: set[GradioMakesIt]
+) -> Iterator[View]:
     """The dashboard at an address; fails where the page's console tells of an error."""
     with opened_page(chromium, width) as page:
         complaints: list[str] = []
@@ -61,7 +73,7 @@ def opened_view(chromium: Browser, url: str, language: str, width: int) -> Itera
         page.goto(f"{url}/{LANGUAGES[language].path}?__theme=light")
         expect(page.locator("html")).to_have_attribute("lang", language)
         expect(page.locator("#data-summary strong")).to_have_count(2)  # the form is drawn
-        yield View(page, language)
+        yield View(page, language, excepted)
         assert not complaints
 
 

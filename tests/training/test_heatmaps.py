@@ -16,6 +16,7 @@ from backend.training.heatmaps import (
     inside_heatmap,
     points_to_cells,
     spatial_softmax,
+    spread_of_maps,
 )
 
 SIZE_HW = (96, 128)
@@ -287,3 +288,23 @@ def test_logits_of_two_cells_are_read_to_half_a_hundredth_of_a_cell(data: st.Dat
     maps = encode_heatmaps(one_point(xy), SIZE_HW, stride, 2.0 * stride).log().clamp(min=-80)
     assert distance_cells(decode_heatmaps(maps, stride, "expectation")[0], xy, stride) < 0.005
     assert distance_cells(decode_heatmaps(maps, stride, "argmax")[0], xy, stride) <= math.sqrt(0.5) + 1e-4
+
+
+def test_a_map_that_is_its_target_leaves_nothing_open() -> None:
+    maps = encode_heatmaps(torch.tensor([[[31.3, 40.6]]]), (96, 96), stride=2, sigma_px=2.0)
+    spread = spread_of_maps(maps.clamp(min=1e-12).log(), stride=2, sigma_px=2.0)
+    # one cell at the most: what a sampled Gaussian has more than its variance is below the least spread
+    torch.testing.assert_close(
+        spread[0, 0], (2 / 6) ** 2 * torch.eye(2, dtype=torch.float64), atol=0.02, rtol=0
+    )
+
+
+def test_a_map_of_two_places_is_open_along_the_line_between_them() -> None:
+    places = torch.tensor([[[40.0, 36.0], [46.0, 44.0]]])  # 10 pixels apart
+    both = encode_heatmaps(places, (96, 96), stride=2, sigma_px=2.0).sum(1, keepdim=True)
+    spread = spread_of_maps(both.clamp(min=1e-12).log(), stride=2, sigma_px=2.0)[0, 0]
+    variances, axes = torch.linalg.eigh(spread)
+    assert variances[0] == pytest.approx((2 / 6) ** 2, abs=0.05)
+    along = axes[:, 1].abs()
+    torch.testing.assert_close(along, torch.tensor([0.6, 0.8], dtype=torch.float64), atol=0.05, rtol=0)
+    assert variances[1] == pytest.approx(5.0**2, rel=0.03)

@@ -18,6 +18,7 @@ from backend.config import Choice, RunConfig, Settings
 from backend.data.annotations import read_annotations
 from backend.data.dataset import Batches
 from backend.data.samples import Samples
+from backend.data.shape_prior import ShapePrior
 from backend.errors import UserError
 from backend.flags import run_command
 from backend.run.folder import RunFolder, create_run, merge_metrics
@@ -103,9 +104,7 @@ def test_the_first_networks_points_are_given_beside(
     predictor: Predictor, valid: Samples, best_path: Path
 ) -> None:
     refined = predictor.predict(valid)
-    first_alone = Predictor(
-        predictor.network, predictor.task, None, predictor.config, predictor.device, predictor.checkpoint
-    ).predict(valid)
+    first_alone = replace(predictor, refiner=None).predict(valid)
     assert first_alone.unrefined_xy_image is None
     assert refined.unrefined_xy_image is not None
     np.testing.assert_allclose(refined.unrefined_xy_image, first_alone.points_xy_image)
@@ -242,3 +241,41 @@ def test_a_prediction_that_memory_does_not_suffice_for_is_a_mistake_with_a_cure(
     with pytest.raises(UserError, match="this computer has too little free memory") as error:
         replace(predictor, network=Full()).predict(valid)
     assert error.value.field == "device" and error.value.cure
+
+
+def test_points_are_drawn_to_likely_shapes_in_millimetres_by_the_last_networks_maps(
+    predictor: Predictor, valid: Samples
+) -> None:
+    oblong = replace(valid, images=valid.images.assign(mm_per_px_x=0.25, mm_per_px_y=0.5))
+    unit = np.array([0.25, 0.5])
+    plain = predictor.predict(oblong)
+    prior = ShapePrior(np.array([[-1.0, -1.0], [1.0, 0.0], [0.0, 1.0]]), 0.01 * np.eye(6))
+    drawing = replace(predictor, shape_prior=prior)
+    drawn = drawing.predict(oblong)
+    assert plain.unshaped_xy_image is None and drawn.unshaped_xy_image is not None
+    np.testing.assert_array_equal(drawn.unshaped_xy_image, plain.points_xy_image)
+    assert drawn.spread_xy_image is not None and plain.unrefined_xy_image is not None
+    spread_mm = drawn.spread_xy_image * unit[:, None] * unit
+    expected = prior.draw(plain.points_xy_image * unit, spread_mm) / unit
+    np.testing.assert_allclose(drawn.points_xy_image, expected)
+    assert np.abs(drawn.points_xy_image - plain.points_xy_image).max() > 0.1
+    # crops are about the first network's own points, and a crop's map is narrower than a whole image's
+    np.testing.assert_array_equal(drawn.unrefined_xy_image, plain.unrefined_xy_image)
+    first_alone = replace(drawing, refiner=None).predict(oblong)
+    assert first_alone.spread_xy_image is not None
+    np.testing.assert_array_equal(first_alone.unshaped_xy_image, plain.unrefined_xy_image)
+    assert not np.allclose(first_alone.spread_xy_image, drawn.spread_xy_image)
+
+
+def test_several_crops_are_drawn_to_shapes_as_one_answer(predictor: Predictor, valid: Samples) -> None:
+    prior = ShapePrior(np.array([[-1.0, -1.0], [1.0, 0.0], [0.0, 1.0]]), 0.01 * np.eye(6))
+    many = predictor.config.settings.model_copy(update={"prediction_crops": 3})
+    drawing = replace(predictor, config=replace(predictor.config, settings=many), shape_prior=prior)
+    drawn = drawing.predict(valid)
+    assert drawn.spread_xy_image is not None and drawn.spread_xy_image.shape == (3, 3, 2, 2)
+    unit = valid.mm_per_px_xy[:, None]
+    spread_mm = drawn.spread_xy_image * unit[..., None] * unit[..., None, :]
+    assert drawn.unshaped_xy_image is not None
+    np.testing.assert_allclose(
+        drawn.points_xy_image, prior.draw(drawn.unshaped_xy_image * unit, spread_mm) / unit
+    )

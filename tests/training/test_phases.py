@@ -18,10 +18,12 @@ from torch import Tensor
 
 from backend.config import Choice, RunConfig, Settings
 from backend.data.dataset import Batch
+from backend.data.shape_prior import fit_shape_prior
 from backend.run.files import Row
 from backend.run.folder import RunFolder, create_run, merge_metrics
 from backend.training import build, phases
 from backend.training.checkpoint import load_checkpoint
+from backend.training.inference import load_predictor
 from backend.training.job import Job, prepare
 from backend.training.loop import LoopState
 from backend.training.recorder import Recorder
@@ -727,3 +729,76 @@ def test_that_what_a_first_network_has_seen_cannot_be_known_is_told(
     folder = new_run(tmp_path, tiny_dataset, first_network=str(tmp_path / "first.pt"), refine_epochs=1)
     assert train_run(folder) == 0
     assert any("is not known" in message for message in events_of(folder, "first_network"))
+
+
+def with_brow(_number: int, row: dict[str, str], image: np.ndarray[Any, Any]) -> Any:
+    """A fourth landmark, above the nose."""
+    row["brow_x"], row["brow_y"] = row["nose_x"], str(float(row["nose_y"]) - 15)
+    return image
+
+
+@pytest.mark.parametrize("phase", ["train", "refine"])
+def test_the_shapes_of_the_training_images_stand_in_the_checkpoint(
+    tmp_path: Path, tiny_dataset: Path, phase: str
+) -> None:
+    data = copy_of(tiny_dataset, tmp_path / "data", with_brow)
+    folder = new_run(
+        tmp_path / "runs",
+        data,
+        val_fraction=0,
+        epochs=1,
+        shape_prior=True,
+        refine_epochs=1,
+        refine=phase == "refine",
+    )
+    assert train_run(folder) == 0
+    (told,) = events_of(folder, "shape_prior")
+    assert told == "predictions are drawn to the shapes that 12 training images make likely"
+    content = best_of(folder)
+    assert content["phase"] == phase
+    predictor = load_predictor(folder.checkpoint_path("best"), "cpu")
+    train = build.build_splits(predictor.config).train
+    expected = fit_shape_prior(train.points_xy_image * 0.5)
+    assert expected is not None and predictor.shape_prior is not None
+    np.testing.assert_allclose(predictor.shape_prior.covariance, expected.covariance)
+    np.testing.assert_allclose(predictor.shape_prior.mean_xy, expected.mean_xy)
+    assert predictor.predict(train).unshaped_xy_image is not None
+
+
+@pytest.mark.parametrize(
+    ("values", "why"),
+    [
+        ({"loss": "mse"}, "maps of mse do not tell how sure they are"),
+        ({"val_fraction": 0.25}, "the training images have too few landmarks in common"),
+    ],
+)
+def test_why_predictions_are_not_drawn_to_shapes_is_told(
+    tmp_path: Path, tiny_dataset: Path, values: dict[str, Any], why: str
+) -> None:
+    data = copy_of(tiny_dataset, tmp_path / "data", with_brow)
+    asked = {"val_fraction": 0, "epochs": 1, "refine": False, "shape_prior": True}
+    folder = new_run(tmp_path / "runs", data, **{**asked, **values})
+    assert train_run(folder) == 0
+    assert events_of(folder, "shape_prior") == [f"predictions are not drawn to likely shapes: {why}"]
+    assert best_of(folder)["shape_prior"] == {}
+    assert load_predictor(folder.checkpoint_path("best"), "cpu").shape_prior is None
+
+
+def test_predictions_are_not_drawn_to_shapes_unless_asked(tmp_path: Path, tiny_dataset: Path) -> None:
+    data = copy_of(tiny_dataset, tmp_path / "data", with_brow)
+    folder = new_run(tmp_path / "runs", data, val_fraction=0, epochs=1, refine=False)
+    assert train_run(folder) == 0
+    assert events_of(folder, "shape_prior") == []
+    assert load_predictor(folder.checkpoint_path("best"), "cpu").shape_prior is None
+
+
+def test_a_run_on_anothers_first_network_has_shapes_of_its_own(tmp_path: Path, tiny_dataset: Path) -> None:
+    data = copy_of(tiny_dataset, tmp_path / "data", with_brow)
+    first = new_run(tmp_path / "runs", data, val_fraction=0, epochs=1, refine=False)
+    assert train_run(first) == 0
+    path = str(first.checkpoint_path("best"))
+    folder = new_run(
+        tmp_path / "runs", data, val_fraction=0, refine_epochs=1, shape_prior=True, first_network=path
+    )
+    assert train_run(folder) == 0
+    assert load_predictor(folder.checkpoint_path("best"), "cpu").shape_prior is not None
