@@ -29,8 +29,11 @@ from backend.config import RunConfig  # noqa: E402
 from backend.flags import setting_to_flag  # noqa: E402
 from backend.run.folder import RunFolder, merge_metrics  # noqa: E402
 from backend.training.build import build_shape_prior, build_splits  # noqa: E402
-from backend.training.checkpoint import load_checkpoint, save_checkpoint  # noqa: E402
-from backend.training.recorder import shape_prior_content  # noqa: E402
+from backend.training.checkpoint import (  # noqa: E402
+    load_checkpoint,
+    save_checkpoint,
+    shape_prior_content,
+)
 
 RESULTS = REPOSITORY / "bench" / "accuracy.jsonl"
 PAGE = REPOSITORY / "bench" / "README.md"
@@ -136,10 +139,10 @@ def main() -> None:
 
 def measure(row: Row, seed: int, options: argparse.Namespace) -> dict[str, Any]:
     """Train a row with one seed; validation metrics for a lever, Test1's for a preset."""
-    is_final = row in FINALS
-    protocol = FINAL if is_final else CHOOSE
     if row.weights_of:
         return measure_drawn(row, result_of(row.weights_of, seed), options)
+    is_final = row in FINALS
+    protocol = FINAL if is_final else CHOOSE
     before = result_of(row.first_of, seed) if row.first_of else None
     kept = (
         {"first_network": str(options.runs_dir / before["run"] / "checkpoints" / "best.pt")} if before else {}

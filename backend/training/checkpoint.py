@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from backend.data.shape_prior import ShapePrior
 from backend.errors import UserError
 from backend.run.files import write_bytes_atomic
 
@@ -67,3 +68,14 @@ def load_resumable(path: Path) -> dict[str, Any]:
             cure="a best.pt only predicts; put the run's own last.pt back",
         )
     return content
+
+
+def shape_prior_content(prior: ShapePrior | None) -> dict[str, torch.Tensor]:
+    """A checkpoint's `shape_prior`; empty where predictions are not drawn to shapes."""
+    return {} if prior is None else {name: torch.from_numpy(values) for name, values in vars(prior).items()}
+
+
+def shape_prior_of(content: Mapping[str, Any]) -> ShapePrior | None:
+    """Back again. A checkpoint of an older version has none."""
+    kept = content.get("shape_prior")
+    return ShapePrior(**{name: values.numpy() for name, values in kept.items()}) if kept else None

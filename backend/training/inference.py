@@ -36,7 +36,7 @@ from backend.training.build import (
     build_task,
     image_px_per_crop_px,
 )
-from backend.training.checkpoint import load_checkpoint
+from backend.training.checkpoint import load_checkpoint, shape_prior_of
 from backend.training.micro_batch import WHOLE_BATCHES, MicroBatch
 from backend.training.out_of_memory import Shortage, attempt
 from backend.training.task import (
@@ -190,7 +190,7 @@ def load_predictor(checkpoint_path: Path, device: str = "auto") -> Predictor:
         _placed(network, on_device),
         build_task(config, names),
         _load_refiner(config, checkpoint, on_device),
-        _load_shape_prior(checkpoint),
+        shape_prior_of(checkpoint),
         config,
         on_device,
         checkpoint,
@@ -205,12 +205,6 @@ def _load_refiner(config: RunConfig, checkpoint: dict[str, Any], device: torch.d
     refiner = build_refiner(config, len(checkpoint["landmark_names"]))
     refiner.load_state_dict(second["model_state_dict"])
     return _placed(refiner, device)
-
-
-def _load_shape_prior(checkpoint: dict[str, Any]) -> ShapePrior | None:
-    """The shapes that the run has learnt; a checkpoint of an older version knows none."""
-    kept = checkpoint.get("shape_prior")
-    return ShapePrior(**{name: values.numpy() for name, values in kept.items()}) if kept else None
 
 
 def _placed(network: nn.Module, device: torch.device) -> nn.Module:

@@ -23,7 +23,12 @@ from backend.data.samples import Samples
 from backend.errors import UserError
 from backend.geometry import FloatArray
 from backend.training import build
-from backend.training.checkpoint import load_checkpoint, load_resumable, save_checkpoint
+from backend.training.checkpoint import (
+    load_checkpoint,
+    load_resumable,
+    save_checkpoint,
+    shape_prior_content,
+)
 from backend.training.engine import Trainer
 from backend.training.events import Event, did_not_learn, prediction_retry
 from backend.training.inference import predict_batches
@@ -38,7 +43,6 @@ from backend.training.recorder import (
     PreviewImages,
     Recorder,
     load_preview_batch,
-    shape_prior_content,
 )
 
 TRAIN, REFINE = "train", "refine"

@@ -27,7 +27,7 @@ from backend.data.samples import Samples
 from backend.data.shape_prior import ShapePrior
 from backend.run.folder import RunFolder, merge_metrics
 from backend.training.build import Schedule, build_task
-from backend.training.checkpoint import save_checkpoint
+from backend.training.checkpoint import save_checkpoint, shape_prior_content
 from backend.training.engine import Metrics, Trainer
 from backend.training.events import Event, answered
 from backend.training.health import HealthWatch
@@ -353,11 +353,6 @@ def _build_health_watch(folder: RunFolder, config: RunConfig, task: LandmarkTask
     """A watch that knows what the run has shown and told so far."""
     rows = merge_metrics(folder.read_metrics()[0])
     return HealthWatch(task.landmark_names, config.settings.warmup_epochs, rows, folder.read_events()[0])
-
-
-def shape_prior_content(prior: ShapePrior | None) -> dict[str, torch.Tensor]:
-    """As a checkpoint holds it; empty where there is none."""
-    return {} if prior is None else {name: torch.from_numpy(value) for name, value in vars(prior).items()}
 
 
 def load_preview_batch(dataset: LandmarkDataset | CropDataset) -> Batch:

@@ -28,6 +28,7 @@ def build(
     names: Sequence[str] | None = None,
     paths: Sequence[str] | None = None,
     unrefined_errors_px: Any = None,
+    unshaped_errors_px: Any = None,
 ) -> Comparison:
     """Predictions (N, K) px to the right of the truth (10, 10); a NaN error is a landmark that nobody marked.
 
@@ -62,10 +63,13 @@ def build(
         confidence=np.ones_like(errors) if confidence is None else np.asarray(confidence, np.float64),
         reader_names=tuple(named),
         readers_xy_image=marked.astype(np.float32),
-        unrefined_xy_image=None
-        if unrefined_errors_px is None
-        else shift(truth, np.asarray(unrefined_errors_px, float)),
+        unrefined_xy_image=_off(truth, unrefined_errors_px),
+        unshaped_xy_image=_off(truth, unshaped_errors_px),
     )
+
+
+def _off(truth: Any, errors_px: Any) -> Any:
+    return None if errors_px is None else shift(truth, np.asarray(errors_px, float))
 
 
 def shift(points_xy: Any, to_the_right: Any) -> Any:

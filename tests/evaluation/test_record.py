@@ -101,6 +101,7 @@ def test_three_readers_differ_by_the_mean_over_their_pairs(make_comparison: Make
 def test_unrefined_points_get_the_same_headline(make_comparison: Make) -> None:
     record = measure(make_comparison([[2.0, 2.0]], unrefined_errors_px=[[4.0, 8.0]]))
     assert record["unrefined"]["mre_px"] == 6.0 and record["mre_px"] == 2.0
+    assert "unshaped" not in record
     assert set(record["unrefined"]) == set(record["per_landmark"]["L0"])
 
 

@@ -141,3 +141,6 @@ def test_in_px_no_share_within_mm_is_claimed(make_comparison: Make) -> None:
 def test_unrefined_numbers_are_told(make_comparison: Make) -> None:
     text = Elements(report_of(make_comparison([[2.0], [4.0]], unrefined_errors_px=[[6.0], [8.0]]))).text
     assert "Before refinement: MRE 3.50 ± 0.71 mm" in text
+    assert "likely shapes" not in text
+    text = Elements(report_of(make_comparison([[2.0], [4.0]], unshaped_errors_px=[[6.0], [8.0]]))).text
+    assert "Not drawn to likely shapes: MRE 3.50 ± 0.71 mm" in text and "refinement" not in text
