@@ -27,11 +27,12 @@ def decide(settings: Settings, machine: Machine, recommend_batch: RecommendBatch
     """
     chosen = {"dataset_path": choose_dataset(settings), "device": choose_device(settings, machine)}
     device = chosen["device"].value
-    if settings.mixed_precision and device == "cpu":
-        chosen["mixed_precision"] = Choice(False, "a CPU is slower with it: this run computes in float32")
+    if settings.mixed_precision:
+        chosen["mixed_precision"] = choose_precision(device, machine.cpu_bfloat16)
     chosen["num_workers"] = _choose_workers(settings, device, machine)
     if settings.batch_size == "auto":
-        chosen["batch_size"] = recommend_batch(settings, device)
+        in_force = settings_in_force(settings, device, machine.cpu_bfloat16)
+        chosen["batch_size"] = recommend_batch(in_force, device)
     for field in ("pretrained", "first_network"):
         if getattr(settings, field):
             chosen[field] = _choose_file(settings, field)
@@ -70,6 +71,31 @@ def choose_device(settings: Settings, machine: Machine) -> Choice:
         there = f"choose cpu or {', '.join(names)}" if names else "choose cpu, or install torch's CUDA build"
         raise UserError(f"torch sees no {wanted} here", field="device", cure=there)
     return Choice(wanted, "as asked")
+
+
+def choose_precision(device: str, cpu_bfloat16: bool) -> Choice:
+    """What mixed precision computes in on a device: a type's name, or False for float32 alone."""
+    if device != "cpu":
+        return Choice("float16", "on a GPU, with a gradient scaler")
+    if cpu_bfloat16:
+        return Choice("bfloat16", "this CPU has instructions for it")
+    return Choice(
+        False, "a CPU without instructions for bfloat16 is slower with it: this run computes in float32"
+    )
+
+
+def settings_in_force(settings: Settings, device: str, cpu_bfloat16: bool) -> Settings:
+    """With mixed precision only where the device has it, as whoever asks for a step's memory or time wants it."""
+    if not settings.mixed_precision or choose_precision(device, cpu_bfloat16).value:
+        return settings
+    return settings.model_copy(update={"mixed_precision": False})
+
+
+def precision_in_force(settings: Settings, device: str) -> Choice:
+    """What a step computes in under such settings."""
+    return (
+        choose_precision(device, cpu_bfloat16=True) if settings.mixed_precision else Choice(False, "as asked")
+    )
 
 
 def _choose_file(settings: Settings, field: str) -> Choice:

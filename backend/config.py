@@ -43,7 +43,9 @@ class Settings(BaseModel):
     loss: LossName = Field("kl", description="loss")
     warmup_epochs: float = Field(6, ge=0, le=100_000, description="epochs over which the learning rate rises")
     mixed_precision: bool = Field(
-        False, description="float16 autocast with a gradient scaler on CUDA; a CPU runs float32, faster there"
+        True,
+        description="float16 autocast with a gradient scaler on CUDA; bfloat16 on a CPU that has instructions for it "
+        "(AVX512-BF16, AMX), float32 on others",
     )
     gradient_accumulation_steps: int = Field(
         1, ge=1, le=1024, description="batches that are added up for one optimizer step"

@@ -27,6 +27,7 @@ _COMMON: dict[str, Any] = {
     "batch_size": 8,
     "loss": "kl",
     "lr": 1.5e-3,
+    "mixed_precision": True,
     "resize": "stretch",
     "refine": True,
 }

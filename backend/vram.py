@@ -16,6 +16,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from backend.choices import settings_in_force
 from backend.config import Settings, parse_settings
 from backend.device.batch_size import (
     MIN_BATCH,
@@ -27,6 +28,7 @@ from backend.device.batch_size import (
     recommend_for_memory,
 )
 from backend.device.gpu import GpuReading, read_gpus
+from backend.device.machine import cpu_has_bfloat16
 from backend.device.measured import NOTHING_MEASURED, Bench, Measured, identify
 from backend.device.memory import predict_step_memory
 from backend.device.memory_cache import torch_version
@@ -97,6 +99,8 @@ def _gib(text: str) -> float:
 def _report(settings: Settings, options: argparse.Namespace) -> dict[str, Any]:
     gpus = _read_gpus(settings.device)
     device = _device_of(settings.device, gpus)
+    if settings.mixed_precision and device == "cpu":
+        settings = settings_in_force(settings, device, cpu_has_bfloat16())
     memory = _memory(device, gpus, options.free_gib)
     with _hidden_gpus():  # the prediction needs none: take nothing from a run on one
         need = predict_step_memory(settings, options.num_landmarks, device)

@@ -67,6 +67,7 @@ def lever(name: str, first_of: str = "", **settings: Any) -> Row:
 SHORT = {"refine": False, "epochs": 20, "warmup_epochs": 2}
 FIRST_LEVERS = (
     lever("first, 20 epochs", **SHORT),
+    lever("first, float32", **SHORT, mixed_precision=False),
     lever("first, letterbox", **SHORT, resize="letterbox"),
     lever("first, adaptive wing", **SHORT, loss="adaptive_wing"),
     lever("first, mse (balanced)", **SHORT, loss="mse"),

@@ -14,6 +14,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -22,6 +23,9 @@ from torch import Tensor
 # Before the script's own folder: this file is called like the package it measures.
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from backend.choices import choose_precision
+from backend.device.machine import cpu_has_bfloat16
+from backend.training.build import AUTOCAST
 from models import MODELS, build_model
 
 NUM_LANDMARKS = 29
@@ -33,8 +37,11 @@ def main() -> None:
     device = torch.device(args.device)
     print(f"{datetime.date.today()}, {describe_machine(device)}")
     print(f"`python {shlex.join(sys.argv)}`\n")
-    print("| model | parameters (M) | image | stride | batch | training (images/s) | inference (images/s) |")
-    print("|---|---|---|---|---|---|---|")
+    print(
+        "| model | parameters (M) | image | stride | batch | training (images/s) "
+        "| in mixed precision | ratio | inference (images/s) |"
+    )
+    print("|---|---|---|---|---|---|---|---|---|")
     for name in args.models:
         for size in args.sizes:
             # At 512 a sample needs several times the memory and time: half the batch measures the same.
@@ -73,10 +80,11 @@ def measure_row(
     images = torch.randn(batch_size, 3, size, size, device=device).to(memory_format=torch.channels_last)
     targets = torch.rand(batch_size, NUM_LANDMARKS, size // stride, size // stride, device=device)
 
-    def train_step() -> None:
-        out = network(images)
+    def train_step(precision: torch.dtype) -> None:
+        with torch.autocast(device.type, dtype=precision, enabled=precision is not torch.float32):
+            out = network(images)
         all_maps: list[Tensor] = out if isinstance(out, list) else [out]
-        loss = torch.stack([(maps - targets).square().mean() for maps in all_maps]).sum()
+        loss = torch.stack([(maps.float() - targets).square().mean() for maps in all_maps]).sum()
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()
@@ -86,13 +94,17 @@ def measure_row(
             network(images)
 
     network.train()
-    train_s = median_s(train_step, repeats, seconds, device)
+    train_s = median_s(partial(train_step, torch.float32), repeats, seconds, device)
+    half = choose_precision(device.type, cpu_has_bfloat16()).value
+    half_s = median_s(partial(train_step, AUTOCAST[half]), repeats, seconds, device) if half else None
     network.eval()
     infer_s = median_s(infer, repeats, seconds, device)
     millions = sum(p.numel() for p in network.parameters()) / 1e6
     return (
         f"| {name} | {millions:.2f} | {size} | {stride} | {batch_size} "
-        f"| {batch_size / train_s:.1f} | {batch_size / infer_s:.1f} |"
+        f"| {batch_size / train_s:.1f} "
+        f"| {f'{batch_size / half_s:.1f} | {train_s / half_s:.2f}' if half_s else '- | -'} "
+        f"| {batch_size / infer_s:.1f} |"
     )
 
 

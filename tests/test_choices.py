@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,12 @@ from backend.config import Choice, Settings
 from backend.device.machine import Device, Machine
 from backend.errors import UserError
 
-CPU_ONLY = Machine(gpus=(), num_cpus=4, torch_version="2.9+cpu")
+CPU_ONLY = Machine(gpus=(), num_cpus=4, torch_version="2.9+cpu", cpu_bfloat16=False)
 TWO_GPUS = Machine(
     gpus=(Device("cuda:0", "RTX A", 12 * 2**30), Device("cuda:1", "RTX B", 24 * 2**30)),
     num_cpus=32,
     torch_version="2.9",
+    cpu_bfloat16=False,
 )
 
 
@@ -61,13 +63,29 @@ def test_device_that_is_not_there_is_refused_with_those_that_are(tmp_path: Path)
 # What follows from it
 
 
-def test_mixed_precision_is_turned_off_on_a_cpu_with_a_reason_and_kept_on_a_gpu(tmp_path: Path) -> None:
+def test_a_batch_is_recommended_for_the_precision_in_force(tmp_path: Path) -> None:
+    def recommend(settings: Settings, device: str) -> Choice:
+        return Choice(6, "half" if settings.mixed_precision else "full")
+
+    settings = settings_for(tmp_path, mixed_precision=True, batch_size="auto")
+    able = replace(CPU_ONLY, cpu_bfloat16=True)
+    reasons = [
+        decide(settings, each, recommend).chosen["batch_size"].reason for each in (CPU_ONLY, able, TWO_GPUS)
+    ]
+    assert reasons == ["full", "half", "half"]
+
+
+def test_mixed_precision_is_what_the_device_has_with_a_reason(tmp_path: Path) -> None:
     settings = settings_for(tmp_path, mixed_precision=True)
     on_cpu = decide(settings, CPU_ONLY, never)
     assert on_cpu.value("mixed_precision") is False and "CPU" in on_cpu.chosen["mixed_precision"].reason
     assert on_cpu.settings.mixed_precision is True  # what was asked stays known
-    assert decide(settings, TWO_GPUS, never).value("mixed_precision") is True
-    assert "mixed_precision" not in decide(settings_for(tmp_path), CPU_ONLY, never).chosen
+    on_cpu = decide(settings, replace(CPU_ONLY, cpu_bfloat16=True), never)
+    assert on_cpu.value("mixed_precision") == "bfloat16"
+    assert decide(settings, TWO_GPUS, never).value("mixed_precision") == "float16"
+    assert (
+        "mixed_precision" not in decide(settings_for(tmp_path, mixed_precision=False), CPU_ONLY, never).chosen
+    )
 
 
 @pytest.mark.parametrize(
@@ -75,8 +93,8 @@ def test_mixed_precision_is_turned_off_on_a_cpu_with_a_reason_and_kept_on_a_gpu(
     [
         ("auto", CPU_ONLY, 0),
         ("auto", TWO_GPUS, 8),
-        ("auto", Machine(TWO_GPUS.gpus, 4, "2.9"), 3),
-        ("auto", Machine(TWO_GPUS.gpus, 1, "2.9"), 1),
+        ("auto", replace(TWO_GPUS, num_cpus=4), 3),
+        ("auto", replace(TWO_GPUS, num_cpus=1), 1),
         (5, CPU_ONLY, 5),
         (0, TWO_GPUS, 0),
     ],

@@ -129,7 +129,7 @@ class Api:
             num_landmarks: landmarks an image
             model: hrnet, resnet, unet or hourglass
             image_size: height and width of the network's input, pixels; multiples of 32
-            mixed_precision: float16 on a GPU
+            mixed_precision: float16 on a GPU, bfloat16 on a CPU that has instructions for it
             num_images: training images, where known; a batch is at most a tenth of them
             settings: any others by name, such as {"batch_size": 64, "device": "cpu"}; they win
         """

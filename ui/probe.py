@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from backend.choices import REPOSITORY, choose_device
+from backend.choices import REPOSITORY, choose_device, settings_in_force
 from backend.config import Settings, parse_settings
 from backend.data.samples import SampleSplits
 from backend.device.batch_size import MAX_BATCH
@@ -51,8 +51,10 @@ def subject_of(settings: Settings, splits: SampleSplits) -> Subject:
 
 def planned_subject(settings: Settings, num_landmarks: int, num_images: int | None) -> Subject:
     """Of data that need not be here. Raises UserError for a device that is not there."""
-    device = choose_device(settings, ask_machine()).value
-    kept = {name: getattr(settings, name) for name in (*TRACED_FIELDS, "batch_size")}
+    machine = ask_machine()
+    device = choose_device(settings, machine).value
+    in_force = settings_in_force(settings, device, machine.cpu_bfloat16)
+    kept = {name: getattr(in_force, name) for name in (*TRACED_FIELDS, "batch_size")}
     return Subject(parse_settings(kept), num_landmarks, num_images, device)
 
 

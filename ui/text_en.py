@@ -146,7 +146,7 @@ TEXT: dict[str, str] = {
     "loss": "Loss",
     "loss_info": "kl learned fastest in our measurements",
     "mixed_precision": "Mixed precision",
-    "mixed_precision_info": "less memory and faster on a GPU; a CPU computes in float32 anyway",
+    "mixed_precision_info": "faster, in less memory, on a GPU or a CPU with bfloat16; other CPUs compute in float32",
     "gradient_accumulation_steps": "Gradient accumulation, batches a step",
     "sigma": "Sigma of the target, input px",
     "output_stride": "Output stride, input px a cell",

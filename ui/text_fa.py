@@ -79,7 +79,7 @@ TEXT: dict[str, str] = {
     "loss": "زیان",
     "loss_info": "kl در آزمایش‌های ما از همه زودتر یاد گرفت",
     "mixed_precision": "دقت ترکیبی",
-    "mixed_precision_info": "روی GPU حافظهٔ کمتر و سرعت بیشتر؛ CPU در هر حال با float32 حساب می‌کند",
+    "mixed_precision_info": "سریع‌تر و با حافظهٔ کمتر، روی GPU یا CPU دارای bfloat16؛ CPUهای دیگر با float32 حساب می‌کنند",
     "gradient_accumulation_steps": "انباشت گرادیان، دسته در هر گام",
     "gradient_accumulation_steps_info": "دسته‌هایی که برای یک گام بهینه‌ساز با هم جمع می‌شوند",
     "sigma": "سیگمای هدف، px ورودی",

@@ -24,17 +24,18 @@ class Device:
 
 @dataclass(frozen=True)
 class Machine:
-    """What decisions depend on. `gpus` is empty where torch sees none."""
+    """What decisions depend on. `gpus` is empty where torch sees none; `cpu_bfloat16` as `cpu_has_bfloat16` has it."""
 
     gpus: tuple[Device, ...]
     num_cpus: int
     torch_version: str
+    cpu_bfloat16: bool
 
 
 def machine_from_dict(raw: Mapping[str, Any]) -> Machine:
     """Inverse of `dataclasses.asdict`."""
     gpus = tuple(Device(**gpu) for gpu in raw["gpus"])
-    return Machine(gpus, raw["num_cpus"], raw["torch_version"])
+    return Machine(gpus, raw["num_cpus"], raw["torch_version"], raw["cpu_bfloat16"])
 
 
 def describe_machine() -> Machine:
@@ -46,7 +47,15 @@ def describe_machine() -> Machine:
         for index in range(torch.cuda.device_count()):
             properties = torch.cuda.get_device_properties(index)
             gpus.append(Device(f"cuda:{index}", properties.name, properties.total_memory))
-    return Machine(tuple(gpus), num_cpus(), torch.__version__)
+    return Machine(tuple(gpus), num_cpus(), torch.__version__, cpu_has_bfloat16())
+
+
+def cpu_has_bfloat16() -> bool:
+    """Whether the CPU has instructions that multiply bfloat16; without them it is many times slower than float32."""
+    import torch
+
+    able = torch.cpu.get_capabilities()
+    return bool(able.get("avx512_bf16") or able.get("amx_bf16"))
 
 
 def num_cpus() -> int:

@@ -19,6 +19,7 @@ from typing import Any
 import psutil
 import torch
 
+from backend.choices import precision_in_force
 from backend.config import Choice, RunConfig, parse_settings
 from backend.device.gpu import own_bytes
 from backend.device.measured import MeasuredBatch
@@ -100,7 +101,7 @@ def _answer(request: dict[str, Any]) -> MeasuredBatch:
     settings, device = parse_settings(request["settings"]), request["device"]
     chosen = {
         "device": Choice(device, "measured"),
-        "mixed_precision": Choice(settings.mixed_precision and device != "cpu", "as in a run"),
+        "mixed_precision": precision_in_force(settings, device),
     }
     try:
         return measure_batch(RunConfig(settings, chosen), request["num_landmarks"], request["batch_size"])

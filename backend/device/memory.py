@@ -77,11 +77,11 @@ class StepMemory:
 def predict_step_memory(settings: Settings, num_landmarks: int, device: str) -> StepMemory:
     """What a run needs on `device`, "cpu" or "cuda:N", which need not be there.
 
-    Mixed precision counts on a GPU only, as in a run. Takes some seconds, most of them for torch to be imported,
-    where no earlier answer is in the cache.
+    The settings are those in force on the device; see `choices.settings_in_force`. Takes some seconds, most of them for
+    torch to be imported, where no earlier answer is in the cache.
     """
     kind = device.partition(":")[0]
-    traced = _as_traced(settings, kind)
+    traced = _as_traced(settings)
     key = {"settings": traced.model_dump(mode="json"), "num_landmarks": num_landmarks, "kind": kind}
     known = load_memory(key)
     if known is not None:
@@ -136,11 +136,10 @@ def _pair(moment: Moment) -> list[int]:
     return [moment.constant_bytes, moment.bytes_per_image]
 
 
-def _as_traced(settings: Settings, kind: str) -> Settings:
+def _as_traced(settings: Settings) -> Settings:
     chosen = {name: getattr(settings, name) for name in TRACED_FIELDS}
     # the second batch of an update finds the gradients of the first; a third finds no more
     chosen["gradient_accumulation_steps"] = min(2, settings.gradient_accumulation_steps)
-    chosen["mixed_precision"] = settings.mixed_precision and kind == "cuda"
     return Settings.model_validate(chosen)
 
 

@@ -13,6 +13,7 @@ from itertools import accumulate
 
 import torch
 
+from backend.choices import precision_in_force
 from backend.config import Choice, RunConfig, Settings
 from backend.device.allocator import reserved_bytes
 from backend.device.lifetimes import Moment
@@ -29,10 +30,8 @@ SIMULATED_BATCHES = (*range(1, 11), 12, 14, 16, 20, 24, 32, 48, 64)
 
 def trace_step_memory(settings: Settings, num_landmarks: int, kind: str) -> StepMemory:
     """Trace the phases of a run on a `kind` of device, "cpu" or "cuda", which need not be there."""
-    mixed_precision = settings.mixed_precision and kind == "cuda"
-    config = RunConfig(
-        settings, {"device": Choice("cpu", "traced"), "mixed_precision": Choice(mixed_precision, "traced")}
-    )
+    chosen = {"device": Choice("cpu", "traced"), "mixed_precision": precision_in_force(settings, kind)}
+    config = RunConfig(settings, chosen)
     first = trace_phase(first_phase(config, num_landmarks), num_landmarks, kind)
     phases = [_memory_of(first, kind, None)]
     if settings.refine:

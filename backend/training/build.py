@@ -35,6 +35,8 @@ from models.resnet import ResNet, load_pretrained_trunk
 
 REFINER_STRIDE = 2  # of its maps: the stride of its trunk
 REFINER_WARMUP = 0.1  # share of its epochs
+# by the choice of `mixed_precision`; runs on a GPU had True for float16
+AUTOCAST = {False: None, True: torch.float16, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
 
 @dataclass(frozen=True)
@@ -288,7 +290,7 @@ def build_trainer(
             clip_norm=settings.clip_norm,
             ema_decay=settings.ema_decay,
             accumulation=schedule.accumulation,
-            mixed_precision=config.value("mixed_precision"),
+            autocast=AUTOCAST[config.value("mixed_precision")],
             patience=settings.patience,
             on_divergence=settings.on_divergence,
             on_oom=settings.on_oom,

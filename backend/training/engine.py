@@ -102,7 +102,8 @@ class Trainer:
         self._scaler = self._new_scaler()
 
     def _new_scaler(self) -> torch.amp.GradScaler:
-        return torch.amp.GradScaler(self.device.type, enabled=self.options.mixed_precision)
+        """Only float16 is so narrow in range that small gradients vanish."""
+        return torch.amp.GradScaler(self.device.type, enabled=self.options.autocast is torch.float16)
 
     def fit(self) -> Ending:
         """Train to the last epoch, or until patience is over or the observer asks to end.
@@ -211,9 +212,9 @@ class Trainer:
         return self.task.compute_loss(outputs, batch)
 
     def _autocast(self) -> AbstractContextManager[Any]:
-        if not self.options.mixed_precision:
+        if self.options.autocast is None:
             return nullcontext()
-        return torch.autocast(self.device.type, dtype=torch.float16)
+        return torch.autocast(self.device.type, dtype=self.options.autocast)
 
     def _images_per_s(self) -> float:
         done = self.loop.num_samples - self._samples_at_start

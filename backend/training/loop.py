@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
+import torch
+
 from backend.training.micro_batch import WHOLE_BATCHES, MicroBatch
 from backend.training.stability import LossWatch
 
@@ -40,7 +42,7 @@ class TrainerOptions:
     clip_norm: float
     ema_decay: float
     accumulation: int
-    mixed_precision: bool
+    autocast: torch.dtype | None  # what mixed precision computes in; None: all in float32
     patience: int
     on_divergence: str
     on_oom: str

@@ -12,6 +12,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from backend.config import Choice, RunConfig, parse_settings
 from backend.device import trace as trace_module
+from backend.device.machine import cpu_has_bfloat16
 from backend.device.steps import LonePhase, first_phase, refine_phase, run_validation_step
 from backend.device.trace import FollowStorages, trace_phase
 from backend.training.build import build_refiner, images_of_crops
@@ -20,8 +21,8 @@ from backend.training.stability import copy_to_main_memory
 K = 5
 
 
-def config_of(mixed_precision: bool = False, **settings: Any) -> RunConfig:
-    choices = {"device": Choice("cpu", "test"), "mixed_precision": Choice(mixed_precision, "test")}
+def config_of(precision: str | bool = False, **settings: Any) -> RunConfig:
+    choices = {"device": Choice("cpu", "test"), "mixed_precision": Choice(precision, "test")}
     return RunConfig(parse_settings(settings), choices)
 
 
@@ -185,6 +186,20 @@ def test_the_trace_agrees_with_the_profiler_at_other_batches():
     assert_peaks_agree(first_phase(config_of(model="unet", image_size=(128, 128), refine=False), K), 1, 3, 5)
 
 
+@pytest.mark.skipif(not cpu_has_bfloat16(), reason="this CPU has no instructions for bfloat16")
+@pytest.mark.parametrize("model", ["resnet", "hrnet", "unet", "hourglass"])
+def test_the_trace_agrees_with_the_profiler_in_bfloat16(model):
+    assert_peaks_agree(
+        first_phase(config_of("bfloat16", model=model, image_size=(128, 128), refine=False), K), 2
+    )
+
+
+@pytest.mark.skipif(not cpu_has_bfloat16(), reason="this CPU has no instructions for bfloat16")
+def test_the_trace_of_a_refinement_agrees_with_the_profiler_in_bfloat16():
+    config = config_of("bfloat16", model="unet", image_size=(64, 64), num_refiners=2)
+    assert_peaks_agree(refine_phase(config, K), 2, images_of_crops(config.settings, K))
+
+
 @pytest.mark.parametrize("loss", ["adaptive_wing", "mse"])
 def test_the_trace_of_other_losses_agrees_with_the_profiler(loss):
     assert_peaks_agree(
@@ -238,7 +253,7 @@ def test_a_gpus_batch_is_copied_there_whole_images_and_crops():
 def test_mixed_precision_saves():
     full, half = (
         trace_phase(first_phase(config_of(mixed, model="unet", image_size=(64, 64)), K), K, "cuda").lifetimes
-        for mixed in (False, True)
+        for mixed in (False, "float16")
     )
     slopes = [lifetimes.training_moments()[-1].bytes_per_image for lifetimes in (full, half)]
     assert slopes[1] < 0.7 * slopes[0]

@@ -34,7 +34,7 @@ def test_two_images_that_do_not_fit_need_another_size() -> None:
 
 
 def test_on_a_gpu_mixed_precision_is_offered_once() -> None:
-    assert "--mixed_precision" in advice(device="cuda:0")
+    assert "--mixed_precision" in advice(device="cuda:0", mixed_precision=False)
     assert "--mixed_precision" not in advice(device="cuda:0", mixed_precision=True)
 
 

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from dataclasses import fields, replace
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +8,7 @@ import gradio as gr
 import pytest
 
 from backend.config import parse_settings
+from backend.device import machine as machine_module
 from backend.device.batch_size import DeviceMemory
 from backend.device.remarks import GIB
 from ui import memory_panel, probe
@@ -172,7 +173,7 @@ def test_a_device_that_is_not_there_is_known_once_the_machine_was_asked(
     monkeypatch.setattr(probe, "_machines", [])
     assert probe.absent_device("cuda:9") == ""
     monkeypatch.setattr(
-        probe, "_ask", lambda *args, **more: {"gpus": [], "num_cpus": 2, "torch_version": "2"}
+        probe, "_ask", lambda *args, **more: asdict(machine_module.Machine((), 2, "2", cpu_bfloat16=False))
     )
     probe.ask_machine()
     assert probe.absent_device("cuda:9").startswith("torch sees no cuda:9 here; choose cpu")
