@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
@@ -300,6 +301,11 @@ class RunConfig:
     def value(self, field: str) -> Any:
         """The value in force: the decided one, else the asked one."""
         return self.chosen[field].value if field in self.chosen else getattr(self.settings, field)
+
+    def val_fraction_on(self, dataset_path: Path) -> float:
+        """What share of a data set's training images was kept from training: of any but the run's own, none."""
+        is_own = Path(self.value("dataset_path")).resolve() == dataset_path.resolve()
+        return self.settings.val_fraction if is_own else 0.0
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for config.json and the checkpoint's `args`."""

@@ -15,6 +15,7 @@ from tqdm import tqdm
 from backend.config import RunConfig
 from backend.data.leaks import ids_in_training
 from backend.data.samples import Samples, SampleSplits, load_splits, points_of_readers
+from backend.data.splits import VALID
 from backend.errors import UserError
 from backend.evaluation.comparison import Comparison
 from backend.evaluation.measures import Measured, check_nme_landmarks
@@ -44,7 +45,9 @@ def main(arguments: Sequence[str]) -> int:
         options.dataset_path,
         dataset_format=options.dataset_format,
         annotation_type=truth_name,
-        val_fraction=settings.val_fraction,
+        val_fraction=settings.val_fraction
+        if options.split == VALID  # asked for: the run's data may have moved
+        else predictor.config.val_fraction_on(options.dataset_path),
         seed=settings.seed,
         for_training=False,
     )
@@ -164,7 +167,9 @@ def _samples_of(splits: SampleSplits, split: str, names: Sequence[str]) -> Sampl
 def _read_excluded(path: Path, samples: Samples) -> list[str]:
     """The ids in a file that stand in the samples; the others are named on stderr."""
     try:
-        unwanted = {line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()}
+        unwanted = {
+            line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()
+        }
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path} cannot be read ({error})", field="exclude", cure="check the file") from error
     ids = {str(image_id) for image_id in samples.images["image_id"]}

@@ -72,7 +72,9 @@ def test_excluded_images_are_left_out_and_strangers_named(
 ) -> None:
     ids = [str(name) for name in read_annotations(tiny_dataset).images["image_id"]]
     exclude = tmp_path / "exclude.txt"
-    exclude.write_text("\n".join([*ids[:4], "no-such-image"]))
+    exclude.write_text(
+        "\n".join([*ids[:4], "no-such-image"]), encoding="utf-8-sig"
+    )  # as an editor of Windows may
     flags = ["--checkpoint", str(checkpoint), "--dataset_path", str(tiny_dataset), "--split", "train"]
     assert run_command(evaluate.main, [*flags, "--exclude", str(exclude), "--json", "-"]) == 0
     printed = capsys.readouterr()

@@ -212,7 +212,7 @@ def on_dataset(panel: EvaluatePanel, opened: str | None, dataset_path: str | Non
                 Path(dataset_path),
                 dataset_format=annotation_format(config, dataset_path),
                 annotation_type=truth,
-                val_fraction=config.settings.val_fraction,
+                val_fraction=config.val_fraction_on(Path(dataset_path)),
                 seed=config.settings.seed,
                 for_training=False,
             ).by_split

@@ -18,7 +18,7 @@ import numpy.typing as npt
 from pydicom import Dataset, config, dcmread
 from pydicom.errors import InvalidDicomError
 from pydicom.pixels.decoders.base import get_decoder
-from pydicom.pixels.processing import apply_color_lut, apply_modality_lut, apply_voi
+from pydicom.pixels.processing import apply_color_lut, apply_modality_lut
 from pydicom.pixels.utils import pixel_array
 from pydicom.uid import UID
 
@@ -141,16 +141,32 @@ def _as_shown(pixels: npt.NDArray[Any], dataset: Dataset) -> DicomPicture:
         pixels = apply_color_lut(pixels, dataset)
     if pixels.ndim == 3:
         return DicomPicture(pixels[..., :3], _full_range(pixels), is_inverted=False)
-    pixels = apply_modality_lut(pixels, dataset)
+    rescaled = apply_modality_lut(pixels, dataset)
+    # most radiographs state a slope of 1 and an intercept of 0, of which pydicom makes floats
+    pixels = pixels if np.array_equal(rescaled, pixels) else rescaled
     window: tuple[float, float] | None = None
     if dataset.get("VOILUTSequence"):
-        pixels = apply_voi(pixels, dataset)
-        window = (0.0, 2.0 ** int(dataset.VOILUTSequence[0].LUTDescriptor[2]) - 1)
+        pixels, window = _looked_up(pixels, dataset.VOILUTSequence[0])
     elif dataset.get("WindowCenter") is not None and dataset.get("WindowWidth") is not None:
         window = _window(_first(dataset.WindowCenter), _first(dataset.WindowWidth))
     elif pixels.dtype == np.uint8:
         window = _full_range(pixels)
     return DicomPicture(pixels, window, kind == "MONOCHROME1")
+
+
+def _looked_up(pixels: npt.NDArray[Any], item: Dataset) -> tuple[npt.NDArray[Any], tuple[float, float]]:
+    """Values by a VOI's table, DICOM PS3.3 C.11.2.1.1, and its range.
+
+    Not by pydicom's `apply_voi`, which counts the places of a table in the type of its entries: with those of 8 bits a
+    picture of 12 is wrapped at 256.
+    """
+    num_entries, first, bits = (int(value) for value in item.LUTDescriptor)
+    num_entries = num_entries or 2**16
+    table = item.LUTData
+    if isinstance(table, bytes):  # stored as OW
+        table = np.frombuffer(table, np.uint8 if len(table) == num_entries else "<u2")
+    places = np.clip(pixels.astype(np.int64) - first, 0, num_entries - 1)
+    return np.asarray(table, np.uint16)[places], (0.0, 2.0**bits - 1)
 
 
 def _window(centre: float, width: float) -> tuple[float, float] | None:

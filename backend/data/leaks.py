@@ -98,15 +98,15 @@ def ids_to_exclude(leaks: Iterable[Leak]) -> tuple[str, ...]:
 def ids_in_training(samples: Samples, measured: SampleSplits, trained: SampleSplits) -> tuple[str, ...]:
     """Of `samples`, one split of `measured`: those that are one with an image of train or valid of `trained`.
 
-    Within one data set, train stands in the training data as a whole, and valid is compared with train alone.
+    Within one data set, valid is compared with train alone.
     """
-    split = str(samples.images["split"].iloc[0])
-    is_own = measured.annotations.root.resolve() == trained.annotations.root.resolve()
     ids = [str(image_id) for image_id in samples.images["image_id"]]
-    if is_own and split == TRAIN:
+    learnt = {name: trained.by_split[name].paths for name in (TRAIN, VALID) if name in trained.by_split}
+    if {*samples.paths} <= {*learnt.get(TRAIN, ())}:
         return tuple(ids)
-    learnt = [name for name in (TRAIN, VALID) if name in trained.by_split and not (is_own and name == split)]
-    others = [path for name in learnt for path in trained.by_split[name].paths]
+    if {*samples.paths} <= {*learnt.get(VALID, ())}:
+        del learnt[VALID]
+    others = [path for paths in learnt.values() for path in paths]
     of_measured, of_trained = _read(measured), _read(trained)
     fingerprints = [of_measured[path] for path in samples.paths] + [of_trained[path] for path in others]
     rows = sorted({row for row, other in _find_pairs(fingerprints) if row < len(ids) <= other})

@@ -17,7 +17,7 @@ import pandas as pd
 from backend.errors import UserError
 from backend.evaluation.comparison import Comparison
 from backend.geometry import FloatArray
-from backend.training.metrics import RadialErrors, summarize
+from backend.training.metrics import RadialErrors, summarize, within
 
 Unit = Literal["mm", "px"]
 Measured = dict[str, Any]
@@ -156,7 +156,7 @@ def _in_words(value: object) -> str:
 
 def _within(values_mm: FloatArray, threshold_mm: float) -> FloatArray:
     """1 where within, 0 where not, NaN where unknown."""
-    return np.where(np.isfinite(values_mm), values_mm <= threshold_mm, np.nan)
+    return np.where(np.isfinite(values_mm), within(values_mm, threshold_mm), np.nan)
 
 
 @functools.lru_cache(maxsize=4)

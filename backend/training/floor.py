@@ -15,12 +15,11 @@ from backend.config import RunConfig, Settings
 from backend.data.samples import Samples
 from backend.geometry import RESIZES, FloatArray, apply_affine, invert_affine
 from backend.training.build import build_refiner_task, build_task
-from backend.training.heatmaps import decode_heatmaps, encode_heatmaps
+from backend.training.heatmaps import as_logits, encode_heatmaps
 from backend.training.metrics import radial_errors, summarize
 from backend.training.task import LandmarkTask
 
 MAX_IMAGES = 200  # evenly from the samples: the mean has settled long before
-_LEAST = 1e-37  # of a target, before its logarithm
 
 
 @dataclass(frozen=True)
@@ -59,9 +58,7 @@ def floor_on_crops(samples: Samples, settings: Settings) -> Floor:
 def decode_truth(points_xy_input: Tensor, task: LandmarkTask) -> Tensor:
     """(B, K, 2) input pixels -> what the task's decoder reads from perfect maps of them; NaN stays NaN."""
     maps = encode_heatmaps(points_xy_input, task.input_hw, task.stride, task.sigma_px)
-    if task.decoder == "expectation":  # it reads logits, whose softmax is to be the target
-        maps = maps.clamp(min=_LEAST).log()
-    decoded, _ = decode_heatmaps(maps, task.stride, task.decoder)
+    decoded, _ = task.decode(as_logits(maps) if task.loss_name == "kl" else maps)
     return torch.where(torch.isnan(points_xy_input), points_xy_input, decoded)
 
 

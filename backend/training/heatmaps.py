@@ -15,6 +15,7 @@ from backend.geometry import Size
 EXPECTATION_RADIUS_CELLS = 7
 LEAST_SPREAD_CELLS = 1 / 6  # standard deviation: no map is surer of its landmark
 DARK_BLUR_CELLS = 1.0
+LEAST_HEIGHT = 1e-37  # of a map, before its logarithm
 DECODERS = ("dark", "expectation", "argmax")
 
 
@@ -66,6 +67,11 @@ def decode_heatmaps(heatmaps: Tensor, stride: int, decoder: str) -> tuple[Tensor
     else:
         raise ValueError(f"decoder {decoder!r}: known are {', '.join(DECODERS)}")
     return cells_to_points(cells, stride), confidence
+
+
+def as_logits(heatmaps: Tensor) -> Tensor:
+    """Maps of peak 1 as logits, whose softmax is proportional to them."""
+    return heatmaps.float().clamp(min=LEAST_HEIGHT).log()
 
 
 def spatial_softmax(logits: Tensor) -> Tensor:

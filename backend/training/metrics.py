@@ -18,6 +18,7 @@ from backend.data.samples import Samples
 
 FloatArray = npt.NDArray[np.floating]
 SDR_THRESHOLDS_MM = (2.0, 2.5, 3.0, 4.0)
+ROUNDING_MM = 1e-9
 Summary = dict[str, float | int | None]
 
 
@@ -43,10 +44,16 @@ def summarize(errors: RadialErrors) -> Summary:
     known_mm = errors.mm[np.isfinite(errors.mm)]
     summary: Summary = {"mre_px": _mean(errors.px), "mre_mm": _mean(errors.mm)}
     for threshold in SDR_THRESHOLDS_MM:
-        share = float((known_mm <= threshold).mean()) if known_mm.size else None
+        share = float(within(known_mm, threshold).mean()) if known_mm.size else None
         summary[f"sdr_{threshold:g}mm"] = share
     summary["num_images"] = int(np.isfinite(errors.px).any(axis=1).sum())
     return summary
+
+
+def within(errors_mm: FloatArray, threshold_mm: float) -> npt.NDArray[np.bool_]:
+    """Whether errors are at most a threshold; one that differs from it by rounding is (readers mark whole pixels)."""
+    inside: npt.NDArray[np.bool_] = errors_mm <= threshold_mm + ROUNDING_MM
+    return inside
 
 
 def summarize_per_landmark(errors: RadialErrors, names: Sequence[str]) -> dict[str, Summary]:

@@ -19,6 +19,7 @@ from backend.data.dataset import Batch
 from backend.geometry import FloatArray, Size, apply_affine, compose, invert_affine, scaling
 from backend.training.health import Evidence
 from backend.training.heatmaps import (
+    as_logits,
     decode_heatmaps,
     encode_heatmaps,
     inside_heatmap,
@@ -96,11 +97,24 @@ class LandmarkTask:
 
     def predict(self, heatmaps: Tensor, batch: Batch) -> Predictions:
         """Final maps (B, K, h, w) -> points in the original images."""
-        points_xy_input, confidence = decode_heatmaps(heatmaps, self.stride, self.decoder)
+        points_xy_input, confidence = self.decode(heatmaps)
         points = points_xy_input.double().cpu()
         affine = batch.affine_input_to_image  # one for all landmarks of an image, or one each
         mapped = (affine[..., :2] @ points[..., None])[..., 0] + affine[..., 2]
         return Predictions(mapped.numpy(), confidence.cpu().numpy())
+
+    def decode(self, heatmaps: Tensor) -> tuple[Tensor, Tensor]:
+        """Final maps (B, K, h, w) -> points (B, K, 2) in input pixels and confidence (B, K) in 0..1.
+
+        Maps of `kl` are logits, others have a peak of 1: each decoder gets what it reads, and confidence is the
+        loss's own.
+        """
+        if (self.loss_name == "kl") == (self.decoder == "expectation"):
+            return decode_heatmaps(heatmaps, self.stride, self.decoder)
+        readable = self.display_maps(heatmaps) if self.loss_name == "kl" else as_logits(heatmaps)
+        points_xy_input, _ = decode_heatmaps(readable, self.stride, self.decoder)
+        _, confidence = decode_heatmaps(heatmaps, self.stride, DECODER_OF_LOSS[self.loss_name])
+        return points_xy_input, confidence
 
     def spread(self, heatmaps: Tensor, batch: Batch) -> FloatArray:
         """(B, K, 2, 2) square pixels of the original images: how far maps of `kl` leave it open where a landmark is."""

@@ -121,6 +121,28 @@ def test_wide_csv_absolute_path_and_usual_name_first(csv_folder: Callable[..., P
         read_annotations(folder)
 
 
+def test_predictions_beside_what_was_marked_are_not_the_truth(csv_folder: Callable[..., Path]) -> None:
+    folder = csv_folder("image,a_x,a_y,a_confidence", "pictures/0.png,33,33,0.9", name="annotations.csv")
+    assert read_annotations(folder).points_xy_image.max() == 33  # alone, they are read back
+    write_text(folder / "marked.csv", ["image,a_x,a_y", "pictures/0.png,10,10"])
+    assert read_annotations(folder).points_xy_image.max() == 10
+    (folder / "marked.csv").unlink()
+    keypoints = {"id": 1, "image_id": 1, "category_id": 1, "keypoints": [10, 10, 2], "num_keypoints": 1}
+    write_text(
+        folder / "marked.json",
+        [
+            json.dumps(
+                {
+                    "images": [{"id": 1, "file_name": "pictures/0.png", "width": WIDTH, "height": HEIGHT}],
+                    "categories": [{"id": 1, "name": "face", "keypoints": ["a"]}],
+                    "annotations": [keypoints],
+                }
+            )
+        ],
+    )
+    assert read_annotations(folder).points_xy_image.max() == 10
+
+
 def test_wide_csv_finds_every_problem(csv_folder: Callable[..., Path]) -> None:
     folder = csv_folder(
         "image,a_x,a_y,b_x,b_y,mm_per_px,colour",

@@ -105,6 +105,25 @@ def test_a_table_of_grey_values_comes_before_a_window(tmp_path: Path) -> None:
     assert read_image(path)[0].tolist() == [0, 255, 100, 50]
 
 
+@pytest.mark.parametrize("kind", ["US", "OW"])
+@pytest.mark.parametrize("bits", [8, 12])
+def test_a_table_may_be_longer_than_its_entries_are_wide(
+    tmp_path: Path, ramp: Pixels, bits: int, kind: str
+) -> None:
+    entries = np.round(np.linspace(0, 2**bits - 1, 4096)).astype(np.uint16)
+    table = Dataset()
+    table.LUTDescriptor = [4096, 0, bits]
+    table.add_new("LUTData", kind, entries.tolist() if kind == "US" else entries.astype("<u2").tobytes())
+    image = read_image(write_dicom(tmp_path / "x.dcm", ramp, bits=12, VOILUTSequence=[table]))
+    assert image[0].tolist() == pytest.approx((ramp[0] / 4095 * 255).tolist(), abs=1)
+
+
+def test_a_rescaling_that_changes_nothing_leaves_8_bit_as_they_are(tmp_path: Path, ramp: Pixels) -> None:
+    faint = (ramp // 64 + 90).astype(np.uint8)
+    path = write_dicom(tmp_path / "x.dcm", faint, bits=8, RescaleSlope="1", RescaleIntercept="0")
+    assert (read_image(path) == faint).all()
+
+
 def test_colour_is_rgb_and_equal_channels_are_grey(tmp_path: Path) -> None:
     colour = np.random.default_rng(0).integers(0, 256, (6, 4, 3), np.uint8)
     assert np.array_equal(read_image(write_dicom(tmp_path / "c.dcm", colour, bits=8)), colour)

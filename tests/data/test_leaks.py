@@ -141,6 +141,18 @@ def test_images_of_train_and_valid_are_known_in_another_split_and_in_another_dat
     assert ids_in_training(other.train, other, own) == ("a4.png",)
 
 
+def test_two_tables_in_one_folder_are_two_data_sets(demo_films: list[Path], tmp_path: Path) -> None:
+    write_dataset(tmp_path / "set", {"a.png": ("", demo_films[0]), "b.png": ("", demo_films[1])})
+    whole = tmp_path / "set" / "annotations.csv"
+    lines = whole.read_text(encoding="utf-8").splitlines()
+    tables = [tmp_path / "set" / name for name in ("first.csv", "second.csv")]
+    for table, line in zip(tables, lines[1:], strict=True):
+        table.write_text("\n".join([lines[0], line]), encoding="utf-8")
+    first, second = (read_dataset(table) for table in tables)
+    assert ids_in_training(second.train, second, first) == ()
+    assert ids_in_training(first.train, first, first) == ("a.png",)
+
+
 def test_a_carved_validation_image_counts_as_valid(demo_films: list[Path], tmp_path: Path) -> None:
     write_dataset(tmp_path / "set", {f"{name}.png": ("train", demo_films[0]) for name in "abcd"})
     leaks = across_splits(find_leaks(read_dataset(tmp_path / "set", val_fraction=0.25)))

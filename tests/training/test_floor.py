@@ -9,13 +9,14 @@ import torch
 from backend.config import Settings
 from backend.data.samples import load_splits
 from backend.training.floor import decode_truth, floor_on_crops, floor_on_images
+from backend.training.heatmaps import encode_heatmaps
 from backend.training.task import LandmarkTask
 
 MEAN_DISTANCE_IN_UNIT_SQUARE = (np.sqrt(2) + np.log(1 + np.sqrt(2))) / 6  # from its centre: 0.3826
 
 
-def task(decoder: str, stride: int, sigma_px: float) -> LandmarkTask:
-    return LandmarkTask(("a",), (128, 96), stride, sigma_px, "mse", decoder)
+def task(decoder: str, stride: int, sigma_px: float, loss: str = "mse") -> LandmarkTask:
+    return LandmarkTask(("a",), (128, 96), stride, sigma_px, loss, decoder)
 
 
 def points(num: int = 4000) -> torch.Tensor:
@@ -32,16 +33,28 @@ def test_argmax_errs_by_the_mean_distance_to_a_cell_s_centre(stride: int) -> Non
     assert float(distance.max()) <= stride / np.sqrt(2) + 1e-4
 
 
+@pytest.mark.parametrize("loss", ["kl", "mse"])
 @pytest.mark.parametrize("decoder", ["argmax", "dark", "expectation"])
-def test_a_point_on_a_cell_s_centre_comes_back(decoder: str) -> None:
+def test_a_point_on_a_cell_s_centre_comes_back(decoder: str, loss: str) -> None:
     truth = torch.tensor([[[4 * 7 + 1.5, 4 * 9 + 1.5]]])
-    assert decode_truth(truth, task(decoder, 4, 8.0))[0, 0] == pytest.approx(truth[0, 0], abs=1e-3)
+    assert decode_truth(truth, task(decoder, 4, 8.0, loss))[0, 0] == pytest.approx(truth[0, 0], abs=1e-3)
 
 
+@pytest.mark.parametrize("loss", ["kl", "mse"])
 @pytest.mark.parametrize("decoder", ["dark", "expectation"])
-def test_sub_cell_decoders_lose_nearly_nothing(decoder: str) -> None:
+def test_sub_cell_decoders_lose_nearly_nothing(decoder: str, loss: str) -> None:
     truth = points(500)
-    assert float((decode_truth(truth, task(decoder, 2, 3.0)) - truth).norm(dim=-1).max()) < 0.05
+    assert float((decode_truth(truth, task(decoder, 2, 3.0, loss)) - truth).norm(dim=-1).max()) < 0.05
+
+
+@pytest.mark.parametrize("decoder", ["argmax", "dark", "expectation"])
+def test_a_decoder_does_not_change_how_sure_a_map_is(decoder: str) -> None:
+    maps = encode_heatmaps(points(5), (128, 96), 2, 3.0) * torch.linspace(0.2, 0.9, 5)[:, None, None]
+    for loss, usual in (("mse", "dark"), ("kl", "expectation")):
+        read = maps if loss == "mse" else 3 * maps - 20  # logits are what they are up to a constant
+        _, confidence = task(decoder, 2, 3.0, loss).decode(read)
+        _, expected = task(usual, 2, 3.0, loss).decode(read)
+        assert confidence.tolist() == expected.tolist() and 0.01 < confidence.min() < confidence.max() < 0.99
 
 
 def test_a_missing_point_stays_missing() -> None:

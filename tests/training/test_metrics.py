@@ -46,6 +46,12 @@ def test_sdr_counts_errors_up_to_and_including_the_threshold() -> None:
     assert shares == pytest.approx([0.2, 0.6, 0.6, 0.8])
 
 
+def test_an_error_that_is_the_threshold_but_for_rounding_is_within() -> None:
+    """Readers mark whole pixels: 18 and 24 of them at 0.1 mm are 3 mm, computed as a little more."""
+    errors = radial_errors(np.array([[[18.0, 24.0]]]), np.zeros((1, 1, 2)), np.array([[0.1, 0.1]]))
+    assert errors.mm[0, 0] > 3 and summarize(errors)["sdr_3mm"] == 1.0
+
+
 def test_mm_are_taken_over_the_images_whose_spacing_is_known() -> None:
     true = np.zeros((3, 1, 2))
     predicted = np.array([[[3.0, 0.0]], [[100.0, 0.0]], [[0.0, 5.0]]])

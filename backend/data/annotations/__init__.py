@@ -35,14 +35,16 @@ READERS: dict[str, Callable[[Path], Annotations]] = {
     "coco": coco.read,
 }
 
-# In this order: the strictest layout first; a table made for this program comes before what it was made from.
-_MATCHES: dict[str, Callable[[Path], bool]] = {
-    "aariz": aariz.matches,
-    "isbi2015": isbi2015.matches,
-    "deeplabcut": deeplabcut.matches,
-    "wide_csv": wide_csv.matches,
-    "coco": coco.matches,
-}
+# In this order: the strictest layout first; a table made for this program comes before what it was made from, but
+# predictions, which may lie in the folder of what they were made for, come last.
+_MATCHES: tuple[tuple[str, Callable[[Path], bool]], ...] = (
+    ("aariz", aariz.matches),
+    ("isbi2015", isbi2015.matches),
+    ("deeplabcut", deeplabcut.matches),
+    ("wide_csv", wide_csv.matches_marked),
+    ("coco", coco.matches),
+    ("wide_csv", wide_csv.matches),
+)
 
 _LOOKED_FOR = (
     "train/Cephalograms with train/Annotations (aariz), "
@@ -127,7 +129,7 @@ def find_datasets(root: Path) -> list[Path]:
 
 def _match(path: Path) -> str | None:
     try:
-        return next((name for name, matches in _MATCHES.items() if matches(path)), None)
+        return next((name for name, matches in _MATCHES if matches(path)), None)
     except OSError:  # a folder that may not be read is no data set
         return None
 

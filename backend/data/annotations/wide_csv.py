@@ -1,9 +1,9 @@
 """Wide CSV: one line an image, two columns a landmark.
 
 `image,<name>_x,<name>_y,...[,split][,mm_per_px][,group]`; `mm_per_px_x` and `mm_per_px_y` give the axes
-apart. `<name>_confidence` is ignored, so that predictions can be read back. Image paths are absolute or
-relative to the CSV's folder. An empty cell is a missing landmark; without a split column all images are
-"train".
+apart. `<name>_confidence` is ignored, so that predictions can be read back; where they lie beside marked
+points, those are the truth. Image paths are absolute or relative to the CSV's folder. An empty cell is a missing
+landmark; without a split column all images are "train".
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from backend.data.annotations.table import Annotations
 from backend.errors import UserError
 
 READER_NAME = "annotator"
-USUAL_NAMES = ("annotations.csv", "labels.csv", "predictions.csv")
+USUAL_NAMES = ("annotations.csv", "labels.csv")
 
 _SPACING_COLUMNS = ("mm_per_px", "mm_per_px_x", "mm_per_px_y")
 _RESERVED = ("image", "split", "group", *_SPACING_COLUMNS)
@@ -35,6 +35,11 @@ class _Header:
 
 def matches(path: Path) -> bool:
     return bool(_candidates(path))
+
+
+def matches_marked(path: Path) -> bool:
+    """Whether there is a file that is more than predictions."""
+    return any(not _is_predicted(file) for file in _candidates(path))
 
 
 def read(path: Path) -> Annotations:
@@ -62,10 +67,16 @@ def _looks_right(file: Path) -> bool:
     return all(has_axes) or (any(has_axes) and "image" in names)
 
 
+def _is_predicted(file: Path) -> bool:
+    """Nobody marks a confidence: such a file is what a network said."""
+    return any(name.lower().endswith("_confidence") for header in read_header(file) for name in header)
+
+
 def _choose_file(path: Path) -> Path:
     if path.is_file():
         return path
     files = _candidates(path)
+    files = [file for file in files if not _is_predicted(file)] or files
     for name in USUAL_NAMES:
         for file in files:
             if file.name.lower() == name:
