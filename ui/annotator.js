@@ -299,7 +299,7 @@ function act(name) {
   if (name === "zoom_out") zoom(1 / ZOOM_STEP);
   if (name === "fit") { fit(); refresh(); }
   if (name === "undo" && undone.length) restore(undone.pop());
-  if (name === "reset") change(chosen, shown.predicted[chosen]);
+  if (name === "reset") { undone.push(points); restore(points.map((at, k) => k === chosen ? shown.predicted[k] : at)); }
   if (name === "remove") change(chosen, null);
   if (name === "reset_all") { undone.push(points); restore(shown.predicted); }
 }

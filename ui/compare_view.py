@@ -136,10 +136,11 @@ def paired_html(first: str, second: str, name: str, paired: Paired) -> str:
         (say("paired_error", name=first), in_unit(overall.first, unit)),
         (say("paired_error", name=second), in_unit(overall.second, unit)),
         (say("paired_difference"), signed(overall.difference, unit)),
-        (say("paired_interval"), as_interval(overall.interval, unit)),
+        (say("paired_interval"), as_interval(overall.interval, unit, say)),
     ]
     numbers = "".join(
-        f"<div><small>{escape(label)}</small><strong>{escape(value)}</strong></div>" for label, value in cards
+        f"<div><small>{escape(label)}</small><strong><bdi>{escape(value)}</bdi></strong></div>"
+        for label, value in cards
     )
     words = [
         say("landmark"),
@@ -169,11 +170,11 @@ def _landmark_line(name: str, found: Difference, unit: str) -> str:
         in_unit(found.first, unit),
         in_unit(found.second, unit),
         signed(found.difference, unit),
-        as_interval(found.interval, unit),
+        as_interval(found.interval, unit, say),
     ]
     verdict = f'<td class="verdict {found.verdict}">{escape(say(f"verdict_{found.verdict}"))}</td>'
-    return f"<tr><td>{escape(name)}</td>{_cells(cells)}{verdict}</tr>"
+    return f"<tr><td><bdi>{escape(name)}</bdi></td>{_cells(cells)}{verdict}</tr>"
 
 
 def _cells(words: Sequence[str]) -> str:
-    return "".join(f"<td>{escape(word)}</td>" for word in words)
+    return "".join(f"<td><bdi>{escape(word)}</bdi></td>" for word in words)

@@ -14,7 +14,7 @@ from backend.errors import UserError
 from ui.data_view import ALL_SPLITS, DataView, caption, landmarks_table
 from ui.datasets import read_full, shrink
 from ui.pictures import Highlight, plot_marks, plot_plain, zoom_in
-from ui.text import say
+from ui.text import in_markdown, say
 
 LEAST_WINDOW_SHARE = 0.2  # of an image's longer side, when a landmark is looked at closely
 Updates = dict[Any, Any]
@@ -90,7 +90,11 @@ def show(
     try:
         figure = _draw(view, shown, is_close)
     except UserError as error:
-        return {panel.shown: shown, panel.caption: say("data_failed", reason=error), panel.picture: None}
+        return {
+            panel.shown: shown,
+            panel.caption: say("data_failed", reason=in_markdown(error)),
+            panel.picture: None,
+        }
     updates = {
         panel.shown: shown,
         panel.whole: gr.update(visible=is_close),
@@ -110,7 +114,7 @@ def _show_file(panel: BrowserPanel, path: Path) -> Updates:
     try:
         pixels = read_full(path)
     except UserError as error:
-        return {panel.caption: say("data_failed", reason=error), panel.picture: None}
+        return {panel.caption: say("data_failed", reason=in_markdown(error)), panel.picture: None}
     height, width = pixels.shape[:2]
     words = say("data_left_out", name=path.name)
     return {panel.caption: words, panel.picture: plot_plain(shrink(pixels), (height, width))}

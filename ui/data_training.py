@@ -21,7 +21,7 @@ from ui.probe import ask_floor, ask_views
 from ui.quiet import LATEST
 from ui.session import Session
 from ui.tab_train import settings_for_data
-from ui.text import say, say_count
+from ui.text import in_markdown, say, say_count
 
 FLOOR_PART = "data_floor"  # of the session: the settings whose floor is to be told
 NUM_VIEWS = 7  # and the plain image
@@ -85,8 +85,10 @@ def draw_sigma(
     """Sigma about a landmark of an image; about the first that is marked where that one is not."""
     points = view.samples.points_xy_image[row]
     marked = [view.names[k] for k in np.flatnonzero(np.isfinite(points).all(-1))]
-    shown = landmark if landmark in marked else marked[0]
     note = {panel.sigma_note: sigma_words(settings, view.samples, row).words}
+    if not marked:  # only landmarks that nothing can be learnt of
+        return {panel.landmark: gr.update(choices=[], value=None), panel.sigma: None, **note}
+    shown = landmark if landmark in marked else marked[0]
     try:
         pixels = read_full(view.samples.paths[row])
     except UserError:
@@ -124,12 +126,12 @@ def on_floor(
     yield say("data_floor_computing")
     try:
         settings = settings_for_data(values)
-        session.drawn[FLOOR_PART] = settings
+        session.asked[FLOOR_PART] = settings
         answer = ask_floor(settings)
     except UserError as error:
-        yield say("estimate_failed", reason=error)
+        yield say("estimate_failed", reason=in_markdown(error))
         return
-    if session.drawn.get(FLOOR_PART) != settings:
+    if session.asked.get(FLOOR_PART) != settings:
         yield gr.skip()  # another data set is shown by now
         return
     words = say(

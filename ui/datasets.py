@@ -17,7 +17,7 @@ from backend.data.images import ImageArray, read_image
 from backend.data.leaks import Leak, across_splits, advise, find_leaks
 from backend.data.samples import Samples, SampleSplits, load_splits
 from backend.geometry import RESIZES, FloatArray, mean_scale, sigma_in_force
-from ui.text import say, say_count
+from ui.text import in_markdown, say, say_count
 
 SAMPLE_SIDE_PX = 900
 MAX_PROBLEMS = 50
@@ -74,7 +74,10 @@ def summarise(splits: SampleSplits) -> str:
 def list_problems(splits: SampleSplits) -> str:
     """The problems as a Markdown list, the first fifty of them."""
     problems = splits.annotations.problems
-    lines = [f"- `{problem.where}`: {problem.what}; *{problem.cure}*" for problem in problems[:MAX_PROBLEMS]]
+    lines = [
+        f"- `{problem.where}`: {in_markdown(problem.what)}; *{in_markdown(problem.cure)}*"
+        for problem in problems[:MAX_PROBLEMS]
+    ]
     if len(problems) > MAX_PROBLEMS:
         lines.append(f"- {say('problems_more', num=len(problems) - MAX_PROBLEMS)}")
     return "\n".join(lines)

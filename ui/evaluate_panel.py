@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from functools import partial
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -220,7 +221,7 @@ def on_dataset(panel: EvaluatePanel, opened: str | None, dataset_path: str | Non
     except UserError as error:
         return {
             panel.split: gr.update(choices=[], value=None),
-            panel.note: say("data_failed", reason=error),
+            panel.note: escape(say("data_failed", reason=error)),
         }
     return {
         panel.split: gr.update(choices=splits, value=default_split(splits)),
@@ -257,7 +258,7 @@ def on_evaluate(
         start_evaluation(folder, request)
     except UserError as error:
         gr.Warning(str(error))
-        return {panel.session: session, panel.note: say("data_failed", reason=error)}
+        return {panel.session: session, panel.note: escape(say("data_failed", reason=error))}
     gr.Info(say("evaluate_started", split=split))
     return on_tick(panel, session, opened)
 

@@ -10,7 +10,7 @@ import gradio as gr
 
 from backend.config import RunConfig, Settings, find_mistakes, parse_settings
 from backend.presets import PRESETS, preset_values
-from ui.text import quote, say, say_label
+from ui.text import in_markdown, quote, say, say_label
 
 # `image_size` is two numbers on the page; every other setting is one component of its own name
 SIZE_KEYS = ("image_height", "image_width")
@@ -167,7 +167,7 @@ def mark_fields(keys: Sequence[str], mistakes: Mapping[str, str], marked: Sequen
 def first_mistake(mistakes: Mapping[str, str]) -> str:
     """One line for the Start button."""
     key, what = next(iter(mistakes.items()))
-    return say("start_blocked", reason=f"{say_label(key)}: {quote(what)}")
+    return say("start_blocked", reason=f"{say_label(key)}: {quote(in_markdown(what))}")
 
 
 def _plain(key: str, value: Any) -> Any:

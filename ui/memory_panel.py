@@ -40,7 +40,7 @@ from ui.probe import (
 )
 from ui.quiet import LATEST, QUIET
 from ui.runs import live_runs
-from ui.text import say
+from ui.text import in_markdown, say
 
 POLL_S = 2.0
 NEWS = (
@@ -164,7 +164,7 @@ def on_memory(panel: MemoryPanel, shown: Shown, *values: Any) -> Iterator[Update
     except UserError as error:
         yield {
             panel.shown: Shown(),
-            panel.advice: say("estimate_failed", reason=error),
+            panel.advice: say("estimate_failed", reason=in_markdown(error)),
             panel.chart: None,
             panel.accumulate: gr.update(visible=False),
         }
@@ -180,7 +180,7 @@ def on_estimate(panel: MemoryPanel, shown: Shown, *values: Any) -> Updates:
         answer = shown.answer if busy else ask_speed(shown.subject)
         return {panel.estimate: estimate_words(settings, read_splits(settings), answer, busy=busy)}
     except UserError as error:
-        return {panel.estimate: say("estimate_failed", reason=error)}
+        return {panel.estimate: say("estimate_failed", reason=in_markdown(error))}
 
 
 def on_tick(panel: MemoryPanel, shown: Shown) -> Updates:
@@ -235,7 +235,7 @@ def on_measure(panel: MemoryPanel, shown: Shown, *values: Any) -> Iterator[Updat
         ask_measurement(subject_of(settings, read_splits(settings)))
         yield from on_memory(panel, shown, *values)
     except UserError as error:
-        note = say("measure_failed", reason=error)
+        note = say("measure_failed", reason=in_markdown(error))
     yield {panel.measure_note: note, panel.measure: gr.update(interactive=True)}
 
 

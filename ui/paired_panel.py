@@ -17,7 +17,7 @@ from backend.data.splits import TRAIN
 from backend.errors import UserError
 from backend.evaluation.paired import compare_records
 from backend.evaluation.record import FORMAT_VERSION
-from backend.run.folder import RunFolder, evaluation_name
+from backend.run.folder import RunFolder, evaluation_name, list_runs
 from ui.compare_view import paired_html
 from ui.evaluate_panel import annotation_format, default_split
 from ui.evaluation_process import Request, is_evaluating, progress_of, start_evaluation
@@ -171,9 +171,9 @@ def _said(panel: PairedPanel, words: str) -> Updates:
 
 def _pair(panel: PairedPanel, first: str | None, second: str | None) -> list[RunFolder]:
     """Two different runs that are there, or nothing."""
-    folders = [RunFolder(panel.runs_dir / run_id) for run_id in (first, second) if run_id]
-    is_pair = len(folders) == 2 and first != second
-    return folders if is_pair and all(folder.config_path.is_file() for folder in folders) else []
+    known = {folder.run_id: folder for folder in list_runs(panel.runs_dir)}  # names come from the browser
+    folders = [known[run_id] for run_id in (first, second) if run_id in known]
+    return folders if len(folders) == 2 and first != second else []
 
 
 def _names(pair: Sequence[RunFolder]) -> list[str]:

@@ -16,7 +16,7 @@ import pandas as pd
 
 from backend.errors import UserError
 from backend.run.bundle import write_bundle
-from backend.run.folder import RunFolder
+from backend.run.folder import RunFolder, list_runs
 from backend.run.notes import Notes, read_notes, split_tags, write_notes
 from backend.run.queue import add_to_queue, remove_from_queue
 from backend.run.removal import delete_run, size_bytes
@@ -139,6 +139,8 @@ def _bind(details: RunDetails) -> None:
 def on_open(details: RunDetails, session: Session, run_id: str) -> Updates:
     """Show another run, its notes as they stand now."""
     session.drawn.pop("details", None)
+    if run_id not in {folder.run_id for folder in list_runs(details.runs_dir)}:  # it comes from the browser
+        return _closed(details, session)
     updates = draw_details(details, session, run_id)
     if details.title not in updates:
         return updates
@@ -156,11 +158,7 @@ def draw_details(details: RunDetails, session: Session, run_id: str) -> Updates:
     """What changed of the opened run; what is being typed is left alone."""
     folder = _folder(details, run_id)
     if not folder.config_path.is_file():
-        return {
-            details.session: session,
-            details.opened: None,
-            details.column: gr.update(visible=False),
-        }
+        return _closed(details, session)
     there = [folder.checkpoint_path(kind).is_file() for kind in CHECKPOINTS]
     possible = possible_now(folder, derive_state(folder))
     if not session.is_news("details", (run_id, folder.metrics_stamp(), there, possible)):
@@ -178,6 +176,10 @@ def draw_details(details: RunDetails, session: Session, run_id: str) -> Updates:
         details.delete: gr.update(interactive=possible.delete),
         details.settings: settings_table(read_config(folder)),
     }
+
+
+def _closed(details: RunDetails, session: Session) -> Updates:
+    return {details.session: session, details.opened: None, details.column: gr.update(visible=False)}
 
 
 def on_watch(details: RunDetails, session: Session, opened: str) -> Updates:

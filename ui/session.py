@@ -8,13 +8,15 @@ from typing import Any
 
 @dataclass
 class Session:
-    """`drawn` holds, by the name of a part of the page, what was last sent, so that nothing is sent twice."""
+    """`drawn` holds, by the name of a part of the page, what was last sent, so that nothing is sent twice; `asked`, of
+    what an answer is still awaited, whichever run is watched by then."""
 
     run_id: str | None = None
     preview: tuple[str, int] | None = (
         None  # phase and epoch that the slider was put to; None: always the newest
     )
     drawn: dict[str, Any] = field(default_factory=dict)
+    asked: dict[str, Any] = field(default_factory=dict)
 
     def watch(self, run_id: str | None) -> None:
         """Show another run, all of it anew."""

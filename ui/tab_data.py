@@ -35,7 +35,7 @@ from ui.datasets import list_datasets, read_leaks, summarise
 from ui.quiet import LATEST, QUIET
 from ui.session import Session
 from ui.tab_train import TrainTab, settings_for_data
-from ui.text import say
+from ui.text import in_markdown, say
 
 TO_PICTURE = (
     "() => document.getElementById('data-picture').scrollIntoView({block: 'nearest', behavior: 'smooth'})"
@@ -250,7 +250,9 @@ def on_import(tab: DataTab, file: str, progress: gr.Progress) -> Updates:
             lambda done, total: progress(done / max(total, 1), desc=say("data_unpacking")),
         )
     except UserError as error:
-        return {tab.refused: gr.update(value=say("data_import_failed", reason=error), visible=True)}
+        return {
+            tab.refused: gr.update(value=say("data_import_failed", reason=in_markdown(error)), visible=True)
+        }
     finally:
         archive.unlink(missing_ok=True)  # the upload's own copy
     gr.Info(say("data_imported", name=folder.name))
@@ -266,9 +268,7 @@ def on_import(tab: DataTab, file: str, progress: gr.Progress) -> Updates:
 
 def on_read(tab: DataTab, session: Session, *values: Any) -> Updates:
     """Read the form's data set and show its first image."""
-    session.drawn.pop(
-        FLOOR_PART, None
-    )  # one that is being computed for another data set is not told any more
+    session.asked.pop(FLOOR_PART, None)  # one that is computed for another data set is not told any more
     choices = list_datasets(tab.data_root)
     try:
         settings = settings_for_data(values)
@@ -278,7 +278,9 @@ def on_read(tab: DataTab, session: Session, *values: Any) -> Updates:
         view = read_view(settings)
     except UserError as error:
         path = values[0]
-        return _nothing(tab, say("data_failed", reason=error), gr.update(choices=choices, value=path))
+        return _nothing(
+            tab, say("data_failed", reason=in_markdown(error)), gr.update(choices=choices, value=path)
+        )
     splits = [(say("data_all"), ALL_SPLITS), *((name, name) for name in view.split_names)]
     return {
         tab.view: view,
@@ -304,9 +306,9 @@ def on_leaks(tab: DataTab, session: Session, view: DataView | None) -> Updates:
     """After the rest: images that stand twice. The first look decodes every image."""
     if view is None:
         return {tab.leaks: ()}
-    session.drawn[LEAKS_PART] = view.key
+    session.asked[LEAKS_PART] = view.key
     leaks = read_leaks(view.splits)
-    if session.drawn[LEAKS_PART] != view.key:
+    if session.asked[LEAKS_PART] != view.key:
         return {tab.leaks: gr.skip()}  # another data set is shown by now
     return {tab.leaks: leaks, **_list_problems(tab, view, leaks)}
 

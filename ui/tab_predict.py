@@ -149,12 +149,17 @@ def _place_export() -> dict[str, Any]:
 def _bind(tab: PredictTab) -> None:
     uploads, parts = [tab.uploads], tab.working_parts
     tab.run.change(partial(run_note_html, tab.runs_dir), tab.run, tab.run_note, **QUIET)
-    tab.files.upload(partial(on_upload, tab), [*uploads, tab.files], parts, **QUIET)
+    # files that are dropped while others are being read wait for their turn
+    queued: dict[str, Any] = {**QUIET, "trigger_mode": "multiple", "concurrency_limit": 1}
+    tab.files.upload(partial(on_upload, tab), [*uploads, tab.files], parts, **queued)
     tab.predict.click(partial(on_predict, tab), [*uploads, tab.run], parts, **QUIET, trigger_mode="once")
     tab.cancel.click(on_cancel, uploads, uploads, **QUIET)
     tab.clear.click(partial(on_clear, tab), uploads, parts, **QUIET)
     tab.spacing.change(
-        partial(on_spacing, tab), [*uploads, tab.spacing], [*uploads, tab.note, tab.annotator], **QUIET
+        partial(on_spacing, tab),
+        [*uploads, tab.spacing],
+        [*uploads, tab.note, tab.annotator, tab.file],
+        **QUIET,
     )
 
     # a partial would hide from Gradio the annotation by which it hands over the event
@@ -194,7 +199,8 @@ def on_upload(tab: PredictTab, uploads: Uploads, files: Sequence[str] | None) ->
     failures: list[str] = []
     first = ""
     for number, file in enumerate(files or (), start=1):
-        yield {tab.note: progress_html(say("predict_reading", done=number, total=len(files or ())), 0, 0)}
+        note = progress_html(say("predict_reading", done=number, total=len(files or ())), 0, 0)
+        yield {tab.note: note, tab.files: None}  # the field is free for more
         try:
             image = take_in(uploads, Path(file))
             first = first or image.key
@@ -205,7 +211,6 @@ def on_upload(tab: PredictTab, uploads: Uploads, files: Sequence[str] | None) ->
         **_draw(tab, uploads),
         **_buttons(tab, uploads),
         tab.note: _failures_html(failures),
-        tab.files: None,
     }
 
 
@@ -257,7 +262,8 @@ def on_spacing(tab: PredictTab, uploads: Uploads, typed: str) -> Updates:
     except ValueError:
         return {tab.uploads: uploads, tab.note: _failures_html([say("predict_bad_spacing", typed=typed)])}
     uploads.typed_mm_per_px = mm_per_px or None  # 0 is what a number below 1 begins with
-    return {tab.uploads: uploads, tab.note: "", tab.annotator: annotator_value(uploads)}
+    exported = {tab.file: gr.update(visible=False)}  # it holds the size before
+    return {tab.uploads: uploads, tab.note: "", tab.annotator: annotator_value(uploads), **exported}
 
 
 def on_choose(tab: PredictTab, uploads: Uploads, key: str) -> Updates:

@@ -49,7 +49,7 @@ from ui.probe import absent_device
 from ui.quiet import LATEST, QUIET
 from ui.session import Session
 from ui.start import start_run, to_command
-from ui.text import say
+from ui.text import in_markdown, say
 
 # what each answer depends on: a change of any other field does not ask for it again
 DATA_KEYS = ("dataset_path", "annotation_type", "dataset_format", "val_fraction")
@@ -281,7 +281,7 @@ def on_data(tab: TrainTab, *values: Any) -> Updates:
         splits = read_splits(settings)
         drawn = _draw_sample(tab, settings, splits)
     except UserError as error:
-        return {**cleared, tab.summary: say("data_failed", reason=error)}
+        return {**cleared, tab.summary: say("data_failed", reason=in_markdown(error))}
     readers = [(say("mean_choice"), "mean"), *((name, name) for name in splits.annotations.reader_names)]
     return {
         tab.summary: summarise(splits),
@@ -349,7 +349,7 @@ def on_start(tab: TrainTab, watched: Session, *values: Any) -> Updates:
         run_id = start_run(settings_of(values), tab.runs_dir)
     except UserError as error:
         gr.Warning(str(error))
-        return {tab.blocked: gr.update(value=say("start_blocked", reason=error), visible=True)}
+        return {tab.blocked: gr.update(value=say("start_blocked", reason=in_markdown(error)), visible=True)}
     watched.watch(run_id)
     gr.Info(say("started", run_id=run_id))
     return {tab.started: run_id, tab.session: watched, tab.blocked: gr.update(visible=False)}

@@ -5,6 +5,8 @@ The words are in `ui.text_en` and `ui.text_fa`, under the same names.
 
 from __future__ import annotations
 
+from html import escape
+
 from ui.language import LEFT_TO_RIGHT_MARK, isolate, isolate_latin, spoken
 from ui.text_en import TEXT as ENGLISH
 from ui.text_fa import TEXT as PERSIAN
@@ -33,6 +35,11 @@ def say_label(name: str, prefix: str = "") -> str:
 def quote(words: str) -> str:
     """Words that stay as the backend wrote them (English, in whichever language the page is), kept in their order."""
     return isolate(words) if spoken().direction == "rtl" else words
+
+
+def in_markdown(words: object) -> str:
+    """Words of the backend for a Markdown text, which would take `<name>` for a tag and `a*b*` for emphasis."""
+    return escape(str(words), quote=False).replace("*", r"\*").replace("`", r"\`")
 
 
 def from_left(words: str) -> str:

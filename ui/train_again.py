@@ -14,7 +14,7 @@ from ui.quiet import QUIET
 from ui.runs import read_config
 from ui.start import queue_run
 from ui.tab_train import TrainTab
-from ui.text import say
+from ui.text import in_markdown, say
 
 Updates = dict[Any, Any]
 
@@ -42,7 +42,7 @@ def on_queue(tab: TrainTab, *values: Any) -> Updates:
         run_id, place = queue_run(settings_of(values), tab.runs_dir)
     except UserError as error:
         gr.Warning(str(error))
-        return {tab.blocked: gr.update(value=say("start_blocked", reason=error), visible=True)}
+        return {tab.blocked: gr.update(value=say("start_blocked", reason=in_markdown(error)), visible=True)}
     gr.Info(say("queued", run_id=run_id, place=place))
     return {tab.blocked: gr.update(visible=False)}
 

@@ -203,7 +203,8 @@ def adopt(uploads: Uploads, landmark_names: Sequence[str], found: Found) -> None
 
 def correct(uploads: Uploads, key: str, points: Sequence[Sequence[float] | None]) -> Upload | None:
     """Take over an image's points as the browser sends them: (x, y) in image pixels, None for a landmark that is not
-    there. What is no such list is ignored; None is then returned."""
+    there. Those that moved are kept inside the image; a network may have seen a landmark outside, and there it stays.
+    What is no such list is ignored; None is then returned."""
     image = uploads.find(key)
     if image is None or image.points_xy_image is None or len(points) != len(image.points_xy_image):
         return None
@@ -211,7 +212,9 @@ def correct(uploads: Uploads, key: str, points: Sequence[Sequence[float] | None]
     if any(point is not None and len(point) != 2 for point in points):
         return None
     moved = np.array([(math.nan, math.nan) if point is None else point for point in points], np.float64)
-    image.points_xy_image = np.clip(moved, -0.5, [width - 0.5, height - 0.5])
+    is_moved = find_corrected(moved, image.points_xy_image)
+    moved[is_moved] = np.clip(moved[is_moved], -0.5, [width - 0.5, height - 0.5])
+    image.points_xy_image = moved
     return image
 
 

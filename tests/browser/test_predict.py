@@ -80,6 +80,13 @@ def test_predict_correct_and_export(dashboard, page: Page, tmp_path: Path) -> No
     page.locator("#predict-annotator [data-do=undo]").click()
     assert typed(page, "nose") == pytest.approx(dragged, abs=0.11)
 
+    # back to where it was predicted, to all its digits: nobody corrected it then
+    page.locator("#predict-annotator [data-do=reset]").click()
+    expect(page.locator("#predict-images")).not_to_contain_text("corrected")
+    page.locator("#predict-annotator [data-do=undo]").click()
+    expect(page.locator("#predict-images")).to_contain_text("corrected")
+    assert typed(page, "nose") == pytest.approx(dragged, abs=0.11)
+
     # type a place, say that another is not to be seen, and lay the heatmap over
     for axis, value in (("x", "12.5"), ("y", "33.25")):
         page.get_by_label(f"chin {axis}, px").fill(value)

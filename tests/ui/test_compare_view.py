@@ -16,6 +16,7 @@ from ui.compare_view import (
     signed,
     values_table,
 )
+from ui.language import speaking
 
 
 def run(*errors_px: float, mm_per_px: float | None = 0.5, **more: Any) -> list[dict[str, Any]]:
@@ -118,6 +119,13 @@ def test_the_verdict_is_in_words_and_by_landmark(
     assert words in html and verdict in html
     assert "12 images" in html and "films-test" in html
     assert html.count("<tr>") == 3
+
+
+def test_in_persian_an_interval_is_persian_and_a_sign_stays_before_its_number() -> None:
+    with speaking("fa"):
+        html = paired_html("a", "b", "films-test", paired(-0.25, (-0.4, -0.1)))
+    assert " to " not in html and "تا" in html
+    assert "<bdi>-0.25 mm</bdi>" in html and "<td>-" not in html
 
 
 def test_a_difference_has_its_sign() -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import csv
+from dataclasses import fields, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -11,7 +12,8 @@ import pytest
 
 from backend.config import Settings
 from backend.data.leaks import Leak
-from ui import tab_data
+from ui import data_training, tab_data
+from ui.data_training import TrainingPanel
 from ui.data_view import (
     ALL_SPLITS,
     DataView,
@@ -25,6 +27,7 @@ from ui.data_view import (
     suspects_note,
 )
 from ui.language import speaking
+from ui.session import Session
 from ui.text import quote
 
 NAMES = ("a", "b", "c", "d", "e")
@@ -51,6 +54,44 @@ def view(tmp_path_factory: pytest.TempPathFactory) -> DataView:
             machine, split = ("old", "train") if number < 15 else ("new", "test")
             writer.writerow([f"{number:02d}.png", split, machine, 0.5, *points.ravel().round(3)])
     return read_view(Settings(dataset_path=str(folder), val_fraction=0.2))
+
+
+@pytest.fixture
+def tab() -> Any:
+    # a component is only what an update is addressed to, so its name serves as well
+    parts = {field.name: field.name for field in fields(tab_data.DataTab)}
+    training = TrainingPanel(**{field.name: f"training-{field.name}" for field in fields(TrainingPanel)})
+    return tab_data.DataTab(**{**parts, "training": training})
+
+
+def test_leaks_and_floor_are_told_though_a_run_was_started_meanwhile(
+    view: DataView, tab: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session = Session()
+
+    def answer_late(*_asked: Any) -> Any:
+        session.watch("a-run")
+        return (Leak(("00.png", "15.png"), ("train", "test"), "picture", 0.01),)
+
+    monkeypatch.setattr(tab_data, "read_leaks", answer_late)
+    updates = tab_data.on_leaks(tab, session, view)
+    assert len(updates[tab.leaks]) == 1
+
+    def floor_late(_settings: Settings) -> Any:
+        session.watch("another")
+        return {"floor": {"mre_px": 0.5, "mre_mm": None, "num_images": 3}, "crop_floor": None}
+
+    monkeypatch.setattr(data_training, "ask_floor", floor_late)
+    monkeypatch.setattr(data_training, "settings_for_data", lambda values: Settings())
+    assert "0.50 px" in str([*data_training.on_floor(tab.training, session, view)][-1])
+
+
+def test_an_image_without_a_landmark_to_learn_has_no_sigma_to_show(view: DataView, tab: Any) -> None:
+    points = view.samples.points_xy_image.copy()
+    points[3] = np.nan
+    bare = replace(view, samples=replace(view.samples, points_xy_image=points))
+    updates = data_training.draw_sigma(tab.training, Settings(), bare, 3, "a")
+    assert updates[tab.training.sigma] is None and updates[tab.training.landmark]["choices"] == []
 
 
 def test_every_image_stands_in_the_split_that_it_is_used_in(view: DataView) -> None:

@@ -147,6 +147,11 @@ def test_one_run_or_a_deleted_one_is_no_pair(panel: PairedPanel, pair: list[RunF
     assert (
         "Choose two different runs" in draw_paired(panel, Session(), pair[0].run_id, "gone", None)[panel.note]
     )
+    elsewhere = (
+        f"../{pair[1].path.parent.name}/{pair[1].run_id}"  # the same folder, by a name that is no run's
+    )
+    updates = draw_paired(panel, Session(), pair[0].run_id, elsewhere, None)
+    assert "Choose two different runs" in updates[panel.note]
     assert offer_pair(panel, [pair[0].run_id])[panel.first]["value"] is None
     offered = offer_pair(panel, ["a", "b", "c"])
     assert (offered[panel.first]["value"], offered[panel.second]["value"]) == ("a", "b")

@@ -44,6 +44,18 @@ class _Link(SimpleNamespace):
     __hash__ = object.__hash__
 
 
+@pytest.mark.parametrize("where", ["../outside", "{absolute}", "nowhere", ""])
+def test_a_folder_that_is_no_run_of_ours_is_not_opened(
+    details: RunDetails, folder: RunFolder, tmp_path: Path, where: str
+) -> None:
+    """The name comes from the browser; many a folder has a config.json."""
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "config.json").write_text(folder.config_path.read_text(encoding="utf-8"), encoding="utf-8")
+    updates = run_details.on_open(details, Session(), where.format(absolute=outside))
+    assert updates[details.opened] is None and updates[details.column]["visible"] is False
+
+
 def live(folder: RunFolder) -> None:
     folder.write_launched(os.getpid(), psutil.Process().create_time(), [])
 

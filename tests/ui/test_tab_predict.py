@@ -62,7 +62,8 @@ def uploads(tab: PredictTab, tiny_dataset: Path, tmp_path: Path) -> Iterator[Upl
     files = [str(tmp_path / name) for name in ("00.png", "bad.png", "01.png")]
     *told, updates = list(tab_predict.on_upload(tab, held, files))
     assert len(told) == 3 and "2 of 3" in told[1][tab.note]
-    assert "bad.png is damaged" in updates[tab.note] and updates[tab.files] is None
+    assert told[0][tab.files] is None  # the field is free for more at once
+    assert "bad.png is damaged" in updates[tab.note]
     assert updates[tab.images].count("<button") == 2 and updates[tab.predict]["interactive"] is True
     yield held
     tab_predict.on_session_end(held)
@@ -186,6 +187,7 @@ def test_a_pixel_size_that_is_none_is_none(tab: PredictTab, uploads: Uploads) ->
     for typed, held in (("0.2", 0.2), (" ۰٫۱ ", 0.1), ("0,3", 0.3), ("", None), ("0.", None)):
         updates = tab_predict.on_spacing(tab, uploads, typed)
         assert uploads.typed_mm_per_px == held and updates[tab.note] == ""
+        assert updates[tab.file]["visible"] is False  # an export before it has another size
     for typed in ("-1", "nan", "inf", "a lot"):
         updates = tab_predict.on_spacing(tab, uploads, typed)
         assert uploads.typed_mm_per_px is None and "is no pixel size" in updates[tab.note]

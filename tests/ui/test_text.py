@@ -13,7 +13,7 @@ from backend.run.state import RunState
 from ui import text_en, text_fa
 from ui.language import LANGUAGES, isolate, isolate_latin, speaking
 from ui.monitor_curves import MARKED_EVENTS
-from ui.text import in_distance, in_time, in_time_left, quote, say, say_count, say_label
+from ui.text import in_distance, in_markdown, in_time, in_time_left, quote, say, say_count, say_label
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 UI_FILES = sorted((REPOSITORY / "ui").glob("*.py"))
@@ -120,6 +120,13 @@ def literals(node: ast.AST) -> Iterator[str]:
 def test_no_visible_word_bypasses_the_table(path: Path) -> None:
     bypassing = [(line, words) for line, words in shown_literals(path) if words not in SHOWN_AS_THEY_ARE]
     assert not bypassing
+
+
+def test_words_of_the_backend_stay_whole_in_markdown() -> None:
+    """Which would take a placeholder for a tag, and what stands between two stars for emphasis."""
+    words = "no column <name>_x; looked for labeled-data/*/CollectedData_*.csv, `x`"
+    escaped = r"no column &lt;name&gt;_x; looked for labeled-data/\*/CollectedData_\*.csv, \`x\`"
+    assert in_markdown(words) == escaped
 
 
 def test_one_is_told_in_the_singular() -> None:

@@ -148,6 +148,15 @@ def test_corrections_count_stay_in_the_image_and_survive_a_new_prediction(upload
     assert marked[0].corrected == [True, True] and marked[1].corrected == [False, False]
 
 
+def test_a_landmark_predicted_outside_the_image_stays_there_while_another_is_moved(uploads: Uploads) -> None:
+    image = uploads.images[0]
+    outside = np.array([[3.123, 4.456], [-7.5, 2.1]])
+    adopt(uploads, NAMES, {f"{image.key}.png": (outside, np.array([0.9, 0.2]))})
+    correct(uploads, image.key, [[5, 5], [-7.5, 2.1]])
+    assert image.points_xy_image is not None and image.points_xy_image.tolist() == [[5, 5], [-7.5, 2.1]]
+    assert image.corrected.tolist() == [True, False] and image.num_low == 1
+
+
 def test_corrections_are_not_lost_to_a_run_of_other_landmarks(uploads: Uploads) -> None:
     correct(uploads, uploads.images[0].key, [[1, 1], [2, 2]])
     with pytest.raises(UserError, match="other landmarks"):
