@@ -8,7 +8,7 @@ from __future__ import annotations
 import io
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
 from pathlib import Path
 from typing import TextIO
 
@@ -112,10 +112,13 @@ class _Tee(io.TextIOBase):
     def write(self, text: str) -> int:
         self._log.write(text)
         self._log.flush()
-        return self._screen.write(text)
+        with suppress(OSError):  # a terminal that was closed, or a pipe that nobody reads: training goes on
+            self._screen.write(text)
+        return len(text)
 
     def flush(self) -> None:
-        self._screen.flush()
+        with suppress(OSError):
+            self._screen.flush()
 
     def isatty(self) -> bool:
         return self._screen.isatty()
@@ -128,7 +131,7 @@ class _Tee(io.TextIOBase):
 def _copied_to(log_path: Path) -> Iterator[None]:
     """Everything printed goes to the run's log as well."""
     with (
-        log_path.open("a", encoding="utf-8") as log,
+        log_path.open("a", encoding="utf-8", errors="backslashreplace") as log,
         redirect_stdout(_Tee(sys.stdout, log)),
         redirect_stderr(_Tee(sys.stderr, log)),
     ):

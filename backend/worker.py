@@ -11,6 +11,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 
@@ -85,7 +86,7 @@ def _outcome_of(folder: RunFolder) -> tuple[str, str, str, int]:
     except DivergedError as error:
         return "diverged", f"training became unstable: {error}. {DIVERGED_ADVICE}", "", EXIT_DIVERGED
     except ShortOfMemoryError as error:
-        print(error.shortage.trace, file=sys.stderr, flush=True)
+        _show(error.shortage.trace)
         reason = f"{error}. {_memory_advice(folder, error.num_images)}"
         return "out_of_memory", reason, error.shortage.trace, EXIT_OUT_OF_MEMORY
     except KeyboardInterrupt:
@@ -97,10 +98,16 @@ def _outcome_of(folder: RunFolder) -> tuple[str, str, str, int]:
         )
     except Exception as error:  # noqa: BLE001 (the worker's outermost edge)
         trace = traceback.format_exc()
-        print(trace, file=sys.stderr, flush=True)
+        _show(trace)
         if is_out_of_memory(error):
             return "out_of_memory", f"out of memory. {_memory_advice(folder)}", trace, EXIT_OUT_OF_MEMORY
         return "failed", f"{type(error).__name__}: {error}".splitlines()[0], trace, EXIT_FAILED
+
+
+def _show(trace: str) -> None:
+    """Whatever becomes of the screen or the log (a full disk), the outcome is written."""
+    with suppress(OSError):
+        print(trace, file=sys.stderr, flush=True)
 
 
 def _memory_advice(folder: RunFolder, num_images: int | None = None) -> str:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import io
 import os
 import signal
 import subprocess
@@ -289,3 +290,22 @@ def test_resuming_a_completed_run_by_its_checkpoint_trains_no_more(
     assert in_process("--resume", str(folder.checkpoint_path("last"))) == 0
     assert capsys.readouterr().out.splitlines()[0] == f"run: {folder.path.absolute()}"
     assert losses(folder) == before
+
+
+class Closed(io.StringIO):
+    """A terminal that is gone."""
+
+    def write(self, text: str) -> int:
+        raise OSError(5, "Input/output error")
+
+    def flush(self) -> None:
+        raise OSError(5, "Input/output error")
+
+
+def test_training_goes_on_without_its_terminal_and_logs_any_file_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "stdout", Closed())
+    with train._copied_to(tmp_path / "log.txt"):
+        print("problem: film\udce9.png", flush=True)
+    assert (tmp_path / "log.txt").read_text(encoding="utf-8") == "problem: film\\udce9.png\n"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -78,18 +77,26 @@ def read_config(folder: RunFolder) -> RunConfig | None:
     """None for a config that this program cannot read: a damaged run must not take the page down."""
     try:
         return RunConfig.from_dict(folder.read_config())
-    except UserError:
+    except (UserError, OSError):  # somebody else's, perhaps
         return None
+
+
+MAX_KNOWN_RUNS = 256
 
 
 def read_rows(folder: RunFolder) -> list[dict[str, Any]]:
     """The run's metrics, an epoch a row; parsed again only when something was appended."""
-    return _rows_at(folder, folder.metrics_stamp())
+    stamp = folder.metrics_stamp()
+    known = _known_rows.get(folder)
+    if known is None or known[0] != stamp:
+        known = _known_rows[folder] = (stamp, merge_metrics(folder.read_metrics()[0]))
+        for oldest in list(_known_rows)[:-MAX_KNOWN_RUNS]:
+            _known_rows.pop(oldest, None)
+    return known[1]
 
 
-@functools.lru_cache(maxsize=4096)
-def _rows_at(folder: RunFolder, stamp: tuple[int, int]) -> list[dict[str, Any]]:
-    return merge_metrics(folder.read_metrics()[0])
+# of each run as its file stood last: every epoch of a run makes a new one
+_known_rows: dict[RunFolder, tuple[tuple[int, int], list[dict[str, Any]]]] = {}
 
 
 def best_row(rows: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:

@@ -169,10 +169,15 @@ class Bench:
             return NOTHING_MEASURED
 
     def keep(self, measured: Measured) -> None:
-        """For the next time, by every process of this user, where the cache folder can be written."""
+        """For the next time, by every process of this user, where the cache folder can be written.
+
+        A batch that did not fit is not kept: that says as much of what else was held then.
+        """
         with suppress(OSError):
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            write_json_atomic(self._path, [asdict(batch) for batch in measured.batches])
+            write_json_atomic(
+                self._path, [asdict(batch) for batch in measured.batches if batch.peak_bytes is not None]
+            )
 
     @property
     def _path(self) -> Path:

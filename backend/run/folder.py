@@ -329,8 +329,8 @@ def list_runs(runs_dir: Path) -> list[RunFolder]:
         return []
     dated: list[tuple[tuple[str, int, str], RunFolder]] = []
     for path in runs_dir.iterdir():
-        # No config: not a run, or one that is being made or deleted at this moment.
-        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+        # no config: not a run, or one that is made or deleted at this moment; or a folder that is not ours to read
+        with contextlib.suppress(OSError):
             dated.append((_creation_key(RunFolder(path)), RunFolder(path)))
     return [folder for _, folder in sorted(dated, key=lambda pair: pair[0], reverse=True)]
 

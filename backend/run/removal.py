@@ -32,6 +32,8 @@ def delete_run(folder: RunFolder) -> None:
     all of it or for nothing.
     """
     runs_dir = folder.path.parent
+    if not folder.config_path.is_file():  # deleted by another page meanwhile
+        return
     if is_queued(folder):
         remove_from_queue(runs_dir, folder.run_id)
     with deciding_launch(folder):

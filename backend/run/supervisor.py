@@ -104,16 +104,30 @@ def stop(
 ) -> threading.Thread:
     """Ask to stop, then insist: SIGTERM after `grace_s` seconds, SIGKILL `term_grace_s` seconds later.
 
-    Returns at once; the thread that insists is a daemon and ends when the process is gone. A worker on
-    another host is only asked.
+    Returns at once; the thread that insists is a daemon and ends when the process is gone. Asked again meanwhile, it is
+    the same thread: a second signal would make a worker leave that is about to save. A worker on another host is only
+    asked.
     """
     launched = folder.read_launched() or {}
     request_stop(folder)
-    thread = threading.Thread(
-        target=_escalate, args=(launched, grace_s, term_grace_s), name=f"stop {folder.run_id}", daemon=True
-    )
-    thread.start()
-    return thread
+    key = (launched.get("pid"), launched.get("create_time"))
+    with _insisting_lock:
+        for ended in [known for known, thread in _insisting.items() if not thread.is_alive()]:
+            del _insisting[ended]
+        insisting = _insisting.get(key)
+        if insisting is None:
+            insisting = _insisting[key] = threading.Thread(
+                target=_escalate,
+                args=(launched, grace_s, term_grace_s),
+                name=f"stop {folder.run_id}",
+                daemon=True,
+            )
+            insisting.start()
+    return insisting
+
+
+_insisting: dict[tuple[Any, Any], threading.Thread] = {}  # by process
+_insisting_lock = threading.Lock()
 
 
 def reap() -> None:

@@ -58,11 +58,11 @@ def prepare(folder: RunFolder, config: RunConfig, stop: threading.Event) -> Job:
     if not goes_on:
         _tell_left_out(folder, splits)
         _tell_leaks(folder, splits)
-    train = _readable(folder, config, splits.train)
+    train = _readable(folder, config, splits.train, is_news=not goes_on)
     shape_prior = build.build_shape_prior(config, train.samples)
     if not goes_on:
         _tell_shape_prior(folder, shape_prior, len(train.samples))
-    valid = _readable(folder, config, splits.valid) if splits.valid is not None else None
+    valid = _readable(folder, config, splits.valid, is_news=not goes_on) if splits.valid is not None else None
     if valid is not None:
         _tell_readers(folder, splits, valid.samples)
     shown = choose_preview_samples((valid or train).samples)
@@ -71,20 +71,21 @@ def prepare(folder: RunFolder, config: RunConfig, stop: threading.Event) -> Job:
     return Job(folder, config, splits, train, valid, previews, kept, stop)
 
 
-def _readable(folder: RunFolder, config: RunConfig, samples: Samples) -> Stored:
-    """Samples with their images in memory; an image that cannot be decoded is told and left out."""
+def _readable(folder: RunFolder, config: RunConfig, samples: Samples, *, is_news: bool) -> Stored:
+    """Samples with their images in memory; an image that cannot be decoded is left out, and told."""
     store = build.build_store(samples, config.settings)
     broken = store.preload()
     if not broken:
         return Stored(samples, store)
     for error in broken.values():
         print(f"problem: {error}", flush=True)
-        folder.append_event("image_left_out", str(error))
+        if is_news:
+            folder.append_event("image_left_out", str(error))
     kept = [row for row in range(len(samples)) if row not in broken]
     if not kept:
         first = next(iter(broken.values()))
         raise UserError(f"none of {len(samples)} images can be decoded ({first})", field="dataset_path")
-    return _readable(folder, config, samples.take(kept))
+    return _readable(folder, config, samples.take(kept), is_news=is_news)
 
 
 def _print_problems(splits: SampleSplits) -> None:

@@ -259,6 +259,21 @@ def test_runs_are_listed_newest_first(tmp_path: Path) -> None:
     assert list_runs(tmp_path / "absent") == []
 
 
+def test_a_folder_that_may_not_be_read_hides_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mine, other = (create_run(tmp_path, {}, name) for name in ("mine", "other"))
+    key = folder_module._creation_key
+
+    def refuse(folder: RunFolder) -> tuple[str, int, str]:
+        if folder == other:
+            raise PermissionError(13, "Permission denied")
+        return key(folder)
+
+    monkeypatch.setattr(folder_module, "_creation_key", refuse)
+    assert list_runs(tmp_path) == [mine]
+
+
 def test_open_run_by_folder_or_last_checkpoint(folder: RunFolder, tmp_path: Path) -> None:
     last = folder.checkpoint_path("last")
     last.parent.mkdir()

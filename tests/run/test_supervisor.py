@@ -208,6 +208,17 @@ def test_stop_escalates(folder: RunFolder, code: str, number: signal.Signals) ->
 
 
 @only_posix
+def test_asked_twice_it_insists_once(folder: RunFolder) -> None:
+    """A worker that has heard one SIGTERM is saving; a second one makes it leave at once."""
+    supervisor.launch(folder, argv_prefix=python(DEAF))
+    wait_until_ready(folder)
+    threads = [supervisor.stop(folder, grace_s=0.3, term_grace_s=0.3) for _ in range(3)]
+    assert threads[0] is threads[1] is threads[2]
+    threads[0].join()
+    assert not is_live(folder)
+
+
+@only_posix
 def test_stop_reaches_the_children_of_the_worker(folder: RunFolder) -> None:
     code = "import subprocess as sp, sys\n"
     code += f"helper = sp.Popen([sys.executable, '-c', {STUBBORN!r}], stdout=sp.DEVNULL)\n"
