@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from backend.config import RunConfig, Settings, sides_of
+from backend.config import Choice, RunConfig, Settings, sides_of
 from backend.data.augmentation import Augmentation, flip_order
 from backend.data.crops import CropDataset, crop_scale
 from backend.data.dataset import Batches, EpochBatches, LandmarkDataset
@@ -144,6 +144,26 @@ def load_pretrained(network: nn.Module, path: Path) -> tuple[list[str], list[str
             cure="give torchvision's resnet34 state dict (.pth)",
         )
     return loaded, not_fitting
+
+
+def with_crops_of_one_width(config: RunConfig, train: Samples) -> RunConfig:
+    """Crops of images without a pixel size are as wide as those that training images with one have.
+
+    Else a network that learnt from crops in millimetres would be shown another scale where it predicts on images that
+    do not tell their pixel size.
+    """
+    settings, frame = config.settings, config.settings.crop_frame
+    widths = [
+        float((frame.image_px_per_px_xy(size_hw, spacing) * frame.side_px).mean() / np.mean(size_hw))
+        for size_hw, spacing in zip(train.sizes_hw, train.mm_per_px_xy, strict=True)
+        if np.isfinite(spacing).all()
+    ]
+    if not settings.refine or not widths:
+        return config
+    share = min(1.0, float(np.median(widths)))
+    choice = Choice(share, "as wide as crops of the training images that have a pixel size")
+    in_force = settings.model_copy(update={"crop_share": share})
+    return RunConfig(in_force, {**config.chosen, "crop_share": choice})
 
 
 def build_store(samples: Samples, settings: Settings) -> ImageStore:

@@ -53,6 +53,7 @@ class Job:
 def prepare(folder: RunFolder, config: RunConfig, stop: threading.Event) -> Job:
     """Read the data set and its images. Raises UserError where nothing is left to train on."""
     splits = build.build_splits(config)
+    config = build.with_crops_of_one_width(config, splits.train)
     _print_problems(splits)
     goes_on = folder.checkpoint_path("last").is_file()  # what it has told is not told again
     if not goes_on:
