@@ -25,6 +25,18 @@ def ready(page: Page) -> None:
     expect(page.locator("#start")).to_be_enabled()
 
 
+def fill_and_keep(page: Page, **values: float) -> None:
+    """Type, and wait until the browser has kept it: it does so in a moment, when the change has gone round."""
+    fill(page, **values)
+    page.wait_for_function(
+        """([name, values]) => {
+            const kept = JSON.parse(localStorage.getItem(name) ?? "{}");
+            return Object.entries(values).every(([key, value]) => kept[key] === value);
+        }""",
+        arg=[STORAGE_KEY, values],
+    )
+
+
 def test_the_form_is_as_it_was_left_until_it_is_reset(dashboard, page: Page) -> None:
     shutil.copytree(dashboard.data_root / "blobs", dashboard.data_root / "other")
     page.goto(dashboard.url)
@@ -35,9 +47,8 @@ def test_the_form_is_as_it_was_left_until_it_is_reset(dashboard, page: Page) -> 
     page.locator("#field-dataset_path input").click()
     page.get_by_role("option", name="other").click()
     page.locator("#field-loss input[value=mse]").check()
-    fill(page, image_height=128, lr=0.02)
+    fill_and_keep(page, image_height=128, lr=0.02)
 
-    # a refresh at once
     page.reload()
     ready(page)
     typed = {"dataset_path": "other", "image_height": 128, "image_width": 256, "lr": 0.02, "epochs": 20}
@@ -52,7 +63,7 @@ def test_the_form_is_as_it_was_left_until_it_is_reset(dashboard, page: Page) -> 
     expect(page.locator("html")).to_have_attribute("dir", "rtl")
     ready(page)
     shows(page, **typed)
-    fill(page, epochs=7)
+    fill_and_keep(page, epochs=7)
     page.get_by_role("link", name="English").click()
     expect(page.locator("html")).to_have_attribute("dir", "ltr")
     ready(page)
@@ -95,7 +106,7 @@ def test_what_cannot_be_restored_is_told_and_start_waits_for_the_rest(dashboard,
     for lost in ("/data/gone", "-3", "of_another_version"):
         expect(page.locator("#draft-note")).to_contain_text(lost)
     expect(page.locator("#draft-note")).not_to_contain_text("Epochs")
-    fill(page, epochs=8)
+    fill_and_keep(page, epochs=8)
     page.reload()  # what has fallen back is told once
     ready(page)
     shows(page, epochs=8)
