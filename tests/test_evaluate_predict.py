@@ -67,6 +67,17 @@ def test_evaluate_writes_the_metrics_of_a_split(
     assert printed == result
 
 
+def test_another_data_set_is_measured_whole(
+    checkpoint: Path, tiny_dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Nothing of it was kept from training as validation; that split is carved where it is asked for."""
+    shutil.copytree(tiny_dataset, tmp_path / "elsewhere")
+    flags = ["--checkpoint", str(checkpoint), "--dataset_path", str(tmp_path / "elsewhere"), "--json", "-"]
+    for split, num_images in (("train", 12), ("valid", 1)):
+        assert run_command(evaluate.main, [*flags, "--split", split]) == 0
+        assert json.loads(capsys.readouterr().out)["num_images"] == num_images
+
+
 def test_excluded_images_are_left_out_and_strangers_named(
     checkpoint: Path, tiny_dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -87,3 +87,9 @@ def test_a_damaged_queue_does_not_keep_a_run(tmp_path: Path, folder: RunFolder) 
     (tmp_path / "queue.json").write_text("{")
     delete_run(folder)
     assert list_runs(tmp_path) == [] and (tmp_path / "queue.json").read_text() == "{"
+
+
+def test_a_run_that_another_page_deleted_meanwhile_leaves_nothing_behind(folder: RunFolder) -> None:
+    delete_run(folder)
+    delete_run(folder)
+    assert not folder.path.exists()

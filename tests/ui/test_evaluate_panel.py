@@ -161,8 +161,8 @@ def test_a_killed_process_is_told_with_the_place_of_its_log(folder: RunFolder, t
 def test_a_data_set_that_cannot_be_read_is_told(
     panel: EvaluatePanel, folder: RunFolder, tmp_path: Path
 ) -> None:
-    updates = evaluate_panel.on_dataset(panel, folder.run_id, str(tmp_path / "nowhere"), "mean")
-    assert "does not exist" in updates[panel.note]
+    updates = evaluate_panel.on_dataset(panel, folder.run_id, str(tmp_path / "no<script>where"), "mean")
+    assert "does not exist" in updates[panel.note] and "no&lt;script&gt;where" in updates[panel.note]
     assert updates[panel.split]["value"] is None
 
 
