@@ -96,7 +96,7 @@ def _add_device(figure: go.Figure, found: Recommendation, memory: DeviceMemory) 
             )
         words = say("memory_free", free=in_bytes(memory.free_bytes))
         figure.add_hline(
-            free, line={"color": VALID_COLOUR, "width": 1, "dash": "dash"}, **_label(words, "top")
+            free, line={"color": VALID_COLOUR, "width": 1, "dash": "dash"}, **_label(words, "bottom")
         )
     if memory.total_bytes is not None:
         words = say("memory_total", total=in_bytes(memory.total_bytes))
