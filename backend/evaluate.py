@@ -41,13 +41,13 @@ def main(arguments: Sequence[str]) -> int:
     if nme_landmarks:
         check_nme_landmarks(nme_landmarks, names)  # now, not after minutes of predicting
     truth_name = options.annotation_type or settings.annotation_type
+    val_fraction = predictor.config.val_fraction_on(options.dataset_path)
     splits = load_splits(
         options.dataset_path,
         dataset_format=options.dataset_format,
         annotation_type=truth_name,
-        val_fraction=settings.val_fraction
-        if options.split == VALID  # asked for: the run's data may have moved
-        else predictor.config.val_fraction_on(options.dataset_path),
+        # where that split is asked for, the run's data may have moved
+        val_fraction=settings.val_fraction if options.split == VALID else val_fraction,
         seed=settings.seed,
         for_training=False,
     )

@@ -10,3 +10,6 @@ QUIET: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden",
 
 LATEST: dict[str, Any] = {**QUIET, "trigger_mode": "always_last"}
 """For what changes faster than it is answered: of those that come meanwhile, the last one is answered too."""
+
+IN_TURN: dict[str, Any] = {**QUIET, "trigger_mode": "multiple", "concurrency_limit": 1}
+"""For what must be answered each and in its order."""

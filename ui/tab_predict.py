@@ -25,7 +25,7 @@ from ui.prediction_process import (
     start_prediction,
     stop_prediction,
 )
-from ui.quiet import QUIET
+from ui.quiet import IN_TURN, QUIET
 from ui.runs import click_when_drawn, live_runs
 from ui.text import say, say_count
 from ui.uploads import (
@@ -149,9 +149,7 @@ def _place_export() -> dict[str, Any]:
 def _bind(tab: PredictTab) -> None:
     uploads, parts = [tab.uploads], tab.working_parts
     tab.run.change(partial(run_note_html, tab.runs_dir), tab.run, tab.run_note, **QUIET)
-    # files that are dropped while others are being read wait for their turn
-    queued: dict[str, Any] = {**QUIET, "trigger_mode": "multiple", "concurrency_limit": 1}
-    tab.files.upload(partial(on_upload, tab), [*uploads, tab.files], parts, **queued)
+    tab.files.upload(partial(on_upload, tab), [*uploads, tab.files], parts, **IN_TURN)
     tab.predict.click(partial(on_predict, tab), [*uploads, tab.run], parts, **QUIET, trigger_mode="once")
     tab.cancel.click(on_cancel, uploads, uploads, **QUIET)
     tab.clear.click(partial(on_clear, tab), uploads, parts, **QUIET)
@@ -171,9 +169,7 @@ def _bind(tab: PredictTab) -> None:
 
     tab.images.chosen(choose, uploads, [*uploads, tab.images, tab.annotator], **QUIET)
     # every correction in its order, none left out
-    tab.annotator.moved(
-        move, uploads, [*uploads, tab.images, tab.file], **QUIET, concurrency_limit=1, trigger_mode="multiple"
-    )
+    tab.annotator.moved(move, uploads, [*uploads, tab.images, tab.file], **IN_TURN)
     tab.format.change(lambda: gr.update(visible=False), None, tab.file, **QUIET)
     made = tab.export.click(
         partial(on_export, tab), [*uploads, tab.format], [tab.note, tab.file], **QUIET, trigger_mode="once"
@@ -200,7 +196,8 @@ def on_upload(tab: PredictTab, uploads: Uploads, files: Sequence[str] | None) ->
     first = ""
     for number, file in enumerate(files or (), start=1):
         note = progress_html(say("predict_reading", done=number, total=len(files or ())), 0, 0)
-        yield {tab.note: note, tab.files: None}  # the field is free for more
+        # the field is free for more at once, and then left to them
+        yield {tab.note: note, **({tab.files: None} if number == 1 else {})}
         try:
             image = take_in(uploads, Path(file))
             first = first or image.key

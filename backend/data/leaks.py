@@ -98,15 +98,14 @@ def ids_to_exclude(leaks: Iterable[Leak]) -> tuple[str, ...]:
 def ids_in_training(samples: Samples, measured: SampleSplits, trained: SampleSplits) -> tuple[str, ...]:
     """Of `samples`, one split of `measured`: those that are one with an image of train or valid of `trained`.
 
-    Within one data set, valid is compared with train alone.
+    An image of a valid split is none for being in the run's own valid split.
     """
     ids = [str(image_id) for image_id in samples.images["image_id"]]
-    learnt = {name: trained.by_split[name].paths for name in (TRAIN, VALID) if name in trained.by_split}
-    if {*samples.paths} <= {*learnt.get(TRAIN, ())}:
+    if {*samples.paths} <= {*trained.train.paths}:
         return tuple(ids)
-    if {*samples.paths} <= {*learnt.get(VALID, ())}:
-        del learnt[VALID]
-    others = [path for paths in learnt.values() for path in paths]
+    is_valid = str(samples.images["split"].iloc[0]) == VALID
+    validated = trained.valid.paths if trained.valid is not None else []
+    others = [*trained.train.paths, *(path for path in validated if not (is_valid and path in samples.paths))]
     of_measured, of_trained = _read(measured), _read(trained)
     fingerprints = [of_measured[path] for path in samples.paths] + [of_trained[path] for path in others]
     rows = sorted({row for row, other in _find_pairs(fingerprints) if row < len(ids) <= other})

@@ -37,6 +37,8 @@ _POLL_S = 0.05
 # Our own children. A Popen that is dropped warns, and a dead child is a zombie until somebody polls it.
 _children: list[subprocess.Popen[bytes]] = []
 _children_lock = threading.Lock()
+_insisting: dict[tuple[Any, Any], threading.Thread] = {}  # who was asked to stop, by process
+_insisting_lock = threading.Lock()
 
 
 def launch(folder: RunFolder, *, argv_prefix: Sequence[str] | None = None) -> None:
@@ -124,10 +126,6 @@ def stop(
             )
             insisting.start()
     return insisting
-
-
-_insisting: dict[tuple[Any, Any], threading.Thread] = {}  # by process
-_insisting_lock = threading.Lock()
 
 
 def reap() -> None:

@@ -153,14 +153,11 @@ def with_crops_of_one_width(config: RunConfig, train: Samples) -> RunConfig:
     do not tell their pixel size.
     """
     settings, frame = config.settings, config.settings.crop_frame
-    widths = [
-        float((frame.image_px_per_px_xy(size_hw, spacing) * frame.side_px).mean() / np.mean(size_hw))
-        for size_hw, spacing in zip(train.sizes_hw, train.mm_per_px_xy, strict=True)
-        if np.isfinite(spacing).all()
-    ]
-    if not settings.refine or not widths:
+    known = np.isfinite(train.mm_per_px_xy).all(axis=1)
+    if not settings.refine or not known.any():
         return config
-    share = min(1.0, float(np.median(widths)))
+    sides = image_px_per_crop_px(train, frame)[:, 0].mean(axis=1) * frame.side_px
+    share = min(1.0, float(np.median((sides / np.mean(train.sizes_hw, axis=1))[known])))
     choice = Choice(share, "as wide as crops of the training images that have a pixel size")
     in_force = settings.model_copy(update={"crop_share": share})
     return RunConfig(in_force, {**config.chosen, "crop_share": choice})

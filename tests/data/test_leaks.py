@@ -137,6 +137,11 @@ def test_images_of_train_and_valid_are_known_in_another_split_and_in_another_dat
     assert ids_in_training(own.by_split["test"], own, own) == ("b3.png",)
     assert ids_in_training(own.by_split["valid"], own, own) == ("a2.png",)
     assert ids_in_training(own.train, own, own) == ("a.png",)
+    # one image more in valid, by another reader perhaps, makes no leaks of those that validated
+    late = write_dataset(
+        tmp_path / "own", {"a.png": ("train", a), "b.png": ("valid", b), "e.png": ("valid", demo_films[4])}
+    )
+    assert ids_in_training(late.by_split["valid"], late, own) == ()
     other = write_dataset(tmp_path / "other", {"d.png": ("train", d), "a4.png": ("train", a)})
     assert ids_in_training(other.train, other, own) == ("a4.png",)
 
