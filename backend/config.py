@@ -302,6 +302,16 @@ class RunConfig:
         """The value in force: the decided one, else the asked one."""
         return self.chosen[field].value if field in self.chosen else getattr(self.settings, field)
 
+    @property
+    def learned_pixel_sizes(self) -> bool:
+        """Whether any training image had a pixel size; without one, a stated size must not move a prediction."""
+        return self.value("crop_mm_per_px") is not None
+
+    @property
+    def crop_frame(self) -> CropFrame:
+        """What a crop of the refinement covers, where the training images have decided it (`crops_in_force`)."""
+        return CropFrame(self.settings.crop_size, self.value("crop_mm_per_px"), self.value("crop_share"))
+
     def val_fraction_on(self, dataset_path: Path) -> float:
         """What share of a data set's training images was kept from training: of any but the run's own, none."""
         is_own = Path(self.value("dataset_path")).resolve() == dataset_path.resolve()

@@ -92,10 +92,13 @@ RESIZES = {"letterbox": letterbox, "stretch": stretch}
 @dataclass(frozen=True)
 class CropFrame:
     """What a crop about a landmark covers: `side_px` crop pixels of `mm_per_px` millimetres each where the image's
-    spacing is known, else `share` of the image's mean side in all; never finer than the image's own pixels."""
+    spacing is known, else `share` of the image's mean side in all; never finer than the image's own pixels.
+
+    `mm_per_px` is None where the network has only seen crops by share: then a known spacing changes nothing.
+    """
 
     side_px: int
-    mm_per_px: float
+    mm_per_px: float | None
     share: float
 
     @property
@@ -104,7 +107,7 @@ class CropFrame:
 
     def image_px_per_px_xy(self, image_hw: Size, mm_per_px_xy: FloatArray) -> FloatArray:
         """Image pixels along a crop pixel, (2,), for an image with this spacing (NaN where unknown)."""
-        if np.isfinite(mm_per_px_xy).all():
+        if self.mm_per_px is not None and np.isfinite(mm_per_px_xy).all():
             wanted = self.mm_per_px / np.asarray(mm_per_px_xy, np.float64)
         else:
             wanted = np.full(2, self.share * (image_hw[0] + image_hw[1]) / 2 / self.side_px)

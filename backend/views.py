@@ -15,12 +15,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from backend.config import Settings, parse_settings
+from backend.config import RunConfig, Settings, parse_settings
 from backend.data.samples import Samples, SampleSplits, load_splits
 from backend.errors import UserError
 from backend.flags import OneLineParser, add_setting_flags, given_settings, run_command
 from backend.overlays import draw_points, encode_jpeg
-from backend.training.build import build_augmentation, build_images, build_store
+from backend.training.build import build_augmentation, build_images, build_store, crops_in_force
 from backend.training.floor import Floor, floor_on_crops, floor_on_images
 
 
@@ -67,7 +67,7 @@ def _parser() -> OneLineParser:
 def _draw_views(splits: SampleSplits, settings: Settings, options: Namespace) -> list[bytes]:
     """JPEGs: the image as validation sees it, then as the first network sees it in each epoch."""
     samples, row = _find_image(splits, options.image)
-    store = build_store(samples, settings)
+    store = build_store(samples, RunConfig(settings, crops_in_force(RunConfig(settings, {}), splits.train)))
     augmentation = build_augmentation(settings, splits.annotations.landmark_names)
     plain = build_images(settings, samples, store)
     varied = build_images(settings, samples, store, augmentation)

@@ -84,7 +84,7 @@ def build_task(config: RunConfig, landmark_names: Sequence[str]) -> LandmarkTask
 
 def build_refiner_task(config: RunConfig, landmark_names: Sequence[str]) -> LandmarkTask:
     """The same task in the frame of the crops."""
-    settings, frame = config.settings, config.settings.crop_frame
+    settings, frame = config.settings, config.crop_frame
     return LandmarkTask(
         landmark_names=tuple(landmark_names),
         input_hw=frame.hw,
@@ -146,27 +146,30 @@ def load_pretrained(network: nn.Module, path: Path) -> tuple[list[str], list[str
     return loaded, not_fitting
 
 
-def with_crops_of_one_width(config: RunConfig, train: Samples) -> RunConfig:
-    """Crops of images without a pixel size are as wide as those that training images with one have.
+def crops_in_force(config: RunConfig, train: Samples) -> dict[str, Choice]:
+    """What the training images decide of the refinement's crops, by setting: networks are shown one scale, with or
+    without a pixel size.
 
-    Else a network that learnt from crops in millimetres would be shown another scale where it predicts on images that
-    do not tell their pixel size.
+    Where training images have a pixel size, crops of images without one are as wide as theirs. Where none has, every
+    crop is a share of its image, also where a later image has a pixel size: that scale alone was learned.
     """
-    settings, frame = config.settings, config.settings.crop_frame
+    settings = config.settings
     known = np.isfinite(train.mm_per_px_xy).all(axis=1)
-    if not settings.refine or not known.any():
-        return config
-    sides = image_px_per_crop_px(train, frame)[:, 0].mean(axis=1) * frame.side_px
+    if not known.any():
+        reason = "no training image has a pixel size: crops are shares of an image, whether it has one or not"
+        return {"crop_mm_per_px": Choice(None, reason)}
+    if not settings.refine:
+        return {}
+    sides = image_px_per_crop_px(train, settings.crop_frame)[:, 0].mean(axis=1) * settings.crop_size
     share = min(1.0, float(np.median((sides / np.mean(train.sizes_hw, axis=1))[known])))
-    choice = Choice(share, "as wide as crops of the training images that have a pixel size")
-    in_force = settings.model_copy(update={"crop_share": share})
-    return RunConfig(in_force, {**config.chosen, "crop_share": choice})
+    reason = "as wide as crops of the training images that have a pixel size"
+    return {"crop_share": Choice(share, reason)}
 
 
-def build_store(samples: Samples, settings: Settings) -> ImageStore:
+def build_store(samples: Samples, config: RunConfig) -> ImageStore:
     """Images in memory, within a quarter of what is free: a level for each network that the run trains."""
     budget_bytes = int(read_memory().free_bytes * SHARE_OF_FREE_MEMORY)
-    frame = settings.crop_frame
+    settings, frame = config.settings, config.crop_frame
     scales = []
     for size_hw, spacing in zip(samples.sizes_hw, samples.mm_per_px_xy, strict=True):
         levels = [input_scale(size_hw, settings.image_size)]
@@ -223,7 +226,7 @@ def build_crop_batches(
     settings = config.settings
     dataset = CropDataset(
         samples,
-        settings.crop_frame,
+        config.crop_frame,
         centres_xy_image,
         store=store,
         augmentation=augmentation,

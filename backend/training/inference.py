@@ -94,7 +94,7 @@ class Predictor:
     def _predict_few(self, samples: Samples, on_maps: OnMaps | None) -> Predictions:
         """A batch of images, each decoded once for both networks."""
         settings = self.config.settings
-        store = build_store(samples, settings)
+        store = build_store(samples, self.config)
         here = {"device": Choice(str(self.device), "prediction")}  # not where it was trained
         config = RunConfig(settings, {**self.config.chosen, **FOR_PREDICTION, **here})
         whole = build_batches(config, samples, store)
@@ -105,7 +105,7 @@ class Predictor:
             )
         found = predict_batches(self.network, self.task, whole, self.device)
         task = build_refiner_task(config, self.task.landmark_names)
-        scale = image_px_per_crop_px(samples, settings.crop_frame)
+        scale = image_px_per_crop_px(samples, self.config.crop_frame)
         answers = []
         for number, offset in enumerate(crop_offsets(settings.prediction_crops)):
             centres = found.points_xy_image + offset * scale
@@ -122,6 +122,8 @@ class Predictor:
         if self.shape_prior is None or found.spread_xy_image is None:
             return found
         unit = square_unit_xy(samples)[:, None]
+        if not self.config.learned_pixel_sizes:  # then the shapes were learned in pixels
+            unit = np.ones_like(unit)
         spread = found.spread_xy_image * unit[..., None] * unit[..., None, :]
         drawn = self.shape_prior.draw(found.points_xy_image * unit, spread) / unit
         return replace(found, points_xy_image=drawn, unshaped_xy_image=found.points_xy_image)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from backend.config import RunConfig
 from backend.data.image_store import ImageStore
@@ -53,7 +53,7 @@ class Job:
 def prepare(folder: RunFolder, config: RunConfig, stop: threading.Event) -> Job:
     """Read the data set and its images. Raises UserError where nothing is left to train on."""
     splits = build.build_splits(config)
-    config = build.with_crops_of_one_width(config, splits.train)
+    config = replace(config, chosen={**config.chosen, **build.crops_in_force(config, splits.train)})
     _print_problems(splits)
     goes_on = folder.checkpoint_path("last").is_file()  # what it has told is not told again
     if not goes_on:
@@ -67,14 +67,14 @@ def prepare(folder: RunFolder, config: RunConfig, stop: threading.Event) -> Job:
     if valid is not None:
         _tell_readers(folder, splits, valid.samples)
     shown = choose_preview_samples((valid or train).samples)
-    previews = Stored(shown, build.build_store(shown, config.settings))
+    previews = Stored(shown, build.build_store(shown, config))
     kept = None if isinstance(shape_prior, str) else shape_prior
     return Job(folder, config, splits, train, valid, previews, kept, stop)
 
 
 def _readable(folder: RunFolder, config: RunConfig, samples: Samples, *, is_news: bool) -> Stored:
     """Samples with their images in memory; an image that cannot be decoded is left out, and told."""
-    store = build.build_store(samples, config.settings)
+    store = build.build_store(samples, config)
     broken = store.preload()
     if not broken:
         return Stored(samples, store)

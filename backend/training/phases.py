@@ -176,7 +176,7 @@ def _build_refinement(job: Job, last: Checkpoint | None) -> Trainer:
     share = settings.refine_epochs / (settings.epochs + settings.refine_epochs)
     stand_on = FirstNetwork(source["model_state_dict"], first.errors, jitter_px, source.get("first_args"))
     phase = Phase(REFINE, build.refine_schedule(settings), 1.0 - share, share, stand_on)
-    crops = CropDataset(job.previews.samples, settings.crop_frame, first.previews, store=job.previews.store)
+    crops = CropDataset(job.previews.samples, config.crop_frame, first.previews, store=job.previews.store)
     previews = PreviewImages(job.previews.samples, load_preview_batch(crops))
     recorder = Recorder(job.folder, config, phase, task, previews, job.shape_prior, job.stop)
     samples, store = job.train.samples, job.train.store
@@ -265,7 +265,7 @@ def _choose_jitter(job: Job, first: _FirstPoints) -> float:
 
 def _errors_in_crop_px(job: Job, samples: Samples, points_xy_image: FloatArray) -> FloatArray:
     """Known differences to the truth along both axes, flat."""
-    scale = build.image_px_per_crop_px(samples, job.config.settings.crop_frame)
+    scale = build.image_px_per_crop_px(samples, job.config.crop_frame)
     differences = (points_xy_image - samples.points_xy_image) / scale
     known: FloatArray = differences[np.isfinite(differences)]
     return known

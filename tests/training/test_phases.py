@@ -7,6 +7,7 @@ import json
 import math
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +18,14 @@ import torch
 from torch import Tensor
 
 from backend.config import Choice, RunConfig, Settings
+from backend.data.annotations.draft import UNKNOWN_SPACING
 from backend.data.dataset import Batch
-from backend.data.shape_prior import fit_shape_prior
+from backend.data.shape_prior import ShapePrior, fit_shape_prior
 from backend.run.files import Row
 from backend.run.folder import RunFolder, create_run, merge_metrics
 from backend.training import build, phases
 from backend.training.checkpoint import load_checkpoint
-from backend.training.inference import load_predictor
+from backend.training.inference import load_predictor, unlabelled_samples
 from backend.training.job import Job, prepare
 from backend.training.loop import LoopState
 from backend.training.recorder import Recorder
@@ -656,6 +658,31 @@ def test_coco_keypoints_of_images_of_several_sizes_are_refined(tmp_path: Path, t
     assert best_of(folder)["landmark_names"] == list(LANDMARKS)
     preview = folder.read_preview(("refine", 1))
     assert preview is not None and preview["affine_heatmap_to_image"].shape[1:] == (3, 2, 3)
+
+
+def test_stating_a_pixel_size_moves_no_point_of_a_network_trained_without_any(
+    tmp_path: Path, tiny_dataset: Path
+) -> None:
+    """Also where points are drawn to shapes that were learned in pixels, and a pixel is not square."""
+
+    def without_size(number: int, row: dict[str, str], image: np.ndarray[Any, Any]) -> Any:
+        row["mm_per_px"] = ""
+        return image
+
+    data = copy_of(tiny_dataset, tmp_path / "data", without_size)
+    folder = new_run(tmp_path / "runs", data, crop_share=0.4, epochs=1, refine_epochs=1, val_fraction=0)
+    assert train_run(folder) == 0
+    predictor = load_predictor(folder.checkpoint_path("best"), "cpu")
+    assert predictor.refiner is not None
+    prior = ShapePrior(np.array([[0.0, 0.0], [30.0, 10.0], [10.0, 40.0]]), 4 * np.eye(6))
+    predictor = replace(predictor, shape_prior=prior)
+    paths = sorted(data.glob("*.png"))[:3]
+    found = [
+        predictor.predict(unlabelled_samples(paths, 3, [spacing] * 3)).points_xy_image
+        for spacing in (UNKNOWN_SPACING, (0.05, 0.05), (3.3, 3.3), (0.1, 0.2))
+    ]
+    for points in found[1:]:
+        np.testing.assert_array_equal(points, found[0])
 
 
 def test_a_real_data_set_without_spacing_is_refined(shared_data: Path, tmp_path: Path) -> None:
