@@ -13,7 +13,8 @@ from typing import Any
 from tqdm import tqdm
 
 from backend.config import RunConfig
-from backend.data.leaks import ids_in_training
+from backend.data.leaks import TrainedOn, ids_in_training
+from backend.data.provenance import LEARNED_SPLITS, as_learned, is_own_data
 from backend.data.samples import Samples, SampleSplits, load_splits, points_of_readers
 from backend.data.splits import VALID
 from backend.errors import UserError
@@ -24,9 +25,9 @@ from backend.evaluation.report import build_report
 from backend.evaluation.words import describe_leaked
 from backend.flags import OneLineParser, run_command
 from backend.run.files import write_bytes_atomic, write_json_atomic
-from backend.training.build import build_splits
 from backend.training.inference import Predictor, load_predictor
 from backend.training.metrics import SDR_THRESHOLDS_MM
+from backend.training.origin import find_trained_on
 
 KEEP, LEAVE_OUT = "keep", "leave_out"
 Leaked = dict[str, Any]
@@ -41,20 +42,12 @@ def main(arguments: Sequence[str]) -> int:
     if nme_landmarks:
         check_nme_landmarks(nme_landmarks, names)  # now, not after minutes of predicting
     truth_name = options.annotation_type or settings.annotation_type
-    val_fraction = predictor.config.val_fraction_on(options.dataset_path)
-    splits = load_splits(
-        options.dataset_path,
-        dataset_format=options.dataset_format,
-        annotation_type=truth_name,
-        # where that split is asked for, the run's data may have moved
-        val_fraction=settings.val_fraction if options.split == VALID else val_fraction,
-        seed=settings.seed,
-        for_training=False,
-    )
+    trained_on = _find_trained_on(predictor, options.checkpoint, leave_out=options.leaked == LEAVE_OUT)
+    splits = _read_splits(predictor.config, options, trained_on)
     samples = _samples_of(splits, options.split, names)
     excluded = _read_excluded(options.exclude, samples) if options.exclude else []
     samples = samples.take(_rows_without(samples, excluded))
-    leaked = _find_leaked(predictor, samples, splits, leave_out=options.leaked == LEAVE_OUT)
+    leaked = _find_leaked(trained_on, samples, splits, leave_out=options.leaked == LEAVE_OUT)
     if leaked and leaked["left_out"]:
         samples = samples.take(_rows_without(samples, leaked["image_ids"]))
     comparison = compare(predictor, samples, splits, truth_name)
@@ -181,31 +174,79 @@ def _read_excluded(path: Path, samples: Samples) -> list[str]:
     return sorted(unwanted & ids)
 
 
-def _find_leaked(
-    predictor: Predictor, samples: Samples, splits: SampleSplits, *, leave_out: bool
-) -> Leaked | None:
-    """The record's `leaked`: `image_ids` that stand in what the run was trained or validated on, and whether they
-    are `left_out`; None where that data cannot be read any more and nothing is to be left out. Raises UserError."""
-    first_args = predictor.checkpoint.get("first_args")  # where another run trained the first network
-    configs = [predictor.config, *([RunConfig.from_dict(first_args)] if first_args else [])]
+def _find_trained_on(predictor: Predictor, checkpoint: Path, *, leave_out: bool) -> list[TrainedOn]:
+    """What the run learned from, and the run that trained its first network; empty where that cannot be known any more
+    and nothing is to be left out. Raises UserError."""
     try:
-        trained = [build_splits(config) for config in configs]
+        return find_trained_on(checkpoint, predictor.checkpoint)
     except UserError as error:
         if not leave_out:
-            return None
+            return []
         raise UserError(
             f"images that stand in the training data cannot be found, since it cannot be read: {error.what}",
             field="leaked",
             cure="bring it back, or keep such images",
         ) from error
-    found = sorted({image_id for one in trained for image_id in ids_in_training(samples, splits, one)})
+
+
+def _read_splits(config: RunConfig, options: Namespace, trained_on: Sequence[TrainedOn]) -> SampleSplits:
+    """The data set by its own splits; train and valid of the run's own data as the run had them.
+
+    Of another data set nothing was kept from training as validation: `valid` is carved where it is asked for.
+    """
+
+    def load(val_fraction: float) -> SampleSplits:
+        return load_splits(
+            options.dataset_path,
+            dataset_format=options.dataset_format,
+            annotation_type=options.annotation_type or config.settings.annotation_type,
+            val_fraction=val_fraction,
+            seed=config.settings.seed,
+            for_training=False,
+        )
+
+    if options.split not in LEARNED_SPLITS:
+        return load(0.0)
+    if not trained_on or trained_on[0].known_by == "folder":
+        on_path = config.val_fraction_on(options.dataset_path)
+        # where valid is asked for, the run's data may have moved
+        return load(config.settings.val_fraction if options.split == VALID else on_path)
+    whole = load(0.0)
+    own = as_learned(whole, trained_on[0])
+    if own is None:
+        return load(config.settings.val_fraction if options.split == VALID else 0.0)
+    return own
+
+
+def _find_leaked(
+    trained_on: Sequence[TrainedOn], samples: Samples, splits: SampleSplits, *, leave_out: bool
+) -> Leaked | None:
+    """The record's `leaked`: `image_ids` that stand in what the run was trained or validated on, whether they are
+    `left_out`, how the training images were `known_by`, and of how many of them (`num_unseen`) only equal files could
+    be looked for; None where nothing is known. Raises UserError."""
+    if not trained_on:
+        return None
+    found = sorted(
+        {
+            image_id
+            for number, one in enumerate(trained_on)
+            for image_id in ids_in_training(
+                samples, splits, one, is_own=number == 0 and is_own_data(splits, one)
+            )
+        }
+    )
     if leave_out and len(found) == len(samples):
         raise UserError(
             "every image of this split stands in the training data",
             field="leaked",
             cure="choose another split, or keep such images",
         )
-    return {"image_ids": found, "left_out": leave_out}
+    return {
+        "image_ids": found,
+        "left_out": leave_out,
+        "known_by": trained_on[0].known_by,
+        "num_unseen": sum(one.num_unseen for one in trained_on),
+    }
 
 
 def _rows_without(samples: Samples, excluded: Sequence[str]) -> list[int]:

@@ -11,7 +11,14 @@ import numpy as np
 import plotly.graph_objects as go
 
 from backend.errors import UserError
-from backend.evaluation.words import as_interval, find_leaked, in_percent, in_unit, with_spread
+from backend.evaluation.words import (
+    as_interval,
+    find_leak_limits,
+    find_leaked,
+    in_percent,
+    in_unit,
+    with_spread,
+)
 from backend.run.folder import RunFolder
 from ui.datasets import read_display
 from ui.evaluation_process import Progress
@@ -108,9 +115,9 @@ def worst_figures(record: Record) -> list[tuple[str, go.Figure | None]]:
 
 
 def _leaked_words(record: Record) -> str:
-    """How many of the images stand in the training data, in the words of the page."""
-    key, numbers = find_leaked(record)
-    return say(f"evaluation_{key}", **numbers)
+    """How many of the images stand in the training data, and how that is known, in the words of the page."""
+    found = [find_leaked(record), *find_leak_limits(record)]
+    return " ".join(say(f"evaluation_{key}", **numbers) for key, numbers in found)
 
 
 def _worst_figure(record: Record, image: Mapping[str, Any]) -> tuple[str, go.Figure | None]:

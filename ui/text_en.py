@@ -405,6 +405,10 @@ TEXT: dict[str, str] = {
     "evaluation_leaked_kept": "⚠ {num} images, {leaked} of them also in the training data: the error is flattered.",
     "evaluation_leaked_unknown": "Whether any of these images stands in the training data is not known: "
     "evaluate again to find out.",
+    "evaluation_leaked_unseen": "Of {unseen} training images, which are not there any more, only equal files could be "
+    "looked for.",
+    "evaluation_leaked_made_before": "The run was made before the list of its images was kept: "
+    "today's folder was read.",
     "evaluation_other_version": "this evaluation was made by another version; evaluate again",
     "evaluation_mre": "MRE ± SD",
     "evaluation_interval": "95 % interval {interval}",

@@ -378,6 +378,9 @@ TEXT: dict[str, str] = {
     "evaluation_leaked_kept": "⚠ {num} تصویر، که {leaked} تای آن در دادهٔ آموزش هم هست: خطا کمتر از واقع است.",
     "evaluation_leaked_unknown": "معلوم نیست که آیا این تصویرها در دادهٔ آموزش هم هستند یا نه؛ "
     "برای دانستن دوباره ارزیابی کنید.",
+    "evaluation_leaked_unseen": "از {unseen} تصویر آموزش که دیگر سر جایش نیست، فقط فایل‌های یکسان جست‌وجو شد.",
+    "evaluation_leaked_made_before": "این اجرا پیش از آن ساخته شده که فهرست تصویرهایش نگه داشته شود: "
+    "پوشهٔ امروز خوانده شد.",
     "evaluation_other_version": "این ارزیابی را نسخهٔ دیگری ساخته است؛ دوباره ارزیابی کنید",
     "evaluation_mre": "MRE ± SD",
     "evaluation_interval": "بازهٔ 95 %: {interval}",

@@ -29,19 +29,23 @@ _FORMAT_VERSION = 1  # raised whenever a thumbnail would come out differently
 
 @dataclass(frozen=True)
 class Fingerprint:
-    """One image: a hash of its file, and its thumbnail, uint8 (THUMBNAIL_SIDE_PX, THUMBNAIL_SIDE_PX)."""
+    """One image: a hash of its file, and its thumbnail, uint8 (THUMBNAIL_SIDE_PX, THUMBNAIL_SIDE_PX); None where only
+    the file is known, not the picture."""
 
     digest: str
-    thumbnail: npt.NDArray[np.uint8]
+    thumbnail: npt.NDArray[np.uint8] | None
 
 
-def read_fingerprints(paths: Sequence[Path], root: Path) -> list[Fingerprint | None]:
+def read_fingerprints(
+    paths: Sequence[Path], root: Path, *, keep_others: bool = False
+) -> list[Fingerprint | None]:
     """The fingerprint of every image of the data set in `root`; None for one that cannot be read.
 
-    Taken from the cache where path, size and time of change are still the same; the cache then holds these images
-    and no others. A damaged cache is made anew; one that cannot be written costs time, nothing else.
+    Taken from the cache where path, size and time of change are still the same. The cache then holds these images, and
+    others only with `keep_others`, for whoever asks for a part of a data set. A damaged cache is made anew; one that
+    cannot be written costs time, nothing else.
     """
-    cache_path = cache_folder() / "fingerprints" / f"{_hash(str(root.absolute()).encode())}.npz"
+    cache_path = _cache_path(root)
     known = _read_cache(cache_path)
     keys = [_key(path) for path in paths]
     missing = {key: path for key, path in zip(keys, paths, strict=True) if key and key not in known}
@@ -49,9 +53,28 @@ def read_fingerprints(paths: Sequence[Path], root: Path) -> list[Fingerprint | N
         found = dict(zip(missing, pool.map(_take, missing.values()), strict=True))
     current = {key: known.get(key) or found.get(key) for key in keys}
     readable = {key: fingerprint for key, fingerprint in current.items() if fingerprint is not None}
-    if readable.keys() != known.keys():
-        _write_cache(cache_path, readable)
+    kept = {**known, **readable} if keep_others else readable
+    if kept.keys() != known.keys():
+        _write_cache(cache_path, kept)
     return [current[key] for key in keys]
+
+
+def read_digests(paths: Sequence[Path], root: Path) -> list[str]:
+    """The hash of every file's bytes, as in its fingerprint; empty where it cannot be read. Decodes no picture."""
+    known = _read_cache(_cache_path(root))
+    with ThreadPoolExecutor(NUM_THREADS) as pool:
+        return list(pool.map(lambda path: _digest(path, known.get(_key(path))), paths))
+
+
+def _digest(path: Path, known: Fingerprint | None) -> str:
+    try:
+        return known.digest if known is not None else _hash(path.read_bytes())
+    except OSError:
+        return ""
+
+
+def _cache_path(root: Path) -> Path:
+    return cache_folder() / "fingerprints" / f"{_hash(str(root.absolute()).encode())}.npz"
 
 
 def _key(path: Path) -> str:

@@ -28,7 +28,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from backend.data.fingerprints import NUM_THREADS, Fingerprint, read_fingerprints
+from backend.data.fingerprints import NUM_THREADS, Fingerprint, read_digests, read_fingerprints
 from backend.data.samples import Samples, SampleSplits
 from backend.data.splits import TRAIN, VALID
 
@@ -58,6 +58,30 @@ class Leak:
         (first, second), (split, other) = self.image_ids, self.splits
         found = self.kind if self.kind == "same bytes" else f"{self.kind}, distance {self.distance:.3f}"
         return f"{first} ({split}) = {second} ({other}): {found}"
+
+
+@dataclass(frozen=True)
+class KnownImage:
+    """An image that a run was trained (split train) or validated (valid) on, as far as it is known today: its file may
+    be gone, and then only equal files can be found."""
+
+    split: str
+    fingerprint: Fingerprint
+    path: Path | None
+
+
+@dataclass(frozen=True)
+class TrainedOn:
+    """Images of a run's train and valid splits. `known_by`: the run's own list, the fingerprints in a checkpoint, or,
+    for a run that kept neither, today's folder."""
+
+    images: tuple[KnownImage, ...]
+    known_by: Literal["list", "fingerprints", "folder"]
+
+    @property
+    def num_unseen(self) -> int:
+        """Images of which only the file's fingerprint is known: a recompressed copy of one would not be found."""
+        return sum(image.fingerprint.thumbnail is None for image in self.images)
 
 
 def find_leaks(splits: SampleSplits) -> tuple[Leak, ...]:
@@ -95,21 +119,51 @@ def ids_to_exclude(leaks: Iterable[Leak]) -> tuple[str, ...]:
     return tuple(sorted(excluded))
 
 
-def ids_in_training(samples: Samples, measured: SampleSplits, trained: SampleSplits) -> tuple[str, ...]:
-    """Of `samples`, one split of `measured`: those that are one with an image of train or valid of `trained`.
+def trained_on_splits(splits: SampleSplits) -> TrainedOn:
+    """What a run was trained on that kept no list of it: train and valid of its data set as it is today."""
+    fingerprints = _read(splits)
+    return TrainedOn(
+        tuple(
+            KnownImage(split, fingerprints[path] or Fingerprint("", None), path)
+            for split in (TRAIN, VALID)
+            if split in splits.by_split
+            for path in splits.by_split[split].paths
+        ),
+        "folder",
+    )
 
-    An image of a valid split is none for being in the run's own valid split.
+
+def ids_in_training(
+    samples: Samples, measured: SampleSplits, trained: TrainedOn, *, is_own: bool
+) -> tuple[str, ...]:
+    """Of `samples`, one split of `measured`: those that are one with an image that a run was trained or validated on.
+
+    `is_own`: `measured` is the run's own data; an image of its valid split is then none for being in that.
     """
     ids = [str(image_id) for image_id in samples.images["image_id"]]
-    if {*samples.paths} <= {*trained.train.paths}:
+    others = trained.images
+    if is_own and str(samples.images["split"].iloc[0]) == VALID:
+        others = _without_themselves(samples, measured, others)
+    paths = {image.path for image in others}
+    if {*samples.paths} <= paths:
         return tuple(ids)
-    is_valid = str(samples.images["split"].iloc[0]) == VALID
-    validated = trained.valid.paths if trained.valid is not None else []
-    others = [*trained.train.paths, *(path for path in validated if not (is_valid and path in samples.paths))]
-    of_measured, of_trained = _read(measured), _read(trained)
-    fingerprints = [of_measured[path] for path in samples.paths] + [of_trained[path] for path in others]
-    rows = sorted({row for row, other in _find_pairs(fingerprints) if row < len(ids) <= other})
-    return tuple(ids[row] for row in rows)
+    of_measured = _read(measured)
+    fingerprints = [of_measured[path] for path in samples.paths] + [image.fingerprint for image in others]
+    rows = {row for row, other in _find_pairs(fingerprints) if row < len(ids) <= other}
+    rows |= {row for row, path in enumerate(samples.paths) if path in paths}
+    return tuple(ids[row] for row in sorted(rows))
+
+
+def _without_themselves(
+    samples: Samples, measured: SampleSplits, images: Sequence[KnownImage]
+) -> tuple[KnownImage, ...]:
+    paths = {*samples.paths}
+    digests = {*read_digests(samples.paths, measured.annotations.root)}
+    return tuple(
+        image
+        for image in images
+        if image.split != VALID or not (image.path in paths or image.fingerprint.digest in digests)
+    )
 
 
 def advise(leaks: Sequence[Leak]) -> list[str]:
@@ -166,14 +220,18 @@ def _find_pairs(fingerprints: Sequence[Fingerprint | None]) -> dict[Pair, tuple[
 def _same_bytes(fingerprints: Sequence[Fingerprint | None]) -> set[Pair]:
     rows_of: dict[str, list[int]] = {}
     for row, fingerprint in enumerate(fingerprints):
-        if fingerprint is not None:
+        if fingerprint is not None and fingerprint.digest:
             rows_of.setdefault(fingerprint.digest, []).append(row)
     return {pair for rows in rows_of.values() for pair in combinations(rows, 2)}
 
 
 def _same_pictures(fingerprints: Sequence[Fingerprint | None], known: set[Pair]) -> dict[Pair, float]:
     """Distances of the pairs, other than the known ones, that are the same picture."""
-    thumbnails = {row: one.thumbnail for row, one in enumerate(fingerprints) if one is not None}
+    thumbnails = {
+        row: one.thumbnail
+        for row, one in enumerate(fingerprints)
+        if one is not None and one.thumbnail is not None
+    }
     candidates = [pair for pair in _candidates(thumbnails) if pair not in known]
 
     def distance(pair: Pair) -> float:

@@ -25,6 +25,8 @@ LEAKED: dict[str, str] = {
     "leaked_unknown": "Whether any image stands in the training data is not known: it could not be read.",
     "leaked_none": "None of the images stands in the training data.",
     "leaked_out": "{leaked} images left out: they stand in the training data.",
+    "leaked_unseen": "Of {unseen} training images, which are not there any more, only equal files could be looked for.",
+    "leaked_made_before": "The run was made before the list of its images was kept: today's folder was read.",
     "leaked_kept": "{leaked} of the {num} images stand in the training data: the error is flattered.",
 }
 
@@ -84,10 +86,21 @@ def find_leaked(record: Mapping[str, Any]) -> tuple[str, dict[str, int]]:
     return "leaked_kept", {"leaked": num, "num": record["num_images"]}
 
 
+def find_leak_limits(record: Mapping[str, Any]) -> list[tuple[str, dict[str, int]]]:
+    """Keys of `LEAKED` for what limits that knowledge, with their numbers."""
+    leaked = record["about"].get("leaked") or {}
+    limits: list[tuple[str, dict[str, int]]] = []
+    if leaked.get("known_by") == "folder":
+        limits.append(("leaked_made_before", {}))
+    if leaked.get("num_unseen"):
+        limits.append(("leaked_unseen", {"unseen": leaked["num_unseen"]}))
+    return limits
+
+
 def describe_leaked(record: Mapping[str, Any]) -> str:
-    """How many of the images stand in the run's training data too, and what was done about it."""
-    key, numbers = find_leaked(record)
-    return LEAKED[key].format(**numbers)
+    """How many of the images stand in the run's training data too, what was done about it, and how that is known."""
+    found = [find_leaked(record), *find_leak_limits(record)]
+    return " ".join(LEAKED[key].format(**numbers) for key, numbers in found)
 
 
 def _decimals(unit: str) -> int:

@@ -46,6 +46,7 @@ REQUEST_KINDS: tuple[RequestKind, ...] = ("finish", "stop", "save_now", "preview
 PHASES = ("train", "refine")  # in their order
 
 _CONFIG = "config.json"
+_DATA = "data.json"
 _METRICS = "metrics.jsonl"
 _EVENTS = "events.jsonl"
 _TIME_FORMAT = "%Y%m%d-%H%M%S"
@@ -161,6 +162,25 @@ class RunFolder:
     def read_events(self, offset: int = 0) -> tuple[list[Row], int]:
         """The events from byte `offset` on, and the next offset."""
         return read_json_lines(self.path / _EVENTS, offset)
+
+    def write_data(self, data: Mapping[str, Any]) -> None:
+        """Record what is learned from; written once, at the first start."""
+        write_json_atomic(self.path / _DATA, data)
+
+    def read_data(self) -> Row | None:
+        """None for a run that was not started yet, or was made before the record was kept.
+
+        Raises UserError for a damaged file: it must not pass for one that was never written.
+        """
+        path = self.path / _DATA
+        data = read_json(path)
+        if data is None and path.exists():
+            raise UserError(
+                f"{path} is damaged",
+                field="run",
+                cure="put the run's own back, or move it away: today's folder is read",
+            )
+        return data
 
     def write_readers(self, readers: Mapping[str, Any]) -> None:
         """What the readers of the validation images differ by among themselves."""

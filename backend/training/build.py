@@ -50,22 +50,37 @@ class Schedule:
 
 
 def build_splits(config: RunConfig) -> SampleSplits:
-    """Read the run's data set. Raises UserError where patience has no validation images to watch."""
-    settings = config.settings
-    splits = load_splits(
-        Path(config.value("dataset_path")),
-        dataset_format=settings.dataset_format,
-        annotation_type=settings.annotation_type,
-        val_fraction=settings.val_fraction,
-        seed=settings.seed,
-    )
-    if settings.patience and splits.valid is None:
+    """Read the run's data set as it is today, its validation split carved. Raises UserError."""
+    splits = _load(config, val_fraction=config.settings.val_fraction, for_training=True)
+    require_validation(config, splits)
+    return splits
+
+
+def read_whole_data(config: RunConfig) -> SampleSplits:
+    """Every image and landmark of the run's data set as it is today, nothing carved. Raises UserError."""
+    return _load(config, val_fraction=0.0, for_training=False)
+
+
+def require_validation(config: RunConfig, splits: SampleSplits) -> None:
+    """Raises UserError where patience has no validation images to watch."""
+    if config.value("patience") and splits.valid is None:
         raise UserError(
             "there are no validation images, so it has no error to watch",
             field="patience",
             cure="give --val_fraction above 0, or --patience 0",
         )
-    return splits
+
+
+def _load(config: RunConfig, *, val_fraction: float, for_training: bool) -> SampleSplits:
+    settings = config.settings
+    return load_splits(
+        Path(config.value("dataset_path")),
+        dataset_format=settings.dataset_format,
+        annotation_type=settings.annotation_type,
+        val_fraction=val_fraction,
+        seed=settings.seed,
+        for_training=for_training,
+    )
 
 
 def build_task(config: RunConfig, landmark_names: Sequence[str]) -> LandmarkTask:
@@ -311,7 +326,7 @@ def build_trainer(
             ema_decay=settings.ema_decay,
             accumulation=schedule.accumulation,
             autocast=AUTOCAST[config.value("mixed_precision")],
-            patience=settings.patience,
+            patience=config.value("patience"),
             on_divergence=settings.on_divergence,
             on_oom=settings.on_oom,
             least_part=least_part(task, network),

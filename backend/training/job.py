@@ -6,18 +6,22 @@ Knows the run folder; must not know networks or processes.
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
 
-from backend.config import RunConfig
+from backend.config import Choice, RunConfig
 from backend.data.image_store import ImageStore
 from backend.data.leaks import across_splits, advise, find_leaks
+from backend.data.provenance import DataRecord, record_data, restore_splits, to_dict
 from backend.data.samples import Samples, SampleSplits, points_of_readers
 from backend.data.shape_prior import ShapePrior
+from backend.data.splits import TRAIN, VALID
 from backend.errors import UserError
 from backend.run.folder import RunFolder
 from backend.training import build
 from backend.training.metrics import summarize_readers
+from backend.training.origin import describe_change, describe_program, read_record
 from backend.training.recorder import choose_preview_samples
 
 MAX_TOLD = 20  # problems or leaks that are printed one by one
@@ -42,6 +46,7 @@ class Job:
     valid: Stored | None
     previews: Stored
     shape_prior: ShapePrior | None  # to whose shapes predictions are drawn
+    origin: dict[str, Any]  # of the weights, for checkpoints: `learned_from` and `made_with`
     stop: threading.Event
 
     @property
@@ -51,11 +56,17 @@ class Job:
 
 
 def prepare(folder: RunFolder, config: RunConfig, stop: threading.Event) -> Job:
-    """Read the data set and its images. Raises UserError where nothing is left to train on."""
-    splits = build.build_splits(config)
-    config = replace(config, chosen={**config.chosen, **build.crops_in_force(config, splits.train)})
-    _print_problems(splits)
+    """Read the data set and its images: at the first start as it is, later what `data.json` says was learned from.
+
+    Raises UserError where nothing is left to train on, or where the data are another data set's.
+    """
     goes_on = folder.checkpoint_path("last").is_file()  # what it has told is not told again
+    record = read_record(folder)
+    program = describe_program(config.value("device"))
+    _report_program(folder, program, goes_on=goes_on)
+    splits, chosen = _read_splits(folder, config, record, goes_on=goes_on)
+    config = replace(config, chosen={**config.chosen, **chosen})
+    _print_problems(splits)
     if not goes_on:
         _tell_left_out(folder, splits)
         _tell_leaks(folder, splits)
@@ -66,10 +77,55 @@ def prepare(folder: RunFolder, config: RunConfig, stop: threading.Event) -> Job:
     valid = _readable(folder, config, splits.valid, is_news=not goes_on) if splits.valid is not None else None
     if valid is not None:
         _tell_readers(folder, splits, valid.samples)
+    if record is None and not goes_on:
+        decoded = {TRAIN: train.samples} | ({VALID: valid.samples} if valid is not None else {})
+        record = record_data(replace(splits, by_split=decoded), config.settings.annotation_type, chosen)
+        folder.write_data({**to_dict(record), "made_with": program})
     shown = choose_preview_samples((valid or train).samples)
     previews = Stored(shown, build.build_store(shown, config))
     kept = None if isinstance(shape_prior, str) else shape_prior
-    return Job(folder, config, splits, train, valid, previews, kept, stop)
+    origin = {"learned_from": record.digests() if record is not None else {}, "made_with": program}
+    return Job(folder, config, splits, train, valid, previews, kept, origin, stop)
+
+
+def _read_splits(
+    folder: RunFolder, config: RunConfig, record: DataRecord | None, *, goes_on: bool
+) -> tuple[SampleSplits, Mapping[str, Choice]]:
+    """The splits, and what the training images decide of the settings."""
+    if record is not None:
+        splits, changes = restore_splits(record, build.read_whole_data(config))
+        build.require_validation(config, splits)
+        if changes:
+            _report_once(
+                folder, "data_changed", f"since the first start the data changed: {changes}", asdict(changes)
+            )
+        return splits, record.chosen
+    splits = build.build_splits(config)
+    if goes_on:
+        _report_once(
+            folder, "data_unrecorded", "made before the list of its images was kept: today's folder was read"
+        )
+    return splits, build.crops_in_force(config, splits.train)
+
+
+def _report_program(folder: RunFolder, program: Mapping[str, Any], *, goes_on: bool) -> None:
+    """Print with what the run is trained; where that is not what it began with, it is an event."""
+    print("program: " + ", ".join(f"{name} {value}" for name, value in program.items()), flush=True)
+    earlier = [
+        (folder.read_data() or {}).get("made_with"),
+        *(e.get("made_with") for e in folder.read_events()[0]),
+    ]
+    before = next((one for one in reversed(earlier) if one), None)
+    if goes_on and before and (change := describe_change(program, before)):
+        folder.append_event("program_changed", f"goes on with {change}", made_with=program)
+
+
+def _report_once(folder: RunFolder, kind: str, message: str, values: Mapping[str, Any] | None = None) -> None:
+    """Print, and keep as an event what the last one of its kind does not say already."""
+    print(f"{kind.replace('_', ' ')}: {message}", flush=True)
+    before = [event["message"] for event in folder.read_events()[0] if event.get("kind") == kind]
+    if before[-1:] != [message]:
+        folder.append_event(kind, message, **(values or {}))
 
 
 def _readable(folder: RunFolder, config: RunConfig, samples: Samples, *, is_news: bool) -> Stored:

@@ -19,6 +19,7 @@ from backend.config import RunConfig
 from backend.data.crops import CropDataset
 from backend.data.dataset import Batches
 from backend.data.leaks import ids_in_training
+from backend.data.provenance import check_landmarks
 from backend.data.samples import Samples
 from backend.errors import UserError
 from backend.geometry import FloatArray
@@ -36,6 +37,7 @@ from backend.training.job import Job, Stored
 from backend.training.loop import Ending
 from backend.training.metrics import guess_mean_positions, radial_errors, summarize
 from backend.training.micro_batch import WHOLE_BATCHES
+from backend.training.origin import find_trained_on
 from backend.training.out_of_memory import Shortage, ShortOfMemoryError, attempt
 from backend.training.recorder import (
     FirstNetwork,
@@ -67,6 +69,8 @@ def train_phases(job: Job) -> tuple[Ending, str]:
     last_path = job.folder.checkpoint_path("last")
     last_path.parent.mkdir(exist_ok=True)
     last = load_resumable(last_path) if last_path.is_file() else None
+    if last is not None:
+        check_landmarks(last["landmark_names"], (), job.landmark_names)
     if last is None and job.config.settings.first_network:
         _adopt_first(job)
     elif last is None or last["phase"] == TRAIN:
@@ -113,10 +117,12 @@ def _adopt_first(job: Job) -> None:
             )
     if tuple(content["landmark_names"]) != job.landmark_names:
         raise UserError(f"{path} knows other landmarks than this data set", field="first_network")
-    _require_unseen_validation(job, theirs, path)
+    _require_unseen_validation(job, content, path)
     ours = {
+        **job.origin,
         "args": job.config.to_dict(),
         "first_args": first_args,
+        "first_learned_from": content.get("first_learned_from") or content.get("learned_from", {}),
         "networks": {},
         "shape_prior": shape_prior_content(job.shape_prior),
     }
@@ -124,25 +130,32 @@ def _adopt_first(job: Job) -> None:
     job.folder.append_event("first_network", f"the first network is that of {path}", phase=REFINE)
 
 
-def _require_unseen_validation(job: Job, theirs: RunConfig, path: Path) -> None:
+def _require_unseen_validation(job: Job, content: Checkpoint, path: Path) -> None:
     """Raises UserError where the first network was trained on images by which this run would choose and report; where
     that cannot be known, it is an event."""
     if job.valid is None:
         return
     try:
-        trained = build.build_splits(theirs)
+        trained_on = find_trained_on(path, content)[-1]  # whoever trained its first network
     except UserError as error:
         message = f"whether {path} was trained on validation images of this run is not known: {error.what}"
         job.folder.append_event("first_network", message, phase=REFINE)
         return
-    seen = ids_in_training(job.valid.samples, job.splits, trained)
+    seen = ids_in_training(job.valid.samples, job.splits, trained_on, is_own=True)
     if seen:
+        theirs = RunConfig.from_dict(content.get("first_args") or content["args"])
         raise UserError(
             f"{path} was trained on {len(seen)} of the {len(job.valid.samples)} validation images of this run, "
             f"so its errors there say nothing: {', '.join(seen[:3])}{' ...' if len(seen) > 3 else ''}",
             field="first_network",
             cure=f"take its data set, seed {theirs.settings.seed} and val_fraction {theirs.settings.val_fraction:g}",
         )
+    if trained_on.num_unseen:
+        message = (
+            f"of the images that {path} was trained on, {trained_on.num_unseen} are not there any more: among them "
+            "only files equal to this run's validation images could be looked for"
+        )
+        job.folder.append_event("first_network", message, phase=REFINE)
 
 
 def _build_first(job: Job, last: Checkpoint | None) -> Trainer:
@@ -153,7 +166,7 @@ def _build_first(job: Job, last: Checkpoint | None) -> Trainer:
     share = settings.epochs / (settings.epochs + settings.refine_epochs * settings.refine)
     phase = Phase(TRAIN, build.first_schedule(settings), 0.0, share)
     previews = PreviewImages(job.previews.samples, load_preview_batch(shown))
-    recorder = Recorder(job.folder, config, phase, task, previews, job.shape_prior, job.stop)
+    recorder = Recorder(job.folder, config, phase, task, previews, job.shape_prior, job.origin, job.stop)
     network = _build_network(job, resumes=last is not None)
     augmentation = build.build_augmentation(settings, job.landmark_names)
     train = build.build_batches(config, job.train.samples, job.train.store, augmentation)
@@ -174,11 +187,14 @@ def _build_refinement(job: Job, last: Checkpoint | None) -> Trainer:
     first = _FirstPoints.of(job, source["model_state_dict"])
     jitter_px = last["networks"][REFINE]["jitter_px"] if last is not None else _choose_jitter(job, first)
     share = settings.refine_epochs / (settings.epochs + settings.refine_epochs)
-    stand_on = FirstNetwork(source["model_state_dict"], first.errors, jitter_px, source.get("first_args"))
+    of_another: Checkpoint = {
+        name: source[name] for name in ("first_args", "first_learned_from") if name in source
+    }
+    stand_on = FirstNetwork(source["model_state_dict"], first.errors, jitter_px, of_another)
     phase = Phase(REFINE, build.refine_schedule(settings), 1.0 - share, share, stand_on)
     crops = CropDataset(job.previews.samples, config.crop_frame, first.previews, store=job.previews.store)
     previews = PreviewImages(job.previews.samples, load_preview_batch(crops))
-    recorder = Recorder(job.folder, config, phase, task, previews, job.shape_prior, job.stop)
+    recorder = Recorder(job.folder, config, phase, task, previews, job.shape_prior, job.origin, job.stop)
     samples, store = job.train.samples, job.train.store
     augmentation = build.build_augmentation(settings, job.landmark_names)
     train = build.build_crop_batches(config, samples, store, samples.points_xy_image, augmentation, jitter_px)

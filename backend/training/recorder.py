@@ -55,7 +55,7 @@ class FirstNetwork:
     state: Mapping[str, Any]
     errors: Metrics  # mre_px, mre_mm on the validation images; empty without any
     jitter_px: float  # by which the crops are moved in training, crop pixels
-    args: Mapping[str, Any] | None  # of the run that trained it, where that is another one
+    of_another: Mapping[str, Any]  # `first_args` and `first_learned_from`, where another run trained it
 
 
 @dataclass(frozen=True)
@@ -86,6 +86,7 @@ class Recorder:
         task: LandmarkTask,
         previews: PreviewImages,
         shape_prior: ShapePrior | None,
+        origin: Mapping[str, Any],
         stop: threading.Event,
     ) -> None:
         self._folder = folder
@@ -94,6 +95,7 @@ class Recorder:
         self._task = task
         self._previews = previews
         self._shape_prior = shape_prior
+        self._origin = origin
         self._stop = stop
         self._status_time = -math.inf
         self._epoch_seconds: list[float] = []  # of whole epochs since this process started
@@ -256,11 +258,11 @@ class Recorder:
                 }
             }
             state["model_state_dict"] = self._phase.first.state
-            if self._phase.first.args is not None:
-                state["first_args"] = self._phase.first.args
+            state |= self._phase.first.of_another
         loop, first_task = trainer.loop, build_task(self._config, self._task.landmark_names)
         return {
             **state,
+            **self._origin,
             "phase": self._phase.name,
             "epoch": loop.epoch,
             "best_mre": loop.best_mre_px,

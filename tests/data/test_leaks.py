@@ -24,6 +24,7 @@ from backend.data.leaks import (
     ids_in_training,
     ids_to_exclude,
     picture_distance,
+    trained_on_splits,
 )
 from backend.data.samples import SampleSplits, load_splits
 
@@ -134,16 +135,17 @@ def test_images_of_train_and_valid_are_known_in_another_split_and_in_another_dat
             "b3.png": ("test", b), "c2.png": ("test", c),
         },
     )  # fmt: skip
-    assert ids_in_training(own.by_split["test"], own, own) == ("b3.png",)
-    assert ids_in_training(own.by_split["valid"], own, own) == ("a2.png",)
-    assert ids_in_training(own.train, own, own) == ("a.png",)
+    trained = trained_on_splits(own)
+    assert ids_in_training(own.by_split["test"], own, trained, is_own=True) == ("b3.png",)
+    assert ids_in_training(own.by_split["valid"], own, trained, is_own=True) == ("a2.png",)
+    assert ids_in_training(own.train, own, trained, is_own=True) == ("a.png",)
     # one image more in valid, by another reader perhaps, makes no leaks of those that validated
     late = write_dataset(
         tmp_path / "own", {"a.png": ("train", a), "b.png": ("valid", b), "e.png": ("valid", demo_films[4])}
     )
-    assert ids_in_training(late.by_split["valid"], late, own) == ()
+    assert ids_in_training(late.by_split["valid"], late, trained, is_own=True) == ()
     other = write_dataset(tmp_path / "other", {"d.png": ("train", d), "a4.png": ("train", a)})
-    assert ids_in_training(other.train, other, own) == ("a4.png",)
+    assert ids_in_training(other.train, other, trained, is_own=False) == ("a4.png",)
 
 
 def test_two_tables_in_one_folder_are_two_data_sets(demo_films: list[Path], tmp_path: Path) -> None:
@@ -154,8 +156,9 @@ def test_two_tables_in_one_folder_are_two_data_sets(demo_films: list[Path], tmp_
     for table, line in zip(tables, lines[1:], strict=True):
         table.write_text("\n".join([lines[0], line]), encoding="utf-8")
     first, second = (read_dataset(table) for table in tables)
-    assert ids_in_training(second.train, second, first) == ()
-    assert ids_in_training(first.train, first, first) == ("a.png",)
+    trained = trained_on_splits(first)
+    assert ids_in_training(second.train, second, trained, is_own=False) == ()
+    assert ids_in_training(first.train, first, trained, is_own=True) == ("a.png",)
 
 
 def test_a_carved_validation_image_counts_as_valid(demo_films: list[Path], tmp_path: Path) -> None:

@@ -1,0 +1,397 @@
+"""The images that a run learned from, as `data.json` keeps them, and how they are found again. Needs no torch.
+
+N images of the splits train and valid. A file is known by its fingerprint (a hash of its bytes), what was annotated on
+it by a hash of its points and pixel size, so that a later change of either is noticed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from backend.config import Choice
+from backend.data.fingerprints import Fingerprint, read_digests, read_fingerprints
+from backend.data.leaks import KnownImage, TrainedOn
+from backend.data.samples import Samples, SampleSplits
+from backend.data.splits import TRAIN, VALID
+from backend.errors import UserError
+from backend.geometry import FloatArray
+
+FORMAT_VERSION = 1
+LEARNED_SPLITS = (TRAIN, VALID)
+NUM_NAMED = 5  # image ids that a message names
+
+Digests = Mapping[str, Sequence[str]]  # fingerprints by split
+
+
+@dataclass(frozen=True)
+class ImageRecord:
+    """One image: `path` is relative to the source folder where it lies in it, with forward slashes."""
+
+    image_id: str
+    split: str
+    group: str
+    path: str
+    fingerprint: str
+    annotations: str
+
+
+@dataclass(frozen=True)
+class DataRecord:
+    """What a run learned from. `landmark_names` are those of its maps, in their order; `left_out` the others that the
+    data set had; `chosen` is what the training images decided of the settings."""
+
+    source_folder: str
+    dataset_format: str
+    annotation_type: str
+    reader_names: tuple[str, ...]
+    landmark_names: tuple[str, ...]
+    left_out: tuple[str, ...]
+    images: tuple[ImageRecord, ...]
+    chosen: Mapping[str, Choice] = field(default_factory=dict)
+
+    def of_split(self, split: str) -> list[ImageRecord]:
+        """Its images of one split, in the order of training."""
+        return [image for image in self.images if image.split == split]
+
+    def digests(self) -> dict[str, list[str]]:
+        """Fingerprints by split, sorted: all that a checkpoint keeps of them."""
+        return {
+            split: sorted(image.fingerprint for image in self.of_split(split)) for split in LEARNED_SPLITS
+        }
+
+    def path_of(self, image: ImageRecord) -> Path:
+        """Where the file was (an absolute `path` stays as it is)."""
+        return Path(self.source_folder) / image.path
+
+
+@dataclass(frozen=True)
+class Changes:
+    """How a data set differs from what a run learned from: image ids."""
+
+    gone: tuple[str, ...] = ()
+    changed: tuple[str, ...] = ()  # the file has other bytes
+    annotated_anew: tuple[str, ...] = ()  # other points, or another pixel size
+    new: tuple[str, ...] = ()  # in train or valid today; they join neither
+
+    def __bool__(self) -> bool:
+        return any(asdict(self).values())
+
+    def __str__(self) -> str:
+        words = (
+            (self.gone, "gone"),
+            (self.changed, "changed"),
+            (self.annotated_anew, "annotated anew"),
+            (self.new, "new and in neither split"),
+        )
+        return "; ".join(f"{len(ids)} {what}: {name_some(ids)}" for ids, what in words if ids)
+
+
+def name_some(names: Sequence[str]) -> str:
+    """The first names of a list, and how many follow."""
+    shown = ", ".join(names[:NUM_NAMED])
+    return f"{shown} and {len(names) - NUM_NAMED} more" if len(names) > NUM_NAMED else shown
+
+
+def record_data(splits: SampleSplits, annotation_type: str, chosen: Mapping[str, Choice]) -> DataRecord:
+    """What is learned from now: the splits train and valid as they stand in `splits`."""
+    annotations = splits.annotations
+    images = [
+        image
+        for split in LEARNED_SPLITS
+        if split in splits.by_split
+        for image in _record_images(splits.by_split[split], split, annotations.root)
+    ]
+    return DataRecord(
+        str(annotations.root.absolute()),
+        annotations.format,
+        annotation_type,
+        annotations.reader_names,
+        annotations.landmark_names,
+        splits.left_out,
+        tuple(images),
+        chosen,
+    )
+
+
+def _record_images(samples: Samples, split: str, root: Path) -> list[ImageRecord]:
+    rows = zip(
+        samples.images["image_id"],
+        samples.images["group"],
+        samples.paths,
+        read_digests(samples.paths, root),
+        samples.points_xy_image,
+        samples.mm_per_px_xy,
+        strict=True,
+    )
+    return [
+        ImageRecord(
+            str(image_id), split, str(group), _relative(path, root), digest, hash_annotations(points, spacing)
+        )
+        for image_id, group, path, digest, points, spacing in rows
+    ]
+
+
+def hash_annotations(points_xy_image: FloatArray, mm_per_px_xy: FloatArray) -> str:
+    """Of one image's points (K, 2), NaN missing, in the order of the landmarks, and its pixel size (2,)."""
+    points = np.where(np.isnan(points_xy_image), np.nan, points_xy_image).astype("<f4")  # one NaN of the many
+    spacing = np.where(np.isnan(mm_per_px_xy), np.nan, mm_per_px_xy).astype("<f8")
+    return hashlib.blake2b(points.tobytes() + spacing.tobytes(), digest_size=8).hexdigest()
+
+
+def check_landmarks(record_names: Sequence[str], left_out: Sequence[str], today: Sequence[str]) -> None:
+    """Raises UserError where a data set's landmarks are not those that a run learned, in their order."""
+    known = [*record_names, *left_out]
+    missing = [name for name in known if name not in today]
+    unknown = [name for name in today if name not in known]
+    cure = "bring the annotations back as they were, or start a new run"
+    if missing or unknown:
+        what = " and ".join(
+            f"{verb} {', '.join(names)}" for verb, names in (("lacks", missing), ("adds", unknown)) if names
+        )
+        raise UserError(
+            f"the run was trained on other landmarks: the data set now {what}",
+            field="dataset_path",
+            cure=cure,
+        )
+    order = [name for name in today if name in record_names]
+    if order != list(record_names):
+        raise UserError(
+            f"the data set's landmarks are in another order ({', '.join(order)}) than the run's "
+            f"({', '.join(record_names)})",
+            field="dataset_path",
+            cure=cure,
+        )
+
+
+def restore_splits(record: DataRecord, today: SampleSplits) -> tuple[SampleSplits, Changes]:
+    """The run's train and valid splits from a data set as it is today, in their order, and how it differs.
+
+    `today` holds every image and landmark, nothing carved. An image is found by its id, else by its fingerprint. What
+    is new joins neither split. Raises UserError for other landmarks, where no training image is left, and, in another
+    folder than the recorded one, where that does not hold the run's files.
+    """
+    annotations = today.annotations
+    check_landmarks(record.landmark_names, record.left_out, annotations.landmark_names)
+    columns = [annotations.landmark_names.index(name) for name in record.landmark_names]
+    pool = _pool(today, columns)
+    digests = read_digests(pool.paths, annotations.root)
+    row_of = _find_rows(record, pool, digests)
+    changes = _compare(record, pool, digests, row_of)
+    if annotations.root.resolve() != Path(record.source_folder).resolve():
+        _require_same_files(record, changes, annotations.root)
+    found = {
+        split: pool.take([row_of[image] for image in record.of_split(split) if image in row_of])
+        for split in LEARNED_SPLITS
+    }
+    if not len(found[TRAIN]):
+        raise UserError(
+            f"none of the {len(record.of_split(TRAIN))} training images is in {annotations.root} any more",
+            field="dataset_path",
+            cure="bring them back, or give the folder that they were moved to",
+        )
+    by_split = {
+        split: replace(samples, images=samples.images.assign(split=split))
+        for split, samples in found.items()
+        if len(samples)
+    }
+    others = {
+        split: Samples(samples.images, samples.points_xy_image[:, columns])
+        for split, samples in today.by_split.items()
+        if split not in LEARNED_SPLITS
+    }
+    fewer = replace(
+        annotations,
+        landmark_names=record.landmark_names,
+        points_xy_image=annotations.points_xy_image[:, :, columns],
+    )
+    return SampleSplits(fewer, by_split | others, record.left_out), changes
+
+
+def trained_on_record(record: DataRecord, folders: Sequence[Path]) -> TrainedOn:
+    """The recorded images, each with its picture where its file lies unchanged in the source folder or in one of
+    `folders` to which the data may have been moved."""
+    places = [Path(record.source_folder), *folders]
+    paths = [_find_file(image, places) for image in record.images]
+    there = [path for path in paths if path is not None]
+    read = dict(zip(there, read_fingerprints(there, places[0], keep_others=True), strict=True))
+    images = []
+    for image, path in zip(record.images, paths, strict=True):
+        found = read.get(path) if path is not None else None
+        is_same = found is not None and found.digest == image.fingerprint
+        fingerprint = found if is_same and found is not None else Fingerprint(image.fingerprint, None)
+        images.append(KnownImage(image.split, fingerprint, path))
+    return TrainedOn(tuple(images), "list")
+
+
+def trained_on_digests(digests: Digests) -> TrainedOn:
+    """What a checkpoint alone knows: fingerprints by split."""
+    images = [
+        KnownImage(split, Fingerprint(digest, None), None)
+        for split in LEARNED_SPLITS
+        for digest in digests.get(split, ())
+    ]
+    return TrainedOn(tuple(images), "fingerprints")
+
+
+def as_learned(splits: SampleSplits, trained_on: TrainedOn) -> SampleSplits | None:
+    """A run's own data set with train and valid as the run had them, whatever split its table names today; None where
+    it is another data set. Images that are new stay in neither; the other splits are the table's."""
+    split_of = _own_splits(splits, trained_on)
+    if not _is_own(split_of, trained_on):
+        return None
+    pool = _pool(splits, range(len(splits.annotations.landmark_names)))
+    learned = {
+        split: pool.take([row for row, path in enumerate(pool.paths) if split_of.get(path) == split])
+        for split in LEARNED_SPLITS
+    }
+    by_split = {
+        split: replace(samples, images=samples.images.assign(split=split))
+        for split, samples in learned.items()
+        if len(samples)
+    }
+    others = {split: samples for split, samples in splits.by_split.items() if split not in LEARNED_SPLITS}
+    return replace(splits, by_split=by_split | others)
+
+
+def is_own_data(splits: SampleSplits, trained_on: TrainedOn) -> bool:
+    """Whether a data set holds most of the files that a run was trained and validated on."""
+    return _is_own(_own_splits(splits, trained_on), trained_on)
+
+
+def _is_own(split_of: Mapping[Path, str], trained_on: TrainedOn) -> bool:
+    return 2 * len(split_of) >= len(trained_on.images)
+
+
+def _own_splits(splits: SampleSplits, trained_on: TrainedOn) -> dict[Path, str]:
+    """The run's split of each image file of a data set that the run was trained or validated on."""
+    by_path = {image.path: image.split for image in trained_on.images if image.path is not None}
+    by_digest = {
+        image.fingerprint.digest: image.split for image in trained_on.images if image.fingerprint.digest
+    }
+    paths = [path for part in splits.by_split.values() for path in part.paths]
+    digests = read_digests(paths, splits.annotations.root)
+    found = {
+        path: by_path.get(path) or by_digest.get(digest, "")
+        for path, digest in zip(paths, digests, strict=True)
+    }
+    return {path: split for path, split in found.items() if split}
+
+
+def _find_file(image: ImageRecord, folders: Sequence[Path]) -> Path | None:
+    return next((path for folder in folders if (path := folder / image.path).is_file()), None)
+
+
+def _pool(splits: SampleSplits, columns: Sequence[int]) -> Samples:
+    """All images of a data set, split after split."""
+    parts = list(splits.by_split.values())
+    images = pd.concat([part.images for part in parts], ignore_index=True)
+    return Samples(images, np.concatenate([part.points_xy_image for part in parts])[:, columns])
+
+
+def _find_rows(record: DataRecord, pool: Samples, digests: Sequence[str]) -> dict[ImageRecord, int]:
+    """The row of each recorded image that is there: the one with its id, else one with its bytes that no id claims."""
+    by_id = {str(image_id): row for row, image_id in enumerate(pool.images["image_id"])}
+    rows = {image: by_id[image.image_id] for image in record.images if image.image_id in by_id}
+    claimed = {*rows.values()}
+    by_digest = {digest: row for row, digest in enumerate(digests) if digest and row not in claimed}
+    renamed = {
+        image: by_digest[image.fingerprint]
+        for image in record.images
+        if image not in rows and image.fingerprint in by_digest
+    }
+    return rows | renamed
+
+
+def _compare(
+    record: DataRecord, pool: Samples, digests: Sequence[str], row_of: Mapping[ImageRecord, int]
+) -> Changes:
+    spacings = pool.mm_per_px_xy
+    taken = {*row_of.values()}
+    learned = pool.images["split"].isin(LEARNED_SPLITS)
+    return Changes(
+        gone=tuple(image.image_id for image in record.images if image not in row_of),
+        changed=tuple(image.image_id for image, row in row_of.items() if digests[row] != image.fingerprint),
+        annotated_anew=tuple(
+            image.image_id
+            for image, row in row_of.items()
+            if hash_annotations(pool.points_xy_image[row], spacings[row]) != image.annotations
+        ),
+        new=tuple(
+            str(image_id)
+            for row, image_id in enumerate(pool.images["image_id"])
+            if learned.iloc[row] and row not in taken
+        ),
+    )
+
+
+def _require_same_files(record: DataRecord, changes: Changes, root: Path) -> None:
+    """Data that was moved is the same files: a folder that only has the names is another data set."""
+    differing = [*changes.changed, *changes.gone]
+    if changes.changed or 2 * len(changes.gone) > len(record.images):
+        raise UserError(
+            f"{root} is not the data that this run learned from: of its {len(record.images)} images "
+            f"{len(differing)} are not there as they were ({name_some(differing)})",
+            field="dataset_path",
+            cure="give the folder to which the files were moved or copied, unchanged",
+        )
+
+
+def _relative(path: Path, root: Path) -> str:
+    return path.relative_to(root).as_posix() if path.is_relative_to(root) else path.as_posix()
+
+
+def to_dict(record: DataRecord) -> dict[str, Any]:
+    """Plain values for `data.json`."""
+    splits = {
+        split: [
+            {name: value for name, value in asdict(image).items() if name != "split"}
+            for image in record.of_split(split)
+        ]
+        for split in LEARNED_SPLITS
+    }
+    return {
+        "format_version": FORMAT_VERSION,
+        "source_folder": record.source_folder,
+        "dataset_format": record.dataset_format,
+        "annotation_type": record.annotation_type,
+        "reader_names": list(record.reader_names),
+        "landmark_names": list(record.landmark_names),
+        "landmarks_left_out": list(record.left_out),
+        "chosen": {name: asdict(choice) for name, choice in record.chosen.items()},
+        "splits": splits,
+    }
+
+
+def from_dict(raw: Mapping[str, Any]) -> DataRecord:
+    """Inverse of `to_dict`. Raises UserError for a damaged record or another format."""
+    cure = "put the run's own data.json back; without one, today's folder is read"
+    version = raw.get("format_version")
+    if version != FORMAT_VERSION:
+        raise UserError(
+            f"data.json has format_version {version}, this program reads {FORMAT_VERSION}",
+            field="run",
+            cure=cure,
+        )
+    try:
+        images = [
+            ImageRecord(split=split, **image) for split in LEARNED_SPLITS for image in raw["splits"][split]
+        ]
+        return DataRecord(
+            raw["source_folder"],
+            raw["dataset_format"],
+            raw["annotation_type"],
+            tuple(raw["reader_names"]),
+            tuple(raw["landmark_names"]),
+            tuple(raw["landmarks_left_out"]),
+            tuple(images),
+            {name: Choice(**choice) for name, choice in raw["chosen"].items()},
+        )
+    except (AttributeError, KeyError, TypeError) as error:
+        raise UserError(f"data.json is damaged ({error!r:.80})", field="run", cure=cure) from error

@@ -1,0 +1,94 @@
+"""What a checkpoint was trained on, and with which program, torch and device. Reads run folders and data sets."""
+
+from __future__ import annotations
+
+import platform
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from backend import __version__
+from backend.config import RunConfig
+from backend.data.leaks import TrainedOn, trained_on_splits
+from backend.data.provenance import DataRecord, from_dict, trained_on_digests, trained_on_record
+from backend.device.machine import cpu_title
+from backend.errors import UserError
+from backend.run.folder import RunFolder
+from backend.training.build import build_splits
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+
+def describe_program(device: str) -> dict[str, str | None]:
+    """Version, git commit (None outside of a checkout), torch, Python and the device that trains, for run and
+    checkpoint."""
+    on_gpu = device.startswith("cuda")
+    return {
+        "version": __version__,
+        "git_commit": _git_commit(),
+        "torch": str(torch.__version__),  # a class of torch's own, which no checkpoint may hold
+        "python": platform.python_version(),
+        "device": device,
+        "device_name": torch.cuda.get_device_name(device) if on_gpu else cpu_title(),
+    }
+
+
+def read_record(folder: RunFolder) -> DataRecord | None:
+    """What the run learned from; None where it has not kept that. Raises UserError for a damaged record."""
+    raw = folder.read_data()
+    return None if raw is None else from_dict(raw)
+
+
+def describe_change(program: Mapping[str, Any], before: Mapping[str, Any]) -> str:
+    """What a run goes on with that is not as before; empty where all is."""
+    return ", ".join(
+        f"{name} {value} (before: {before.get(name)})"
+        for name, value in program.items()
+        if value != before.get(name)
+    )
+
+
+def find_trained_on(checkpoint_path: Path, content: Mapping[str, Any]) -> list[TrainedOn]:
+    """The images that the weights were trained and validated on; of two runs where another trained the first network.
+
+    From the run's own list where the checkpoint lies in its folder, else from the fingerprints in the checkpoint; a
+    checkpoint without any was made before they were kept, and its data set is read as it is today. Raises UserError
+    where that cannot be read.
+    """
+    config = RunConfig.from_dict(content["args"])
+    found = [_trained_on(checkpoint_path, content.get("learned_from"), config)]
+    if "first_args" in content:
+        first = RunConfig.from_dict(content["first_args"])
+        first_path = Path(config.value("first_network"))
+        found.append(_trained_on(first_path, content.get("first_learned_from"), first))
+    return found
+
+
+def _trained_on(
+    checkpoint_path: Path, learned_from: Mapping[str, list[str]] | None, config: RunConfig
+) -> TrainedOn:
+    if not learned_from:
+        return trained_on_splits(build_splits(config))
+    try:
+        record = read_record(RunFolder(checkpoint_path.absolute().parent.parent))
+    except UserError:  # damaged; the fingerprints are still there
+        record = None
+    if record is None or record.digests() != learned_from:  # another run's folder
+        return trained_on_digests(learned_from)
+    dataset_path = Path(config.value("dataset_path"))
+    return trained_on_record(record, [dataset_path if dataset_path.is_dir() else dataset_path.parent])
+
+
+def _git_commit() -> str | None:
+    """The commit of this checkout, `-dirty` where files were changed since."""
+    command = ["git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
+    if not (REPOSITORY / ".git").exists():  # a copy within somebody else's checkout has no commit of its own
+        return None
+    try:
+        done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=10, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip() or None
