@@ -18,6 +18,7 @@ from backend.data.dataset import Batch
 from backend.flags import run_command
 from backend.run.files import Row
 from backend.run.folder import RunFolder, list_runs, merge_metrics
+from backend.run.process import ProcessIdentity
 from backend.training.task import LandmarkTask
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -130,7 +131,7 @@ def test_run_interrupted_by_ctrl_c_and_resumed_has_exactly_the_losses_of_an_undi
     assert len(losses(folder)) == 2
 
     # a process that lives still is refused; this one is done with the run
-    folder.write_launched(2**22 + 1, 0.0, [])
+    folder.write_launched(ProcessIdentity(2**22 + 1, 0.0), [])
     resumed = as_command("--resume", str(folder.path))
     assert resumed.returncode == 0, resumed.stderr
     assert resumed.stdout.splitlines()[0] == f"run: {folder.path.absolute()}"

@@ -10,18 +10,24 @@ import json
 import math
 import os
 import secrets
+import sys
 import time
 from collections.abc import Callable
 from enum import Enum
 from pathlib import Path
 from typing import Any, TypeVar
 
+import filelock
 import numpy as np
+
+if sys.platform != "win32":
+    import fcntl
 
 Row = dict[str, Any]
 T = TypeVar("T")
 
 _PAUSE_S = 0.05
+_PROBES = 5
 
 
 def patiently(action: Callable[[], T], patience_s: float = 1.0) -> T:
@@ -121,6 +127,42 @@ def read_tail(path: Path, max_bytes: int) -> str:
     if start > 0 and b"\n" in content[:-1]:
         content = content[content.index(b"\n") + 1 :]
     return content.decode("utf-8", errors="replace").replace("\r\n", "\n")
+
+
+def is_lock_held(path: Path) -> bool:
+    """Whether a process holds the `filelock.FileLock` at `path`, which is neither made nor changed.
+
+    False where nobody can say: an absent file, one that may not be read, a file system without locks.
+    """
+    try:
+        with path.open("rb") as file:  # a read-only folder is no obstacle
+            return not _is_free(file.fileno())
+    except OSError:
+        return False
+
+
+def _is_free(descriptor: int) -> bool:
+    """Try the lock, and let go of it at once: whoever wants it meanwhile gets it at his next try."""
+    if sys.platform == "win32":
+        return _is_free_in_turn(descriptor)
+    try:
+        # Shared, so that two who ask at once do not take each other for the holder.
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError):
+        return False
+    # Not left to closing the file: a child that was forked meanwhile would keep it.
+    fcntl.flock(descriptor, fcntl.LOCK_UN)
+    return True
+
+
+def _is_free_in_turn(descriptor: int) -> bool:
+    """Where there is no shared lock: somebody else who only asks holds it for an instant, a holder at every try."""
+    for _ in range(_PROBES):
+        if filelock.lock_descriptor(descriptor, blocking=False):
+            filelock.unlock_descriptor(descriptor)
+            return True
+        time.sleep(_PAUSE_S)
+    return False
 
 
 def _encode_json(value: Any, indent: int | None = None) -> bytes:

@@ -28,6 +28,7 @@ from backend.errors import UserError
 from backend.run.files import (
     Row,
     append_json_line,
+    is_lock_held,
     patiently,
     read_json,
     read_json_lines,
@@ -35,6 +36,7 @@ from backend.run.files import (
     write_bytes_atomic,
     write_json_atomic,
 )
+from backend.run.process import ProcessIdentity
 
 RequestKind = Literal["finish", "stop", "save_now", "preview_now"]
 CheckpointKind = Literal["best", "last"]
@@ -47,6 +49,7 @@ PHASES = ("train", "refine")  # in their order
 
 _CONFIG = "config.json"
 _DATA = "data.json"
+_RUN_LOCK = "run.lock"
 _METRICS = "metrics.jsonl"
 _EVENTS = "events.jsonl"
 _TIME_FORMAT = "%Y%m%d-%H%M%S"
@@ -111,21 +114,30 @@ class RunFolder:
     def lock(self) -> BaseFileLock:
         """The lock that the worker holds while it lives; `acquire` raises filelock.Timeout at once when
         another process has it."""
-        return FileLock(self.path / "run.lock", timeout=0)
+        return FileLock(self.path / _RUN_LOCK, timeout=0)
+
+    def is_locked(self) -> bool:
+        """Whether a process holds `lock()`: proof that one trains in this very folder, under whatever name. A run
+        that never started has no such file, and none is made. False also where its file system cannot say."""
+        return is_lock_held(self.path / _RUN_LOCK)
 
     def launch_lock(self) -> BaseFileLock:
         """The lock that is held while a launch is decided and recorded; taken or refused at once."""
         return FileLock(self.path / "launch.lock", timeout=0)
 
-    def write_launched(self, pid: int, create_time: float, argv: Sequence[str]) -> None:
-        """Record the process that trains; the host and the time are added."""
-        value = {"pid": pid, "create_time": create_time, "argv": list(argv)}
-        write_json_atomic(
-            self.path / "launched.json", {**value, "host": socket.gethostname(), "time": time.time()}
-        )
+    def write_launched(self, process: ProcessIdentity, argv: Sequence[str], **values: Any) -> None:
+        """Record the process that trains and whatever else is worth to know of its launch; this folder, which a copy
+        of it is not, the host and the time are added."""
+        place = {"folder": str(self.path.resolve()), "host": socket.gethostname(), "time": time.time()}
+        launched = {**process.to_row(), "argv": list(argv), **place, **values}
+        write_json_atomic(self.path / "launched.json", launched)
 
     def read_launched(self) -> Row | None:
         return read_json(self.path / "launched.json")
+
+    def was_started(self) -> bool:
+        """Whether somebody ever trained it, or does."""
+        return self.read_launched() is not None or self.read_outcome() is not None or self.is_locked()
 
     # What the worker tells.
 

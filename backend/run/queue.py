@@ -61,7 +61,7 @@ def editing_queue(runs_dir: Path) -> Iterator[list[str]]:
 
 def add_to_queue(folder: RunFolder) -> int:
     """Put a run that was never started at the end, unless it waits already. Returns its place, from 1."""
-    if folder.read_launched() is not None or folder.read_outcome() is not None:
+    if folder.was_started():
         raise UserError("this run was started before", field="run", cure="resume it, or duplicate it")
     with editing_queue(folder.path.parent) as run_ids:
         if folder.run_id not in run_ids:

@@ -77,8 +77,7 @@ def _tend(runs_dir: Path, device_of: DeviceOf, poll_s: float, stop: threading.Ev
 
 
 def _is_waiting(folder: RunFolder) -> bool:
-    was_started = folder.read_launched() is not None or folder.read_outcome() is not None
-    return folder.config_path.is_file() and not was_started
+    return folder.config_path.is_file() and not folder.was_started()
 
 
 def _starts(folder: RunFolder, launch: Callable[[RunFolder], None]) -> bool:

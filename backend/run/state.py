@@ -6,22 +6,20 @@ after whatever restart, gets the same answer. Must not know how a process is sta
 
 from __future__ import annotations
 
+import math
 import socket
 import time
 from enum import StrEnum
 from pathlib import Path
 from typing import Protocol
 
-import psutil
-
 from backend.run.files import Row
 from backend.run.folder import RunFolder, list_runs
+from backend.run.process import ProcessIdentity, is_same_and_alive
 from backend.run.queue import is_queued
 
 HEARTBEAT_LIMIT_S = 60.0
 """A worker on another host counts as alive while its last sign of life is younger than this."""
-
-_CREATE_TIME_TOLERANCE_S = 1.0
 
 
 class RunState(StrEnum):
@@ -65,33 +63,45 @@ class AliveTest(Protocol):
 def is_alive(launched: Row, now: float, heartbeat: float | None) -> bool:
     """Whether the process that `launched` names still lives; `now` and `heartbeat` in seconds since 1970.
 
-    On this host: the pid exists, was created when `launched` says (pids are reused), and is no zombie.
+    On this host: that very process is there (see `ProcessIdentity`), and is not a zombie.
     On another host: its heartbeat, or else the launch itself, is younger than `HEARTBEAT_LIMIT_S`.
     """
-    if launched.get("host") != socket.gethostname():
+    if not _is_of_this_host(launched):
         return _has_fresh_sign(launched, now, heartbeat)
-    pid, create_time = launched.get("pid"), launched.get("create_time")
-    if not isinstance(pid, int) or pid <= 0 or not isinstance(create_time, int | float):
-        return False
-    try:
-        process = psutil.Process(pid)
-        is_same = abs(process.create_time() - create_time) <= _CREATE_TIME_TOLERANCE_S
-        return is_same and process.status() not in (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD)
-    except psutil.NoSuchProcess:
-        return False
-    except psutil.AccessDenied:  # somebody else's process; only the files can tell whether it is the run's
+    process = ProcessIdentity.from_row(launched)
+    alive = False if process is None else is_same_and_alive(process)
+    if alive is None:  # somebody else's process; only the files can say whether it is the run's
         return _has_fresh_sign(launched, now, heartbeat)
+    return alive
 
 
 def is_live(folder: RunFolder, now: float | None = None, is_alive: AliveTest = is_alive) -> bool:
-    """Whether the run's process is there. It may be for a moment after the outcome: until it is gone,
-    its GPU memory is not free and the run cannot be launched again."""
+    """Whether a process trains in this folder: the one in `launched.json`, or whichever holds `run.lock`.
+
+    It may be there for a moment after the outcome: until it is gone, its GPU memory is not free and the run cannot be
+    launched again. The lock is asked last: while a worker starts, `launched.json` answers, and nobody is in the way of
+    the lock that it is about to take.
+    """
     launched = folder.read_launched()
-    if launched is None:
-        return False
-    heartbeat = (folder.read_status() or {}).get("heartbeat")
-    is_number = isinstance(heartbeat, int | float)
-    return is_alive(launched, time.time() if now is None else now, heartbeat if is_number else None)
+    if launched is not None:
+        heartbeat = (folder.read_status() or {}).get("heartbeat")
+        is_number = isinstance(heartbeat, int | float)
+        alive = is_alive(launched, time.time() if now is None else now, heartbeat if is_number else None)
+        if alive and not _is_copied(folder, launched):
+            return True
+    return folder.is_locked()
+
+
+def local_process(folder: RunFolder) -> ProcessIdentity | None:
+    """The process of this host that trains in this folder: the one that may be signalled. None where there is none."""
+    launched = folder.read_launched()
+    # At a time without end no heartbeat is fresh: only a process that this host can look at counts.
+    if launched is None or not _is_of_this_host(launched) or not is_alive(launched, math.inf, None):
+        return None
+    # A folder that was renamed while it trains is not where it was launched, but its process holds the lock in it.
+    if _is_copied(folder, launched) and not folder.is_locked():
+        return None
+    return ProcessIdentity.from_row(launched)
 
 
 def live_runs(runs_dir: Path) -> list[RunFolder]:
@@ -119,6 +129,28 @@ def derive_state(folder: RunFolder, now: float | None = None, is_alive: AliveTes
 def is_resumable(folder: RunFolder, now: float | None = None, is_alive: AliveTest = is_alive) -> bool:
     """Whether training can go on in this folder: there is a `last.pt` and no process that trains."""
     return folder.checkpoint_path("last").is_file() and not is_live(folder, now, is_alive)
+
+
+def _is_of_this_host(launched: Row) -> bool:
+    return bool(launched.get("host") == socket.gethostname())
+
+
+def _is_copied(folder: RunFolder, launched: Row) -> bool:
+    """Whether `launched` was written for another folder: this one is a copy, or was renamed since.
+
+    Compared as the system sees folders, so that links, mounts and upper case make no difference. What another host
+    calls its folders says nothing here.
+    """
+    if not _is_of_this_host(launched):
+        return False
+    argv = launched.get("argv")
+    # Before the folder was recorded a worker's last argument named it. That of a train.py does not: of such a run only
+    # `run.lock` says where it trains.
+    path = launched.get("folder") or (argv[-1] if isinstance(argv, list) and argv else None)
+    try:
+        return not isinstance(path, str) or not folder.path.samefile(path)
+    except OSError:  # that folder is gone
+        return True
 
 
 def _has_fresh_sign(launched: Row, now: float, heartbeat: float | None) -> bool:

@@ -18,12 +18,19 @@ from pathlib import Path
 from typing import Any
 
 import filelock
-import psutil
 
 from backend.errors import UserError
 from backend.run import state
-from backend.run.files import Row
-from backend.run.folder import RunFolder
+from backend.run.folder import RequestKind, RunFolder
+from backend.run.process import (
+    ProcessIdentity,
+    command_line,
+    descendants,
+    identify,
+    is_same_and_alive,
+    kill,
+    kill_tree,
+)
 
 GRACE_S = 30.0
 """Seconds that a worker has to answer a stop request: it looks between batches, then saves."""
@@ -37,7 +44,8 @@ _POLL_S = 0.05
 # Our own children. A Popen that is dropped warns, and a dead child is a zombie until somebody polls it.
 _children: list[subprocess.Popen[bytes]] = []
 _children_lock = threading.Lock()
-_insisting: dict[tuple[Any, Any], threading.Thread] = {}  # who was asked to stop, by process
+# The threads that insist, by the process that was asked to stop (None: there is none on this host).
+_insisting: dict[ProcessIdentity | None, threading.Thread] = {}
 _insisting_lock = threading.Lock()
 
 
@@ -73,12 +81,13 @@ def record_launch(folder: RunFolder, pid: int | None = None) -> None:
     Sets an earlier outcome aside and empties the requests. Raises UserError when another process trains
     the run already.
     """
-    pid = os.getpid() if pid is None else pid
-    with deciding_launch(folder, allowed_pid=pid):
+    process = identify(os.getpid() if pid is None else pid)
+    if process is None:
+        raise ProcessLookupError(f"no process has the pid {pid}")
+    with deciding_launch(folder, allowed_pid=process.pid):
         folder.set_outcome_aside()
         folder.clear_requests()
-        process = psutil.Process(pid)
-        folder.write_launched(pid, process.create_time(), process.cmdline())
+        folder.write_launched(process, command_line(process))
 
 
 def request_finish(folder: RunFolder) -> bool:
@@ -110,17 +119,16 @@ def stop(
     the same thread: a second signal would make a worker leave that is about to save. A worker on another host is only
     asked.
     """
-    launched = folder.read_launched() or {}
+    process = state.local_process(folder)
     request_stop(folder)
-    key = (launched.get("pid"), launched.get("create_time"))
     with _insisting_lock:
         for ended in [known for known, thread in _insisting.items() if not thread.is_alive()]:
             del _insisting[ended]
-        insisting = _insisting.get(key)
+        insisting = _insisting.get(process)
         if insisting is None:
-            insisting = _insisting[key] = threading.Thread(
+            insisting = _insisting[process] = threading.Thread(
                 target=_escalate,
-                args=(launched, grace_s, term_grace_s),
+                args=(process, grace_s, term_grace_s),
                 name=f"stop {folder.run_id}",
                 daemon=True,
             )
@@ -137,16 +145,19 @@ def reap() -> None:
 
 @contextlib.contextmanager
 def deciding_launch(folder: RunFolder, allowed_pid: int | None = None) -> Iterator[None]:
-    """Hold the launch lock and know that no other process trains, so that a double click starts one.
+    """Hold the launch lock and know that no process trains here, so that a double click starts one.
 
-    Raises UserError where one trains, or is being started.
+    The process `allowed_pid` may be recorded here already, if it does not train yet. Raises UserError where one trains,
+    or is being started.
     """
     reap()
     try:
         with folder.launch_lock():
-            launched = folder.read_launched() or {}
-            if launched.get("pid") != allowed_pid and state.is_live(folder):
-                raise UserError("this run is running already", field="run", cure="stop it first")
+            process = state.local_process(folder)
+            is_allowed = process is not None and process.pid == allowed_pid
+            if folder.is_locked() if is_allowed else state.is_live(folder):
+                cure = "stop it first, and wait until its process has ended"
+                raise UserError("this run is running already", field="run", cure=cure)
             yield
     except filelock.Timeout:
         raise UserError("this run is being started already", field="run", cure="wait a moment") from None
@@ -168,13 +179,16 @@ def _start(folder: RunFolder, argv_prefix: Sequence[str] | None) -> None:
             env=environment,
             **_detachment(),
         )
-    with _children_lock:
-        _children.append(child)
     try:
-        folder.write_launched(child.pid, _create_time(child.pid), argv)
+        # Windows knows nothing of a process that ended at once; any time says so.
+        process = identify(child.pid) or ProcessIdentity(child.pid, time.time())
+        folder.write_launched(process, argv)
     except BaseException:  # a full disk: a process that nobody knows of must not keep the GPU
         child.kill()
         raise
+    finally:
+        with _children_lock:  # not before: one that was let go of cannot be identified
+            _children.append(child)
 
 
 def _detachment() -> dict[str, Any]:
@@ -185,93 +199,67 @@ def _detachment() -> dict[str, Any]:
     return {"start_new_session": True}
 
 
-def _create_time(pid: int) -> float:
-    try:
-        return psutil.Process(pid).create_time()
-    except psutil.Error:  # it ended at once; any time says so
-        return time.time()
-
-
-def _request(folder: RunFolder, kind: Any) -> bool:
+def _request(folder: RunFolder, kind: RequestKind) -> bool:
+    # Where nobody is there to ask nothing is written: a stop that waits says why a run without an outcome ended.
+    if not state.is_live(folder):
+        return False
     folder.request(kind)
-    return state.is_live(folder)
+    return True
 
 
-def _escalate(launched: Row, grace_s: float, term_grace_s: float) -> None:
-    """Insist on the end of the one process in `launched`; a process of a later launch is not touched."""
-    family: list[psutil.Process] = []
+def _escalate(process: ProcessIdentity | None, grace_s: float, term_grace_s: float) -> None:
+    """Insist on the end of this one process; that of a later launch is not touched. None: there is none to signal."""
+    if process is None:
+        return
+    family: list[ProcessIdentity] = []
     for wait_s, force in ((grace_s, False), (term_grace_s, True)):
-        if _is_gone_within(launched, wait_s):
+        if _is_gone_within(process, wait_s):
             break
-        family = _data_workers(launched) or family
-        _signal(launched, force=force)
-    _is_gone_within(launched, term_grace_s)
-    for child in family:  # those it left behind; psutil looks at the creation time before it kills
-        with contextlib.suppress(psutil.Error):
-            child.kill()
+        family = descendants(process) or family
+        _signal(process, force=force)
+    _is_gone_within(process, term_grace_s)
+    for child in family:  # the data workers that it left behind
+        kill(child)
     reap()
 
 
-def _data_workers(launched: Row) -> list[psutil.Process]:
-    """The data workers of the process, and theirs."""
-    if not _is_ours(launched):
-        return []
-    try:
-        return psutil.Process(int(launched["pid"])).children(recursive=True)
-    except psutil.Error:
-        return []
-
-
-def _is_gone_within(launched: Row, wait_s: float) -> bool:
+def _is_gone_within(process: ProcessIdentity, wait_s: float) -> bool:
     deadline = time.monotonic() + wait_s
-    while _is_ours(launched):
+    while is_same_and_alive(process):
         if time.monotonic() >= deadline:
             return False
         time.sleep(_POLL_S)
     return True
 
 
-def _is_ours(launched: Row) -> bool:
-    """Whether the process is alive, on this host, and the very one that was launched."""
-    # At a time without end no heartbeat is fresh: only a pid of this host, with its creation time, counts.
-    return state.is_alive(launched, float("inf"), None)
-
-
-def _signal(launched: Row, *, force: bool) -> None:
-    """End the process of `launched` and what belongs to it: politely, or by force."""
-    if not _is_ours(launched):  # looked at again right before the signal: a pid may have been reused
+def _signal(process: ProcessIdentity, *, force: bool) -> None:
+    """End the process and what belongs to it: politely, or by force."""
+    if not is_same_and_alive(process):  # looked at again right before the signal: a pid may have been reused
         return
-    pid = int(launched["pid"])
     # It went by itself meanwhile; and SystemError is what Windows' os.kill makes of a failed CTRL_BREAK.
-    with contextlib.suppress(OSError, psutil.Error, SystemError):
+    with contextlib.suppress(OSError, SystemError):
         if sys.platform == "win32":
-            _signal_windows(pid, force=force)
+            _signal_windows(process, force=force)
         else:
-            _signal_posix(pid, force=force)
+            _signal_posix(process, force=force)
 
 
 if sys.platform == "win32":
 
-    def _signal_windows(pid: int, *, force: bool) -> None:
+    def _signal_windows(process: ProcessIdentity, *, force: bool) -> None:
         if force:
-            _kill_tree(pid)
+            kill_tree(process)
         else:
             # Reaches only a process that shares our console (a `train.py` in a terminal beside us).
-            os.kill(pid, signal.CTRL_BREAK_EVENT)
+            os.kill(process.pid, signal.CTRL_BREAK_EVENT)
 
 else:
 
-    def _signal_posix(pid: int, *, force: bool) -> None:
+    def _signal_posix(process: ProcessIdentity, *, force: bool) -> None:
         if not force:
-            os.kill(pid, signal.SIGTERM)  # it alone: without its data workers it could not stop in good order
-        elif os.getpgid(pid) == pid:
-            os.killpg(pid, signal.SIGKILL)
+            # it alone: without its data workers it could not stop in good order
+            os.kill(process.pid, signal.SIGTERM)
+        elif os.getpgid(process.pid) == process.pid:
+            os.killpg(process.pid, signal.SIGKILL)
         else:
-            _kill_tree(pid)  # a `train.py` inside somebody's script: the group is the script's
-
-
-def _kill_tree(pid: int) -> None:
-    process = psutil.Process(pid)
-    for child in (*process.children(recursive=True), process):
-        with contextlib.suppress(psutil.NoSuchProcess):
-            child.kill()
+            kill_tree(process)  # a `train.py` inside somebody's script: the group is the script's

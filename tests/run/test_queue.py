@@ -10,6 +10,7 @@ import pytest
 from backend.errors import UserError
 from backend.run import queue
 from backend.run.folder import RunFolder, create_run
+from backend.run.process import ProcessIdentity
 from backend.run.queue import (
     add_to_queue,
     editing_queue,
@@ -47,11 +48,14 @@ def test_a_run_waits_once(tmp_path: Path, waiting: list[str]) -> None:
 
 def test_a_run_that_was_started_does_not_wait_again(tmp_path: Path) -> None:
     launched, ended = create_run(tmp_path, {}, "launched"), create_run(tmp_path, {}, "ended")
-    launched.write_launched(1, 2.0, [])
+    launched.write_launched(ProcessIdentity(1, 2.0), [])
     ended.write_outcome("failed", "no reason")
     for folder in (launched, ended):
         with pytest.raises(UserError, match="started before"):
             add_to_queue(folder)
+    trains = create_run(tmp_path, {}, "trains")
+    with trains.lock(), pytest.raises(UserError, match="started before"):
+        add_to_queue(trains)
     assert read_queue(tmp_path) == []
 
 

@@ -3,11 +3,11 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-import psutil
 import pytest
 
 from backend.errors import UserError
 from backend.run.folder import RunFolder, create_run, list_runs
+from backend.run.process import ProcessIdentity, identify
 from backend.run.queue import add_to_queue, read_queue
 from backend.run.removal import delete_run, size_bytes
 
@@ -37,12 +37,27 @@ def test_a_deleted_run_leaves_nothing(tmp_path: Path, folder: RunFolder) -> None
 
 
 def test_a_live_run_is_never_deleted(tmp_path: Path, folder: RunFolder) -> None:
-    folder.write_launched(os.getpid(), psutil.Process().create_time(), [])
+    folder.write_launched(identify(os.getpid()), [])
     before = contents(folder)
     with pytest.raises(UserError, match="running already"):
         delete_run(folder)
     assert contents(folder).items() >= before.items()
     assert list_runs(tmp_path) == [folder]
+
+
+@pytest.mark.parametrize("was_recorded", [True, False])
+def test_a_run_whose_lock_is_held_is_never_deleted(
+    tmp_path: Path, folder: RunFolder, was_recorded: bool
+) -> None:
+    """Whatever its record says of the process."""
+    if was_recorded:
+        folder.write_launched(ProcessIdentity(2**22 + 1, 1.0), [])
+    with folder.lock():
+        with pytest.raises(UserError, match="running already"):
+            delete_run(folder)
+        assert list_runs(tmp_path) == [folder] and folder.checkpoint_path("best").is_file()
+    delete_run(folder)
+    assert list_runs(tmp_path) == []
 
 
 def test_a_run_that_is_being_started_is_not_deleted(tmp_path: Path, folder: RunFolder) -> None:

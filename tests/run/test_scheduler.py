@@ -12,6 +12,7 @@ import pytest
 from backend.errors import UserError
 from backend.run import scheduler, supervisor
 from backend.run.folder import RunFolder, create_run
+from backend.run.process import ProcessIdentity
 from backend.run.queue import add_to_queue, read_queue
 from backend.run.scheduler import start_waiting, tend_queue
 from backend.run.state import RunState, derive_state
@@ -31,7 +32,7 @@ class Machine:
     def launch(self, folder: RunFolder) -> None:
         if folder.run_id in self.refuse:
             raise OSError(12, "Cannot allocate memory")
-        folder.write_launched(1, 2.0, [])
+        folder.write_launched(ProcessIdentity(1, 2.0), [])
         self.launched.append(folder.run_id)
         self.live.append(folder)
 
@@ -100,6 +101,27 @@ def test_a_run_that_was_started_elsewhere_keeps_the_device_busy(
     assert len(machine.look()) == 1
 
 
+def test_a_run_whose_lock_is_held_keeps_the_device_busy_whatever_is_recorded(
+    machine: Machine, queued: Callable[..., str]
+) -> None:
+    queued("waits")
+    other = create_run(machine.runs_dir, {"device": "cpu"}, "trains")
+    other.write_launched(ProcessIdentity(2**22 + 1, 1.0), [])
+    with other.lock():
+        assert start_waiting(machine.runs_dir, device_of, launch=machine.launch) == []
+    assert len(start_waiting(machine.runs_dir, device_of, launch=machine.launch)) == 1
+
+
+def test_a_waiting_run_that_somebody_trains_leaves_the_queue_and_holds_no_other(
+    machine: Machine, queued: Callable[..., str]
+) -> None:
+    first, second = queued("first"), queued("second", "cuda:0")
+    with RunFolder(machine.runs_dir / first).lock():
+        started = start_waiting(machine.runs_dir, device_of, launch=machine.launch)
+        assert [folder.run_id for folder in started] == [second]
+    assert machine.launched == [second] and read_queue(machine.runs_dir) == []
+
+
 def test_after_a_restart_the_same_run_is_next(machine: Machine, queued: Callable[..., str]) -> None:
     first, second = queued("first"), queued("second")
     machine.look()
@@ -112,7 +134,9 @@ def test_a_kill_between_launch_and_queue_starts_nothing_twice(
     machine: Machine, queued: Callable[..., str]
 ) -> None:
     first, second = queued("first"), queued("second")
-    RunFolder(machine.runs_dir / first).write_launched(1, 2.0, [])  # and then the dashboard was killed
+    RunFolder(machine.runs_dir / first).write_launched(
+        ProcessIdentity(1, 2.0), []
+    )  # and then the dashboard was killed
     assert machine.look() == [second]
     assert first not in machine.launched and read_queue(machine.runs_dir) == []
 
@@ -160,13 +184,14 @@ def test_two_dashboards_that_look_at_once_start_each_run_once(
     code = """
 import sys, time
 from pathlib import Path
+from backend.run.process import ProcessIdentity
 from backend.run.scheduler import start_waiting
 runs_dir, mine = Path(sys.argv[1]), Path(sys.argv[2])
 def launch(folder):
     time.sleep(0.02)
     with mine.open("a") as file:
         print(folder.run_id, file=file, flush=True)
-    folder.write_launched(1, 2.0, [])
+    folder.write_launched(ProcessIdentity(1, 2.0), [])
 print("ready", flush=True)
 sys.stdin.readline()
 start_waiting(runs_dir, lambda folder: folder.read_config()["device"], launch=launch, live_runs=lambda runs_dir: [])

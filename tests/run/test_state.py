@@ -1,17 +1,26 @@
 from __future__ import annotations
 
+import errno
 import os
+import shutil
 import socket
 import subprocess
 import sys
+import threading
 import time
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import filelock
 import psutil
 import pytest
 
-from backend.run.folder import RunFolder, create_run
+from backend.run import files
+from backend.run.files import is_lock_held, write_json_atomic
+from backend.run.folder import RunFolder, create_run, list_runs
+from backend.run.process import ProcessIdentity, identify
 from backend.run.queue import add_to_queue
 from backend.run.state import (
     FINAL_STATES,
@@ -22,6 +31,8 @@ from backend.run.state import (
     is_alive,
     is_live,
     is_resumable,
+    live_runs,
+    local_process,
 )
 
 
@@ -53,7 +64,7 @@ def test_state_follows_the_life_of_a_run(folder: RunFolder) -> None:
     assert derive_state(folder, 0.0, alive) is RunState.CREATED
     add_to_queue(folder)
     assert derive_state(folder, 0.0, alive) is RunState.QUEUED
-    folder.write_launched(1, 2.0, ["python"])  # what was started waits no more, whatever the queue says
+    folder.write_launched(ProcessIdentity(1, 2.0), ["python"])  # what was started waits no more
     assert derive_state(folder, 0.0, alive) is RunState.RUNNING
     folder.request("save_now")
     assert derive_state(folder, 0.0, alive) is RunState.RUNNING
@@ -90,7 +101,7 @@ def test_live_and_final_states_do_not_meet() -> None:
 
 
 def test_outcome_written_between_two_looks_is_no_interruption(folder: RunFolder) -> None:
-    folder.write_launched(1, 2.0, [])
+    folder.write_launched(ProcessIdentity(1, 2.0), [])
 
     def ends_meanwhile(launched: dict[str, Any], now: float, heartbeat: float | None) -> bool:
         folder.write_outcome("completed", "all epochs")
@@ -102,7 +113,7 @@ def test_outcome_written_between_two_looks_is_no_interruption(folder: RunFolder)
 def test_process_may_outlast_its_outcome(folder: RunFolder) -> None:
     folder.checkpoint_path("last").parent.mkdir()
     folder.checkpoint_path("last").touch()
-    folder.write_launched(os.getpid(), psutil.Process().create_time(), [])
+    folder.write_launched(identify(os.getpid()), [])
     folder.write_outcome("completed", "all epochs")
     assert derive_state(folder) is RunState.COMPLETED
     assert is_live(folder)
@@ -110,7 +121,7 @@ def test_process_may_outlast_its_outcome(folder: RunFolder) -> None:
 
 
 def test_resumable_needs_a_last_checkpoint_and_no_process(folder: RunFolder) -> None:
-    folder.write_launched(1, 2.0, [])
+    folder.write_launched(ProcessIdentity(1, 2.0), [])
     assert not is_resumable(folder, 0.0, dead)
     folder.checkpoint_path("last").parent.mkdir()
     folder.checkpoint_path("last").touch()
@@ -125,7 +136,7 @@ def test_alive_test_is_given_the_heartbeat(folder: RunFolder) -> None:
         seen.append((launched["pid"], now, heartbeat))
         return True
 
-    folder.write_launched(12, 2.0, [])
+    folder.write_launched(ProcessIdentity(12, 2.0), [])
     is_live(folder, 5.0, note)
     folder.write_status({})
     is_live(folder, 5.0, note)
@@ -166,6 +177,223 @@ def test_zombie_is_not_alive() -> None:
     assert not is_alive(launched, 0.0, None)
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the create time does not follow the clock")
+@pytest.mark.parametrize("step_s", [2, -2, 3600, -3600])
+def test_a_step_of_the_clock_does_not_interrupt_a_living_run(folder: RunFolder, step_s: int) -> None:
+    process = identify(os.getpid())
+    folder.write_launched(replace(process, create_time=process.create_time + step_s), [])
+    assert derive_state(folder) is RunState.RUNNING
+    assert is_live(folder) and local_process(folder).pid == os.getpid()
+
+
+def test_a_run_of_an_earlier_boot_is_interrupted(folder: RunFolder) -> None:
+    process = identify(os.getpid())
+    folder.write_launched(replace(process, boot_id="earlier", start_ticks=process.start_ticks or 1), [])
+    assert derive_state(folder) is (RunState.INTERRUPTED if process.boot_id else RunState.RUNNING)
+
+
+def record_of_the_version_before(folder: RunFolder, argv: list[str]) -> None:
+    """Made without ticks, boot id and folder."""
+    write_json_atomic(folder.path / "launched.json", of_this_process(argv=argv))
+
+
+def test_a_living_run_that_the_version_before_launched_is_running(folder: RunFolder) -> None:
+    record_of_the_version_before(folder, ["python", "-m", "backend.worker", str(folder.path)])
+    assert derive_state(folder) is RunState.RUNNING
+    assert local_process(folder) == ProcessIdentity(os.getpid(), psutil.Process().create_time())
+    copy = RunFolder(folder.path.with_name("copy"))
+    shutil.copytree(folder.path, copy.path)
+    assert derive_state(copy) is RunState.INTERRUPTED and local_process(copy) is None
+
+
+def test_a_living_train_py_of_the_version_before_is_known_by_its_lock(folder: RunFolder) -> None:
+    record_of_the_version_before(folder, ["python", "train.py", "--epochs", "5"])
+    with folder.lock():
+        assert derive_state(folder) is RunState.RUNNING
+        assert local_process(folder) is not None
+
+
+ENDED = {"pid": 2**22 + 1, "create_time": 1.0, "argv": [], "host": socket.gethostname(), "time": 1.0}
+
+
+@pytest.mark.parametrize(
+    "launched",
+    [None, {}, ENDED, {**ENDED, "host": "elsewhere"}, {**ENDED, "boot_id": "earlier", "start_ticks": 1}],
+)
+def test_whatever_is_recorded_a_held_lock_means_that_the_run_lives(
+    folder: RunFolder, launched: dict[str, Any] | None
+) -> None:
+    if launched is not None:
+        write_json_atomic(folder.path / "launched.json", launched)
+    folder.checkpoint_path("last").parent.mkdir()
+    folder.checkpoint_path("last").touch()
+    with folder.lock():
+        assert is_live(folder) and live_runs(folder.path.parent) == [folder]
+        assert not is_resumable(folder)
+        assert derive_state(folder) is RunState.RUNNING
+        folder.request("stop")
+        assert derive_state(folder) is RunState.STOPPING
+        assert local_process(folder) is None  # there is somebody, but nobody to signal
+        folder.write_outcome("stopped", "asked to")
+        assert derive_state(folder) is RunState.STOPPED and is_live(folder)
+    assert not is_live(folder) and is_resumable(folder)
+
+
+def test_asking_for_the_lock_makes_no_file(folder: RunFolder) -> None:
+    before = sorted(folder.path.iterdir())
+    assert not folder.is_locked() and not is_live(folder) and not folder.was_started()
+    assert derive_state(folder) is RunState.CREATED
+    assert live_runs(folder.path.parent) == []
+    assert sorted(folder.path.iterdir()) == before
+
+
+def test_the_lock_is_not_asked_where_the_process_is_known(
+    folder: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder.write_launched(identify(os.getpid()), [])
+    monkeypatch.setattr(RunFolder, "is_locked", lambda _: pytest.fail("a worker may be about to take it"))
+    assert is_live(folder) and local_process(folder) is not None
+    assert derive_state(folder) is RunState.RUNNING
+
+
+def test_those_who_ask_for_the_lock_never_take_each_other_for_its_holder(folder: RunFolder) -> None:
+    with folder.lock():
+        pass
+    answers: list[bool] = []
+    barrier = threading.Barrier(4)
+
+    def ask() -> None:
+        barrier.wait()
+        answers.extend(folder.is_locked() for _ in range(300))
+
+    threads = [threading.Thread(target=ask) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(answers) == 1200 and not any(answers)
+
+
+def test_those_who_ask_for_the_lock_do_not_keep_a_worker_from_it(folder: RunFolder) -> None:
+    with folder.lock():
+        pass
+    stop = threading.Event()
+
+    def ask() -> None:
+        while not stop.is_set():
+            folder.is_locked()
+
+    threads = [threading.Thread(target=ask) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    try:
+        for _ in range(20):
+            with folder.lock().acquire(timeout=60):  # as the worker does, which waits for some seconds
+                assert folder.is_locked()
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such permissions")
+def test_the_lock_is_found_in_a_folder_that_may_only_be_read(folder: RunFolder) -> None:
+    with folder.lock():
+        (folder.path / "run.lock").chmod(0o444)
+        folder.path.chmod(0o555)
+        try:
+            assert is_live(folder)
+        finally:
+            folder.path.chmod(0o755)
+    assert not is_live(folder)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="flock is POSIX's")
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOSYS, errno.EIO])
+def test_where_the_file_system_cannot_lock_the_record_decides(
+    folder: RunFolder, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(number, "no locks on this network file system")
+
+    with folder.lock():
+        pass
+    monkeypatch.setattr("fcntl.flock", fail)
+    folder.write_launched(ProcessIdentity(2**22 + 1, 1.0), [])
+    assert derive_state(folder) is RunState.INTERRUPTED
+    folder.write_launched(identify(os.getpid()), [])
+    assert derive_state(folder) is RunState.RUNNING
+
+
+def test_the_lock_as_it_is_asked_for_on_windows(folder: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(files, "_is_free", files._is_free_in_turn)
+    path = folder.path / "run.lock"
+    assert not is_lock_held(path)
+    with folder.lock():
+        assert is_lock_held(path)
+    if not path.exists():  # Windows deletes it
+        path.touch()
+    assert not is_lock_held(path)
+    with path.open("rb") as file:  # somebody else asks at this instant
+        assert filelock.lock_descriptor(file.fileno(), blocking=False)
+        monkeypatch.setattr(time, "sleep", lambda _: filelock.unlock_descriptor(file.fileno()))
+        assert not is_lock_held(path)
+
+
+def copied(folder: RunFolder) -> RunFolder:
+    copy = folder.path.with_name("copy")
+    shutil.copytree(folder.path, copy)
+    return RunFolder(copy)
+
+
+def linked(folder: RunFolder) -> RunFolder:
+    link = folder.path.with_name("link")
+    link.symlink_to(folder.path, target_is_directory=True)
+    return RunFolder(link)
+
+
+def through_another_path(folder: RunFolder) -> RunFolder:
+    return RunFolder(folder.path.parent / ".." / folder.path.parent.name / folder.run_id)
+
+
+def renamed(folder: RunFolder) -> RunFolder:
+    return RunFolder(folder.path.rename(folder.path.with_name("renamed")))
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows renames no folder in which a file is open")
+@pytest.mark.parametrize(
+    ("reach", "lives"), [(copied, False), (linked, True), (through_another_path, True), (renamed, True)]
+)
+def test_a_run_lives_in_the_folder_in_which_it_trains_and_in_no_copy(
+    folder: RunFolder, reach: Callable[[RunFolder], RunFolder], lives: bool
+) -> None:
+    folder.write_launched(identify(os.getpid()), [])
+    with folder.lock():
+        reached = reach(folder)
+        assert is_live(reached) is lives
+        assert (local_process(reached) is not None) is lives
+        assert derive_state(reached) is (RunState.RUNNING if lives else RunState.INTERRUPTED)
+        if folder.path.exists():
+            assert is_live(folder)
+    assert is_live(reached) is (lives and reach is not renamed)  # it has let go of the lock, as at its end
+
+
+def test_what_another_host_calls_its_folders_says_nothing_here(folder: RunFolder) -> None:
+    row = of_this_process(host="elsewhere", time=time.time(), folder="/mnt/there/run")
+    write_json_atomic(folder.path / "launched.json", row)
+    assert is_live(folder)
+
+
+def test_listing_many_runs_opens_no_lock_that_nobody_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(200):
+        create_run(tmp_path, {}, f"run{number}")
+    monkeypatch.setattr(files, "_is_free", lambda _: pytest.fail("no run started, so no run has a lock"))
+    assert {derive_state(folder) for folder in list_runs(tmp_path)} == {RunState.CREATED}
+    assert live_runs(tmp_path) == [] and not list(tmp_path.glob("*/run.lock"))
+
+
 def test_other_host_lives_by_its_heartbeat() -> None:
     launched = of_this_process(host="elsewhere", time=1000.0)
     assert is_alive(launched, 1010.0, None)  # it has only just started
@@ -176,10 +404,6 @@ def test_other_host_lives_by_its_heartbeat() -> None:
 
 def test_process_that_cannot_be_read_lives_by_its_heartbeat(monkeypatch: pytest.MonkeyPatch) -> None:
     launched = of_this_process()
-
-    def denied(pid: int) -> psutil.Process:
-        raise psutil.AccessDenied(pid)
-
-    monkeypatch.setattr(psutil, "Process", denied)
+    monkeypatch.setattr("backend.run.state.is_same_and_alive", lambda process: None)
     assert is_alive(launched, 5000.0, 4990.0)
     assert not is_alive(launched, 5000.0, 4000.0)

@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
@@ -14,7 +16,10 @@ import pytest
 
 from backend.errors import UserError
 from backend.run import supervisor
-from backend.run.folder import RunFolder, create_run
+from backend.run.files import write_json_atomic
+from backend.run.folder import REQUEST_KINDS, RunFolder, create_run
+from backend.run.process import ProcessIdentity, identify
+from backend.run.removal import delete_run
 from backend.run.state import RunState, derive_state, is_live
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -230,20 +235,137 @@ def test_stop_reaches_the_children_of_the_worker(folder: RunFolder) -> None:
     wait_until(lambda: not helper.is_running() or helper.status() == psutil.STATUS_ZOMBIE)
 
 
-def test_reused_pid_is_never_signalled(folder: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_reused_pid_is_never_signalled(folder: RunFolder) -> None:
     stranger = subprocess.Popen(python(STUBBORN), stdout=subprocess.DEVNULL, start_new_session=True)
     try:
-        create_time = psutil.Process(stranger.pid).create_time()
-        folder.write_launched(stranger.pid, create_time - 100, [])
+        process = identify(stranger.pid)
+        earlier = replace(
+            process, create_time=process.create_time - 100, start_ticks=process.start_ticks and 7
+        )
+        folder.write_launched(earlier, [])
         assert derive_state(folder) is RunState.INTERRUPTED
         supervisor.stop(folder, grace_s=0.0, term_grace_s=0.0).join()
-        launched = folder.read_launched()
-        assert launched is not None
-        supervisor._signal(launched, force=True)
+        supervisor._escalate(earlier, 0.0, 0.0)
+        supervisor._signal(earlier, force=True)
         assert stranger.poll() is None
     finally:
         stranger.kill()
         stranger.wait()
+
+
+@only_posix
+@pytest.mark.parametrize("step_s", [2, -3600])
+def test_after_a_step_of_the_clock_cancel_still_insists(folder: RunFolder, step_s: int) -> None:
+    supervisor.launch(folder, argv_prefix=python(DEAF))
+    wait_until_ready(folder)
+    launched = folder.read_launched()
+    write_json_atomic(
+        folder.path / "launched.json", {**launched, "create_time": launched["create_time"] + step_s}
+    )
+    with pytest.raises(UserError, match="running already"):
+        supervisor.resume(folder, argv_prefix=python(STUBBORN))
+    with pytest.raises(UserError, match="running already"):
+        delete_run(folder)
+    supervisor.stop(folder, grace_s=0.1, term_grace_s=0.1).join()
+    wait_until(lambda: not is_live(folder))
+
+
+@only_posix
+def test_a_living_run_that_the_version_before_launched_is_stopped(folder: RunFolder) -> None:
+    supervisor.launch(folder, argv_prefix=python(DEAF))
+    wait_until_ready(folder)
+    launched = folder.read_launched()
+    kept = {name: launched[name] for name in ("pid", "create_time", "argv", "host", "time")}
+    write_json_atomic(folder.path / "launched.json", kept)
+    assert derive_state(folder) is RunState.RUNNING
+    supervisor.stop(folder, grace_s=0.1, term_grace_s=0.1).join()
+    wait_until(lambda: not is_live(folder))
+
+
+def test_nothing_is_started_where_the_lock_is_held(folder: RunFolder) -> None:
+    folder.write_launched(ProcessIdentity(2**22 + 1, 1.0), [])
+    folder.checkpoint_path("last").parent.mkdir()
+    folder.checkpoint_path("last").touch()
+    launched = folder.read_launched()
+    with folder.lock():
+        for start in (supervisor.launch, supervisor.resume):
+            with pytest.raises(UserError, match="running already"):
+                start(folder, argv_prefix=python(STUBBORN))
+        with pytest.raises(UserError, match="running already"):
+            supervisor.record_launch(folder)
+    assert folder.read_launched() == launched and not supervisor._children
+    supervisor.resume(folder, argv_prefix=python(STUBBORN))
+
+
+def test_a_process_that_is_recorded_does_not_begin_where_another_holds_the_lock(folder: RunFolder) -> None:
+    supervisor.record_launch(folder)
+    with folder.lock(), pytest.raises(UserError, match="running already"):
+        supervisor.record_launch(folder)
+
+
+def test_a_process_of_another_host_with_our_pid_is_another(folder: RunFolder) -> None:
+    supervisor.record_launch(folder)
+    launched = folder.read_launched()
+    write_json_atomic(folder.path / "launched.json", {**launched, "host": "elsewhere", "time": time.time()})
+    with pytest.raises(UserError, match="running already"):
+        supervisor.record_launch(folder)
+
+
+def test_nothing_is_asked_of_a_run_that_nobody_trains(folder: RunFolder) -> None:
+    folder.write_launched(ProcessIdentity(2**22 + 1, 1.0), [])
+    supervisor.stop(folder).join()
+    for ask in (supervisor.request_finish, supervisor.request_save, supervisor.request_stop):
+        assert not ask(folder)
+    assert not any(folder.requested(kind) for kind in REQUEST_KINDS)
+    assert derive_state(folder) is RunState.INTERRUPTED  # and not stopped, as if somebody had asked for it
+
+
+def test_what_is_done_to_a_copy_of_a_living_run_leaves_the_original_alone(folder: RunFolder) -> None:
+    folder.checkpoint_path("last").parent.mkdir()
+    folder.checkpoint_path("last").touch()
+    supervisor.launch(folder, argv_prefix=python(POLITE))
+    wait_until_ready(folder)
+    original = folder.read_launched()
+    copy = RunFolder(folder.path.with_name("copy"))
+    shutil.copytree(folder.path, copy.path)
+    assert derive_state(copy) is RunState.INTERRUPTED and not is_live(copy)
+    supervisor.stop(copy, grace_s=0.0, term_grace_s=0.0).join()
+    for ask in (supervisor.request_finish, supervisor.request_save, supervisor.request_stop):
+        assert not ask(copy)
+    assert derive_state(folder) is RunState.RUNNING
+    supervisor.resume(copy, argv_prefix=python(POLITE))
+    assert pid_of(copy) != pid_of(folder) and folder.read_launched() == original
+    wait_until(copy.is_locked)
+    supervisor.stop(copy).join()
+    assert derive_state(copy) is RunState.STOPPED
+    delete_run(copy)
+    assert not copy.path.exists()
+    assert derive_state(folder) is RunState.RUNNING
+    supervisor.stop(folder).join()
+    assert derive_state(folder) is RunState.STOPPED
+
+
+@only_posix
+def test_a_run_that_is_renamed_while_it_trains_is_not_lost(folder: RunFolder) -> None:
+    folder.checkpoint_path("last").parent.mkdir()
+    folder.checkpoint_path("last").touch()
+    supervisor.launch(
+        folder, argv_prefix=python("import signal\nsignal.signal(15, signal.SIG_IGN)\n" + POLITE)
+    )
+    wait_until_ready(folder)
+    renamed = RunFolder(folder.path.rename(folder.path.with_name("renamed")))
+    assert derive_state(renamed) is RunState.RUNNING
+    with pytest.raises(UserError, match="running already"):
+        delete_run(renamed)
+    for start in (supervisor.launch, supervisor.resume):
+        with pytest.raises(UserError, match="running already"):
+            start(renamed, argv_prefix=python(STUBBORN))
+    supervisor.stop(renamed, grace_s=0.1, term_grace_s=0.1).join()  # it polls the folder that is gone
+    wait_until(lambda: not is_live(renamed))
+    supervisor.resume(renamed, argv_prefix=python(POLITE))
+    wait_until(renamed.is_locked)
+    supervisor.stop(renamed).join()
+    assert derive_state(renamed) is RunState.STOPPED
 
 
 @only_posix

@@ -7,12 +7,12 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 
 from backend.config import Choice, RunConfig, Settings
 from backend.run import supervisor
 from backend.run.folder import RunFolder, create_run
+from backend.run.process import identify
 from ui import monitor_buttons
 from ui.monitor_buttons import RunButtons, draw_buttons
 from ui.session import Session
@@ -32,7 +32,7 @@ def buttons(folder: RunFolder, popups: list[str]) -> RunButtons:
 
 
 def live(folder: RunFolder) -> None:
-    folder.write_launched(os.getpid(), psutil.Process().create_time(), [])
+    folder.write_launched(identify(os.getpid()), [])
 
 
 def test_they_show_whom_they_act_on_and_are_drawn_once(buttons: RunButtons, folder: RunFolder) -> None:

@@ -5,11 +5,11 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 
 from backend.config import Choice, RunConfig, Settings
 from backend.run.folder import RunFolder, create_run
+from backend.run.process import identify
 from backend.run.queue import add_to_queue, read_queue
 from ui import queue_panel
 from ui.queue_panel import QueuePanel
@@ -54,7 +54,7 @@ def test_waiting_runs_stand_in_order_with_their_device_and_are_drawn_once(
 
 def test_the_run_that_is_in_the_way_is_named(panel: QueuePanel, waiting: list[str]) -> None:
     live = make_run(panel.runs_dir, "live")
-    live.write_launched(os.getpid(), psutil.Process().create_time(), [])
+    live.write_launched(identify(os.getpid()), [])
     assert live.run_id in queue_panel.on_tick(panel, Session(), None)[panel.note]
 
 

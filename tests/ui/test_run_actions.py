@@ -16,6 +16,7 @@ from backend.config import Choice, RunConfig, Settings
 from backend.errors import UserError
 from backend.run import supervisor
 from backend.run.folder import RunFolder, create_run
+from backend.run.process import identify
 from backend.run.state import LIVE_STATES, RunState, is_live
 from ui import run_actions
 from ui.run_actions import Action, press, what_is_possible
@@ -38,7 +39,7 @@ def folder(tmp_path: Path) -> RunFolder:
 
 
 def live(folder: RunFolder) -> None:
-    folder.write_launched(os.getpid(), psutil.Process().create_time(), [])
+    folder.write_launched(identify(os.getpid()), [])
 
 
 @pytest.mark.parametrize(

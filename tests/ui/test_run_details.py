@@ -8,12 +8,12 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import psutil
 import pytest
 
 from backend.config import Choice, RunConfig, Settings
 from backend.run.folder import RunFolder, create_run
 from backend.run.notes import Notes, read_notes, write_notes
+from backend.run.process import identify
 from backend.run.queue import read_queue
 from ui import run_details
 from ui.run_details import RunDetails
@@ -57,7 +57,7 @@ def test_a_folder_that_is_no_run_of_ours_is_not_opened(
 
 
 def live(folder: RunFolder) -> None:
-    folder.write_launched(os.getpid(), psutil.Process().create_time(), [])
+    folder.write_launched(identify(os.getpid()), [])
 
 
 def test_opening_a_run_shows_its_notes_and_a_tick_leaves_what_is_typed(

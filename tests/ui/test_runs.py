@@ -5,13 +5,13 @@ import threading
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 
 from backend.config import Choice, RunConfig, Settings
 from backend.errors import UserError
 from backend.run.folder import RunFolder, create_run
 from backend.run.notes import Notes, write_notes
+from backend.run.process import identify
 from backend.run.queue import add_to_queue
 from backend.run.state import RunState
 from ui import runs
@@ -109,7 +109,7 @@ def test_one_state_alone(rows: list[RunRow]) -> None:
 
 def test_a_busy_device_is_told_in_the_words_that_were_asked_for(tmp_path: Path) -> None:
     live = make_run(tmp_path, "live")
-    live.write_launched(os.getpid(), psutil.Process().create_time(), [])
+    live.write_launched(identify(os.getpid()), [])
     assert device_of(live) == "cpu"
     with pytest.raises(UserError, match=f"{live.run_id} trains on cpu now; press Add to queue"):
         free_device(tmp_path, "cpu").__enter__()
@@ -126,7 +126,7 @@ def test_of_two_that_start_at_once_the_second_sees_the_first(tmp_path: Path) -> 
     def start() -> None:
         try:
             with free_device(tmp_path, "cpu"):
-                folder.write_launched(os.getpid(), psutil.Process().create_time(), [])
+                folder.write_launched(identify(os.getpid()), [])
                 told.append("started")
         except UserError as error:
             told.append(str(error))
