@@ -26,7 +26,8 @@ def size_bytes(folder: RunFolder) -> int:
 
 
 def delete_run(folder: RunFolder) -> None:
-    """Delete the run's folder. Raises UserError, and leaves it whole, where it trains or a file of it is held open.
+    """Delete the run's folder, or a link to it. Raises UserError, and leaves it whole, where it trains or a file of it
+    is held open.
 
     Windows neither renames nor deletes what a program holds open; so the folder is renamed first, which succeeds for
     all of it or for nothing.
@@ -37,6 +38,9 @@ def delete_run(folder: RunFolder) -> None:
     if is_queued(folder):
         remove_from_queue(runs_dir, folder.run_id)
     with deciding_launch(folder):
+        if folder.path.is_symlink():  # the run lies elsewhere, and is not this folder's to delete
+            folder.path.unlink()
+            return
         folder.set_config_aside()
     # not within the lock: its own open file would be the one that is in the way
     deleted = runs_dir / f"{_DELETED}{folder.run_id}"

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -58,6 +59,17 @@ def test_a_run_whose_lock_is_held_is_never_deleted(
         assert list_runs(tmp_path) == [folder] and folder.checkpoint_path("best").is_file()
     delete_run(folder)
     assert list_runs(tmp_path) == []
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="links need rights there")
+def test_deleting_a_link_to_a_run_leaves_the_run(tmp_path: Path, folder: RunFolder) -> None:
+    link = RunFolder(tmp_path / "link")
+    link.path.symlink_to(folder.path, target_is_directory=True)
+    with folder.lock(), pytest.raises(UserError, match="running already"):
+        delete_run(link)
+    delete_run(link)
+    assert list_runs(tmp_path) == [folder] and folder.checkpoint_path("best").is_file()
+    assert sorted(path.name for path in tmp_path.iterdir()) == [folder.run_id]
 
 
 def test_a_run_that_is_being_started_is_not_deleted(tmp_path: Path, folder: RunFolder) -> None:
