@@ -30,6 +30,7 @@ from backend.flags import (
     run_command,
 )
 from backend.run.folder import RunFolder, open_run
+from backend.run.state import is_live
 from backend.run.supervisor import record_launch
 from backend.training.engine import DivergedError
 from backend.training.job import prepare
@@ -38,7 +39,8 @@ from backend.training.memory_advice import advise
 from backend.training.out_of_memory import ShortOfMemoryError, is_out_of_memory
 from backend.training.phases import train_phases
 
-LOCK_WAIT_S = 15.0  # data workers of a killed predecessor may hold the lock for a few seconds
+# Data workers of a killed predecessor may hold the lock for a few seconds, and who asks for it for an instant.
+LOCK_WAIT_S = 15.0
 DIVERGED_ADVICE = (
     "The last good weights are kept in last.pt. Start a new run with a lower learning rate (1e-4, or a third of this "
     "one), a longer warm-up, or without mixed precision; if it helps nothing, look for images with wrong landmarks"
@@ -50,7 +52,7 @@ def main(arguments: Sequence[str]) -> int:
     parser = OneLineParser(prog="python -m backend.worker", description=__doc__)
     parser.add_argument("run_dir", type=Path, help="folder of a run, made by the dashboard or train.py")
     folder = open_run(parser.parse_args(arguments).run_dir)
-    if folder.read_launched() is None:  # started by hand, not by the supervisor
+    if not is_live(folder):  # started by hand: what the supervisor starts is recorded, and lives
         record_launch(folder)
     return train_run(folder)
 

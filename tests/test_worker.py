@@ -21,7 +21,8 @@ from backend.errors import UserError
 from backend.flags import run_command
 from backend.run.files import Row
 from backend.run.folder import RunFolder, create_run, list_runs, merge_metrics
-from backend.run.state import derive_state
+from backend.run.process import ProcessIdentity
+from backend.run.state import RunState, derive_state
 from backend.training import build, recorder
 from backend.training.checkpoint import load_checkpoint
 from backend.training.inference import load_predictor
@@ -525,6 +526,23 @@ def test_run_that_is_trained_already_is_left_alone(
     with folder.lock(), pytest.raises(UserError, match="another process"):
         train_run(RunFolder(folder.path))
     assert folder.read_outcome() is None and folder.read_metrics()[0] == []
+
+
+@pytest.mark.parametrize("was_launched", [False, True])
+def test_a_worker_that_is_started_by_hand_records_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, was_launched: bool
+) -> None:
+    folder = new_run(tmp_path, tmp_path / "gone")
+    if was_launched:
+        folder.write_launched(ProcessIdentity(2**22 + 1, 1.0), [])
+        folder.write_outcome("stopped", "an earlier process")
+    seen: list[RunState] = []
+    monkeypatch.setattr(worker, "train_run", lambda folder: seen.append(derive_state(folder)) or 0)
+    assert worker.main([str(folder.path)]) == 0
+    launched = folder.read_launched()
+    assert launched is not None and launched["pid"] == os.getpid()
+    assert seen == [RunState.RUNNING]  # and not what an earlier process ended with
+    assert worker.main([str(folder.path)]) == 0 and folder.read_launched() == launched
 
 
 def test_worker_needs_the_folder_of_a_run(tmp_path: Path) -> None:
