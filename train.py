@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 from backend.choices import decide
 from backend.config import RunConfig, parse_settings
@@ -19,6 +19,7 @@ from backend.device.machine import describe_machine
 from backend.errors import UserError
 from backend.flags import OneLineParser, add_preset_flag, add_setting_flags, given_settings, run_command
 from backend.geometry import adaptive_sigma, sigma_in_force
+from backend.overrides import resolve_overrides
 from backend.presets import record_preset, with_preset
 from backend.run.folder import RunFolder, create_run, open_run
 from backend.run.supervisor import record_launch
@@ -29,13 +30,15 @@ def main(arguments: Sequence[str]) -> int:
     options = _parser().parse_args(arguments)
     asked = given_settings(options)
     if options.resume:
-        folder = _run_to_resume(options.resume, [*(["preset"] if options.preset else []), *asked])
-        config = RunConfig.from_dict(folder.read_config())
-        first_lines = [f"resuming with the settings in {folder.config_path}"]
+        folder = _run_to_resume(options.resume)
+        preset = {"preset": options.preset} if options.preset else {}
+        overrides = resolve_overrides(folder, {**preset, **asked}, describe_machine())
+        first_lines = [f"resuming with the settings in {folder.config_path}", *_changes(overrides)]
     else:
         config, first_lines = _configure(asked, options.preset)
         folder = create_run(Path(options.runs_dir).absolute(), config.to_dict(), config.settings.model)
-    record_launch(folder)
+        overrides = {}
+    record_launch(folder, overrides=overrides)
     with _copied_to(folder.log_path):
         print(f"run: {folder.path.absolute()}", *first_lines, sep="\n", flush=True)
         from backend.worker import train_run
@@ -54,14 +57,8 @@ def _parser() -> OneLineParser:
     return parser
 
 
-def _run_to_resume(path: str, other_flags: list[str]) -> RunFolder:
+def _run_to_resume(path: str) -> RunFolder:
     folder = open_run(path)
-    if other_flags:
-        raise UserError(
-            f"a run is resumed with its own settings, not with --{' --'.join(other_flags)}",
-            field="resume",
-            cure="leave these flags out, or start a new run",
-        )
     if not folder.checkpoint_path("last").is_file():
         raise UserError(
             f"{folder.path} has no checkpoints/last.pt to go on from",
@@ -69,6 +66,10 @@ def _run_to_resume(path: str, other_flags: list[str]) -> RunFolder:
             cure="start a new run",
         )
     return folder
+
+
+def _changes(overrides: dict[str, Any]) -> list[str]:
+    return [f"{name}: {choice['value']} ({choice['reason']})" for name, choice in overrides.items()]
 
 
 def _configure(asked: dict[str, object], preset: str | None) -> tuple[RunConfig, list[str]]:

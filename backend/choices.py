@@ -29,7 +29,7 @@ def decide(settings: Settings, machine: Machine, recommend_batch: RecommendBatch
     device = chosen["device"].value
     if settings.mixed_precision:
         chosen["mixed_precision"] = choose_precision(device, machine.cpu_bfloat16)
-    chosen["num_workers"] = _choose_workers(settings, device, machine)
+    chosen["num_workers"] = choose_workers(settings, device, machine)
     if settings.batch_size == "auto":
         in_force = settings_in_force(settings, device, machine.cpu_bfloat16)
         chosen["batch_size"] = recommend_batch(in_force, device)
@@ -105,7 +105,8 @@ def _choose_file(settings: Settings, field: str) -> Choice:
     return Choice(str(path), "as asked")
 
 
-def _choose_workers(settings: Settings, device: str, machine: Machine) -> Choice:
+def choose_workers(settings: Settings, device: str, machine: Machine) -> Choice:
+    """Processes that prepare images."""
     if settings.num_workers != "auto":
         return Choice(settings.num_workers, "as asked")
     if device == "cpu":

@@ -17,7 +17,8 @@ from types import FrameType
 
 import filelock
 
-from backend.config import RunConfig
+from backend.choices import choose_device
+from backend.device.machine import describe_machine
 from backend.errors import UserError
 from backend.flags import (
     EXIT_COMPLETED,
@@ -29,6 +30,7 @@ from backend.flags import (
     OneLineParser,
     run_command,
 )
+from backend.overrides import read_run_config
 from backend.run.folder import RunFolder, open_run
 from backend.run.state import is_live
 from backend.run.supervisor import record_launch
@@ -52,6 +54,10 @@ def main(arguments: Sequence[str]) -> int:
     parser = OneLineParser(prog="python -m backend.worker", description=__doc__)
     parser.add_argument("run_dir", type=Path, help="folder of a run, made by the dashboard or train.py")
     folder = open_run(parser.parse_args(arguments).run_dir)
+    with folder.launch_lock().acquire(
+        timeout=LOCK_WAIT_S
+    ):  # held until the launch, and what it changes, is recorded
+        pass
     if not is_live(folder):  # started by hand: what the supervisor starts is recorded, and lives
         record_launch(folder)
     return train_run(folder)
@@ -115,7 +121,7 @@ def _show(trace: str) -> None:
 def _memory_advice(folder: RunFolder, num_images: int | None = None) -> str:
     phase = str((folder.read_status() or {}).get("phase"))
     is_resumable = folder.checkpoint_path("last").is_file()
-    return advise(RunConfig.from_dict(folder.read_config()), phase, num_images, is_resumable=is_resumable)
+    return advise(read_run_config(folder), phase, num_images, is_resumable=is_resumable)
 
 
 def _train(folder: RunFolder) -> tuple[Ending, str]:
@@ -123,7 +129,12 @@ def _train(folder: RunFolder) -> tuple[Ending, str]:
     restore_signals = _handle_signals(stop)
     try:
         folder.write_status({"phase": "preparing"})
-        job = prepare(folder, RunConfig.from_dict(folder.read_config()), stop)
+        config = read_run_config(folder)
+        # here, because a GPU may be gone since the run was made or waited
+        choose_device(
+            config.settings.model_copy(update={"device": config.value("device")}), describe_machine()
+        )
+        job = prepare(folder, config, stop)
         return train_phases(job)
     finally:
         restore_signals()

@@ -11,12 +11,12 @@ from typing import Any
 
 import gradio as gr
 
-from backend.config import RunConfig
 from backend.data.samples import load_splits
 from backend.data.splits import TRAIN
 from backend.errors import UserError
 from backend.evaluation.paired import compare_records
 from backend.evaluation.record import FORMAT_VERSION
+from backend.overrides import read_run_config
 from backend.run.folder import RunFolder, evaluation_name, list_runs
 from ui.compare_view import paired_html
 from ui.evaluate_panel import annotation_format, default_split
@@ -204,7 +204,7 @@ def _request(pair: Sequence[RunFolder], name: str) -> Request:
 
 def _own_request(folder: RunFolder) -> Request:
     """The run's own data set, a test split where it has one. Raises UserError."""
-    config = RunConfig.from_dict(folder.read_config())
+    config = read_run_config(folder)
     path, settings = str(config.value("dataset_path")), config.settings
     splits = load_splits(
         Path(path),

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from backend.config import RunConfig
 from backend.errors import UserError
+from backend.overrides import ended_by_patience, read_run_config, resolve_overrides
 from backend.run import supervisor
 from backend.run.folder import CheckpointKind, RequestKind, RunFolder
 from backend.run.state import LIVE_STATES, RunState, derive_state, is_live
+from ui.probe import ask_machine
 from ui.runs import describe_state, free_device
 from ui.text import say
 
@@ -30,6 +31,7 @@ class Possible:
     preview_now: bool
     cancel: bool
     resume: bool
+    resume_with_patience: bool  # patience has ended it: it goes on with a larger one, and only then
     queue: bool
     unqueue: bool
     bundle: bool
@@ -41,18 +43,26 @@ NOTHING = Possible(*[False] * len(fields(Possible)))
 
 
 def what_is_possible(
-    state: RunState, *, is_live: bool, has_last: bool, has_any: bool, asked: Collection[str] = ()
+    state: RunState,
+    *,
+    is_live: bool,
+    has_last: bool,
+    has_any: bool,
+    ended_by_patience: bool = False,
+    asked: Collection[str] = (),
 ) -> Possible:
     """`is_live`: its process is there, if only for a moment more; `has_any`: there is a checkpoint to hand on;
     `asked`: the requests that wait for an answer."""
     is_busy = is_live or state in LIVE_STATES
+    has_rest = has_last and not is_busy and state is not RunState.COMPLETED  # nothing is left of that
     is_running = state is RunState.RUNNING
     return Possible(
         finish=is_running,
         save_now=is_running and "save_now" not in asked,
         preview_now=is_running and "preview_now" not in asked,
         cancel=state in LIVE_STATES,
-        resume=has_last and not is_busy and state is not RunState.COMPLETED,  # nothing is left of that
+        resume=has_rest and not ended_by_patience,
+        resume_with_patience=has_rest and ended_by_patience,
         queue=state is RunState.CREATED,
         unqueue=state is RunState.QUEUED,
         bundle=has_any,
@@ -65,7 +75,12 @@ def possible_now(folder: RunFolder, state: RunState) -> Possible:
     there = [folder.checkpoint_path(kind).is_file() for kind in CHECKPOINTS]
     asked = [kind for kind in ANSWERED_AT_ONCE if folder.requested(kind)]
     return what_is_possible(
-        state, is_live=is_live(folder), has_last=there[1], has_any=any(there), asked=asked
+        state,
+        is_live=is_live(folder),
+        has_last=there[1],
+        has_any=any(there),
+        ended_by_patience=ended_by_patience(folder),
+        asked=asked,
     )
 
 
@@ -84,11 +99,14 @@ def press(action: Action, runs_dir: Path, shown: str | None, watched: str | None
     return _ACTIONS[action](folder)
 
 
-def resume_run(folder: RunFolder) -> str:
-    """Go on training in the same folder with the same settings. Returns what was done; raises UserError."""
-    device = RunConfig.from_dict(folder.read_config()).value("device")
+def resume_run(folder: RunFolder, asked: Mapping[str, Any] | None = None) -> str:
+    """Go on training in the same folder, with what is asked to change (see `backend.overrides`) and else with the same
+    settings. Returns what was done; raises UserError."""
+    overrides = resolve_overrides(folder, asked or {}, ask_machine())
+    changed = overrides.get("device")
+    device = changed["value"] if changed else read_run_config(folder).value("device")
     with free_device(folder.path.parent, device, "resume_busy"):
-        supervisor.resume(folder)
+        supervisor.resume(folder, overrides)
     return say("resumed", run_id=folder.run_id)
 
 

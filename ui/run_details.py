@@ -15,6 +15,7 @@ import gradio as gr
 import pandas as pd
 
 from backend.errors import UserError
+from backend.overrides import CHANGEABLE
 from backend.run.bundle import write_bundle
 from backend.run.folder import RunFolder, list_runs
 from backend.run.notes import Notes, read_notes, split_tags, write_notes
@@ -23,6 +24,7 @@ from backend.run.removal import delete_run, size_bytes
 from backend.run.state import RunState, derive_state
 from ui.evaluation_process import is_evaluating
 from ui.quiet import QUIET
+from ui.resume_fields import ResumeFields, asked_changes, create_resume_fields, draw_fields, mark_mistake
 from ui.run_actions import CHECKPOINTS, possible_now, resume_run
 from ui.runs import click_when_drawn, file_link, read_config, read_rows
 from ui.session import Session
@@ -63,6 +65,7 @@ class RunDetails:
     notes: gr.Textbox
     save_notes: gr.Button
     settings: gr.HTML
+    resume_fields: ResumeFields
     watched: gr.State  # id of the run that Watch or Resume has just chosen
     duplicated: gr.State  # id of the run whose settings the form is to have
 
@@ -72,6 +75,7 @@ class RunDetails:
         return [
             self.session, self.opened, self.column, self.title, self.files, self.resume, self.queue, self.bundle,
             self.bundle_link, self.delete, self.confirm, self.tags, self.notes, self.settings,
+            *self.resume_fields.outputs,
         ]  # fmt: skip
 
 
@@ -81,6 +85,7 @@ def create_run_details(session: gr.State, opened: gr.State, column: gr.Column, r
         "title": gr.Markdown(elem_id="opened-run"),
         "files": gr.HTML(elem_id="files"),
         **_place_actions(),
+        "resume_fields": create_resume_fields(),
     }
     with gr.Row(equal_height=True):
         parts["tags"] = gr.Textbox(label=say("tags"), info=say("tags_info"), elem_id="tags", min_width=220)
@@ -122,7 +127,12 @@ def _bind(details: RunDetails) -> None:
     session, opened = details.session, details.opened
     choose = [session, details.watched]
     details.watch.click(partial(on_watch, details), [session, opened], choose, **QUIET)
-    details.resume.click(partial(on_resume, details), [session, opened], choose, **once)
+    details.resume.click(
+        partial(on_resume, details),
+        [session, opened, *details.resume_fields.inputs],
+        [*choose, *details.resume_fields.outputs],
+        **once,
+    )
     details.duplicate.click(lambda run_id: run_id, [opened], [details.duplicated], **QUIET)
     details.queue.click(partial(on_queue, details), [session, opened], details.outputs, **once)
     packed = details.bundle.click(partial(on_bundle, details), [opened], [details.bundle_link], **once)
@@ -147,6 +157,7 @@ def on_open(details: RunDetails, session: Session, run_id: str) -> Updates:
     notes = read_notes(_folder(details, run_id))
     return {
         **updates,
+        **_draw_resume_fields(details, run_id),
         details.tags: ", ".join(notes.tags),
         details.notes: notes.text,
         details.confirm: gr.update(visible=False),
@@ -170,12 +181,24 @@ def draw_details(details: RunDetails, session: Session, run_id: str) -> Updates:
         details.column: gr.update(visible=True),
         details.title: f"### {quote(run_id)}",
         details.files: _file_links(folder),
-        details.resume: gr.update(interactive=possible.resume),
+        details.resume: gr.update(interactive=possible.resume or possible.resume_with_patience),
+        details.resume_fields.panel: gr.update(visible=possible.resume or possible.resume_with_patience),
         details.queue: gr.update(value=words, visible=possible.queue or possible.unqueue),
         details.bundle: gr.update(interactive=possible.bundle),
         details.delete: gr.update(interactive=possible.delete),
         details.settings: settings_table(read_config(folder)),
     }
+
+
+def _draw_resume_fields(details: RunDetails, run_id: str) -> Updates:
+    folder = _folder(details, run_id)
+    possible = possible_now(folder, derive_state(folder))
+    return draw_fields(
+        details.resume_fields,
+        read_config(folder),
+        is_resumable=possible.resume or possible.resume_with_patience,
+        needs_patience=possible.resume_with_patience,
+    )
 
 
 def _closed(details: RunDetails, session: Session) -> Updates:
@@ -188,14 +211,15 @@ def on_watch(details: RunDetails, session: Session, opened: str) -> Updates:
     return {details.session: session, details.watched: opened}
 
 
-def on_resume(details: RunDetails, session: Session, opened: str) -> Updates:
-    """Go on training in the same folder with the same settings."""
+def on_resume(details: RunDetails, session: Session, opened: str, *typed: str | None) -> Updates:
+    """Go on training in the same folder, with what was typed beside (in the order of CHANGEABLE) instead."""
+    asked = asked_changes(dict(zip(CHANGEABLE, typed, strict=True)))
     try:
-        gr.Info(resume_run(_folder(details, opened)))
+        gr.Info(resume_run(_folder(details, opened), asked))
     except UserError as error:
         gr.Warning(str(error))
-        return {details.session: session}
-    return on_watch(details, session, opened)
+        return {details.session: session, **mark_mistake(details.resume_fields, error)}
+    return {**on_watch(details, session, opened), **_draw_resume_fields(details, opened)}
 
 
 def on_queue(details: RunDetails, session: Session, opened: str) -> Updates:

@@ -14,6 +14,7 @@ from urllib.parse import quote
 
 from backend.config import RunConfig
 from backend.errors import UserError
+from backend.overrides import read_run_config
 from backend.run.folder import RunFolder, list_runs, merge_metrics
 from backend.run.notes import read_notes
 from backend.run.queue import queue_lock
@@ -76,7 +77,7 @@ def default_run(runs_dir: Path) -> RunFolder | None:
 def read_config(folder: RunFolder) -> RunConfig | None:
     """None for a config that this program cannot read: a damaged run must not take the page down."""
     try:
-        return RunConfig.from_dict(folder.read_config())
+        return read_run_config(folder)
     except (UserError, OSError):  # somebody else's, perhaps
         return None
 

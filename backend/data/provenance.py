@@ -15,13 +15,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from backend.config import Choice
+from backend.config import Choice, RunConfig
 from backend.data.fingerprints import Fingerprint, read_digests, read_fingerprints
 from backend.data.leaks import KnownImage, TrainedOn
-from backend.data.samples import Samples, SampleSplits
+from backend.data.samples import Samples, SampleSplits, load_splits
 from backend.data.splits import TRAIN, VALID
 from backend.errors import UserError
 from backend.geometry import FloatArray
+from backend.run.folder import RunFolder
 
 FORMAT_VERSION = 1
 LEARNED_SPLITS = (TRAIN, VALID)
@@ -97,6 +98,25 @@ def name_some(names: Sequence[str]) -> str:
     """The first names of a list, and how many follow."""
     shown = ", ".join(names[:NUM_NAMED])
     return f"{shown} and {len(names) - NUM_NAMED} more" if len(names) > NUM_NAMED else shown
+
+
+def read_record(folder: RunFolder) -> DataRecord | None:
+    """What the run learned from; None where it has not kept that. Raises UserError for a damaged record."""
+    raw = folder.read_data()
+    return None if raw is None else from_dict(raw)
+
+
+def read_whole_data(config: RunConfig) -> SampleSplits:
+    """Every image and landmark of the run's data set as it is today, nothing carved. Raises UserError."""
+    settings = config.settings
+    return load_splits(
+        Path(config.value("dataset_path")),
+        dataset_format=settings.dataset_format,
+        annotation_type=settings.annotation_type,
+        val_fraction=0.0,
+        seed=settings.seed,
+        for_training=False,
+    )
 
 
 def record_data(splits: SampleSplits, annotation_type: str, chosen: Mapping[str, Choice]) -> DataRecord:

@@ -13,7 +13,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -61,9 +61,12 @@ def launch(folder: RunFolder, *, argv_prefix: Sequence[str] | None = None) -> No
         _start(folder, argv_prefix)
 
 
-def resume(folder: RunFolder, *, argv_prefix: Sequence[str] | None = None) -> None:
+def resume(
+    folder: RunFolder, overrides: Mapping[str, Any] | None = None, *, argv_prefix: Sequence[str] | None = None
+) -> None:
     """Go on in the same folder: set the outcome aside, empty the requests, start the worker.
 
+    `overrides` are settings that change from here on; those of earlier resumes stay where they are not among them.
     Raises UserError when the run is live, is being started, or has no `last.pt` to go on from.
     """
     with deciding_launch(folder):
@@ -72,11 +75,14 @@ def resume(folder: RunFolder, *, argv_prefix: Sequence[str] | None = None) -> No
                 "this run has no checkpoints/last.pt to go on from", field="resume", cure="start a new run"
             )
         folder.set_outcome_aside()
-        _start(folder, argv_prefix)
+        _start(folder, argv_prefix, overrides)
 
 
-def record_launch(folder: RunFolder, pid: int | None = None) -> None:
-    """Record a process that trains without being started here (None: this one, as `train.py` does).
+def record_launch(
+    folder: RunFolder, pid: int | None = None, overrides: Mapping[str, Any] | None = None
+) -> None:
+    """Record a process that trains without being started here (None: this one, as `train.py` does), and the settings
+    that change from here on, as in `resume`.
 
     Sets an earlier outcome aside and empties the requests. Raises UserError when another process trains
     the run already.
@@ -87,7 +93,7 @@ def record_launch(folder: RunFolder, pid: int | None = None) -> None:
     with deciding_launch(folder, allowed_pid=process.pid):
         folder.set_outcome_aside()
         folder.clear_requests()
-        folder.write_launched(process, command_line(process))
+        folder.write_launched(process, command_line(process), **_carried_over(folder, overrides))
 
 
 def request_finish(folder: RunFolder) -> bool:
@@ -163,7 +169,15 @@ def deciding_launch(folder: RunFolder, allowed_pid: int | None = None) -> Iterat
         raise UserError("this run is being started already", field="run", cure="wait a moment") from None
 
 
-def _start(folder: RunFolder, argv_prefix: Sequence[str] | None) -> None:
+def _carried_over(folder: RunFolder, overrides: Mapping[str, Any] | None) -> dict[str, Any]:
+    """What was changed at any resume, for `launched.json`."""
+    kept = {**((folder.read_launched() or {}).get("overrides") or {}), **(overrides or {})}
+    return {"overrides": kept} if kept else {}
+
+
+def _start(
+    folder: RunFolder, argv_prefix: Sequence[str] | None, overrides: Mapping[str, Any] | None = None
+) -> None:
     # A stop that was meant for an earlier process must not end this one.
     folder.clear_requests()
     prefix = [sys.executable, "-m", "backend.worker"] if argv_prefix is None else list(argv_prefix)
@@ -182,7 +196,7 @@ def _start(folder: RunFolder, argv_prefix: Sequence[str] | None) -> None:
     try:
         # Windows knows nothing of a process that ended at once; any time says so.
         process = identify(child.pid) or ProcessIdentity(child.pid, time.time())
-        folder.write_launched(process, argv)
+        folder.write_launched(process, argv, **_carried_over(folder, overrides))
     except BaseException:  # a full disk: a process that nobody knows of must not keep the GPU
         child.kill()
         raise

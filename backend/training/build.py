@@ -51,14 +51,16 @@ class Schedule:
 
 def build_splits(config: RunConfig) -> SampleSplits:
     """Read the run's data set as it is today, its validation split carved. Raises UserError."""
-    splits = _load(config, val_fraction=config.settings.val_fraction, for_training=True)
+    settings = config.settings
+    splits = load_splits(
+        Path(config.value("dataset_path")),
+        dataset_format=settings.dataset_format,
+        annotation_type=settings.annotation_type,
+        val_fraction=settings.val_fraction,
+        seed=settings.seed,
+    )
     require_validation(config, splits)
     return splits
-
-
-def read_whole_data(config: RunConfig) -> SampleSplits:
-    """Every image and landmark of the run's data set as it is today, nothing carved. Raises UserError."""
-    return _load(config, val_fraction=0.0, for_training=False)
 
 
 def require_validation(config: RunConfig, splits: SampleSplits) -> None:
@@ -69,18 +71,6 @@ def require_validation(config: RunConfig, splits: SampleSplits) -> None:
             field="patience",
             cure="give --val_fraction above 0, or --patience 0",
         )
-
-
-def _load(config: RunConfig, *, val_fraction: float, for_training: bool) -> SampleSplits:
-    settings = config.settings
-    return load_splits(
-        Path(config.value("dataset_path")),
-        dataset_format=settings.dataset_format,
-        annotation_type=settings.annotation_type,
-        val_fraction=val_fraction,
-        seed=settings.seed,
-        for_training=for_training,
-    )
 
 
 def build_task(config: RunConfig, landmark_names: Sequence[str]) -> LandmarkTask:

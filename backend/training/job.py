@@ -13,7 +13,14 @@ from typing import Any
 from backend.config import Choice, RunConfig
 from backend.data.image_store import ImageStore
 from backend.data.leaks import across_splits, advise, find_leaks
-from backend.data.provenance import DataRecord, record_data, restore_splits, to_dict
+from backend.data.provenance import (
+    DataRecord,
+    read_record,
+    read_whole_data,
+    record_data,
+    restore_splits,
+    to_dict,
+)
 from backend.data.samples import Samples, SampleSplits, points_of_readers
 from backend.data.shape_prior import ShapePrior
 from backend.data.splits import TRAIN, VALID
@@ -21,7 +28,7 @@ from backend.errors import UserError
 from backend.run.folder import RunFolder
 from backend.training import build
 from backend.training.metrics import summarize_readers
-from backend.training.origin import describe_change, describe_program, read_record
+from backend.training.origin import describe_change, describe_program
 from backend.training.recorder import choose_preview_samples
 
 MAX_TOLD = 20  # problems or leaks that are printed one by one
@@ -93,7 +100,7 @@ def _read_splits(
 ) -> tuple[SampleSplits, Mapping[str, Choice]]:
     """The splits, and what the training images decide of the settings."""
     if record is not None:
-        splits, changes = restore_splits(record, build.read_whole_data(config))
+        splits, changes = restore_splits(record, read_whole_data(config))
         build.require_validation(config, splits)
         if changes:
             _report_once(

@@ -13,7 +13,7 @@ import torch
 from backend import __version__
 from backend.config import RunConfig
 from backend.data.leaks import TrainedOn, trained_on_splits
-from backend.data.provenance import DataRecord, from_dict, trained_on_digests, trained_on_record
+from backend.data.provenance import read_record, trained_on_digests, trained_on_record
 from backend.device.machine import cpu_title
 from backend.errors import UserError
 from backend.run.folder import RunFolder
@@ -34,12 +34,6 @@ def describe_program(device: str) -> dict[str, str | None]:
         "device": device,
         "device_name": torch.cuda.get_device_name(device) if on_gpu else cpu_title(),
     }
-
-
-def read_record(folder: RunFolder) -> DataRecord | None:
-    """What the run learned from; None where it has not kept that. Raises UserError for a damaged record."""
-    raw = folder.read_data()
-    return None if raw is None else from_dict(raw)
 
 
 def describe_change(program: Mapping[str, Any], before: Mapping[str, Any]) -> str:

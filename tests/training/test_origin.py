@@ -18,8 +18,11 @@ import torch
 import backend
 from backend import evaluate
 from backend.config import Choice, RunConfig, Settings
+from backend.device.machine import describe_machine
 from backend.flags import run_command
+from backend.overrides import resolve_overrides
 from backend.run.folder import RunFolder, create_run
+from backend.run.supervisor import record_launch
 from backend.training import build
 from backend.training.checkpoint import load_checkpoint
 from backend.worker import train_run
@@ -292,3 +295,37 @@ def test_a_damaged_list_stops_a_resume_and_is_left_alone(
     outcome = folder.read_outcome()
     assert outcome is not None and "data.json is damaged" in outcome["reason"]
     assert (folder.path / "data.json").read_text() == "{"
+
+
+def test_a_run_goes_on_where_its_data_was_moved_to_as_if_nothing_had_happened(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, moved = (new_run(tmp_path / name, data) for name in ("whole", "moved"))
+    assert train_run(whole) == 0
+    stop_after_first_epoch(moved, monkeypatch)
+    there = tmp_path / "another" / "disk"
+    there.parent.mkdir()
+    data.rename(there)
+    elsewhere = Path(shutil.move(moved.path, tmp_path / "copied run"))  # and so was the run
+    folder = RunFolder(elsewhere)
+    overrides = resolve_overrides(folder, {"dataset_path": str(there)}, describe_machine())
+    record_launch(folder, overrides=overrides)
+    assert train_run(folder) == 0
+    assert [row["train/loss"] for row in folder.read_metrics()[0]] == [
+        row["train/loss"] for row in whole.read_metrics()[0]
+    ]
+    assert events_of(folder, "data_changed") == []
+    assert load_checkpoint(folder.checkpoint_path("best"))["args"]["chosen"]["dataset_path"]["value"] == str(
+        there
+    )
+
+
+def test_a_device_that_is_gone_ends_a_run_in_one_line(data: Path, tmp_path: Path) -> None:
+    folder = new_run(tmp_path / "runs", data)
+    config = folder.read_config()
+    config["chosen"]["device"] = {"value": "cuda:7", "reason": "it was there"}
+    (folder.path / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    assert train_run(folder) == 2
+    outcome = folder.read_outcome()
+    assert outcome is not None and outcome["traceback"] == ""
+    assert "torch sees no cuda:7 here" in outcome["reason"] and "cpu" in outcome["reason"]

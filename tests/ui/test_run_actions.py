@@ -13,6 +13,7 @@ import psutil
 import pytest
 
 from backend.config import Choice, RunConfig, Settings
+from backend.device.machine import Machine
 from backend.errors import UserError
 from backend.run import supervisor
 from backend.run.folder import RunFolder, create_run
@@ -70,6 +71,13 @@ def test_nothing_to_resume_or_to_hand_on_without_a_checkpoint() -> None:
     assert not possible.resume and not possible.bundle and possible.delete
 
 
+def test_a_run_that_patience_ended_is_resumed_with_a_larger_one_alone() -> None:
+    possible = what_is_possible(
+        RunState.FINISHED_EARLY, is_live=False, has_last=True, has_any=True, ended_by_patience=True
+    )
+    assert possible.resume_with_patience and not possible.resume
+
+
 def test_what_waits_for_its_answer_is_not_asked_again() -> None:
     possible = what_is_possible(
         RunState.RUNNING, is_live=True, has_last=True, has_any=True, asked=["save_now"]
@@ -117,9 +125,12 @@ def test_of_two_clicks_on_resume_one_starts_a_process(
     folder: RunFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """At once, from two browsers; the process only waits."""
+    monkeypatch.setattr(run_actions, "ask_machine", lambda: Machine((), 2, "2.13.0", cpu_bfloat16=False))
     sleeps = [sys.executable, "-c", "import time; time.sleep(600)"]
     resume = supervisor.resume
-    monkeypatch.setattr(run_actions.supervisor, "resume", lambda run: resume(run, argv_prefix=sleeps))
+    monkeypatch.setattr(
+        run_actions.supervisor, "resume", lambda run, changes: resume(run, changes, argv_prefix=sleeps)
+    )
     last = folder.checkpoint_path("last")
     last.parent.mkdir()
     last.touch()

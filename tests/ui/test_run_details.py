@@ -11,11 +11,13 @@ from typing import Any
 import pytest
 
 from backend.config import Choice, RunConfig, Settings
+from backend.device.machine import Machine
 from backend.run.folder import RunFolder, create_run
 from backend.run.notes import Notes, read_notes, write_notes
 from backend.run.process import identify
 from backend.run.queue import read_queue
-from ui import run_details
+from ui import run_actions, run_details
+from ui.resume_fields import ResumeFields
 from ui.run_details import RunDetails
 from ui.session import Session
 
@@ -30,9 +32,16 @@ def folder(tmp_path: Path) -> RunFolder:
 def details(folder: RunFolder, tmp_path: Path, popups: list[str]) -> Iterator[RunDetails]:
     # a component is only what an update is addressed to, so its name serves as well
     parts: dict[str, Any] = {field.name: field.name for field in fields(RunDetails)}
-    parts |= {"runs_dir": folder.path.parent}
+    changes: dict[str, Any] = {field.name: f"resume {field.name}" for field in fields(ResumeFields)}
+    parts |= {"runs_dir": folder.path.parent, "resume_fields": ResumeFields(**changes)}
     cache = str(tmp_path / "cache")
     yield RunDetails(**{**parts, "bundle_link": _Link(cache)})
+
+
+@pytest.fixture
+def alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine without a GPU, which no process is asked about."""
+    monkeypatch.setattr(run_actions, "ask_machine", lambda: Machine((), 2, "2.13.0", cpu_bfloat16=False))
 
 
 class _Link(SimpleNamespace):
@@ -140,9 +149,49 @@ def test_a_bundle_of_a_run_that_is_gone_says_so(details: RunDetails, folder: Run
 
 
 def test_resuming_beside_a_live_run_is_refused(
-    details: RunDetails, folder: RunFolder, popups: list[str]
+    details: RunDetails, folder: RunFolder, popups: list[str], alone: None
 ) -> None:
     other = create_run(details.runs_dir, folder.read_config(), "other")
     live(other)
-    updates = run_details.on_resume(details, Session(), folder.run_id)
+    updates = run_details.on_resume(details, Session(), folder.run_id, "", None, " ")
     assert details.watched not in updates and f"{other.run_id} trains on cpu now; wait" in popups[0]
+
+
+@pytest.mark.parametrize(
+    ("typed", "field", "words"),
+    [
+        (("/nowhere", "", ""), "dataset_path", "does not exist"),
+        (("", "cuda:3", ""), "device", "torch sees no cuda:3 here"),
+        (("", "", "-2"), "patience", "patience"),
+    ],
+)
+def test_what_cannot_change_at_a_resume_is_marked_at_its_field(
+    details: RunDetails,
+    folder: RunFolder,
+    popups: list[str],
+    alone: None,
+    typed: tuple[str, str, str],
+    field: str,
+    words: str,
+) -> None:
+    updates = run_details.on_resume(details, Session(), folder.run_id, *typed)
+    assert details.watched not in updates and words in popups[0]
+    marked = updates[getattr(details.resume_fields, field)]
+    assert marked["elem_classes"] == ["field-error"] and updates[details.resume_fields.panel]["open"] is True
+    assert folder.read_launched() is None
+
+
+def test_a_run_that_patience_ended_opens_on_the_field_that_takes_it_up_again(
+    details: RunDetails, folder: RunFolder
+) -> None:
+    folder.checkpoint_path("last").parent.mkdir()
+    folder.checkpoint_path("last").touch()
+    folder.append_metrics({"phase": "train", "epoch": 9})
+    folder.append_event("early_stop", "patience", phase="train", epoch=9)
+    folder.write_outcome("finished_early", "no better")
+    updates = run_details.on_open(details, Session(), folder.run_id)
+    panel = updates[details.resume_fields.panel]
+    assert (
+        panel["open"] is True and panel["visible"] is True and updates[details.resume]["interactive"] is True
+    )
+    assert updates[details.resume_fields.patience]["placeholder"] == "0"
