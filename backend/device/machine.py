@@ -9,10 +9,27 @@ import json
 import os
 import platform
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+
+# what is left to oneDNN by its variable ONEDNN_MAX_CPU_ISA; by any other value, all of it
+ALLOWED_UNDER: Mapping[str, tuple[str, ...]] = {
+    "sse41": ("sse41",),
+    "avx": ("sse41",),
+    "avx2": ("sse41", "avx2"),
+    "avx2_vnni": ("sse41", "avx2"),
+    "avx2_vnni_2": ("sse41", "avx2"),
+    "avx512_core": ("sse41", "avx2", "avx512"),
+    "avx512_core_vnni": ("sse41", "avx2", "avx512"),
+}
+_TORCH_NAMES = {
+    "avx512f": "avx512_f",
+    "avx512bw": "avx512_bw",
+    "avx512vl": "avx512_vl",
+    "avx512dq": "avx512_dq",
+}  # where they are not Linux's
 
 
 @dataclass(frozen=True)
@@ -52,15 +69,47 @@ def describe_machine() -> Machine:
     return Machine(tuple(gpus), num_cpus(), torch.__version__, cpu_has_bfloat16())
 
 
+def cpu_instructions() -> frozenset[str]:
+    """Which of "sse41", "avx2", "avx512" and "bfloat16" the convolutions of oneDNN may use here.
+
+    They decide which of its kernels run, and with that their speed and memory: what the CPU has, less what
+    ONEDNN_MAX_CPU_ISA takes away. Empty on a CPU that is not x86.
+    """
+    has = _cpu_features()
+    found = {
+        "sse41": has("sse4_1"),
+        "avx2": has("avx2"),
+        "avx512": all(map(has, ("avx512f", "avx512bw", "avx512vl", "avx512dq"))),
+        "bfloat16": has("avx512_bf16") or has("amx_bf16"),
+    }
+    limit = os.environ.get("ONEDNN_MAX_CPU_ISA", "").lower()
+    return frozenset(name for name in ALLOWED_UNDER.get(limit, tuple(found)) if found[name])
+
+
 def cpu_has_bfloat16() -> bool:
     """Whether the CPU has instructions that multiply bfloat16; without them it is many times slower than float32."""
-    if sys.platform == "linux":  # says the same, without the seconds that torch takes to be imported
-        flags = Path("/proc/cpuinfo").read_text(encoding="utf-8").split()
-        return "avx512_bf16" in flags or "amx_bf16" in flags
+    return "bfloat16" in cpu_instructions()
+
+
+def _cpu_features() -> Callable[[str], bool]:
+    """Whether the CPU has a feature, by its name in Linux's /proc/cpuinfo."""
+    if sys.platform == "linux":  # has the same as torch, without the seconds that torch takes to be imported
+        flags = set(Path("/proc/cpuinfo").read_text(encoding="utf-8").split())
+        return flags.__contains__
     import torch
 
     able = torch.cpu.get_capabilities()
-    return bool(able.get("avx512_bf16") or able.get("amx_bf16"))
+    return lambda flag: bool(able.get(_TORCH_NAMES.get(flag, flag)))
+
+
+def cpu_identity() -> dict[str, Any]:
+    """What of the CPU decides the memory of a step on it, for answers that outlive a process: a home folder may be
+    shared by unlike machines. The variables and the CPUs decide how many threads torch starts."""
+    return {
+        "instructions": sorted(cpu_instructions()),
+        "num_cpus": num_cpus(),
+        "threads": [os.environ.get(name) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")],
+    }
 
 
 def num_cpus() -> int:

@@ -14,6 +14,7 @@ from typing import Any
 
 from backend.config import Settings
 from backend.device.lifetimes import Moment
+from backend.device.machine import cpu_identity
 from backend.device.memory_cache import load_memory, save_memory
 
 Plain = Mapping[str, Any]
@@ -83,6 +84,8 @@ def predict_step_memory(settings: Settings, num_landmarks: int, device: str) -> 
     kind = device.partition(":")[0]
     traced = _as_traced(settings)
     key = {"settings": traced.model_dump(mode="json"), "num_landmarks": num_landmarks, "kind": kind}
+    if kind == "cpu":
+        key["cpu"] = cpu_identity()
     known = load_memory(key)
     if known is not None:
         try:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -22,6 +22,7 @@ from torch.utils._pytree import tree_leaves
 
 from backend.data.dataset import Batch
 from backend.device.lifetimes import Lifetimes, Moment
+from backend.device.machine import cpu_instructions
 from backend.device.steps import LonePhase, run_validation_step
 from backend.training.engine import Trainer
 
@@ -29,6 +30,9 @@ TRACED_BATCHES = (
     97,
     101,
 )  # the first that does not divide the number of landmarks, nor so any size without a batch
+
+GEMM_COPIES = 4
+GEMM_LIMIT_BYTES = 2**30
 
 aten = torch.ops.aten
 IN_PLACE = {
@@ -183,6 +187,7 @@ class FollowStorages(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.order: list[int] = []
         self.convolutions: list[tuple[int, int, int]] = []  # bytes of input, weights and output
         self._copies_in_convolutions = copies_in_convolutions
+        self._instructions = cpu_instructions()
         self._known: weakref.WeakKeyDictionary[Any, None] = weakref.WeakKeyDictionary()
         self._is_elsewhere = False
         self._overflow: Tensor | None = None
@@ -225,7 +230,8 @@ class FollowStorages(TorchDispatchMode):  # type: ignore[no-untyped-call]
             self.convolutions.append(tuple(t.untyped_storage().nbytes() for t in (*args[:2], outputs)))
             self._note_copies(args[1], 1)
         elif func is aten.convolution_backward.default:
-            self._note_copies(args[2], _copies_in_backward(args[1], args[2]))
+            number = _copies_in_backward(args[1], args[2], self._instructions, torch.get_num_threads())
+            self._note_copies(args[2], number)
         return outputs
 
     def _answer(self, tensor: Tensor) -> bool | float:
@@ -243,8 +249,8 @@ class FollowStorages(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def _note_copies(self, weights: Tensor, number: int) -> None:
         """oneDNN lays the weights out anew for a convolution, and again their gradient in the backward pass.
 
-        Each copy is gone when the operator returns. oneDNN's scratchpads of some KiB are left out, as are its other
-        ways with single small images.
+        Each copy is gone when the operator returns. oneDNN's scratchpads of some KiB for each thread are left out, as
+        are its other ways with single small images.
         """
         if self._copies_in_convolutions:
             born = [self._born(weights.untyped_storage().nbytes()) for _ in range(number)]
@@ -263,12 +269,21 @@ class FollowStorages(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.alive_bytes -= self.sizes[number]
 
 
-def _copies_in_backward(images: Tensor, weights: Tensor) -> int:
-    """How often oneDNN holds a convolution's weights beside their gradient, in the backward pass.
+def _copies_in_backward(images: Tensor, weights: Tensor, instructions: Set[str], num_threads: int) -> int:
+    """How many copies of a convolution's weights oneDNN holds beside their gradient, in the backward pass.
 
-    Read from the memory events of torch's profiler (2.13): the bprop of the input takes one copy, that of the weights
-    two; on a CPU without AVX-512 (seen with AVX2) eight where the map (..., H, W) is lower than its kernel, as at the
-    bottom of a network.
+    Its kernels hold two: the gradient in its own layout, and then that in ours; in bfloat16 the second is the sum of
+    the gradient in float32, as large as two copies while the other is not there yet. Where it has no kernel of its own
+    it multiplies matrices, and takes for the sum of each thread four times the weights (a size in bytes that it takes
+    for a number of floats), or of one thread alone where those would take a GiB: on a CPU without AVX-512 where the
+    map (..., H, W) is lower than its kernel, as at the bottom of a network, and everywhere on one without AVX2.
+
+    Read from oneDNN's descriptors for each of these instruction sets (torch 2.13, oneDNN 3.12). Not counted is what
+    further threads take with AVX-512 and AMX: sums of their own where the batch is divided among them, which is not
+    worth it where there are many weights, and their buffers.
     """
-    is_low = images.shape[-2] < weights.shape[-2]
-    return 8 if is_low and not torch.backends.cpu.get_cpu_capability().startswith("AVX512") else 2
+    multiplies = images.shape[-2] < weights.shape[-2] or instructions == {"sse41"}
+    if "avx512" in instructions or not multiplies:
+        return 2
+    one_thread_bytes = GEMM_COPIES * weights.untyped_storage().nbytes()
+    return GEMM_COPIES * (num_threads if num_threads * one_thread_bytes < GEMM_LIMIT_BYTES else 1)

@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from backend.config import Settings, parse_settings
-from backend.device import memory_cache, prediction
+from backend.device import machine, memory_cache, prediction
 from backend.device.lifetimes import Moment
 from backend.device.memory import TRACED_FIELDS, PhaseMemory, StepMemory, predict_step_memory
 
@@ -84,6 +84,17 @@ def test_another_torch_or_other_code_is_traced_anew(traces, monkeypatch):
     monkeypatch.setattr(memory_cache, "_own_code_hash", lambda: "other")
     predict_step_memory(SETTINGS, 5, "cpu")
     assert len(traces) == 3
+
+
+def test_unlike_cpus_that_share_a_home_folder_each_have_their_answer(traces, monkeypatch):
+    for device, expected in (("cpu", 3), ("cuda:0", 1)):
+        traces.clear()
+        for instructions, variables in (({"avx2"}, "4"), ({"avx2", "avx512"}, "4"), ({"avx2"}, "2")):
+            monkeypatch.setattr(machine, "cpu_instructions", lambda found=instructions: found)
+            monkeypatch.setenv("OMP_NUM_THREADS", variables)
+            predict_step_memory(SETTINGS, 5, device)
+            predict_step_memory(SETTINGS, 5, device)
+        assert len(traces) == expected
 
 
 def test_any_line_of_the_traced_code_changes_its_hash(tmp_path):
