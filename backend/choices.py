@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from backend.config import Choice, RunConfig, Settings
 from backend.data.demo import create_demo_dataset
@@ -81,6 +82,17 @@ def choose_precision(device: str, cpu_bfloat16: bool) -> Choice:
         return Choice("bfloat16", "this CPU has instructions for it")
     return Choice(
         False, "a CPU without instructions for bfloat16 is slower with it: this run computes in float32"
+    )
+
+
+def precision_warning(precision: Any, cpu_bfloat16: bool) -> str | None:
+    """What to say of a run that was started with this precision (`choose_precision`'s value) and goes on here; None
+    where nothing has changed. Only a run on a CPU computes in bfloat16."""
+    if precision != "bfloat16" or cpu_bfloat16:
+        return None
+    return (
+        "this run computes in bfloat16, as it did from its start, but this CPU has no instructions for it: its steps "
+        "take many times as long; to go on at full speed, resume it on a CPU with AVX512-BF16 or AMX"
     )
 
 

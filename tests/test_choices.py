@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from backend import choices
-from backend.choices import choose_dataset, choose_device, decide
+from backend.choices import choose_dataset, choose_device, decide, precision_warning
 from backend.config import Choice, Settings
 from backend.device.machine import Device, Machine
 from backend.errors import UserError
@@ -73,6 +73,14 @@ def test_a_batch_is_recommended_for_the_precision_in_force(tmp_path: Path) -> No
         decide(settings, each, recommend).chosen["batch_size"].reason for each in (CPU_ONLY, able, TWO_GPUS)
     ]
     assert reasons == ["full", "half", "half"]
+
+
+def test_a_run_in_bfloat16_that_goes_on_where_there_are_no_such_instructions_says_so() -> None:
+    told = precision_warning("bfloat16", cpu_bfloat16=False)
+    assert told is not None and "bfloat16" in told and "AMX" in told
+    assert precision_warning("bfloat16", cpu_bfloat16=True) is None
+    for other in (False, "float16"):
+        assert precision_warning(other, cpu_bfloat16=False) is None
 
 
 def test_mixed_precision_is_what_the_device_has_with_a_reason(tmp_path: Path) -> None:
