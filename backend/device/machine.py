@@ -103,13 +103,24 @@ def _cpu_features() -> Callable[[str], bool]:
 
 
 def cpu_identity() -> dict[str, Any]:
-    """What of the CPU decides the memory of a step on it, for answers that outlive a process: a home folder may be
-    shared by unlike machines. The variables and the CPUs decide how many threads torch starts."""
+    """What of the CPU decides the memory and the time of a step on it, for answers that are kept on disk: unlike
+    machines may share a home folder. From the number of CPUs and the variables follows how many threads torch starts.
+    """
     return {
+        "model": _cpu_model(),
         "instructions": sorted(cpu_instructions()),
         "num_cpus": num_cpus(),
         "threads": [os.environ.get(name) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")],
     }
+
+
+def _cpu_model() -> str:
+    if sys.platform == "linux":
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            name, _, value = line.partition(":")
+            if name.strip() == "model name":
+                return value.strip()
+    return platform.processor() or platform.machine()
 
 
 def num_cpus() -> int:

@@ -19,7 +19,7 @@ from typing import Any
 from backend.cache import cache_file
 from backend.config import Settings
 from backend.device.gpu import GpuReading
-from backend.device.machine import cpu_title
+from backend.device.machine import cpu_identity
 from backend.device.memory import TRACED_FIELDS
 from backend.device.memory_cache import torch_version
 from backend.errors import UserError
@@ -113,12 +113,12 @@ NOTHING_MEASURED = Measured()
 
 
 def identify(device: str, gpus: Sequence[GpuReading]) -> str:
-    """What tells a device from others: a GPU's UUID, or its title where it has none; else how many CPUs there are."""
+    """What tells a device from others: a GPU's UUID, or its title where it has none; else what `cpu_identity` has."""
     number = int(device.partition(":")[2] or 0)
     known = next((gpu for gpu in gpus if gpu.index == number), None) if device != "cpu" else None
     if known is not None:
         return known.uuid or known.title
-    return cpu_title() if device == "cpu" else device
+    return json.dumps(cpu_identity()) if device == "cpu" else device
 
 
 @dataclass(frozen=True)

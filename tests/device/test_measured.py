@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 from backend.config import parse_settings
-from backend.device import measured
+from backend.device import machine, measured
 from backend.device.gpu import GpuReading
 from backend.device.measured import KILLED, NOTHING_MEASURED, Bench, Measured, MeasuredBatch, identify
 from backend.errors import UserError
@@ -86,7 +86,17 @@ def test_a_damaged_file_counts_as_none():
 def test_a_device_is_told_from_others_by_its_uuid():
     readings = [GpuReading(n, uuid, "card", *[None] * 6) for n, uuid in ((0, "GPU-a"), (1, None))]
     assert [identify(f"cuda:{n}", readings) for n in range(3)] == ["GPU-a", "card", "cuda:2"]
-    assert identify("cpu", readings).startswith("CPU (")
+
+
+def test_unlike_cpus_with_as_many_cores_are_told_apart(monkeypatch):
+    monkeypatch.setattr(machine, "num_cpus", lambda: 2)
+    monkeypatch.setattr(machine, "_cpu_model", lambda: "EPYC")
+    seen = set()
+    for instructions in ({"avx2"}, {"avx2", "avx512", "bfloat16"}):
+        monkeypatch.setattr(machine, "cpu_instructions", lambda found=instructions: found)
+        seen |= {identify("cpu", []), identify("cpu", [])}
+    monkeypatch.setattr(machine, "_cpu_model", lambda: "Xeon")
+    assert len(seen | {identify("cpu", [])}) == 3
 
 
 def answers(monkeypatch, returncode: int, stdout: str = "", stderr: str = "") -> list[dict]:
