@@ -1,4 +1,4 @@
-"""Where the real data for tests lies, when it is there at all."""
+"""What tests share, and what makes them independent of the machine that they run on."""
 
 from __future__ import annotations
 
@@ -7,10 +7,15 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-import cv2
-import numpy as np
-import pytest
-import torch
+# One thread, here and in the processes that tests start, however many cores there are: the last bits of a loss and the
+# memory of a step depend on it. Set before torch is imported, which reads them then.
+for _variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
+    os.environ[_variable] = "1"
+
+import cv2  # noqa: E402
+import numpy as np  # noqa: E402
+import pytest  # noqa: E402
+import torch  # noqa: E402
 
 
 @pytest.fixture(scope="session")
@@ -47,13 +52,10 @@ def tiny_dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def one_thread() -> Iterator[None]:
-    """One thread, as the processes that a test starts: losses are compared to the last bit, and tiny networks only
-    wait for each other's threads."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
+def threads_of_its_own() -> Iterator[None]:
+    """For a test that sets the number of torch's threads."""
     yield
-    torch.set_num_threads(before)
+    torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -6,16 +6,15 @@ import shutil
 import socket
 import subprocess
 import sys
-import time
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
-import pytest
 
 from backend.run.folder import RunFolder, list_runs
+from tests.waiting import LIMIT_S, wait_for
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 SMALL_RUN = [
@@ -53,14 +52,20 @@ class Dashboard:
         command += ["--runs_dir", str(self.runs_dir), "--data_root", str(self.data_root)]
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(command, cwd=REPOSITORY, stdout=log, stderr=log)
-        for _ in range(600):
+        process = self._process
+
+        def answers() -> bool:
             try:
-                urllib.request.urlopen(self.url, timeout=5).close()
-                return
+                urllib.request.urlopen(self.url, timeout=LIMIT_S).close()
             except OSError:
-                assert self._process.poll() is None, self._log.read_text()
-                time.sleep(0.2)
-        pytest.fail("the dashboard does not answer: " + self._log.read_text())
+                assert process.poll() is None, self._words()
+                return False
+            return True
+
+        wait_for(answers, lambda: f"the dashboard does not answer: {self._words()}")
+
+    def _words(self) -> str:
+        return self._log.read_text(encoding="utf-8", errors="replace")
 
     def train(self, *flags: str) -> RunFolder:
         """A small run on the tiny data set, trained from a terminal while the dashboard is there."""
@@ -71,13 +76,16 @@ class Dashboard:
         """The same, but endless: returns once its first epoch is done, and trains until `kill_workers`."""
         command, silent = self._train_command("--epochs", "100000"), subprocess.DEVNULL
         self._training = subprocess.Popen(command, cwd=REPOSITORY, stdout=silent, stderr=silent)
-        for _ in range(600):
+        training = self._training
+
+        def begun() -> RunFolder | None:
             runs = list_runs(self.runs_dir)
             if runs and runs[0].read_metrics()[0]:
                 return runs[0]
-            assert self._training.poll() is None, "the training has ended"
-            time.sleep(0.2)
-        pytest.fail("the training does not begin")
+            assert training.poll() is None, "the training has ended"
+            return None
+
+        return wait_for(begun, lambda: "the training does not begin")
 
     def _train_command(self, *flags: str) -> list[str]:
         command = [sys.executable, "train.py", *SMALL_RUN, "--runs_dir", str(self.runs_dir)]

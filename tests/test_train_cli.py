@@ -21,7 +21,6 @@ from backend.run.folder import RunFolder, list_runs, merge_metrics
 from backend.run.process import ProcessIdentity
 from backend.training.task import LandmarkTask
 
-pytestmark = pytest.mark.usefixtures("one_thread")
 REPOSITORY = Path(train.__file__).parent
 SMALL = "--model hrnet --image_size 32 32 --batch_size 5 --val_fraction 0.25 --device cpu --warmup_epochs 1 --no-refine"
 
@@ -43,7 +42,6 @@ def as_command(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "train.py", *arguments],
         cwd=REPOSITORY,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
         encoding="utf-8",
@@ -75,7 +73,6 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory, tiny_dataset: Path) ->
     import io
 
     runs_dir = tmp_path_factory.mktemp("undisturbed")
-    torch.set_num_threads(1)
     printed = io.StringIO()
     with contextlib.redirect_stdout(printed):
         assert in_process(*arguments_for(tiny_dataset, runs_dir, "--epochs", "4")) == 0

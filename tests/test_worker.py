@@ -4,7 +4,6 @@ import math
 import os
 import shutil
 import signal
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -34,14 +33,10 @@ LANDMARKS = ("nose", "chin", "ear")
 
 
 @pytest.fixture(autouse=True)
-def tiny_network(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def tiny_network(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         build, "build_model", lambda name, num_landmarks, output_stride: TinyNetwork(num_landmarks)
     )
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def new_run(runs_dir: Path, dataset: Path, **values: Any) -> RunFolder:

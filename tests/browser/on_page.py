@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import pytest
 from playwright.sync_api import Page, expect
 
 from backend.run.folder import RunFolder
+from tests.waiting import wait_for
 
 
 def fill(page: Page, **values: object) -> None:
@@ -30,12 +30,15 @@ def start_small_run(page: Page, epochs: int, clicks: int = 1) -> None:
 
 
 def epoch_reaches(page: Page, folder: RunFolder, epoch: int) -> None:
-    for _ in range(240):
+    def is_there() -> bool:
         rows, _ = folder.read_metrics()
-        if rows and rows[-1]["epoch"] >= epoch:
-            return
-        page.wait_for_timeout(250)
-    pytest.fail(f"epoch {epoch} was not reached: {folder.read_log_tail()}")
+        return bool(rows) and rows[-1]["epoch"] >= epoch
+
+    wait_for(
+        is_there,
+        lambda: f"epoch {epoch} was not reached: {folder.read_log_tail()}",
+        lambda: page.wait_for_timeout(250),
+    )
 
 
 def open_run(page: Page, run_id: str) -> None:

@@ -174,6 +174,5 @@ def test_plots_drawn_on_a_hidden_tab_fit_their_box_when_it_is_shown(busy: Dashbo
     page.wait_for_function(
         "() => { const plot = document.querySelector('#sample .js-plotly-plot');"
         " const drawn = Number(plot.querySelector('svg.main-svg').getAttribute('width'));"
-        " return Math.abs(drawn - plot.parentElement.clientWidth) <= 2; }",
-        timeout=10_000,
+        " return Math.abs(drawn - plot.parentElement.clientWidth) <= 2; }"
     )

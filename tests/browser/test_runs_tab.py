@@ -12,17 +12,18 @@ from backend.run.folder import RunFolder, list_runs
 from backend.run.queue import read_queue
 from backend.run.state import RunState, derive_state
 from tests.browser.on_page import compare_runs, fill, open_run, open_tab
+from tests.waiting import wait_for
 
 pytestmark = pytest.mark.browser
 REPOSITORY = Path(__file__).resolve().parents[2]
 
 
 def is_reached(page: Page, folder: RunFolder, *states: RunState) -> None:
-    for _ in range(1500):  # only ends a test that would hang
-        if derive_state(folder) in states:
-            return
-        page.wait_for_timeout(200)
-    pytest.fail(f"{folder.run_id} is {derive_state(folder)}: {folder.read_log_tail()}")
+    wait_for(
+        lambda: derive_state(folder) in states,
+        lambda: f"{folder.run_id} is {derive_state(folder)}: {folder.read_log_tail()}",
+        lambda: page.wait_for_timeout(200),
+    )
 
 
 def test_what_waits_starts_by_itself_and_can_be_put_in_order(dashboard, page: Page) -> None:

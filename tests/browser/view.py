@@ -90,7 +90,11 @@ def opened_view(
 @contextmanager
 def opened_page(chromium: Browser, width: int) -> Iterator[Page]:
     """An empty page of a browser that remembers nothing; fails where it asked anything of another host."""
-    context = chromium.new_context(viewport={"width": width, "height": 1000}, accept_downloads=True)
+    context = chromium.new_context(
+        viewport={"width": width, "height": 1000},
+        accept_downloads=True,
+        locale="en-US",  # not the machine's: numbers are typed and the language of a first visit is chosen by it
+    )
     page = context.new_page()
     page.set_default_timeout(PATIENCE_MS)
     strangers: set[str] = set()

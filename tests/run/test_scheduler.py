@@ -16,6 +16,7 @@ from backend.run.process import ProcessIdentity
 from backend.run.queue import add_to_queue, read_queue
 from backend.run.scheduler import start_waiting, tend_queue
 from backend.run.state import RunState, derive_state
+from tests.waiting import LIMIT_S
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -214,7 +215,7 @@ start_waiting(runs_dir, lambda folder: folder.read_config()["device"], launch=la
         process.stdin.write("go\n")
         process.stdin.close()
     for process in processes:
-        assert process.wait(60) == 0
+        assert process.wait(LIMIT_S) == 0
         assert process.stdout is not None
         process.stdout.close()
     launched = [line for file in files if file.exists() for line in file.read_text().split()]
@@ -254,12 +255,12 @@ def test_the_thread_starts_a_real_process_and_tells_a_mistake_once(
         return found
 
     def launch(folder: RunFolder) -> None:
-        supervisor.launch(folder, argv_prefix=[sys.executable, "-c", "import time; time.sleep(60)"])
+        supervisor.launch(folder, argv_prefix=[sys.executable, "-c", "import time; time.sleep(6000)"])
 
     monkeypatch.setattr(scheduler, "start_waiting", start)
     first, second = queued("first"), queued("second")
     stop = tend_queue(tmp_path, device_of, poll_s=0.01)
-    assert launched.wait(60)
+    assert launched.wait(LIMIT_S)
     stop.set()
     assert looked.is_set()
     assert derive_state(RunFolder(tmp_path / first)) is RunState.RUNNING

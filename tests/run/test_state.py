@@ -34,6 +34,7 @@ from backend.run.state import (
     live_runs,
     local_process,
 )
+from tests.waiting import wait_for
 
 
 @pytest.fixture
@@ -171,8 +172,7 @@ def test_zombie_is_not_alive() -> None:
         assert is_alive(launched, 0.0, None)
         assert child.stdin is not None
         child.stdin.close()  # the child meets the end of its input and ends
-        while process.status() != psutil.STATUS_ZOMBIE:
-            time.sleep(0.01)
+        wait_for(lambda: process.status() == psutil.STATUS_ZOMBIE)
         assert not is_alive(launched, 0.0, None)
     assert not is_alive(launched, 0.0, None)
 

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,6 +21,7 @@ from backend.run.folder import REQUEST_KINDS, RunFolder, create_run
 from backend.run.process import ProcessIdentity, identify
 from backend.run.removal import delete_run
 from backend.run.state import RunState, derive_state, is_live
+from tests.waiting import wait_for
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -50,16 +51,8 @@ def python(code: str) -> list[str]:
     return [sys.executable, "-c", code]
 
 
-def wait_until(is_true: Callable[[], bool]) -> None:
-    """The limit only ends a test that would hang; no test depends on how long anything takes."""
-    deadline = time.monotonic() + 60
-    while not is_true():
-        assert time.monotonic() < deadline, "it never came true"
-        time.sleep(0.01)
-
-
 def wait_until_ready(folder: RunFolder) -> None:
-    wait_until(lambda: "ready" in folder.read_log_tail())
+    wait_for(lambda: "ready" in folder.read_log_tail(), folder.read_log_tail)
 
 
 def pid_of(folder: RunFolder) -> int:
@@ -88,7 +81,7 @@ def test_launch_records_the_process_and_appends_its_log(folder: RunFolder) -> No
     launched = folder.read_launched()
     assert launched is not None
     assert launched["argv"] == [*python(code), str(folder.path)]
-    wait_until(lambda: not is_live(folder))
+    wait_for(lambda: not is_live(folder))
     assert folder.read_log_tail().splitlines() == [
         "earlier",
         str(folder.path),
@@ -116,9 +109,9 @@ def test_killed_worker_is_interrupted_and_reaped(folder: RunFolder) -> None:
     supervisor.launch(folder, argv_prefix=python(STUBBORN))
     assert derive_state(folder) is RunState.RUNNING
     psutil.Process(pid_of(folder)).kill()
-    wait_until(lambda: not is_live(folder))
+    wait_for(lambda: not is_live(folder))
     assert derive_state(folder) is RunState.INTERRUPTED
-    wait_until(lambda: supervisor.reap() or not supervisor._children)
+    wait_for(lambda: supervisor.reap() or not supervisor._children)
     assert not psutil.pid_exists(pid_of(folder))
 
 
@@ -171,7 +164,7 @@ def test_worker_outlives_the_process_that_launched_it(folder: RunFolder) -> None
     wait_until_ready(folder)
     assert derive_state(folder) is RunState.RUNNING
     supervisor.stop(folder, grace_s=30).join()
-    wait_until(lambda: not is_live(folder))
+    wait_for(lambda: not is_live(folder))
     assert derive_state(folder) is RunState.STOPPED
 
 
@@ -179,7 +172,7 @@ def test_polite_worker_finishes_when_asked(folder: RunFolder) -> None:
     supervisor.launch(folder, argv_prefix=python(POLITE))
     wait_until_ready(folder)
     assert supervisor.request_finish(folder)
-    wait_until(lambda: not is_live(folder))
+    wait_for(lambda: not is_live(folder))
     assert derive_state(folder) is RunState.FINISHED_EARLY
     assert not supervisor.request_stop(folder)
 
@@ -207,7 +200,7 @@ def test_stop_escalates(folder: RunFolder, code: str, number: signal.Signals) ->
     assert derive_state(folder) in (RunState.STOPPING, RunState.STOPPED)
     thread.join()
     assert not is_live(folder)
-    wait_until(lambda: child.poll() is not None)
+    wait_for(lambda: child.poll() is not None)
     assert child.returncode == -number
     assert derive_state(folder) is RunState.STOPPED  # it had no time to say so
 
@@ -232,7 +225,7 @@ def test_stop_reaches_the_children_of_the_worker(folder: RunFolder) -> None:
     wait_until_ready(folder)
     helper = psutil.Process(int(folder.read_log_tail().split()[1]))
     supervisor.stop(folder, grace_s=0.0, term_grace_s=60).join()
-    wait_until(lambda: not helper.is_running() or helper.status() == psutil.STATUS_ZOMBIE)
+    wait_for(lambda: not helper.is_running() or helper.status() == psutil.STATUS_ZOMBIE)
 
 
 def test_reused_pid_is_never_signalled(folder: RunFolder) -> None:
@@ -267,7 +260,7 @@ def test_after_a_step_of_the_clock_cancel_still_insists(folder: RunFolder, step_
     with pytest.raises(UserError, match="running already"):
         delete_run(folder)
     supervisor.stop(folder, grace_s=0.1, term_grace_s=0.1).join()
-    wait_until(lambda: not is_live(folder))
+    wait_for(lambda: not is_live(folder))
 
 
 @only_posix
@@ -279,7 +272,7 @@ def test_a_living_run_that_the_version_before_launched_is_stopped(folder: RunFol
     write_json_atomic(folder.path / "launched.json", kept)
     assert derive_state(folder) is RunState.RUNNING
     supervisor.stop(folder, grace_s=0.1, term_grace_s=0.1).join()
-    wait_until(lambda: not is_live(folder))
+    wait_for(lambda: not is_live(folder))
 
 
 def test_nothing_is_started_where_the_lock_is_held(folder: RunFolder) -> None:
@@ -335,7 +328,7 @@ def test_what_is_done_to_a_copy_of_a_living_run_leaves_the_original_alone(folder
     assert derive_state(folder) is RunState.RUNNING
     supervisor.resume(copy, argv_prefix=python(POLITE))
     assert pid_of(copy) != pid_of(folder) and folder.read_launched() == original
-    wait_until(copy.is_locked)
+    wait_for(copy.is_locked)
     supervisor.stop(copy).join()
     assert derive_state(copy) is RunState.STOPPED
     delete_run(copy)
@@ -361,9 +354,9 @@ def test_a_run_that_is_renamed_while_it_trains_is_not_lost(folder: RunFolder) ->
         with pytest.raises(UserError, match="running already"):
             start(renamed, argv_prefix=python(STUBBORN))
     supervisor.stop(renamed, grace_s=0.1, term_grace_s=0.1).join()  # it polls the folder that is gone
-    wait_until(lambda: not is_live(renamed))
+    wait_for(lambda: not is_live(renamed))
     supervisor.resume(renamed, argv_prefix=python(POLITE))
-    wait_until(renamed.is_locked)
+    wait_for(renamed.is_locked)
     supervisor.stop(renamed).join()
     assert derive_state(renamed) is RunState.STOPPED
 
@@ -432,4 +425,4 @@ def test_process_that_cannot_be_recorded_is_killed(
     monkeypatch.setattr(RunFolder, "write_launched", fail)
     with pytest.raises(OSError, match="disk full"):
         supervisor.launch(folder, argv_prefix=python(STUBBORN))
-    wait_until(lambda: supervisor.reap() or not supervisor._children)
+    wait_for(lambda: supervisor.reap() or not supervisor._children)

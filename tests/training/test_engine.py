@@ -25,8 +25,6 @@ from backend.training.out_of_memory import ShortOfMemoryError
 from backend.training.stability import LossWatch
 from backend.training.task import LandmarkTask
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 SIZE = 32
 LANDMARKS = ("nose", "chin")
 OPTIONS = TrainerOptions(

@@ -34,8 +34,6 @@ from backend.training.inference import (
 from backend.worker import train_run
 from tests.tiny_network import TinyNetwork
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 
 @pytest.fixture(scope="module", autouse=True)
 def tiny_network() -> Iterator[None]:
@@ -57,10 +55,7 @@ def run(tmp_path_factory: pytest.TempPathFactory, tiny_dataset: Path) -> RunFold
         "mixed_precision": Choice(False, "a CPU"),
     }
     folder = create_run(tmp_path_factory.mktemp("runs"), RunConfig(settings, chosen).to_dict(), "tiny")
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
     assert train_run(folder) == 0
-    torch.set_num_threads(before)
     return folder
 
 

@@ -34,8 +34,6 @@ from backend.worker import train_run
 from models import build_model
 from tests.tiny_network import TinyNetwork
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 LANDMARKS = ("nose", "chin", "ear")
 NUM_TRAIN = 9  # of the tiny data set's 12 images
 # of crops of 32 pixels: an eighth, and from a thirty-second to three sixteenths
@@ -131,12 +129,9 @@ def completed(tmp_path_factory: pytest.TempPathFactory, tiny_dataset: Path, stat
         statuses.append(dict(status))
         write(run, status)
 
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(RunFolder, "write_status", write_and_note)
         assert train_run(folder) == 0
-    torch.set_num_threads(before)
     return folder
 
 

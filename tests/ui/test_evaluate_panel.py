@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import time
 from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
@@ -14,6 +13,7 @@ import pytest
 import train
 from backend.flags import run_command
 from backend.run.folder import RunFolder
+from tests.waiting import wait_for
 from ui import evaluate_panel, evaluation_process
 from ui.evaluate_panel import EvaluatePanel, default_split
 from ui.evaluation_process import Progress, Request, progress_of, start_evaluation
@@ -22,7 +22,6 @@ from ui.language import speaking
 from ui.session import Session
 from ui.text import say
 
-PATIENCE_S = 120
 SETTINGS = ["--image_size", "64", "64", "--epochs", "1", "--batch_size", "4", "--num_workers", "0"]
 SETTINGS += ["--refine_epochs", "1", "--num_refiners", "1"]
 
@@ -57,12 +56,13 @@ def panel(folder: RunFolder, tiny_dataset: Path, popups: list[str]) -> EvaluateP
     return EvaluatePanel(**{**parts, "runs_dir": folder.path.parent, "data_root": tiny_dataset.parent})
 
 
-def wait_for(folder: RunFolder) -> Progress | None:
-    deadline = time.monotonic() + PATIENCE_S
-    while (progress := progress_of(folder)) is not None and not progress.failure:
-        assert time.monotonic() < deadline, progress
-        time.sleep(0.2)
-    return progress
+def end_of(folder: RunFolder) -> Progress | None:
+    def has_ended() -> bool:
+        progress = progress_of(folder)
+        return progress is None or bool(progress.failure)
+
+    wait_for(has_ended, lambda: progress_of(folder))
+    return progress_of(folder)
 
 
 def test_an_opened_run_offers_its_own_data_and_a_split(
@@ -84,7 +84,7 @@ def test_an_evaluation_is_made_stored_and_shown_again(
         panel, session, folder.run_id, str(tiny_dataset), "train", "mean", " ", False
     )
     assert updates[panel.evaluate]["interactive"] is False and "<progress" in updates[panel.note]
-    assert wait_for(folder) is None
+    assert end_of(folder) is None
     name = f"{tiny_dataset.name}-train"
     assert [known for known, _ in folder.evaluations()] == [name]
     assert folder.evaluation_path(name, "html").stat().st_size > 1_000_000
@@ -108,7 +108,7 @@ def test_nothing_is_measured_where_all_of_it_was_trained_on_and_is_to_be_left_ou
     panel: EvaluatePanel, folder: RunFolder, tiny_dataset: Path
 ) -> None:
     evaluate_panel.on_evaluate(panel, Session(), folder.run_id, str(tiny_dataset), "train", "mean", "", True)
-    failed = wait_for(folder)
+    failed = end_of(folder)
     assert failed is not None and "every image of this split stands in the training data" in failed.failure
 
 
@@ -130,7 +130,7 @@ def test_a_mistake_comes_back_with_its_cure(
     panel: EvaluatePanel, folder: RunFolder, tiny_dataset: Path
 ) -> None:
     start_evaluation(folder, Request(str(tiny_dataset), "auto", "test9", "mean"))
-    failed = wait_for(folder)
+    failed = end_of(folder)
     assert failed is not None and "no split 'test9'" in failed.failure and "; choose " in failed.failure
     updates = evaluate_panel.on_tick(panel, Session(), folder.run_id)
     assert "test9" in updates[panel.note] and updates[panel.evaluate]["interactive"] is True
@@ -154,7 +154,7 @@ def test_what_cannot_be_started_says_why(panel: EvaluatePanel, folder: RunFolder
 def test_a_killed_process_is_told_with_the_place_of_its_log(folder: RunFolder, tiny_dataset: Path) -> None:
     start_evaluation(folder, Request(str(tiny_dataset), "auto", "valid", "mean"))
     evaluation_process._started[folder.path].process.kill()
-    failed = wait_for(folder)
+    failed = end_of(folder)
     assert failed is not None and f"evaluations/{tiny_dataset.name}-valid.log" in failed.failure
 
 

@@ -1,0 +1,21 @@
+"""The tests themselves do not depend on the machine."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import torch
+
+from backend.cache import cache_folder
+
+
+def test_torch_has_one_thread_here_and_in_a_process_that_is_started() -> None:
+    code = "import torch; print(torch.get_num_threads())"
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, encoding="utf-8")
+    assert [torch.get_num_threads(), int(done.stdout)] == [1, 1]
+
+
+def test_the_users_own_cache_is_left_alone() -> None:
+    assert Path.home() not in cache_folder().parents or "pytest" in str(cache_folder())
