@@ -10,13 +10,15 @@ from pathlib import Path
 
 import numpy as np
 
-from backend.config import Settings
+from backend.config import RunConfig, Settings
 from backend.data.annotations import find_datasets
 from backend.data.image_store import reduce_image
 from backend.data.images import ImageArray, read_image
 from backend.data.leaks import Leak, across_splits, advise, find_leaks
+from backend.data.provenance import LEARNED_SPLITS, read_record
 from backend.data.samples import Samples, SampleSplits, load_splits
 from backend.geometry import RESIZES, FloatArray, mean_scale, sigma_in_force
+from backend.run.folder import RunFolder
 from ui.text import in_markdown, say, say_count
 
 SAMPLE_SIDE_PX = 900
@@ -53,6 +55,33 @@ def read_splits(settings: Settings) -> SampleSplits:
         val_fraction=settings.val_fraction,
         seed=settings.seed,
     )
+
+
+def splits_to_measure(folder: RunFolder, config: RunConfig, dataset_path: str, truth: str) -> list[str]:
+    """The splits of a data set that a run can be evaluated on, `train` and `valid` of its own data as it had them.
+
+    Raises UserError where the data set or the run's list cannot be read.
+    """
+    is_own = Path(dataset_path).resolve() == Path(config.value("dataset_path")).resolve()
+    record = read_record(folder) if is_own else None
+    today = load_splits(
+        Path(dataset_path),
+        dataset_format=annotation_format(config, dataset_path),
+        annotation_type=truth,
+        val_fraction=config.val_fraction_on(Path(dataset_path)) if record is None else 0.0,
+        seed=config.settings.seed,
+        for_training=False,
+    )
+    if record is None:
+        return list(today.by_split)
+    learned = [split for split in LEARNED_SPLITS if record.of_split(split)]
+    return [*learned, *(split for split in today.by_split if split not in LEARNED_SPLITS)]
+
+
+def annotation_format(config: RunConfig, dataset_path: str) -> str:
+    """The run's own annotation format for its own data set, else whatever is recognised."""
+    is_own = Path(dataset_path) == Path(config.value("dataset_path"))
+    return config.settings.dataset_format if is_own else "auto"
 
 
 def summarise(splits: SampleSplits) -> str:

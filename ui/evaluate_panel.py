@@ -11,14 +11,12 @@ from typing import Any
 
 import gradio as gr
 
-from backend.config import RunConfig
 from backend.data.annotations import read_annotations
-from backend.data.samples import load_splits
 from backend.errors import UserError
 from backend.evaluation.figures import plot_confidence, plot_cumulative, plot_groups, plot_landmarks
 from backend.evaluation.record import FORMAT_VERSION
 from backend.run.folder import RunFolder
-from ui.datasets import list_datasets
+from ui.datasets import annotation_format, list_datasets, splits_to_measure
 from ui.evaluation_process import Request, progress_of, start_evaluation
 from ui.evaluation_view import MAX_WORST, headline, landmark_errors, progress_html, worst_figures
 from ui.quiet import QUIET
@@ -203,21 +201,12 @@ def on_dataset(panel: EvaluatePanel, opened: str | None, dataset_path: str | Non
     """A data set was chosen: the splits and the readers that it has."""
     config = read_config(_folder(panel, opened)) if opened is not None else None
     dataset_path = _typed_path(dataset_path)
-    if config is None or not dataset_path:
+    if opened is None or config is None or not dataset_path:
         return {panel.split: gr.update(choices=[], value=None), panel.note: ""}
     try:
         readers = read_annotations(Path(dataset_path), annotation_format(config, dataset_path)).reader_names
         truth = truth if truth in readers else "mean"
-        splits = list(
-            load_splits(
-                Path(dataset_path),
-                dataset_format=annotation_format(config, dataset_path),
-                annotation_type=truth,
-                val_fraction=config.val_fraction_on(Path(dataset_path)),
-                seed=config.settings.seed,
-                for_training=False,
-            ).by_split
-        )
+        splits = splits_to_measure(_folder(panel, opened), config, dataset_path, truth)
     except UserError as error:
         return {
             panel.split: gr.update(choices=[], value=None),
@@ -350,9 +339,3 @@ def _folder(panel: EvaluatePanel, run_id: str) -> RunFolder:
 def _typed_path(text: str | None) -> str:
     """What was typed, its ~ expanded; an unknown ~name stays."""
     return os.path.expanduser((text or "").strip())  # noqa: PTH111
-
-
-def annotation_format(config: RunConfig, dataset_path: str) -> str:
-    """The run's own annotation format for its own data set, else whatever is recognised."""
-    is_own = Path(dataset_path) == Path(config.value("dataset_path"))
-    return config.settings.dataset_format if is_own else "auto"

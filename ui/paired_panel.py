@@ -11,7 +11,6 @@ from typing import Any
 
 import gradio as gr
 
-from backend.data.samples import load_splits
 from backend.data.splits import TRAIN
 from backend.errors import UserError
 from backend.evaluation.paired import compare_records
@@ -19,7 +18,8 @@ from backend.evaluation.record import FORMAT_VERSION
 from backend.overrides import read_run_config
 from backend.run.folder import RunFolder, evaluation_name, list_runs
 from ui.compare_view import paired_html
-from ui.evaluate_panel import annotation_format, default_split
+from ui.datasets import annotation_format, splits_to_measure
+from ui.evaluate_panel import default_split
 from ui.evaluation_process import Request, is_evaluating, progress_of, start_evaluation
 from ui.evaluation_view import progress_html
 from ui.quiet import LATEST, QUIET
@@ -206,15 +206,7 @@ def _own_request(folder: RunFolder) -> Request:
     """The run's own data set, a test split where it has one. Raises UserError."""
     config = read_run_config(folder)
     path, settings = str(config.value("dataset_path")), config.settings
-    splits = load_splits(
-        Path(path),
-        dataset_format=settings.dataset_format,
-        annotation_type=settings.annotation_type,
-        val_fraction=settings.val_fraction,
-        seed=settings.seed,
-        for_training=False,
-    )
-    split = default_split(list(splits.by_split))
+    split = default_split(splits_to_measure(folder, config, path, settings.annotation_type))
     leave_out = split != TRAIN  # of which all stands in the training data
     return Request(path, settings.dataset_format, split, settings.annotation_type, leave_out_leaked=leave_out)
 

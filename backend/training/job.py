@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from backend.choices import precision_warning
 from backend.config import Choice, RunConfig
 from backend.data.image_store import ImageStore
 from backend.data.leaks import across_splits, advise, find_leaks
@@ -24,6 +25,7 @@ from backend.data.provenance import (
 from backend.data.samples import Samples, SampleSplits, points_of_readers
 from backend.data.shape_prior import ShapePrior
 from backend.data.splits import TRAIN, VALID
+from backend.device.machine import cpu_has_bfloat16
 from backend.errors import UserError
 from backend.run.folder import RunFolder
 from backend.training import build
@@ -71,6 +73,9 @@ def prepare(folder: RunFolder, config: RunConfig, stop: threading.Event) -> Job:
     record = read_record(folder)
     program = describe_program(config.value("device"))
     _report_program(folder, program, goes_on=goes_on)
+    slow = precision_warning(config.value("mixed_precision"), cpu_has_bfloat16())
+    if slow:
+        _report_once(folder, "slow_precision", slow)
     splits, chosen = _read_splits(folder, config, record, goes_on=goes_on)
     config = replace(config, chosen={**config.chosen, **chosen})
     _print_problems(splits)

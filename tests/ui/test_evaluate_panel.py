@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import train
+from backend.config import Choice
 from backend.flags import run_command
+from backend.overrides import read_run_config
 from backend.run.folder import RunFolder
 from tests.waiting import wait_for
 from ui import evaluate_panel, evaluation_process
+from ui.datasets import splits_to_measure
 from ui.evaluate_panel import EvaluatePanel, default_split
 from ui.evaluation_process import Progress, Request, progress_of, start_evaluation
 from ui.evaluation_view import MAX_WORST, _leaked_words, progress_html
@@ -74,6 +77,23 @@ def test_an_opened_run_offers_its_own_data_and_a_split(
     assert updates[panel.split]["value"] == "valid"
     assert updates[panel.truth]["value"] == "mean"
     assert updates[panel.results]["visible"] is False
+
+
+def test_a_run_offers_the_split_that_chose_its_weights_whatever_its_table_says_today(
+    folder: RunFolder, tiny_dataset: Path, tmp_path: Path
+) -> None:
+    """All rows are test rows by now; a run without a list goes by the table."""
+    moved = tmp_path / "data"
+    shutil.copytree(tiny_dataset, moved)
+    table = moved / "annotations.csv"
+    header, *lines = table.read_text(encoding="utf-8").splitlines()
+    rows = [f"{header},split", *(f"{line},test" for line in lines)]
+    table.write_text("\n".join(rows) + "\n", encoding="utf-8")
+    config = read_run_config(folder)
+    config = replace(config, chosen={**config.chosen, "dataset_path": Choice(str(moved), "moved")})
+    assert splits_to_measure(folder, config, str(moved), "mean") == ["train", "valid", "test"]
+    (folder.path / "data.json").unlink()
+    assert splits_to_measure(folder, config, str(moved), "mean") == ["test"]
 
 
 def test_an_evaluation_is_made_stored_and_shown_again(
