@@ -87,7 +87,7 @@ def is_live(folder: RunFolder, now: float | None = None, is_alive: AliveTest = i
         heartbeat = (folder.read_status() or {}).get("heartbeat")
         is_number = isinstance(heartbeat, int | float)
         alive = is_alive(launched, time.time() if now is None else now, heartbeat if is_number else None)
-        if alive and not _is_copied(folder, launched):
+        if alive and _is_launched_in(folder, launched):
             return True
     return folder.is_locked()
 
@@ -98,9 +98,12 @@ def local_process(folder: RunFolder) -> ProcessIdentity | None:
     # At a time without end no heartbeat is fresh: only a process that this host can look at counts.
     if launched is None or not _is_of_this_host(launched) or not is_alive(launched, math.inf, None):
         return None
-    # A folder that was renamed while it trains is not where it was launched, but its process holds the lock in it.
-    if _is_copied(folder, launched) and not folder.is_locked():
-        return None
+    if not _is_launched_in(folder, launched):
+        # Renamed while it trains: its process holds the lock in it. Where the other folder is there, this is a copy; a
+        # lock that is held in it is another process's or, in a copy made of hard links, the original's.
+        is_renamed = not _is_run(_launched_path(launched)) and folder.is_locked()
+        if not is_renamed:
+            return None
     return ProcessIdentity.from_row(launched)
 
 
@@ -135,22 +138,31 @@ def _is_of_this_host(launched: Row) -> bool:
     return bool(launched.get("host") == socket.gethostname())
 
 
-def _is_copied(folder: RunFolder, launched: Row) -> bool:
-    """Whether `launched` was written for another folder: this one is a copy, or was renamed since.
+def _is_launched_in(folder: RunFolder, launched: Row) -> bool:
+    """Whether `launched` was written for this folder; else this is a copy of that one, or was renamed since.
 
     Compared as the system sees folders, so that links, mounts and upper case make no difference. What another host
     calls its folders says nothing here.
     """
     if not _is_of_this_host(launched):
-        return False
-    argv = launched.get("argv")
-    # Before the folder was recorded a worker's last argument named it. That of a train.py does not: of such a run only
-    # `run.lock` says where it trains.
-    path = launched.get("folder") or (argv[-1] if isinstance(argv, list) and argv else None)
-    try:
-        return not isinstance(path, str) or not folder.path.samefile(path)
-    except OSError:  # that folder is gone
         return True
+    path = _launched_path(launched)
+    try:
+        return path is not None and folder.path.samefile(path)
+    except OSError:  # that folder is gone
+        return False
+
+
+def _launched_path(launched: Row) -> Path | None:
+    """The folder that was launched. Before it was recorded a worker's last argument named it; that of a train.py does
+    not, and of such a run only `run.lock` says where it trains."""
+    argv = launched.get("argv")
+    path = launched.get("folder") or (argv[-1] if isinstance(argv, list) and argv else None)
+    return Path(path) if isinstance(path, str) else None
+
+
+def _is_run(path: Path | None) -> bool:
+    return path is not None and RunFolder(path).config_path.is_file()
 
 
 def _has_fresh_sign(launched: Row, now: float, heartbeat: float | None) -> bool:

@@ -378,6 +378,26 @@ def test_a_run_lives_in_the_folder_in_which_it_trains_and_in_no_copy(
     assert is_live(reached) is (lives and reach is not renamed)  # it has let go of the lock, as at its end
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows copies no file that is locked")
+def test_nobody_is_signalled_for_a_copy_that_shares_the_files_of_the_original(folder: RunFolder) -> None:
+    """`cp -al`: the lock that is held in the copy is the original's."""
+    folder.write_launched(identify(os.getpid()), [])
+    copy = RunFolder(folder.path.with_name("copy"))
+    with folder.lock():
+        shutil.copytree(folder.path, copy.path, copy_function=os.link)
+        assert local_process(copy) is None and local_process(folder) is not None
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows renames no folder in which a file is open")
+def test_a_copy_put_where_the_renamed_run_was_launched_is_where_its_process_writes(folder: RunFolder) -> None:
+    folder.write_launched(identify(os.getpid()), [])
+    with folder.lock():
+        moved = renamed(folder)
+        shutil.copytree(moved.path, folder.path)
+        assert is_live(moved) and is_live(folder)  # neither is lost
+        assert local_process(folder) is not None and local_process(moved) is None
+
+
 def test_what_another_host_calls_its_folders_says_nothing_here(folder: RunFolder) -> None:
     row = of_this_process(host="elsewhere", time=time.time(), folder="/mnt/there/run")
     write_json_atomic(folder.path / "launched.json", row)
