@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
+from torch.utils._pytree import tree_map_only
 
 from backend.data.shape_prior import ShapePrior
 from backend.errors import UserError
@@ -23,9 +25,13 @@ RESUME_KEYS = ("raw_model_state_dict", "optimizer_state_dict", "scheduler", "rng
 
 
 def save_checkpoint(path: Path, content: Mapping[str, Any]) -> None:
-    """Replace the file at once: written beside, flushed to disk, renamed; at no instant absent or half."""
+    """Replace the file at once: written beside, flushed to disk, renamed; at no instant absent or half.
+
+    Tensors are saved as those of the main memory, wherever they are: a file from cuda:1 loads on any machine.
+    """
     buffer = io.BytesIO()
-    torch.save({"format_version": FORMAT_VERSION, **content}, buffer)
+    on_cpu = tree_map_only(Tensor, lambda tensor: tensor.detach().to("cpu"), dict(content))
+    torch.save({"format_version": FORMAT_VERSION, **on_cpu}, buffer)
     write_bytes_atomic(path, buffer.getbuffer(), DOWNLOAD_PATIENCE_S)
 
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import io
 import pickle
 import zipfile
+from collections import OrderedDict
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from torch.utils._pytree import tree_leaves
 
 from backend.errors import UserError
 from backend.run import files
@@ -47,6 +49,58 @@ def test_saving_replaces_the_file_and_leaves_nothing_beside_it(path: Path) -> No
     save_checkpoint(path, {**CONTENT, "epoch": 4})
     assert load_checkpoint(path)["epoch"] == 4
     assert list(path.parent.iterdir()) == [path]
+
+
+class OnGpu1(torch.Tensor):
+    """A tensor that says it lies on a GPU, and can be copied from there."""
+
+    @property
+    def device(self) -> torch.device:  # type: ignore[override]
+        return torch.device("cuda:1")
+
+    def to(self, device: str) -> torch.Tensor:  # type: ignore[override]
+        assert device == "cpu"
+        return torch.zeros(self.shape) + self.as_subclass(torch.Tensor)
+
+
+def on_gpu_1(*values: float) -> torch.Tensor:
+    return torch.tensor(values).as_subclass(OnGpu1)
+
+
+def test_tensors_of_any_device_in_any_nest_are_saved_as_those_of_the_main_memory(tmp_path: Path) -> None:
+    """A file written on cuda:1 must load where there is no such device, also without a map_location."""
+    nest: dict[str, Any] = {
+        "model_state_dict": OrderedDict(weight=on_gpu_1(1, 2)),
+        "networks": {"refine": {"model_state_dict": {"weight": on_gpu_1(3)}}},
+        "optimizer_state_dict": {"state": {0: {"exp_avg": on_gpu_1(4), "step": torch.tensor(5.0)}}},
+        "rng": {"cuda": [on_gpu_1(6), (on_gpu_1(7), None)]},
+        "last_good": {"raw_model_state_dict": {"weight": on_gpu_1(8)}},
+        "scaler": {"scale": on_gpu_1(9)},
+    }
+    path = tmp_path / "last.pt"
+    save_checkpoint(path, {**CONTENT, **nest})
+    loaded = torch.load(path, weights_only=True)
+    found = [leaf for leaf in tree_leaves(loaded) if isinstance(leaf, torch.Tensor)]
+    assert {(type(leaf), leaf.device.type) for leaf in found} == {(torch.Tensor, "cpu")}
+    assert loaded["networks"]["refine"]["model_state_dict"]["weight"].tolist() == [3]
+    assert loaded["rng"]["cuda"][1][0].tolist() == [7] and loaded["scaler"]["scale"].tolist() == [9]
+    assert nest["scaler"]["scale"].device == torch.device("cuda:1")  # what is trained stays where it is
+
+
+def test_what_lies_in_the_main_memory_already_is_saved_as_it_is(tmp_path: Path) -> None:
+    """Nothing is copied: two names of one tensor stay one in the file, and a layout stays."""
+    tensor = torch.rand(2, 3, 4, 4).to(memory_format=torch.channels_last)
+    path = tmp_path / "best.pt"
+    save_checkpoint(path, {**CONTENT, "model_state_dict": {"a": tensor, "b": tensor}})
+    loaded = load_checkpoint(path)["model_state_dict"]
+    assert torch.equal(loaded["a"], tensor) and loaded["a"].is_contiguous(memory_format=torch.channels_last)
+    assert loaded["a"].data_ptr() == loaded["b"].data_ptr()
+
+
+def test_a_tensor_without_values_is_not_saved(path: Path) -> None:
+    with pytest.raises(NotImplementedError, match="meta"):
+        save_checkpoint(path, {**CONTENT, "rng": {"cuda": [torch.zeros(2, device="meta")]}})
+    assert load_checkpoint(path)["epoch"] == 3
 
 
 @pytest.mark.parametrize("step", ["fsync", "replace"])
