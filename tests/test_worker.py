@@ -403,7 +403,7 @@ def test_patience_ends_a_run_early_and_the_outcome_says_why(tmp_path: Path, tiny
     (event,) = [event for event in folder.read_events()[0] if event["kind"] == "early_stop"]
     last = load_checkpoint(folder.checkpoint_path("last"))
     assert event["epoch"] == last["epoch"] == rows_of(folder)[-1]["epoch"] < 50
-    assert event["best_epoch"] == last["loop"]["best_epoch"] == event["epoch"] - 3
+    assert event["best_epoch"] == last["loop"]["best"]["epoch"] == event["epoch"] - 3
 
 
 def test_patience_without_validation_images_is_the_users_mistake(tmp_path: Path, tiny_dataset: Path) -> None:

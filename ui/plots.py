@@ -7,6 +7,7 @@ from typing import Any
 
 import plotly.graph_objects as go
 
+from backend.run.best import error_unit as error_unit
 from ui.text import say
 from ui.theme import AXIS_COLOUR, GRID_COLOUR
 
@@ -32,12 +33,6 @@ def in_one_line(rows: Sequence[Row], events: Sequence[Row]) -> tuple[list[Row], 
     if any(row.get("phase") == REFINE for row in rows):
         begins = [{"kind": "refinement", "epoch": before}]
     return [moved(row) for row in rows], [*begins, *(moved(event) for event in events)]
-
-
-def error_unit(rows: Sequence[Row]) -> str:
-    """`mm` where every validated row has it, else `px`: the two never share an axis."""
-    validated = [row for row in rows if row.get("val/mre_px") is not None]
-    return "mm" if validated and all(row.get("val/mre_mm") is not None for row in validated) else "px"
 
 
 def thin(rows: Sequence[Row], max_points: int = MAX_POINTS) -> list[Row]:

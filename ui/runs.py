@@ -15,6 +15,7 @@ from urllib.parse import quote
 from backend.config import RunConfig
 from backend.errors import UserError
 from backend.overrides import read_run_config
+from backend.run.best import best_row as best_row
 from backend.run.folder import RunFolder, list_runs, merge_metrics
 from backend.run.notes import read_notes
 from backend.run.queue import queue_lock
@@ -98,12 +99,6 @@ def read_rows(folder: RunFolder) -> list[dict[str, Any]]:
 
 # of each run as its file stood last: every epoch of a run makes a new one
 _known_rows: dict[RunFolder, tuple[tuple[int, int], list[dict[str, Any]]]] = {}
-
-
-def best_row(rows: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
-    """The epoch with the lowest validation MRE."""
-    validated = [row for row in rows if row.get("val/mre_px") is not None]
-    return min(validated, key=lambda row: float(row["val/mre_px"]), default=None)
 
 
 def runs_table(runs_dir: Path) -> list[RunRow]:

@@ -17,7 +17,7 @@ import pandas as pd
 from backend.errors import UserError
 from backend.evaluation.comparison import Comparison
 from backend.geometry import FloatArray
-from backend.training.metrics import RadialErrors, summarize, within
+from backend.training.metrics import RadialErrors, in_one_unit, summarize, within
 
 Unit = Literal["mm", "px"]
 Measured = dict[str, Any]
@@ -56,8 +56,7 @@ class Errors:
 
 def choose_unit(radial: RadialErrors) -> Unit:
     """mm where every distance is known in mm, else px: the two are never mixed."""
-    known = np.isfinite(radial.px)
-    return "mm" if known.any() and np.isfinite(radial.mm[known]).all() else "px"
+    return "mm" if np.isfinite(in_one_unit(radial).mm).any() else "px"
 
 
 def describe(errors: Errors) -> Measured:

@@ -23,8 +23,9 @@ import torch
 from torch import Tensor, nn
 
 from backend.data.dataset import Batch, Batches
+from backend.run.best import MeanError
 from backend.training.events import Event, Place, early_stop, lr_lowered, oom_retry
-from backend.training.loop import Ending, LoopState, Request, TrainerOptions
+from backend.training.loop import Best, Ending, LoopState, Request, TrainerOptions
 from backend.training.micro_batch import in_groups
 from backend.training.optim import build_optimizer, build_scheduler, ema_decay_at, set_peak_lr, update_ema
 from backend.training.out_of_memory import Shortage, ShortOfMemoryError, attempt
@@ -34,7 +35,7 @@ Outputs = Tensor | list[Tensor]
 Metrics = dict[str, float | int | None]
 T = TypeVar("T")
 
-KEPT_GOING_BACK = ("best_mre_px", "best_mre_mm", "best_epoch", "lr_scale", "num_recoveries", "micro_batch")
+KEPT_GOING_BACK = ("best", "lr_scale", "num_recoveries", "micro_batch")
 MIN_GRADIENT_SCALE = 2.0**-10  # the scaler starts at 2 ** 16 and halves at each overflow
 
 
@@ -43,7 +44,7 @@ class DivergedError(RuntimeError):
 
 
 class Scorer(Protocol):
-    """Collects final outputs and gives metrics, among them `mre_px`, which chooses the best weights."""
+    """Collects final outputs and gives metrics, among them `mre_px` and `mre_mm`, which choose the best weights."""
 
     def add(self, outputs: Tensor, batch: Batch) -> None: ...
     def metrics(self) -> Metrics: ...
@@ -140,7 +141,7 @@ class Trainer:
             self._observer.save_last(self)
             return Ending.FINISHED_EARLY
         if self._is_patience_over() and not is_last:
-            self._observer.on_event(early_stop(self.loop.epoch, self.loop.global_step, self.loop.best_epoch))
+            self._observer.on_event(early_stop(self.loop.epoch, self.loop.global_step, self.loop.best.epoch))
             self._observer.save_last(self)
         return None
 
@@ -238,8 +239,7 @@ class Trainer:
         loop.epoch, loop.batch_index, loop.loss_sum, loop.num_samples = loop.epoch + 1, 0, 0.0, 0
         is_best = self._is_best(metrics)
         if is_best:
-            loop.best_epoch = loop.epoch
-            loop.best_mre_px, loop.best_mre_mm = metrics.get("val/mre_px"), metrics.get("val/mre_mm")
+            loop.best = Best(loop.epoch, MeanError.of(metrics))
         # a state under a spike, or of gradients that keep overflowing, is finite but perhaps on its way out
         if loop.losses.is_calm and self._scaler.get_scale() >= 1:
             self._keep_as_good()
@@ -248,15 +248,13 @@ class Trainer:
     def _is_best(self, metrics: Metrics) -> bool:
         """Without validation (or truth) the last weights are the best known; an epoch whose loss or points are no
         numbers is never the best."""
-        loss, mre_px = metrics.get("val/loss"), metrics.get("val/mre_px")
+        loss, bar = metrics.get("val/loss"), self.loop.best.error
         if loss is not None and not math.isfinite(loss):
             return False
-        if self.loop.best_mre_px is None:
-            return True
-        return mre_px is not None and mre_px < self.loop.best_mre_px
+        return bar.px is None or MeanError.of(metrics).is_below(bar)
 
     def _is_patience_over(self) -> bool:
-        return 0 < self.options.patience <= self.loop.epoch - self.loop.best_epoch
+        return 0 < self.options.patience <= self.loop.epoch - self.loop.best.epoch
 
     def _recover(self, why: str) -> None:
         """Go back to the last good state with a lower learning rate, and save it.

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from typing import Any
 
 import torch
 
+from backend.run.best import UNKNOWN_ERROR, MeanError
 from backend.training.micro_batch import WHOLE_BATCHES, MicroBatch
 from backend.training.stability import LossWatch
 
@@ -49,6 +50,14 @@ class TrainerOptions:
     least_part: int  # samples that batch normalisation wants together; see build.least_part
 
 
+@dataclass(frozen=True)
+class Best:
+    """The lowest error so far and the epoch that had it; 0: none of the phase's epochs."""
+
+    epoch: int = 0
+    error: MeanError = UNKNOWN_ERROR
+
+
 @dataclass
 class LoopState:
     """Where the loop stands. `epoch` counts finished epochs; the rest of an epoch under way follows."""
@@ -58,9 +67,7 @@ class LoopState:
     global_step: int = 0
     loss_sum: float = 0.0  # over the samples of the epoch under way
     num_samples: int = 0
-    best_mre_px: float | None = None
-    best_mre_mm: float | None = None
-    best_epoch: int = 0
+    best: Best = Best()
     lr_scale: float = 1.0  # share of the asked learning rate that recoveries have left
     num_recoveries: int = 0
     micro_batch: MicroBatch = WHOLE_BATCHES
@@ -69,8 +76,20 @@ class LoopState:
     @classmethod
     def from_dict(cls, state: Mapping[str, Any]) -> LoopState:
         """Inverse of `dataclasses.asdict`; what an older state does not know stands as in a new one."""
+        known = {field.name for field in fields(cls)}
         nested = {
+            "best": _best_from(state.get("best") or _older_best(state)),
             "micro_batch": MicroBatch(**state.get("micro_batch", {})),
             "losses": LossWatch(**state.get("losses", {})),
         }
-        return cls(**{**state, **nested})
+        return cls(**{**{name: value for name, value in state.items() if name in known}, **nested})
+
+
+def _best_from(state: Mapping[str, Any]) -> Best:
+    return Best(state["epoch"], MeanError(**state["error"]))
+
+
+def _older_best(state: Mapping[str, Any]) -> dict[str, Any]:
+    """The best of a state from before it was a record of its own."""
+    error = {unit: state.get(f"best_mre_{unit}") for unit in ("px", "mm")}
+    return {"epoch": state.get("best_epoch", 0), "error": error}

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from backend.data.samples import Samples
+from backend.run.best import MeanError
 
 FloatArray = npt.NDArray[np.floating]
 SDR_THRESHOLDS_MM = (2.0, 2.5, 3.0, 4.0)
@@ -39,6 +40,15 @@ def radial_errors(
     return RadialErrors(np.hypot(*np.moveaxis(difference, -1, 0)), np.hypot(*np.moveaxis(in_mm, -1, 0)))
 
 
+def in_one_unit(errors: RadialErrors) -> RadialErrors:
+    """The same distances, in mm only where every one is known in mm: the mm of a part of the images are never
+    reported for all of them."""
+    known = np.isfinite(errors.px)
+    return (
+        errors if np.isfinite(errors.mm[known]).all() else replace(errors, mm=np.full_like(errors.mm, np.nan))
+    )
+
+
 def summarize(errors: RadialErrors) -> Summary:
     """`mre_px mre_mm sdr_2mm ... num_images`; None where nothing is known."""
     known_mm = errors.mm[np.isfinite(errors.mm)]
@@ -48,6 +58,12 @@ def summarize(errors: RadialErrors) -> Summary:
         summary[f"sdr_{threshold:g}mm"] = share
     summary["num_images"] = int(np.isfinite(errors.px).any(axis=1).sum())
     return summary
+
+
+def mean_error(errors: RadialErrors) -> MeanError:
+    """Over all known distances, in mm only where every one is."""
+    in_one = in_one_unit(errors)
+    return MeanError(_mean(in_one.px), _mean(in_one.mm))
 
 
 def within(errors_mm: FloatArray, threshold_mm: float) -> npt.NDArray[np.bool_]:

@@ -23,6 +23,7 @@ from backend.data.provenance import check_landmarks
 from backend.data.samples import Samples
 from backend.errors import UserError
 from backend.geometry import FloatArray
+from backend.run.best import MeanError
 from backend.training import build
 from backend.training.checkpoint import (
     load_checkpoint,
@@ -30,12 +31,12 @@ from backend.training.checkpoint import (
     save_checkpoint,
     shape_prior_content,
 )
-from backend.training.engine import Trainer
+from backend.training.engine import Metrics, Trainer
 from backend.training.events import Event, did_not_learn, prediction_retry
 from backend.training.inference import predict_batches
 from backend.training.job import Job, Stored
-from backend.training.loop import Ending
-from backend.training.metrics import guess_mean_positions, radial_errors, summarize
+from backend.training.loop import Best, Ending
+from backend.training.metrics import guess_mean_positions, mean_error, radial_errors
 from backend.training.micro_batch import WHOLE_BATCHES
 from backend.training.origin import find_trained_on
 from backend.training.out_of_memory import Shortage, ShortOfMemoryError, attempt
@@ -207,8 +208,7 @@ def _build_refinement(job: Job, last: Checkpoint | None) -> Trainer:
         trainer.load_state_dict({**last, "model_state_dict": last["networks"][REFINE]["model_state_dict"]})
         _tell_resumed(job, REFINE, trainer)
     else:  # a refiner is better only once it beats the first network
-        trainer.loop.best_mre_px = first.errors.get("mre_px")
-        trainer.loop.best_mre_mm = first.errors.get("mre_mm")
+        trainer.loop.best = Best(error=MeanError(first.errors.get("mre_px"), first.errors.get("mre_mm")))
     recorder.write_preview_images()
     return trainer
 
@@ -219,7 +219,7 @@ class _FirstPoints:
 
     valid: FloatArray | None
     previews: FloatArray
-    errors: dict[str, float | int | None]
+    errors: Metrics
 
     @classmethod
     def of(cls, job: Job, state: dict[str, Any]) -> _FirstPoints:
@@ -231,8 +231,8 @@ class _FirstPoints:
             return cls(None, previews, {})
         valid = _predict(job, network, job.valid)
         samples = job.valid.samples
-        summary = summarize(radial_errors(valid, samples.points_xy_image, samples.mm_per_px_xy))
-        return cls(valid, previews, {key: summary[key] for key in ("mre_px", "mre_mm")})
+        error = mean_error(radial_errors(valid, samples.points_xy_image, samples.mm_per_px_xy))
+        return cls(valid, previews, {"mre_px": error.px, "mre_mm": error.mm})
 
 
 def _predict(job: Job, network: nn.Module, stored: Stored) -> FloatArray:
@@ -319,28 +319,30 @@ def _conclude(job: Job, phase: str, ending: Ending, trainer: Trainer) -> tuple[E
 
 def _find_nothing_learned(job: Job, trainer: Trainer) -> Event | None:
     loop = trainer.loop
-    if job.valid is None or loop.best_mre_px is None:
+    best = loop.best.error
+    if job.valid is None or best.px is None:
         return None
     valid = job.valid.samples
-    guess = guess_mean_positions(job.train.samples, valid)
-    found = summarize(radial_errors(guess, valid.points_xy_image, valid.mm_per_px_xy))
-    if found["mre_px"] is None or loop.best_mre_px < found["mre_px"]:
+    points = guess_mean_positions(job.train.samples, valid)
+    guess = mean_error(radial_errors(points, valid.points_xy_image, valid.mm_per_px_xy))
+    if guess.px is None or best.is_below(guess):
         return None
-    if loop.best_mre_mm is not None and found["mre_mm"] is not None:
-        return did_not_learn(loop.epoch, f"{loop.best_mre_mm:.2f} mm", f"{found['mre_mm']:.2f} mm")
-    return did_not_learn(loop.epoch, f"{loop.best_mre_px:.1f} px", f"{found['mre_px']:.1f} px")
+    if best.mm is not None and guess.mm is not None:
+        return did_not_learn(loop.epoch, f"{best.mm:.2f} mm", f"{guess.mm:.2f} mm")
+    return did_not_learn(loop.epoch, f"{best.px:.1f} px", f"{guess.px:.1f} px")
 
 
 def _reason(phase: str, ending: Ending, trainer: Trainer) -> str:
     loop, name = trainer.loop, {TRAIN: "training", REFINE: "refinement"}[phase]
     if ending is Ending.STOPPED:
         return f"stopped in epoch {loop.epoch + 1} of {name} at step {loop.global_step}; resume goes on from there"
-    where = f"best in epoch {loop.best_epoch}" if loop.best_epoch else "no better than the first network"
-    best = "" if loop.best_mre_px is None else f"; {where}: {loop.best_mre_px:.2f} px"
-    if loop.best_mre_mm is not None:
-        best += f", {loop.best_mre_mm:.2f} mm"
+    where = f"best in epoch {loop.best.epoch}" if loop.best.epoch else "no better than the first network"
+    error = loop.best.error
+    best = "" if error.px is None else f"; {where}: {error.px:.2f} px"
+    if error.mm is not None:
+        best += f", {error.mm:.2f} mm"
     done = f"{loop.epoch} of {trainer.options.epochs} epochs of {name}{best}"
     if ending is Ending.EARLY_STOPPED:
-        since = loop.epoch - loop.best_epoch
+        since = loop.epoch - loop.best.epoch
         return f"no better validation error for {since} epochs: ended early after {done}"
     return done

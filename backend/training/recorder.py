@@ -231,9 +231,9 @@ class Recorder:
                 "micro_batch": loop.micro_batch.limit,
                 "images_per_s": images_per_s,
                 "seconds_left": self._seconds_left(loop, step, num_steps, images_per_s),
-                "best_epoch": loop.best_epoch or None,
-                "best_mre_px": loop.best_mre_px,
-                "best_mre_mm": loop.best_mre_mm,
+                "best_epoch": loop.best.epoch or None,
+                "best_mre_px": loop.best.error.px,
+                "best_mre_mm": loop.best.error.mm,
             }
         )
 
@@ -265,8 +265,8 @@ class Recorder:
             **self._origin,
             "phase": self._phase.name,
             "epoch": loop.epoch,
-            "best_mre": loop.best_mre_px,
-            "best_mre_mm": loop.best_mre_mm,
+            "best_mre": loop.best.error.px,
+            "best_mre_mm": loop.best.error.mm,
             "val_metrics": {k: v for k, v in self._last_metrics.items() if k.startswith("val/")},
             "args": self._config.to_dict(),
             "landmark_names": list(self._task.landmark_names),

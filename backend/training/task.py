@@ -27,7 +27,13 @@ from backend.training.heatmaps import (
     spread_of_maps,
 )
 from backend.training.losses import adaptive_wing, kl, mse
-from backend.training.metrics import RadialErrors, radial_errors, summarize, summarize_per_landmark
+from backend.training.metrics import (
+    RadialErrors,
+    in_one_unit,
+    radial_errors,
+    summarize,
+    summarize_per_landmark,
+)
 
 DECODER_OF_LOSS = {"kl": "expectation", "adaptive_wing": "dark", "mse": "dark"}
 
@@ -183,8 +189,9 @@ class LandmarkScorer:
         return Evidence(in_input(self._predicted), in_input(self._true), np.concatenate(self._contrast))
 
     def metrics(self) -> dict[str, float | int | None]:
-        """`mre_px`, `mre_mm`, `sdr_2mm` ..., and `mre_px/<landmark>`, `mre_mm/<landmark>`."""
-        errors = self.errors()
+        """`mre_px`, `mre_mm`, `sdr_2mm` ..., and `mre_px/<landmark>`, `mre_mm/<landmark>`; those in mm only where
+        every image has a pixel size."""
+        errors = in_one_unit(self.errors())
         named = summarize_per_landmark(errors, self.task.landmark_names)
         result = summarize(errors)
         for unit in ("px", "mm"):

@@ -3,7 +3,7 @@ from __future__ import annotations
 import copy
 import io
 import math
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import pytest
@@ -12,13 +12,14 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from backend.data.dataset import Batch, Batches, EpochBatches
+from backend.run.best import MeanError
 from backend.training.engine import (
     DivergedError,
     Metrics,
     Trainer,
 )
 from backend.training.events import Event
-from backend.training.loop import Ending, LoopState, Request, TrainerOptions
+from backend.training.loop import Best, Ending, LoopState, Request, TrainerOptions
 from backend.training.micro_batch import MicroBatch
 from backend.training.optim import build_optimizer, build_scheduler
 from backend.training.out_of_memory import ShortOfMemoryError
@@ -97,7 +98,7 @@ class Watcher:
     def on_epoch(self, trainer: Trainer, metrics: Metrics, is_best: bool) -> None:
         self.epochs.append(metrics)
         self.bests.append(is_best)
-        self.best_after.append(trainer.loop.best_epoch)
+        self.best_after.append(trainer.loop.best.epoch)
 
     def on_event(self, event: Event) -> None:
         self.events.append(event)
@@ -206,9 +207,7 @@ def test_every_epoch_reports_its_loss_rate_and_metrics() -> None:
     assert trainer.loop == LoopState(
         epoch=3,
         global_step=12,
-        best_mre_px=trainer.loop.best_mre_px,
-        best_mre_mm=trainer.loop.best_mre_mm,
-        best_epoch=trainer.loop.best_epoch,
+        best=trainer.loop.best,
         losses=LossWatch(first=watcher.losses[:8], recent=watcher.losses),
     )
 
@@ -1063,7 +1062,7 @@ def test_training_ends_once_patience_is_over() -> None:
     scripted = ScriptedErrors([5.0, 3.0, 4.0, 3.5, 3.0, 2.0, 1.0])
     trainer = build(watcher, epochs=7, patience=3, the_task=scripted)
     assert trainer.fit() is Ending.EARLY_STOPPED
-    assert len(watcher.epochs) == 5 and trainer.loop.best_epoch == 2
+    assert len(watcher.epochs) == 5 and trainer.loop.best.epoch == 2
     (event,) = watcher.events
     assert event.kind == "early_stop" and event.values == {"epoch": 5, "step": 20, "best_epoch": 2}
     assert "3 epochs" in event.message and watcher.saved[-1]["loop"]["epoch"] == 5
@@ -1084,14 +1083,14 @@ def test_a_run_that_has_stopped_early_has_nothing_to_go_on_with() -> None:
 def test_without_patience_or_before_it_is_over_training_completes(patience: int, errors: list[float]) -> None:
     """The third case runs out of patience and of epochs at once: completed."""
     watcher = Watcher()
-    trainer = build(watcher, epochs=4, patience=patience, the_task=ScriptedErrors(list(errors)))
+    trainer = build(watcher, epochs=4, patience=patience, the_task=ScriptedErrors(errors))
     assert trainer.fit() is Ending.COMPLETED
     assert watcher.events == [] and len(watcher.epochs) == 4
 
 
 def test_patience_survives_a_resume() -> None:
     options: dict[str, Any] = {"epochs": 9, "patience": 3}
-    errors: list[float | None] = [5.0, 3.0, 4.0, 4.0, 4.0]
+    errors = [5.0, 3.0, 4.0, 4.0, 4.0]
     first, second = Watcher({14: Request.STOP}), Watcher()
     scripted = ScriptedErrors(errors)
     assert build(first, the_task=scripted, **options).fit() is Ending.STOPPED
@@ -1116,10 +1115,11 @@ def test_gradients_are_clipped_to_the_asked_norm() -> None:
 
 
 class ScriptedErrors:
-    """A task whose validation gives the errors that a test wants, in mm ten times as small."""
+    """A task whose validation gives the errors that a test wants, in mm a tenth of them unless given too."""
 
-    def __init__(self, errors: list[float | None]) -> None:
+    def __init__(self, errors: Sequence[float | None], in_mm: Sequence[float | None] | None = None) -> None:
         self._task, self._errors = task(), list(errors)
+        self._in_mm = [error and error / 10 for error in errors] if in_mm is None else list(in_mm)
 
     def compute_loss(self, outputs: Any, batch: Batch) -> Tensor:
         return self._task.compute_loss(outputs, batch)
@@ -1134,8 +1134,7 @@ class ScriptedErrors:
         pass
 
     def metrics(self) -> Metrics:
-        error = self._errors.pop(0)
-        return {"mre_px": error, "mre_mm": None if error is None else error / 10}
+        return {"mre_px": self._errors.pop(0), "mre_mm": self._in_mm.pop(0)}
 
 
 def test_best_is_the_epoch_with_the_lowest_error_and_a_tie_changes_nothing() -> None:
@@ -1144,7 +1143,40 @@ def test_best_is_the_epoch_with_the_lowest_error_and_a_tie_changes_nothing() -> 
     trainer.fit()
     assert watcher.bests == [True, True, False, False, True]
     assert watcher.best_after == [1, 2, 2, 2, 5]
-    assert (trainer.loop.best_mre_px, trainer.loop.best_mre_mm) == (2.0, 0.2)
+    assert trainer.loop.best.error == MeanError(2.0, 0.2)
+
+
+def test_best_is_chosen_in_mm_where_every_image_has_a_pixel_size() -> None:
+    """Images of several pixel sizes: what is better in px may be worse in mm, which is what is reported."""
+    watcher = Watcher()
+    scripted = ScriptedErrors([5.0, 4.0, 6.0, 6.5], in_mm=[0.5, 0.6, 0.4, 0.4])
+    trainer = build(watcher, epochs=4, the_task=scripted)
+    trainer.fit()
+    assert watcher.bests == [True, False, True, False]
+    assert trainer.loop.best == Best(3, MeanError(6.0, 0.4))
+
+
+def test_best_is_chosen_in_px_where_an_image_has_no_pixel_size() -> None:
+    watcher = Watcher()
+    trainer = build(watcher, epochs=3, the_task=ScriptedErrors([5.0, 4.0, 6.0], in_mm=[None] * 3))
+    trainer.fit()
+    assert watcher.bests == [True, True, False]
+    assert trainer.loop.best == Best(2, MeanError(4.0))
+
+
+@pytest.mark.parametrize(("in_mm", "is_best"), [(None, [False, True]), (0.42, [True, False])])
+def test_a_run_from_before_the_rule_goes_on_by_it(in_mm: float | None, is_best: list[bool]) -> None:
+    """Its bar was kept flat: in px alone, which is what then decides once more, or in both."""
+    first, second = Watcher({4: Request.STOP}), Watcher()
+    build(first, the_task=ScriptedErrors([])).fit()
+    state = first.saved[-1]
+    del state["loop"]["best"]
+    state["loop"] |= {"epoch": 1, "batch_index": 0, "best_mre_px": 4.0, "best_mre_mm": in_mm, "best_epoch": 1}
+    resumed = build(second, the_task=ScriptedErrors([5.0, 3.0], in_mm=[0.4, 0.41]))
+    resumed.load_state_dict(state)
+    assert resumed.loop.best == Best(1, MeanError(4.0, in_mm))
+    assert resumed.fit() is Ending.COMPLETED
+    assert second.bests == is_best
 
 
 def test_an_epoch_without_an_error_never_replaces_a_best_that_had_one() -> None:
@@ -1153,7 +1185,7 @@ def test_an_epoch_without_an_error_never_replaces_a_best_that_had_one() -> None:
     trainer = build(watcher, epochs=3, the_task=ScriptedErrors([5.0, None, 6.0]))
     trainer.fit()
     assert watcher.bests == [True, False, False]
-    assert (trainer.loop.best_mre_px, trainer.loop.best_epoch) == (5.0, 1)
+    assert trainer.loop.best == Best(1, MeanError(5.0, 0.5))
 
 
 def test_an_epoch_whose_validation_loss_is_no_number_is_never_the_best() -> None:
@@ -1176,7 +1208,7 @@ def test_an_epoch_whose_validation_loss_is_no_number_is_never_the_best() -> None
     trainer = build(watcher, epochs=2, the_task=NanAtFirst([1.0, 6.0]))
     trainer.fit()
     assert watcher.bests == [False, True]
-    assert (trainer.loop.best_mre_px, trainer.loop.best_epoch) == (6.0, 2)
+    assert trainer.loop.best == Best(2, MeanError(6.0, 0.6))
 
 
 def test_without_validation_the_last_weights_are_the_best() -> None:
@@ -1184,7 +1216,7 @@ def test_without_validation_the_last_weights_are_the_best() -> None:
     trainer = build(watcher, validates=False)
     trainer.fit()
     assert watcher.bests == [True, True, True]
-    assert (trainer.loop.best_epoch, trainer.loop.best_mre_px) == (3, None)
+    assert trainer.loop.best == Best(3)
     assert not [name for name in watcher.epochs[0] if name.startswith("val/")]
 
 

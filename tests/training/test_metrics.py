@@ -7,8 +7,12 @@ import pandas as pd
 import pytest
 
 from backend.data.samples import Samples
+from backend.run.best import MeanError
 from backend.training.metrics import (
+    RadialErrors,
     guess_mean_positions,
+    in_one_unit,
+    mean_error,
     radial_errors,
     summarize,
     summarize_per_landmark,
@@ -61,6 +65,21 @@ def test_mm_are_taken_over_the_images_whose_spacing_is_known() -> None:
     assert summary["mre_mm"] == pytest.approx(4.0)
     assert (summary["sdr_3mm"], summary["sdr_4mm"]) == (0.5, 0.5)
     assert summary["num_images"] == 3
+
+
+def test_the_mm_of_a_part_of_the_images_are_not_reported_as_the_error_of_all() -> None:
+    spacings = np.array([[0.5, 0.5], [NAN, NAN]])
+    errors = radial_errors(np.full((2, 1, 2), [3.0, 4.0]), np.zeros((2, 1, 2)), spacings)
+    assert mean_error(errors) == MeanError(5.0)
+    assert np.isnan(in_one_unit(errors).mm).all() and summarize(in_one_unit(errors))["sdr_4mm"] is None
+    of_first = RadialErrors(errors.px[:1], errors.mm[:1])
+    assert mean_error(of_first) == MeanError(5.0, 2.5) and in_one_unit(of_first) is of_first
+
+
+def test_an_image_without_a_landmark_needs_no_pixel_size() -> None:
+    true = np.array([[[0.0, 0.0]], [[NAN, NAN]]])
+    errors = radial_errors(np.full((2, 1, 2), [3.0, 4.0]), true, np.array([[0.5, 0.5], [NAN, NAN]]))
+    assert mean_error(errors) == MeanError(5.0, 2.5)
 
 
 def test_without_a_spacing_mm_are_none_and_never_assumed() -> None:

@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import cv2
@@ -21,13 +22,14 @@ from backend.config import Choice, RunConfig, Settings
 from backend.data.annotations.draft import UNKNOWN_SPACING
 from backend.data.dataset import Batch
 from backend.data.shape_prior import ShapePrior, fit_shape_prior
+from backend.run.best import MeanError
 from backend.run.files import Row
 from backend.run.folder import RunFolder, create_run, merge_metrics
 from backend.training import build, phases
 from backend.training.checkpoint import load_checkpoint
 from backend.training.inference import load_predictor, unlabelled_samples
 from backend.training.job import Job, prepare
-from backend.training.loop import LoopState
+from backend.training.loop import Best, LoopState
 from backend.training.recorder import Recorder
 from backend.training.task import LandmarkTask
 from backend.worker import train_run
@@ -678,6 +680,41 @@ def test_stating_a_pixel_size_moves_no_point_of_a_network_trained_without_any(
     ]
     for points in found[1:]:
         np.testing.assert_array_equal(points, found[0])
+
+
+def test_where_an_image_has_no_pixel_size_both_phases_report_and_choose_in_px(
+    tmp_path: Path, tiny_dataset: Path
+) -> None:
+    """Of the three validation images one has none: the mm of the other two are not those of all."""
+    with_spacing = new_run(tmp_path, tiny_dataset)
+    samples = build.build_splits(RunConfig.from_dict(with_spacing.read_config())).by_split["valid"]
+    without = str(samples.images["image_id"].iloc[0])
+
+    def without_one(_number: int, row: dict[str, str], image: np.ndarray[Any, Any]) -> Any:
+        row["mm_per_px"] = "" if row["image"] == without else row["mm_per_px"]
+        return image
+
+    data = copy_of(tiny_dataset, tmp_path / "data", without_one)
+    folder = new_run(tmp_path / "runs", data)
+    assert train_run(folder) == 0
+    for row in rows_of(folder):
+        assert math.isfinite(row["val/mre_px"])
+        assert {row[name] for name in row if name.startswith("val/") and "mm" in name} == {None}
+    best = best_of(folder)
+    assert best["best_mre"] == min(row["val/mre_px"] for row in rows_of(folder))
+    assert best["best_mre_mm"] is None and "mm" not in outcome_of(folder)["reason"]
+
+
+def test_a_training_that_beats_the_mean_positions_in_mm_has_learned_something(job: Job) -> None:
+    """Whatever its error is in px: that of the largest images counts most there."""
+    trainer: Any = SimpleNamespace(loop=LoopState(best=Best(1, MeanError(100.0, 0.1))))
+    assert phases._find_nothing_learned(job, trainer) is None
+    trainer.loop.best = Best(1, MeanError(0.1, 100.0))
+    event = phases._find_nothing_learned(job, trainer)
+    assert event is not None and "100.00 mm" in event.message
+    trainer.loop.best = Best(1, MeanError(100.0))
+    event = phases._find_nothing_learned(job, trainer)
+    assert event is not None and "100.0 px" in event.message
 
 
 def test_a_real_data_set_without_spacing_is_refined(shared_data: Path, tmp_path: Path) -> None:

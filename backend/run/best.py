@@ -1,0 +1,50 @@
+"""Which epoch of a run is the best one: the rule that training and page share."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+Row = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class MeanError:
+    """The mean error on the validation images; `mm` only where each of them has a pixel size.
+
+    Then mm is what is reported, and so what decides; else px.
+    """
+
+    px: float | None = None
+    mm: float | None = None
+
+    @classmethod
+    def of(cls, values: Row) -> MeanError:
+        """From the values of an epoch; unknown without a validation."""
+        return cls(values.get("val/mre_px"), values.get("val/mre_mm"))
+
+    def is_below(self, other: MeanError) -> bool:
+        """Whether it is lower, in mm where both are known in mm; an unknown error is below none."""
+        if self.mm is not None and other.mm is not None:
+            return self.mm < other.mm
+        return self.px is not None and other.px is not None and self.px < other.px
+
+
+UNKNOWN_ERROR = MeanError()
+
+
+def error_unit(rows: Sequence[Row]) -> str:
+    """`mm` where every validated row has it, else `px`: the two never share an axis."""
+    validated = [row for row in rows if row.get("val/mre_px") is not None]
+    return "mm" if validated and all(row.get("val/mre_mm") is not None for row in validated) else "px"
+
+
+def best_row(rows: Sequence[Row]) -> Row | None:
+    """The validated row with the lowest error, the first of equal ones."""
+    key = f"val/mre_{error_unit(rows)}"
+    return min(
+        (row for row in rows if row.get("val/mre_px") is not None),
+        key=lambda row: float(row[key]),
+        default=None,
+    )
