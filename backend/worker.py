@@ -34,12 +34,12 @@ from backend.overrides import read_run_config
 from backend.run.folder import RunFolder, open_run
 from backend.run.state import is_live
 from backend.run.supervisor import record_launch
-from backend.training.engine import DivergedError
 from backend.training.job import prepare
 from backend.training.loop import Ending
 from backend.training.memory_advice import advise
 from backend.training.out_of_memory import ShortOfMemoryError, is_out_of_memory
 from backend.training.phases import train_phases
+from backend.training.stability import DivergedError
 
 # Data workers of a killed predecessor may hold the lock for a few seconds, and who asks for it for an instant.
 LOCK_WAIT_S = 15.0

@@ -3,9 +3,8 @@ format and no screen, and does not know whether its images are whole films or cr
 
 A step is one update of the weights, from one or more batches (gradient accumulation). B: samples of a batch.
 
-When a step goes wrong (see stability.py), training goes back to the last good state, which is kept in the main
-memory, and tries again at a lower learning rate. When memory runs out in one, it goes back likewise, and from there on
-computes batches in smaller parts (see micro_batch.py).
+When a step goes wrong (see stability.py) or runs out of memory (see micro_batch.py), training goes back to the last
+good state and tries again, at a lower learning rate or in smaller parts (see recovery.py).
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ import math
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from functools import partial
 from typing import Any, Protocol, TypeVar
 
@@ -24,23 +23,19 @@ from torch import Tensor, nn
 
 from backend.data.dataset import Batch, Batches
 from backend.run.best import MeanError
-from backend.training.events import Event, Place, early_stop, lr_lowered, oom_retry
+from backend.training.events import Event, Place, early_stop, oom_retry
 from backend.training.loop import Best, Ending, LoopState, Request, TrainerOptions
 from backend.training.micro_batch import in_groups
 from backend.training.optim import build_optimizer, build_scheduler, ema_decay_at, set_peak_lr, update_ema
 from backend.training.out_of_memory import Shortage, ShortOfMemoryError, attempt
-from backend.training.stability import UnstableError, copy_to_main_memory, is_finite, lower_lr
+from backend.training.recovery import Recovery
+from backend.training.stability import UnstableError, is_finite
 
 Outputs = Tensor | list[Tensor]
 Metrics = dict[str, float | int | None]
 T = TypeVar("T")
 
-KEPT_GOING_BACK = ("best", "lr_scale", "num_recoveries", "micro_batch")
 MIN_GRADIENT_SCALE = 2.0**-10  # the scaler starts at 2 ** 16 and halves at each overflow
-
-
-class DivergedError(RuntimeError):
-    """Training is unstable, and going back has not helped or was not wanted; the last good state was saved."""
 
 
 class Scorer(Protocol):
@@ -90,9 +85,9 @@ class Trainer:
         self.options = options
         self.loop = LoopState()
         self.last_scorer: Scorer | None = None  # of the last validation
-        self._last_good: dict[str, Any] | None = None  # a finite state in the main memory, to go back to
         self._train, self._valid = train, valid
         self._observer = observer
+        self._recovery = Recovery(self, observer)
         self.steps_per_epoch = math.ceil(len(train) / options.accumulation)
         self._optimizer = build_optimizer(self.network, options.lr, options.weight_decay)
         self._scheduler = build_scheduler(
@@ -101,6 +96,16 @@ class Trainer:
             total_steps=options.epochs * self.steps_per_epoch,
         )
         self._scaler = self._new_scaler()
+
+    @property
+    def largest_batch(self) -> int:
+        """Samples of the largest training batch."""
+        return self._train.largest_batch
+
+    @property
+    def batches_per_step(self) -> int:
+        """Batches of a whole step."""
+        return min(self.options.accumulation, len(self._train))
 
     def _new_scaler(self) -> torch.amp.GradScaler:
         """Only float16 is so narrow in range that small gradients vanish."""
@@ -111,20 +116,17 @@ class Trainer:
 
         Raises DivergedError and ShortOfMemoryError.
         """
-        if self._last_good is None:
-            if not is_finite(self._state()):
-                raise DivergedError("the weights to start from are no finite numbers")
-            self._keep_as_good()
+        self._recovery.start()
         while self.loop.epoch < self.options.epochs:
             if self._is_patience_over():
                 return Ending.EARLY_STOPPED
             try:
                 request = attempt(self._train_epoch, self.device)
             except UnstableError as error:
-                self._recover(str(error))
+                self._recovery.lower_lr(str(error))
                 continue
             if isinstance(request, Shortage):
-                self._repeat_in_smaller_parts(request)
+                self._recovery.split_finer(request)
                 continue
             ending = self._end_epoch(request)
             if ending is not None:
@@ -242,7 +244,7 @@ class Trainer:
             loop.best = Best(loop.epoch, MeanError.of(metrics))
         # a state under a spike, or of gradients that keep overflowing, is finite but perhaps on its way out
         if loop.losses.is_calm and self._scaler.get_scale() >= 1:
-            self._keep_as_good()
+            self._recovery.keep()
         self._observer.on_epoch(self, metrics, is_best)
 
     def _is_best(self, metrics: Metrics) -> bool:
@@ -256,75 +258,27 @@ class Trainer:
     def _is_patience_over(self) -> bool:
         return 0 < self.options.patience <= self.loop.epoch - self.loop.best.epoch
 
-    def _recover(self, why: str) -> None:
-        """Go back to the last good state with a lower learning rate, and save it.
-
-        Raises DivergedError, the good state being saved, where that was done often enough or is not wanted.
-        """
-        epoch, step, tries = self.loop.epoch + 1, self.loop.global_step, self.loop.num_recoveries
-        old_lr = self.options.lr * self.loop.lr_scale
-        new_lr = lower_lr(old_lr, tries) if self.options.on_divergence == "retry" else None
-        if new_lr is None:
-            self._go_back()
-            self._observer.save_last(self)
-            tried = f" (after {tries} retries, at a learning rate of {old_lr:.2g})" if tries else ""
-            raise DivergedError(f"{why} in epoch {epoch}{tried}")
-        self.loop.lr_scale, self.loop.num_recoveries = new_lr / self.options.lr, tries + 1
-        self._go_back()
-        self._observer.on_event(lr_lowered(why, epoch, step, self.loop.epoch, old_lr, new_lr, tries + 1))
-        self._observer.save_last(self)
-
-    def _repeat_in_smaller_parts(self, shortage: Shortage) -> None:
-        """Go back to the last good state and save it, to go on from there with smaller parts of batches.
-
-        Raises ShortOfMemoryError, the good state being saved, where that helps no more or is not wanted.
-        """
-        place = Place("training", self.loop.epoch + 1, self.loop.global_step + 1)
-        self._go_back()
-        try:
-            self._split_finer(shortage, place, self._train.largest_batch, self.options.least_part)
-        finally:
-            self._observer.save_last(self)
+    def _check_weights(self) -> None:
+        """A finite loss and gradient may still give an infinite update; such a state is never saved."""
+        if not is_finite(self.state()):
+            raise UnstableError(f"the weights are no finite numbers after step {self.loop.global_step}")
 
     def _repeated(self, run: Callable[[], T], place: Place, num_samples: int) -> T:
         """What `run` returns: a pass that changes no state, and so is repeated in smaller parts if memory runs out."""
         while isinstance(result := attempt(run, self.device), Shortage):
-            self._split_finer(result, place, num_samples, least=1)
+            self._split_finer(result, place, num_samples)
         return result
 
-    def _split_finer(self, shortage: Shortage, place: Place, num_samples: int, least: int) -> None:
+    def _split_finer(self, shortage: Shortage, place: Place, num_samples: int) -> None:
         """Halve what is computed at once of a batch of `num_samples`. Raises ShortOfMemoryError."""
         micro_batch = self.loop.micro_batch
-        finer = micro_batch.halved(num_samples, least, self.options.on_oom)
+        finer = micro_batch.halved(num_samples, 1, self.options.on_oom)
         if finer is None:
-            at_once = micro_batch.largest_part(num_samples, least)
+            at_once = micro_batch.largest_part(num_samples)
             raise ShortOfMemoryError(place.words, at_once, micro_batch.num_retries, shortage)
         self.loop.micro_batch = finer
-        group = min(self.options.accumulation, len(self._train))
-        parts = finer.parts_of_step(self._train.largest_batch, group, self.options.least_part)
-        back_to_epoch = self.loop.epoch if place.during == "training" else None
-        self._observer.on_event(oom_retry(place, back_to_epoch, finer, parts, shortage.error))
-
-    def _go_back(self) -> None:
-        """Load the last good state; what is known of the learning rate, the memory and the best weights stays."""
-        assert self._last_good is not None, "fit keeps a good state before the first step"
-        kept = {name: getattr(self.loop, name) for name in KEPT_GOING_BACK}
-        self._optimizer.zero_grad(set_to_none=True)
-        self._optimizer.state.clear()  # its memory is free before the old states come back
-        self._scaler = self._new_scaler()  # the old one may stand in the middle of a step
-        # a copy: on a CPU, AdamW would go on to train in the very tensors that it loads
-        self._load(copy.deepcopy(self._last_good))
-        self.loop = replace(self.loop, **kept)
-        set_peak_lr(self._scheduler, self.options.lr * self.loop.lr_scale)
-
-    def _keep_as_good(self) -> None:
-        self._last_good = None  # its memory is free before the new one's is taken
-        self._last_good = copy_to_main_memory(self._state())
-
-    def _check_weights(self) -> None:
-        """A finite loss and gradient may still give an infinite update; such a state is never saved."""
-        if not is_finite(self._state()):
-            raise UnstableError(f"the weights are no finite numbers after step {self.loop.global_step}")
+        parts = finer.parts_of_step(self.largest_batch, self.batches_per_step, self.options.least_part)
+        self._observer.on_event(oom_retry(place, None, finer, parts, shortage.error))
 
     def validate(self) -> Metrics:
         """Loss and metrics of the averaged weights on the validation batches; empty without any.
@@ -370,11 +324,12 @@ class Trainer:
 
         `last_good`, the state to go back to, is None where it is this one (at an epoch's start).
         """
-        good = self._last_good
+        good = self._recovery.good
         is_this = good is None or good["loop"]["global_step"] == self.loop.global_step
-        return {**self._state(), "last_good": None if is_this else good}
+        return {**self.state(), "last_good": None if is_this else good}
 
-    def _state(self) -> dict[str, Any]:
+    def state(self) -> dict[str, Any]:
+        """All of it but the state to go back to."""
         cuda_states = torch.cuda.get_rng_state_all() if self.device.type == "cuda" else []
         return {
             "model_state_dict": self.ema_network.state_dict(),
@@ -389,7 +344,19 @@ class Trainer:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Inverse of `state_dict`; a state from before there was a `last_good` is as good as it gets."""
         self._load(state)
-        self._last_good = state.get("last_good")
+        self._recovery.good = state.get("last_good")
+
+    def restart_from(self, state: dict[str, Any]) -> None:
+        """Load a state in place of one that went wrong, perhaps in the middle of a step."""
+        self._optimizer.zero_grad(set_to_none=True)
+        self._optimizer.state.clear()  # its memory is free before the old states come back
+        self._scaler = self._new_scaler()
+        # a copy: on a CPU, AdamW would go on to train in the very tensors that it loads
+        self._load(copy.deepcopy(state))
+
+    def set_lr(self) -> None:
+        """Let the schedule follow the share of the asked learning rate that is left."""
+        set_peak_lr(self._scheduler, self.options.lr * self.loop.lr_scale)
 
     def _load(self, state: dict[str, Any]) -> None:
         self.ema_network.load_state_dict(state["model_state_dict"])

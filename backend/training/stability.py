@@ -28,6 +28,10 @@ class UnstableError(RuntimeError):
     """This step went wrong: `Trainer.fit` goes back to the last good state, or gives up."""
 
 
+class DivergedError(RuntimeError):
+    """Training is unstable, and going back has not helped or was not wanted; the last good state was saved."""
+
+
 @dataclass
 class LossWatch:
     """Losses of steps as far as they tell whether training is stable; a part of the loop's state.

@@ -299,7 +299,7 @@ def test_the_last_good_state_is_as_large_as_predicted():
 
     phase = first_phase(config_of(model="unet", image_size=(64, 64), refine=False), K)
     trainer = RealSteps(phase).trainer
-    kept = copy_to_main_memory(trainer._state())
+    kept = copy_to_main_memory(trainer.state())
     tensors = [t for t in torch.utils._pytree.tree_leaves(kept) if isinstance(t, torch.Tensor)]
     predicted = _last_good_state(trace_phase(phase, K, "cpu")).bytes_at(1)
     assert predicted == sum(tensor.untyped_storage().nbytes() for tensor in tensors)

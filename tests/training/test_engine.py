@@ -13,17 +13,13 @@ from torch.utils.data import Dataset
 
 from backend.data.dataset import Batch, Batches, EpochBatches
 from backend.run.best import MeanError
-from backend.training.engine import (
-    DivergedError,
-    Metrics,
-    Trainer,
-)
+from backend.training.engine import Metrics, Trainer
 from backend.training.events import Event
 from backend.training.loop import Best, Ending, LoopState, Request, TrainerOptions
 from backend.training.micro_batch import MicroBatch
 from backend.training.optim import build_optimizer, build_scheduler
 from backend.training.out_of_memory import ShortOfMemoryError
-from backend.training.stability import LossWatch
+from backend.training.stability import DivergedError, LossWatch
 from backend.training.task import LandmarkTask
 
 SIZE = 32
