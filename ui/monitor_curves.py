@@ -280,7 +280,9 @@ def _add_marks(figure: go.Figure, rows: Sequence[Row], events: Sequence[Row]) ->
     """
     words: dict[int, list[str]] = {}
     for event in events:
-        if event.get("kind") in MARKED_EVENTS and isinstance(event.get("epoch"), int):
+        # a shortage in a validation or a preview changes no step
+        is_marked = event.get("kind") in MARKED_EVENTS and "pass_micro_batch" not in event
+        if is_marked and isinstance(event.get("epoch"), int):
             label = say(
                 f"mark_{event['kind']}", lr=event.get("new_lr") or 0, images=event.get("largest_part")
             )

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from backend.data.dataset import Batch, Batches
 from backend.run.best import MeanError
-from backend.training.events import Event, Place, early_stop, oom_retry
+from backend.training.events import Event, Place, early_stop, pass_retry
 from backend.training.loop import Best, Ending, LoopState, Request, TrainerOptions
 from backend.training.micro_batch import in_groups
 from backend.training.optim import build_optimizer, build_scheduler, ema_decay_at, set_peak_lr, update_ema
@@ -114,9 +114,16 @@ class Trainer:
     def fit(self) -> Ending:
         """Train to the last epoch, or until patience is over or the observer asks to end.
 
-        Raises DivergedError and ShortOfMemoryError.
+        Raises DivergedError, and ShortOfMemoryError once the state is saved.
         """
         self._recovery.start()
+        try:
+            return self._run_epochs()
+        except ShortOfMemoryError:  # also of a validation or a preview, which leaves all steps done
+            self._observer.save_last(self)
+            raise
+
+    def _run_epochs(self) -> Ending:
         while self.loop.epoch < self.options.epochs:
             if self._is_patience_over():
                 return Ending.EARLY_STOPPED
@@ -232,11 +239,7 @@ class Trainer:
             "images_per_s": self._images_per_s(),
             "train_s": time.monotonic() - self._epoch_started,
         }
-        try:
-            metrics |= {f"val/{name}": value for name, value in self.validate().items()}
-        except ShortOfMemoryError:
-            self._observer.save_last(self)  # the epoch's steps are all done
-            raise
+        metrics |= {f"val/{name}": value for name, value in self.validate().items()}
         metrics["epoch_s"] = time.monotonic() - self._epoch_started
         loop.epoch, loop.batch_index, loop.loss_sum, loop.num_samples = loop.epoch + 1, 0, 0.0, 0
         is_best = self._is_best(metrics)
@@ -264,21 +267,18 @@ class Trainer:
             raise UnstableError(f"the weights are no finite numbers after step {self.loop.global_step}")
 
     def _repeated(self, run: Callable[[], T], place: Place, num_samples: int) -> T:
-        """What `run` returns: a pass that changes no state, and so is repeated in smaller parts if memory runs out."""
-        while isinstance(result := attempt(run, self.device), Shortage):
-            self._split_finer(result, place, num_samples)
-        return result
+        """What `run` returns: a pass that changes no state, and so is repeated in smaller parts if memory runs out.
 
-    def _split_finer(self, shortage: Shortage, place: Place, num_samples: int) -> None:
-        """Halve what is computed at once of a batch of `num_samples`. Raises ShortOfMemoryError."""
-        micro_batch = self.loop.micro_batch
-        finer = micro_batch.halved(num_samples, 1, self.options.on_oom)
-        if finer is None:
-            at_once = micro_batch.largest_part(num_samples)
-            raise ShortOfMemoryError(place.words, at_once, micro_batch.num_retries, shortage)
-        self.loop.micro_batch = finer
-        parts = finer.parts_of_step(self.largest_batch, self.batches_per_step, self.options.least_part)
-        self._observer.on_event(oom_retry(place, None, finer, parts, shortage.error))
+        Training steps stay as they are. Raises ShortOfMemoryError.
+        """
+        while isinstance(result := attempt(run, self.device), Shortage):
+            now = self.loop.pass_micro_batch
+            finer = now.halved(num_samples, 1, self.options.on_oom)
+            if finer is None:
+                raise ShortOfMemoryError(place.words, now.largest_part(num_samples), now.num_retries, result)
+            self.loop.pass_micro_batch = finer
+            self._observer.on_event(pass_retry(place, finer, finer.largest_part(num_samples), result.error))
+        return result
 
     def validate(self) -> Metrics:
         """Loss and metrics of the averaged weights on the validation batches; empty without any.
@@ -294,7 +294,7 @@ class Trainer:
     def _validate(self, valid: Batches) -> Metrics:
         scorer = self.task.new_scorer()
         loss_sum, num_targets = 0.0, 0
-        for part in (part for batch in valid.of_epoch(0) for part in self.loop.micro_batch.split(batch)):
+        for part in (part for batch in valid.of_epoch(0) for part in self.loop.pass_micro_batch.split(batch)):
             on_device = part.to(self.device)
             outputs = self._forward(on_device)
             count = self.task.count_targets(part)
@@ -310,7 +310,7 @@ class Trainer:
         return self._repeated(partial(self._predict, batch), place, len(batch.rows))
 
     def _predict(self, batch: Batch) -> Tensor:
-        maps = [self._forward(part) for part in self.loop.micro_batch.split(batch)]
+        maps = [self._forward(part) for part in self.loop.pass_micro_batch.split(batch)]
         return maps[0] if len(maps) == 1 else torch.cat(maps)
 
     @torch.inference_mode()

@@ -87,20 +87,16 @@ def answered(request: Request, loop: LoopState) -> Event:
     )
 
 
-def oom_retry(
-    place: Place, back_to_epoch: int | None, finer: MicroBatch, parts: StepParts, why: str
-) -> Event:
-    """Memory ran out, and batches are computed in smaller parts from here on.
+def oom_retry(place: Place, back_to_epoch: int, finer: MicroBatch, parts: StepParts, why: str) -> Event:
+    """Memory ran out in a training step, and steps are computed in smaller parts from here on.
 
-    Training goes on from the end of an earlier epoch (0: from the start); any other pass (None) is repeated.
+    Training goes on from the end of an earlier epoch (0: from the start).
     """
     size = "" if parts.num * parts.largest == parts.num_samples else "at most "
-    size += "1 image" if parts.largest == 1 else f"{parts.largest} images"
-    back = f"back to {_state_after(back_to_epoch)}, " if back_to_epoch is not None else ""
     return Event(
         "oom_retry",
-        f"out of memory in {place.words}: {back}"
-        f"a step now takes {parts.num} {'part' if parts.num == 1 else 'parts'} of {size}; "
+        f"out of memory in {place.words}: back to {_state_after(back_to_epoch)}, "
+        f"a step now takes {parts.num} {'part' if parts.num == 1 else 'parts'} of {size}{_images(parts.largest)}; "
         f"the effective batch stays {parts.num_samples} (retry {finer.num_retries} of {MAX_RETRIES})",
         {
             **place._asdict(),
@@ -114,14 +110,38 @@ def oom_retry(
     )
 
 
-def prediction_retry(where: str, finer: MicroBatch, why: str) -> Event:
-    """Memory ran out in predictions outside of a training loop, and they are repeated in smaller parts."""
-    images = "image" if finer.limit == 1 else "images"
+def pass_retry(place: Place, finer: MicroBatch, largest: int, why: str) -> Event:
+    """Memory ran out in a pass that changes no weights: it alone is repeated in smaller parts, now and later."""
     return Event(
         "oom_retry",
-        f"out of memory in {where}: {finer.limit} {images} at once now (retry {finer.num_retries} of {MAX_RETRIES})",
-        {"during": "prediction", "micro_batch": finer.limit, "why": why},
+        f"out of memory in {place.words}: it is repeated with {_at_most(largest)} at once "
+        f"(retry {finer.num_retries} of {MAX_RETRIES}); training steps stay as they are",
+        {
+            **place._asdict(),
+            "back_to_epoch": None,
+            "pass_micro_batch": finer.limit,
+            "largest_part": largest,
+            "why": why,
+        },
     )
+
+
+def prediction_retry(where: str, finer: MicroBatch, why: str) -> Event:
+    """Memory ran out in predictions outside of a training loop, and they are repeated in smaller parts."""
+    return Event(
+        "oom_retry",
+        f"out of memory in {where}: {_images(finer.limit or 0)} at once now "
+        f"(retry {finer.num_retries} of {MAX_RETRIES})",
+        {"during": "prediction", "pass_micro_batch": finer.limit, "why": why},
+    )
+
+
+def _images(num: int) -> str:
+    return "1 image" if num == 1 else f"{num} images"
+
+
+def _at_most(num: int) -> str:
+    return "1 image" if num == 1 else f"at most {num} images"
 
 
 def _state_after(epoch: int) -> str:

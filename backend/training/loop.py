@@ -70,7 +70,8 @@ class LoopState:
     best: Best = Best()
     lr_scale: float = 1.0  # share of the asked learning rate that recoveries have left
     num_recoveries: int = 0
-    micro_batch: MicroBatch = WHOLE_BATCHES
+    micro_batch: MicroBatch = WHOLE_BATCHES  # of training steps
+    pass_micro_batch: MicroBatch = WHOLE_BATCHES  # of passes that change no weights: validations, previews
     losses: LossWatch = field(default_factory=LossWatch)
 
     @classmethod
@@ -80,6 +81,7 @@ class LoopState:
         nested = {
             "best": _best_from(state.get("best") or _older_best(state)),
             "micro_batch": MicroBatch(**state.get("micro_batch", {})),
+            "pass_micro_batch": MicroBatch(**state.get("pass_micro_batch", {})),
             "losses": LossWatch(**state.get("losses", {})),
         }
         return cls(**{**{name: value for name, value in state.items() if name in known}, **nested})

@@ -48,6 +48,8 @@ class Shortage:
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error says that memory ran out, on a GPU or in the machine."""
+    if isinstance(error, ShortOfMemoryError):  # said and answered where it was met
+        return False
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
     if isinstance(error, OSError):

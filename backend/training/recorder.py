@@ -135,6 +135,7 @@ class Recorder:
             "time": time.time(),
             "phase": self._phase.name,
             "micro_batch": loop.micro_batch.limit,
+            "pass_micro_batch": loop.pass_micro_batch.limit,
             **metrics,
             **self._unrefined(),
             **self._memory(trainer),
@@ -142,16 +143,24 @@ class Recorder:
         self._print_epoch(loop, metrics, is_best)
         if is_best:
             save_checkpoint(self._folder.checkpoint_path("best"), self._content(trainer, resumable=False))
-        is_last_epoch = loop.epoch == self._phase.schedule.epochs
-        if loop.epoch % self._config.settings.preview_every == 0 or is_last_epoch:
-            self.write_preview(trainer)
-        self._write_status(loop, 0, trainer.steps_per_epoch, float(metrics["images_per_s"] or 0))
+        try:
+            if loop.epoch % self._config.settings.preview_every == 0 or self._is_last_epoch(loop):
+                self.write_preview(trainer)
+        finally:  # the epoch is done, whatever became of its preview
+            self._write_epoch(trainer, row)
+        if self._is_last_epoch(loop) or self._save_is_due():
+            self.save_last(trainer)
+
+    def _is_last_epoch(self, loop: LoopState) -> bool:
+        return loop.epoch == self._phase.schedule.epochs
+
+    def _write_epoch(self, trainer: Trainer, row: Mapping[str, Any]) -> None:
+        loop = trainer.loop
+        self._write_status(loop, 0, trainer.steps_per_epoch, float(row["images_per_s"] or 0))
         # after best.pt and the preview, which whoever reads this row finds; before last.pt, so that a kill in between
         # repeats the epoch and its row instead of losing it
         self._folder.append_metrics(row)
         self._watch_health(trainer, row)
-        if is_last_epoch or self._save_is_due():
-            self.save_last(trainer)
 
     def on_event(self, event: Event) -> None:
         self._close_bar()
@@ -229,6 +238,7 @@ class Recorder:
                 "steps_per_epoch": num_steps,
                 "global_step": loop.global_step,
                 "micro_batch": loop.micro_batch.limit,
+                "pass_micro_batch": loop.pass_micro_batch.limit,
                 "images_per_s": images_per_s,
                 "seconds_left": self._seconds_left(loop, step, num_steps, images_per_s),
                 "best_epoch": loop.best.epoch or None,

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from backend.training.engine import Observer, Trainer
 
 # what is known of the best weights, the learning rate and the memory holds for the state gone back to as well
-KEPT_GOING_BACK = ("best", "lr_scale", "num_recoveries", "micro_batch")
+KEPT_GOING_BACK = ("best", "lr_scale", "num_recoveries", "micro_batch", "pass_micro_batch")
 
 
 class Recovery:
@@ -59,20 +59,19 @@ class Recovery:
     def split_finer(self, shortage: Shortage) -> None:
         """Go back and save the state, to compute the batches of a step in smaller parts from there on.
 
-        Raises ShortOfMemoryError, the good state being saved, where that helps no more or is not wanted.
+        Raises ShortOfMemoryError where that helps no more or is not wanted.
         """
         trainer = self._trainer
         place = Place("training", trainer.loop.epoch + 1, trainer.loop.global_step + 1)
         self._go_back()
         now, largest, least = trainer.loop.micro_batch, trainer.largest_batch, trainer.options.least_part
         finer = now.halved(largest, least, trainer.options.on_oom)
-        if finer is not None:
-            trainer.loop.micro_batch = finer
-            parts = finer.parts_of_step(largest, trainer.batches_per_step, least)
-            self._observer.on_event(oom_retry(place, trainer.loop.epoch, finer, parts, shortage.error))
-        self._observer.save_last(trainer)
         if finer is None:
             raise ShortOfMemoryError(place.words, now.largest_part(largest, least), now.num_retries, shortage)
+        trainer.loop.micro_batch = finer
+        parts = finer.parts_of_step(largest, trainer.batches_per_step, least)
+        self._observer.on_event(oom_retry(place, trainer.loop.epoch, finer, parts, shortage.error))
+        self._observer.save_last(trainer)
 
     def _go_back(self) -> None:
         assert self.good is not None, "a good state is kept before the first step"

@@ -16,7 +16,7 @@ from backend.run.best import MeanError
 from backend.training.engine import Metrics, Trainer
 from backend.training.events import Event
 from backend.training.loop import Best, Ending, LoopState, Request, TrainerOptions
-from backend.training.micro_batch import MicroBatch
+from backend.training.micro_batch import WHOLE_BATCHES, MicroBatch
 from backend.training.optim import build_optimizer, build_scheduler
 from backend.training.out_of_memory import ShortOfMemoryError
 from backend.training.stability import DivergedError, LossWatch
@@ -881,30 +881,104 @@ def test_parts_make_the_same_step_as_the_whole_batch_where_no_statistics_are_tak
 
 
 @pytest.mark.parametrize(("call", "room", "epoch"), [(1, 2, 1), (2, 1, 1), (3, 2, 2), (6, 1, 3)])
-def test_a_validation_is_repeated_in_parts_and_no_step_of_the_training(
+def test_a_shortage_in_a_validation_leaves_the_training_as_it_is_to_the_bit(
     call: int, room: int, epoch: int
 ) -> None:
-    """Five validation images in batches of 3 and 2; the training is whole up to then, and in parts from then on."""
+    """Five validation images in batches of 3 and 2: the validation alone is repeated in parts, then and later."""
     whole = Watcher()
-    build(whole, network=wayward_network()).fit()
+    undisturbed = build(whole, network=wayward_network())
+    undisturbed.fit()
     cramped = Cramped(validation={call: room})
     watcher = InParts(cramped)
     trainer = build(watcher, network=wayward_network(), the_task=cramped)
     assert trainer.fit() is Ending.COMPLETED
-    assert {event.kind for event in watcher.events} == {
-        "oom_retry"
-    } and trainer.loop.micro_batch.limit == room
+    assert trainer.loop.micro_batch == WHOLE_BATCHES and trainer.loop.pass_micro_batch.limit == room
+    assert {event.kind for event in watcher.events} == {"oom_retry"}
     first = watcher.events[0]
-    assert first.message.startswith(
-        f"out of memory in the validation of epoch {epoch}: a step now takes 2 parts"
+    where, size = f"the validation of epoch {epoch}", "at most 2 images"
+    assert first.message == (
+        f"out of memory in {where}: it is repeated with {size} at once (retry 1 of 3); training steps stay as they are"
     )
-    assert (first.values["epoch"], first.values["back_to_epoch"]) == (epoch, None)
-    assert watcher.steps == whole.steps and watcher.losses[: 4 * epoch] == whole.losses[: 4 * epoch]
-    assert (watcher.losses == whole.losses) is (epoch == 3)
+    assert (first.values["epoch"], first.values["back_to_epoch"], first.values["during"]) == (
+        epoch,
+        None,
+        "validation",
+    )
+    assert first.values["pass_micro_batch"] == 2 and "micro_batch" not in first.values
+    assert watcher.steps == whole.steps and watcher.losses == whole.losses
+    assert same(weights(trainer.network), weights(undisturbed.network))
+    assert same(weights(trainer.ema_network), weights(undisturbed.ema_network))
     assert sorted(cramped.rows) == sorted(3 * list(range(14))) and len(watcher.epochs) == 3
     for name in ("val/loss", "val/mre_px"):
-        ((in_parts,), (expected,)) = watcher.values(name)[epoch - 1], whole.values(name)[epoch - 1]
-        assert in_parts == pytest.approx(expected, rel=1e-5)
+        for (in_parts,), (expected,) in zip(watcher.values(name), whole.values(name), strict=True):
+            assert in_parts == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_shortage_in_a_step_leaves_the_validations_whole() -> None:
+    cramped = Cramped(training={6: 3})
+    trainer = build(Watcher(), network=wayward_network(), the_task=cramped)
+    trainer.fit()
+    assert trainer.loop.micro_batch == MicroBatch(2, 1) and trainer.loop.pass_micro_batch == WHOLE_BATCHES
+
+
+def test_a_validation_and_a_step_have_three_retries_each() -> None:
+    """Three in validations of 8 images, which fit at last one by one; then three in steps of 14."""
+    cramped = Cramped(validation={1: 1}, training={2: 2})
+    watcher = Watcher()
+    trainer = build(watcher, network=wayward_network(), the_task=cramped, batch_size=14)
+    trainer._valid = batches(Dots(8), 8, shuffle_seed=None)
+    assert trainer.fit() is Ending.COMPLETED
+    assert trainer.loop.pass_micro_batch == MicroBatch(1, 3)
+    assert trainer.loop.micro_batch == MicroBatch(2, 3)
+    assert [event.values["during"] for event in watcher.events] == ["validation"] * 3 + ["training"] * 3
+
+
+def test_a_run_stopped_after_a_shortage_in_a_validation_knows_of_it() -> None:
+    first = Watcher({6: Request.STOP})
+    build(first, network=wayward_network(), the_task=Cramped(validation={1: 2})).fit()
+    second, whole = Watcher(), Watcher()
+    resumed = build(second, network=wayward_network(seed=9), the_task=Cramped(validation={1: 2}))
+    resumed.load_state_dict(first.saved[-1])
+    assert resumed.fit() is Ending.COMPLETED and second.events == []
+    assert resumed.loop.pass_micro_batch == MicroBatch(2, 1)
+    build(whole, network=wayward_network()).fit()
+    assert first.losses + second.losses == whole.losses
+
+
+def test_going_back_after_an_unstable_step_keeps_what_is_known_of_validations() -> None:
+    class Both(Cramped):
+        def compute_loss(self, outputs: Any, batch: Batch) -> Tensor:
+            loss = super().compute_loss(outputs, batch)
+            return loss * math.nan if self._calls[True] == 7 else loss
+
+    watcher = Watcher()
+    trainer = build(watcher, network=wayward_network(), the_task=Both(validation={1: 2}))
+    assert trainer.fit() is Ending.COMPLETED
+    assert [event.kind for event in watcher.events] == ["oom_retry", "lr_lowered"]
+    assert trainer.loop.pass_micro_batch == MicroBatch(2, 1)
+
+
+@pytest.mark.parametrize("room", [1, 0])
+def test_a_shortage_in_a_preview_leaves_the_training_as_it_is(room: int) -> None:
+    """Asked for within epoch 2. Where not even one image fits, the run ends with all its steps saved."""
+
+    class Cramping(Watcher):
+        def answer(self, trainer: Trainer, requests: set[Request]) -> None:
+            trainer.ema_network.room = room
+            super().answer(trainer, requests)
+            trainer.ema_network.room = 99
+
+    whole, watcher = Watcher(), Cramping({6: Request.PREVIEW_NOW})
+    build(whole, network=NarrowDoor()).fit()
+    trainer = build(watcher, network=NarrowDoor())
+    if room:
+        assert trainer.fit() is Ending.COMPLETED and watcher.losses == whole.losses
+        assert trainer.loop.pass_micro_batch == MicroBatch(1, 1)
+    else:
+        with pytest.raises(ShortOfMemoryError, match="in the prediction after epoch 1, with 1 image at once"):
+            trainer.fit()
+        assert watcher.saved[-1]["loop"]["global_step"] == 6
+    assert trainer.loop.micro_batch == WHOLE_BATCHES
 
 
 def test_a_prediction_is_repeated_in_parts() -> None:
@@ -914,7 +988,7 @@ def test_a_prediction_is_repeated_in_parts() -> None:
     maps = trainer.predict(batch)
     trainer.ema_network.room = 2
     assert torch.allclose(trainer.predict(batch), maps, atol=1e-6)
-    assert [event.values["micro_batch"] for event in watcher.events] == [3, 2] and network.room == 99
+    assert [event.values["pass_micro_batch"] for event in watcher.events] == [3, 2] and network.room == 99
     assert watcher.events[0].message.startswith("out of memory in the prediction after epoch 0: ")
 
 

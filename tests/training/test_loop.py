@@ -23,7 +23,7 @@ def test_a_state_survives_as_plain_values() -> None:
 
 def test_a_state_from_before_there_were_parts_has_whole_batches() -> None:
     plain = asdict(LoopState(epoch=3))
-    del plain["micro_batch"], plain["losses"]
+    del plain["micro_batch"], plain["pass_micro_batch"], plain["losses"]
     assert LoopState.from_dict(plain) == LoopState(epoch=3, micro_batch=WHOLE_BATCHES)
 
 

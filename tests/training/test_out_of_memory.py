@@ -34,6 +34,7 @@ SHORTAGES: list[BaseException] = [
 ]
 
 OTHERS: list[BaseException] = [
+    ShortOfMemoryError("a preview", 1, 3, Shortage("out of memory", "")),  # answered where it was met
     RuntimeError("cuDNN error: CUDNN_STATUS_INTERNAL_ERROR"),
     RuntimeError("cuDNN error: CUDNN_STATUS_EXECUTION_FAILED"),
     RuntimeError("GET was unable to find an engine to execute this computation"),

@@ -30,6 +30,7 @@ from backend.training.checkpoint import load_checkpoint
 from backend.training.inference import load_predictor, unlabelled_samples
 from backend.training.job import Job, prepare
 from backend.training.loop import Best, LoopState
+from backend.training.out_of_memory import Shortage, ShortOfMemoryError
 from backend.training.recorder import Recorder
 from backend.training.task import LandmarkTask
 from backend.worker import train_run
@@ -421,6 +422,7 @@ def test_each_phase_has_parts_of_its_own(
     rows = rows_by_phase(folder)
     assert [row["micro_batch"] for row in rows["train"]] == [None, 3]
     assert [row["micro_batch"] for row in rows["refine"]] == [None, None, None]
+    assert {row["pass_micro_batch"] for row in rows_of(folder)} == {None}
 
 
 def test_predictions_between_the_phases_are_repeated_in_parts(
@@ -444,6 +446,22 @@ def test_predictions_between_the_phases_are_repeated_in_parts(
     rows, expected = rows_by_phase(folder)["refine"], rows_by_phase(completed)["refine"]
     for row, whole in zip(rows, expected, strict=True):
         assert row["val/unrefined_mre_px"] == pytest.approx(whole["val/unrefined_mre_px"], rel=1e-5)
+
+
+def test_an_epoch_whose_preview_finds_no_memory_is_done_and_kept(
+    completed: RunFolder, tmp_path: Path, tiny_dataset: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_arguments: Any) -> None:
+        raise ShortOfMemoryError("the prediction after epoch 1", 1, 3, Shortage("no room", "no room"))
+
+    folder = new_run(tmp_path, tiny_dataset)
+    with monkeypatch.context() as patch:
+        patch.setattr(Recorder, "write_preview", fail)
+        assert train_run(folder) == 3
+    assert outcome_of(folder)["reason"].startswith("out of memory in the prediction after epoch 1")
+    assert losses(folder) == losses(completed)[:1] and last_of(folder)["epoch"] == 1
+    resume(folder)
+    assert losses(folder) == losses(completed) and len(folder.read_metrics()[0]) == len(rows_of(completed))
 
 
 def test_asked_to_stop_a_shortage_between_the_phases_ends_the_run_and_it_can_be_resumed(

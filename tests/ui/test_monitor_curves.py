@@ -165,7 +165,8 @@ EVENTS: list[dict[str, Any]] = [
     {"kind": "landmark_stuck", "message": "...", "epoch": 30, "landmarks": ["S"]},
     {"kind": "save_now", "message": "...", "epoch": 31},
     {"kind": "oom_retry", "message": "...", "epoch": 40, "largest_part": 8, "micro_batch": 8},
-    {"kind": "oom_retry", "message": "...", "during": "prediction", "micro_batch": 4},
+    {"kind": "oom_retry", "message": "...", "during": "prediction", "pass_micro_batch": 4},
+    {"kind": "oom_retry", "message": "...", "epoch": 50, "during": "validation", "pass_micro_batch": 4},
     {"kind": "early_stop", "message": "...", "epoch": 60},
 ]
 
