@@ -182,7 +182,8 @@ class Settings(BaseModel):
         0,
         ge=0,
         le=100_000,
-        description="epochs without a better validation error after which training ends early; 0: never",
+        description="epochs without a better validation error, after the warm-up, after which a phase ends early; "
+        "0: never",
     )
     on_divergence: Literal["retry", "stop"] = Field(
         "retry",

@@ -150,7 +150,7 @@ class Trainer:
             self._observer.save_last(self)
             return Ending.FINISHED_EARLY
         if self._is_patience_over() and not is_last:
-            self._observer.on_event(early_stop(self.loop.epoch, self.loop.global_step, self.loop.best.epoch))
+            self._observer.on_event(early_stop(self.loop))
             self._observer.save_last(self)
         return None
 
@@ -242,24 +242,21 @@ class Trainer:
         metrics |= {f"val/{name}": value for name, value in self.validate().items()}
         metrics["epoch_s"] = time.monotonic() - self._epoch_started
         loop.epoch, loop.batch_index, loop.loss_sum, loop.num_samples = loop.epoch + 1, 0, 0.0, 0
-        is_best = self._is_best(metrics)
+        here = Best(loop.epoch, MeanError.of(metrics))
+        if _is_better(metrics, loop.own_best.error):
+            loop.own_best = here
+        is_best = _is_better(metrics, loop.best.error)
         if is_best:
-            loop.best = Best(loop.epoch, MeanError.of(metrics))
+            loop.best = here
         # a state under a spike, or of gradients that keep overflowing, is finite but perhaps on its way out
         if loop.losses.is_calm and self._scaler.get_scale() >= 1:
             self._recovery.keep()
         self._observer.on_epoch(self, metrics, is_best)
 
-    def _is_best(self, metrics: Metrics) -> bool:
-        """Without validation (or truth) the last weights are the best known; an epoch whose loss or points are no
-        numbers is never the best."""
-        loss, bar = metrics.get("val/loss"), self.loop.best.error
-        if loss is not None and not math.isfinite(loss):
-            return False
-        return bar.px is None or MeanError.of(metrics).is_below(bar)
-
     def _is_patience_over(self) -> bool:
-        return 0 < self.options.patience <= self.loop.epoch - self.loop.best.epoch
+        """Counted from the phase's own best epoch, and at the earliest from the end of its warm-up."""
+        since = max(self.loop.own_best.epoch, math.ceil(self.options.warmup_epochs))
+        return 0 < self.options.patience <= self.loop.epoch - since
 
     def _check_weights(self) -> None:
         """A finite loss and gradient may still give an infinite update; such a state is never saved."""
@@ -368,3 +365,12 @@ class Trainer:
         if self.device.type == "cuda" and len(state["rng"]["cuda"]) == torch.cuda.device_count():
             torch.cuda.set_rng_state_all(state["rng"]["cuda"])
         self.loop = LoopState.from_dict(state["loop"])
+
+
+def _is_better(metrics: Metrics, bar: MeanError) -> bool:
+    """Without validation (or truth) the last weights are the best known; an epoch whose loss or points are no numbers
+    is never the best."""
+    loss = metrics.get("val/loss")
+    if loss is not None and not math.isfinite(loss):
+        return False
+    return bar.px is None or MeanError.of(metrics).is_below(bar)

@@ -55,14 +55,20 @@ def lr_lowered(
     )
 
 
-def early_stop(epoch: int, step: int, best_epoch: int) -> Event:
-    """Patience is over."""
+def early_stop(loop: LoopState) -> Event:
+    """Patience is over. `best_epoch` is the phase's own best; null where no epoch had an error."""
+    best = loop.own_best.epoch or None
     return Event(
         "early_stop",
-        f"no better validation error for {epoch - best_epoch} epochs: training ends after epoch {epoch}, "
-        f"the best was epoch {best_epoch}",
-        {"epoch": epoch, "step": step, "best_epoch": best_epoch},
+        f"{without_progress(loop)}: this phase ends after epoch {loop.epoch}"
+        + (f", its best was epoch {best}" if best else ""),
+        {"epoch": loop.epoch, "step": loop.global_step, "best_epoch": best},
     )
+
+
+def without_progress(loop: LoopState) -> str:
+    """For how long a phase has become no better."""
+    return f"no better validation error for {loop.epoch - loop.own_best.epoch} epochs"
 
 
 def did_not_learn(epoch: int, best: str, guess: str) -> Event:

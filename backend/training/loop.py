@@ -67,7 +67,8 @@ class LoopState:
     global_step: int = 0
     loss_sum: float = 0.0  # over the samples of the epoch under way
     num_samples: int = 0
-    best: Best = Best()
+    best: Best = Best()  # what best.pt holds; in the refinement the first network's error, until it is beaten
+    own_best: Best = Best()  # of this phase's epochs alone: what patience counts from
     lr_scale: float = 1.0  # share of the asked learning rate that recoveries have left
     num_recoveries: int = 0
     micro_batch: MicroBatch = WHOLE_BATCHES  # of training steps
@@ -78,8 +79,10 @@ class LoopState:
     def from_dict(cls, state: Mapping[str, Any]) -> LoopState:
         """Inverse of `dataclasses.asdict`; what an older state does not know stands as in a new one."""
         known = {field.name for field in fields(cls)}
+        best = _best_from(state.get("best") or _older_best(state))
         nested = {
-            "best": _best_from(state.get("best") or _older_best(state)),
+            "best": best,
+            "own_best": _best_from(state["own_best"]) if "own_best" in state else _older_own(best, state),
             "micro_batch": MicroBatch(**state.get("micro_batch", {})),
             "pass_micro_batch": MicroBatch(**state.get("pass_micro_batch", {})),
             "losses": LossWatch(**state.get("losses", {})),
@@ -89,6 +92,11 @@ class LoopState:
 
 def _best_from(state: Mapping[str, Any]) -> Best:
     return Best(state["epoch"], MeanError(**state["error"]))
+
+
+def _older_own(best: Best, state: Mapping[str, Any]) -> Best:
+    """Of a state that kept one best alone: where that was none of the phase's epochs, patience counts from now on."""
+    return best if best.epoch else Best(state.get("epoch", 0))
 
 
 def _older_best(state: Mapping[str, Any]) -> dict[str, Any]:

@@ -32,7 +32,7 @@ from backend.training.checkpoint import (
     shape_prior_content,
 )
 from backend.training.engine import Metrics, Trainer
-from backend.training.events import Event, did_not_learn, prediction_retry
+from backend.training.events import Event, did_not_learn, prediction_retry, without_progress
 from backend.training.inference import predict_batches
 from backend.training.job import Job, Stored
 from backend.training.loop import Best, Ending
@@ -343,6 +343,5 @@ def _reason(phase: str, ending: Ending, trainer: Trainer) -> str:
         best += f", {error.mm:.2f} mm"
     done = f"{loop.epoch} of {trainer.options.epochs} epochs of {name}{best}"
     if ending is Ending.EARLY_STOPPED:
-        since = loop.epoch - loop.best.epoch
-        return f"no better validation error for {since} epochs: ended early after {done}"
+        return f"{without_progress(loop)}: ended early after {done}"
     return done

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from backend.training.engine import Observer, Trainer
 
 # what is known of the best weights, the learning rate and the memory holds for the state gone back to as well
-KEPT_GOING_BACK = ("best", "lr_scale", "num_recoveries", "micro_batch", "pass_micro_batch")
+KEPT_GOING_BACK = ("best", "own_best", "lr_scale", "num_recoveries", "micro_batch", "pass_micro_batch")
 
 
 class Recovery:

@@ -13,6 +13,7 @@ def test_a_state_survives_as_plain_values() -> None:
         epoch=3,
         global_step=12,
         best=Best(2, MeanError(4.0, 0.4)),
+        own_best=Best(3, MeanError(5.0, 0.5)),
         micro_batch=MicroBatch(8, 1),
         losses=LossWatch(first=[1.0]),
     )
@@ -31,4 +32,6 @@ def test_a_state_from_before_the_best_was_a_record_keeps_it() -> None:
     plain = asdict(LoopState(epoch=3))
     del plain["best"]
     older = {**plain, "best_mre_px": 4.0, "best_mre_mm": None, "best_epoch": 2}
-    assert LoopState.from_dict(older) == LoopState(epoch=3, best=Best(2, MeanError(4.0)))
+    del older["own_best"]
+    best = Best(2, MeanError(4.0))
+    assert LoopState.from_dict(older) == LoopState(epoch=3, best=best, own_best=best)
