@@ -6,6 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from backend.run.folder import PHASES
+
+TRAIN, REFINE = PHASES
 Row = Mapping[str, Any]
 
 

@@ -16,11 +16,17 @@ from torch.utils._pytree import tree_map_only
 
 from backend.data.shape_prior import ShapePrior
 from backend.errors import UserError
+from backend.run.best import REFINE, TRAIN, MeanError
 from backend.run.files import write_bytes_atomic
 
 FORMAT_VERSION = 1
 DOWNLOAD_PATIENCE_S = 300.0  # on Windows a download of the old file holds it; it must not end the training
 REQUIRED_KEYS = ("format_version", "epoch", "model_state_dict", "args", "landmark_names", "preprocessing")
+# what only a resume needs, and how it is left empty in a file that only predicts
+WITHOUT_RESUME: dict[str, Any] = {
+    **{key: {} for key in ("raw_model_state_dict", "optimizer_state_dict", "scheduler", "scaler", "rng")},
+    "last_good": None,
+}
 RESUME_KEYS = ("raw_model_state_dict", "optimizer_state_dict", "scheduler", "rng", "loop")
 
 
@@ -74,6 +80,29 @@ def load_resumable(path: Path) -> dict[str, Any]:
             cure="a best.pt only predicts; put the run's own last.pt back",
         )
     return content
+
+
+def first_network_alone(content: Mapping[str, Any]) -> dict[str, Any]:
+    """What a best.pt holds of a checkpoint's first network, without all that belongs to a second one.
+
+    Its errors are those on the validation images of the run that trained it, as far as the checkpoint keeps them: of
+    the weights of a last.pt they are not known, nor, after a refinement, is the epoch.
+    """
+    epoch, metrics = content["epoch"], content.get("val_metrics", {})
+    if content.get("phase") == REFINE:
+        unrefined = content["networks"].get(REFINE, {}).get("unrefined", {})
+        epoch, metrics = None, {f"val/{name}": value for name, value in unrefined.items()}
+    elif content["raw_model_state_dict"]:
+        metrics = {}
+    error = MeanError.of(metrics)
+    own = {
+        "phase": TRAIN,
+        "epoch": epoch,
+        "val_metrics": metrics,
+        "best_mre": error.px,
+        "best_mre_mm": error.mm,
+    }
+    return {**content, **WITHOUT_RESUME, **own, "loop": {}, "networks": {}}
 
 
 def shape_prior_content(prior: ShapePrior | None) -> dict[str, torch.Tensor]:

@@ -23,9 +23,10 @@ from backend.data.provenance import check_landmarks
 from backend.data.samples import Samples
 from backend.errors import UserError
 from backend.geometry import FloatArray
-from backend.run.best import MeanError
+from backend.run.best import REFINE, TRAIN, MeanError
 from backend.training import build
 from backend.training.checkpoint import (
+    first_network_alone,
     load_checkpoint,
     load_resumable,
     save_checkpoint,
@@ -48,7 +49,6 @@ from backend.training.recorder import (
     load_preview_batch,
 )
 
-TRAIN, REFINE = "train", "refine"
 # torch's words where a lone image is brought down to one cell
 NO_STATISTICS = "Expected more than 1 value per channel when training"
 # shares of a crop's side, so that a finer crop of the same stretch is jittered by as much
@@ -124,10 +124,9 @@ def _adopt_first(job: Job) -> None:
         "args": job.config.to_dict(),
         "first_args": first_args,
         "first_learned_from": content.get("first_learned_from") or content.get("learned_from", {}),
-        "networks": {},
         "shape_prior": shape_prior_content(job.shape_prior),
     }
-    save_checkpoint(job.folder.checkpoint_path("best"), {**content, **ours})
+    save_checkpoint(job.folder.checkpoint_path("best"), {**first_network_alone(content), **ours})
     job.folder.append_event("first_network", f"the first network is that of {path}", phase=REFINE)
 
 

@@ -27,7 +27,7 @@ from backend.data.samples import Samples
 from backend.data.shape_prior import ShapePrior
 from backend.run.folder import RunFolder, merge_metrics
 from backend.training.build import Schedule, build_task
-from backend.training.checkpoint import save_checkpoint, shape_prior_content
+from backend.training.checkpoint import WITHOUT_RESUME, save_checkpoint, shape_prior_content
 from backend.training.engine import Metrics, Trainer
 from backend.training.events import Event, answered
 from backend.training.health import HealthWatch
@@ -254,8 +254,7 @@ class Recorder:
         """
         state = trainer.state_dict()
         if not resumable:
-            state |= {"raw_model_state_dict": {}, "optimizer_state_dict": {}, "scheduler": {}, "scaler": {}}
-            state |= {"rng": {}, "last_good": None}
+            state |= WITHOUT_RESUME
         networks = {}
         if self._phase.first is not None:
             networks = {

@@ -784,6 +784,58 @@ def test_only_the_refinement_is_trained_on_the_first_network_of_another_run(
     assert best_of(again)["first_args"] == best_of(completed)["args"]  # who trained it, not who passed it on
 
 
+def test_what_is_taken_over_of_a_refined_run_is_what_is_known_of_its_first_network(
+    completed: RunFolder, tmp_path: Path, tiny_dataset: Path
+) -> None:
+    """best.pt as it is until the refinement beats the first network; here it never does."""
+    hopeless: dict[str, Any] = {"refine_lr": 1e-9, "refine_epochs": 1, "crop_size": 64}
+    theirs = best_of(completed)
+    for name in ("best", "last"):
+        path = str(completed.checkpoint_path(name))  # type: ignore[arg-type]
+        folder = new_run(tmp_path, tiny_dataset, first_network=path, **hopeless)
+        assert train_run(folder) == 0
+        kept, unrefined = best_of(folder), theirs["networks"]["refine"]["unrefined"]
+        assert kept["best_mre"] == unrefined["mre_px"] > theirs["best_mre"]
+        assert kept["best_mre_mm"] == unrefined["mre_mm"] > theirs["best_mre_mm"]
+        assert kept["val_metrics"] == {f"val/{name}": value for name, value in unrefined.items()}
+        assert (kept["phase"], kept["epoch"], kept["networks"], kept["loop"]) == ("train", None, {}, {})
+        for key in (
+            "raw_model_state_dict",
+            "optimizer_state_dict",
+            "scheduler",
+            "scaler",
+            "rng",
+            "last_good",
+        ):
+            assert not kept[key], key
+        assert kept.keys() == theirs.keys() | {"first_args"}
+        assert_same_weights(kept["model_state_dict"], theirs["model_state_dict"])
+        # and so on, however often it is handed on
+        again = new_run(tmp_path, tiny_dataset, **first_of(folder), **hopeless)
+        assert train_run(again) == 0
+        assert best_of(again)["best_mre"] == unrefined["mre_px"]
+
+
+def test_what_is_taken_over_of_a_run_with_one_network_is_that_network(
+    tmp_path: Path, tiny_dataset: Path
+) -> None:
+    """Of its last.pt too, whose weights are not those that its best error is of."""
+    first = new_run(tmp_path, tiny_dataset, refine=False)
+    assert train_run(first) == 0
+    assert best_of(first)["epoch"] == 2
+    error = rows_of(first)[1]["val/mre_px"]
+    for name, expected in (("best", error), ("last", None)):
+        path = str(first.checkpoint_path(name))  # type: ignore[arg-type]
+        folder = new_run(
+            tmp_path, tiny_dataset, first_network=path, refine_lr=1e-9, refine_epochs=1, crop_size=64
+        )
+        assert train_run(folder) == 0
+        kept = best_of(folder)
+        assert (kept["phase"], kept["epoch"], kept["best_mre"]) == ("train", 2, expected)
+        assert kept["val_metrics"].get("val/mre_px") == expected
+        assert not kept["optimizer_state_dict"] and not kept["raw_model_state_dict"] and not kept["loop"]
+
+
 def test_a_first_network_that_has_seen_the_validation_images_is_refused(
     completed: RunFolder, tmp_path: Path, tiny_dataset: Path
 ) -> None:
