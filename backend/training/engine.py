@@ -360,7 +360,8 @@ class Trainer:
         self.network.load_state_dict(state["raw_model_state_dict"])
         self._optimizer.load_state_dict(state["optimizer_state_dict"])
         self._scheduler.load_state_dict(state["scheduler"])
-        self._scaler.load_state_dict(state["scaler"])
+        if state["scaler"]:  # else the run had none so far: it trained on another kind of device
+            self._scaler.load_state_dict(state["scaler"])
         torch.set_rng_state(state["rng"]["torch"])
         if self.device.type == "cuda" and len(state["rng"]["cuda"]) == torch.cuda.device_count():
             torch.cuda.set_rng_state_all(state["rng"]["cuda"])

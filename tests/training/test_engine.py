@@ -719,6 +719,21 @@ def test_overflow_under_the_scaler_skips_a_step_and_is_no_divergence() -> None:
     assert trainer._scaler.get_scale() == 2.0**15
 
 
+@pytest.mark.parametrize(("before", "after"), [(None, torch.float16), (torch.float16, None)])
+def test_a_run_goes_on_on_a_device_that_computes_in_another_precision(
+    before: torch.dtype | None, after: torch.dtype | None
+) -> None:
+    watcher = Watcher({3: Request.STOP})
+    build(watcher, autocast=before).fit()
+    trainer = build(Watcher(), autocast=after)
+    trainer.load_state_dict(watcher.saved[-1])
+    assert trainer.fit() is Ending.COMPLETED
+    assert (
+        trainer.state_dict()["scaler"].keys()
+        == build(Watcher(), autocast=after).state_dict()["scaler"].keys()
+    )
+
+
 def test_bfloat16_needs_no_scaler_and_learns_as_float32_does() -> None:
     """It is as wide in range as float32, with 8 bits of precision: losses agree to a few per cent."""
     full, half = Watcher(), Watcher()
