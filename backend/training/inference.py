@@ -224,7 +224,7 @@ def unlabelled_samples(
     rows = []
     for path, mm_per_px_xy in zip(paths, spacings or [UNKNOWN_SPACING] * len(paths), strict=True):
         height, width = read_image_size(path)
-        rows.append((str(path), str(path), "predict", "", *mm_per_px_xy, height, width))
+        rows.append((str(path), str(path), "predict", "", "", *mm_per_px_xy, height, width))
     points = np.full((len(rows), num_landmarks, 2), np.nan, np.float32)
     return Samples(pd.DataFrame(rows, columns=list(IMAGE_COLUMNS)), points)
 

@@ -71,6 +71,26 @@ def csv_folder(tmp_path: Path) -> Callable[..., Path]:
     return build
 
 
+def test_a_wide_csv_says_what_kind_its_groups_are(csv_folder: Callable[..., Path]) -> None:
+    folder = csv_folder(
+        "image,a_x,a_y,mm_per_px,Group,group_kind",
+        "pictures/0.png,1,2,0.1,x,Device",
+        "pictures/1.png,1,2,0.1,y,video",
+        "pictures/2.png,1,2,0.1,z,clinic",
+        "pictures/3.png,1,2,0.1,,video",
+        images=4,
+    )
+    annotations = read_annotations(folder)
+    check_consistent(annotations)
+    assert list(annotations.images["group_kind"]) == ["device", "video", "patient", ""]
+    (problem,) = annotations.problems
+    assert (problem.where, problem.what) == (
+        "annotations.csv line 4 column group_kind",
+        "'clinic' is not a kind of group; patient is taken",
+    )
+    assert problem.cure == "write patient, video, device"
+
+
 def test_wide_csv(csv_folder: Callable[..., Path]) -> None:
     folder = csv_folder(
         "image,nose tip_x,nose tip_y,ear_x,ear_y,ear_confidence,split,mm_per_px,group",
@@ -85,6 +105,7 @@ def test_wide_csv(csv_folder: Callable[..., Path]) -> None:
     assert ids(annotations) == ["pictures/0.png", "pictures/1.png", "pictures/2.png"]
     assert list(annotations.images["split"]) == ["train", "valid", "train"]
     assert list(annotations.images["group"]) == ["a", "b", ""]
+    assert list(annotations.images["group_kind"]) == ["patient", "patient", ""]
     assert list(annotations.images["height"]) == [HEIGHT] * 3
     assert list(annotations.images["width"]) == [WIDTH] * 3
     np.testing.assert_array_equal(annotations.images["mm_per_px_x"], [0.1, 0.2, np.nan])
@@ -385,6 +406,7 @@ def test_aariz(ceph: Path) -> None:
     assert ids(annotations) == ["t1", "t2", "v1"]
     assert list(annotations.images["split"]) == ["train", "train", "valid"]
     assert list(annotations.images["group"]) == ["Machine train", "Machine train", "Machine valid"]
+    assert set(annotations.images["group_kind"]) == {"device"}
     assert (
         list(annotations.images["mm_per_px_x"])
         == list(annotations.images["mm_per_px_y"])
@@ -503,6 +525,7 @@ def test_deeplabcut(tmp_path: Path) -> None:
     assert annotations.reader_names == ("Ada",) and annotations.landmark_names == ("snout", "tail")
     assert ids(annotations) == ["one/img0", "one/img1", "two/img0", "two/img1"]
     assert list(annotations.images["group"]) == ["one", "one", "two", "two"]
+    assert set(annotations.images["group_kind"]) == {"video"}
     assert set(annotations.images["split"]) == {"train"}
     np.testing.assert_array_equal(annotations.points_xy_image[2, 0], [[1, 2], [3.5, 4]])
     np.testing.assert_array_equal(annotations.points_xy_image[3, 0], [[5, 6], [np.nan, np.nan]])

@@ -37,7 +37,7 @@ def draw_dots(size: int) -> npt.NDArray[np.uint8]:
 def samples(tmp_path: Path) -> Samples:
     path = tmp_path / "dots.png"
     cv2.imwrite(str(path), draw_dots(SIDE))
-    row = ("dots", str(path), "train", "", np.nan, np.nan, SIDE, SIDE)
+    row = ("dots", str(path), "train", "", "", np.nan, np.nan, SIDE, SIDE)
     return Samples(pd.DataFrame([row], columns=list(IMAGE_COLUMNS)), DOTS[None].astype(np.float32))
 
 

@@ -44,6 +44,7 @@ def build(
             "path": list(paths or ["nowhere.png"] * num_images),
             "split": "test",
             "group": "",
+            "group_kind": "",
             "mm_per_px_x": mm_per_px,
             "mm_per_px_y": mm_per_px,
             "height": size_hw[0],

@@ -75,6 +75,7 @@ def read(path: Path) -> Annotations:
             points,
             split=split,
             group=machine.name if machine else "",
+            group_kind="device",
             mm_per_px_xy=(machine.mm_per_px, machine.mm_per_px) if machine else UNKNOWN_SPACING,
         )
     return draft.finish(f"list the images in {MACHINES_FILE} with cephalogram_id and pixel_size")

@@ -127,7 +127,15 @@ def _add_images(draft: Draft, tables: list[_Table]) -> None:
         table, (line, _) = next(iter(by_scorer.values()))
         video = image.parent.name
         where = f"{draft.relative(table.path)} line {line}"
-        draft.add_image(f"{video}/{image.stem}", image, points, split="train", group=video, where=where)
+        draft.add_image(
+            f"{video}/{image.stem}",
+            image,
+            points,
+            split="train",
+            group=video,
+            group_kind="video",
+            where=where,
+        )
 
 
 def _find_image(project: Path, table: _Table, cells: list[str]) -> Path:

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from backend.data.annotations.table import IMAGE_COLUMNS, Annotations, FloatArray, Problem
+from backend.data.annotations.table import IMAGE_COLUMNS, Annotations, FloatArray, GroupKind, Problem
 from backend.data.images import read_image_size, read_mm_per_px_xy
 from backend.errors import UserError
 
@@ -28,6 +28,7 @@ _DTYPES = {
     "path": "str",
     "split": "str",
     "group": "str",
+    "group_kind": "str",
     "mm_per_px_x": "float64",
     "mm_per_px_y": "float64",
     "height": "int64",
@@ -81,16 +82,19 @@ class Draft:
         *,
         split: str,
         group: str = "",
+        group_kind: GroupKind | None = None,
         mm_per_px_xy: tuple[float, float] = UNKNOWN_SPACING,
         written_hw: tuple[float, float] | None = None,
         where: str = "",
     ) -> None:
         """Take in one image and its (R, K, 2) points, or report why it is left out.
 
-        Where the annotation gives no pixel size, that of the image file itself counts, if it states one (DICOM).
+        A `group` has a `group_kind`. Where the annotation gives no pixel size, that of the image file itself counts,
+        if it states one (DICOM).
         `written_hw` is the image's size by its annotation, px, where that states one. `where` names the line that
         asks for the image, the image itself if "".
         """
+        assert not group or group_kind, "a group is of a kind"
         where = where or self.relative(path)
         if image_id in self._first_seen:
             self.report(
@@ -131,7 +135,8 @@ class Draft:
                 where, "no landmark lies inside the image; it is left out", "check which image it belongs to"
             )
             return
-        self._rows.append((image_id, str(path.absolute()), split, group, *mm_per_px_xy, *size_hw))
+        kind = group_kind if group else ""
+        self._rows.append((image_id, str(path.absolute()), split, group, kind, *mm_per_px_xy, *size_hw))
         self._points.append(points_xy_image)
 
     def _mask_outside(

@@ -4,20 +4,25 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
 FloatArray = npt.NDArray[np.float32]
+GroupKind = Literal["patient", "video", "device"]
+GROUP_KINDS: tuple[GroupKind, ...] = get_args(GroupKind)
 
-# One row an image. `group` keeps images together when a validation split is carved (a patient, a machine,
-# a video); "" where unknown. Spacings are NaN where unknown; sizes are those after EXIF rotation.
+# One row per image. `group` keeps images together when a validation split is carved; "" where unknown.
+# `group_kind` says what the group is: images of one patient or video are not independent of each other, those
+# of one device are. Spacings are NaN where unknown; sizes are those after EXIF rotation.
 IMAGE_COLUMNS = (
     "image_id",  # str, unique
     "path",  # str, absolute
     "split",  # str: train, valid, test, test1 ...
     "group",  # str
+    "group_kind",  # str: a GroupKind, "" without a group
     "mm_per_px_x",  # float
     "mm_per_px_y",  # float
     "height",  # int, px

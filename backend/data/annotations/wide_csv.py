@@ -1,9 +1,9 @@
 """Wide CSV: one line an image, two columns a landmark.
 
-`image,<name>_x,<name>_y,...[,split][,mm_per_px][,group]`; `mm_per_px_x` and `mm_per_px_y` give the axes
-apart. `<name>_confidence` is ignored, so that predictions can be read back; where they lie beside marked
-points, those are the truth. Image paths are absolute or relative to the CSV's folder. An empty cell is a missing
-landmark; without a split column all images are "train".
+`image,<name>_x,<name>_y,...[,split][,mm_per_px][,group][,group_kind]`; `mm_per_px_x` and `mm_per_px_y` give
+the axes apart. A group is a patient unless `group_kind` says video or device. `<name>_confidence` is ignored, so
+that predictions can be read back; where they lie beside marked points, those are the truth. Image paths are absolute
+or relative to the CSV's folder. An empty cell is a missing landmark; without a split column all images are "train".
 """
 
 from __future__ import annotations
@@ -15,14 +15,15 @@ from pathlib import Path
 
 from backend.data.annotations.csv_rows import Row, read_header, read_rows
 from backend.data.annotations.draft import Draft
-from backend.data.annotations.table import Annotations
+from backend.data.annotations.table import GROUP_KINDS, Annotations, GroupKind
 from backend.errors import UserError
 
 READER_NAME = "annotator"
 USUAL_NAMES = ("annotations.csv", "labels.csv")
 
 _SPACING_COLUMNS = ("mm_per_px", "mm_per_px_x", "mm_per_px_y")
-_RESERVED = ("image", "split", "group", *_SPACING_COLUMNS)
+_RESERVED = ("image", "split", "group", "group_kind", *_SPACING_COLUMNS)
+_USUAL_KIND: GroupKind = "patient"
 _SPLIT_ALIASES = {"": "train", "training": "train", "val": "valid", "validation": "valid", "testing": "test"}
 
 
@@ -163,6 +164,17 @@ def _read_row(draft: Draft, file: Path, header: _Header, line: int, cells: list[
         points,
         split=_SPLIT_ALIASES.get(split, split),
         group=cell("group"),
+        group_kind=_read_group_kind(draft, cell("group_kind"), place("group_kind")),
         mm_per_px_xy=(mm_per_px_x, mm_per_px_y) if known else (math.nan, math.nan),
         where=where,
     )
+
+
+def _read_group_kind(draft: Draft, text: str, where: str) -> GroupKind:
+    """What the line's group is; a word that is no kind is reported."""
+    kind = next((kind for kind in GROUP_KINDS if kind == text.lower()), _USUAL_KIND)
+    if text and text.lower() != kind:
+        draft.report(
+            where, f"{text!r} is not a kind of group; {kind} is taken", f"write {', '.join(GROUP_KINDS)}"
+        )
+    return kind
