@@ -15,7 +15,7 @@ from backend.evaluation.paired import Difference, Paired
 from backend.evaluation.words import as_interval, in_unit
 from ui.plots import HEIGHT_PX, curve_figure, error_unit, in_one_line, thin
 from ui.table import table_html
-from ui.text import say
+from ui.text import say, say_count
 from ui.theme import RUN_COLOURS, RUN_DASHES
 
 MAX_RUNS = len(RUN_COLOURS)
@@ -23,7 +23,6 @@ METRICS = ("mre", "sdr", "val_loss", "train_loss")
 """What can be laid over each other; each has its words as `metric_<name>`."""
 
 LEGEND_ROW_PX = 22
-CHANCE_SHARE = 0.05  # of landmarks whose 95 % interval leaves out 0 though nothing differs
 # what decides which images validate
 SPLIT_KEYS = ("dataset_path", "dataset_format", "annotation_type", "val_fraction", "seed")
 Row = Mapping[str, Any]
@@ -131,12 +130,20 @@ def paired_html(first: str, second: str, name: str, paired: Paired) -> str:
     """Which run is better, by how much, how sure that is; and the same by landmark, most improved first."""
     overall, unit = paired.overall, paired.unit
     size = in_unit(abs(overall.difference), unit)
-    verdict = say(f"paired_{overall.verdict}", first=first, second=second, size=size)
+    verdict = say(
+        f"paired_{overall.verdict}",
+        first=first,
+        second=second,
+        size=size,
+        cases=_say_cases(paired, overall.num_cases),
+        least=overall.least_cases,
+    )
     cards = [
         (say("paired_error", name=first), in_unit(overall.first, unit)),
         (say("paired_error", name=second), in_unit(overall.second, unit)),
         (say("paired_difference"), signed(overall.difference, unit)),
         (say("paired_interval"), as_interval(overall.interval, unit, say)),
+        (say("paired_p"), "-" if overall.p is None else in_p(overall.p)),
     ]
     numbers = "".join(
         f"<div><small>{escape(label)}</small><strong><bdi>{escape(value)}</bdi></strong></div>"
@@ -147,22 +154,50 @@ def paired_html(first: str, second: str, name: str, paired: Paired) -> str:
         say("paired_first"),
         say("paired_second"),
         say("paired_difference"),
-        say("paired_interval"),
+        say("paired_landmark_interval"),
         say("paired_verdict"),
     ]
     lines = [_landmark_line(landmark, found, unit) for landmark, found in paired.per_landmark.items()]
-    expected = max(1, round(CHANCE_SHARE * len(lines)))
+    cases = _say_cases(paired, overall.num_cases)
+    about = [say("paired_about", num=paired.num_images, name=name, cases=cases)]
+    about += [] if paired.cases_known else [say("paired_cases_unknown")]
     return (
         f'<p class="verdict {overall.verdict}">{escape(verdict)}</p><div class="numbers">{numbers}</div>'
-        f'<p class="note">{escape(say("paired_about", num=paired.num_images, name=name))}</p>'
-        f"{table_html(say('paired_title'), words, lines)}"
-        f'<p class="note">{escape(say("paired_chance", num=len(lines), expected=expected))}</p>'
+        f"{_notes(about)}{table_html(say('paired_title'), words, lines)}{_notes(_about_landmarks(paired))}"
     )
 
 
 def signed(value: float, unit: str) -> str:
     """ "+0.12 mm", "-0.12 mm"."""
     return ("+" if value > 0 else "-" if value < 0 else "") + in_unit(abs(value), unit)
+
+
+def in_p(value: float) -> str:
+    """ "0.031", "< 0.001"."""
+    return f"{value:.3f}" if value >= 0.001 else "< 0.001"
+
+
+def _about_landmarks(paired: Paired) -> list[str]:
+    """How the verdicts on single landmarks are to be read, and what the others lack."""
+    differences = paired.per_landmark.values()
+    landmarks, verdicts = say_count("num_landmarks", len(differences)), {one.verdict for one in differences}
+    notes = []
+    if verdicts != {"too_few"}:
+        share = f"{100 * paired.landmark_share:.4g} %"
+        notes.append(say("paired_landmarks", landmarks=landmarks, share=share))
+    if "too_few" in verdicts:
+        least = max(one.least_cases for one in differences)
+        notes.append(say("paired_landmarks_too_few", landmarks=landmarks, cases=_say_cases(paired, least)))
+    return notes
+
+
+def _say_cases(paired: Paired, num: int) -> str:
+    """ "12 images", "3 patients"."""
+    return say_count(f"num_{paired.case_kind}s", num)
+
+
+def _notes(paragraphs: Sequence[str]) -> str:
+    return "".join(f'<p class="note">{escape(words)}</p>' for words in paragraphs)
 
 
 def _landmark_line(name: str, found: Difference, unit: str) -> str:

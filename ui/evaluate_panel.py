@@ -14,7 +14,7 @@ import gradio as gr
 from backend.data.annotations import read_annotations
 from backend.errors import UserError
 from backend.evaluation.figures import plot_confidence, plot_cumulative, plot_groups, plot_landmarks
-from backend.evaluation.record import FORMAT_VERSION
+from backend.evaluation.record import is_readable
 from backend.run.folder import RunFolder
 from ui.datasets import annotation_format, list_datasets, splits_to_measure
 from ui.evaluation_process import Request, progress_of, start_evaluation
@@ -329,7 +329,7 @@ def _read(folder: RunFolder, name: str) -> dict[str, Any] | None:
     if name not in {known for known, _ in folder.evaluations()}:
         return None
     record = folder.read_evaluation(name)
-    return record if record is not None and record.get("format_version") == FORMAT_VERSION else None
+    return record if is_readable(record) else None
 
 
 def _folder(panel: EvaluatePanel, run_id: str) -> RunFolder:

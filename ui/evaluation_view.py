@@ -11,6 +11,7 @@ import numpy as np
 import plotly.graph_objects as go
 
 from backend.errors import UserError
+from backend.evaluation.record import is_old
 from backend.evaluation.words import (
     as_interval,
     find_leak_limits,
@@ -52,21 +53,20 @@ def progress_html(progress: Progress | None, *, is_training: bool) -> str:
 
 def headline(folder: RunFolder, name: str, record: Record) -> str:
     """The numbers that are quoted, what they were measured on, and the files to download."""
-    unit, about, interval = record["unit"], record["about"], record["interval"]
+    unit, about = record["unit"], record["about"]
     cards = [
         _card(
             say("evaluation_mre"),
             with_spread(record, unit),
-            say("evaluation_interval", interval=as_interval(interval[f"mre_{unit}"], unit, say)),
+            _interval_words(record, f"mre_{unit}", unit),
         ),
         _card(say("evaluation_median"), in_unit(record[f"median_{unit}"], unit)),
     ]
     if unit == "mm":
         for threshold in THRESHOLDS:
-            known = interval.get(f"sdr_{threshold}mm")
-            note = say("evaluation_interval", interval=as_interval(known, "%", say)) if known else ""
-            words = say("evaluation_within", threshold=threshold)
-            cards.append(_card(words, in_percent(record[f"sdr_{threshold}mm"]), note))
+            key = f"sdr_{threshold}mm"
+            note = _interval_words(record, key, "%") if key in record["interval"] else ""
+            cards.append(_card(say("evaluation_within", threshold=threshold), in_percent(record[key]), note))
     cards.append(_card(say("evaluation_nme"), in_percent(record["nme"], 2)))
     if record["readers"]["between"]:
         between = record["readers"]["between"]
@@ -88,7 +88,7 @@ def headline(folder: RunFolder, name: str, record: Record) -> str:
     links += file_link(folder.evaluation_path(name, "json"), say("evaluation_record"))
     return (
         f'<div class="numbers">{"".join(cards)}</div><p class="note">{escape(words)}</p>'
-        f'<p class="note">{escape(_leaked_words(record))}</p>'
+        f'<p class="note">{escape(_leaked_words(record))}</p>{_interval_note(record)}'
         f'<div class="files">{links}</div>'
     )
 
@@ -112,6 +112,27 @@ def landmark_errors(record: Record) -> str:
 def worst_figures(record: Record) -> list[tuple[str, go.Figure | None]]:
     """(title, figure) of the worst images; None where the file can no longer be read."""
     return [_worst_figure(record, image) for image in record["worst_images"][:MAX_WORST]]
+
+
+def _interval_words(record: Record, key: str, unit: str) -> str:
+    """The interval, or why there is none."""
+    interval = record["interval"][key]
+    if interval is None and not is_old(record):
+        cases = say_count(f"num_{record['case_kind']}s", record["num_cases"])
+        return say("evaluation_no_interval", cases=cases, least=record["intervals"]["least_cases"])
+    return say("evaluation_interval", interval=as_interval(interval, unit, say))
+
+
+def _interval_note(record: Record) -> str:
+    """What the intervals are over, where that is not the images."""
+    if is_old(record):
+        words = say("evaluation_old_intervals")
+    elif record["case_kind"] != "image":
+        cases = say_count(f"num_{record['case_kind']}s", record["num_cases"])
+        words = say("evaluation_cases", cases=cases)
+    else:
+        return ""
+    return f'<p class="note">{escape(words)}</p>'
 
 
 def _leaked_words(record: Record) -> str:

@@ -14,7 +14,7 @@ import gradio as gr
 from backend.data.splits import TRAIN
 from backend.errors import UserError
 from backend.evaluation.paired import compare_records
-from backend.evaluation.record import FORMAT_VERSION
+from backend.evaluation.record import is_readable
 from backend.overrides import read_run_config
 from backend.run.folder import RunFolder, evaluation_name, list_runs
 from ui.compare_view import paired_html
@@ -220,7 +220,7 @@ def _read(folder: RunFolder, name: str) -> Record | None:
     if name not in {known for known, _ in folder.evaluations()}:
         return None
     record = folder.read_evaluation(name)
-    return record if record is not None and record.get("format_version") == FORMAT_VERSION else None
+    return record if is_readable(record) else None
 
 
 def _ids(folders: Sequence[RunFolder]) -> str:

@@ -103,6 +103,12 @@ TEXT: dict[str, str] = {
     "data_summary": "**{images}** ({splits}), **{landmarks}**, {readers}, {spacings}; {problems}",
     "num_images": "{num} images",
     "num_images_one": "{num} image",
+    "num_patients": "{num} patients",
+    "num_patients_one": "{num} patient",
+    "num_videos": "{num} videos",
+    "num_videos_one": "{num} video",
+    "num_groups": "{num} patients or videos",
+    "num_groups_one": "{num} patient or video",
     "num_landmarks": "{num} landmarks",
     "num_landmarks_one": "{num} landmark",
     "num_readers": "{num} readers",
@@ -420,6 +426,10 @@ TEXT: dict[str, str] = {
     "evaluation_other_version": "this evaluation was made by another version; evaluate again",
     "evaluation_mre": "MRE ± SD",
     "evaluation_interval": "95 % interval {interval}",
+    "evaluation_no_interval": "no interval: {cases}, and it takes at least {least}",
+    "evaluation_cases": "Intervals are over {cases}: images of one of them are not independent of each other.",
+    "evaluation_old_intervals": "⚠ The intervals are those of an older version, which were too narrow on few images: "
+    "evaluate again.",
     "evaluation_median": "median",
     "evaluation_within": "within {threshold} mm",
     "evaluation_nme": "NME",
@@ -620,17 +630,26 @@ TEXT: dict[str, str] = {
     "paired_better": "{second} is better than {first} by {size}",
     "paired_worse": "{second} is worse than {first} by {size}",
     "paired_open": "No difference between {first} and {second} can be told",
+    "paired_too_few": "Too few for a verdict between {first} and {second}: {cases}, and it takes at least {least}",
     "paired_about": "{num} images that both were measured on, {name}. Difference: second less first, negative is "
-    "better; 95 % interval from a bootstrap over these images. It holds the chance of which images were drawn, not "
-    "that of training: for that, train each with several seeds.",
-    "paired_chance": "Each landmark has an interval of its own: of {num} landmarks, about {expected} would stand out "
-    "by chance alone.",
+    "better. The verdict is that of a sign-flip test over {cases}; the 95 % interval holds every difference that this "
+    "test would not reject. Both hold the chance of which images were drawn, not that of training: for that, train "
+    "each with several seeds.",
+    "paired_cases_unknown": "⚠ Both evaluations are of an older version and do not know which images are of one "
+    "patient or video: each image was counted as independent. If some belong together, evaluate both runs again.",
+    "paired_landmarks": "The verdicts on landmarks are corrected for their number (Holm): where two runs are equal, a "
+    "false one appears among {landmarks} in at most 5 % of comparisons. Their intervals are at {share}, the "
+    "level at which this correction ended, so that each agrees with its verdict.",
+    "paired_landmarks_too_few": "Of {landmarks}, one takes at least {cases} that show it for a verdict of its own.",
     "paired_error": "MRE, {name}",
     "paired_difference": "difference",
+    "paired_p": "p, sign-flip test",
     "paired_interval": "95 % interval",
+    "paired_landmark_interval": "interval",
     "paired_verdict": "second run",
     "verdict_better": "▼ better",
     "verdict_worse": "▲ worse",
     "verdict_open": "≈ open",
+    "verdict_too_few": "– too few",
     **WORDS,
 }

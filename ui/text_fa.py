@@ -33,6 +33,12 @@ TEXT: dict[str, str] = {
     "data_summary": "**{images}** ({splits})، **{landmarks}**، {readers}، {spacings}؛ {problems}",
     "num_images": "{num} تصویر",
     "num_images_one": "{num} تصویر",
+    "num_patients": "{num} بیمار",
+    "num_patients_one": "{num} بیمار",
+    "num_videos": "{num} ویدیو",
+    "num_videos_one": "{num} ویدیو",
+    "num_groups": "{num} بیمار یا ویدیو",
+    "num_groups_one": "{num} بیمار یا ویدیو",
     "num_landmarks": "{num} لندمارک",
     "num_landmarks_one": "{num} لندمارک",
     "num_readers": "{num} مشاهده‌گر",
@@ -392,6 +398,10 @@ TEXT: dict[str, str] = {
     "evaluation_other_version": "این ارزیابی را نسخهٔ دیگری ساخته است؛ دوباره ارزیابی کنید",
     "evaluation_mre": "MRE ± SD",
     "evaluation_interval": "بازهٔ 95 %: {interval}",
+    "evaluation_no_interval": "بدون بازه: {cases}؛ دست‌کم {least} لازم است",
+    "evaluation_cases": "بازه‌ها بر پایهٔ {cases} است: تصویرهای هر یک از آن‌ها از هم مستقل نیستند.",
+    "evaluation_old_intervals": "⚠ این بازه‌ها از نسخه‌ای قدیمی است که با تصویرهای کم، بازهٔ بیش از اندازه باریک "
+    "می‌داد: دوباره ارزیابی کنید.",
     "evaluation_median": "میانه",
     "evaluation_within": "تا {threshold} mm",
     "evaluation_nme": "NME",
@@ -643,18 +653,27 @@ TEXT: dict[str, str] = {
     "paired_better": "{second} از {first} به اندازهٔ {size} بهتر است",
     "paired_worse": "{second} از {first} به اندازهٔ {size} بدتر است",
     "paired_open": "تفاوتی میان {first} و {second} نمی‌توان تشخیص داد",
+    "paired_too_few": "برای داوری میان {first} و {second} داده کم است: {cases}؛ دست‌کم {least} لازم است",
     "paired_about": "{num} تصویر که هر دو روی آن‌ها سنجیده شده‌اند، {name}. اختلاف: دومی منهای اولی؛ منفی "
-    "یعنی بهتر. بازهٔ 95 ٪ از بوت‌استرپ روی همین تصویرها. این بازه فقط تصادفِ انتخاب تصویرها "
-    "را در بر دارد، نه تصادف آموزش را: برای آن، هر کدام را با چند seed آموزش دهید.",
-    "paired_chance": "هر لندمارک بازهٔ خود را دارد: از {num} لندمارک، حدود {expected} لندمارک تنها از روی "
-    "تصادف متمایز می‌شود.",
+    "یعنی بهتر. حکم از آزمون وارونه‌سازی علامت (sign-flip) روی {cases} به دست آمده است و بازهٔ 95 ٪ همهٔ "
+    "اختلاف‌هایی را در بر دارد که این آزمون رد نمی‌کند. هر دو فقط تصادفِ انتخاب تصویرها را در نظر می‌گیرند، نه "
+    "تصادف آموزش را: برای آن، هر کدام را با چند seed آموزش دهید.",
+    "paired_cases_unknown": "⚠ هر دو ارزیابی از نسخه‌ای قدیمی است و معلوم نیست کدام تصویرها از یک بیمار یا ویدیو "
+    "است: هر تصویر مستقل شمرده شد. اگر تصویرهایی به هم تعلق دارند، هر دو اجرا را دوباره ارزیابی کنید.",
+    "paired_landmarks": "حکم لندمارک‌ها با توجه به شمارشان تصحیح شده است (Holm): اگر دو اجرا برابر باشند، حداکثر در "
+    "5 ٪ مقایسه‌ها میان {landmarks} حکم نادرستی پیدا می‌شود. بازهٔ لندمارک‌ها در سطح {share} است، همان سطحی "
+    "که این تصحیح در آن پایان یافت، تا هر بازه با حکم خود سازگار باشد.",
+    "paired_landmarks_too_few": "از {landmarks}، داوری دربارهٔ هر یک دست‌کم به {cases} نیاز دارد که آن را نشان دهد.",
     "paired_error": "MRE، {name}",
     "paired_difference": "اختلاف",
+    "paired_p": "p آزمون وارونه‌سازی علامت",
     "paired_interval": "بازهٔ 95 ٪",
+    "paired_landmark_interval": "بازه",
     "paired_verdict": "اجرای دوم",
     "verdict_better": "▼ بهتر",
     "verdict_worse": "▲ بدتر",
     "verdict_open": "≈ نامعلوم",
+    "verdict_too_few": "– دادهٔ کم",
     # data
     "tab_data": "داده‌ها",
     "data_dataset_info": "زبانهٔ آموزش با همین مجموعه آموزش می‌دهد؛ پوشه‌ای زیر پوشهٔ داده‌ها، یا هر مسیر دیگر",

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from backend.geometry import FloatArray
 
@@ -34,8 +33,9 @@ def spearman(first: FloatArray, second: FloatArray) -> float | None:
     """Rank correlation of two (n,), ties sharing their mean rank; None below three points or without spread."""
     if first.size < MIN_POINTS or np.ptp(first) == 0 or np.ptp(second) == 0:
         return None
-    ranks = np.stack([pd.Series(values).rank().to_numpy(np.float64) for values in (first, second)])
-    return float(np.asarray(np.corrcoef(ranks))[0, 1])
+    from scipy import stats  # here: the page reads records without it, and it takes long to load
+
+    return float(stats.spearmanr(first, second).statistic)
 
 
 def calibration_bins(confidence: FloatArray, error: FloatArray) -> list[dict[str, float | int]]:

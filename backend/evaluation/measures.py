@@ -1,13 +1,12 @@
 """What is said of a set of errors: mean, spread, shares within a distance, and how far chance moves them.
 
-Errors are (N images, M landmarks), NaN where unknown. Intervals come from the bootstrap over images (Efron 1979,
-percentile method), since the landmarks of one image are not independent of each other.
+Errors are (N images, M landmarks), NaN where unknown. Intervals are over cases (images, or patients or videos), since
+the landmarks of one case are not independent of each other.
 """
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -15,16 +14,15 @@ import numpy as np
 import pandas as pd
 
 from backend.errors import UserError
+from backend.evaluation.cases import Cases, sum_by_case
 from backend.evaluation.comparison import Comparison
+from backend.evaluation.intervals import Interval, mean_interval, share_interval
 from backend.geometry import FloatArray
 from backend.training.metrics import RadialErrors, in_one_unit, summarize, within
 
 Unit = Literal["mm", "px"]
 Measured = dict[str, Any]
 
-NUM_RESAMPLES = 2000
-CONFIDENCE_SHARE = 0.95
-BOOTSTRAP_SEED = 0
 INTERVAL_MM = 2.0  # the SDR that gets an interval, and what counts as an error to be caught
 QUANTILE_SHARES = tuple(step / 100 for step in range(101))
 MIN_GROUPS, MAX_GROUPS = 2, 20
@@ -37,6 +35,7 @@ class Errors:
     radial: RadialErrors
     normalised: FloatArray  # (N, M)
     unit: Unit  # in which one axis shows them all
+    cases: Cases  # of the images
 
     @property
     def in_unit(self) -> FloatArray:
@@ -46,12 +45,12 @@ class Errors:
     def of_images(self, rows: FloatArray) -> Errors:
         """Some images, by position or mask."""
         radial = RadialErrors(self.radial.px[rows], self.radial.mm[rows])
-        return Errors(radial, self.normalised[rows], self.unit)
+        return Errors(radial, self.normalised[rows], self.unit, self.cases.of_images(rows))
 
     def of_landmark(self, index: int) -> Errors:
         """One landmark of all images."""
         radial = RadialErrors(self.radial.px[:, [index]], self.radial.mm[:, [index]])
-        return Errors(radial, self.normalised[:, [index]], self.unit)
+        return Errors(radial, self.normalised[:, [index]], self.unit, self.cases)
 
 
 def choose_unit(radial: RadialErrors) -> Unit:
@@ -63,7 +62,7 @@ def describe(errors: Errors) -> Measured:
     """`mre sd median` in px and mm, `sdr_*mm`, `nme`, counts, `quantiles` in the unit, and 95 % intervals.
 
     SD is the sample's (over N - 1); `quantiles[i]` is the error that i % of the landmarks do not exceed. None where
-    nothing is known, and for an interval that rests on fewer than two images.
+    nothing is known, and for an interval of too few cases (see `intervals`).
     """
     result: Measured = dict(summarize(errors.radial))
     for unit, values in (("px", errors.radial.px), ("mm", errors.radial.mm)):
@@ -73,11 +72,13 @@ def describe(errors: Errors) -> Measured:
     normalised = errors.normalised[np.isfinite(errors.normalised)]
     result["nme"] = float(normalised.mean()) if normalised.size else None
     result["num_points"] = int(np.isfinite(errors.radial.px).sum())
+    result["num_cases"] = errors.cases.of_images(np.isfinite(errors.radial.px).any(axis=1)).num
     result["quantiles"] = quantiles(errors.in_unit)
+    hits = _within(errors.radial.mm, INTERVAL_MM)
     result["interval"] = {
-        "mre_px": bootstrap_interval(errors.radial.px),
-        "mre_mm": bootstrap_interval(errors.radial.mm),
-        f"sdr_{INTERVAL_MM:g}mm": bootstrap_interval(_within(errors.radial.mm, INTERVAL_MM)),
+        "mre_px": _interval(mean_interval, errors.radial.px, errors.cases),
+        "mre_mm": _interval(mean_interval, errors.radial.mm, errors.cases),
+        f"sdr_{INTERVAL_MM:g}mm": _interval(share_interval, hits, errors.cases),
     }
     return result
 
@@ -89,20 +90,6 @@ def quantiles(values: FloatArray) -> list[float] | None:
         return None
     steps = np.quantile(known, QUANTILE_SHARES, method="inverted_cdf")
     return [float(step) for step in steps]
-
-
-def bootstrap_interval(values: FloatArray) -> list[float] | None:
-    """[low, high] of the mean of (N, M) values, NaN left out, resampling whole images; None below two images."""
-    known = np.isfinite(values)
-    has_any = known.any(axis=1)
-    if has_any.sum() < 2:
-        return None
-    sums = np.where(known, values, 0.0).sum(axis=1)[has_any]
-    counts = known.sum(axis=1)[has_any]
-    weights = _resampled(len(sums))
-    tail = (1 - CONFIDENCE_SHARE) / 2
-    low, high = np.quantile((weights @ sums) / (weights @ counts), [tail, 1 - tail])
-    return [float(low), float(high)]
 
 
 def norm_lengths_px(comparison: Comparison, landmarks: tuple[str, str] | None) -> FloatArray:
@@ -130,12 +117,12 @@ def check_nme_landmarks(landmarks: tuple[str, str], names: Sequence[str]) -> Non
 def group_columns(images: pd.DataFrame) -> dict[str, list[str]]:
     """The columns of an images table that sort the images into 2 to 20 groups, and each image's value in words.
 
-    An unknown value is "". Left out: ids, paths, a column in which no value stands twice, and one that sorts the
-    images as an earlier one does (the spacings of both axes).
+    An unknown value is "". Left out: ids, paths, kinds of group, a column in which no value stands twice, and one that
+    sorts the images as an earlier one does (the spacings of both axes).
     """
     found: dict[str, list[str]] = {}
     partitions: set[tuple[int, ...]] = set()
-    for column in images.columns.drop(["image_id", "path"], errors="ignore"):
+    for column in images.columns.drop(["image_id", "path", "group_kind"], errors="ignore"):
         values = ["" if pd.isna(value) else _in_words(value) for value in images[column]]
         partition = tuple(int(code) for code in pd.factorize(np.array(values, object))[0])
         num_groups = len(set(partition))
@@ -158,9 +145,9 @@ def _within(values_mm: FloatArray, threshold_mm: float) -> FloatArray:
     return np.where(np.isfinite(values_mm), within(values_mm, threshold_mm), np.nan)
 
 
-@functools.lru_cache(maxsize=4)
-def _resampled(num_images: int) -> FloatArray:
-    """(NUM_RESAMPLES, N): how often each image is drawn in each resample, always the same."""
-    rng = np.random.default_rng(BOOTSTRAP_SEED)
-    drawn = rng.multinomial(num_images, np.full(num_images, 1 / num_images), size=NUM_RESAMPLES)
-    return np.asarray(drawn, np.float64)
+def _interval(
+    method: Callable[[FloatArray, FloatArray], Interval | None], values: FloatArray, cases: Cases
+) -> Interval | None:
+    """Over those cases that have a known value among the (N, M) values."""
+    sums, counts = (by_case.sum(axis=1) for by_case in sum_by_case(values, cases.of_image))
+    return method(sums[counts > 0], counts[counts > 0])

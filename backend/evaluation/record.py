@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from backend.data.annotations import mean_of_readers
+from backend.evaluation import intervals
+from backend.evaluation.cases import Cases, cases_of_images
 from backend.evaluation.comparison import Comparison
 from backend.evaluation.confidence import confidence_against_error
 from backend.evaluation.measures import (
-    BOOTSTRAP_SEED,
-    CONFIDENCE_SHARE,
     INTERVAL_MM,
-    NUM_RESAMPLES,
     Errors,
     Measured,
     Unit,
@@ -22,19 +22,33 @@ from backend.evaluation.measures import (
     group_columns,
     norm_lengths_px,
 )
+from backend.evaluation.sign_flip import ALPHA
 from backend.geometry import FloatArray
 from backend.training.metrics import RadialErrors, radial_errors, reader_distances
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+# Version 1 knows no cases, and its intervals are percentiles of a bootstrap over images.
+READABLE_VERSIONS = (1, FORMAT_VERSION)
 MAX_WORST_IMAGES = 6
 DECIMALS = 4  # of single errors and points: a tenth of a micrometre
+
+
+def is_readable(record: Measured | None) -> bool:
+    """Whether a stored record is there and of a version that this program shows and compares."""
+    return record is not None and record.get("format_version") in READABLE_VERSIONS
+
+
+def is_old(record: Mapping[str, Any]) -> bool:
+    """Whether a readable record knows no cases and holds intervals that are too narrow."""
+    return bool(record["format_version"] < FORMAT_VERSION)
 
 
 def measure(comparison: Comparison, nme_landmarks: tuple[str, str] | None = None) -> Measured:
     """The record. On its top level `measures.describe` of all landmarks, and:
 
-    `unit` of whatever is shown on one axis; `per_landmark` {name: describe} and `landmarks_worst_first`; `by_group`
-    {column: {value: describe}}; `worst_images`; `confidence`; `readers`; `errors` of every image and landmark;
+    `unit` of whatever is shown on one axis; `case_kind`, what the intervals are over, and `intervals`, how they are
+    made; `per_landmark` {name: describe} and `landmarks_worst_first`; `by_group` {column: {value: describe}};
+    `worst_images`; `confidence`; `readers`; `errors` of every image and landmark, and the case of each image;
     `unrefined` and `unshaped`, a describe too, where the comparison has such points. Raises UserError for a
     wrong `nme_landmarks`.
     """
@@ -42,9 +56,10 @@ def measure(comparison: Comparison, nme_landmarks: tuple[str, str] | None = None
     lengths_px = norm_lengths_px(comparison, nme_landmarks)
     radial = radial_errors(comparison.predicted_xy_image, samples.points_xy_image, samples.mm_per_px_xy)
     unit = choose_unit(radial)
+    cases = cases_of_images(samples.images)
 
     def with_lengths(radial: RadialErrors) -> Errors:
-        return Errors(radial, radial.px / lengths_px[:, None], unit)
+        return Errors(radial, radial.px / lengths_px[:, None], unit, cases)
 
     errors = with_lengths(radial)
     per_landmark = {name: describe(errors.of_landmark(k)) for k, name in enumerate(names)}
@@ -53,15 +68,22 @@ def measure(comparison: Comparison, nme_landmarks: tuple[str, str] | None = None
         "unit": unit,
         **describe(errors),
         "nme_by": list(nme_landmarks) if nme_landmarks else "diagonal",
-        "bootstrap": {"resamples": NUM_RESAMPLES, "share": CONFIDENCE_SHARE, "seed": BOOTSTRAP_SEED},
+        "case_kind": cases.kind,
+        "intervals": {
+            "share": 1 - ALPHA,
+            "least_cases": intervals.LEAST_CASES,
+            "mean": {"method": "bootstrap-t", "resamples": intervals.NUM_RESAMPLES, "seed": intervals.SEED},
+            "within": {"method": "Korn-Graubard"},
+        },
         "per_landmark": per_landmark,
         "landmarks_worst_first": _worst_first(per_landmark, unit),
         "by_group": _by_group(comparison, errors),
         "worst_images": _worst_images(comparison, errors),
         "confidence": confidence_against_error(comparison.confidence, errors.in_unit, radial.mm, INTERVAL_MM),
-        "readers": _readers(comparison, lengths_px, unit),
+        "readers": _readers(comparison, lengths_px, unit, cases),
         "errors": {
             "image_ids": [str(image_id) for image_id in samples.images["image_id"]],
+            "cases": cases.of_image.tolist(),
             "px": _plain(radial.px),
             "mm": _plain(radial.mm),
             "confidence": _plain(comparison.confidence),
@@ -112,7 +134,7 @@ def _worst_images(comparison: Comparison, errors: Errors) -> list[dict[str, Any]
     ]
 
 
-def _readers(comparison: Comparison, lengths_px: FloatArray, unit: Unit) -> dict[str, Any]:
+def _readers(comparison: Comparison, lengths_px: FloatArray, unit: Unit, cases: Cases) -> dict[str, Any]:
     """The prediction `against` each reader and their mean, and what the readers differ by among themselves.
 
     `between` is None with fewer than two readers; with more, it is over all their pairs.
@@ -124,23 +146,23 @@ def _readers(comparison: Comparison, lengths_px: FloatArray, unit: Unit) -> dict
     against = {}
     for name, truth in truths.items():
         radial = radial_errors(comparison.predicted_xy_image, truth, samples.mm_per_px_xy)
-        against[name] = describe(Errors(radial, radial.px / lengths_px[:, None], unit))
+        against[name] = describe(Errors(radial, radial.px / lengths_px[:, None], unit, cases))
     return {
         "truth": comparison.truth_name,
         "names": list(comparison.reader_names),
         "against": against,
-        "between": _between(comparison, lengths_px, unit) if len(comparison.reader_names) > 1 else None,
+        "between": _between(comparison, lengths_px, unit, cases) if len(truths) > 1 else None,
     }
 
 
-def _between(comparison: Comparison, lengths_px: FloatArray, unit: Unit) -> Measured:
+def _between(comparison: Comparison, lengths_px: FloatArray, unit: Unit, cases: Cases) -> Measured:
     """`describe` of the distances between readers, and `per_landmark` of them; an image's pairs stay together."""
     readers, samples = comparison.readers_xy_image, comparison.samples
     apart = reader_distances(readers, samples.mm_per_px_xy)
     px, mm = (np.stack([getattr(radial, axis) for radial in apart], axis=1) for axis in ("px", "mm"))
 
     def described(px: FloatArray, mm: FloatArray) -> Measured:
-        return describe(Errors(RadialErrors(px, mm), px / lengths_px[:, None], unit))
+        return describe(Errors(RadialErrors(px, mm), px / lengths_px[:, None], unit, cases))
 
     num_images = len(samples)
     per_landmark = {

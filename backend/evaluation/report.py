@@ -22,7 +22,14 @@ from backend.evaluation.figures import (
     plotly_script,
     to_html,
 )
-from backend.evaluation.words import as_interval, describe_leaked, in_percent, in_unit, with_spread
+from backend.evaluation.words import (
+    as_interval,
+    count_cases,
+    describe_leaked,
+    in_percent,
+    in_unit,
+    with_spread,
+)
 from backend.geometry import apply_affine
 from backend.overlays import draw_points, encode_jpeg
 from backend.training.metrics import SDR_THRESHOLDS_MM
@@ -39,6 +46,7 @@ def build_report(record: Record) -> str:
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters |= {"percent": in_percent, "interval": as_interval, "distance": in_unit}
+    environment.filters["cases"] = count_cases
     environment.filters["without"] = lambda words, unit: words.removesuffix(f" {unit}")
     environment.globals["with_spread"] = with_spread
     template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))

@@ -31,6 +31,14 @@ LEAKED: dict[str, str] = {
 }
 
 
+CASES: dict[str, tuple[str, str]] = {
+    "image": ("image", "images"),
+    "patient": ("patient", "patients"),
+    "video": ("video", "videos"),
+    "group": ("patient or video", "patients or videos"),
+}
+
+
 class Say(Protocol):
     """A text by its name, its places filled in."""
 
@@ -68,6 +76,12 @@ def as_interval(interval: Sequence[float] | None, unit: str, say: Say = say_engl
     scale, places = (100, 1) if unit == "%" else (1, _decimals(unit))
     low, high = (f"{scale * value:.{places}f}" for value in interval)
     return say("interval_from_to", low=low, high=high, unit=unit)
+
+
+def count_cases(num: int, kind: str) -> str:
+    """ "12 images", "1 patient"."""
+    one, several = CASES[kind]
+    return f"{num} {one if num == 1 else several}"
 
 
 def find_leaked(record: Mapping[str, Any]) -> tuple[str, dict[str, int]]:

@@ -40,7 +40,9 @@ def test_in_px_nothing_is_said_of_mm(make_comparison: Make) -> None:
 
 
 def test_bars_stand_worst_first_with_interval_and_the_readers_beside_them(make_comparison: Make) -> None:
-    record = measure(make_comparison([[2.0, 4.0], [3.0, 8.0]], readers=TWO_READERS))
+    readers = {name: 3 * offsets for name, offsets in TWO_READERS.items()}
+    errors = [[2.0, 4.0], [3.0, 8.0], [2.0, 5.0], [3.0, 7.0], [1.0, 6.0], [4.0, 6.0]]
+    record = measure(make_comparison(errors, readers=readers))
     figure = plot_landmarks(record)
     bars, readers = figure.data
     assert list(bars.y) == ["L1", "L0"] and list(bars.x) == [3.0, 1.25]

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -9,10 +10,10 @@ import pandas as pd
 import pytest
 
 from backend.errors import UserError
+from backend.evaluation.cases import Cases
 from backend.evaluation.comparison import Comparison
 from backend.evaluation.measures import (
     Errors,
-    bootstrap_interval,
     choose_unit,
     describe,
     group_columns,
@@ -27,7 +28,7 @@ Array = np.ndarray[Any, Any]
 
 def errors_of(px: Any, mm_per_px: float = 0.5) -> Errors:
     radial = RadialErrors(np.array(px, float), np.array(px, float) * mm_per_px)
-    return Errors(radial, radial.px / 50, choose_unit(radial))
+    return Errors(radial, radial.px / 50, choose_unit(radial), Cases("image", np.arange(len(radial.px))))
 
 
 def test_a_description_of_five_known_errors() -> None:
@@ -57,7 +58,7 @@ def test_mm_are_the_unit_only_where_every_spacing_is_known() -> None:
 
 
 def test_without_a_spacing_everything_in_mm_is_none() -> None:
-    described = describe(errors_of([[1.0, 2.0], [3.0, 4.0]], mm_per_px=NAN))
+    described = describe(errors_of([[1.0, 2.0], [3.0, 4.0]] * 3, mm_per_px=NAN))
     in_mm = {key: value for key, value in described.items() if key.endswith("mm")}
     assert len(in_mm) == 7 and set(in_mm.values()) == {None}
     assert described["interval"]["mre_mm"] is None and described["interval"]["sdr_2mm"] is None
@@ -65,35 +66,37 @@ def test_without_a_spacing_everything_in_mm_is_none() -> None:
     assert described["quantiles"][-1] == 4.0
 
 
-def test_one_error_has_no_spread_and_one_image_no_interval() -> None:
+def test_one_error_has_no_spread_and_few_images_no_interval() -> None:
     assert describe(errors_of([[3.0, NAN]]))["sd_px"] is None
     described = describe(errors_of([[3.0, 5.0, 4.0]]))
     assert described["sd_px"] == 1.0
     assert set(described["interval"].values()) == {None}
+    assert set(describe(errors_of([[3.0], [5.0], [4.0], [1.0], [2.0]]))["interval"].values()) == {None}
+    assert None not in describe(errors_of([[3.0], [5.0], [4.0], [1.0], [2.0], [6.0]]))["interval"].values()
     nothing = describe(errors_of([[NAN, NAN], [NAN, NAN]]))
     assert (nothing["mre_px"], nothing["quantiles"], nothing["num_images"]) == (None, None, 0)
 
 
-def test_the_interval_is_the_same_every_time_and_as_wide_as_theory_says() -> None:
-    values = np.random.default_rng(7).gamma(2.0, 1.0, (200, 1))
-    low, high = bootstrap_interval(values) or (0, 0)
-    assert bootstrap_interval(values) == [low, high]
-    assert low < values.mean() < high
-    expected = 2 * 1.96 * values.std() / math.sqrt(200)
-    assert (high - low) == pytest.approx(expected, rel=0.08)
+def test_the_interval_of_a_patient_with_many_images_is_that_of_one_image() -> None:
+    """Images that err together tell no more than one of them: repeating them must not narrow the interval."""
+    values = np.random.default_rng(3).gamma(2.0, 1.0, (12, 1))
+    once = errors_of(values)
+    repeated = errors_of(np.repeat(values, 10, axis=0))
+    by_patient = replace(repeated, cases=Cases("patient", np.repeat(np.arange(12), 10)))
+    for key, interval in describe(once)["interval"].items():
+        found = describe(by_patient)["interval"][key]
+        assert found == pytest.approx(interval, abs=0.05 if key == "sdr_2mm" else 1e-9)
+    assert (describe(by_patient)["num_images"], describe(by_patient)["num_cases"]) == (120, 12)
+    one, all_images = (describe(errors)["interval"]["mre_px"] for errors in (once, repeated))
+    assert all_images[1] - all_images[0] < (one[1] - one[0]) / 2
 
 
-def test_images_are_resampled_and_not_landmarks() -> None:
-    """Landmarks that err together tell no more than one of them: repeating them must not narrow the interval."""
-    values = np.random.default_rng(3).gamma(2.0, 1.0, (60, 1))
-    assert bootstrap_interval(np.repeat(values, 10, axis=1)) == pytest.approx(bootstrap_interval(values))
-
-
-def test_a_resample_weighs_an_image_by_its_visible_landmarks() -> None:
-    values = np.array([[1.0, 1.0, 1.0, 1.0], [5.0, NAN, NAN, NAN], [NAN, NAN, NAN, NAN]])
-    low, high = bootstrap_interval(values) or (0, 0)
-    assert (low, high) == (1.0, 5.0)
-    assert bootstrap_interval(values[1:]) is None, "one image is left that has any"
+def test_cases_are_counted_where_a_landmark_is_visible() -> None:
+    errors = errors_of([[1.0, NAN]] * 4 + [[NAN, NAN], [2.0, 2.0], [2.0, 2.0]])
+    assert describe(errors)["num_cases"] == 6 and describe(errors.of_landmark(1))["num_cases"] == 2
+    assert (
+        describe(errors.of_images(np.array([True, True, False, False, True, False, True])))["num_cases"] == 3
+    )
 
 
 def test_nme_is_by_the_diagonal_or_by_a_pair_of_landmarks(
@@ -123,6 +126,7 @@ def test_columns_that_sort_the_images_are_found() -> None:
             "path": ["x", "y"] * 3,
             "split": "test",
             "group": ["m1", "m1", "m2", "", "", "m2"],
+            "group_kind": ["device", "device", "device", "", "", "device"],
             "mm_per_px_x": [0.1, 0.1, 0.2, NAN, NAN, 0.2],
             "mm_per_px_y": [0.1, 0.1, 0.2, NAN, NAN, 0.2],
             "width": [1, 2, 3, 4, 5, 6],

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from backend.evaluation.comparison import Comparison
-from backend.evaluation.record import MAX_WORST_IMAGES, measure
+from backend.evaluation.record import MAX_WORST_IMAGES, is_old, is_readable, measure
 from backend.training.metrics import radial_errors, summarize
 
 NAN = math.nan
@@ -21,7 +21,7 @@ def test_the_top_level_says_what_the_summary_of_a_training_says(make_comparison:
     samples = comparison.samples
     errors = radial_errors(comparison.predicted_xy_image, samples.points_xy_image, samples.mm_per_px_xy)
     assert summarize(errors).items() <= record.items()
-    assert record["format_version"] == 1 and record["unit"] == "mm"
+    assert record["format_version"] == 2 and record["unit"] == "mm"
     assert record["nme_by"] == "diagonal" and record["nme"] == pytest.approx(8 / 50)
     assert "unrefined" not in record
 
@@ -116,3 +116,25 @@ def test_nme_by_a_named_pair(make_comparison: Make) -> None:
     record = measure(make_comparison([[1.0, 1.0], [2.0, 4.0]], true_xy=true_xy), ("L0", "L1"))
     assert record["nme"] == pytest.approx(0.2) and record["nme_by"] == ["L0", "L1"]
     assert record["per_landmark"]["L1"]["nme"] == pytest.approx(0.25)
+
+
+def test_the_record_holds_the_case_of_each_image_and_what_its_intervals_are(make_comparison: Make) -> None:
+    columns = {"group": ["p", "q", "p", "r"], "group_kind": ["patient"] * 4}
+    record = measure(make_comparison([[1.0], [2.0], [3.0], [NAN]], columns=columns))
+    assert (record["case_kind"], record["errors"]["cases"]) == ("patient", [0, 1, 0, 2])
+    assert (record["num_images"], record["num_cases"]) == (3, 2)
+    assert record["intervals"] == {
+        "share": 0.95,
+        "least_cases": 6,
+        "mean": {"method": "bootstrap-t", "resamples": 2000, "seed": 0},
+        "within": {"method": "Korn-Graubard"},
+    }
+    by_device = measure(make_comparison([[1.0], [2.0]], columns={"group": "m", "group_kind": "device"}))
+    assert (by_device["case_kind"], by_device["errors"]["cases"]) == ("image", [0, 1])
+
+
+def test_both_versions_are_readable_and_no_other(make_comparison: Make) -> None:
+    record = measure(make_comparison([[1.0]]))
+    assert is_readable(record) and not is_old(record)
+    assert is_readable({**record, "format_version": 1}) and is_old({**record, "format_version": 1})
+    assert not is_readable({**record, "format_version": 3}) and not is_readable({}) and not is_readable(None)

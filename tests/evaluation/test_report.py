@@ -144,3 +144,19 @@ def test_unrefined_numbers_are_told(make_comparison: Make) -> None:
     assert "likely shapes" not in text
     text = Elements(report_of(make_comparison([[2.0], [4.0]], unshaped_errors_px=[[6.0], [8.0]]))).text
     assert "Not drawn to likely shapes: MRE 3.50 ± 0.71 mm" in text and "refinement" not in text
+
+
+def test_the_report_says_what_its_intervals_are_over_and_where_there_are_too_few(
+    make_comparison: Make,
+) -> None:
+    errors = [[number % 7 + 1.0] for number in range(24)]
+    columns = {"group": [f"p{row // 3}" for row in range(24)], "group_kind": ["patient"] * 24}
+    text = " ".join(Elements(report_of(make_comparison(errors, columns=columns))).text.split())
+    assert (
+        "Intervals (95 %) are over 8 patients, since the landmarks of one patient are not independent" in text
+    )
+    assert "bootstrap-t (2000 resamples, seed 0)" in text and "no interval" not in text
+    columns = {"group": [f"v{row // 8}" for row in range(24)], "group_kind": ["video"] * 24}
+    text = " ".join(Elements(report_of(make_comparison(errors, columns=columns))).text.split())
+    assert "no interval: 3 videos, and it takes at least 6" in text
+    assert "95 % interval -" not in text

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -38,11 +39,13 @@ def write_record(folder: RunFolder, name: str, errors_px: list[float], version: 
     record = {
         "format_version": version,
         "unit": "px",
+        "case_kind": "image",
         "per_landmark": {"nose": {}},
         "readers": {"truth": "mean"},
         "about": {"dataset": dataset, "split": split, "dataset_path": "/data/films"},
         "errors": {
             "image_ids": [str(number) for number in range(len(errors_px))],
+            "cases": list(range(len(errors_px))),
             "px": [[error] for error in errors_px],
         },
     }
@@ -58,7 +61,7 @@ def draw(
 
 
 def test_two_measured_runs_are_compared_and_drawn_once(panel: PairedPanel, pair: list[RunFolder]) -> None:
-    for folder, errors in zip(pair, ([4.0, 6.0, 8.0], [2.0, 4.0, 6.0]), strict=True):
+    for folder, errors in zip(pair, ([4.0, 6.0, 8.0] * 2, [2.0, 4.0, 6.0] * 2), strict=True):
         write_record(folder, "films-test", errors)
     session = Session()
     updates = draw(panel, pair, session=session)
@@ -133,6 +136,19 @@ def test_a_record_of_another_version_counts_as_missing(panel: PairedPanel, pair:
     write_record(pair[0], "films-test", [1.0, 2.0])
     write_record(pair[1], "films-test", [1.0, 2.0], version=99)
     assert pair[1].run_id in draw(panel, pair)[panel.note]
+
+
+def test_a_record_of_version_1_is_compared_and_what_it_does_not_know_is_said(
+    panel: PairedPanel, pair: list[RunFolder]
+) -> None:
+    for folder, shift in zip(pair, (0.0, 2.0), strict=True):
+        write_record(folder, "films-test", [4.0 + shift + number for number in range(8)], version=1)
+        path = folder.evaluation_path("films-test", "json")
+        record = json.loads(path.read_text(encoding="utf-8"))
+        del record["case_kind"], record["errors"]["cases"]
+        write_json_atomic(path, record)
+    html = draw(panel, pair)[panel.result]
+    assert "is worse than" in html and "each image was counted as independent" in html
 
 
 def test_data_that_is_gone_is_told(panel: PairedPanel, pair: list[RunFolder]) -> None:
