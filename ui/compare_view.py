@@ -14,7 +14,7 @@ from backend.config import RunConfig
 from backend.evaluation.paired import Difference, Paired
 from backend.evaluation.words import as_interval, in_unit
 from ui.plots import HEIGHT_PX, curve_figure, error_unit, in_one_line, thin
-from ui.table import table_html
+from ui.table import SortKey, cell_html, table_html
 from ui.text import say, say_count
 from ui.theme import RUN_COLOURS, RUN_DASHES
 
@@ -27,6 +27,7 @@ LEGEND_ROW_PX = 22
 SPLIT_KEYS = ("dataset_path", "dataset_format", "annotation_type", "val_fraction", "seed")
 Row = Mapping[str, Any]
 Runs = Mapping[str, Sequence[Row]]
+Cells = list[tuple[str, SortKey]]
 
 
 @dataclass(frozen=True)
@@ -106,9 +107,10 @@ def values_table(metric: Metric, runs: Runs) -> str:
         points = metric.points(rows)
         if points:
             epoch, value = metric.best(points)
-            cells = [metric.shown(value), str(epoch), metric.shown(points[-1][1])]
+            last = points[-1][1]
+            cells: Cells = [(metric.shown(value), value), (str(epoch), epoch), (metric.shown(last), last)]
         else:
-            cells = [say("compare_no_curve"), "-", "-"]
+            cells = [(say("compare_no_curve"), None), ("-", None), ("-", None)]
         sign = f'<span class="run-sign" style="border-color: {RUN_COLOURS[number % MAX_RUNS]}"></span>'
         lines.append(f"<tr><td>{sign}{escape(run_id)}</td>{_cells(cells)}</tr>")
     words = ("compare_run", "compare_best", "compare_in_epoch", "compare_last")
@@ -201,15 +203,15 @@ def _notes(paragraphs: Sequence[str]) -> str:
 
 
 def _landmark_line(name: str, found: Difference, unit: str) -> str:
-    cells = [
-        in_unit(found.first, unit),
-        in_unit(found.second, unit),
-        signed(found.difference, unit),
-        as_interval(found.interval, unit, say),
+    cells: Cells = [
+        (in_unit(found.first, unit), found.first),
+        (in_unit(found.second, unit), found.second),
+        (signed(found.difference, unit), found.difference),
+        (as_interval(found.interval, unit, say), tuple(found.interval or ()) or None),
     ]
     verdict = f'<td class="verdict {found.verdict}">{escape(say(f"verdict_{found.verdict}"))}</td>'
     return f"<tr><td><bdi>{escape(name)}</bdi></td>{_cells(cells)}{verdict}</tr>"
 
 
-def _cells(words: Sequence[str]) -> str:
-    return "".join(f"<td><bdi>{escape(word)}</bdi></td>" for word in words)
+def _cells(cells: Cells) -> str:
+    return "".join(cell_html(*cell) for cell in cells)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from html import escape
 from pathlib import Path
 
 import numpy as np
@@ -19,12 +18,13 @@ from backend.data.suspects import Suspect, Suspects, find_suspects
 from backend.evaluation.measures import group_columns
 from backend.geometry import FloatArray
 from ui.datasets import read_splits
-from ui.table import table_html
+from ui.table import WORDS, SortKey, cell_html, opening_line, table_html
 from ui.text import quote, say, say_count, say_label
 
 ALL_SPLITS = "all"
 MAX_SUSPECTS = 100
 Key = tuple[object, ...]
+Cell = tuple[str, SortKey]  # words, and what they are sorted by
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,11 @@ def splits_table(view: DataView) -> str:
         marked = np.isfinite(part.points_xy_image).all(-1)
         sizes = Counter(f"{width}\u00a0x\u00a0{height}" for height, width in part.sizes_hw)
         spacings = part.mm_per_px_xy[:, 0]
-        cells = [name, str(len(part)), f"{100 * marked.mean():.1f} %", _few(sizes), _spacings(spacings)]
+        share, spacing = float(marked.mean()), _smallest(spacings)
+        cells: list[Cell] = [
+            (name, WORDS), (str(len(part)), len(part)), (f"{100 * share:.1f} %", share), (_few(sizes), WORDS),
+            (_spacings(spacings), spacing),
+        ]  # fmt: skip
         lines.append(cells)
     return _table(say("data_counts"), heads, lines)
 
@@ -113,7 +117,10 @@ def groups_table(view: DataView) -> str:
     ).items():
         counts = pd.crosstab(pd.Series(values), view.samples.images["split"])
         lines = [
-            [str(value) or say("data_unknown"), *(str(counts[split].get(value, 0)) for split in splits)]
+            [
+                _group_cell(value),
+                *((str(num), num) for num in (int(counts[split].get(value, 0)) for split in splits)),
+            ]
             for value in counts.index
         ]
         label = say_label(column, "data_column_")
@@ -121,13 +128,25 @@ def groups_table(view: DataView) -> str:
     return "".join(tables)
 
 
-def problem_rows(problems: Sequence[Problem], leaks: Sequence[Leak]) -> pd.DataFrame:
+def problem_rows(problems: Sequence[Problem], leaks: Sequence[Leak]) -> list[tuple[str, str, str]]:
     """A line a problem: where, what, cure. Pairs of images that are one come last, those within one split too."""
+    rows = [(problem.where, problem.what, problem.cure) for problem in problems]
+    for leak in in_listed_order(leaks):
+        rows.append((leak.image_ids[0], leak_words(leak), _leak_cure(leak)))
+    return rows
+
+
+def in_listed_order(leaks: Sequence[Leak]) -> list[Leak]:
+    """Pairs in two splits first, then those within one."""
     across = set(across_splits(leaks))
-    rows = [[problem.where, problem.what, problem.cure] for problem in problems]
-    for leak in sorted(leaks, key=lambda leak: leak not in across):
-        rows.append([leak.image_ids[0], leak_words(leak), _leak_cure(leak)])
-    return pd.DataFrame(rows, columns=say("data_problem_columns").split(","))
+    return sorted(leaks, key=lambda leak: leak not in across)
+
+
+def problems_table(problems: Sequence[Problem], leaks: Sequence[Leak]) -> str:
+    """The same as a table whose rows show their image; the key of a row is its place."""
+    rows = problem_rows(problems, leaks)
+    lines = [opening_line(str(place), [(words, WORDS) for words in row]) for place, row in enumerate(rows)]
+    return table_html(say("problems_title"), say("data_problem_columns").split(","), lines, classes="opens")
 
 
 def leak_words(leak: Leak) -> str:
@@ -152,13 +171,16 @@ def _leak_cure(leak: Leak) -> str:
     return say("data_leak_exclude", image=left_out[0]) if left_out else say("data_leak_remove")
 
 
-def suspect_rows(view: DataView) -> pd.DataFrame:
-    """A line a suspect, the worst first: image, landmark, why, score."""
-    rows = [
-        [view.image_id(one.row), view.names[one.landmark], suspect_words(view, one), f"{one.score:.1f} x"]
-        for one in view.suspects.found[:MAX_SUSPECTS]
-    ]
-    return pd.DataFrame(rows, columns=say("data_suspect_columns").split(","))
+def suspects_table(view: DataView) -> str:
+    """A line a suspect, the worst first: image, landmark, why, score. The key of a row is its place."""
+    lines = []
+    for place, one in enumerate(view.suspects.found[:MAX_SUSPECTS]):
+        cells: list[Cell] = [
+            (view.image_id(one.row), WORDS), (view.names[one.landmark], WORDS), (suspect_words(view, one), WORDS),
+            (f"{one.score:.1f} x", one.score),
+        ]  # fmt: skip
+        lines.append(opening_line(str(place), cells))
+    return table_html(say("data_suspects"), say("data_suspect_columns").split(","), lines, classes="opens")
 
 
 def suspects_note(view: DataView) -> str:
@@ -210,19 +232,18 @@ def landmarks_table(view: DataView, row: int, highlighted: int | None) -> str:
         apart = _span(readers[:, k], spacing)
         expected = _span(np.stack([truth[k], view.suspects.expected_xy_image[row, k]]), spacing)
         place = say("data_unmarked") if np.isnan(truth[k]).any() else "{:.1f}, {:.1f}".format(*truth[k])
-        lines.append([f"➤ {name}" if k == highlighted else name, place, apart, expected])
+        lines.append([(f"➤ {name}" if k == highlighted else name, WORDS), (place, WORDS), apart, expected])
     return _table(say("data_marks"), heads, lines)
 
 
-def _span(points_xy: FloatArray, mm_per_px_xy: FloatArray) -> str:
-    """The largest distance between any two of the known points."""
+def _span(points_xy: FloatArray, mm_per_px_xy: FloatArray) -> Cell:
+    """The largest distance between any two of the known points, as words and as a number."""
     known = points_xy[np.isfinite(points_xy).all(-1)].astype(np.float64)
     if len(known) < 2:
-        return "-"
+        return "-", None
     gaps = known[:, None] - known[None]
-    return _distance(
-        float(np.linalg.norm(gaps, axis=-1).max()), float(np.linalg.norm(gaps * mm_per_px_xy, axis=-1).max())
-    )
+    px, mm = (float(np.linalg.norm(gap, axis=-1).max()) for gap in (gaps, gaps * mm_per_px_xy))
+    return _distance(px, mm), mm if np.isfinite(mm) else px
 
 
 def _distance(px: float, mm: float) -> str:
@@ -245,8 +266,20 @@ def _few(counts: Counter[str], most: int = 3) -> str:
     )
 
 
-def _table(label: str, heads: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
-    rows = [
-        "<tr>" + "".join(f"<td><bdi>{escape(cell)}</bdi></td>" for cell in line) + "</tr>" for line in lines
-    ]
+def _smallest(spacings: FloatArray) -> float | None:
+    known = spacings[np.isfinite(spacings)]
+    return float(known.min()) if known.size else None
+
+
+def _group_cell(value: object) -> Cell:
+    """A group's name, which may be a number, such as a pixel size."""
+    words = str(value)
+    try:
+        return words, float(words)
+    except ValueError:
+        return (words, WORDS) if words else (say("data_unknown"), None)
+
+
+def _table(label: str, heads: Sequence[str], lines: Sequence[Sequence[Cell]]) -> str:
+    rows = [f"<tr>{''.join(cell_html(*cell) for cell in line)}</tr>" for line in lines]
     return table_html(label, heads, rows)

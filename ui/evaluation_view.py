@@ -25,7 +25,7 @@ from ui.datasets import read_display
 from ui.evaluation_process import Progress
 from ui.pictures import plot_prediction
 from ui.runs import file_link
-from ui.table import table_html
+from ui.table import cell_html, table_html
 from ui.text import say, say_count
 
 THRESHOLDS = ("2", "2.5", "3", "4")
@@ -102,10 +102,15 @@ def landmark_errors(record: Record) -> str:
     lines = []
     for name in record["landmarks_worst_first"]:
         described = record["per_landmark"][name]
-        cells = [name, with_spread(described, unit), in_unit(described[f"median_{unit}"], unit)]
-        cells += [in_percent(described[f"sdr_{t}mm"]) for t in THRESHOLDS] if unit == "mm" else []
-        cells += [in_unit(between["per_landmark"][name][f"mre_{unit}"], unit)] if between else []
-        lines.append("<tr>" + "".join(f"<td><bdi>{escape(cell)}</bdi></td>" for cell in cells) + "</tr>")
+        mean, median = described[f"mre_{unit}"], described[f"median_{unit}"]
+        cells = [
+            cell_html(name), cell_html(with_spread(described, unit), mean), cell_html(in_unit(median, unit), median)
+        ]  # fmt: skip
+        shares = [described[f"sdr_{t}mm"] for t in THRESHOLDS] if unit == "mm" else []
+        cells += [cell_html(in_percent(share), share) for share in shares]
+        apart = [between["per_landmark"][name][f"mre_{unit}"]] if between else []
+        cells += [cell_html(in_unit(distance, unit), distance) for distance in apart]
+        lines.append(f"<tr>{''.join(cells)}</tr>")
     return table_html(say("evaluation_table"), heads, lines)
 
 

@@ -15,6 +15,7 @@ from ui.language_choice import API_QUERY
 from ui.quiet import QUIET
 from ui.runs import live_runs
 from ui.session import Session
+from ui.table import SORT_JS
 from ui.text import say
 
 # a plot that is drawn on a hidden tab has no box to fit into: plotly measures again when the window changes
@@ -47,6 +48,7 @@ def build_app(runs_dir: Path, data_root: Path) -> gr.Blocks:
 
 def _lay_out(page: gr.Blocks, runs_dir: Path, data_root: Path) -> None:
     gr.HTML(_head())
+    page.load(None, js=SORT_JS, **QUIET)
     session = gr.State(Session())
     with gr.Tabs(selected="train") as tabs:
         with gr.Tab(say("tab_data"), id="data") as data_tab:

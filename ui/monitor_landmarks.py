@@ -11,6 +11,7 @@ from typing import Any
 
 from ui.monitor_curves import Readers
 from ui.plots import Row, error_unit
+from ui.table import cell_html, table_html
 from ui.text import say
 
 TREND_EPOCHS = 10  # validations back, to which the last one is compared
@@ -36,17 +37,18 @@ def landmark_table(rows: Sequence[Row], readers: Mapping[str, Any] | None = None
     lines = []
     for name in sorted(names, key=lambda name: -float(last[prefix + name])):
         course = [float(row[prefix + name]) for row in validated if row.get(prefix + name) is not None]
-        cells = [escape(name), f"{course[-1]:.2f} {unit}"]
+        cells = [cell_html(name), cell_html(f"{course[-1]:.2f} {unit}", course[-1])]
         if before is not last:
-            cells += [_change(before.get(prefix + name), course[-1], unit), _sparkline(course)]
+            earlier = before.get(prefix + name)
+            change = None if earlier is None else course[-1] - float(earlier)
+            cells.append(cell_html("", change, html=_change(change, unit)))
+            cells.append(cell_html("", change, html=_sparkline(course)))
         if readers is not None:
-            cells.append(_apart(readers, name, unit))
-        lines.append("".join(f"<td><bdi>{cell}</bdi></td>" for cell in cells))
-    head = "".join(f"<th>{escape(words)}</th>" for words in heads)
-    table = f"<table><tr>{head}</tr>{''.join(f'<tr>{line}</tr>' for line in lines)}</table>"
+            apart = _apart(readers, name, unit)
+            cells.append(cell_html("-" if apart is None else f"{apart:.2f} {unit}", apart))
+        lines.append(f"<tr>{''.join(cells)}</tr>")
     note = f'<p class="note">{escape(say("readers_note"))}</p>' if readers is not None else ""
-    label = f'role="region" aria-label="{escape(say("landmark_table"))}"'
-    return f'<div class="plain-table" tabindex="0" {label}>{table}</div>{note}'
+    return table_html(say("landmark_table"), heads, lines) + note
 
 
 def readers_in(unit: str, readers: Mapping[str, Any] | None) -> Readers | None:
@@ -59,11 +61,10 @@ def _when(row: Row) -> dict[str, Any]:
     return {"epoch": row["epoch"], "phase": say(f"phase_{row.get('phase', 'train')}")}
 
 
-def _change(before: float | None, now: float, unit: str) -> str:
+def _change(change: float | None, unit: str) -> str:
     """In words and with a sign, so that no one needs to see a colour or a curve."""
-    if before is None:
+    if change is None:
         return "-"
-    change = now - float(before)
     if abs(change) < 0.005:
         return escape(say("change_none"))
     kind, arrow = ("better", "↓") if change < 0 else ("worse", "↑")
@@ -86,6 +87,6 @@ def _sparkline(course: Sequence[float]) -> str:
     )
 
 
-def _apart(readers: Mapping[str, Any], name: str, unit: str) -> str:
+def _apart(readers: Mapping[str, Any], name: str, unit: str) -> float | None:
     value = readers.get("per_landmark", {}).get(name, {}).get(f"mre_{unit}")
-    return "-" if value is None else f"{value:.2f} {unit}"
+    return None if value is None else float(value)

@@ -11,6 +11,7 @@ from html import escape
 from typing import Any
 
 from ui.plots import Row, error_unit
+from ui.table import cell_html, table_html
 from ui.text import say
 from ui.theme import TRAIN_COLOUR, VALID_COLOUR
 
@@ -101,19 +102,13 @@ def curves_table(rows: Sequence[Row], memory_title: str = "") -> str:
     shown = list(rows)[::-1][:MAX_TABLE_ROWS]
     heads = [say("epoch"), say("phase"), *(_head(panel, line) for panel, line in lines)]
     body = [
-        [
-            str(row["epoch"]),
-            say(f"phase_{row.get('phase', 'train')}"),
-            *(line.words(row) for _, line in lines),
-        ]
+        cell_html(str(row["epoch"]), row["epoch"])
+        + cell_html(say(f"phase_{row.get('phase', 'train')}"))
+        + "".join(cell_html(line.words(row), line.value(row)) for _, line in lines)
         for row in shown
     ]
-    head = "".join(f"<th>{escape(words)}</th>" for words in heads)
-    cells = ("".join(f"<td><bdi>{escape(words)}</bdi></td>" for words in row) for row in body)
     note = say("values_cut", shown=len(shown), num=len(rows)) if len(shown) < len(rows) else ""
-    table = f"<table><tr>{head}</tr>{''.join(f'<tr>{row}</tr>' for row in cells)}</table>"
-    label = f'role="region" aria-label="{escape(say("values"))}"'
-    box = f'<div class="plain-table values-table" tabindex="0" {label}>{table}</div>'
+    box = table_html(say("values"), heads, [f"<tr>{row}</tr>" for row in body], classes="values-table")
     return f'{box}<p class="note">{escape(note)}</p>'
 
 

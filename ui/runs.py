@@ -21,6 +21,7 @@ from backend.run.notes import read_notes
 from backend.run.queue import queue_lock
 from backend.run.state import RunState, derive_state
 from backend.run.state import live_runs as live_runs
+from ui.table import WORDS, SortKey, opening_line, table_html
 from ui.text import in_distance, say
 
 ORDERS = ("newest", "oldest", "error", "name", "state")
@@ -37,6 +38,7 @@ class RunRow:
     run_id: str
     state: RunState
     cells: tuple[str, ...]
+    sort_keys: tuple[SortKey, ...]  # of each cell
     error: tuple[int, float]
     searched: str
 
@@ -106,6 +108,12 @@ def runs_table(runs_dir: Path) -> list[RunRow]:
     return [_row(folder) for folder in list_runs(runs_dir)]
 
 
+def rows_html(rows: Sequence[RunRow]) -> str:
+    """The rows as a table; a click on one opens its run."""
+    lines = [opening_line(row.run_id, list(zip(row.cells, row.sort_keys, strict=True))) for row in rows]
+    return table_html(say("open_run"), say("runs_columns").split(","), lines, classes="opens")
+
+
 def choose_rows(
     rows: Sequence[RunRow], words: str = "", state: str = "", order: str = ORDERS[0]
 ) -> list[RunRow]:
@@ -162,7 +170,13 @@ def _row(folder: RunFolder) -> RunRow:
         Path(config.value("dataset_path")).name if config else "?",
         time.strftime("%Y-%m-%d %H:%M", time.localtime(started)) if started else "-",
     )
-    return RunRow(folder.run_id, state, cells, _error_key(best), " ".join((*cells, notes.text)).casefold())
+    size = config.settings.image_size if config is not None else None
+    keys: tuple[SortKey, ...] = (
+        WORDS, WORDS, WORDS, WORDS, None if size is None else size[0] * size[1], WORDS, len(rows),
+        None if best is None else _error_key(best), WORDS, started,
+    )  # fmt: skip
+    words = " ".join((*cells, notes.text)).casefold()
+    return RunRow(folder.run_id, state, cells, keys, _error_key(best), words)
 
 
 def _error_key(best: Mapping[str, Any] | None) -> tuple[int, float]:

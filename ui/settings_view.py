@@ -20,7 +20,9 @@ def settings_table(config: RunConfig | None) -> str:
         _settings_line(name, config.value(name), config.chosen[name].reason if name in config.chosen else "")
         for name in (*preset, *config.settings.model_dump())
     ]
-    return table_html(say("settings_of"), [say(word) for word in ("setting", "value", "note")], lines)
+    return table_html(
+        say("settings_of"), [say(word) for word in ("setting", "value", "note")], lines, sorts=False
+    )
 
 
 def differing_settings(configs: Mapping[str, RunConfig]) -> dict[str, list[Any]]:
@@ -42,7 +44,7 @@ def differences_table(configs: Mapping[str, RunConfig]) -> str:
     for name, values in differing.items():
         cells = "".join(_marked(value, is_other=value != values[0]) for value in values)
         lines.append(f"<tr><td>{escape(say_label(name))}</td>{cells}</tr>")
-    return table_html(say("settings_differ"), [say("setting"), *configs], lines)
+    return table_html(say("settings_differ"), [say("setting"), *configs], lines, sorts=False)
 
 
 def _marked(value: Any, *, is_other: bool) -> str:

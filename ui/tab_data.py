@@ -22,19 +22,20 @@ from ui.data_view import (
     ALL_SPLITS,
     DataView,
     groups_table,
+    in_listed_order,
     leak_caption,
-    leak_words,
-    problem_rows,
+    problems_table,
     read_view,
     splits_table,
-    suspect_rows,
     suspects_note,
+    suspects_table,
     view_key,
 )
 from ui.datasets import list_datasets, read_leaks, summarise
 from ui.quiet import LATEST, QUIET
 from ui.session import Session
 from ui.tab_train import TrainTab, settings_for_data
+from ui.table import OPEN_JS
 from ui.text import in_markdown, say
 
 TO_PICTURE = (
@@ -61,9 +62,9 @@ class DataTab:
     body: gr.Column
     counts: gr.HTML
     suspects_note: gr.Markdown
-    suspects: gr.Dataframe
+    suspects: gr.HTML
     problems_note: gr.Markdown
-    problems: gr.Dataframe
+    problems: gr.HTML
     browser: BrowserPanel
     training: TrainingPanel
 
@@ -140,16 +141,14 @@ def _bind_browser(tab: DataTab) -> None:
         partial(on_whole, tab.browser), [tab.view, tab.browser.shown], tab.browser.parts, **LATEST
     )
 
-    def suspect(view: DataView, landmark: str | None, event: gr.SelectData, *values: Any) -> Updates:
-        return on_suspect(tab, view, [str(cell) for cell in event.row_value], *values)
+    def suspect(view: DataView, event: gr.EventData, *values: Any) -> Updates:
+        return on_suspect(tab, view, int(event.key), *values)
 
-    def problem(view: DataView, leaks: tuple[Leak, ...], event: gr.SelectData, *values: Any) -> Updates:
-        return on_problem(tab, view, leaks, [str(cell) for cell in event.row_value], *values)
+    def problem(view: DataView, leaks: tuple[Leak, ...], event: gr.EventData, *values: Any) -> Updates:
+        return on_problem(tab, view, leaks, int(event.key), *values)
 
-    for table, handler, known in (
-        (tab.suspects, suspect, tab.training.landmark), (tab.problems, problem, tab.leaks)
-    ):  # fmt: skip
-        table.select(handler, [tab.view, known, *form], outputs, **LATEST).then(None, js=TO_PICTURE, **QUIET)
+    for table, handler, known in ((tab.suspects, suspect, []), (tab.problems, problem, [tab.leaks])):
+        table.chosen(handler, [tab.view, *known, *form], outputs, **LATEST).then(None, js=TO_PICTURE, **QUIET)
 
 
 def _place_choice() -> dict[str, Any]:
@@ -194,34 +193,18 @@ def _place_body() -> dict[str, Any]:
 
 
 def _place_lists() -> dict[str, Any]:
-    suspects_note, suspects = _place_list(
-        "suspects", say("data_suspects"), say("data_suspect_columns"), ["20%", "26%", "36%", "18%"]
-    )
-    problems_note, problems = _place_list(
-        "problems", say("problems_title"), say("data_problem_columns"), ["26%", "40%", "34%"]
-    )
+    suspects_note, suspects = _place_list("suspects", say("data_suspects"))
+    problems_note, problems = _place_list("problems", say("problems_title"))
     return {
         "suspects_note": suspects_note, "suspects": suspects, "problems_note": problems_note, "problems": problems
     }  # fmt: skip
 
 
-def _place_list(
-    name: str, title: str, columns: str, widths: list[str | int]
-) -> tuple[gr.Markdown, gr.Dataframe]:
+def _place_list(name: str, title: str) -> tuple[gr.Markdown, gr.HTML]:
     """A note under a title, and the table whose rows show their image."""
     gr.Markdown(f"### {title}")
     note = gr.Markdown(elem_id=f"data-{name}-note")
-    table = gr.Dataframe(
-        headers=columns.split(","),
-        interactive=False,
-        wrap=True,
-        max_height=360,
-        show_label=False,
-        label=title,
-        column_widths=widths,
-        elem_id=f"data-{name}",
-    )
-    return note, table
+    return note, gr.HTML(js_on_load=OPEN_JS, elem_id=f"data-{name}", padding=False)
 
 
 def on_look(tab: DataTab, session: Session, view: DataView | None, shown: Shown, *values: Any) -> Updates:
@@ -290,7 +273,7 @@ def on_read(tab: DataTab, session: Session, *values: Any) -> Updates:
         tab.body: gr.update(visible=True),
         tab.counts: splits_table(view) + groups_table(view),
         tab.suspects_note: suspects_note(view),
-        tab.suspects: gr.update(value=suspect_rows(view), visible=bool(view.suspects.found)),
+        tab.suspects: gr.update(value=suspects_table(view), visible=bool(view.suspects.found)),
         **_list_problems(tab, view, ()),
         tab.problems_note: say("leaks_looking"),
         **show(tab.browser, view, Shown(row=0), ALL_SPLITS),
@@ -344,23 +327,22 @@ def on_step(
     return _show_and_draw(tab, view, Shown(row=row), landmark, values, split)
 
 
-def on_suspect(tab: DataTab, view: DataView, cells: list[str], *values: Any) -> Updates:
+def on_suspect(tab: DataTab, view: DataView, place: int, *values: Any) -> Updates:
     """A line of the suspects was clicked."""
-    row, landmark = view.row_of_id(cells[0]), view.names.index(cells[1])
-    found = (one for one in view.suspects.found if (one.row, one.landmark) == (row, landmark))
-    return _show_and_draw(tab, view, Shown(row=row, suspect=next(found)), cells[1], values, ALL_SPLITS)
+    one = view.suspects.found[place]
+    shown = Shown(row=one.row, suspect=one)
+    return _show_and_draw(tab, view, shown, view.names[one.landmark], values, ALL_SPLITS)
 
 
-def on_problem(
-    tab: DataTab, view: DataView, leaks: tuple[Leak, ...], cells: list[str], *values: Any
-) -> Updates:
+def on_problem(tab: DataTab, view: DataView, leaks: tuple[Leak, ...], place: int, *values: Any) -> Updates:
     """A line of the problems was clicked: the picture that it is about, where there is one."""
-    problems = view.splits.annotations.problems
-    path = next((one.image for one in problems if [one.where, one.what] == cells[:2]), None)
-    pair = next((leak for leak in leaks if [leak.image_ids[0], leak_words(leak)] == cells[:2]), None)
-    row = view.row_of_path(path) if path is not None else None
-    if pair is not None:
-        row = view.row_of_id(cells[0])
+    problems, pair, path = view.splits.annotations.problems, None, None
+    if place < len(problems):
+        path = problems[place].image
+        row = view.row_of_path(path) if path is not None else None
+    else:
+        pair = in_listed_order(leaks)[place - len(problems)]
+        row = view.row_of_id(pair.image_ids[0])
     if row is not None:
         updates = _show_and_draw(tab, view, Shown(row=row), None, values, ALL_SPLITS)
         if pair is not None:
@@ -382,9 +364,11 @@ def _nothing(tab: DataTab, words: str, dataset: Any) -> Updates:
 
 
 def _list_problems(tab: DataTab, view: DataView, leaks: tuple[Leak, ...]) -> Updates:
-    rows = problem_rows(view.splits.annotations.problems, leaks)
-    note = say("data_problems_some", num=len(rows)) if len(rows) else say("data_problems_none")
-    return {tab.problems_note: note, tab.problems: gr.update(value=rows, visible=bool(len(rows)))}
+    problems = view.splits.annotations.problems
+    num = len(problems) + len(leaks)
+    note = say("data_problems_some", num=num) if num else say("data_problems_none")
+    table = gr.update(value=problems_table(problems, leaks), visible=bool(num))
+    return {tab.problems_note: note, tab.problems: table}
 
 
 def _show_and_draw(

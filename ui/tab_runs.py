@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import gradio as gr
-import pandas as pd
 
 from backend.run.state import RunState
 from ui.compare_panel import create_compare_panel
@@ -16,8 +15,9 @@ from ui.evaluate_panel import create_evaluate_panel
 from ui.queue_panel import create_queue_panel
 from ui.quiet import LATEST, QUIET
 from ui.run_details import SHOW_DETAILS, RunDetails, create_run_details, draw_details, on_open
-from ui.runs import ORDERS, choose_rows, describe_state, runs_table
+from ui.runs import ORDERS, choose_rows, describe_state, rows_html, runs_table
 from ui.session import Session
+from ui.table import OPEN_JS
 from ui.text import say
 
 POLL_S = 3.0
@@ -33,7 +33,7 @@ class RunsTab:
     words: gr.Textbox
     state: gr.Dropdown
     order: gr.Dropdown
-    table: gr.Dataframe
+    table: gr.HTML
     empty: gr.Markdown
     details: RunDetails
     timer: gr.Timer
@@ -76,13 +76,7 @@ def _place_table() -> dict[str, Any]:
         "state": state,
         "order": order,
         "empty": gr.Markdown(say("runs_none"), elem_id="runs-empty"),
-        "table": gr.Dataframe(
-            headers=say("runs_columns").split(","),
-            interactive=False,
-            wrap=True,
-            label=say("open_run"),
-            elem_id="runs-table",
-        ),
+        "table": gr.HTML(js_on_load=OPEN_JS, elem_id="runs-table", padding=False),
     }
 
 
@@ -106,10 +100,10 @@ def _bind(tab: RunsTab) -> None:
     )
 
     # a partial would hide from Gradio the annotation by which it hands over the event
-    def select(session: Session, event: gr.SelectData) -> Updates:
-        return on_open(details, session, str(event.row_value[0]))
+    def select(session: Session, event: gr.EventData) -> Updates:
+        return on_open(details, session, str(event.key))
 
-    shown = tab.table.select(select, [tab.session], details.outputs, **QUIET)
+    shown = tab.table.chosen(select, [tab.session], details.outputs, **LATEST)
     shown.then(None, js=SHOW_DETAILS, **QUIET)
 
 
@@ -137,9 +131,8 @@ def _draw_table(tab: RunsTab, session: Session, *wishes: str) -> Updates:
     chosen = choose_rows(rows, *wishes)
     if not session.is_news("runs_table", (chosen, bool(rows))):
         return {}
-    frame = pd.DataFrame([row.cells for row in chosen], columns=say("runs_columns").split(","))
     words = say("runs_no_match") if rows else say("runs_none")
     return {
-        tab.table: gr.update(value=frame, visible=bool(chosen)),
+        tab.table: gr.update(value=rows_html(chosen), visible=bool(chosen)),
         tab.empty: gr.update(value=words, visible=not chosen),
     }

@@ -66,8 +66,19 @@ body:not(.form-restored) #train-form {visibility: hidden}  /* ui/form_draft.py s
 .run-card small, .note {color: var(--body-text-color-subdued)}
 .plain-table {overflow-x: auto}
 .plain-table:focus-visible {outline: 2px solid var(--color-accent)}
-/* a column of a table is as wide as the longest word of its head */
-[role=columnheader] span.wrap {word-break: normal; overflow-wrap: normal}
+.plain-table th button {all: unset; cursor: pointer}
+.plain-table th button:focus-visible {outline: 2px solid var(--color-accent); border-radius: 2px}
+.plain-table th button::after {content: "\2195"; opacity: .35; margin-inline-start: .25rem; font-weight: 400}
+.plain-table th[aria-sort=ascending] button::after {content: "\25B2"; opacity: 1}
+.plain-table th[aria-sort=descending] button::after {content: "\25BC"; opacity: 1}
+.plain-table.opens {max-height: 31rem; overflow-y: auto}
+:is(#data-suspects, #data-problems) .plain-table.opens {max-height: 22rem}
+.plain-table.opens th {position: sticky; top: 0; background: var(--block-background-fill)}
+.plain-table.opens :is(th, td) {text-align: start !important; vertical-align: top}
+.plain-table.opens tbody tr {cursor: pointer}
+.plain-table.opens tbody tr:hover {background: var(--background-fill-secondary)}
+.plain-table.opens td button {all: unset; cursor: pointer; color: var(--link-text-color); overflow-wrap: anywhere}
+.plain-table.opens td button:focus-visible {outline: 2px solid var(--color-accent); border-radius: 2px}
 .plain-table table {border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums}
 .plain-table table, .plain-table tr, .plain-table th, .plain-table td {border: none !important}
 .plain-table th, .plain-table td {padding: .25rem .6rem !important; text-align: end !important;
@@ -110,8 +121,6 @@ body:not(.form-restored) #train-form {visibility: hidden}  /* ui/form_draft.py s
   .tab-container button {padding: 0 .45rem; font-size: .85rem}
   .plain-table {font-size: .85rem}
   .plain-table th, .plain-table td {padding: .25rem .3rem !important}
-  [role=gridcell], [role=columnheader] {font-size: .8rem}
-  [role=gridcell] .cell-wrap, [role=columnheader] .cell-wrap {padding: .25rem}
 }
 /* a toast's title is its kind, in English in every language; the sign beside it says so too, and the number is kept */
 .toast-title {font-size: 0 !important} .toast-title .toast-count {font-size: var(--text-md)}
@@ -122,8 +131,6 @@ body:not(.form-restored) #train-form {visibility: hidden}  /* ui/form_draft.py s
 .views {display: grid; grid-template-columns: repeat(auto-fill, minmax(min(9.5rem, 45%), 1fr)); gap: .6rem}
 .views figure {margin: 0} .views img {width: 100%; border-radius: 6px; display: block}
 .views figcaption {color: var(--body-text-color-subdued); font-size: .85rem; padding: .15rem 0}
-[role=grid] * {font-family: var(--font); font-variant-numeric: tabular-nums}
-.selection-button {display: none !important}  /* they lie on the words, and choose what nobody can use */
 #recommend, #save-notes {align-self: end; height: auto}
 #data-counts .plain-table {max-width: 60rem; margin-bottom: .75rem}
 """

@@ -19,7 +19,8 @@ def cells(table: str) -> list[list[str]]:
     """The words of each line of an HTML table, heads first."""
     lines = re.findall("<tr>(.*?)</tr>", table)
     return [
-        [re.sub("<[^>]*>", "", cell) for cell in re.findall("<t[hd]>(.*?)</t[hd]>", line)] for line in lines
+        [re.sub("<[^>]*>", "", cell) for cell in re.findall("<t[hd][^>]*>(.*?)</t[hd]>", line)]
+        for line in lines
     ]
 
 

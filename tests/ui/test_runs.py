@@ -51,6 +51,7 @@ def numbers(rows: list[RunRow]) -> list[int]:
 
 def test_the_columns_have_their_heads(rows: list[RunRow]) -> None:
     assert {len(row.cells) for row in rows} == {len(say("runs_columns").split(","))}
+    assert {len(row.sort_keys) for row in rows} == {len(rows[0].cells)}
     assert rows[2].cells[2] == "Paper, آزمون"
     assert [row.state for row in rows] == [
         RunState.QUEUED, RunState.FAILED, RunState.CREATED, RunState.CREATED
