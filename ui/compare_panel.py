@@ -11,9 +11,10 @@ from typing import Any
 import gradio as gr
 
 from backend.run.folder import RunFolder, list_runs
-from ui.compare_view import MAX_RUNS, METRICS, caveats, choose_metric, plot_runs, values_table
+from ui.compare_view import METRICS, caveats, choose_metric, plot_runs, values_table
 from ui.paired_panel import PairedPanel, create_paired_panel, draw_paired, offer_pair
 from ui.quiet import LATEST, QUIET
+from ui.run_looks import MAX_RUNS, looks_of
 from ui.runs import read_config, read_rows
 from ui.session import Session
 from ui.settings_view import differences_table
@@ -144,10 +145,11 @@ def _draw(panel: ComparePanel, folders: Sequence[RunFolder], name: str, log_axis
     runs = {folder.run_id: read_rows(folder) for folder in folders}
     configs = {folder.run_id: config for folder in folders if (config := read_config(folder)) is not None}
     metric = choose_metric(name, runs)
+    looks = looks_of(panel.runs_dir, list(runs), _names(panel))
     return {
         panel.note: caveats(name, configs),
-        panel.plot: plot_runs(metric, runs, log_axis=log_axis),
-        panel.values: values_table(metric, runs),
+        panel.plot: plot_runs(metric, runs, looks, log_axis=log_axis),
+        panel.values: values_table(metric, runs, looks),
         panel.settings: differences_table(configs) if configs else "",
     }
 

@@ -14,11 +14,10 @@ from backend.config import RunConfig
 from backend.evaluation.paired import Difference, Paired
 from backend.evaluation.words import as_interval, in_unit
 from ui.plots import HEIGHT_PX, curve_figure, error_unit, in_one_line, thin
+from ui.run_looks import Look
 from ui.table import SortKey, cell_html, table_html
 from ui.text import say, say_count
-from ui.theme import RUN_COLOURS, RUN_DASHES
 
-MAX_RUNS = len(RUN_COLOURS)
 METRICS = ("mre", "sdr", "val_loss", "train_loss")
 """What can be laid over each other; each has its words as `metric_<name>`."""
 
@@ -27,7 +26,21 @@ LEGEND_ROW_PX = 22
 SPLIT_KEYS = ("dataset_path", "dataset_format", "annotation_type", "val_fraction", "seed")
 Row = Mapping[str, Any]
 Runs = Mapping[str, Sequence[Row]]
+Looks = Mapping[str, Look]
 Cells = list[tuple[str, SortKey]]
+SIGN_WH = (40, 12)  # px
+# as plotly draws them, in px
+DASH_PX = {
+    "solid": "", "dash": "6 4", "dot": "2 3", "dashdot": "6 3 2 3", "longdash": "11 4", "longdashdot": "11 3 2 3"
+}  # fmt: skip
+SYMBOL_PATHS = {
+    "circle": "M-4 0a4 4 0 1 0 8 0a4 4 0 1 0 -8 0",
+    "square": "M-4 -4h8v8h-8z",
+    "diamond": "M0 -5l5 5l-5 5l-5 -5z",
+    "triangle-up": "M0 -5l5 9h-10z",
+    "x": "M-5 -3l2 -2l3 3l3 -3l2 2l-3 3l3 3l-2 2l-3 -3l-3 3l-2 -2l3 -3z",
+    "cross": "M-1.5 -5h3v3.5h3.5v3h-3.5v3.5h-3v-3.5h-3.5v-3h3.5z",
+}
 
 
 @dataclass(frozen=True)
@@ -66,28 +79,29 @@ def choose_metric(name: str, runs: Runs) -> Metric:
     return Metric("train/loss" if name == "train_loss" else "val/loss", say(f"metric_{name}"), "")
 
 
-def plot_runs(metric: Metric, runs: Runs, *, log_axis: bool) -> go.Figure:
-    """A curve for each run, its best point marked; a colour and a dash tell them apart."""
+def plot_runs(metric: Metric, runs: Runs, looks: Looks, *, log_axis: bool) -> go.Figure:
+    """A curve for each run, its best point marked; a colour, a dash and the mark tell them apart."""
     curves = {run_id: metric.points(thin(rows)) for run_id, rows in runs.items()}
     last_epoch = max((epoch for points in curves.values() for epoch, _ in points), default=0)
     figure = curve_figure(log_axis=log_axis, y_title=metric.title, last_epoch=last_epoch)
-    for number, (run_id, points) in enumerate(curves.items()):
+    for run_id, points in curves.items():
         if not points:
             continue
-        colour, dash = RUN_COLOURS[number % MAX_RUNS], RUN_DASHES[number % MAX_RUNS]
+        look = looks[run_id]
         figure.add_scatter(
             x=[epoch for epoch, _ in points],
             y=[value for _, value in points],
             name=run_id,
             mode="lines" if len(points) > 1 else "markers",
-            line={"color": colour, "width": 2, "dash": dash},
+            line={"color": look.colour, "width": 2, "dash": look.dash},
+            marker={"symbol": look.symbol, "color": look.colour, "size": 8},
         )
         epoch, value = metric.best(points)
         figure.add_scatter(
             x=[epoch],
             y=[value],
             mode="markers",
-            marker={"symbol": "star", "size": 12, "color": colour},
+            marker={"symbol": look.symbol, "size": 12, "color": look.colour},
             showlegend=False,
             hoverinfo="skip",
         )
@@ -100,10 +114,10 @@ def plot_runs(metric: Metric, runs: Runs, *, log_axis: bool) -> go.Figure:
     return figure
 
 
-def values_table(metric: Metric, runs: Runs) -> str:
+def values_table(metric: Metric, runs: Runs, looks: Looks) -> str:
     """The numbers beside the plot: each run's best and last value."""
     lines = []
-    for number, (run_id, rows) in enumerate(runs.items()):
+    for run_id, rows in runs.items():
         points = metric.points(rows)
         if points:
             epoch, value = metric.best(points)
@@ -111,10 +125,21 @@ def values_table(metric: Metric, runs: Runs) -> str:
             cells: Cells = [(metric.shown(value), value), (str(epoch), epoch), (metric.shown(last), last)]
         else:
             cells = [(say("compare_no_curve"), None), ("-", None), ("-", None)]
-        sign = f'<span class="run-sign" style="border-color: {RUN_COLOURS[number % MAX_RUNS]}"></span>'
-        lines.append(f"<tr><td>{sign}{escape(run_id)}</td>{_cells(cells)}</tr>")
+        lines.append(f"<tr><td>{_sign(looks[run_id])}{escape(run_id)}</td>{_cells(cells)}</tr>")
     words = ("compare_run", "compare_best", "compare_in_epoch", "compare_last")
     return table_html(say("compare_title"), [say(word) for word in words], lines)
+
+
+def _sign(look: Look) -> str:
+    """A run's line and mark, as its curve has them."""
+    width, height = SIGN_WH
+    middle = f"translate({width / 2:g} {height / 2:g})"
+    line = f'<path d="M0 {height / 2:g}h{width}" stroke="{look.colour}" stroke-width="2.5" fill="none"'
+    return (
+        f'<svg class="run-sign" width="{width}" height="{height}" aria-hidden="true">'
+        f'{line} stroke-dasharray="{DASH_PX[look.dash]}"/>'
+        f'<path d="{SYMBOL_PATHS[look.symbol]}" transform="{middle}" fill="{look.colour}"/></svg>'
+    )
 
 
 def caveats(name: str, configs: Mapping[str, RunConfig]) -> str:

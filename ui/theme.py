@@ -12,9 +12,6 @@ TRAIN_COLOUR = "#0072B2"
 VALID_COLOUR = "#D55E00"
 BEST_COLOUR = "#009E73"
 MARK_COLOUR = "#CC79A7"
-# several runs in one plot: each has a colour and a dash of its own
-RUN_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
-RUN_DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
 AXIS_COLOUR = "#7d828a"
 RESERVE_COLOUR = "rgba(213, 94, 0, 0.16)"  # VALID_COLOUR, seen through
 HOVER_BACKGROUND, HOVER_COLOUR = "rgba(248, 250, 252, 0.96)", "#1f2937"  # in light and dark
@@ -87,8 +84,7 @@ body:not(.form-restored) #train-form {visibility: hidden}  /* ui/form_draft.py s
 .plain-table mark {background: rgba(230, 159, 0, .28); color: inherit; padding: 0 .3rem; border-radius: 4px}
 .verdict.better {color: #00755a; font-weight: 600} .dark .verdict.better {color: #2fcf9f}
 .verdict.worse {color: #b03a00; font-weight: 600} .dark .verdict.worse {color: #ff9d5c}
-.run-sign {display: inline-block; width: 2rem; height: 0; border-top: 3px solid; vertical-align: middle;
-  margin-inline-end: .5rem}
+.run-sign {display: inline-block; vertical-align: middle; margin-inline-end: .5rem}
 .files a {display: inline-block; margin: .2rem .6rem .2rem 0; padding: .35rem .8rem; border-radius: 6px;
   border: 1px solid var(--border-color-primary); text-decoration: none}
 .numbers {display: grid; grid-template-columns: repeat(auto-fit, minmax(min(10.5rem, 45%), 1fr)); gap: .6rem;

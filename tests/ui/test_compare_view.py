@@ -7,7 +7,6 @@ import pytest
 from backend.config import RunConfig, Settings
 from backend.evaluation.paired import Difference, Paired
 from ui.compare_view import (
-    MAX_RUNS,
     METRICS,
     caveats,
     choose_metric,
@@ -18,6 +17,7 @@ from ui.compare_view import (
     values_table,
 )
 from ui.language import speaking
+from ui.run_looks import MAX_RUNS, Look
 
 
 def run(*errors_px: float, mm_per_px: float | None = 0.5, **more: Any) -> list[dict[str, Any]]:
@@ -36,19 +36,24 @@ def run(*errors_px: float, mm_per_px: float | None = 0.5, **more: Any) -> list[d
     ]
 
 
+def looks(runs: Any) -> dict[str, Look]:
+    return {run_id: Look.of(number) for number, run_id in enumerate(runs)}
+
+
 def curves(figure: Any) -> list[Any]:
     return [trace for trace in figure.data if trace.showlegend is not False]
 
 
 def test_each_run_has_a_curve_by_name_in_its_own_colour_and_dash() -> None:
     runs = {f"run {number}": run(4, 2, 3) for number in range(MAX_RUNS)}
-    figure = plot_runs(choose_metric("mre", runs), runs, log_axis=False)
+    figure = plot_runs(choose_metric("mre", runs), runs, looks(runs), log_axis=False)
     drawn = curves(figure)
     assert [trace.name for trace in drawn] == list(runs)
     assert len({trace.line.color for trace in drawn}) == len({trace.line.dash for trace in drawn}) == MAX_RUNS
     assert list(drawn[0].y) == [2.0, 1.0, 1.5]
-    stars = [trace for trace in figure.data if trace.marker.symbol == "star"]
-    assert [(star.x[0], star.y[0]) for star in stars] == [(2, 1.0)] * MAX_RUNS
+    best = [trace for trace in figure.data if trace.showlegend is False]
+    assert [(point.x[0], point.y[0]) for point in best] == [(2, 1.0)] * MAX_RUNS
+    assert len({point.marker.symbol for point in best}) == MAX_RUNS
     assert figure.layout.yaxis.title.text == "validation MRE, mm"
 
 
@@ -56,7 +61,10 @@ def test_errors_are_in_pixels_as_soon_as_one_run_knows_no_millimetres() -> None:
     runs = {"a": run(4, 2), "b": run(8, 6, mm_per_px=None)}
     metric = choose_metric("mre", runs)
     assert metric.unit == "px"
-    assert [list(trace.y) for trace in curves(plot_runs(metric, runs, log_axis=True))] == [[4, 2], [8, 6]]
+    assert [list(trace.y) for trace in curves(plot_runs(metric, runs, looks(runs), log_axis=True))] == [
+        [4, 2],
+        [8, 6],
+    ]
     assert choose_metric("mre", {"a": run(4), "not validated yet": []}).unit == "mm"
 
 
@@ -64,7 +72,9 @@ def test_a_long_axis_is_not_ticked_at_every_epoch() -> None:
     ticks = []
     for num_epochs in (4, 40):
         runs = {"a": run(*range(50, 50 - num_epochs, -1))}
-        ticks.append(plot_runs(choose_metric("mre", runs), runs, log_axis=False).layout.xaxis.dtick)
+        ticks.append(
+            plot_runs(choose_metric("mre", runs), runs, looks(runs), log_axis=False).layout.xaxis.dtick
+        )
     assert ticks == [1, None]
 
 
@@ -72,7 +82,7 @@ def test_a_share_is_best_where_it_is_highest() -> None:
     runs = {"a": run(4, 2, 3)}
     metric = choose_metric("sdr", runs)
     assert metric.best(metric.points(runs["a"])) == (2, 50.0)
-    assert "50.00 %" in values_table(metric, runs)
+    assert "50.00 %" in values_table(metric, runs, looks(runs))
 
 
 def test_the_refinement_is_counted_on() -> None:
@@ -84,9 +94,9 @@ def test_the_refinement_is_counted_on() -> None:
 def test_a_run_without_values_is_named_in_the_table(name: str) -> None:
     runs = {"<a>": [], "b": run(4, 2)}
     metric = choose_metric(name, runs)
-    html = values_table(metric, runs)
+    html = values_table(metric, runs, looks(runs))
     assert "&lt;a&gt;" in html and "no such value yet" in html
-    assert len(curves(plot_runs(metric, runs, log_axis=False))) == 1
+    assert len(curves(plot_runs(metric, runs, looks(runs), log_axis=False))) == 1
 
 
 def test_what_cannot_be_compared_is_said() -> None:
