@@ -129,6 +129,7 @@ def test_previews_show_the_fixed_images_with_truth_and_predictions(completed: Ru
     assert images is not None and completed.preview_keys() == [("train", 1), ("train", 2)]
     num = len(images["image_ids"])
     assert num == 3 and list(images["landmark_names"]) == list(LANDMARKS)
+    assert images["split"] == "valid"
     assert images["truth_xy_image"].shape == (num, 3, 2)
     for number in range(num):
         assert images[f"display_{number}"].shape == (96, 80)
@@ -174,6 +175,8 @@ def test_without_validation_the_best_weights_are_the_last(tmp_path: Path, tiny_d
     for name, tensor in last["model_state_dict"].items():
         assert torch.equal(tensor, best["model_state_dict"][name])
     assert folder.preview_keys() == [("train", 1), ("train", 2)]
+    images = folder.read_preview_images()
+    assert images is not None and images["split"] == "train"
 
 
 # A run that is ended, and goes on

@@ -11,6 +11,7 @@ from typing import Any
 
 from ui.monitor_curves import Readers
 from ui.plots import Row, error_unit
+from ui.runs import has_validated
 from ui.table import cell_html, table_html
 from ui.text import say
 
@@ -24,7 +25,9 @@ def landmark_table(rows: Sequence[Row], readers: Mapping[str, Any] | None = None
     the readers are apart, where `readers` (what the run folder keeps of them) knows that."""
     validated = [row for row in rows if row.get("val/mre_px") is not None]
     if not validated:
-        return f'<p class="note">{escape(say("landmarks_none"))}</p>'
+        is_measured = not rows or has_validated(rows)
+        words = say("landmarks_none" if is_measured else "landmarks_not_validated")
+        return f'<p class="note">{escape(words)}</p>'
     unit, last = error_unit(rows), validated[-1]
     before = validated[-1 - TREND_EPOCHS] if len(validated) > TREND_EPOCHS else validated[0]
     prefix = f"val/mre_{unit}/"

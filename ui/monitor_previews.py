@@ -1,4 +1,4 @@
-"""The fixed validation images at a kept epoch: truth, prediction, error and heatmap; a slider replays the epochs.
+"""The fixed images at a kept epoch: truth, prediction, error and heatmap; a slider replays the epochs.
 
 The figures are pure; the panel asks the run's folder what is kept. What the slider was put to is in the session.
 """
@@ -6,7 +6,7 @@ The figures are pure; the panel asks the run's folder what is kept. What the sli
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -16,11 +16,14 @@ import gradio as gr
 import numpy as np
 import plotly.graph_objects as go
 
+from backend.data.splits import TRAIN, VALID
 from backend.geometry import compose
 from backend.overlays import blend_heatmaps
 from backend.run.folder import PHASES, PreviewKey, RunFolder
 from ui.pictures import plot_prediction
+from ui.plots import Row
 from ui.quiet import LATEST
+from ui.runs import has_validated, read_rows
 from ui.session import Session
 from ui.text import in_distance, say, say_count
 
@@ -35,6 +38,7 @@ class Previews:
 
     runs_dir: Path
     session: gr.State
+    title: gr.Markdown
     controls: gr.Row
     position: gr.Slider
     newest: gr.Button
@@ -46,12 +50,13 @@ class Previews:
     def outputs(self) -> list[Any]:
         """What drawing them changes."""
         return [
-            self.session, self.controls, self.position, self.newest, self.heatmap, self.note, *self.plots
+            self.session, self.title, self.controls, self.position, self.newest, self.heatmap, self.note, *self.plots
         ]  # fmt: skip
 
 
 def create_previews(session: gr.State, runs_dir: Path) -> Previews:
     """Lay out the panel and bind its handlers."""
+    title = gr.Markdown(title_words(None), elem_id="previews-title")
     with gr.Row(visible=False, equal_height=True) as controls:
         position = gr.Slider(
             1, MAX_POSITIONS, 1, step=1, label=say("epoch"), elem_id="preview-position",
@@ -74,7 +79,7 @@ def create_previews(session: gr.State, runs_dir: Path) -> Previews:
             gr.Plot(visible=False, elem_id=f"preview-{number}", elem_classes="keeps-zoom", min_width=270)
             for number in range(MAX_PREVIEWS)
         )
-    panel = Previews(runs_dir, session, controls, position, newest, heatmap, note, plots)
+    panel = Previews(runs_dir, session, title, controls, position, newest, heatmap, note, plots)
     _bind(panel)
     return panel
 
@@ -123,6 +128,20 @@ def draw_previews(panel: Previews, session: Session, folder: RunFolder, heatmap:
     if session.is_news("previews", (folder.run_id, shown, stamp, heatmap, follows)):
         updates |= _draw_images(panel, folder, shown, heatmap, follows=follows)
     return updates
+
+
+def title_words(split: str | None) -> str:
+    """What is shown, by the split that the images are of; None where that is not known."""
+    return f"### {say(f'previews_title_{split}' if split is not None else 'previews_title')}"
+
+
+def shown_split(images: Mapping[str, Any] | None, rows: Sequence[Row]) -> str | None:
+    """`valid` or `train`: as the run folder says, else (runs made before it said so) by whether an epoch validated."""
+    if images is not None and "split" in images:
+        return str(images["split"])
+    if images is None or not rows:
+        return None
+    return VALID if has_validated(rows) else TRAIN
 
 
 def shown_key(keys: list[PreviewKey], chosen: PreviewKey | None) -> PreviewKey | None:
@@ -211,7 +230,10 @@ def _draw_images(
 ) -> Updates:
     images = folder.read_preview_images()
     preview = folder.read_preview(shown) if shown is not None else None
-    updates: Updates = {panel.note: say("previews_none")}
+    updates: Updates = {
+        panel.title: title_words(shown_split(images, read_rows(folder))),
+        panel.note: say("previews_none"),
+    }
     drawn: list[tuple[str, go.Figure]] = []
     if shown is not None and images is not None and preview is not None:
         updates[panel.note] = preview_words(shown, preview, follows=follows)

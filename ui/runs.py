@@ -103,6 +103,11 @@ def read_rows(folder: RunFolder) -> list[dict[str, Any]]:
 _known_rows: dict[RunFolder, tuple[tuple[int, int], list[dict[str, Any]]]] = {}
 
 
+def has_validated(rows: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether any epoch measured validation images."""
+    return any(key.startswith("val/") and value is not None for row in rows for key, value in row.items())
+
+
 def runs_table(runs_dir: Path) -> list[RunRow]:
     """Every run, newest first, in the columns of the text `runs_columns`."""
     return [_row(folder) for folder in list_runs(runs_dir)]

@@ -16,7 +16,7 @@ from ui.devices import device_lines
 from ui.monitor_buttons import RunButtons, create_run_buttons, draw_buttons
 from ui.monitor_curves import Wishes, plot_curves
 from ui.monitor_landmarks import landmark_table, readers_in
-from ui.monitor_previews import Previews, create_previews, draw_previews
+from ui.monitor_previews import Previews, create_previews, draw_previews, title_words
 from ui.monitor_values import curves_table
 from ui.monitor_view import event_list, log_text, run_card
 from ui.plots import Row, error_unit
@@ -84,7 +84,6 @@ def create_monitor_tab(session: gr.State, runs_dir: Path) -> MonitorTab:
             parts["landmarks"] = gr.HTML(elem_id="landmarks", padding=False)
             with gr.Accordion(say("events"), open=True):
                 parts["events"] = gr.HTML(elem_id="events", padding=False)
-    gr.Markdown(f"### {say('previews_title')}")
     parts["previews"] = create_previews(session, runs_dir)
     with gr.Accordion(say("log"), open=False):
         parts["log"] = gr.Textbox(lines=14, max_lines=14, show_label=False, label=say("log"), elem_id="log")
@@ -178,6 +177,7 @@ def _draw_nothing(tab: MonitorTab, session: Session) -> Updates:
         **dict.fromkeys((tab.curves, tab.previews.controls, *tab.previews.plots), gr.update(visible=False)),
         **dict.fromkeys((tab.values, tab.events, tab.log), ""),
         tab.landmarks: landmark_table([]),
+        tab.previews.title: title_words(None),
         tab.previews.note: say("previews_none"),
         **draw_buttons(tab.buttons, session, None),
     }

@@ -275,7 +275,7 @@ class RunFolder:
         return self.path / "previews"
 
     def write_preview_images(self, arrays: Mapping[str, npt.ArrayLike]) -> None:
-        """The fixed validation images and what does not change with the epochs, by name."""
+        """The fixed images, the split that they are of, and what else does not change with the epochs, by name."""
         self._write_arrays("images.npz", arrays)
 
     def read_preview_images(self) -> Arrays | None:

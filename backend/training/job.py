@@ -59,6 +59,11 @@ class Job:
     stop: threading.Event
 
     @property
+    def preview_split(self) -> str:
+        """The split of the preview images."""
+        return TRAIN if self.valid is None else VALID
+
+    @property
     def landmark_names(self) -> tuple[str, ...]:
         """Those to be learnt, in the order of the networks' maps."""
         return self.splits.annotations.landmark_names

@@ -165,7 +165,7 @@ def _build_first(job: Job, last: Checkpoint | None) -> Trainer:
     shown = build.build_images(settings, job.previews.samples, job.previews.store)
     share = settings.epochs / (settings.epochs + settings.refine_epochs * settings.refine)
     phase = Phase(TRAIN, build.first_schedule(settings), 0.0, share)
-    previews = PreviewImages(job.previews.samples, load_preview_batch(shown))
+    previews = PreviewImages(job.previews.samples, load_preview_batch(shown), job.preview_split)
     recorder = Recorder(job.folder, config, phase, task, previews, job.shape_prior, job.origin, job.stop)
     network = _build_network(job, resumes=last is not None)
     augmentation = build.build_augmentation(settings, job.landmark_names)
@@ -193,7 +193,7 @@ def _build_refinement(job: Job, last: Checkpoint | None) -> Trainer:
     stand_on = FirstNetwork(source["model_state_dict"], first.errors, jitter_px, of_another)
     phase = Phase(REFINE, build.refine_schedule(settings), 1.0 - share, share, stand_on)
     crops = CropDataset(job.previews.samples, config.crop_frame, first.previews, store=job.previews.store)
-    previews = PreviewImages(job.previews.samples, load_preview_batch(crops))
+    previews = PreviewImages(job.previews.samples, load_preview_batch(crops), job.preview_split)
     recorder = Recorder(job.folder, config, phase, task, previews, job.shape_prior, job.origin, job.stop)
     samples, store = job.train.samples, job.train.store
     augmentation = build.build_augmentation(settings, job.landmark_names)

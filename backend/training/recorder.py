@@ -46,6 +46,7 @@ class PreviewImages:
 
     samples: Samples
     batch: Batch
+    split: str  # that they are of: `valid`, or `train` where nothing validates
 
 
 @dataclass(frozen=True)
@@ -213,6 +214,7 @@ class Recorder:
         samples = self._previews.samples
         arrays: dict[str, Any] = {
             "image_ids": np.array([str(name) for name in samples.images["image_id"]]),
+            "split": np.array(self._previews.split),
             "landmark_names": np.array(list(self._task.landmark_names)),
             "truth_xy_image": samples.points_xy_image.astype(np.float32),
             "mm_per_px_xy": samples.mm_per_px_xy,

@@ -62,12 +62,17 @@ def test_what_the_readers_differ_by_stands_beside_each_error() -> None:
     assert "readers" not in landmark_table([row(1, good=0.1)], None)
 
 
-def test_names_are_escaped_and_no_validation_is_said() -> None:
+def test_names_are_escaped() -> None:
     assert "<b>" not in landmark_table([row(1, **{"<b>": 1.0})])
-    assert "after the first validation" in landmark_table([{"epoch": 1, "train/loss": 1.0}])
 
 
 def test_the_line_of_the_readers_is_in_the_unit_of_the_errors() -> None:
     line = readers_in("px", READERS)
     assert line is not None and (line.apart, line.unit) == (12.0, "px")
     assert readers_in("mm", {"mre_px": 1.0, "mre_mm": None}) is None and readers_in("mm", None) is None
+
+
+def test_a_run_without_validation_images_does_not_promise_a_validation() -> None:
+    html = landmark_table([{"epoch": 1, "train/loss": 1.0}])
+    assert "has no validation images" in html and "after the first validation" not in html
+    assert "after the first validation" in landmark_table([])

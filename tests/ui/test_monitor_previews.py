@@ -19,6 +19,8 @@ from ui.monitor_previews import (
     preview_figures,
     preview_words,
     shown_key,
+    shown_split,
+    title_words,
 )
 from ui.session import Session
 from ui.text import say
@@ -52,6 +54,7 @@ def keep(folder: RunFolder, phase: str, *epochs: int, **more: Any) -> None:
             "mm_per_px_xy": np.array([[np.nan, np.nan]]),
             "display_0": np.zeros((20, 20), np.uint8),
             "affine_image_to_display_0": scaling(1, 1),
+            **({"split": more.pop("split")} if "split" in more else {}),
         }
     )
     for epoch in epochs:
@@ -249,3 +252,21 @@ def test_each_map_of_a_refined_preview_lies_over_its_own_crop(folder: RunFolder)
     assert lit_at(folder, key, "all") == pytest.approx((111, 55), abs=1.5)  # both
     ((title, _),) = draw(folder, key, "all")
     assert title == "007: 4.2 px"
+
+
+def test_the_title_says_which_images_are_shown(folder: RunFolder, panel: Previews) -> None:
+    keep(folder, "train", 1, split=np.array("train"))
+    updates = draw_previews(panel, Session(), folder, "all")
+    assert updates[panel.title] == f"### {say('previews_title_train')}"
+    keep(folder, "train", 1, split=np.array("valid"))
+    updates = draw_previews(panel, Session(), folder, "all")
+    assert updates[panel.title] == f"### {say('previews_title_valid')}"
+
+
+def test_of_a_run_that_kept_no_split_its_metrics_say_which_images_are_shown(folder: RunFolder) -> None:
+    images = {"image_ids": np.array(["007"])}
+    measured = [{"epoch": 1, "train/loss": 1.0, "val/mre_px": 2.0}]
+    assert shown_split(images, measured) == "valid"
+    assert shown_split(images, [{"epoch": 1, "train/loss": 1.0, "val/mre_px": None}]) == "train"
+    assert shown_split(images, []) is None and shown_split(None, measured) is None
+    assert "validation" not in title_words(None)
