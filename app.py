@@ -14,7 +14,7 @@ from starlette.middleware import Middleware
 
 from backend.data.annotations import find_datasets
 from backend.data.demo import create_demo_dataset
-from backend.flags import OneLineParser, run_command
+from backend.flags import OneLineParser, run_command, whole_number
 from backend.run.scheduler import tend_queue
 from ui.language_choice import PERSIAN_FILES, LanguageChoice
 from ui.layout import build_app
@@ -53,7 +53,7 @@ def main(arguments: Sequence[str]) -> int:
 def _parser() -> OneLineParser:
     parser = OneLineParser(prog="python app.py", description=__doc__)
     parser.add_argument("--host", default="127.0.0.1", help="address to serve on (default: 127.0.0.1)")
-    parser.add_argument("--port", type=int, default=7860, help="port to serve on (default: 7860)")
+    parser.add_argument("--port", type=whole_number, default=7860, help="port to serve on (default: 7860)")
     parser.add_argument("--runs_dir", type=Path, default=Path("runs"), help="folder of runs (default: runs)")
     parser.add_argument(
         "--data_root", type=Path, default=Path("data"), help="folder of data sets (default: data)"

@@ -9,19 +9,23 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
+from pydantic.fields import FieldInfo
 
 from backend.errors import UserError
 from backend.geometry import OUTPUT_STRIDES, CropFrame, output_stride_for
+from backend.numbers import read_number, read_whole_number, read_whole_numbers, to_latin
 
 FORMAT_VERSION = 1
 SIZE_MULTIPLE = 32  # every network halves its maps down to 1/32
 
 ModelName = Literal["resnet", "hrnet", "unet", "hourglass"]
 LossName = Literal["kl", "adaptive_wing", "mse"]
+AUTO = "auto"
 Auto = Literal["auto"]
+SIDES = ("height", "width")  # the two numbers of image_size
 
 
 class Settings(BaseModel):
@@ -204,7 +208,7 @@ class Settings(BaseModel):
     )
     device: str = Field(
         "auto",
-        pattern=r"^(auto|cpu|cuda(:\d+)?)$",
+        pattern=r"^(auto|cpu|cuda(:[0-9]+)?)$",
         description="auto, cpu, cuda or cuda:N; auto: a GPU if there",
     )
     num_workers: Annotated[int, Field(ge=0, le=64)] | Auto = Field(
@@ -225,10 +229,27 @@ class Settings(BaseModel):
         """What a crop of the refinement covers."""
         return CropFrame(self.crop_size, self.crop_mm_per_px, self.crop_share)
 
+    @field_validator("*", mode="before")
+    @classmethod
+    def _read_typed_number(cls, value: Any, info: ValidationInfo) -> Any:
+        kind = NUMBER_SETTINGS.get(info.field_name or "")
+        if kind is None:
+            return value
+        if not kind.is_pair:
+            return kind.read(value)
+        if not isinstance(value, list | tuple) or len(value) != len(SIDES):
+            return value  # which is refused as it is
+        return tuple(kind.read(one, f"{side} ") for side, one in zip(SIDES, value, strict=True))
+
+    @field_validator("device", mode="before")
+    @classmethod
+    def _read_device(cls, value: Any) -> Any:
+        return to_latin(value) if isinstance(value, str) else value
+
     @field_validator("image_size")
     @classmethod
     def _check_image_size(cls, size: tuple[int, int]) -> tuple[int, int]:
-        for name, value in zip(("height", "width"), size, strict=True):
+        for name, value in zip(SIDES, size, strict=True):
             if not SIZE_MULTIPLE <= value <= 4096:
                 raise ValueError(f"{name} {value} is outside 32 to 4096; start from 256 256")
             if value % SIZE_MULTIPLE:
@@ -254,15 +275,15 @@ class Settings(BaseModel):
             return text  # these are told first
         try:
             sides = sides_of(text)
-        except ValueError:
-            raise ValueError(f"{text!r} is no list of sides, such as 128, 96, 64") from None
+        except UserError as error:
+            raise ValueError(f"{text!r} is not a list of sides, such as 128, 96, 64: {error}") from None
         for side in sides:
             if side % SIZE_MULTIPLE or not SIZE_MULTIPLE <= side <= crop_size:
                 limits = f"from {SIZE_MULTIPLE} to crop_size, {crop_size}"
                 raise ValueError(f"{side} in {text!r} is no multiple of {SIZE_MULTIPLE} {limits}")
         if len(sides) > num_networks:
             raise ValueError(f"{text!r} wants num_refiners {len(sides)} or more, not {num_networks}")
-        return text
+        return ", ".join(map(str, sides))
 
     @field_validator("pretrained")
     @classmethod
@@ -280,8 +301,48 @@ class Settings(BaseModel):
 
 
 def sides_of(text: str) -> tuple[int, ...]:
-    """The numbers of the setting `refiner_sides`. Raises ValueError for what is none."""
-    return tuple(int(side) for side in text.split(",") if side.strip())
+    """The numbers of the setting `refiner_sides`. Raises UserError for what is not a list of them."""
+    return read_whole_numbers(text)
+
+
+@dataclass(frozen=True)
+class NumberSetting:
+    """A setting that holds a number, or a pair of them (height, width), or may hold "auto" instead."""
+
+    is_whole: bool
+    accepts_auto: bool
+    is_pair: bool
+
+    def read(self, typed: Any, name: str = "") -> Any:
+        """The number that was typed; None where nothing was. Raises ValueError with the cure, after the `name`."""
+        text = to_latin(typed) if isinstance(typed, str) else typed
+        if text is None or text == "":
+            return None
+        if self.accepts_auto and isinstance(text, str) and text.lower() == AUTO:
+            return AUTO
+        try:
+            return read_whole_number(typed) if self.is_whole else read_number(typed)
+        except UserError as error:
+            choice = f", or {AUTO}" if self.accepts_auto else ""
+            raise ValueError(f"{name}{error}{choice}") from None
+
+
+def _find_number_settings() -> dict[str, NumberSetting]:
+    found = {}
+    for name, field in Settings.model_fields.items():
+        kinds = _kinds_of(field.annotation)
+        if int in kinds or float in kinds:
+            found[name] = NumberSetting(int in kinds, AUTO in kinds, isinstance(field.default, tuple))
+    return found
+
+
+def _kinds_of(annotation: Any) -> set[Any]:
+    """The types and the words that an annotation is made of."""
+    parts = [part for part in get_args(annotation) if not isinstance(part, FieldInfo)]
+    return set().union(*map(_kinds_of, parts)) if parts else {annotation}
+
+
+NUMBER_SETTINGS: Mapping[str, NumberSetting] = _find_number_settings()
 
 
 @dataclass(frozen=True)
@@ -378,5 +439,5 @@ def _in_words(item: Any, field: str) -> UserError:
         "is missing: a number belongs here" if item["input"] is None else f"{message}, not {item['input']!r}"
     )
     if field == "image_size" and len(item["loc"]) > 1:
-        message = f"{('height', 'width')[item['loc'][1]]} {message}"
+        message = f"{SIDES[item['loc'][1]]} {message}"
     return UserError(message, field=field, cure=Settings.model_fields[field].description or "")

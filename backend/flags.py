@@ -6,12 +6,13 @@ import argparse
 import io
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any, NoReturn, get_args
+from typing import Any, NoReturn, TypeVar, get_args
 
 from pydantic.fields import FieldInfo
 
 from backend.config import Settings
 from backend.errors import UserError
+from backend.numbers import read_number, read_whole_number
 from backend.presets import PRESETS
 
 EXIT_COMPLETED = 0
@@ -20,6 +21,7 @@ EXIT_USER_ERROR = 2
 EXIT_OUT_OF_MEMORY = 3
 EXIT_DIVERGED = 4
 EXIT_INTERRUPTED = 130
+Number = TypeVar("Number", int, float)
 
 
 class OneLineParser(argparse.ArgumentParser):
@@ -27,6 +29,24 @@ class OneLineParser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         raise UserError(message, cure=f"see {self.prog} --help")
+
+
+def number(text: str) -> float:
+    """argparse's `type` of a flag that takes a number; those of settings are read by `Settings`."""
+    return _as_argument(read_number, text)
+
+
+def whole_number(text: str) -> int:
+    """The same for what is counted."""
+    return _as_argument(read_whole_number, text)
+
+
+def count(text: str) -> int:
+    """The same, from 1 on."""
+    num = whole_number(text)
+    if num < 1:
+        raise argparse.ArgumentTypeError(f"{num} is not a number from 1 on")
+    return num
 
 
 def add_setting_flags(parser: argparse.ArgumentParser) -> None:
@@ -84,6 +104,13 @@ def run_command(main: Callable[[Sequence[str]], int], arguments: Sequence[str] |
         lines = str(error).splitlines()
         print(f"error: {lines[0]}", *lines[1:], sep="\n  ", file=sys.stderr)
         return EXIT_USER_ERROR
+
+
+def _as_argument(read: Callable[[str], Number], text: str) -> Number:
+    try:
+        return read(text)
+    except UserError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def _argument_of(field: FieldInfo) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from typing import Any
 from backend.config import RunConfig, Settings, parse_settings
 from backend.data.samples import Samples, SampleSplits, load_splits
 from backend.errors import UserError
-from backend.flags import OneLineParser, add_setting_flags, given_settings, run_command
+from backend.flags import OneLineParser, add_setting_flags, given_settings, run_command, whole_number
 from backend.overlays import draw_points, encode_jpeg
 from backend.training.build import build_augmentation, build_images, build_store, crops_in_force
 from backend.training.floor import Floor, floor_on_crops, floor_on_images
@@ -54,8 +54,8 @@ def _parser() -> OneLineParser:
     parser = OneLineParser(prog="python -m backend.views", description=__doc__)
     parser.add_argument("--no-floor", dest="floor", action="store_false", help="leave the decoding floor out")
     parser.add_argument("--image", metavar="ID", help="image to draw as a training would vary it")
-    parser.add_argument("--first_epoch", type=int, default=1, help="of those drawn (default: 1)")
-    parser.add_argument("--num_views", type=int, default=7, help="epochs to draw (default: 7)")
+    parser.add_argument("--first_epoch", type=whole_number, default=1, help="of those drawn (default: 1)")
+    parser.add_argument("--num_views", type=whole_number, default=7, help="epochs to draw (default: 7)")
     parser.add_argument(
         "--out", type=Path, metavar="DIR", help="write the plain image and the epochs there, as JPEG"
     )

@@ -39,7 +39,9 @@ from backend.flags import (
     OneLineParser,
     add_preset_flag,
     add_setting_flags,
+    count,
     given_settings,
+    number,
     run_command,
 )
 from backend.presets import with_preset
@@ -62,8 +64,8 @@ def main(arguments: Sequence[str]) -> int:
 
 def _parser() -> OneLineParser:
     parser = OneLineParser(prog="python -m backend.vram", description=__doc__)
-    parser.add_argument("--num_landmarks", type=_count, required=True, metavar="K", help="landmarks an image")
-    parser.add_argument("--num_images", type=_count, metavar="N", help="training images, where known")
+    parser.add_argument("--num_landmarks", type=count, required=True, metavar="K", help="landmarks an image")
+    parser.add_argument("--num_images", type=count, metavar="N", help="training images, where known")
     parser.add_argument(
         "--free_gib", type=_gib, metavar="X", help="free memory to plan for, GiB (default: read it)"
     )
@@ -83,14 +85,8 @@ def _parser() -> OneLineParser:
     return parser
 
 
-def _count(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number from 1 on")
-    return int(text)
-
-
 def _gib(text: str) -> float:
-    value = float(text)
+    value = number(text)
     if not 0 <= value <= 1e6:
         raise argparse.ArgumentTypeError(f"{text} GiB is no memory")
     return value

@@ -27,7 +27,7 @@ REPOSITORY = commands.REPOSITORY
 sys.path.insert(0, str(REPOSITORY))
 
 from backend.config import RunConfig  # noqa: E402
-from backend.flags import setting_to_flag  # noqa: E402
+from backend.flags import setting_to_flag, whole_number  # noqa: E402
 from backend.run.folder import RunFolder, merge_metrics  # noqa: E402
 from backend.training.build import build_shape_prior, build_splits  # noqa: E402
 from backend.training.checkpoint import (  # noqa: E402
@@ -126,7 +126,7 @@ def main() -> None:
         "--exclude", type=Path, help="ids of the test images that also stand in the training set"
     )
     parser.add_argument("--rows", nargs="*", default=[], metavar="ROW", help=f"any of: {'; '.join(ROWS)}")
-    parser.add_argument("--seeds", nargs="+", type=int, default=[0])
+    parser.add_argument("--seeds", nargs="+", type=whole_number, default=[0])
     parser.add_argument("--runs_dir", type=Path, default=REPOSITORY / "runs" / "bench-accuracy")
     options = parser.parse_args()
     for name in options.rows:

@@ -25,6 +25,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from backend.choices import choose_precision
 from backend.device.machine import cpu_has_bfloat16
+from backend.flags import number, whole_number
 from backend.training.build import AUTOCAST
 from models import MODELS, build_model
 
@@ -51,15 +52,19 @@ def main() -> None:
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--batch", type=int, default=4, help="images a step; half of it at 512 (default 4)")
-    parser.add_argument("--repeats", type=int, default=5, help="timed steps a cell, at most (default 5)")
     parser.add_argument(
-        "--seconds", type=float, default=5.0, help="stop repeating a cell after this (default 5)"
+        "--batch", type=whole_number, default=4, help="images a step; half of it at 512 (default 4)"
+    )
+    parser.add_argument(
+        "--repeats", type=whole_number, default=5, help="timed steps a cell, at most (default 5)"
+    )
+    parser.add_argument(
+        "--seconds", type=number, default=5.0, help="stop repeating a cell after this (default 5)"
     )
     parser.add_argument("--device", default="cpu", help="cpu or cuda (default cpu)")
     parser.add_argument("--models", nargs="+", choices=list(MODELS), default=list(MODELS))
     parser.add_argument(
-        "--sizes", nargs="+", type=int, choices=list(STRIDE_OF_SIZE), default=list(STRIDE_OF_SIZE)
+        "--sizes", nargs="+", type=whole_number, choices=list(STRIDE_OF_SIZE), default=list(STRIDE_OF_SIZE)
     )
     return parser.parse_args()
 

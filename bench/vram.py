@@ -26,7 +26,7 @@ from backend.config import ModelName, Settings, parse_settings  # noqa: E402
 from backend.device.batch_size import GIB  # noqa: E402
 from backend.device.gpu import GpuReading, read_gpus  # noqa: E402
 from backend.device.measured import Bench, identify  # noqa: E402
-from backend.flags import settings_to_flags  # noqa: E402
+from backend.flags import settings_to_flags, whole_number  # noqa: E402
 
 RESULTS = REPOSITORY / "bench" / "vram.jsonl"
 PAGE = REPOSITORY / "bench" / "README.md"
@@ -42,7 +42,7 @@ def main() -> None:
     """Predict, measure where a GPU is at hand, then write the page."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--models", nargs="+", choices=get_args(ModelName), default=get_args(ModelName))
-    parser.add_argument("--sizes", nargs="+", type=int, default=SIZES)
+    parser.add_argument("--sizes", nargs="+", type=whole_number, default=SIZES)
     parser.add_argument("--anew", action="store_true", help="do again what stands in bench/vram.jsonl")
     options = parser.parse_args()
     gpu = next(iter(read_gpus()), None)

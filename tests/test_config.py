@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 from backend.config import (
     FORMAT_VERSION,
+    NUMBER_SETTINGS,
     Choice,
     RunConfig,
     Settings,
@@ -131,6 +132,60 @@ def test_parse_settings_raises_the_first_mistake_and_takes_text_for_numbers() ->
     assert (parsed.lr, parsed.batch_size, parsed.image_size) == (1e-4, 8, (128, 64))
 
 
+NUMBERS = [name for name, field in Settings.model_fields.items() if type(field.default) in (int, float)]
+
+
+def test_every_setting_that_holds_a_number_is_known_as_one() -> None:
+    with_auto = {"sigma", "output_stride", "crop_jitter", "refine_sigma", "num_workers", "batch_size"}
+    assert set(NUMBER_SETTINGS) == {*NUMBERS, *with_auto, "image_size"}
+    assert {name for name, kind in NUMBER_SETTINGS.items() if kind.accepts_auto} == with_auto
+    assert [name for name, kind in NUMBER_SETTINGS.items() if kind.is_pair] == ["image_size"]
+
+
+@pytest.mark.parametrize("name", NUMBERS)
+def test_every_number_is_read_as_it_is_typed_and_kept_plain(name: str) -> None:
+    default = Settings.model_fields[name].default
+    for zero, point in (("۰", "٫"), ("٠", ","), ("0", ".")):
+        digits = {ord("0") + digit: ord(zero) + digit for digit in range(10)} | {ord("."): point}
+        found = parse_settings({name: f" {default}\u200f".translate(digits)})
+        assert getattr(found, name) == default
+        assert found == Settings() and found.model_dump_json().isascii()
+
+
+@pytest.mark.parametrize("name", [name for name, kind in NUMBER_SETTINGS.items() if kind.accepts_auto])
+def test_auto_is_read_however_it_is_typed(name: str) -> None:
+    for typed in (" auto", "Auto", "\u2068AUTO\u2069"):
+        assert getattr(parse_settings({name: typed}), name) == "auto"
+    assert "or auto" in str(mistake_in(name, "automatic"))
+
+
+@pytest.mark.parametrize("name", [name for name, kind in NUMBER_SETTINGS.items() if not kind.is_pair])
+def test_no_number_is_yes_or_no_and_what_is_counted_is_whole(name: str) -> None:
+    for wrong in (True, "true", "1,000", "1٬000", "1 000", "1_0"):
+        assert mistake_in(name, wrong).what
+    if NUMBER_SETTINGS[name].is_whole:
+        assert "write 2 or 3" in str(mistake_in(name, 2.5))
+        assert "write 2 or 3" in str(mistake_in(name, "۲٫۵"))
+
+
+def test_a_pair_is_read_side_by_side() -> None:
+    assert parse_settings({"image_size": ["۱۲۸", 64.0]}).image_size == (128, 64)
+    assert str(mistake_in("image_size", ("128.5", 64))).startswith(
+        "image_size: height '128.5' is not a whole"
+    )
+    assert str(mistake_in("image_size", (128, True))).startswith("image_size: width True is not a number")
+    assert "width is missing" in str(mistake_in("image_size", (128, "")))
+
+
+def test_a_number_that_was_left_empty_is_missing() -> None:
+    for empty in (None, "", " \u200e"):
+        assert "is missing: a number belongs here" in str(mistake_in("lr", empty))
+
+
+def test_the_number_of_a_gpu_is_read_in_every_digit_system() -> None:
+    assert parse_settings({"device": " cuda:۱"}).device == "cuda:1"
+
+
 def test_settings_are_frozen() -> None:
     with pytest.raises(ValidationError):
         Settings().lr = 1.0  # type: ignore[misc]
@@ -186,4 +241,7 @@ def test_config_with_a_setting_out_of_range_is_refused() -> None:
 def test_sides_of_refiners_are_read_from_a_list() -> None:
     settings = parse_settings({"crop_size": 128, "refiner_sides": "128, 96,64"})
     assert sides_of(settings.refiner_sides) == (128, 96, 64)
+    typed = parse_settings({"crop_size": 128, "refiner_sides": "۱۲۸، 96 , ٦٤"})
+    assert typed == settings and typed.refiner_sides == "128, 96, 64"
+    assert "'2.5' is not a whole number" in str(mistake_in("refiner_sides", "64, 2.5"))
     assert sides_of(Settings().refiner_sides) == ()

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -12,9 +13,12 @@ from backend.flags import (
     EXIT_USER_ERROR,
     OneLineParser,
     add_setting_flags,
+    count,
     given_settings,
+    number,
     run_command,
     settings_to_flags,
+    whole_number,
 )
 
 
@@ -41,6 +45,31 @@ def test_every_setting_has_a_flag_whose_help_is_its_description_and_default() ->
 def test_a_flag_that_is_not_given_is_not_a_setting_given() -> None:
     assert parsed() == {}
     assert parsed("--lr", "1e-4", "--epochs", "3") == {"lr": "1e-4", "epochs": "3"}
+
+
+def test_numbers_are_read_in_every_digit_system_and_with_every_separator() -> None:
+    flags = "--lr 0,001 --epochs ۲۰ --image_size ۲۵۶ ١٢٨ --sigma ۲٫۵ --batch_size Auto --weight_decay 1e−۴"
+    result = parse_settings(parsed(*flags.split()))
+    assert (result.lr, result.epochs, result.image_size) == (0.001, 20, (256, 128))
+    assert (result.sigma, result.batch_size, result.weight_decay) == (2.5, "auto", 1e-4)
+    written = settings_to_flags(result)
+    assert all(flag.isascii() for flag in written) and parse_settings(parsed(*written)) == result
+
+
+def wrong_argument(kind: Callable[[str], float], typed: str) -> str:
+    made = OneLineParser(prog="prog")
+    made.add_argument("--flag", type=kind)
+    with pytest.raises(UserError) as caught:
+        made.parse_args(["--flag", typed])
+    return str(caught.value)
+
+
+def test_a_flag_of_a_command_is_read_as_a_setting_is_or_refused_with_the_cure() -> None:
+    assert [whole_number("۲۰"), number("0,5"), count("٣")] == [20, 0.5, 3]
+    assert "--flag: '2.5' is not a whole number; write 2 or 3" in wrong_argument(whole_number, "2.5")
+    assert "can mean 1.000 or 1000" in wrong_argument(number, "1,000")
+    assert "'nan' is not a number" in wrong_argument(number, "nan")
+    assert "0 is not a number from 1 on" in wrong_argument(count, "0")
 
 
 def test_boolean_flags_work_both_ways() -> None:
@@ -118,6 +147,8 @@ def fail_with(error: Exception) -> Any:
         ["--batch_size", "0"],
         ["--lr", "quick"],
         ["--image_size", "250", "256"],
+        ["--epochs", "2.5"],
+        ["--batch_size", "1,000"],
         ["stray"],
     ],
 )

@@ -18,6 +18,7 @@ from pydantic import BeforeValidator, ValidationError, validate_call
 from backend.config import parse_settings
 from backend.data.annotations.writers import to_json
 from backend.errors import UserError
+from backend.numbers import read_number, read_whole_number
 from backend.presets import PRESETS, with_preset
 from backend.run import supervisor
 from backend.run.folder import RunFolder, list_runs
@@ -46,6 +47,9 @@ def _check_upload(value: Any) -> Any:
 
 
 Upload = Annotated[gr.FileData, BeforeValidator(_check_upload)]
+# read as the form and the flags are; Gradio shows them as the plain types
+Number = Annotated[float, BeforeValidator(read_number)]
+WholeNumber = Annotated[int, BeforeValidator(read_whole_number)]
 
 
 @dataclass(frozen=True)
@@ -112,11 +116,11 @@ class Api:
 
     def recommend_batch_size(
         self,
-        num_landmarks: int,
+        num_landmarks: WholeNumber,
         model: str = _DEFAULTS.model,
-        image_size: tuple[int, int] = _DEFAULTS.image_size,
+        image_size: tuple[WholeNumber, WholeNumber] = _DEFAULTS.image_size,
         mixed_precision: bool = _DEFAULTS.mixed_precision,
-        num_images: int | None = None,
+        num_images: WholeNumber | None = None,
         settings: dict[str, Any] | None = None,
     ) -> dict[str, Any]:
         """Recommend a batch size from the memory that is free now and what a training step needs.
@@ -140,7 +144,7 @@ class Api:
                 raise UserError(say("api_count", number=number), field=field, cure=say("api_count_cure"))
         return dict(ask_memory(planned_subject(asked, num_landmarks, num_images), anew=True))
 
-    def predict(self, run_id: str, images: list[Upload], mm_per_px: float | None = None) -> dict[str, Any]:
+    def predict(self, run_id: str, images: list[Upload], mm_per_px: Number | None = None) -> dict[str, Any]:
         """Find the landmarks on images with the best weights of a run.
 
         Answers what `python -m backend.predict --json` writes: landmark_names, and for each image its landmarks by

@@ -26,6 +26,7 @@ from backend.data.demo_anatomy import draw_head
 from backend.data.demo_film import Film, Machine, Pose, develop, draw_border
 from backend.data.demo_shape import Points, Warp, sample_head
 from backend.errors import UserError
+from backend.flags import whole_number
 
 FORMAT_VERSION = 1
 SPEC_FILE = "demo.json"
@@ -271,10 +272,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         prog="python -m backend.data.demo", description="Write the demo data set."
     )
     parser.add_argument("path", type=Path, help="folder to create")
-    parser.add_argument("--num_train", type=int, default=16, help="images to train on")
-    parser.add_argument("--num_valid", type=int, default=4, help="images to validate on")
-    parser.add_argument("--num_test", type=int, default=10, help="images to test on")
-    parser.add_argument("--seed", type=int, default=0, help="another seed, other patients")
+    parser.add_argument("--num_train", type=whole_number, default=16, help="images to train on")
+    parser.add_argument("--num_valid", type=whole_number, default=4, help="images to validate on")
+    parser.add_argument("--num_test", type=whole_number, default=10, help="images to test on")
+    parser.add_argument("--seed", type=whole_number, default=0, help="another seed, other patients")
     flags = parser.parse_args(argv)
     try:
         path = create_demo_dataset(

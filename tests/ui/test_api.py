@@ -170,6 +170,31 @@ def test_landmarks_are_found_and_nothing_is_kept_of_the_images(
     assert plain["images"][0]["landmarks"]["nose"]["xy_mm"] is None
 
 
+def test_numbers_are_read_as_the_form_reads_them(
+    client: Client, served: Dashboard, trained: RunFolder
+) -> None:
+    free(served)
+    typed = {
+        "epochs": "۲",
+        "batch_size": "٤",
+        "image_size": ["۶۴", "64.0"],
+        "lr": "0,001",
+        "val_fraction": "۰٫۲",
+    }
+    settings = RunFolder(served.runs_dir / ask(client, "start_run", {**SMALL, **typed})).read_config()[
+        "settings"
+    ]
+    numbers = {"epochs": 2, "batch_size": 4, "image_size": [64, 64], "lr": 0.001, "val_fraction": 0.2}
+    assert {key: settings[key] for key in typed} == numbers
+    free(served)
+    image = handle_file(served.data_root / "demo" / "00.png")
+    (found,) = ask(client, "predict", trained.run_id, [image], "۰٫۵")["images"]
+    assert found["landmarks"]["nose"]["xy_mm"] == pytest.approx(
+        np.array(found["landmarks"]["nose"]["xy"]) * 0.5, abs=0.01
+    )
+    assert ask(client, "recommend_batch_size", "۳", "unet", ["۶۴", 64])["recommended_batch_size"] >= 2
+
+
 @pytest.mark.parametrize(
     ("name", "values", "told"),
     [
@@ -199,7 +224,11 @@ def test_landmarks_are_found_and_nothing_is_kept_of_the_images(
         ("recommend_batch_size", [0], "num_landmarks: 0 is no count; give a number from 1 on"),
         ("recommend_batch_size", [3, "vgg"], "model: should be 'resnet', 'hrnet', 'unet' or 'hourglass'"),
         ("recommend_batch_size", [3, "unet", [250, 64]], "the nearest that fit are 224 and 256"),
-        ("recommend_batch_size", ["many"], "num_landmarks: Input should be a valid integer"),
+        ("recommend_batch_size", ["many"], "num_landmarks: 'many' is not a number; write it such as 20"),
+        ("recommend_batch_size", [2.5], "num_landmarks: 2.5 is not a whole number; write 2 or 3"),
+        ("recommend_batch_size", [3, "unet", [64, True]], "image_size: True is not a number"),
+        ("start_run", [{**SMALL, "epochs": 2.5}], "epochs: 2.5 is not a whole number; write 2 or 3"),
+        ("start_run", [{**SMALL, "lr": "1,000"}], "lr: '1,000' can mean 1.000 or 1000"),
     ],
 )
 def test_a_mistake_is_told_in_one_line(client: Client, name: str, values: list[Any], told: str) -> None:

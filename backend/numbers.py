@@ -1,0 +1,116 @@
+"""Numbers as people type them: Latin, Persian and Arabic digits, three decimal separators, exponents.
+
+The form, the flags, the API and the settings model all read a number here. Nothing is guessed: where a text can be
+read in two ways, or holds more than one number does, it is refused with what to write instead.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from decimal import Decimal
+
+from backend.errors import UserError
+
+_PERSIAN, _ARABIC = "۰۱۲۳۴۵۶۷۸۹", "٠١٢٣٤٥٦٧٨٩"
+# direction marks, embeddings, isolates, joiners, spaces of no width: they only steer how a text is drawn
+_INVISIBLE = "".join(
+    map(chr, (0x61C, *range(0x200B, 0x2010), *range(0x202A, 0x202F), *range(0x2060, 0x206A), 0xFEFF))
+)
+_TO_LATIN = str.maketrans(
+    {
+        **{digit: str(value) for digits in (_PERSIAN, _ARABIC) for value, digit in enumerate(digits)},
+        "٫": ".",
+        "\u2212": "-",  # the minus sign of mathematics
+        **dict.fromkeys(_INVISIBLE, ""),
+    }
+)
+_NUMBER = re.compile(r"([+-]?)(?=[.,]?[0-9])([0-9]*)(?:[.,]([0-9]*))?(?:[eE]([+-]?[0-9]{1,6}))?")
+_LIKE_THOUSANDS = re.compile(r"([+-]?[1-9][0-9]{0,2}),([0-9]{3})(?:[eE].*)?")  # 1,000: one, or one thousand?
+_SEPARATED = re.compile(r"[+-]?[0-9]+(?:[\s.,٬'’_]+[0-9]+)+")
+_BETWEEN_ITEMS = re.compile("[,،]")
+NUM_SHOWN = 40  # characters of a wrong text that a message repeats
+
+
+def to_latin(typed: str) -> str:
+    """A text with its digits, its minus and the Arabic decimal separator as Latin ones, without invisible marks."""
+    return typed.translate(_TO_LATIN).strip()
+
+
+def read_number(typed: object) -> float:
+    """The number that was typed, or is a number already. Raises UserError with the cure; no NaN and no infinity.
+
+    A comma is a decimal separator, as a point and ٫ are; nothing separates thousands.
+    """
+    return float(_read(typed))
+
+
+def read_whole_number(typed: object) -> int:
+    """The same for what is counted: 20, 20.0 and 2e1 are whole, 2.5 is refused and never cut off."""
+    value = _read(typed)
+    if value != value.to_integral_value():
+        below = math.floor(value)
+        raise UserError(f"{_shown(typed)} is not a whole number", cure=f"write {below} or {below + 1}")
+    return int(value)
+
+
+def read_whole_numbers(typed: str) -> tuple[int, ...]:
+    """A list of whole numbers, between which a comma stands (, or ،). Raises UserError for one that is not."""
+    return tuple(read_whole_number(item.strip()) for item in _BETWEEN_ITEMS.split(typed) if to_latin(item))
+
+
+def format_number(value: float) -> str:
+    """A number in Latin digits as it is read back to the same value: 20, 0.001, 1e-09."""
+    if isinstance(value, int) or (value.is_integer() and abs(value) < 1e16):
+        return str(int(value))
+    return f"{Decimal(repr(value)):f}" if 1e-7 <= abs(value) < 1e16 else repr(value)
+
+
+def _read(typed: object) -> Decimal:
+    if isinstance(typed, bool) or not isinstance(typed, str | int | float):
+        raise _not_a_number(typed)
+    if isinstance(typed, str):
+        value = _read_text(typed)
+    else:
+        value = Decimal(typed if isinstance(typed, int) else repr(float(typed)))
+    if value.is_nan():
+        raise _not_a_number(typed)
+    if not math.isfinite(float(value)) or (value and not float(value)):
+        raise UserError(
+            f"{_shown(typed)} is too large or too close to 0", cure="write one that a computer can hold"
+        )
+    return value
+
+
+def _read_text(typed: str) -> Decimal:
+    text = to_latin(typed)
+    found = _NUMBER.fullmatch(text)
+    if found is None:
+        raise _separated(typed) if _SEPARATED.fullmatch(text) else _not_a_number(typed)
+    if thousands := _LIKE_THOUSANDS.fullmatch(text):
+        as_decimal, as_thousands = (sign.join(thousands.groups()) for sign in (".", ""))
+        raise UserError(
+            f"{_shown(typed)} can mean {as_decimal} or {as_thousands}", cure="write the one that you mean"
+        )
+    sign, whole, fraction, exponent = found.groups()
+    return Decimal(f"{sign}{whole or 0}.{fraction or 0}e{exponent or 0}")
+
+
+def _not_a_number(typed: object) -> UserError:
+    return UserError(f"{_shown(typed)} is not a number", cure="write it such as 20, 0.001 or 1e-4")
+
+
+def _separated(typed: object) -> UserError:
+    return UserError(
+        f"{_shown(typed)} has more than one separator or a space in it",
+        cure="write one number, and its thousands together, such as 1000 or 0.5",
+    )
+
+
+def _shown(typed: object) -> str:
+    """What was typed, as a message repeats it: quoted where it is a text, without marks that cannot be seen."""
+    if isinstance(typed, str):
+        text = repr(typed.translate(dict.fromkeys(map(ord, _INVISIBLE))))
+    else:  # Python writes no integer of thousands of digits
+        text = str(Decimal(typed)) if isinstance(typed, int) and not isinstance(typed, bool) else repr(typed)
+    return text if len(text) <= NUM_SHOWN else f"{text[:NUM_SHOWN]}..."
