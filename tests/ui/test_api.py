@@ -173,7 +173,6 @@ def test_landmarks_are_found_and_nothing_is_kept_of_the_images(
 def test_numbers_are_read_as_the_form_reads_them(
     client: Client, served: Dashboard, trained: RunFolder
 ) -> None:
-    free(served)
     typed = {
         "epochs": "۲",
         "batch_size": "٤",
@@ -181,12 +180,11 @@ def test_numbers_are_read_as_the_form_reads_them(
         "lr": "0,001",
         "val_fraction": "۰٫۲",
     }
-    settings = RunFolder(served.runs_dir / ask(client, "start_run", {**SMALL, **typed})).read_config()[
-        "settings"
-    ]
+    run_id = ask(client, "start_run", {**SMALL, **typed}, queue=True)
+    settings = RunFolder(served.runs_dir / run_id).read_config()["settings"]
     numbers = {"epochs": 2, "batch_size": 4, "image_size": [64, 64], "lr": 0.001, "val_fraction": 0.2}
     assert {key: settings[key] for key in typed} == numbers
-    free(served)
+    reaches(client, run_id, "completed")
     image = handle_file(served.data_root / "demo" / "00.png")
     (found,) = ask(client, "predict", trained.run_id, [image], "۰٫۵")["images"]
     assert found["landmarks"]["nose"]["xy_mm"] == pytest.approx(
