@@ -13,6 +13,7 @@ from backend.data.suspects import Suspect
 from backend.errors import UserError
 from ui.data_view import ALL_SPLITS, DataView, caption, landmarks_table
 from ui.datasets import read_full, shrink
+from ui.number_field import NumberedSlider, create_numbered_slider
 from ui.pictures import Highlight, plot_marks, plot_plain, zoom_in
 from ui.text import in_markdown, say
 
@@ -35,7 +36,7 @@ class BrowserPanel:
 
     shown: gr.State  # Shown
     split: gr.Radio
-    number: gr.Slider
+    number: NumberedSlider
     previous: gr.Button
     next: gr.Button
     whole: gr.Button
@@ -46,7 +47,15 @@ class BrowserPanel:
     @property
     def parts(self) -> list[Any]:
         """What showing another image changes."""
-        return [self.shown, self.split, self.number, self.whole, self.caption, self.picture, self.marks]
+        return [
+            self.shown,
+            self.split,
+            self.number.slider,
+            self.whole,
+            self.caption,
+            self.picture,
+            self.marks,
+        ]
 
 
 def create_browser() -> BrowserPanel:
@@ -55,8 +64,8 @@ def create_browser() -> BrowserPanel:
         [(say("data_all"), ALL_SPLITS)], value=ALL_SPLITS, label=say("data_split"), elem_id="data-split"
     )
     with gr.Row(equal_height=True):
-        number = gr.Slider(
-            1, 2, value=1, step=1, label=say("data_number"), elem_id="data-number", scale=4, min_width=240
+        number = create_numbered_slider(
+            1, 2, 1, label=say("data_number"), elem_id="data-number", scale=4, min_width=240
         )
         previous = gr.Button(say("data_previous"), elem_id="data-previous", min_width=105, scale=1)
         following = gr.Button(say("data_next"), elem_id="data-next", min_width=105, scale=1)
@@ -104,7 +113,7 @@ def show(
     }
     if split is not None:
         rows = view.rows_of(split)
-        updates[panel.number] = gr.update(maximum=max(2, len(rows)), value=rows.index(row) + 1)
+        updates[panel.number.slider] = gr.update(maximum=max(2, len(rows)), value=rows.index(row) + 1)
         updates[panel.split] = split
     return updates
 

@@ -8,8 +8,26 @@ from typing import Any, get_args
 
 import gradio as gr
 
-from backend.config import RunConfig, Settings, find_mistakes, parse_settings
+from backend.config import (
+    AUTO,
+    NUMBER_SETTINGS,
+    NumberSetting,
+    RunConfig,
+    Settings,
+    find_mistakes,
+    parse_settings,
+    sides_of,
+)
+from backend.numbers import to_latin
 from backend.presets import PRESETS, preset_values
+from ui.number_field import (
+    MISTAKE,
+    create_number_field,
+    field_text,
+    mistake_info,
+    number_classes,
+    understood_info,
+)
 from ui.text import in_markdown, quote, say, say_label
 
 # `image_size` is two numbers on the page; every other setting is one component of its own name
@@ -82,7 +100,8 @@ def preset_fields(name: str) -> dict[str, Any]:
     """A preset's values by form key."""
     values = preset_values(name)
     sizes = dict(zip(SIZE_KEYS, values.pop("image_size", ()), strict=False))
-    return {key: value for key, value in {**sizes, **values}.items() if key in (*MAIN_KEYS, *ADVANCED_KEYS)}
+    shown = {key: value for key, value in {**sizes, **values}.items() if key in (*MAIN_KEYS, *ADVANCED_KEYS)}
+    return to_fields(shown)
 
 
 def build_field(key: str) -> gr.components.Component:
@@ -99,20 +118,32 @@ def build_field(key: str) -> gr.components.Component:
     if choices and all(isinstance(choice, str) for choice in choices):
         kind = gr.Radio if len(choices) <= 4 else gr.Dropdown
         return kind(list(choices), value=default, label=label, info=info, elem_id=name)
-    if field.annotation is int or key in (*SIZE_KEYS, "batch_size"):
-        step = 32 if key in SIZE_KEYS else 1
-        return gr.Number(value=default, label=label, info=info, precision=0, step=step, elem_id=name)
-    if field.annotation is float:
-        return gr.Number(
-            value=default, label=label, info=info, step=10**-5 if key == "lr" else 0.01, elem_id=name
+    if kind_of_number := number_setting(key):
+        return create_number_field(
+            default,
+            is_whole=kind_of_number.is_whole,
+            accepts_auto=kind_of_number.accepts_auto,
+            label=label,
+            info=info,
+            elem_id=name,
         )
     return gr.Textbox(value=str(default), label=label, info=info, elem_id=name)
+
+
+def number_setting(key: str) -> NumberSetting | None:
+    """What a field takes that holds a number; None for the others."""
+    return NUMBER_SETTINGS.get("image_size" if key in SIZE_KEYS else key)
+
+
+def to_fields(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Values by form key as the fields show them: numbers are texts there."""
+    return {key: field_text(value) if number_setting(key) else value for key, value in values.items()}
 
 
 def to_settings(values: Mapping[str, Any]) -> dict[str, Any]:
     """Form values by key -> raw settings for `parse_settings`."""
     raw = {key: _plain(key, value) for key, value in values.items() if key not in SIZE_KEYS}
-    raw["image_size"] = tuple(values[key] for key in SIZE_KEYS)
+    raw["image_size"] = tuple(_plain(key, values[key]) for key in SIZE_KEYS)
     # here, once, so that every reader of the form sees the same folder; an unknown ~name stays as it was typed
     raw["dataset_path"] = os.path.expanduser(values["dataset_path"] or "")  # noqa: PTH111
     return raw
@@ -134,7 +165,19 @@ def form_values(config: RunConfig) -> dict[str, Any]:
     values = {**config.settings.model_dump(), "batch_size": config.value("batch_size")}
     values["dataset_path"] = config.value("dataset_path")
     sizes = dict(zip(SIZE_KEYS, values.pop("image_size"), strict=True))
-    return {**sizes, **values}
+    return to_fields({**sizes, **values})
+
+
+def understood_by_key(values: Mapping[str, Any]) -> dict[str, str]:
+    """What a field was understood to hold, by form key, where that is written in another way than it was typed."""
+    found: dict[str, str] = {}
+    for key, typed in values.items():
+        if not isinstance(typed, str) or not typed.strip():
+            continue
+        text = _understood(key, typed)
+        if text is not None and text != typed.strip():
+            found[key] = text
+    return found
 
 
 def mistakes_by_key(raw: Mapping[str, Any]) -> dict[str, str]:
@@ -149,16 +192,22 @@ def mistakes_by_key(raw: Mapping[str, Any]) -> dict[str, str]:
     return found
 
 
-def mark_fields(keys: Sequence[str], mistakes: Mapping[str, str], marked: Sequence[str]) -> list[Any]:
-    """Updates that mark the fields in the wrong and clear those that were marked before."""
+def mark_fields(
+    keys: Sequence[str], mistakes: Mapping[str, str], understood: Mapping[str, str], marked: Sequence[str]
+) -> list[Any]:
+    """Updates that mark the fields in the wrong, say what others were understood to hold, and clear those that were
+    marked before."""
     updates: list[Any] = []
     for key in keys:
+        kind = number_setting(key)
+        classes = number_classes(is_whole=kind.is_whole) if kind else []
         if key in mistakes:
-            updates.append(
-                gr.update(info=say("field_mistake", what=quote(mistakes[key])), elem_classes=["field-error"])
-            )
+            updates.append(gr.update(info=mistake_info(mistakes[key]), elem_classes=[*classes, MISTAKE]))
+        elif key in understood:
+            info = understood_info(understood[key], say(f"{key}_info"))
+            updates.append(gr.update(info=info, elem_classes=classes))
         elif key in marked:
-            updates.append(gr.update(info=say(f"{key}_info"), elem_classes=[]))
+            updates.append(gr.update(info=say(f"{key}_info"), elem_classes=classes))
         else:
             updates.append(gr.skip())
     return updates
@@ -171,11 +220,24 @@ def first_mistake(mistakes: Mapping[str, str]) -> str:
 
 
 def _plain(key: str, value: Any) -> Any:
-    """Text boxes hold numbers where a setting is a number or "auto"."""
-    accepts_auto = Settings.model_fields[key].annotation is not str and isinstance(value, str)
-    if not accepts_auto or value.strip() == "auto":
+    """A number that was typed, or "auto" for an empty field that accepts it; what is neither stays, to be refused."""
+    kind = number_setting(key)
+    if kind is None:
         return value.strip() if isinstance(value, str) else value
+    if kind.accepts_auto and isinstance(value, str) and not to_latin(value):
+        return AUTO
     try:
-        return float(value)
+        return kind.read(value)
     except ValueError:
         return value
+
+
+def _understood(key: str, typed: str) -> str | None:
+    """The number or the list of numbers in a field; None for what is neither."""
+    try:
+        if key == "refiner_sides":
+            return ", ".join(map(str, sides_of(typed)))
+        kind = number_setting(key)
+        return field_text(kind.read(typed)) if kind else None
+    except ValueError:
+        return None

@@ -16,7 +16,7 @@ from typing import Any
 
 from backend.data.annotations import read_annotations
 from backend.errors import UserError
-from ui.form import FORM_KEYS, mistakes_by_key, to_settings
+from ui.form import FORM_KEYS, mistakes_by_key, number_setting, to_fields, to_settings, understood_by_key
 from ui.text import quote, say, say_label
 
 STORAGE_KEY = "fiducial_train_form"
@@ -56,9 +56,10 @@ def restore(kept: Any, defaults: Values) -> Draft:
     """
     if not isinstance(kept, Mapping):
         return Draft({})
-    values = {
-        key: value for key, value in kept.items() if key in defaults and _is_alike(value, defaults[key])
+    alike = {
+        key: value for key, value in kept.items() if key in defaults and _is_alike(key, value, defaults[key])
     }
+    values = {**to_fields(alike), **understood_by_key(alike)}
     while wrong := [key for key in mistakes_by_key(to_settings({**defaults, **values})) if key in values]:
         for key in wrong:
             del values[key]
@@ -77,13 +78,11 @@ def note_words(draft: Draft) -> str:
     return say("draft_lost", values="; ".join(draft.lost)) if draft.lost else ""
 
 
-def _is_alike(value: Any, default: Any) -> bool:
-    """Whether a component that holds the default can hold the value."""
+def _is_alike(key: str, value: Any, default: Any) -> bool:
+    """Whether a component that holds the default can hold the value. Fields of numbers were kept as numbers once."""
     if isinstance(default, bool) or isinstance(value, bool):
         return isinstance(value, bool) and isinstance(default, bool)
-    if isinstance(default, int | float):
-        return isinstance(value, int | float)
-    return isinstance(value, str)
+    return isinstance(value, str) or (isinstance(value, int | float) and number_setting(key) is not None)
 
 
 def _is_empty(key: str, value: Any) -> bool:

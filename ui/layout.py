@@ -12,6 +12,7 @@ from ui import tab_data, tab_monitor, tab_predict, tab_runs, tab_train, train_ag
 from ui.api import bind_api
 from ui.language import LANGUAGES, answering_in, speaking, spoken
 from ui.language_choice import API_QUERY
+from ui.number_field import OFFER_DIGITS
 from ui.quiet import QUIET
 from ui.runs import live_runs
 from ui.session import Session
@@ -68,7 +69,8 @@ def _lay_out(page: gr.Blocks, runs_dir: Path, data_root: Path) -> None:
     tab_train.bind_load(train, page)
     tab_data.bind_data_tab(data, data_tab, train, data_root)
     page.load(partial(tab_monitor.on_open, monitor), monitor.inputs, monitor.outputs, **QUIET)
-    page.load(None, js=tab_monitor.KEEP_ZOOM, **QUIET)
+    for script in (tab_monitor.KEEP_ZOOM, OFFER_DIGITS):
+        page.load(None, js=script, **QUIET)
     page.load(partial(tab_runs.on_load, runs), [session], [runs.table, runs.empty], **QUIET)
     opened = [page.load, predict_tab.select]
     gr.on(

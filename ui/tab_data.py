@@ -132,8 +132,17 @@ def bind_data_tab(parts: dict[str, Any], own: gr.Tab, train: TrainTab, data_root
 def _bind_browser(tab: DataTab) -> None:
     outputs = [*tab.browser.parts, tab.training.landmark, tab.training.sigma, tab.training.sigma_note]
     form = tab.train.inputs
-    place = [tab.view, tab.browser.shown, tab.browser.split, tab.browser.number, tab.training.landmark, *form]
-    tab.browser.number.input(partial(on_number, tab), place, outputs, **LATEST)
+    number = tab.browser.number
+    place = [tab.view, tab.browser.shown, tab.browser.split, number.slider, tab.training.landmark, *form]
+    number.bind()
+    number.slider.input(partial(on_number, tab), place, outputs, **LATEST)
+    gr.on(
+        number.typed,
+        partial(on_typed_number, tab),
+        [number.field, *place],
+        [*outputs, number.field],
+        **LATEST,
+    )
     tab.browser.split.input(partial(on_split, tab), place, outputs, **LATEST)
     for button, step in ((tab.browser.previous, -1), (tab.browser.next, 1)):
         button.click(partial(on_step, tab, step), place, outputs, **LATEST)
@@ -302,6 +311,23 @@ def on_number(
     """Another place on the slider."""
     rows = view.rows_of(split)
     return _show_and_draw(tab, view, Shown(row=rows[min(int(number), len(rows)) - 1]), landmark, values)
+
+
+def on_typed_number(
+    tab: DataTab,
+    typed: str,
+    view: DataView,
+    shown: Shown,
+    split: str,
+    number: float,
+    landmark: str | None,
+    *values: Any,
+) -> Updates:
+    """The number of an image was typed beside the slider."""
+    asked, marks = tab.browser.number.take(typed, len(view.rows_of(split)))
+    if asked is None or asked == number:
+        return marks
+    return {**on_number(tab, view, shown, split, asked, landmark, *values), **marks}
 
 
 def on_split(

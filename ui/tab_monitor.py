@@ -19,6 +19,7 @@ from ui.monitor_landmarks import landmark_table, readers_in
 from ui.monitor_previews import Previews, create_previews, draw_previews, title_words
 from ui.monitor_values import curves_table
 from ui.monitor_view import event_list, log_text, run_card
+from ui.number_field import NumberedSlider, create_numbered_slider
 from ui.plots import Row, error_unit
 from ui.quiet import LATEST, QUIET
 from ui.runs import default_run, device_of, read_rows
@@ -41,7 +42,7 @@ class MonitorTab:
     card: gr.HTML
     buttons: RunButtons
     devices: gr.HTML
-    smoothing: gr.Slider
+    smoothing: NumberedSlider
     log_axis: gr.Checkbox
     clip: gr.Checkbox
     curves_note: gr.Markdown
@@ -56,7 +57,7 @@ class MonitorTab:
     @property
     def inputs(self) -> list[Any]:
         """What a redraw depends on."""
-        return [self.session, self.smoothing, self.log_axis, self.clip, self.previews.heatmap]
+        return [self.session, self.smoothing.slider, self.log_axis, self.clip, self.previews.heatmap]
 
     @property
     def outputs(self) -> list[Any]:
@@ -95,10 +96,15 @@ def create_monitor_tab(session: gr.State, runs_dir: Path) -> MonitorTab:
 def _place_curves() -> dict[str, Any]:
     parts: dict[str, Any] = {}
     with gr.Row(equal_height=True):
-        parts["smoothing"] = gr.Slider(
-            0, MAX_SMOOTHING, 0, step=1, label=say("smoothing"), info=say("smoothing_info"), elem_id="smoothing",
+        parts["smoothing"] = create_numbered_slider(
+            0,
+            MAX_SMOOTHING,
+            0,
+            label=say("smoothing"),
+            info=say("smoothing_info"),
+            elem_id="smoothing",
             min_width=200,
-        )  # fmt: skip
+        )
         with gr.Column(min_width=160):
             parts["log_axis"] = gr.Checkbox(label=say("log_axis"), value=False, elem_id="log-axis")
             parts["clip"] = gr.Checkbox(
@@ -116,7 +122,11 @@ def _place_curves() -> dict[str, Any]:
 def _bind(tab: MonitorTab) -> None:
     redraw = partial(on_tick, tab)
     tab.timer.tick(redraw, tab.inputs, tab.outputs, **QUIET, trigger_mode="once")
-    wishes = [tab.smoothing.change, tab.log_axis.change, tab.clip.change]
+    smoothing = tab.smoothing
+    smoothing.bind()
+    parts = [smoothing.slider, smoothing.field]
+    gr.on(smoothing.typed, partial(on_typed_smoothing, tab), [smoothing.field], parts, **LATEST)
+    wishes = [smoothing.slider.change, tab.log_axis.change, tab.clip.change]
     gr.on(wishes, redraw, tab.inputs, tab.outputs, **LATEST)
     tab.run.input(partial(on_choose, tab), [tab.run, *tab.inputs], tab.outputs, **QUIET)
 
@@ -132,6 +142,11 @@ def on_choose(tab: MonitorTab, run_id: str, session: Session, *choices: Any) -> 
     known = run_id in {folder.run_id for folder in list_runs(tab.runs_dir)}
     session.watch(run_id if known else session.run_id)
     return on_tick(tab, session, *choices)
+
+
+def on_typed_smoothing(tab: MonitorTab, typed: str) -> Updates:
+    """A number was typed beside the slider, whose change draws the curves again."""
+    return tab.smoothing.take(typed, MAX_SMOOTHING)[1]
 
 
 def on_tick(

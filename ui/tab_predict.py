@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -14,9 +13,18 @@ import gradio as gr
 
 from backend.data.annotations.writers import EXPORTS
 from backend.errors import UserError
+from backend.numbers import read_number, to_latin
 from backend.run.folder import RunFolder
 from ui.annotator import annotator_value, create_annotator, file_address
 from ui.evaluation_process import Progress
+from ui.number_field import (
+    MISTAKE,
+    create_number_field,
+    field_text,
+    mistake_info,
+    number_classes,
+    understood_info,
+)
 from ui.predict_runs import own_error_html, run_choices, run_note_html
 from ui.prediction_process import (
     follow_prediction,
@@ -113,7 +121,9 @@ def _place_request(runs_dir: Path) -> dict[str, Any]:
             min_width=420,  # a line of its own: the entries are long
             elem_id="predict-run",
         )
-        spacing = gr.Textbox(
+        spacing = create_number_field(
+            None,
+            is_whole=False,
             label=say("predict_mm_per_px"),
             info=say("predict_mm_per_px_info"),
             min_width=220,
@@ -156,7 +166,7 @@ def _bind(tab: PredictTab) -> None:
     tab.spacing.change(
         partial(on_spacing, tab),
         [*uploads, tab.spacing],
-        [*uploads, tab.note, tab.annotator, tab.file],
+        [*uploads, tab.spacing, tab.annotator, tab.file],
         **QUIET,
     )
 
@@ -250,17 +260,27 @@ def on_session_end(uploads: Uploads) -> None:
 
 
 def on_spacing(tab: PredictTab, uploads: Uploads, typed: str) -> Updates:
-    """The pixel size of images that state none was typed, with whichever decimal sign."""
-    text = typed.strip().replace(",", ".").replace("٫", ".")
-    try:
-        mm_per_px = float(text) if text else 0.0
-        if not 0 <= mm_per_px < math.inf:
-            raise ValueError
-    except ValueError:
-        return {tab.uploads: uploads, tab.note: _failures_html([say("predict_bad_spacing", typed=typed)])}
-    uploads.typed_mm_per_px = mm_per_px or None  # 0 is what a number below 1 begins with
+    """The pixel size of images that state none was typed; what is not one leaves it unknown."""
+    uploads.typed_mm_per_px, info, is_wrong = _read_spacing(typed)
+    classes = [*number_classes(is_whole=False), *([MISTAKE] if is_wrong else [])]
     exported = {tab.file: gr.update(visible=False)}  # it holds the size before
-    return {tab.uploads: uploads, tab.note: "", tab.annotator: annotator_value(uploads), **exported}
+    marked = {tab.spacing: gr.update(info=info, elem_classes=classes)}
+    return {tab.uploads: uploads, tab.annotator: annotator_value(uploads), **marked, **exported}
+
+
+def _read_spacing(typed: str) -> tuple[float | None, str, bool]:
+    """The size, what is said at the field, and whether that is a mistake."""
+    info = say("predict_mm_per_px_info")
+    if not to_latin(typed):
+        return None, info, False
+    try:
+        mm_per_px = read_number(typed)
+        if mm_per_px <= 0:
+            raise UserError(say("predict_bad_spacing", typed=typed.strip()))
+    except UserError as error:
+        return None, mistake_info(str(error)), True
+    text = field_text(mm_per_px)
+    return mm_per_px, info if text == typed.strip() else understood_info(text, info), False
 
 
 def on_choose(tab: PredictTab, uploads: Uploads, key: str) -> Updates:

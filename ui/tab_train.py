@@ -41,6 +41,7 @@ from ui.form import (
     preset_fields,
     raw_of,
     settings_of,
+    understood_by_key,
 )
 from ui.form_draft import READ_JS, SHOW_JS, note_words, restore, write_js
 from ui.memory_panel import MemoryPanel, bind_memory_panel, create_memory_panel, load_memory_panel
@@ -68,7 +69,7 @@ class TrainTab:
     data_root: Path
     session: gr.State
     fields: dict[str, Any]
-    marked: gr.State  # keys of the fields that are marked as wrong
+    marked: gr.State  # keys of the fields that say something else than their help
     started: gr.State  # the id of the run that Start has just made
     summary: gr.Markdown
     problems_box: gr.Accordion
@@ -332,10 +333,12 @@ def on_form(tab: TrainTab, already: list[str], *values: Any) -> Updates:
         mistakes["dataset_path"] = say("no_such_data", path=raw["dataset_path"])
     if "device" not in mistakes and (absent := absent_device(raw["device"])):
         mistakes["device"] = absent
+    understood = understood_by_key(dict(zip(FORM_KEYS, values, strict=True)))
+    marks = mark_fields(FORM_KEYS, mistakes, understood, already)
     return {
-        **dict(zip(tab.inputs, mark_fields(FORM_KEYS, mistakes, already), strict=True)),
+        **dict(zip(tab.inputs, marks, strict=True)),
         tab.preset: match_preset(raw) or CUSTOM,
-        tab.marked: list(mistakes),
+        tab.marked: [*mistakes, *understood],
         tab.start: gr.update(interactive=not mistakes),
         tab.queue: gr.update(interactive=not mistakes),
         tab.blocked: gr.update(value=first_mistake(mistakes) if mistakes else "", visible=bool(mistakes)),

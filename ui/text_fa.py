@@ -188,6 +188,8 @@ TEXT: dict[str, str] = {
     "crop_note": "؛ هر برش {side} در {side}، از این تصویر {width:.0f} در {height:.0f} px را می‌پوشاند",
     "crop_of": "برش گرد {name}",
     "field_mistake": "پذیرفته نیست: {what}",
+    "number_outside": "{number} بیرون از {minimum} تا {maximum} است",
+    "field_understood": "**{value}** · {info}",
     "estimate_time": "هر اپوک حدود **{epoch}**، برای {epochs} روی هم **{total}**",
     "num_epochs": "{num} اپوک",
     "num_epochs_one": "{num} اپوک",

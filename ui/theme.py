@@ -29,7 +29,17 @@ footer {display: none !important}  /* of Gradio's links there is the API page al
 .nav-holder {display: none}  /* Gradio lists the pages; the head leads to the other languages */
 .fiducial-head nav {margin-inline-start: auto; display: flex; gap: .75rem}
 body:not(.form-restored) #train-form {visibility: hidden}  /* ui/form_draft.py shows it as it was left */
-.field-error input, .field-error textarea {border-color: #c0362c !important; box-shadow: 0 0 0 1px #c0362c}
+.number-field .info-text strong {color: var(--body-text-color)}
+/* a slider's own number box knows Latin digits alone: ours lies in its corner */
+.numbered-slider {position: relative}
+.numbered-slider .tab-like-container {visibility: hidden}
+.numbered-slider .number-field {position: absolute; top: var(--spacing-lg); inset-inline-end: var(--spacing-lg);
+  width: 4rem; min-width: 0 !important}
+.numbered-slider .number-field input {padding: .15rem .5rem; text-align: center}
+.numbered-slider .field-error {border-color: #c0362c !important}
+.numbered-slider:has(.field-error) .info-text {color: #c0362c}
+.dark .numbered-slider:has(.field-error) .info-text {color: #ff8a80}
+.field-error input, .field-error textarea {border-color: #c0362c !important; box-shadow: 0 0 0 1px #c0362c !important}
 .field-error [data-testid="block-info"] ~ *, .field-error .info, .field-error span.info
   {color: #c0362c !important}
 .dark .field-error .info, .dark .field-error span.info {color: #ff8a80 !important}

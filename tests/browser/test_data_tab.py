@@ -71,8 +71,8 @@ def test_choose_browse_check_and_import(dashboard, page: Page, faces: Path, tmp_
     page.locator("#data-next").click()
     expect(page.locator("#data-caption")).to_contain_text("16.png")
 
-    page.locator("#data-number input[type=number]").fill("2")
-    page.locator("#data-number input[type=number]").press("Tab")
+    page.locator("#data-number-typed input").fill("2")
+    page.locator("#data-number-typed input").press("Tab")
     expect(page.locator("#data-caption")).to_contain_text("17.png")
 
     # the swapped pair comes first, and a click shows it close by

@@ -31,7 +31,7 @@ def fill_and_keep(page: Page, **values: float) -> None:
     page.wait_for_function(
         """([name, values]) => {
             const kept = JSON.parse(localStorage.getItem(name) ?? "{}");
-            return Object.entries(values).every(([key, value]) => kept[key] === value);
+            return Object.entries(values).every(([key, value]) => kept[key] === String(value));
         }""",
         arg=[STORAGE_KEY, values],
     )

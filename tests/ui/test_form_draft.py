@@ -19,13 +19,21 @@ DEFAULTS: dict[str, Any] = {
 
 def test_what_was_typed_comes_back(tiny_dataset: Path) -> None:
     kept = {
-        "dataset_path": str(tiny_dataset), "model": "unet", "image_height": 128, "lr": 0.01, "refine": False,
-        "sigma": "2.5", "patience": 7,
+        "dataset_path": str(tiny_dataset), "model": "unet", "image_height": "128", "lr": "0.01", "refine": False,
+        "sigma": "2.5", "patience": "7",
     }  # fmt: skip
     draft = restore(kept, DEFAULTS)
     assert draft.values == kept
     assert note_words(draft) == ""
     assert parse_settings(to_settings({**DEFAULTS, **draft.values})).patience == 7
+
+
+def test_a_number_comes_back_as_it_was_understood_or_was_kept_by_an_earlier_version() -> None:
+    kept = {"lr": "۰٫۰۰۱", "epochs": 9, "warmup_epochs": 2.5, "refiner_sides": "۶۴،۳۲", "sigma": ""}
+    draft = restore(kept, DEFAULTS)
+    numbers = {"lr": "0.001", "epochs": "9", "warmup_epochs": "2.5", "refiner_sides": "64, 32", "sigma": ""}
+    assert draft.values == numbers
+    assert note_words(draft) == ""
 
 
 @pytest.mark.parametrize("kept", [None, [], "text", 7, {}])
@@ -42,6 +50,9 @@ def test_without_a_draft_the_form_is_as_it_is_laid_out(kept: Any) -> None:
         ("lr", None),
         ("lr", "fast"),
         ("epochs", True),
+        ("epochs", 2.5),
+        ("epochs", "۲٫۵"),
+        ("lr", "1,000"),
         ("refine", 1),
         ("model", "a network of another version"),
         ("loss", ["kl"]),
@@ -53,8 +64,8 @@ def test_without_a_draft_the_form_is_as_it_is_laid_out(kept: Any) -> None:
     ],
 )
 def test_what_cannot_be_used_any_more_falls_back_alone_and_is_told(key: str, value: Any) -> None:
-    draft = restore({"seed": 5, key: value}, DEFAULTS)
-    assert draft.values == {"seed": 5}
+    draft = restore({"seed": "5", key: value}, DEFAULTS)
+    assert draft.values == {"seed": "5"}
     assert str(value) in note_words(draft)
     assert "seed" not in note_words(draft).lower()
     with speaking("fa"):
@@ -62,8 +73,8 @@ def test_what_cannot_be_used_any_more_falls_back_alone_and_is_told(key: str, val
 
 
 def test_what_a_lost_value_was_needed_for_falls_back_too() -> None:
-    draft = restore({"model": "resnet9000", "pretrained": "weights.pth", "seed": 5}, DEFAULTS)
-    assert draft.values == {"seed": 5}
+    draft = restore({"model": "resnet9000", "pretrained": "weights.pth", "seed": "5"}, DEFAULTS)
+    assert draft.values == {"seed": "5"}
     assert "resnet9000" in note_words(draft) and "weights.pth" in note_words(draft)
 
 

@@ -20,6 +20,7 @@ from ui import prediction_process, tab_predict
 from ui.annotator import annotator_value, heatmap_source
 from ui.predict_runs import run_note_html
 from ui.tab_predict import PredictTab
+from ui.text import say
 from ui.uploads import Uploads
 
 SETTINGS = [
@@ -184,10 +185,18 @@ def test_an_image_is_chosen_and_all_are_removed(tab: PredictTab, uploads: Upload
 
 
 def test_a_pixel_size_that_is_none_is_none(tab: PredictTab, uploads: Uploads) -> None:
-    for typed, held in (("0.2", 0.2), (" ۰٫۱ ", 0.1), ("0,3", 0.3), ("", None), ("0.", None)):
+    for typed, held, said in (
+        ("0.2", 0.2, ""), (" ۰٫۱ ", 0.1, "= 0.1"), ("0,3", 0.3, "= 0.3"), ("1e-1", 0.1, "= 0.1"), ("", None, "")
+    ):  # fmt: skip
         updates = tab_predict.on_spacing(tab, uploads, typed)
-        assert uploads.typed_mm_per_px == held and updates[tab.note] == ""
+        assert uploads.typed_mm_per_px == held
+        field = updates[tab.spacing]
+        assert "field-error" not in field["elem_classes"] and say("predict_mm_per_px_info") in field["info"]
+        assert said in field["info"] and ("= " in field["info"]) is bool(said)
         assert updates[tab.file]["visible"] is False  # an export before it has another size
-    for typed in ("-1", "nan", "inf", "a lot"):
+    for typed in ("-1", "nan", "inf", "a lot", "0.", "1,000"):
+        uploads.typed_mm_per_px = 0.2
         updates = tab_predict.on_spacing(tab, uploads, typed)
-        assert uploads.typed_mm_per_px is None and "is no pixel size" in updates[tab.note]
+        assert uploads.typed_mm_per_px is None  # not the one before, which the field does not show any more
+        assert "field-error" in updates[tab.spacing]["elem_classes"]
+        assert typed in updates[tab.spacing]["info"]

@@ -24,7 +24,7 @@ SAME_IN_BOTH = {
     "title", "file_metrics", "file_config", "evaluation_mre", "evaluation_nme", "evaluation_report",
     "evaluation_record", "mark_lr_lowered", "sigma_note_mm", "spacing_one", "preset_choice", "preview_title",
     "recommended_none", "data_failed", "figure_images", "predict_spacing_dicom", "bundle_ready",
-    "queue_place", "api_page", "draft_value", "data_column_place", "predict_run_choice",
+    "queue_place", "api_page", "field_understood", "draft_value", "data_column_place", "predict_run_choice",
 }  # fmt: skip
 # what Gradio shows of these arguments is read by a person
 SHOWN_ARGUMENTS = {"label", "info", "placeholder", "title", "name", "hovertemplate", "text", "submit_btn"}
