@@ -201,8 +201,7 @@ function buildTable() {
     head.appendChild(Object.assign(cell("button", name), { type: "button" }));
     for (const axis of ["x", "y"]) {
       const input = row.appendChild(document.createElement("td")).appendChild(document.createElement("input"));
-      Object.assign(input, { type: "number", step: "any", ariaLabel: `${name} ${axis}, px` });
-      input.dataset.axis = axis;
+      Object.assign(input, { type: "text", inputMode: "decimal", autocomplete: "off", ariaLabel: `${name} ${axis}, px` });
     }
     if (shown.mm_per_px_xy) row.append(cell("td", ""), cell("td", ""));
     row.appendChild(cell("td", ""));
@@ -214,8 +213,10 @@ function buildTable() {
 function fillRow(row, k) {
   const point = points[k];
   row.classList.toggle("chosen", k === chosen);
+  if (row.dataset.at !== String(point)) inputsOf(row).forEach(release);
+  row.dataset.at = String(point);
   if (!row.querySelector("input:focus")) // what is being typed stays
-    row.querySelectorAll("input").forEach((input, axis) => { input.value = point ? point[axis].toFixed(1) : ""; });
+    inputsOf(row).forEach((input, axis) => { if (!held.has(input)) input.value = point ? point[axis].toFixed(2) : ""; });
   if (shown.mm_per_px_xy)
     [0, 1].forEach((axis) => {
       row.children[3 + axis].textContent = point ? (point[axis] * shown.mm_per_px_xy[axis]).toFixed(2) : "-";
@@ -225,14 +226,59 @@ function fillRow(row, k) {
   row.querySelector("bdi").textContent = distance(k);
 }
 
-rows.addEventListener("change", (event) => {
-  const row = event.target.closest("tr"), k = Number(row.dataset.k);
-  const typed = [...row.querySelectorAll("input")].map((input) => (input.value === "" ? NaN : Number(input.value)));
-  if (typed.every(Number.isFinite)) change(k, typed);
-  else if (typed.every(Number.isNaN)) change(k, null);
-});
+// what was typed and is not in `points`: {typed} while Python reads it, {typed, mistake}, or {typed, value} where the
+// other axis is not known yet; it stays as it was typed until the landmark is moved
+const held = new WeakMap();
+const inputsOf = (row) => [...row.querySelectorAll("input")];
+
+function hold(input, what) {
+  held.set(input, what);
+  const wrong = Boolean(what.mistake), words = input.nextElementSibling;
+  input.setAttribute("aria-invalid", wrong);
+  if (!wrong) words?.remove();
+  else if (!words) input.after(Object.assign(document.createElement("small"), { role: "alert", textContent: what.mistake }));
+  else words.textContent = what.mistake;
+}
+
+function release(input) {
+  hold(input, {});
+  held.delete(input);
+}
+
+async function readTyped(input) {
+  const row = input.closest("tr"), k = Number(row.dataset.k), inputs = inputsOf(row), typed = input.value;
+  hold(input, { typed });
+  const read = await server.read_typed(typed);
+  if (!input.isConnected || held.get(input)?.typed !== typed) return; // moved or typed anew meanwhile
+  const { value } = read, mistake = read.mistake ?? outside(value, [shown.width, shown.height][inputs.indexOf(input)]);
+  if (mistake) return hold(input, { typed, mistake: shown.words.mistake.replace("{what}", () => mistake) });
+  hold(input, { typed, value });
+  const at = inputs.map((other, axis) => {
+    const read = held.get(other)?.value;
+    return read === undefined ? points[k]?.[axis] ?? null : read;
+  });
+  const isWhole = at.every((one) => one !== null), isEmpty = at.every((one) => one === null);
+  if (isWhole || isEmpty) {
+    release(input);
+    change(k, isWhole ? at : null);
+  }
+  settle(row);
+}
+
+function outside(value, side) { // what is wrong with a coordinate; nothing where it is within the image or left empty
+  const [minimum, maximum] = [-0.5, side - 0.5], places = { number: value, minimum, maximum };
+  if (value === null || (value >= minimum && value <= maximum)) return "";
+  return shown.words.outside.replace(/\{(\w+)\}/g, (_, name) => places[name]);
+}
+
+function settle(row) { // an axis that was emptied alone comes back once the row is left
+  if (!row.querySelector("input:focus")) inputsOf(row).filter((input) => held.get(input)?.value === null).forEach(release);
+  if (shown) refresh();
+}
+
+rows.addEventListener("change", (event) => readTyped(event.target));
 rows.addEventListener("focusin", (event) => choose(Number(event.target.closest("tr").dataset.k)));
-rows.addEventListener("focusout", () => requestAnimationFrame(refresh));
+rows.addEventListener("focusout", (event) => requestAnimationFrame(() => settle(event.target.closest("tr"))));
 rows.addEventListener("click", (event) => {
   const row = event.target.closest("tr");
   if (row) choose(Number(row.dataset.k), event.target.tagName === "BUTTON");

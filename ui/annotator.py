@@ -16,8 +16,11 @@ from urllib.parse import quote
 import gradio as gr
 import numpy as np
 
+from backend.errors import UserError
 from backend.geometry import compose, scaling
+from backend.numbers import read_number, to_latin
 from backend.overlays import encode_png, heatmap_layer
+from ui.text import quote as quote_words
 from ui.text import say
 from ui.uploads import Upload, Uploads, confidence_level, maps_path, shown_path, uploads_root
 
@@ -38,7 +41,7 @@ def create_annotator(elem_id: str) -> gr.HTML:
         css_template=_beside("annotator.css"),
         js_on_load=_beside("annotator.js"),
         apply_default_css=False,
-        server_functions=[heatmap_source],
+        server_functions=[heatmap_source, read_typed],
         elem_id=elem_id,
         padding=False,
     )
@@ -65,8 +68,15 @@ def annotator_value(uploads: Uploads) -> dict[str, Any] | None:
         "confidence": [] if image.confidence is None else [_confidence(value) for value in image.confidence],
         "mm_per_px_xy": list(mm_per_px_xy) if np.isfinite(mm_per_px_xy).all() else None,
         "spacing": _spacing_words(uploads, image),
-        "words": {word: say(f"annotator_{word}") for word in _WORDS},
+        "words": _words(),
     }
+
+
+def _words() -> dict[str, str]:
+    """What the browser says by itself, with places that it fills in."""
+    mistake = say("field_mistake", what=quote_words("{what}"))
+    outside = say("number_outside", number="{number}", minimum="{minimum}", maximum="{maximum}")
+    return {word: say(f"annotator_{word}") for word in _WORDS} | {"mistake": mistake, "outside": outside}
 
 
 def heatmap_source(asked: Mapping[str, Any]) -> str:
@@ -93,6 +103,16 @@ def heatmap_source(asked: Mapping[str, Any]) -> str:
         picture_hw,
     )
     return "data:image/png;base64," + base64.b64encode(encode_png(layer)).decode("ascii")
+
+
+def read_typed(typed: str) -> dict[str, Any]:
+    """A coordinate as it was typed: its `value`, None where nothing was, or the `mistake`. Called by the browser."""
+    if not to_latin(typed):
+        return {"value": None}
+    try:
+        return {"value": read_number(typed)}
+    except UserError as error:
+        return {"mistake": str(error)}
 
 
 def file_address(path: Path) -> str:

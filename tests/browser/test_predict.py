@@ -103,7 +103,7 @@ def test_predict_correct_and_export(dashboard, page: Page, tmp_path: Path) -> No
     page.locator("#predict-images button").nth(1).click()
     expect(page.locator("#predict-annotator .about")).to_contain_text("second.png")
     page.locator("#predict-images button").nth(0).click()
-    expect(page.get_by_label("chin y, px")).to_have_value("33.3")
+    expect(page.get_by_label("chin y, px")).to_have_value("33.25")
 
     with page.expect_download() as downloading:
         page.locator("#predict-export").click()
