@@ -8,9 +8,10 @@ from typing import Any
 
 import gradio as gr
 
-from backend.config import RunConfig
+from backend.config import RunConfig, Settings
 from backend.errors import UserError
 from backend.overrides import CHANGEABLE
+from ui.number_field import MISTAKE, create_number_field, number_classes
 from ui.text import quote, say
 
 Updates = dict[Any, Any]
@@ -41,17 +42,24 @@ def create_resume_fields() -> ResumeFields:
     with gr.Accordion(say("resume_changes"), open=False, visible=False, elem_id="resume-changes") as panel:
         gr.Markdown(say("resume_changes_info"))
         with gr.Row(equal_height=True):
-            boxes = {
-                name: gr.Textbox(
-                    label=say(f"resume_{name}"),
-                    info=say(f"resume_{name}_info"),
-                    max_lines=1,
-                    elem_id=f"resume-{name.replace('_', '-')}",
-                    min_width=220,
-                )
-                for name in CHANGEABLE
-            }
+            boxes = {name: _create_field(name) for name in CHANGEABLE}
     return ResumeFields(panel, **boxes)
+
+
+def _create_field(name: str) -> gr.Textbox:
+    named: dict[str, Any] = {
+        "label": say(f"resume_{name}"),
+        "info": say(f"resume_{name}_info"),
+        "elem_id": f"resume-{name.replace('_', '-')}",
+        "min_width": 220,
+    }
+    if Settings.model_fields[name].annotation is int:
+        return create_number_field(None, is_whole=True, **named)
+    return gr.Textbox(max_lines=1, **named)
+
+
+def _field_classes(name: str) -> list[str]:
+    return number_classes(is_whole=True) if Settings.model_fields[name].annotation is int else []
 
 
 def draw_fields(
@@ -64,7 +72,7 @@ def draw_fields(
     for name in CHANGEABLE:
         in_force = "" if config is None else str(config.value(name))
         updates[getattr(parts, name)] = gr.update(
-            value="", placeholder=in_force, info=say(f"resume_{name}_info"), elem_classes=[]
+            value="", placeholder=in_force, info=say(f"resume_{name}_info"), elem_classes=_field_classes(name)
         )
     return updates
 
@@ -79,5 +87,7 @@ def mark_mistake(parts: ResumeFields, error: UserError) -> Updates:
     if error.field not in CHANGEABLE:
         return {}
     what = f"{error.what}; {error.cure}" if error.cure else error.what
-    marked = gr.update(info=say("field_mistake", what=quote(what)), elem_classes=["field-error"])
+    marked = gr.update(
+        info=say("field_mistake", what=quote(what)), elem_classes=[*_field_classes(error.field), MISTAKE]
+    )
     return {getattr(parts, error.field): marked, parts.panel: gr.update(open=True)}

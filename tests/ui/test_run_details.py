@@ -177,7 +177,7 @@ def test_what_cannot_change_at_a_resume_is_marked_at_its_field(
     updates = run_details.on_resume(details, Session(), folder.run_id, *typed)
     assert details.watched not in updates and words in popups[0]
     marked = updates[getattr(details.resume_fields, field)]
-    assert marked["elem_classes"] == ["field-error"] and updates[details.resume_fields.panel]["open"] is True
+    assert "field-error" in marked["elem_classes"] and updates[details.resume_fields.panel]["open"] is True
     assert folder.read_launched() is None
 
 
