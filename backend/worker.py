@@ -44,8 +44,9 @@ from backend.training.stability import DivergedError
 # Data workers of a killed predecessor may hold the lock for a few seconds, and who asks for it for an instant.
 LOCK_WAIT_S = 15.0
 DIVERGED_ADVICE = (
-    "The last good weights are kept in last.pt. Start a new run with a lower learning rate (1e-4, or a third of this "
-    "one), a longer warm-up, or without mixed precision; if it helps nothing, look for images with wrong landmarks"
+    "The last good weights are kept in last.pt. Resume goes on from there at a third of the learning rate; or start a "
+    "new run with a lower one (1e-4), a longer warm-up, or without mixed precision; if it helps nothing, look for "
+    "images with wrong landmarks"
 )
 
 

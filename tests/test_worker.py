@@ -368,6 +368,35 @@ def test_learning_rate_far_too_high_recovers_or_diverges_and_keeps_what_was_good
     assert np.isfinite(predicted.points_xy_image).all()
 
 
+def test_a_run_that_diverged_is_resumed_at_a_third_of_the_rate_once(
+    tmp_path: Path, tiny_dataset: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At the same rate it would diverge again in the same step."""
+    folder = new_run(tmp_path, tiny_dataset, epochs=2, on_divergence="stop")
+    compute_loss, is_spoiled = LandmarkTask.compute_loss, [True]
+
+    def spoiled(task: LandmarkTask, outputs: Any, batch: Any) -> Any:
+        loss = compute_loss(task, outputs, batch)
+        return loss * math.nan if is_spoiled[0] else loss
+
+    monkeypatch.setattr(LandmarkTask, "compute_loss", spoiled)
+    assert train_run(folder) == 4
+    folder.set_outcome_aside()
+    assert train_run(folder) == 4  # whatever the rate
+    assert load_checkpoint(folder.checkpoint_path("last"))["loop"]["lr_scale"] == pytest.approx(1 / 3)
+    folder.set_outcome_aside()
+    is_spoiled[0] = False
+    ask_after(monkeypatch, 1, lambda run: run.request("stop"))
+    assert train_run(folder) == 130
+    folder.set_outcome_aside()
+    folder.clear_requests()
+    assert train_run(folder) == 0
+    cuts = [event for event in folder.read_events()[0] if event["kind"] == "lr_lowered"]
+    assert [cut["after_outcome"] for cut in cuts] == [1, 2]  # stopping by hand lowers nothing
+    assert cuts[1]["new_lr"] == pytest.approx(cuts[0]["old_lr"] / 9)
+    assert rows_of(folder)[-1]["lr"] < cuts[0]["old_lr"] / 8
+
+
 def test_training_recovers_from_one_bad_step_and_the_curve_shows_it(
     tmp_path: Path, tiny_dataset: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

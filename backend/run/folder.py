@@ -219,6 +219,13 @@ class RunFolder:
             number += 1
         patiently(lambda: source.rename(target))
 
+    def read_outcome_aside(self) -> tuple[int, Row]:
+        """The newest outcome that was set aside, and its number; (0, empty) where there is none."""
+        number = 0
+        while (self.path / f"outcome.{number + 1}.json").exists():
+            number += 1
+        return number, (read_json(self.path / f"outcome.{number}.json") or {}) if number else {}
+
     # What the worker is asked.
 
     def request(self, kind: RequestKind) -> None:

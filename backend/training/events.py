@@ -55,6 +55,25 @@ def lr_lowered(
     )
 
 
+def retried_after_divergence(loop: LoopState, old_lr: float, new_lr: float, after_outcome: int) -> Event:
+    """A run that had diverged is resumed: it would diverge again in the same steps at the same rate.
+
+    `after_outcome` is the number of the outcome that was set aside.
+    """
+    return Event(
+        "lr_lowered",
+        f"resumed after it had diverged: learning rate lowered from {old_lr:.2g} to {new_lr:.2g}, "
+        f"with {MAX_RECOVERIES} more retries",
+        {
+            "epoch": loop.epoch,
+            "step": loop.global_step,
+            "old_lr": old_lr,
+            "new_lr": new_lr,
+            "after_outcome": after_outcome,
+        },
+    )
+
+
 def early_stop(loop: LoopState) -> Event:
     """Patience is over. `best_epoch` is the phase's own best; null where no epoch had an error."""
     best = loop.own_best.epoch or None

@@ -33,7 +33,13 @@ from backend.training.checkpoint import (
     shape_prior_content,
 )
 from backend.training.engine import Metrics, Trainer
-from backend.training.events import Event, did_not_learn, prediction_retry, without_progress
+from backend.training.events import (
+    Event,
+    did_not_learn,
+    prediction_retry,
+    retried_after_divergence,
+    without_progress,
+)
 from backend.training.inference import predict_batches
 from backend.training.job import Job, Stored
 from backend.training.loop import Best, Ending
@@ -48,6 +54,7 @@ from backend.training.recorder import (
     Recorder,
     load_preview_batch,
 )
+from backend.training.stability import lower_lr
 
 # torch's words where a lone image is brought down to one cell
 NO_STATISTICS = "Expected more than 1 value per channel when training"
@@ -175,6 +182,7 @@ def _build_first(job: Job, last: Checkpoint | None) -> Trainer:
     if last is not None:
         trainer.load_state_dict(last)
         _tell_resumed(job, TRAIN, trainer)
+        _retry_after_divergence(job, recorder, trainer)
     recorder.write_preview_images()
     return trainer
 
@@ -206,6 +214,7 @@ def _build_refinement(job: Job, last: Checkpoint | None) -> Trainer:
     if last is not None:
         trainer.load_state_dict({**last, "model_state_dict": last["networks"][REFINE]["model_state_dict"]})
         _tell_resumed(job, REFINE, trainer)
+        _retry_after_divergence(job, recorder, trainer)
     else:  # a refiner is better only once it beats the first network
         trainer.loop.best = Best(error=MeanError(first.errors.get("mre_px"), first.errors.get("mre_mm")))
     recorder.write_preview_images()
@@ -304,6 +313,22 @@ def _tell_resumed(job: Job, phase: str, trainer: Trainer) -> None:
     print(f"resumed after epoch {loop.epoch} of phase {phase}, step {loop.global_step}", flush=True)
     where = {"phase": phase, "epoch": loop.epoch, "step": loop.global_step}
     job.folder.append_event("resumed", f"resumed after epoch {loop.epoch} of phase {phase}", **where)
+
+
+def _retry_after_divergence(job: Job, recorder: Recorder, trainer: Trainer) -> None:
+    """Lower the learning rate once where the run had ended as diverged, and let it recover as often as a new one."""
+    number, outcome = job.folder.read_outcome_aside()
+    is_done = any(event.get("after_outcome") == number for event in job.folder.read_events()[0])
+    old_lr = trainer.options.lr * trainer.loop.lr_scale
+    new_lr = lower_lr(old_lr, num_recoveries=0)
+    if outcome.get("state") != "diverged" or is_done or new_lr is None:
+        return
+    trainer.loop.lr_scale, trainer.loop.num_recoveries = new_lr / trainer.options.lr, 0
+    trainer.set_lr()
+    recorder.save_last(
+        trainer
+    )  # before it is an event: a kill in between lowers the rate again, and loses nothing
+    recorder.on_event(retried_after_divergence(trainer.loop, old_lr, new_lr, number))
 
 
 def _conclude(job: Job, phase: str, ending: Ending, trainer: Trainer) -> tuple[Ending, str]:
