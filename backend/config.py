@@ -215,9 +215,7 @@ class Settings(BaseModel):
         "auto", description="processes that prepare images; auto: 0 on a CPU, up to 8 beside a GPU"
     )
     seed: int = Field(0, ge=0, le=2**31 - 1, description="seed of weights, order and augmentation")
-    preview_every: int = Field(
-        1, ge=1, description="epochs between kept previews of the fixed validation images"
-    )
+    preview_every: int = Field(1, ge=1, description="epochs between kept previews of the fixed images")
 
     @property
     def stride_in_force(self) -> int:

@@ -53,7 +53,7 @@ def test_a_mistake_makes_no_folder(tab: Any, tmp_path: Path, tiny_dataset: Path)
 def test_a_duplicated_run_fills_the_form_and_turns_to_it(tab: Any, popups: list[str]) -> None:
     folder = create_run(tab.runs_dir, RunConfig(Settings(seed=9, lr=0.01), {}).to_dict(), "run")
     updates = train_again.on_duplicated(tab, "duplicated", "tabs", folder.run_id)  # type: ignore[arg-type]
-    assert (updates["seed"], updates["lr"], updates["image_height"]) == (9, 0.01, 256)
+    assert (updates["seed"], updates["lr"], updates["image_height"]) == ("9", "0.01", "256")
     assert set(updates) == {"tabs", "duplicated", *FORM_KEYS} and updates["duplicated"] is None
     assert folder.run_id in popups[0]
 
