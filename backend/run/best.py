@@ -37,6 +37,30 @@ class MeanError:
 UNKNOWN_ERROR = MeanError()
 
 
+@dataclass(frozen=True)
+class BestWeights:
+    """What is known of the weights in a best.pt: their phase, their epoch in it, their values on validation images."""
+
+    phase: str
+    epoch: int | None
+    metrics: Row
+
+    @classmethod
+    def of(cls, content: Row) -> BestWeights:
+        """From a checkpoint's plain values. A file that says it is refined and holds one network alone was taken over
+        from another run by an older version, with the error of both."""
+        if content.get("phase") == REFINE and REFINE not in content.get("networks", {}):
+            return cls(TRAIN, None, {})
+        error = {"val/mre_px": content.get("best_mre"), "val/mre_mm": content.get("best_mre_mm")}
+        return cls(
+            str(content.get("phase", TRAIN)), content["epoch"], {**content.get("val_metrics", {}), **error}
+        )
+
+    @property
+    def error(self) -> MeanError:
+        return MeanError.of(self.metrics)
+
+
 def error_unit(rows: Sequence[Row]) -> str:
     """`mm` where every validated row has it, else `px`: the two never share an axis."""
     validated = [row for row in rows if row.get("val/mre_px") is not None]

@@ -18,6 +18,7 @@ from backend.data.shape_prior import ShapePrior
 from backend.errors import UserError
 from backend.run.best import REFINE, TRAIN, MeanError
 from backend.run.files import write_bytes_atomic
+from backend.training.out_of_memory import is_out_of_memory
 
 FORMAT_VERSION = 1
 DOWNLOAD_PATIENCE_S = 300.0  # on Windows a download of the old file holds it; it must not end the training
@@ -67,6 +68,18 @@ def load_checkpoint(path: Path, device: str | torch.device = "cpu") -> dict[str,
             cure="use the version of Fiducial that made it",
         )
     return dict(content)
+
+
+def load_best(path: Path) -> dict[str, Any] | None:
+    """Read a best.pt; None where there is none, or a damaged one. Raises UserError for one that may be whole, but
+    cannot be read at this moment."""
+    try:
+        return load_checkpoint(path) if path.is_file() else None
+    except UserError as error:
+        cause = error.__cause__
+        if isinstance(cause, OSError) or (cause is not None and is_out_of_memory(cause)):
+            raise
+        return None
 
 
 def load_resumable(path: Path) -> dict[str, Any]:

@@ -23,10 +23,11 @@ from backend.data.provenance import check_landmarks
 from backend.data.samples import Samples
 from backend.errors import UserError
 from backend.geometry import FloatArray
-from backend.run.best import REFINE, TRAIN, MeanError
+from backend.run.best import REFINE, TRAIN, BestWeights, MeanError
 from backend.training import build
 from backend.training.checkpoint import (
     first_network_alone,
+    load_best,
     load_checkpoint,
     load_resumable,
     save_checkpoint,
@@ -80,7 +81,10 @@ def train_phases(job: Job) -> tuple[Ending, str]:
     if last is not None:
         check_landmarks(last["landmark_names"], (), job.landmark_names)
     if last is None and job.config.settings.first_network:
-        _adopt_first(job)
+        if (
+            load_best(job.folder.checkpoint_path("best")) is None
+        ):  # else killed before last.pt was first saved
+            _adopt_first(job)
     elif last is None or last["phase"] == TRAIN:
         trainer = _build_first(job, last)
         ending = _fit(job, trainer)
@@ -182,6 +186,8 @@ def _build_first(job: Job, last: Checkpoint | None) -> Trainer:
     if last is not None:
         trainer.load_state_dict(last)
         _tell_resumed(job, TRAIN, trainer)
+    _take_bar_from_best(job, TRAIN, trainer, last)
+    if last is not None:
         _retry_after_divergence(job, recorder, trainer)
     recorder.write_preview_images()
     return trainer
@@ -214,11 +220,37 @@ def _build_refinement(job: Job, last: Checkpoint | None) -> Trainer:
     if last is not None:
         trainer.load_state_dict({**last, "model_state_dict": last["networks"][REFINE]["model_state_dict"]})
         _tell_resumed(job, REFINE, trainer)
+    # a refiner is better only once it beats the first network
+    trainer.loop.best = Best(error=MeanError(first.errors.get("mre_px"), first.errors.get("mre_mm")))
+    _take_bar_from_best(job, REFINE, trainer, last)
+    if last is not None:
         _retry_after_divergence(job, recorder, trainer)
-    else:  # a refiner is better only once it beats the first network
-        trainer.loop.best = Best(error=MeanError(first.errors.get("mre_px"), first.errors.get("mre_mm")))
     recorder.write_preview_images()
     return trainer
+
+
+def _take_bar_from_best(job: Job, phase: str, trainer: Trainer, last: Checkpoint | None) -> None:
+    """What is to be beaten is what best.pt holds of this phase: after a kill it may be newer than last.pt."""
+    content = load_best(job.folder.checkpoint_path("best"))
+    if content is None and last is not None and (phase == REFINE or trainer.loop.best.epoch):
+        content = _restore_best(job, phase, last)
+    if content is None:
+        return
+    weights = BestWeights.of(content)
+    if weights.phase == phase:
+        trainer.loop.best = Best(weights.epoch or 0, weights.error)
+        if weights.error.px is not None:
+            trainer.loop.own_best = trainer.loop.best
+
+
+def _restore_best(job: Job, phase: str, last: Checkpoint) -> Checkpoint:
+    """In place of a best.pt that is gone or damaged: the first network of last.pt, until there is a better one."""
+    content = first_network_alone(last)
+    save_checkpoint(job.folder.checkpoint_path("best"), content)
+    message = "best.pt was missing or damaged: the first network of last.pt took its place until there is a better one"
+    print(message, flush=True)
+    job.folder.append_event("best_restored", message, phase=phase)
+    return content
 
 
 @dataclass(frozen=True)

@@ -343,6 +343,149 @@ def test_a_run_killed_about_the_change_of_phase_goes_on_as_if_nothing_had_happen
     assert best_of(folder)["best_mre"] == best_of(completed)["best_mre"]
 
 
+# What best.pt holds
+
+
+def killed_with_an_old_last(patch: pytest.MonkeyPatch, phase: str, saved: int, killed: int) -> None:
+    """Killed when an epoch of a phase has its best.pt but no row yet; last.pt was not written after epoch `saved`."""
+    save_last, append = Recorder.save_last, RunFolder.append_metrics
+
+    def save_first_ones(recorder: Recorder, trainer: Any) -> None:
+        if recorder._phase.name != phase or trainer.loop.epoch <= saved:
+            save_last(recorder, trainer)
+
+    def append_or_die(folder: RunFolder, row: Row) -> None:
+        if (row["phase"], row["epoch"]) == (phase, killed):
+            die()
+        append(folder, row)
+
+    patch.setattr(Recorder, "save_last", save_first_ones)
+    patch.setattr(RunFolder, "append_metrics", append_or_die)
+
+
+LONG: dict[str, Any] = {"epochs": 5, "refine_epochs": 5, "lr": 3e-3, "refine_lr": 1e-3}
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory, tiny_dataset: Path) -> RunFolder:
+    folder = new_run(tmp_path_factory.mktemp("runs"), tiny_dataset, **LONG)
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    assert train_run(folder) == 0
+    torch.set_num_threads(before)
+    return folder
+
+
+@pytest.mark.parametrize("saved", [0, 1])
+@pytest.mark.parametrize("phase", ["train", "refine"])
+def test_a_killed_run_never_replaces_its_best_weights_by_worse_ones(
+    undisturbed: RunFolder, tmp_path: Path, tiny_dataset: Path, monkeypatch: pytest.MonkeyPatch, phase: str,
+    saved: int,
+) -> None:  # fmt: skip
+    """last.pt is two or three epochs older than best.pt; then stopped after the next epoch, and gone on with."""
+    folder = new_run(tmp_path, tiny_dataset, **LONG)
+    with monkeypatch.context() as patch:
+        killed_with_an_old_last(patch, phase, saved, killed=3)
+        assert train_run(folder) == 1
+    held = best_of(folder)
+    assert (held["phase"], held["epoch"]) == (phase, 3), "else this run shows nothing"
+    folder.set_outcome_aside()
+    folder.clear_requests()
+    with monkeypatch.context() as patch:
+        steps = {"train": 3, "refine": 5}[phase]
+        stop_at(patch, phase, (saved + 1) * steps + 1)
+        assert train_run(folder) == 130
+    assert best_of(folder)["best_mre"] == held["best_mre"] and best_of(folder)["epoch"] == 3
+    resume(folder)
+    ours, theirs = best_of(folder), best_of(undisturbed)
+    for key in ("phase", "epoch", "best_mre", "best_mre_mm", "val_metrics"):
+        assert ours[key] == theirs[key], key
+    assert_same_weights(ours["model_state_dict"], theirs["model_state_dict"])
+    assert_same_weights(*(c["networks"]["refine"]["model_state_dict"] for c in (ours, theirs)))
+    assert losses(folder) == losses(undisturbed)
+    assert last_of(folder)["loop"] == last_of(undisturbed)["loop"]
+    assert outcome_of(folder)["reason"] == outcome_of(undisturbed)["reason"]
+
+
+@pytest.mark.parametrize("phase", ["train", "refine"])
+def test_without_validation_a_killed_run_ends_with_the_last_weights(
+    tmp_path: Path, tiny_dataset: Path, monkeypatch: pytest.MonkeyPatch, phase: str
+) -> None:
+    folder = new_run(tmp_path, tiny_dataset, val_fraction=0, epochs=4, refine_epochs=4)
+    with monkeypatch.context() as patch:
+        killed_with_an_old_last(patch, phase, saved=1, killed=3)
+        assert train_run(folder) == 1
+    resume(folder)
+    best, last = best_of(folder), last_of(folder)
+    assert (best["phase"], best["epoch"]) == (last["phase"], last["epoch"]) == ("refine", 4)
+    assert_same_weights(*(c["networks"]["refine"]["model_state_dict"] for c in (best, last)))
+
+
+@pytest.mark.parametrize("damage", [Path.unlink, lambda path: path.write_bytes(path.read_bytes()[:500])])
+@pytest.mark.parametrize("phase", ["train", "refine"])
+def test_a_best_file_that_is_gone_or_damaged_is_made_anew_from_the_last(
+    undisturbed: RunFolder, tmp_path: Path, tiny_dataset: Path, monkeypatch: pytest.MonkeyPatch, phase: str,
+    damage: Callable[[Path], Any],
+) -> None:  # fmt: skip
+    """Stopped in epoch 3; what comes after it is the best that is left, whatever was lost."""
+    folder = new_run(tmp_path, tiny_dataset, **LONG)
+    with monkeypatch.context() as patch:
+        stop_at(patch, phase, {"train": 7, "refine": 11}[phase])
+        assert train_run(folder) == 130
+    damage(folder.checkpoint_path("best"))
+    resume(folder)
+    assert len(events_of(folder, "best_restored")) == 1
+    rows = rows_by_phase(folder)["refine"]
+    assert (
+        losses(folder)[: 5 if phase == "train" else 7] == losses(undisturbed)[: 5 if phase == "train" else 7]
+    )
+    expected = min(rows[2 if phase == "refine" else 0 :], key=lambda row: row["val/mre_mm"])
+    assert (best_of(folder)["epoch"], best_of(folder)["best_mre"]) == (
+        expected["epoch"],
+        expected["val/mre_px"],
+    )
+
+
+def test_a_best_file_that_cannot_be_read_at_this_moment_is_not_replaced(
+    tmp_path: Path, tiny_dataset: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = new_run(tmp_path, tiny_dataset)
+    with monkeypatch.context() as patch:
+        stop_at(patch, "train", 4)
+        assert train_run(folder) == 130
+    before, load = folder.checkpoint_path("best").read_bytes(), torch.load
+
+    def refuse(path: Path, **more: Any) -> Any:
+        if path.name == "best.pt":
+            raise PermissionError("another program holds it")
+        return load(path, **more)
+
+    folder.set_outcome_aside()
+    with monkeypatch.context() as patch:
+        patch.setattr(torch, "load", refuse)
+        assert train_run(folder) == 2
+    assert folder.checkpoint_path("best").read_bytes() == before
+
+
+def test_a_refinement_killed_before_it_was_first_saved_keeps_what_it_has_on_anothers_first_network(
+    undisturbed: RunFolder, tmp_path: Path, tiny_dataset: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There is no last.pt yet: the first network is not taken over once more in place of the refined one."""
+    folder = new_run(tmp_path, tiny_dataset, **LONG, **first_of(undisturbed))
+    with monkeypatch.context() as patch:
+        killed_with_an_old_last(patch, "refine", saved=0, killed=3)
+        assert train_run(folder) == 1
+    held = best_of(folder)
+    assert held["phase"] == "refine" and not folder.checkpoint_path("last").exists()
+    folder.set_outcome_aside()
+    with monkeypatch.context() as patch:
+        stop_at(patch, "refine", 6)
+        assert train_run(folder) == 130
+    assert best_of(folder)["best_mre"] == held["best_mre"]
+    resume(folder)
+    assert best_of(folder)["best_mre"] == best_of(undisturbed)["best_mre"]
+
+
 # Out of memory
 
 
