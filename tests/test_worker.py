@@ -193,7 +193,7 @@ def test_stopped_run_goes_on_with_exactly_the_losses_of_an_undisturbed_one(
     with monkeypatch.context() as patch:
         ask_after(patch, 2, lambda run: run.request("stop"))
         assert train_run(folder) == 130
-    assert outcome_of(folder)["state"] == "stopped" and "epoch 3" in outcome_of(folder)["reason"]
+    assert outcome_of(folder)["state"] == "stopped" and "after epoch 2" in outcome_of(folder)["reason"]
 
     folder.set_outcome_aside()
     folder.clear_requests()
@@ -216,8 +216,8 @@ def test_finish_ends_early_keeps_the_best_and_can_go_on(
     ask_after(monkeypatch, 1, lambda run: run.request("finish"))
     assert train_run(folder) == 0
     assert outcome_of(folder)["state"] == "finished_early"
-    assert [row["epoch"] for row in rows_of(folder)] == [1, 2]
-    assert load_checkpoint(folder.checkpoint_path("last"))["epoch"] == 2
+    assert [row["epoch"] for row in rows_of(folder)] == [1]
+    assert load_checkpoint(folder.checkpoint_path("last"))["epoch"] == 1
 
 
 def test_save_now_is_answered_once_and_training_goes_on(
@@ -298,7 +298,14 @@ def test_time_left_is_told_by_whole_epochs_of_this_process_alone(
 
     monkeypatch.setattr(recorder.Recorder, "_write_status", noting)
     folder = new_run(tmp_path, tiny_dataset, epochs=4)
-    ask_after(monkeypatch, 2, lambda run: run.request("stop"))
+    on_step = recorder.Recorder.on_step
+
+    def step_and_ask(watcher: Any, loop: Any, *rest: Any) -> None:
+        on_step(watcher, loop, *rest)
+        if loop.global_step == 7:
+            folder.request("stop")
+
+    monkeypatch.setattr(recorder.Recorder, "on_step", step_and_ask)
     assert train_run(folder) == 130
     assert [len(seconds) for seconds in noted if seconds] == [1, 2]
     folder.set_outcome_aside()
@@ -310,7 +317,7 @@ def test_time_left_is_told_by_whole_epochs_of_this_process_alone(
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows cannot send itself these signals")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_signal_stops_after_the_step_and_the_old_handler_comes_back(
+def test_signal_stops_before_the_next_step_and_the_old_handler_comes_back(
     tmp_path: Path, tiny_dataset: Path, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
     before = signal.getsignal(number)
@@ -324,7 +331,7 @@ def test_signal_stops_after_the_step_and_the_old_handler_comes_back(
     folder = new_run(tmp_path, tiny_dataset, epochs=50)
     assert train_run(folder) == 130
     assert outcome_of(folder)["state"] == "stopped"
-    assert load_checkpoint(folder.checkpoint_path("last"))["loop"]["global_step"] == 4
+    assert load_checkpoint(folder.checkpoint_path("last"))["loop"]["global_step"] == 3
     assert during != [before] and signal.getsignal(number) == before
 
 

@@ -24,10 +24,10 @@ from backend.training.build import (
 )
 from backend.training.engine import Metrics, Trainer
 from backend.training.heatmaps import decode_heatmaps
+from backend.training.loop import Request
 from backend.training.task import LandmarkTask
 
-# a trainer's training data and observer, where it has none
-ONE_BATCH, NOBODY = cast(Any, [None]), cast(Any, None)
+ONE_BATCH = cast(Any, [None])  # a trainer's training data, where it has none
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,9 @@ def _lone_phase(
     num_landmarks = len(task.landmark_names)
     return LonePhase(
         lambda: build(num_landmarks),
-        lambda network: build_trainer(config, schedule, network, task, ONE_BATCH, _one_batch(), NOBODY),
+        lambda network: build_trainer(
+            config, schedule, network, task, ONE_BATCH, _one_batch(), cast(Any, _Nobody())
+        ),
         lambda size: make_noise_batch((size, *training_shape), num_landmarks),
         lambda size: make_noise_batch((size, *validation_shape), num_landmarks),
     )
@@ -106,6 +108,13 @@ def _one_batch() -> Any:
 
 def _names(num_landmarks: int) -> list[str]:
     return [str(number) for number in range(num_landmarks)]
+
+
+class _Nobody:
+    """In place of a trainer's observer: asks for nothing."""
+
+    def poll(self) -> set[Request]:
+        return set()
 
 
 class _OneBatch:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import copy
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
 from functools import partial
@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from backend.data.dataset import Batch, Batches
 from backend.run.best import MeanError
 from backend.training.events import Event, Place, early_stop, pass_retry
-from backend.training.loop import Best, Ending, LoopState, Request, TrainerOptions
+from backend.training.loop import Best, Ending, LoopState, Request, StopAskedError, TrainerOptions
 from backend.training.micro_batch import in_groups
 from backend.training.optim import build_optimizer, build_scheduler, ema_decay_at, set_peak_lr, update_ema
 from backend.training.out_of_memory import Shortage, ShortOfMemoryError, attempt
@@ -54,7 +54,10 @@ class Task(Protocol):
 
 
 class Observer(Protocol):
-    """Whoever watches: told of every step and epoch, asked for requests, and given the state to keep."""
+    """Whoever watches: told of every step and epoch, asked for requests, and given the state to keep.
+
+    `poll` only looks, as it does between the batches of a validation too; `answer` takes back what it answers.
+    """
 
     def poll(self) -> set[Request]: ...
     def on_step(self, loop: LoopState, num_steps: int, loss: float, images_per_s: float) -> None: ...
@@ -119,6 +122,11 @@ class Trainer:
         self._recovery.start()
         try:
             return self._run_epochs()
+        except (
+            StopAskedError
+        ):  # in a validation: the epoch's steps are all done, and it is closed after a resume
+            self._observer.save_last(self)
+            return Ending.STOPPED
         except ShortOfMemoryError:  # also of a validation or a preview, which leaves all steps done
             self._observer.save_last(self)
             raise
@@ -127,6 +135,9 @@ class Trainer:
         while self.loop.epoch < self.options.epochs:
             if self._is_patience_over():
                 return Ending.EARLY_STOPPED
+            if Request.STOP in self._observer.poll():
+                self._observer.save_last(self)
+                return Ending.STOPPED
             try:
                 request = attempt(self._train_epoch, self.device)
             except UnstableError as error:
@@ -145,11 +156,12 @@ class Trainer:
             self._observer.save_last(self)
             return Ending.STOPPED
         self._close_epoch()
-        is_last = self.loop.epoch == self.options.epochs
-        if request is Request.FINISH and not is_last:
+        if self.loop.epoch == self.options.epochs:
+            return None
+        if Request.FINISH in {request, *self._observer.poll()}:  # perhaps asked for during the validation
             self._observer.save_last(self)
             return Ending.FINISHED_EARLY
-        if self._is_patience_over() and not is_last:
+        if self._is_patience_over():
             self._observer.on_event(early_stop(self.loop))
             self._observer.save_last(self)
         return None
@@ -236,7 +248,7 @@ class Trainer:
         metrics: Metrics = {
             "train/loss": loop.loss_sum / loop.num_samples,
             "lr": float(self._scheduler.get_last_lr()[0]),
-            "images_per_s": self._images_per_s(),
+            "images_per_s": self._images_per_s() or None,  # no step is left after a stop in the validation
             "train_s": time.monotonic() - self._epoch_started,
         }
         metrics |= {f"val/{name}": value for name, value in self.validate().items()}
@@ -280,7 +292,7 @@ class Trainer:
     def validate(self) -> Metrics:
         """Loss and metrics of the averaged weights on the validation batches; empty without any.
 
-        Raises ShortOfMemoryError.
+        Raises ShortOfMemoryError, and StopAskedError where a stop is asked for between two batches.
         """
         if self._valid is None:
             return {}
@@ -291,7 +303,7 @@ class Trainer:
     def _validate(self, valid: Batches) -> Metrics:
         scorer = self.task.new_scorer()
         loss_sum, num_targets = 0.0, 0
-        for part in (part for batch in valid.of_epoch(0) for part in self.loop.pass_micro_batch.split(batch)):
+        for part in self._parts_of(valid.of_epoch(0)):
             on_device = part.to(self.device)
             outputs = self._forward(on_device)
             count = self.task.count_targets(part)
@@ -302,13 +314,21 @@ class Trainer:
         return {"loss": loss_sum / max(1, num_targets), **scorer.metrics()}
 
     def predict(self, batch: Batch) -> Tensor:
-        """Maps (B, K, h, w) float32 of the averaged weights. Raises ShortOfMemoryError."""
+        """Maps (B, K, h, w) float32 of the averaged weights. Raises what `validate` does."""
         place = Place("prediction", self.loop.epoch, self.loop.global_step)
         return self._repeated(partial(self._predict, batch), place, len(batch.rows))
 
     def _predict(self, batch: Batch) -> Tensor:
-        maps = [self._forward(part) for part in self.loop.pass_micro_batch.split(batch)]
+        maps = [self._forward(part) for part in self._parts_of([batch])]
         return maps[0] if len(maps) == 1 else torch.cat(maps)
+
+    def _parts_of(self, batches: Iterable[Batch]) -> Iterator[Batch]:
+        """What a pass that changes no weights computes at once, in turn. Raises StopAskedError."""
+        for batch in batches:
+            for part in self.loop.pass_micro_batch.split(batch):
+                if Request.STOP in self._observer.poll():
+                    raise StopAskedError
+                yield part
 
     @torch.inference_mode()
     def _forward(self, batch: Batch) -> Tensor:

@@ -157,11 +157,16 @@ def predict_batches(
     micro_batch: MicroBatch = WHOLE_BATCHES,
     on_maps: OnMaps | None = None,
     *,
+    before_part: Callable[[], object] = lambda: None,
     with_spread: bool = False,
 ) -> Predictions:
-    """The points that a network in evaluation mode finds, batch by batch; `with_spread`, how sure its maps are too."""
+    """The points that a network in evaluation mode finds, batch by batch; `with_spread`, how sure its maps are too.
+
+    `before_part` is called before each batch, or part of one, and may end it all by an exception.
+    """
     found: list[Predictions] = []
     for part in (part for batch in batches.of_epoch(0) for part in micro_batch.split(batch)):
+        before_part()
         maps = network(part.to(device).images).float()
         spread = task.spread(maps, part) if with_spread else None
         found.append(replace(task.predict(maps, part), spread_xy_image=spread))

@@ -23,6 +23,10 @@ class Request(StrEnum):
     PREVIEW_NOW = "preview_now"  # show the fixed images as the weights see them now
 
 
+class StopAskedError(Exception):
+    """A pass that changes no weights was given up, because a stop was asked for."""
+
+
 class Ending(StrEnum):
     """How `fit` ended."""
 

@@ -43,7 +43,7 @@ from backend.training.events import (
 )
 from backend.training.inference import predict_batches
 from backend.training.job import Job, Stored
-from backend.training.loop import Best, Ending
+from backend.training.loop import Best, Ending, Request, StopAskedError
 from backend.training.metrics import guess_mean_positions, mean_error, radial_errors
 from backend.training.micro_batch import WHOLE_BATCHES
 from backend.training.origin import find_trained_on
@@ -54,6 +54,7 @@ from backend.training.recorder import (
     PreviewImages,
     Recorder,
     load_preview_batch,
+    requests_of,
 )
 from backend.training.stability import lower_lr
 
@@ -94,13 +95,15 @@ def train_phases(job: Job) -> tuple[Ending, str]:
             return _conclude(job, TRAIN, ending, trainer)
         last = None
         del trainer  # its memory is free before the second network takes its own
-    trainer = _build_refinement(job, last)
+    try:
+        trainer = _build_refinement(job, last)
+    except StopAskedError:
+        goes_on = "resume goes on from there" if last_path.is_file() else "nothing was trained yet"
+        return Ending.STOPPED, f"stopped in the predictions of the first network; {goes_on}"
     return _conclude(job, REFINE, _fit(job, trainer), trainer)
 
 
 def _fit(job: Job, trainer: Trainer) -> Ending:
-    if job.stop.is_set():
-        return Ending.STOPPED
     try:
         return trainer.fit()
     except ValueError as error:
@@ -276,12 +279,23 @@ class _FirstPoints:
 
 
 def _predict(job: Job, network: nn.Module, stored: Stored) -> FloatArray:
-    """In smaller parts where memory runs out. Raises ShortOfMemoryError."""
+    """In smaller parts where memory runs out. Raises ShortOfMemoryError and StopAskedError."""
     task = build.build_task(job.config, job.landmark_names)
     batches, device = _plain_batches(job, stored), torch.device(job.config.value("device"))
     micro_batch, size = WHOLE_BATCHES, batches.largest_batch
     while isinstance(
-        found := attempt(partial(predict_batches, network, task, batches, device, micro_batch), device),
+        found := attempt(
+            partial(
+                predict_batches,
+                network,
+                task,
+                batches,
+                device,
+                micro_batch,
+                before_part=partial(_heed_stop, job),
+            ),
+            device,
+        ),
         Shortage,
     ):
         where, finer = (
@@ -295,6 +309,11 @@ def _predict(job: Job, network: nn.Module, stored: Stored) -> FloatArray:
         print(event.message, flush=True)
         job.folder.append_event(event.kind, event.message, phase=REFINE, **event.values)
     return found.points_xy_image
+
+
+def _heed_stop(job: Job) -> None:
+    if Request.STOP in requests_of(job.folder, job.stop):
+        raise StopAskedError
 
 
 def _choose_jitter(job: Job, first: _FirstPoints) -> float:
@@ -391,7 +410,9 @@ def _find_nothing_learned(job: Job, trainer: Trainer) -> Event | None:
 def _reason(phase: str, ending: Ending, trainer: Trainer) -> str:
     loop, name = trainer.loop, {TRAIN: "training", REFINE: "refinement"}[phase]
     if ending is Ending.STOPPED:
-        return f"stopped in epoch {loop.epoch + 1} of {name} at step {loop.global_step}; resume goes on from there"
+        is_between = loop.epoch and not loop.batch_index
+        where = f"after epoch {loop.epoch}" if is_between else f"in epoch {loop.epoch + 1}"
+        return f"stopped {where} of {name} at step {loop.global_step}; resume goes on from there"
     where = f"best in epoch {loop.best.epoch}" if loop.best.epoch else "no better than the first network"
     error = loop.best.error
     best = "" if error.px is None else f"; {where}: {error.px:.2f} px"

@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,7 +32,7 @@ from backend.training.checkpoint import WITHOUT_RESUME, save_checkpoint, shape_p
 from backend.training.engine import Metrics, Trainer
 from backend.training.events import Event, answered
 from backend.training.health import HealthWatch
-from backend.training.loop import LoopState, Request
+from backend.training.loop import LoopState, Request, StopAskedError
 from backend.training.task import LandmarkScorer, LandmarkTask
 
 NUM_PREVIEW_IMAGES = 4
@@ -76,6 +77,12 @@ def choose_preview_samples(samples: Samples) -> Samples:
     return samples.take([int(i) for i in np.linspace(0, len(samples) - 1, num).round()])
 
 
+def requests_of(folder: RunFolder, stop: threading.Event) -> set[Request]:
+    """What the control folder asks for, and a stop where the event is set."""
+    requests = {request for request in Request if folder.requested(request.value)}
+    return requests | ({Request.STOP} if stop.is_set() else set())
+
+
 class Recorder:
     """Writes the run folder of one phase; `stop` is set by a signal handler."""
 
@@ -110,11 +117,7 @@ class Recorder:
         self._health = _build_health_watch(folder, config, task) if phase.first is None else None
 
     def poll(self) -> set[Request]:
-        """Requests from the control folder, and a stop where the event is set. What is done at once is asked once."""
-        requests = {request for request in Request if self._folder.requested(request.value)}
-        for request in requests & {Request.SAVE_NOW, Request.PREVIEW_NOW}:
-            self._folder.clear_request(request.value)
-        return requests | ({Request.STOP} if self._stop.is_set() else set())
+        return requests_of(self._folder, self._stop)
 
     def on_step(self, loop: LoopState, num_steps: int, loss: float, images_per_s: float) -> None:
         step = self._steps_done(loop, num_steps)
@@ -146,7 +149,8 @@ class Recorder:
             save_checkpoint(self._folder.checkpoint_path("best"), self._content(trainer, resumable=False))
         try:
             if loop.epoch % self._config.settings.preview_every == 0 or self._is_last_epoch(loop):
-                self.write_preview(trainer)
+                with suppress(StopAskedError):  # then this epoch has none
+                    self.write_preview(trainer)
         finally:  # the epoch is done, whatever became of its preview
             self._write_epoch(trainer, row)
         if self._is_last_epoch(loop) or self._save_is_due():
@@ -172,8 +176,10 @@ class Recorder:
         """Do what is asked for between two steps and changes no weights, and tell it."""
         for request, do in ((Request.SAVE_NOW, self.save_last), (Request.PREVIEW_NOW, self.write_preview)):
             if request in requests:
-                do(trainer)
-                self.on_event(answered(request, trainer.loop))
+                self._folder.clear_request(request.value)  # what is asked for once is done once
+                with suppress(StopAskedError):
+                    do(trainer)
+                    self.on_event(answered(request, trainer.loop))
 
     def _watch_health(self, trainer: Trainer, row: Mapping[str, Any]) -> None:
         if self._health is not None and isinstance(trainer.last_scorer, LandmarkScorer):
@@ -358,7 +364,7 @@ class Recorder:
         for unit in ("px", "mm"):
             if metrics.get(f"val/mre_{unit}") is not None:
                 parts.append(f"MRE {metrics[f'val/mre_{unit}']:.2f} {unit}")
-        parts.append(f"{metrics['images_per_s']:.1f} images/s")
+        parts.append(f"{metrics['images_per_s'] or 0:.1f} images/s")
         print(", ".join(parts) + (", best so far" if is_best else ""), flush=True)
 
 

@@ -15,7 +15,7 @@ from backend.data.dataset import Batch, Batches, EpochBatches
 from backend.run.best import MeanError
 from backend.training.engine import Metrics, Trainer
 from backend.training.events import Event
-from backend.training.loop import Best, Ending, LoopState, Request, TrainerOptions
+from backend.training.loop import Best, Ending, LoopState, Request, StopAskedError, TrainerOptions
 from backend.training.micro_batch import WHOLE_BATCHES, MicroBatch
 from backend.training.optim import build_optimizer, build_scheduler
 from backend.training.out_of_memory import ShortOfMemoryError
@@ -84,7 +84,7 @@ class Watcher:
         self.previewed: list[int] = []
 
     def poll(self) -> set[Request]:
-        request = self.ask_at.get(self.steps[-1])
+        request = self.ask_at.get(self.steps[-1]) if self.steps else None
         return {request} if request else set()
 
     def on_step(self, loop: LoopState, num_steps: int, loss: float, images_per_s: float) -> None:
@@ -448,6 +448,79 @@ def test_finish_within_the_last_epoch_is_a_completed_training() -> None:
     assert len(watcher.epochs) == 3
 
 
+class AsksInValidation(Watcher):
+    """Asks once so many batches were validated on; the task counts them."""
+
+    def __init__(self, request: Request, num_batches: int) -> None:
+        super().__init__()
+        self.request, self.num_batches = request, num_batches
+        self.counting = Cramped()
+
+    def poll(self) -> set[Request]:
+        return {self.request} if self.counting._calls[False] >= self.num_batches else set()
+
+
+@pytest.mark.parametrize("num_batches", [1, 3, 5])
+def test_a_stop_during_a_validation_gives_it_up_and_loses_no_step(num_batches: int) -> None:
+    """Two validation batches an epoch: after the first one of each, of the last epoch too. What comes after a resume is
+    an undisturbed training to the bit."""
+    whole, first, second = Watcher(), AsksInValidation(Request.STOP, num_batches), Watcher()
+    undisturbed = build(whole, network=wayward_network())
+    assert undisturbed.fit() is Ending.COMPLETED
+    epoch = num_batches // 2
+    stopped = build(first, network=wayward_network(), the_task=first.counting)
+    assert stopped.fit() is Ending.STOPPED
+    assert first.counting._calls[False] == num_batches and len(first.epochs) == epoch
+    (saved,) = first.saved
+    assert (saved["loop"]["epoch"], saved["loop"]["batch_index"]) == (epoch, 4)
+    assert saved["loop"]["global_step"] == 4 * (epoch + 1)
+
+    torch.manual_seed(12345)
+    resumed = build(second, network=wayward_network(seed=99))
+    resumed.load_state_dict(saved)
+    assert resumed.fit() is Ending.COMPLETED
+    names = ("train/loss", "lr", "val/loss", "val/mre_px")
+    assert first.losses + second.losses == whole.losses
+    assert first.values(*names) + second.values(*names) == whole.values(*names)
+    assert second.epochs[0]["images_per_s"] is None  # none of its steps was made here
+    assert first.bests + second.bests == whole.bests
+    assert same(weights(resumed.network), weights(undisturbed.network))
+    assert resumed.loop == undisturbed.loop
+
+
+def test_finish_during_a_validation_lets_it_go_on_and_makes_no_further_step() -> None:
+    watcher = AsksInValidation(Request.FINISH, 3)
+    trainer = build(watcher, the_task=watcher.counting)
+    assert trainer.fit() is Ending.FINISHED_EARLY
+    assert (
+        watcher.steps[-1] == 8 and len(watcher.epochs) == 2 and watcher.epochs[-1]["val/mre_px"] is not None
+    )
+    assert watcher.saved[-1]["loop"]["epoch"] == 2
+
+
+def test_a_stop_asked_for_before_the_first_step_saves_the_start() -> None:
+    class Asks(Watcher):
+        def poll(self) -> set[Request]:
+            return {Request.STOP}
+
+    first, second, whole = Asks(), Watcher(), Watcher()
+    assert build(first, network=wayward_network()).fit() is Ending.STOPPED
+    assert first.steps == [] and len(first.saved) == 1
+    resumed = build(second, network=wayward_network(seed=9))
+    resumed.load_state_dict(first.saved[0])
+    assert resumed.fit() is Ending.COMPLETED
+    build(whole, network=wayward_network()).fit()
+    assert second.losses == whole.losses
+
+
+def test_a_prediction_is_given_up_where_a_stop_is_asked_for() -> None:
+    watcher = Watcher({3: Request.STOP})
+    trainer = build(watcher)
+    watcher.steps.append(3)
+    with pytest.raises(StopAskedError):
+        trainer.predict(next(iter(batches(Dots(5), 5, shuffle_seed=None).of_epoch(0))))
+
+
 def test_save_now_saves_and_changes_nothing() -> None:
     quiet, watcher = Watcher(), Watcher({2: Request.SAVE_NOW, 7: Request.SAVE_NOW})
     build(quiet).fit()
@@ -659,7 +732,7 @@ class Overflowing(Watcher):
 
     def poll(self) -> set[Request]:
         assert self.trainer is not None
-        if self.steps[-1] == self.step and not self.num_spoiled:
+        if self.steps and self.steps[-1] == self.step and not self.num_spoiled:
             self.num_spoiled += 1
             with torch.no_grad():
                 self.spoil(self.trainer)[0] = math.nan
@@ -698,7 +771,8 @@ def test_a_state_with_a_nan_in_it_is_never_shown_or_saved(
     watcher.trainer = build(watcher, network=wayward_network())
     watcher.trainer.fit()
     (event,) = watcher.events
-    assert "no finite numbers after step 8" in event.message and watcher.steps[:9] == [*range(1, 9), 5]
+    assert "no finite numbers after step 8" in event.message
+    assert watcher.steps[:9] == [*range(1, 9), *([] if ask is Request.STOP else [5])]
 
 
 def test_weights_that_are_no_numbers_at_the_start_are_said_to_be() -> None:
@@ -807,7 +881,7 @@ class InParts(Watcher):
         self.rows_before = len(self._cramped.rows)
 
     def poll(self) -> set[Request]:
-        return super().poll() if self.steps[-1] in self.ask_at and self.events else set()
+        return super().poll() if self.events else set()
 
 
 def in_parts_from(epoch: int, limit: int, **options: Any) -> tuple[Trainer, Watcher]:

@@ -27,6 +27,7 @@ from backend.run.files import Row
 from backend.run.folder import RunFolder, create_run, merge_metrics
 from backend.training import build, phases
 from backend.training.checkpoint import load_checkpoint
+from backend.training.engine import Trainer
 from backend.training.inference import load_predictor, unlabelled_samples
 from backend.training.job import Job, prepare
 from backend.training.loop import Best, LoopState
@@ -307,6 +308,93 @@ def test_a_run_stopped_in_either_phase_goes_on_with_exactly_the_losses_of_an_und
     )
 
 
+def ask_in_a_pass(patch: pytest.MonkeyPatch, phase: str, epoch: int, owner: Any, name: str, ask: Any) -> None:
+    """Ask for something at the beginning of a pass of an epoch: `Trainer.validate` or `Recorder.write_preview`."""
+    run = getattr(owner, name)
+
+    def asked(first: Any, *rest: Any) -> Any:
+        recorder = first if isinstance(first, Recorder) else first._observer
+        trainer = rest[0] if rest else first
+        if (recorder._phase.name, trainer.loop.epoch) == (phase, epoch):
+            ask(recorder)
+        return run(first, *rest)
+
+    patch.setattr(owner, name, asked)
+
+
+ASKS = [
+    pytest.param(lambda recorder: recorder._folder.request("stop"), id="request"),
+    pytest.param(lambda recorder: recorder._stop.set(), id="signal"),
+]
+
+
+@pytest.mark.parametrize("ask", ASKS)
+@pytest.mark.parametrize(("phase", "epoch"), [("train", 0), ("train", 1), ("refine", 1)])
+def test_cancel_during_a_validation_gives_it_up_and_loses_no_step(
+    completed: RunFolder, tmp_path: Path, tiny_dataset: Path, monkeypatch: pytest.MonkeyPatch, phase: str,
+    epoch: int, ask: Any,
+) -> None:  # fmt: skip
+    folder = new_run(tmp_path, tiny_dataset)
+    with monkeypatch.context() as patch:
+        ask_in_a_pass(patch, phase, epoch, Trainer, "validate", ask)
+        assert train_run(folder) == 130
+    before = losses(folder)
+    assert before == losses(completed)[: len(before)] and len(before) == epoch + 2 * (phase == "refine")
+    last = last_of(folder)
+    assert last["loop"]["global_step"] == (epoch + 1) * {"train": 3, "refine": 5}[phase]
+    assert outcome_of(folder)["reason"].startswith(f"stopped in epoch {epoch + 1} of ")
+    resume(folder)
+    assert losses(folder) == losses(completed) and len(folder.read_metrics()[0]) == 5
+    assert best_of(folder)["best_mre"] == best_of(completed)["best_mre"]
+    assert_same_weights(last_of(folder)["raw_model_state_dict"], last_of(completed)["raw_model_state_dict"])
+
+
+@pytest.mark.parametrize("phase", ["train", "refine"])
+def test_cancel_during_a_preview_closes_the_epoch_without_it(
+    completed: RunFolder, tmp_path: Path, tiny_dataset: Path, monkeypatch: pytest.MonkeyPatch, phase: str
+) -> None:
+    folder = new_run(tmp_path, tiny_dataset)
+    with monkeypatch.context() as patch:
+        stop = lambda recorder: recorder._folder.request("stop")  # noqa: E731
+        ask_in_a_pass(patch, phase, 1, Recorder, "write_preview", stop)
+        assert train_run(folder) == 130
+    assert losses(folder) == losses(completed)[: 1 if phase == "train" else 3]
+    assert (phase, 1) not in folder.preview_keys() and last_of(folder)["epoch"] == 1
+    assert outcome_of(folder)["reason"].startswith("stopped after epoch 1 of ")
+    resume(folder)
+    assert losses(folder) == losses(completed) and len(folder.read_metrics()[0]) == 5
+
+
+@pytest.mark.parametrize("resumes", [False, True])
+def test_cancel_during_the_predictions_of_the_first_network_is_heeded(
+    completed: RunFolder, tmp_path: Path, tiny_dataset: Path, monkeypatch: pytest.MonkeyPatch, resumes: bool
+) -> None:
+    """At the change of phase, and when a refinement goes on."""
+    folder = new_run(tmp_path, tiny_dataset)
+    if resumes:
+        with monkeypatch.context() as patch:
+            stop_at(patch, "refine", 7)
+            assert train_run(folder) == 130
+        folder.set_outcome_aside()
+        folder.clear_requests()
+    predict, num_predicted = phases.predict_batches, []
+
+    def ask_and_predict(*arguments: Any, **more: Any) -> Any:
+        folder.request("stop")
+        found = predict(*arguments, **more)
+        num_predicted.append(found)
+        return found
+
+    with monkeypatch.context() as patch:
+        patch.setattr(phases, "predict_batches", ask_and_predict)
+        assert train_run(folder) == 130
+    assert num_predicted == [] and outcome_of(folder)["reason"] == (
+        "stopped in the predictions of the first network; resume goes on from there"
+    )
+    resume(folder)
+    assert losses(folder) == losses(completed)
+
+
 def die(*_arguments: Any) -> None:
     raise RuntimeError("killed")
 
@@ -573,10 +661,10 @@ def test_predictions_between_the_phases_are_repeated_in_parts(
 ) -> None:
     predict = phases.predict_batches
 
-    def within_room(*arguments: Any) -> Any:
+    def within_room(*arguments: Any, **more: Any) -> Any:
         if arguments[-1].limit is None:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
-        return predict(*arguments)
+        return predict(*arguments, **more)
 
     monkeypatch.setattr(phases, "predict_batches", within_room)
     folder = new_run(tmp_path, tiny_dataset)
@@ -610,7 +698,7 @@ def test_an_epoch_whose_preview_finds_no_memory_is_done_and_kept(
 def test_asked_to_stop_a_shortage_between_the_phases_ends_the_run_and_it_can_be_resumed(
     completed: RunFolder, tmp_path: Path, tiny_dataset: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(*_arguments: Any) -> None:
+    def fail(*_arguments: Any, **_more: Any) -> None:
         raise MemoryError
 
     folder = new_run(tmp_path, tiny_dataset, on_oom="stop")
@@ -644,7 +732,7 @@ def test_finish_during_the_first_phase_ends_without_a_refinement(
         patch.setattr(RunFolder, "append_metrics", append_and_ask)
         assert train_run(folder) == 0
     assert outcome_of(folder)["state"] == "finished_early"
-    assert {row["phase"] for row in rows_of(folder)} == {"train"} and len(rows_of(folder)) == 2
+    assert {row["phase"] for row in rows_of(folder)} == {"train"} and len(rows_of(folder)) == asked_in
     assert best_of(folder)["networks"] == {}
     resume(folder)
     assert [row["epoch"] for row in rows_by_phase(folder)["refine"]] == [1, 2, 3]
@@ -665,7 +753,7 @@ def test_finish_during_the_refinement_keeps_the_best_of_both(
     folder = new_run(tmp_path, tiny_dataset)
     assert train_run(folder) == 0
     assert outcome_of(folder)["state"] == "finished_early"
-    assert [row["epoch"] for row in rows_by_phase(folder)["refine"]] == [1, 2]
+    assert [row["epoch"] for row in rows_by_phase(folder)["refine"]] == [1]
     assert best_of(folder)["best_mre"] == min(row["val/mre_px"] for row in rows_of(folder))
 
 
