@@ -11,7 +11,7 @@ from typing import Any
 
 from backend.choices import choose_dataset, choose_device, choose_precision, choose_workers
 from backend.config import Choice, RunConfig, Settings, parse_settings
-from backend.data.provenance import read_record, read_whole_data, restore_splits
+from backend.data.provenance import read_record, read_whole_data, require_data, restore_splits
 from backend.device.machine import Machine
 from backend.errors import UserError
 from backend.run.folder import RunFolder
@@ -54,6 +54,7 @@ def resolve_overrides(folder: RunFolder, asked: Mapping[str, Any], machine: Mach
     _require_end_in_sight(folder, config, _with(config, changes))
     if "dataset_path" in asked:
         changes["dataset_path"] = _moved(folder, config, wanted)
+    require_data(_with(config, changes))
     return {name: asdict(choice) for name, choice in changes.items()}
 
 

@@ -106,8 +106,20 @@ def read_record(folder: RunFolder) -> DataRecord | None:
     return None if raw is None else from_dict(raw)
 
 
+def require_data(config: RunConfig) -> None:
+    """Raises UserError where the run's data set is not where it was."""
+    path = Path(config.value("dataset_path"))
+    if not path.exists():
+        raise UserError(
+            f"{path} is not there any more",
+            field="dataset_path",
+            cure="resume with the folder that the data was moved to (--dataset_path, on the page Resume with changes)",
+        )
+
+
 def read_whole_data(config: RunConfig) -> SampleSplits:
     """Every image and landmark of the run's data set as it is today, nothing carved. Raises UserError."""
+    require_data(config)
     settings = config.settings
     return load_splits(
         Path(config.value("dataset_path")),

@@ -35,7 +35,9 @@ ACTIONS: tuple[Action, ...] = ("finish", "save_now", "preview_now", "resume", "c
 
 @pytest.fixture
 def folder(tmp_path: Path) -> RunFolder:
-    config = RunConfig(Settings(), {"device": Choice("cpu", "as asked"), "dataset_path": Choice("/d", "")})
+    config = RunConfig(
+        Settings(), {"device": Choice("cpu", "as asked"), "dataset_path": Choice(str(tmp_path), "")}
+    )
     return create_run(tmp_path / "runs", config.to_dict(), "run")
 
 

@@ -24,7 +24,9 @@ from ui.session import Session
 
 @pytest.fixture
 def folder(tmp_path: Path) -> RunFolder:
-    config = RunConfig(Settings(), {"device": Choice("cpu", "as asked"), "dataset_path": Choice("/d", "")})
+    config = RunConfig(
+        Settings(), {"device": Choice("cpu", "as asked"), "dataset_path": Choice(str(tmp_path), "")}
+    )
     return create_run(tmp_path / "runs", config.to_dict(), "run")
 
 
