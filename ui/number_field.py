@@ -73,15 +73,14 @@ class NumberedSlider:
     def bind(self) -> None:
         """Let the field show where the slider is, unless it is being typed in."""
         shown = {"elem_classes": number_classes(is_whole=True), "__type__": "update"}
-        follow = f"""(value, typed) => {{
+        follow = f"""(value) => {{
           const isTyping = document.activeElement?.closest("#{self.field.elem_id}");
           return [
-            {{...{json.dumps(shown)}, value: isTyping ? typed : String(value)}},
+            {{...{json.dumps(shown)}, ...(isTyping ? {{}} : {{value: String(value)}})}},
             {{info: {json.dumps(self.info)}, __type__: "update"}},
           ];
         }}"""
-        parts = [self.slider, self.field]
-        self.slider.change(None, parts, [self.field, self.slider], js=follow, **QUIET)
+        self.slider.change(None, self.slider, [self.field, self.slider], js=follow, **QUIET)
 
     @property
     def typed(self) -> Sequence[Any]:

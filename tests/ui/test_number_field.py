@@ -5,7 +5,6 @@ import asyncio
 import gradio as gr
 import pytest
 
-from ui.annotator import read_typed
 from ui.language import speaking
 from ui.number_field import (
     NumberedSlider,
@@ -67,15 +66,3 @@ def test_what_is_not_on_the_slider_is_refused_beside_it(
     assert said in updates[numbered.slider]["info"] and "value" not in updates[numbered.slider]
     assert "field-error" in updates[numbered.field]["elem_classes"]
     assert "value" not in updates[numbered.field]  # what was typed stays
-
-
-@pytest.mark.parametrize(
-    ("typed", "value"), [("12.25", 12.25), ("۱۲٫۲۵", 12.25), ("0,5", 0.5), (" \u200e", None)]
-)
-def test_a_coordinate_is_read_in_every_digit_system(typed: str, value: float | None) -> None:
-    assert read_typed(typed) == {"value": value}
-
-
-@pytest.mark.parametrize("typed", ["1,000", "x", "nan", "1 2"])
-def test_a_coordinate_that_is_not_a_number_is_refused(typed: str) -> None:
-    assert repr(typed) in read_typed(typed)["mistake"]
