@@ -24,10 +24,15 @@ from backend.run.process import ProcessIdentity
 from backend.run.state import RunState, derive_state
 from backend.training import build, recorder
 from backend.training.checkpoint import load_checkpoint
+from backend.training.engine import Trainer
 from backend.training.inference import load_predictor
+from backend.training.stability import LossWatch
 from backend.training.task import LandmarkTask
 from backend.worker import train_run
 from tests.tiny_network import TinyNetwork
+from ui.api import _tell
+from ui.predict_runs import own_error_html, run_choices
+from ui.runs import find_best, runs_table
 
 LANDMARKS = ("nose", "chin", "ear")
 
@@ -429,6 +434,47 @@ def test_training_recovers_from_one_bad_step_and_the_curve_shows_it(
     shares = [row["lr"] / calm["lr"] for row, calm in zip(whole, rows_of(first), strict=True)]
     changed = event["back_to_epoch"]
     assert shares == pytest.approx([1.0] * changed + [1 / 3] * (4 - changed))
+
+
+def test_after_a_cut_of_the_rate_every_place_names_the_error_of_best_pt(
+    tmp_path: Path, tiny_dataset: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The loss stands high in epoch 3, which has the best weights, and is no number in epoch 4: back to the end of
+    epoch 2. The rows of epochs 3 and 4 are those of what was trained from there."""
+    errors = iter([5.0, 4.0, 1.0, 3.0, 2.0])
+    compute_loss, calls = LandmarkTask.compute_loss, []
+
+    def wild(task: LandmarkTask, outputs: Any, batch: Any) -> Tensor:
+        calls.append(batch)
+        loss = compute_loss(task, outputs, batch)
+        return loss * math.nan if len(calls) == 10 else loss
+
+    def validate(_trainer: Trainer) -> dict[str, float]:
+        error = next(errors)
+        return {"loss": 1.0, "mre_px": error, "mre_mm": error / 10}
+
+    monkeypatch.setattr(LandmarkTask, "compute_loss", wild)
+    monkeypatch.setattr(Trainer, "validate", validate)
+    monkeypatch.setattr(LossWatch, "is_calm", property(lambda _watch: len(calls) != 9))
+    folder = new_run(tmp_path, tiny_dataset, epochs=4)
+    assert train_run(folder) == 0
+    (event,) = [event for event in folder.read_events()[0] if event["kind"] == "lr_lowered"]
+    assert (event["epoch"], event["back_to_epoch"]) == (4, 2)
+    assert [row["val/mre_px"] for row in rows_of(folder)] == [5.0, 4.0, 3.0, 2.0]
+
+    best = load_checkpoint(folder.checkpoint_path("best"))
+    assert (best["epoch"], best["best_mre"], best["best_mre_mm"]) == (3, 1.0, 0.1)
+    status, found = folder.read_status(), find_best(folder)
+    assert status is not None and (status["best_epoch"], status["best_mre_mm"]) == (3, 0.1)
+    assert "best in epoch 3: 1.00 px, 0.10 mm" in outcome_of(folder)["reason"]
+    assert found is not None and (found["epoch"], found["val/mre_mm"]) == (3, 0.1)
+    assert _tell(folder)["best"] == {"mre_px": 1.0, "mre_mm": 0.1, "epoch": 3, "phase": "train"}
+    (row,) = runs_table(tmp_path)
+    assert "0.10 mm" in row.cells and row.error == (0, 0.1)
+    assert "0.10 mm" in own_error_html(folder) and "0.10 mm" in run_choices(tmp_path)[0][0]
+    folder.checkpoint_path("best").unlink()  # then the rows are all that is left
+    found = find_best(folder)
+    assert found is not None and found["val/mre_mm"] == 0.2
 
 
 def test_patience_ends_a_run_early_and_the_outcome_says_why(tmp_path: Path, tiny_dataset: Path) -> None:

@@ -27,7 +27,7 @@ from backend.run.state import LIVE_STATES, derive_state
 from ui.datasets import list_datasets
 from ui.prediction_process import follow_prediction, read_predictions, start_prediction, stop_prediction
 from ui.probe import ask_memory, planned_subject
-from ui.runs import best_row, default_run, read_rows
+from ui.runs import default_run, find_best, read_rows
 from ui.start import queue_run, start_run
 from ui.text import say
 from ui.uploads import Uploads, adopt, forget, list_for_prediction, take_in
@@ -254,7 +254,7 @@ def _tell(folder: RunFolder) -> dict[str, Any]:
     """A run as its folder tells it."""
     state, status, outcome = derive_state(folder), folder.read_status() or {}, folder.read_outcome()
     rows = read_rows(folder)
-    is_training, best = state in LIVE_STATES, best_row(rows)
+    is_training, best = state in LIVE_STATES, find_best(folder)
     last = status if is_training or not rows else rows[-1]
     return {
         "run_id": folder.run_id,

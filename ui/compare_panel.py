@@ -15,7 +15,7 @@ from ui.compare_view import METRICS, caveats, choose_metric, plot_runs, values_t
 from ui.paired_panel import PairedPanel, create_paired_panel, draw_paired, offer_pair
 from ui.quiet import LATEST, QUIET
 from ui.run_looks import MAX_RUNS, looks_of
-from ui.runs import read_config, read_rows
+from ui.runs import find_best, read_config, read_rows
 from ui.session import Session
 from ui.settings_view import differences_table
 from ui.text import say
@@ -144,12 +144,13 @@ def on_tick(
 def _draw(panel: ComparePanel, folders: Sequence[RunFolder], name: str, log_axis: bool) -> Updates:
     runs = {folder.run_id: read_rows(folder) for folder in folders}
     configs = {folder.run_id: config for folder in folders if (config := read_config(folder)) is not None}
+    bests = {folder.run_id: find_best(folder) for folder in folders}
     metric = choose_metric(name, runs)
     looks = looks_of(panel.runs_dir, list(runs), _names(panel))
     return {
         panel.note: caveats(name, configs),
-        panel.plot: plot_runs(metric, runs, looks, log_axis=log_axis),
-        panel.values: values_table(metric, runs, looks),
+        panel.plot: plot_runs(metric, runs, looks, bests, log_axis=log_axis),
+        panel.values: values_table(metric, runs, looks, bests),
         panel.settings: differences_table(configs) if configs else "",
     }
 

@@ -13,7 +13,7 @@ import plotly.graph_objects as go
 from backend.config import RunConfig
 from backend.evaluation.paired import Difference, Paired
 from backend.evaluation.words import as_interval, in_unit
-from ui.plots import HEIGHT_PX, curve_figure, error_unit, in_one_line, thin
+from ui.plots import HEIGHT_PX, curve_figure, error_unit, in_one_line, place_in_line, thin
 from ui.run_looks import Look
 from ui.table import SortKey, cell_html, table_html
 from ui.text import say, say_count
@@ -41,6 +41,8 @@ SYMBOL_PATHS = {
     "x": "M-5 -3l2 -2l3 3l3 -3l2 2l-3 3l3 3l-2 2l-3 -3l-3 3l-2 -2l3 -3z",
     "cross": "M-1.5 -5h3v3.5h3.5v3h-3.5v3.5h-3v-3.5h-3.5v-3h3.5z",
 }
+Bests = Mapping[str, Row | None]
+NO_BESTS: Bests = {}
 
 
 @dataclass(frozen=True)
@@ -58,10 +60,13 @@ class Metric:
         line, _ = in_one_line(rows, ())
         return [(row["epoch"], self.scale * row[self.key]) for row in line if row.get(self.key) is not None]
 
-    def best(self, points: Sequence[tuple[int, float]]) -> tuple[int, float]:
-        """The point to be proud of."""
+    def best(self, rows: Sequence[Row], best: Row | None) -> tuple[int | None, float]:
+        """The point of the weights in best.pt (no epoch: none of this run's); without such, the one to be proud of."""
+        if best is not None and best.get(self.key) is not None:
+            placed = place_in_line(best, rows)
+            return (placed["epoch"] if placed else None), self.scale * best[self.key]
         sign = -1 if self.higher_is_better else 1
-        return min(points, key=lambda point: sign * point[1])
+        return min(self.points(rows), key=lambda point: sign * point[1])
 
     def shown(self, value: float) -> str:
         """A value with its unit."""
@@ -79,8 +84,11 @@ def choose_metric(name: str, runs: Runs) -> Metric:
     return Metric("train/loss" if name == "train_loss" else "val/loss", say(f"metric_{name}"), "")
 
 
-def plot_runs(metric: Metric, runs: Runs, looks: Looks, *, log_axis: bool) -> go.Figure:
-    """A curve for each run, its best point marked; a colour, a dash and the mark tell them apart."""
+def plot_runs(
+    metric: Metric, runs: Runs, looks: Looks, bests: Bests = NO_BESTS, *, log_axis: bool
+) -> go.Figure:
+    """A curve for each run, its best point marked; a colour, a dash and the mark tell them apart. `bests`: the epoch of
+    each run's best.pt."""
     curves = {run_id: metric.points(thin(rows)) for run_id, rows in runs.items()}
     last_epoch = max((epoch for points in curves.values() for epoch, _ in points), default=0)
     figure = curve_figure(log_axis=log_axis, y_title=metric.title, last_epoch=last_epoch)
@@ -96,9 +104,9 @@ def plot_runs(metric: Metric, runs: Runs, looks: Looks, *, log_axis: bool) -> go
             line={"color": look.colour, "width": 2, "dash": look.dash},
             marker={"symbol": look.symbol, "color": look.colour, "size": 8},
         )
-        epoch, value = metric.best(points)
+        best_epoch, value = metric.best(runs[run_id], bests.get(run_id))
         figure.add_scatter(
-            x=[epoch],
+            x=[best_epoch],
             y=[value],
             mode="markers",
             marker={"symbol": look.symbol, "size": 12, "color": look.colour},
@@ -114,15 +122,19 @@ def plot_runs(metric: Metric, runs: Runs, looks: Looks, *, log_axis: bool) -> go
     return figure
 
 
-def values_table(metric: Metric, runs: Runs, looks: Looks) -> str:
+def values_table(metric: Metric, runs: Runs, looks: Looks, bests: Bests = NO_BESTS) -> str:
     """The numbers beside the plot: each run's best and last value."""
     lines = []
     for run_id, rows in runs.items():
         points = metric.points(rows)
         if points:
-            epoch, value = metric.best(points)
+            epoch, value = metric.best(rows, bests.get(run_id))
             last = points[-1][1]
-            cells: Cells = [(metric.shown(value), value), (str(epoch), epoch), (metric.shown(last), last)]
+            cells: Cells = [
+                (metric.shown(value), value),
+                (str(epoch or "-"), epoch),
+                (metric.shown(last), last),
+            ]
         else:
             cells = [(say("compare_no_curve"), None), ("-", None), ("-", None)]
         lines.append(f"<tr><td>{_sign(looks[run_id])}{escape(run_id)}</td>{_cells(cells)}</tr>")

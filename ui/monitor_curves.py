@@ -16,8 +16,7 @@ from typing import Any
 import plotly.graph_objects as go
 
 from ui.monitor_values import TALL_PX, Line, Panel, known_panels
-from ui.plots import REFINE, Row, error_unit, in_one_line, plain_figure, thin, whole_epochs
-from ui.runs import best_row
+from ui.plots import REFINE, Row, error_unit, in_one_line, place_in_line, plain_figure, thin, whole_epochs
 from ui.text import from_left, quote, say
 from ui.theme import (
     AXIS_COLOUR,
@@ -60,21 +59,22 @@ def plot_curves(
     events: Sequence[Row],
     wishes: Wishes = Wishes(),
     *,
+    best: Row | None = None,
     readers: Readers | None = None,
     memory_title: str = "",
     revision: str = "kept",
 ) -> go.Figure:
     """Everything that is known of each epoch, panel below panel, zoomed as one; a panel without a value is left out.
 
-    The refinement's epochs follow those of the first network, its curves apart: it learns something else. The best
-    epoch is a star, what changed the training's course a thin line through all panels. `revision`: while it stays, so
-    does a zoom.
+    The refinement's epochs follow those of the first network, its curves apart: it learns something else. `best`, the
+    epoch of the weights in best.pt, is a star, what changed the training's course a thin line through all panels.
+    `revision`: while it stays, so does a zoom.
     """
+    best = place_in_line(best, rows)
     rows, events = in_one_line(rows, events)
     panels = known_panels(rows, memory_title)
     last_epoch = max((row["epoch"] for row in rows), default=0)
     figure, tops = _panel_figure(panels, wishes, last_epoch, revision)
-    best = best_row(rows)
     error_key = f"val/mre_{error_unit(rows)}"
     for number, panel in enumerate(panels):
         axis = _axis(number)

@@ -7,24 +7,28 @@ from html import escape
 
 from backend.run.folder import RunFolder
 from backend.run.state import LIVE_STATES, RunState
-from ui.plots import Row, in_one_line
-from ui.runs import best_row, describe_state
+from ui.plots import REFINE, Row
+from ui.runs import describe_state
 from ui.text import in_distance, in_time_left, say, say_count
 
 LOG_BYTES = 12_000
 
 
-def run_card(state: RunState, status: Row, rows: Sequence[Row], outcome: Row | None) -> str:
-    """State, progress, time left, best: the head of the tab, as HTML."""
+def run_card(
+    state: RunState, status: Row, rows: Sequence[Row], outcome: Row | None, best: Row | None = None
+) -> str:
+    """State, progress, time left, the error of the weights in best.pt: the head of the tab, as HTML."""
     parts = [f'<span class="badge {state.value}">{escape(describe_state(state))}</span>']
     parts += [f"<span>{escape(words)}</span>" for words in _progress_words(state, status, rows)]
-    best = best_row(rows)
     if best is not None:
         value = in_distance(best["val/mre_px"], best.get("val/mre_mm"))
         phase = say(f"phase_{best.get('phase', 'train')}")
-        words = say("best", value=value, epoch=best["epoch"], phase=phase)
+        epoch = best["epoch"]
+        words = (
+            say("best", value=value, epoch=epoch, phase=phase) if epoch else say("best_first", value=value)
+        )
         parts.append(f"<strong>{escape(words)}</strong>")
-        since = epochs_since_best(rows)
+        since = epochs_since_best(rows, best)
         if since:
             parts.append(f"<span>{escape(say('since_best', num=since))}</span>")
     share = _share_done(state, status)
@@ -36,11 +40,13 @@ def run_card(state: RunState, status: Row, rows: Sequence[Row], outcome: Row | N
     return f'<div class="run-card" data-state="{state.value}">{row}{bar}{reason}</div>'
 
 
-def epochs_since_best(rows: Sequence[Row]) -> int:
-    """Validated epochs after the one with the lowest error, over both phases."""
-    validated = [row for row in in_one_line(rows, ())[0] if row.get("val/mre_px") is not None]
-    best = best_row(validated)
-    return 0 if best is None else len(validated) - 1 - validated.index(best)
+def epochs_since_best(rows: Sequence[Row], best: Row) -> int:
+    """Validated epochs after the best one, over both phases."""
+
+    def place(row: Row) -> tuple[bool, int]:
+        return row.get("phase") == REFINE, row["epoch"] or 0
+
+    return sum(row.get("val/mre_px") is not None and place(row) > place(best) for row in rows)
 
 
 def event_list(folder: RunFolder) -> str:

@@ -35,6 +35,14 @@ def in_one_line(rows: Sequence[Row], events: Sequence[Row]) -> tuple[list[Row], 
     return [moved(row) for row in rows], [*begins, *(moved(event) for event in events)]
 
 
+def place_in_line(best: Row | None, rows: Sequence[Row]) -> Row | None:
+    """The best epoch as `in_one_line` counts it; None where it is none of the run's own."""
+    own = {(row.get("phase"), row["epoch"]) for row in rows}
+    if best is None or (best.get("phase"), best["epoch"]) not in own:
+        return None
+    return in_one_line([*rows, best], ())[0][-1]
+
+
 def thin(rows: Sequence[Row], max_points: int = MAX_POINTS) -> list[Row]:
     """At most `max_points` rows, evenly spread, first and last among them."""
     if len(rows) <= max_points:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from backend.run.folder import RunFolder, list_runs
-from ui.runs import best_row, read_config, read_rows
+from ui.runs import find_best, read_config
 from ui.text import in_distance, quote, say
 
 
@@ -30,21 +30,21 @@ def run_note_html(runs_dir: Path, run_id: str | None) -> str:
 
 def own_error_html(folder: RunFolder) -> str:
     """The run's best error on its own validation images."""
-    best = best_row(read_rows(folder))
+    best = find_best(folder)
     words = say("predict_own_unknown") if best is None else say("predict_own_error", error=_error(best))
     return f'<p class="note">{escape(words)}</p>'
 
 
 def _label(folder: RunFolder) -> str:
     """Id, model, data set, number of landmarks and error, as far as they can be read."""
-    config, best = read_config(folder), best_row(read_rows(folder))
+    config, best = read_config(folder), find_best(folder)
     label = folder.run_id
     if config is not None:
         dataset = Path(config.value("dataset_path")).name
         label = say("predict_run_choice", run=label, model=config.settings.model, dataset=dataset)
     if best is None:
         return label
-    num = sum(key.startswith("val/mre_px/") for key in best)
+    num = best.get("num_landmarks") or sum(key.startswith("val/mre_px/") for key in best)
     return say("predict_run_validated", run=label, num=num, error=_error(best))
 
 

@@ -15,7 +15,7 @@ from urllib.parse import quote
 from backend.config import RunConfig
 from backend.errors import UserError
 from backend.overrides import read_run_config
-from backend.run.best import best_row as best_row
+from backend.run.best import BestWeights, best_row, read_best_weights
 from backend.run.folder import RunFolder, list_runs, merge_metrics
 from backend.run.notes import read_notes
 from backend.run.queue import queue_lock
@@ -108,6 +108,29 @@ def has_validated(rows: Sequence[Mapping[str, Any]]) -> bool:
     return any(key.startswith("val/") and value is not None for row in rows for key, value in row.items())
 
 
+def find_best(folder: RunFolder) -> Mapping[str, Any] | None:
+    """Phase, epoch and validation errors of the weights in best.pt; None where their error is not known.
+
+    Rows may tell of epochs that training went back from, so they are asked only where there is no such file.
+    """
+    stamp = folder.checkpoint_stamp("best")
+    known = _known_best.get(folder)
+    if known is None or known[0] != stamp:
+        known = _known_best[folder] = (stamp, read_best_weights(folder))
+        for oldest in list(_known_best)[:-MAX_KNOWN_RUNS]:
+            _known_best.pop(oldest, None)
+    weights = known[1]
+    if weights is None:
+        return best_row(read_rows(folder))
+    if weights.error.px is None:
+        return None
+    where = {"phase": weights.phase, "epoch": weights.epoch, "num_landmarks": weights.num_landmarks}
+    return {**weights.metrics, **where}
+
+
+_known_best: dict[RunFolder, tuple[tuple[int, int], BestWeights | None]] = {}
+
+
 def runs_table(runs_dir: Path) -> list[RunRow]:
     """Every run, newest first, in the columns of the text `runs_columns`."""
     return [_row(folder) for folder in list_runs(runs_dir)]
@@ -163,7 +186,7 @@ def describe_state(state: RunState) -> str:
 
 def _row(folder: RunFolder) -> RunRow:
     config, rows, notes = read_config(folder), read_rows(folder), read_notes(folder)
-    best, state = best_row(rows), derive_state(folder)
+    best, state = find_best(folder), derive_state(folder)
     started = (folder.read_launched() or {}).get("time")
     cells = (
         folder.run_id,

@@ -22,7 +22,7 @@ from ui.monitor_view import event_list, log_text, run_card
 from ui.number_field import NumberedSlider, create_numbered_slider
 from ui.plots import Row, error_unit
 from ui.quiet import LATEST, QUIET
-from ui.runs import default_run, device_of, read_rows
+from ui.runs import default_run, device_of, find_best, read_rows
 from ui.session import Session
 from ui.text import say
 
@@ -206,7 +206,8 @@ def _draw_chooser(tab: MonitorTab, session: Session, folder: RunFolder | None) -
 
 
 def _draw_card(tab: MonitorTab, session: Session, folder: RunFolder, rows: Sequence[Row]) -> Updates:
-    card = run_card(derive_state(folder), folder.read_status() or {}, rows, folder.read_outcome())
+    status, outcome = folder.read_status() or {}, folder.read_outcome()
+    card = run_card(derive_state(folder), status, rows, outcome, find_best(folder))
     return {tab.card: card} if session.is_news("card", card) else {}
 
 
@@ -223,7 +224,15 @@ def _draw_curves(
     memory = say("axis_gpu_memory") if is_cuda else say("axis_process_memory")
     readers = folder.read_readers()
     line = readers_in(error_unit(rows), readers)
-    figure = plot_curves(rows, events, wishes, readers=line, memory_title=memory, revision=folder.run_id)
+    figure = plot_curves(
+        rows,
+        events,
+        wishes,
+        best=find_best(folder),
+        readers=line,
+        memory_title=memory,
+        revision=folder.run_id,
+    )
     updates: Updates = {
         tab.curves_note: gr.update(visible=not rows),
         tab.curves: gr.update(value=figure if rows else None, visible=bool(rows)),

@@ -278,6 +278,7 @@ TEXT: dict[str, str] = {
     "time_left_none": "finishing ...",
     "speed": "{speed:.1f} images/s",
     "best": "best {value} in epoch {epoch} of {phase}",
+    "best_first": "best {value}, of the first network",
     "since_best": "epochs since the best: {num}",
     "acts_on": "These buttons act on",
     "what_next": "Next: the Runs tab evaluates this run, compares it and hands it on as one file; the Predict tab "

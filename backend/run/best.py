@@ -1,12 +1,16 @@
-"""Which epoch of a run is the best one: the rule that training and page share."""
+"""Which epoch of a run is the best one: the rule that training and page share, and what best.pt says of its weights."""
 
 from __future__ import annotations
 
+import io
+import pickle
+import zipfile
+from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from backend.run.folder import PHASES
+from backend.run.folder import PHASES, RunFolder
 
 TRAIN, REFINE = PHASES
 Row = Mapping[str, Any]
@@ -44,21 +48,49 @@ class BestWeights:
     phase: str
     epoch: int | None
     metrics: Row
+    num_landmarks: int = 0
 
     @classmethod
     def of(cls, content: Row) -> BestWeights:
         """From a checkpoint's plain values. A file that says it is refined and holds one network alone was taken over
         from another run by an older version, with the error of both."""
         if content.get("phase") == REFINE and REFINE not in content.get("networks", {}):
-            return cls(TRAIN, None, {})
+            return cls(TRAIN, None, {}, len(content["landmark_names"]))
         error = {"val/mre_px": content.get("best_mre"), "val/mre_mm": content.get("best_mre_mm")}
+        metrics = {**content.get("val_metrics", {}), **error}
         return cls(
-            str(content.get("phase", TRAIN)), content["epoch"], {**content.get("val_metrics", {}), **error}
+            str(content.get("phase", TRAIN)), content["epoch"], metrics, len(content["landmark_names"])
         )
 
     @property
     def error(self) -> MeanError:
         return MeanError.of(self.metrics)
+
+
+class _WithoutTensors(pickle.Unpickler):
+    """Reads a checkpoint's plain values: a tensor, or what else needs code, becomes None; nothing is imported."""
+
+    def persistent_load(self, _pid: Any) -> None:
+        return None
+
+    def find_class(self, module: str, name: str) -> Any:
+        return OrderedDict if (module, name) == ("collections", "OrderedDict") else _nothing
+
+
+def _nothing(*_arguments: Any) -> None:
+    return None
+
+
+def read_best_weights(folder: RunFolder) -> BestWeights | None:
+    """What the run's best.pt says of its weights, read without torch and without them; None where there is no such
+    file or it cannot be read."""
+    try:
+        with zipfile.ZipFile(folder.checkpoint_path("best")) as archive:
+            (name,) = (name for name in archive.namelist() if name.endswith("/data.pkl"))
+            content = _WithoutTensors(io.BytesIO(archive.read(name))).load()
+        return BestWeights.of(content)
+    except Exception:  # noqa: BLE001 (a damaged file makes the unpickler raise anything)
+        return None
 
 
 def error_unit(rows: Sequence[Row]) -> str:

@@ -160,11 +160,7 @@ class RunFolder:
 
     def metrics_stamp(self) -> tuple[int, int]:
         """(modification time in ns, bytes) of the metrics: unchanged while nothing was appended."""
-        try:
-            found = (self.path / _METRICS).stat()
-        except FileNotFoundError:
-            return (0, 0)
-        return (found.st_mtime_ns, found.st_size)
+        return _stamp(self.path / _METRICS)
 
     def append_event(self, kind: str, message: str, **values: Any) -> None:
         """Append something that happened: a kind for programs, a sentence for people."""
@@ -255,6 +251,10 @@ class RunFolder:
     def checkpoint_path(self, kind: CheckpointKind) -> Path:
         """Where the checkpoint is or will be; the folder `checkpoints` may have to be made."""
         return self.path / "checkpoints" / f"{kind}.pt"
+
+    def checkpoint_stamp(self, kind: CheckpointKind) -> tuple[int, int]:
+        """(modification time in ns, bytes) of a checkpoint; zeros where there is none."""
+        return _stamp(self.checkpoint_path(kind))
 
     def evaluation_path(self, name: str, kind: EvaluationKind) -> Path:
         """Where the record (json), the report (html) or the words of an evaluation are or will be; see
@@ -411,6 +411,14 @@ def merge_metrics(rows: Iterable[Row]) -> list[Row]:
 def _preview_name(key: PreviewKey) -> str:
     phase, epoch = key
     return f"{phase}-{epoch:04d}.npz"
+
+
+def _stamp(path: Path) -> tuple[int, int]:
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return (0, 0)
+    return (found.st_mtime_ns, found.st_size)
 
 
 def _makes_folder(path: Path) -> bool:

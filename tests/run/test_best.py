@@ -1,10 +1,15 @@
 from __future__ import annotations
 
+import os
+import zipfile
+from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
-from backend.run.best import MeanError, best_row, error_unit
+from backend.run.best import BestWeights, MeanError, best_row, error_unit, read_best_weights
+from backend.run.folder import RunFolder
 
 
 @pytest.mark.parametrize(
@@ -45,3 +50,58 @@ def test_the_best_row_has_the_lowest_error_in_the_unit_of_them_all(
     known = rows(*errors)
     best = best_row(known)
     assert error_unit(known) == unit and (best and best["epoch"]) == epoch
+
+
+CONTENT: dict[str, Any] = {
+    "phase": "refine",
+    "epoch": 7,
+    "model_state_dict": torch.nn.Linear(2, 2).state_dict(),
+    "networks": {"refine": {"model_state_dict": {"weight": torch.rand(2)}}},
+    "best_mre": 4.0,
+    "best_mre_mm": 0.4,
+    "val_metrics": {"val/mre_px": 4.0, "val/mre_mm": 0.4, "val/loss": 2.5},
+    "landmark_names": ["Sella", "Pog`"],
+}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> RunFolder:
+    (tmp_path / "checkpoints").mkdir()
+    return RunFolder(tmp_path)
+
+
+def test_what_best_pt_says_of_its_weights_is_read_without_them(folder: RunFolder) -> None:
+    torch.save(CONTENT, folder.checkpoint_path("best"))
+    weights = read_best_weights(folder)
+    assert weights == BestWeights("refine", 7, CONTENT["val_metrics"], 2) == BestWeights.of(CONTENT)
+    assert weights.error == MeanError(4.0, 0.4)
+
+
+def test_a_refined_error_beside_one_network_alone_is_not_believed(folder: RunFolder) -> None:
+    """As older versions took over the first network of a refined run."""
+    torch.save({**CONTENT, "networks": {}}, folder.checkpoint_path("best"))
+    assert read_best_weights(folder) == BestWeights("train", None, {}, 2)
+
+
+@pytest.mark.parametrize("damage", [None, b"", b"no archive", "cut", "empty archive"])
+def test_of_a_file_that_is_gone_or_damaged_nothing_is_known(folder: RunFolder, damage: Any) -> None:
+    path = folder.checkpoint_path("best")
+    torch.save(CONTENT, path)
+    content = path.read_bytes()
+    if damage is None:
+        path.unlink()
+    elif damage == "empty archive":
+        zipfile.ZipFile(path, "w").close()
+    else:
+        path.write_bytes(content[: len(content) // 2] if damage == "cut" else damage)
+    assert read_best_weights(folder) is None
+
+
+def test_no_code_of_a_file_is_run(folder: RunFolder, tmp_path: Path) -> None:
+    class Harmful:
+        def __reduce__(self) -> Any:
+            return os.mkdir, (str(tmp_path / "harm"),)
+
+    torch.save({**CONTENT, "args": Harmful()}, folder.checkpoint_path("best"))
+    weights = read_best_weights(folder)
+    assert weights is not None and weights.epoch == 7 and not (tmp_path / "harm").exists()

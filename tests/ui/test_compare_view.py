@@ -81,8 +81,28 @@ def test_a_long_axis_is_not_ticked_at_every_epoch() -> None:
 def test_a_share_is_best_where_it_is_highest() -> None:
     runs = {"a": run(4, 2, 3)}
     metric = choose_metric("sdr", runs)
-    assert metric.best(metric.points(runs["a"])) == (2, 50.0)
+    assert metric.best(runs["a"], None) == (2, 50.0)
     assert "50.00 %" in values_table(metric, runs, looks(runs))
+
+
+def test_the_best_epoch_is_that_of_best_pt_whatever_is_compared() -> None:
+    """Of an epoch that training went back from, which has another row now, and of one that comes after the first
+    network's. One that is none of the run's own has no star."""
+    rows = [*run(4, 3, 2, phase="train"), *run(2, 1.8, phase="refine")]
+    best = {"phase": "refine", "epoch": 1, "val/mre_px": 1.0, "val/mre_mm": 0.5, "val/sdr_2mm": 0.9}
+    for name, point in (("mre", (4, 0.5)), ("sdr", (4, 90.0)), ("train_loss", (5, 0.09))):
+        metric = choose_metric(name, {"a": rows})
+        found = metric.best(rows, best)
+        assert (found[0], found[1]) == (point[0], pytest.approx(point[1]))
+        stars = [
+            trace for trace in plot_runs(metric, {"a": rows}, looks({"a": rows}), {"a": best}, log_axis=False).data
+            if trace.marker.size == 12
+        ]  # fmt: skip
+        assert [(star.x[0], star.y[0]) for star in stars] == [found]
+    foreign = {"phase": "train", "epoch": None, "val/mre_px": 1.0, "val/mre_mm": 0.5}
+    metric, refined = choose_metric("mre", {"a": rows}), {"a": run(2, 1.8, phase="refine")}
+    assert metric.best(refined["a"], foreign) == (None, 0.5)
+    assert "0.50 mm" in values_table(metric, refined, looks(refined), {"a": foreign})
 
 
 def test_the_refinement_is_counted_on() -> None:

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from backend.run.best import best_row
 from ui.language import speaking
 from ui.monitor_curves import Readers, Wishes, plot_curves, smooth
 from ui.plots import MAX_POINTS
@@ -36,7 +37,8 @@ def titles(figure: Any) -> list[str]:
 
 
 def test_all_curves_stand_over_one_axis_of_epochs() -> None:
-    figure = plot_curves(rows(6, **EVERYTHING), [], memory_title="memory, GiB")
+    known = rows(6, **EVERYTHING)
+    figure = plot_curves(known, [], best=best_row(known), memory_title="memory, GiB")
     assert [trace.yaxis for trace in figure.data] == ["y", "y", "y", "y2", "y2", "y3", "y4", "y5", "y6"]
     assert {trace.xaxis for trace in figure.data} == {None}  # the one axis there is: a zoom is a zoom of all
     domains = [figure.layout[f"yaxis{number}"].domain for number in ("", 2, 3, 4, 5, 6)]
@@ -56,18 +58,33 @@ def test_a_value_that_a_run_lacks_leaves_no_panel() -> None:
 
 
 def test_both_panels_mark_the_same_best_epoch_with_a_star() -> None:
-    stars = [trace for trace in plot_curves(rows(6), []).data if trace.marker.symbol == "star"]
+    best = best_row(rows(6))
+    stars = [trace for trace in plot_curves(rows(6), [], best=best).data if trace.marker.symbol == "star"]
     assert [(star.yaxis, star.x[0], star.y[0]) for star in stars] == [
         ("y", 3, pytest.approx(2 / 3)),
         ("y2", 3, 1.0),
     ]
-    assert "best: 1.00 mm" in titles(plot_curves(rows(6), []))[1]
+    assert "best: 1.00 mm" in titles(plot_curves(rows(6), [], best=best))[1]
+
+
+def test_the_star_stands_at_the_error_of_best_pt_and_at_no_epoch_of_another_run() -> None:
+    """Training went back from epoch 5 and repeated it: the weights kept are those of before."""
+    best = {"epoch": 5, "val/mre_px": 5.0, "val/mre_mm": 0.5}
+    (star,) = [
+        trace for trace in plot_curves(rows(6), [], best=best).data if trace.marker.symbol == "star"
+    ]  # fmt: skip
+    assert (star.x[0], star.y[0], star.yaxis) == (5, 0.5, "y2")
+    for epoch in (None, 40):
+        figure = plot_curves(rows(6), [], best={**best, "epoch": epoch})
+        assert not [trace for trace in figure.data if trace.marker.symbol == "star"]
 
 
 def test_the_refinement_stands_apart_with_the_first_network_beside_it() -> None:
     first = [{**row, "phase": "train"} for row in rows(6)]
     second = [{**row, "phase": "refine", "val/mre_mm": 0.5, "val/unrefined_mre_mm": 1.0} for row in rows(3)]
-    figure = plot_curves([*first, *second], [{"kind": "resumed", "phase": "refine", "epoch": 2}])
+    figure = plot_curves(
+        [*first, *second], [{"kind": "resumed", "phase": "refine", "epoch": 2}], best=second[0]
+    )
     assert figure.data[0].x == (1, 2, 3, 4, 5, 6, None, 7, 8, 9)
     assert [shape.x0 for shape in figure.layout.shapes] == [6, 8]
     refined, unrefined, _ = curves_on(figure, "y2")

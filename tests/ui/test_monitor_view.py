@@ -30,7 +30,7 @@ def folder(tmp_path: Path) -> RunFolder:
 
 def test_the_card_says_state_progress_time_and_best() -> None:
     best = {"val/mre_px": 15.0, "val/mre_mm": 1.5, "epoch": 2}
-    html = run_card(RunState.RUNNING, STATUS, [best], None)
+    html = run_card(RunState.RUNNING, STATUS, [best], None, best)
     for words in (
         "running",
         "training: epoch 3 of 10",
@@ -58,12 +58,17 @@ def errors(phase: str, *values: float | None) -> list[dict[str, Any]]:
 
 
 def test_epochs_since_the_best_are_counted_over_both_phases_where_there_was_a_validation() -> None:
-    assert epochs_since_best([]) == 0
-    assert epochs_since_best(errors("train", 5.0, 4.0)) == 0
     rows = [*errors("train", 5.0, 3.0, 4.0, None, 3.5), *errors("refine", 3.2, 3.1)]
-    assert epochs_since_best(rows) == 4
-    assert "epochs since the best: 4" in run_card(RunState.RUNNING, STATUS, rows, None)
-    assert "since the best" not in run_card(RunState.RUNNING, STATUS, rows[:2], None)
+    assert epochs_since_best(rows[:2], rows[1]) == 0
+    assert epochs_since_best(rows, rows[1]) == 4
+    assert "epochs since the best: 4" in run_card(RunState.RUNNING, STATUS, rows, None, rows[1])
+    assert "since the best" not in run_card(RunState.RUNNING, STATUS, rows[:2], None, rows[1])
+
+
+def test_the_card_names_a_best_that_is_another_runs_first_network() -> None:
+    best = {"phase": "train", "epoch": None, "val/mre_px": 3.0, "val/mre_mm": 0.3}
+    html = run_card(RunState.RUNNING, STATUS, errors("refine", 9.0, 8.0), None, best)
+    assert "best 0.30 mm, of the first network" in html and "epochs since the best: 2" in html
 
 
 def test_a_run_that_prepares_has_done_nothing_yet() -> None:
