@@ -75,9 +75,9 @@ body:not(.form-restored) #train-form {visibility: hidden}  /* ui/form_draft.py s
 .plain-table:focus-visible {outline: 2px solid var(--color-accent)}
 .plain-table th button {all: unset; cursor: pointer}
 .plain-table th button:focus-visible {outline: 2px solid var(--color-accent); border-radius: 2px}
-.plain-table th button::after {content: "\2195"; opacity: .35; margin-inline-start: .25rem; font-weight: 400}
-.plain-table th[aria-sort=ascending] button::after {content: "\25B2"; opacity: 1}
-.plain-table th[aria-sort=descending] button::after {content: "\25BC"; opacity: 1}
+.plain-table th button::after {content: "↕"; opacity: .35; margin-inline-start: .25rem; font-weight: 400}
+.plain-table th[aria-sort=ascending] button::after {content: "▲"; opacity: 1}
+.plain-table th[aria-sort=descending] button::after {content: "▼"; opacity: 1}
 .plain-table.opens {max-height: 31rem; overflow-y: auto}
 :is(#data-suspects, #data-problems) .plain-table.opens {max-height: 22rem}
 .plain-table.opens th {position: sticky; top: 0; background: var(--block-background-fill)}

@@ -15,7 +15,7 @@ import pytest
 from starlette.testclient import TestClient
 from starlette.types import Receive, Scope, Send
 
-from ui import tab_monitor
+from ui import tab_monitor, theme
 from ui.language import LANGUAGES, answering_in, speaking
 from ui.language_choice import API_QUERY, COOKIE, PERSIAN_FILES, LanguageChoice, name_language
 from ui.layout import build_app
@@ -211,3 +211,12 @@ def test_a_coroutine_is_refused() -> None:
 
     with pytest.raises(TypeError, match="before it has answered"):
         answering_in("fa", later)
+
+
+def test_no_escape_of_the_styles_is_read_as_one_of_python() -> None:
+    """ "\\2195" in a string is two characters of Python's, and an arrow in a style sheet."""
+    sheets = [value for value in vars(theme).values() if isinstance(value, str)]
+    assert any("plain-table" in sheet for sheet in sheets)
+    assert not [
+        character for sheet in sheets for character in sheet if ord(character) < 32 and character != "\n"
+    ]
