@@ -132,7 +132,7 @@ def test_run_interrupted_by_ctrl_c_and_resumed_has_exactly_the_losses_of_an_undi
     resumed = as_command("--resume", str(folder.path))
     assert resumed.returncode == 0, resumed.stderr
     assert resumed.stdout.splitlines()[0] == f"run: {folder.path.absolute()}"
-    assert "resumed after epoch 2 of phase train, step 5" in resumed.stdout
+    assert "resumed after epoch 2 of phase train, step 4" in resumed.stdout
     assert losses(folder) == losses(undisturbed[0])
     assert (folder.path / "outcome.1.json").is_file()
     outcome = folder.read_outcome()

@@ -1039,7 +1039,7 @@ def test_what_is_taken_over_of_a_refined_run_is_what_is_known_of_its_first_netwo
             "last_good",
         ):
             assert not kept[key], key
-        assert kept.keys() == theirs.keys() | {"first_args"}
+        assert kept.keys() == theirs.keys() | {"first_args", "first_learned_from"}
         assert_same_weights(kept["model_state_dict"], theirs["model_state_dict"])
         # and so on, however often it is handed on
         again = new_run(tmp_path, tiny_dataset, **first_of(folder), **hopeless)
@@ -1085,10 +1085,13 @@ def test_that_what_a_first_network_has_seen_cannot_be_known_is_told(
     content = best_of(completed)
     content["args"]["settings"]["dataset_path"] = str(tmp_path / "gone")
     content["args"]["chosen"].pop("dataset_path")
-    torch.save(content, tmp_path / "first.pt")
-    folder = new_run(tmp_path, tiny_dataset, first_network=str(tmp_path / "first.pt"), refine_epochs=1)
-    assert train_run(folder) == 0
-    assert any("is not known" in message for message in events_of(folder, "first_network"))
+    from_fingerprints, older = tmp_path / "first.pt", tmp_path / "older.pt"
+    torch.save(content, from_fingerprints)
+    torch.save({key: value for key, value in content.items() if key != "learned_from"}, older)
+    for path, words in ((from_fingerprints, "only files equal"), (older, "is not known")):
+        folder = new_run(tmp_path, tiny_dataset, first_network=str(path), refine_epochs=1)
+        assert train_run(folder) == 0
+        assert any(words in message for message in events_of(folder, "first_network"))
 
 
 def with_brow(_number: int, row: dict[str, str], image: np.ndarray[Any, Any]) -> Any:
