@@ -10,7 +10,6 @@ from typing import Any
 import gradio as gr
 
 from backend.run.state import RunState
-from ui.answers import create_part
 from ui.compare_panel import create_compare_panel
 from ui.evaluate_panel import create_evaluate_panel
 from ui.queue_panel import create_queue_panel
@@ -85,17 +84,20 @@ def _bind(tab: RunsTab) -> None:
     details = tab.details
     drawn = [tab.session, tab.table, tab.empty]
     everything = list(dict.fromkeys([*drawn, *details.outputs]))
-    listed = create_part("runs", ("#runs-table", "#runs-empty"), tab.wishes)
-    wished = [tab.words.input, tab.state.input, tab.order.input]
-    listed.asks(wished)
-    listed.polls(
-        tab.timer.tick,
+    tab.timer.tick(
         partial(on_tick, tab),
         [tab.session, details.opened, *tab.wishes],
         everything,
-        "runs_table",
+        **QUIET,
+        trigger_mode="once",
     )
-    listed.answers(wished, partial(on_wish, tab), [tab.session, *tab.wishes], drawn)
+    gr.on(
+        [tab.words.input, tab.state.input, tab.order.input],
+        partial(on_wish, tab),
+        [tab.session, *tab.wishes],
+        drawn,
+        **LATEST,
+    )
 
     # a partial would hide from Gradio the annotation by which it hands over the event
     def select(session: Session, event: gr.EventData) -> Updates:
