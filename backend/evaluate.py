@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from backend.config import RunConfig
 from backend.data.leaks import TrainedOn, ids_in_training
-from backend.data.provenance import LEARNED_SPLITS, as_learned, is_own_data
+from backend.data.provenance import LEARNED_SPLITS, as_learned
 from backend.data.samples import Samples, SampleSplits, load_splits, points_of_readers
 from backend.data.splits import VALID
 from backend.errors import UserError
@@ -43,11 +43,11 @@ def main(arguments: Sequence[str]) -> int:
         check_nme_landmarks(nme_landmarks, names)  # now, not after minutes of predicting
     truth_name = options.annotation_type or settings.annotation_type
     trained_on = _find_trained_on(predictor, options.checkpoint, leave_out=options.leaked == LEAVE_OUT)
-    splits = _read_splits(predictor.config, options, trained_on)
+    splits, is_own = _read_splits(predictor.config, options, trained_on)
     samples = _samples_of(splits, options.split, names)
     excluded = _read_excluded(options.exclude, samples) if options.exclude else []
     samples = samples.take(_rows_without(samples, excluded))
-    leaked = _find_leaked(trained_on, samples, splits, leave_out=options.leaked == LEAVE_OUT)
+    leaked = _find_leaked(trained_on, samples, splits, is_own=is_own, leave_out=options.leaked == LEAVE_OUT)
     if leaked and leaked["left_out"]:
         samples = samples.take(_rows_without(samples, leaked["image_ids"]))
     comparison = compare(predictor, samples, splits, truth_name)
@@ -189,8 +189,11 @@ def _find_trained_on(predictor: Predictor, checkpoint: Path, *, leave_out: bool)
         ) from error
 
 
-def _read_splits(config: RunConfig, options: Namespace, trained_on: Sequence[TrainedOn]) -> SampleSplits:
-    """The data set by its own splits; train and valid of the run's own data as the run had them.
+def _read_splits(
+    config: RunConfig, options: Namespace, trained_on: Sequence[TrainedOn]
+) -> tuple[SampleSplits, bool]:
+    """The data set by its own splits, train and valid of the run's own data as the run had them; and whether it is the
+    run's own.
 
     Of another data set nothing was kept from training as validation: `valid` is carved where it is asked for.
     """
@@ -205,21 +208,23 @@ def _read_splits(config: RunConfig, options: Namespace, trained_on: Sequence[Tra
             for_training=False,
         )
 
-    if options.split not in LEARNED_SPLITS:
-        return load(0.0)
+    is_valid = options.split == VALID
     if not trained_on or trained_on[0].known_by == "folder":
         on_path = config.val_fraction_on(options.dataset_path)
         # where valid is asked for, the run's data may have moved
-        return load(config.settings.val_fraction if options.split == VALID else on_path)
+        splits = load(config.settings.val_fraction if is_valid else on_path)
+        return splits, bool(trained_on) and as_learned(splits, trained_on[0]) is not None
     whole = load(0.0)
     own = as_learned(whole, trained_on[0])
-    if own is None:
-        return load(config.settings.val_fraction if options.split == VALID else 0.0)
-    return own
+    if options.split not in LEARNED_SPLITS:
+        return whole, own is not None
+    if own is not None:
+        return own, True
+    return (load(config.settings.val_fraction) if is_valid else whole), False
 
 
 def _find_leaked(
-    trained_on: Sequence[TrainedOn], samples: Samples, splits: SampleSplits, *, leave_out: bool
+    trained_on: Sequence[TrainedOn], samples: Samples, splits: SampleSplits, *, is_own: bool, leave_out: bool
 ) -> Leaked | None:
     """The record's `leaked`: `image_ids` that stand in what the run was trained or validated on, whether they are
     `left_out`, how the training images were `known_by`, and of how many of them (`num_unseen`) only equal files could
@@ -230,9 +235,7 @@ def _find_leaked(
         {
             image_id
             for number, one in enumerate(trained_on)
-            for image_id in ids_in_training(
-                samples, splits, one, is_own=number == 0 and is_own_data(splits, one)
-            )
+            for image_id in ids_in_training(samples, splits, one, is_own=is_own and number == 0)
         }
     )
     if leave_out and len(found) == len(samples):

@@ -292,11 +292,6 @@ def as_learned(splits: SampleSplits, trained_on: TrainedOn) -> SampleSplits | No
     return replace(splits, by_split=by_split | others)
 
 
-def is_own_data(splits: SampleSplits, trained_on: TrainedOn) -> bool:
-    """Whether a data set holds most of the files that a run was trained and validated on."""
-    return _is_own(_own_splits(splits, trained_on), trained_on)
-
-
 def _is_own(split_of: Mapping[Path, str], trained_on: TrainedOn) -> bool:
     return 2 * len(split_of) >= len(trained_on.images)
 

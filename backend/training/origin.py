@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from backend import __version__
+from backend.choices import REPOSITORY
 from backend.config import RunConfig
 from backend.data.leaks import TrainedOn, trained_on_splits
 from backend.data.provenance import read_record, trained_on_digests, trained_on_record
@@ -18,8 +19,6 @@ from backend.device.machine import cpu_title
 from backend.errors import UserError
 from backend.run.folder import RunFolder
 from backend.training.build import build_splits
-
-REPOSITORY = Path(__file__).resolve().parents[2]
 
 
 def describe_program(device: str) -> dict[str, str | None]:
