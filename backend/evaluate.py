@@ -13,10 +13,10 @@ from typing import Any
 from tqdm import tqdm
 
 from backend.config import RunConfig
-from backend.data.leaks import TrainedOn, ids_in_training
-from backend.data.provenance import LEARNED_SPLITS, as_learned
+from backend.data.provenance import LEARNED_SPLITS
 from backend.data.samples import Samples, SampleSplits, load_splits, points_of_readers
 from backend.data.splits import VALID
+from backend.data.trained_on import TrainedOn, as_learned, ids_in_training
 from backend.errors import UserError
 from backend.evaluation.comparison import Comparison
 from backend.evaluation.measures import Measured, check_nme_landmarks

@@ -28,8 +28,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from backend.data.fingerprints import NUM_THREADS, Fingerprint, read_digests, read_fingerprints
-from backend.data.samples import Samples, SampleSplits
+from backend.data.fingerprints import NUM_THREADS, Fingerprint, read_fingerprints
+from backend.data.samples import SampleSplits
 from backend.data.splits import TRAIN, VALID
 
 MAX_DISTANCE = 0.10
@@ -60,30 +60,6 @@ class Leak:
         return f"{first} ({split}) = {second} ({other}): {found}"
 
 
-@dataclass(frozen=True)
-class KnownImage:
-    """An image that a run was trained (split train) or validated (valid) on, as far as it is known today: its file may
-    be gone, and then only equal files can be found."""
-
-    split: str
-    fingerprint: Fingerprint
-    path: Path | None
-
-
-@dataclass(frozen=True)
-class TrainedOn:
-    """Images of a run's train and valid splits. `known_by`: the run's own list, the fingerprints in a checkpoint, or,
-    for a run that kept neither, today's folder."""
-
-    images: tuple[KnownImage, ...]
-    known_by: Literal["list", "fingerprints", "folder"]
-
-    @property
-    def num_unseen(self) -> int:
-        """Images of which only the file's fingerprint is known: a recompressed copy of one would not be found."""
-        return sum(image.fingerprint.thumbnail is None for image in self.images)
-
-
 def find_leaks(splits: SampleSplits) -> tuple[Leak, ...]:
     """Every pair of images that are the same file or the same picture, within a split and across splits.
 
@@ -97,7 +73,7 @@ def find_leaks(splits: SampleSplits) -> tuple[Leak, ...]:
     fingerprints = read_fingerprints(paths, splits.annotations.root)
     return tuple(
         Leak((ids[a], ids[b]), (of_split[a], of_split[b]), kind, distance)
-        for (a, b), (kind, distance) in sorted(_find_pairs(fingerprints).items())
+        for (a, b), (kind, distance) in sorted(find_pairs(fingerprints).items())
     )
 
 
@@ -117,53 +93,6 @@ def ids_to_exclude(leaks: Iterable[Leak]) -> tuple[str, ...]:
         if len(tests) == 1 or leak.splits[0] == leak.splits[1]:
             excluded.update(leak.image_ids[row] for row in tests[-1:])
     return tuple(sorted(excluded))
-
-
-def trained_on_splits(splits: SampleSplits) -> TrainedOn:
-    """What a run was trained on that kept no list of it: train and valid of its data set as it is today."""
-    fingerprints = _read(splits)
-    return TrainedOn(
-        tuple(
-            KnownImage(split, fingerprints[path] or Fingerprint("", None), path)
-            for split in (TRAIN, VALID)
-            if split in splits.by_split
-            for path in splits.by_split[split].paths
-        ),
-        "folder",
-    )
-
-
-def ids_in_training(
-    samples: Samples, measured: SampleSplits, trained: TrainedOn, *, is_own: bool
-) -> tuple[str, ...]:
-    """Of `samples`, one split of `measured`: those that are one with an image that a run was trained or validated on.
-
-    `is_own`: `measured` is the run's own data; an image of its valid split is then none for being in that.
-    """
-    ids = [str(image_id) for image_id in samples.images["image_id"]]
-    others = trained.images
-    if is_own and str(samples.images["split"].iloc[0]) == VALID:
-        others = _without_themselves(samples, measured, others)
-    paths = {image.path for image in others}
-    if {*samples.paths} <= paths:
-        return tuple(ids)
-    of_measured = _read(measured)
-    fingerprints = [of_measured[path] for path in samples.paths] + [image.fingerprint for image in others]
-    rows = {row for row, other in _find_pairs(fingerprints) if row < len(ids) <= other}
-    rows |= {row for row, path in enumerate(samples.paths) if path in paths}
-    return tuple(ids[row] for row in sorted(rows))
-
-
-def _without_themselves(
-    samples: Samples, measured: SampleSplits, images: Sequence[KnownImage]
-) -> tuple[KnownImage, ...]:
-    paths = {*samples.paths}
-    digests = {*read_digests(samples.paths, measured.annotations.root)}
-    return tuple(
-        image
-        for image in images
-        if image.split != VALID or not (image.path in paths or image.fingerprint.digest in digests)
-    )
 
 
 def advise(leaks: Sequence[Leak]) -> list[str]:
@@ -203,13 +132,13 @@ def picture_distance(first: Thumbnail, second: Thumbnail) -> float:
     return 1.0 - float(np.dot(_unit(a[shared]), _unit(aligned[shared])))
 
 
-def _read(splits: SampleSplits) -> dict[Path, Fingerprint | None]:
+def read_all(splits: SampleSplits) -> dict[Path, Fingerprint | None]:
     """The fingerprint of every image of a data set, split after split."""
     paths = [path for part in splits.by_split.values() for path in part.paths]
     return dict(zip(paths, read_fingerprints(paths, splits.annotations.root), strict=True))
 
 
-def _find_pairs(fingerprints: Sequence[Fingerprint | None]) -> dict[Pair, tuple[Kind, float]]:
+def find_pairs(fingerprints: Sequence[Fingerprint | None]) -> dict[Pair, tuple[Kind, float]]:
     """Pairs of rows that are one image: how they are known to be, and their distance."""
     same_bytes = _same_bytes(fingerprints)
     same_pictures = _same_pictures(fingerprints, same_bytes)

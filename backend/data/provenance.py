@@ -16,8 +16,7 @@ import numpy as np
 import pandas as pd
 
 from backend.config import Choice, RunConfig
-from backend.data.fingerprints import Fingerprint, read_digests, read_fingerprints
-from backend.data.leaks import KnownImage, TrainedOn
+from backend.data.fingerprints import read_digests
 from backend.data.samples import Samples, SampleSplits, load_splits
 from backend.data.splits import TRAIN, VALID
 from backend.errors import UserError
@@ -27,8 +26,6 @@ from backend.run.folder import RunFolder
 FORMAT_VERSION = 1
 LEARNED_SPLITS = (TRAIN, VALID)
 NUM_NAMED = 5  # image ids that a message names
-
-Digests = Mapping[str, Sequence[str]]  # fingerprints by split
 
 
 @dataclass(frozen=True)
@@ -212,7 +209,7 @@ def restore_splits(record: DataRecord, today: SampleSplits) -> tuple[SampleSplit
     annotations = today.annotations
     check_landmarks(record.landmark_names, record.left_out, annotations.landmark_names)
     columns = [annotations.landmark_names.index(name) for name in record.landmark_names]
-    pool = _pool(today, columns)
+    pool = pool_splits(today, columns)
     digests = read_digests(pool.paths, annotations.root)
     row_of = _find_rows(record, pool, digests)
     changes = _compare(record, pool, digests, row_of)
@@ -228,11 +225,7 @@ def restore_splits(record: DataRecord, today: SampleSplits) -> tuple[SampleSplit
             field="dataset_path",
             cure="bring them back, or give the folder that they were moved to",
         )
-    by_split = {
-        split: replace(samples, images=samples.images.assign(split=split))
-        for split, samples in found.items()
-        if len(samples)
-    }
+    by_split = name_splits(found)
     others = {
         split: Samples(samples.images, samples.points_xy_image[:, columns])
         for split, samples in today.by_split.items()
@@ -246,76 +239,16 @@ def restore_splits(record: DataRecord, today: SampleSplits) -> tuple[SampleSplit
     return SampleSplits(fewer, by_split | others, record.left_out), changes
 
 
-def trained_on_record(record: DataRecord, folders: Sequence[Path]) -> TrainedOn:
-    """The recorded images, each with its picture where its file lies unchanged in the source folder or in one of
-    `folders` to which the data may have been moved."""
-    places = [Path(record.source_folder), *folders]
-    paths = [_find_file(image, places) for image in record.images]
-    there = [path for path in paths if path is not None]
-    read = dict(zip(there, read_fingerprints(there, places[0], keep_others=True), strict=True))
-    images = []
-    for image, path in zip(record.images, paths, strict=True):
-        found = read.get(path) if path is not None else None
-        is_same = found is not None and found.digest == image.fingerprint
-        fingerprint = found if is_same and found is not None else Fingerprint(image.fingerprint, None)
-        images.append(KnownImage(image.split, fingerprint, path))
-    return TrainedOn(tuple(images), "list")
-
-
-def trained_on_digests(digests: Digests) -> TrainedOn:
-    """What a checkpoint alone knows: fingerprints by split."""
-    images = [
-        KnownImage(split, Fingerprint(digest, None), None)
-        for split in LEARNED_SPLITS
-        for digest in digests.get(split, ())
-    ]
-    return TrainedOn(tuple(images), "fingerprints")
-
-
-def as_learned(splits: SampleSplits, trained_on: TrainedOn) -> SampleSplits | None:
-    """A run's own data set with train and valid as the run had them, whatever split its table names today; None where
-    it is another data set. Images that are new stay in neither; the other splits are the table's."""
-    split_of = _own_splits(splits, trained_on)
-    if not _is_own(split_of, trained_on):
-        return None
-    pool = _pool(splits, range(len(splits.annotations.landmark_names)))
-    learned = {
-        split: pool.take([row for row, path in enumerate(pool.paths) if split_of.get(path) == split])
-        for split in LEARNED_SPLITS
-    }
-    by_split = {
+def name_splits(found: Mapping[str, Samples]) -> dict[str, Samples]:
+    """Those that hold any image, their images in the split of that name."""
+    return {
         split: replace(samples, images=samples.images.assign(split=split))
-        for split, samples in learned.items()
+        for split, samples in found.items()
         if len(samples)
     }
-    others = {split: samples for split, samples in splits.by_split.items() if split not in LEARNED_SPLITS}
-    return replace(splits, by_split=by_split | others)
 
 
-def _is_own(split_of: Mapping[Path, str], trained_on: TrainedOn) -> bool:
-    return 2 * len(split_of) >= len(trained_on.images)
-
-
-def _own_splits(splits: SampleSplits, trained_on: TrainedOn) -> dict[Path, str]:
-    """The run's split of each image file of a data set that the run was trained or validated on."""
-    by_path = {image.path: image.split for image in trained_on.images if image.path is not None}
-    by_digest = {
-        image.fingerprint.digest: image.split for image in trained_on.images if image.fingerprint.digest
-    }
-    paths = [path for part in splits.by_split.values() for path in part.paths]
-    digests = read_digests(paths, splits.annotations.root)
-    found = {
-        path: by_path.get(path) or by_digest.get(digest, "")
-        for path, digest in zip(paths, digests, strict=True)
-    }
-    return {path: split for path, split in found.items() if split}
-
-
-def _find_file(image: ImageRecord, folders: Sequence[Path]) -> Path | None:
-    return next((path for folder in folders if (path := folder / image.path).is_file()), None)
-
-
-def _pool(splits: SampleSplits, columns: Sequence[int]) -> Samples:
+def pool_splits(splits: SampleSplits, columns: Sequence[int]) -> Samples:
     """All images of a data set, split after split."""
     parts = list(splits.by_split.values())
     images = pd.concat([part.images for part in parts], ignore_index=True)

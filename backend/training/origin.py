@@ -13,8 +13,8 @@ import torch
 from backend import __version__
 from backend.choices import REPOSITORY
 from backend.config import RunConfig
-from backend.data.leaks import TrainedOn, trained_on_splits
-from backend.data.provenance import read_record, trained_on_digests, trained_on_record
+from backend.data.provenance import read_record
+from backend.data.trained_on import TrainedOn, trained_on_digests, trained_on_record, trained_on_splits
 from backend.device.machine import cpu_title
 from backend.errors import UserError
 from backend.run.folder import RunFolder

@@ -18,9 +18,9 @@ from torch import nn
 from backend.config import RunConfig
 from backend.data.crops import CropDataset
 from backend.data.dataset import Batches
-from backend.data.leaks import ids_in_training
 from backend.data.provenance import check_landmarks
 from backend.data.samples import Samples
+from backend.data.trained_on import ids_in_training
 from backend.errors import UserError
 from backend.geometry import FloatArray
 from backend.run.best import REFINE, TRAIN, BestWeights, MeanError

@@ -16,17 +16,9 @@ from backend.cache import cache_folder
 from backend.data import fingerprints
 from backend.data.demo import create_demo_dataset
 from backend.data.fingerprints import read_fingerprints
-from backend.data.leaks import (
-    Leak,
-    across_splits,
-    advise,
-    find_leaks,
-    ids_in_training,
-    ids_to_exclude,
-    picture_distance,
-    trained_on_splits,
-)
+from backend.data.leaks import Leak, across_splits, advise, find_leaks, ids_to_exclude, picture_distance
 from backend.data.samples import SampleSplits, load_splits
+from backend.data.trained_on import ids_in_training, trained_on_splits
 
 Picture = np.ndarray[Any, Any]
 

@@ -14,18 +14,9 @@ import numpy as np
 import pytest
 
 from backend.config import Choice
-from backend.data.leaks import ids_in_training
-from backend.data.provenance import (
-    DataRecord,
-    as_learned,
-    from_dict,
-    record_data,
-    restore_splits,
-    to_dict,
-    trained_on_digests,
-    trained_on_record,
-)
+from backend.data.provenance import DataRecord, from_dict, record_data, restore_splits, to_dict
 from backend.data.samples import SampleSplits, load_splits
+from backend.data.trained_on import as_learned, ids_in_training, trained_on_digests, trained_on_record
 from backend.errors import UserError
 
 Rows = list[dict[str, str]]
