@@ -42,8 +42,8 @@ def read_fingerprints(
     """The fingerprint of every image of the data set in `root`; None for one that cannot be read.
 
     Taken from the cache where path, size and time of change are still the same. The cache then holds these images, and
-    others only with `keep_others`, for whoever asks for a part of a data set. A damaged cache is made anew; one that
-    cannot be written costs time, nothing else.
+    others only with `keep_others`, for a caller that reads a part of a data set. A damaged cache is rebuilt; one that
+    cannot be written only costs time.
     """
     cache_path = _cache_path(root)
     known = _read_cache(cache_path)

@@ -27,7 +27,7 @@ from backend.geometry import FloatArray
 from backend.training.metrics import RadialErrors, radial_errors, reader_distances
 
 FORMAT_VERSION = 2
-# Version 1 knows no cases, and its intervals are percentiles of a bootstrap over images.
+# Version 1 has no cases, and its intervals are percentiles of a bootstrap over images.
 READABLE_VERSIONS = (1, FORMAT_VERSION)
 MAX_WORST_IMAGES = 6
 DECIMALS = 4  # of single errors and points: a tenth of a micrometre
@@ -39,7 +39,7 @@ def is_readable(record: Measured | None) -> bool:
 
 
 def is_old(record: Mapping[str, Any]) -> bool:
-    """Whether a readable record knows no cases and holds intervals that are too narrow."""
+    """Whether a readable record has no cases, and has intervals that are too narrow."""
     return bool(record["format_version"] < FORMAT_VERSION)
 
 
