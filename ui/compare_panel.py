@@ -11,9 +11,9 @@ from typing import Any
 import gradio as gr
 
 from backend.run.folder import RunFolder, list_runs
+from ui.answers import Part, create_part
 from ui.compare_view import METRICS, caveats, choose_metric, plot_runs, values_table
-from ui.paired_panel import PairedPanel, create_paired_panel, draw_paired, offer_pair
-from ui.quiet import LATEST, QUIET
+from ui.paired_panel import PairedPanel, bind_redraw, create_paired_panel, offer_pair
 from ui.run_looks import MAX_RUNS, looks_of
 from ui.runs import find_best, read_config, read_rows
 from ui.session import Session
@@ -40,6 +40,7 @@ class ComparePanel:
     values: gr.HTML
     settings: gr.HTML
     paired: PairedPanel
+    answers: Part
     timer: gr.Timer
 
     @property
@@ -98,23 +99,25 @@ def create_compare_panel(session: gr.State, runs_dir: Path) -> ComparePanel:
             parts["settings"] = gr.HTML(elem_id="compare-settings")
             gr.Markdown(f"#### {say('paired_title')}")
             parts["paired"] = create_paired_panel(session, runs_dir)
-    panel = ComparePanel(runs_dir, session, timer=gr.Timer(POLL_S), **parts)
+    shown_in = ("#compare-empty", "#compare-note", "#compare-plot", "#compare-values", "#compare-settings")
+    how = [parts[name] for name in ("chosen", "metric", "log_axis")]
+    answers = create_part("compare", shown_in, how)
+    panel = ComparePanel(runs_dir, session, answers=answers, timer=gr.Timer(POLL_S), **parts)
     _bind(panel)
     return panel
 
 
 def _bind(panel: ComparePanel) -> None:
-    panel.timer.tick(partial(on_tick, panel), panel.inputs, panel.outputs, **QUIET, trigger_mode="once")
-    redraw = [panel.metric.input, panel.log_axis.input]
-    gr.on(redraw, partial(on_tick, panel), panel.inputs, panel.outputs, **QUIET)
+    draw = partial(on_tick, panel)
+    panel.answers.asks([panel.chosen.change, panel.metric.change, panel.log_axis.change])
+    panel.answers.polls(panel.timer.tick, draw, panel.inputs, panel.outputs, "compare")
+    panel.answers.answers([panel.metric.input, panel.log_axis.input], draw, panel.inputs, panel.outputs)
     paired = panel.paired
     # of runs chosen while an answer is awaited, the last choice must not get lost: the pair is taken from it
-    panel.chosen.input(
-        partial(on_choose, panel),
-        panel.inputs,
-        [*panel.outputs, *paired.choices],
-        **LATEST,
-    ).then(partial(draw_paired, paired), paired.inputs, paired.outputs, **QUIET)
+    shown = panel.answers.answers(
+        panel.chosen.input, partial(on_choose, panel), panel.inputs, [*panel.outputs, *paired.choices]
+    )
+    bind_redraw(paired, shown.then)
 
 
 def on_choose(panel: ComparePanel, session: Session, chosen: Sequence[str], *how: Any) -> Updates:

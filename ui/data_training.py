@@ -14,11 +14,11 @@ import numpy as np
 from backend.config import Settings
 from backend.errors import UserError
 from backend.geometry import RESIZES, sigma_in_force
+from ui.answers import Part, Superseded
 from ui.data_view import DataView
 from ui.datasets import read_full, sigma_words
 from ui.pictures import plot_sigma
 from ui.probe import ask_floor, ask_views
-from ui.quiet import LATEST
 from ui.session import Session
 from ui.tab_train import settings_for_data
 from ui.text import in_markdown, say, say_count
@@ -45,22 +45,29 @@ class TrainingPanel:
     def parts(self) -> list[Any]:
         return [self.landmark, self.sigma, self.sigma_note, self.floor, self.views, self.drawn]
 
-    def bind(self, view: gr.State, shown: gr.State, form: list[Any]) -> None:
+    def bind(
+        self, view: gr.State, shown: gr.State, form: list[Any], sigma_part: Part, views_part: Part
+    ) -> None:
         """Bind the handlers to the data set, the image in the picture and the Train form."""
-        self.landmark.input(
+        sigma_part.asks(self.landmark.input)
+        sigma_part.answers(
+            self.landmark.input,
             partial(on_landmark, self),
             [view, shown, self.landmark, *form],
             [self.landmark, self.sigma, self.sigma_note],
-            **LATEST,
         )
-        self.draw.click(
+        once = {
+            "api_visibility": "private",
+            "show_progress": "full",
+            "show_progress_on": self.views,
+            "trigger_mode": "once",
+        }
+        views_part.answers(
+            self.draw.click,
             partial(on_draw, self),
             [view, shown, self.drawn, *form],
             [self.views, self.drawn],
-            api_visibility="private",
-            show_progress="full",
-            show_progress_on=self.views,
-            trigger_mode="once",
+            how=once,
         )
 
 
@@ -118,22 +125,21 @@ def on_landmark(
 
 def on_floor(
     panel: TrainingPanel, session: Session, view: DataView | None, *values: Any
-) -> Iterator[str | dict[str, Any]]:
+) -> Iterator[Updates]:
     """The decoding floor of the form's settings: words at once, the number when a process has found it."""
     if view is None:
-        yield ""
+        yield {panel.floor: ""}
         return
-    yield say("data_floor_computing")
+    yield {panel.floor: say("data_floor_computing")}
     try:
         settings = settings_for_data(values)
         session.asked[FLOOR_PART] = settings
         answer = ask_floor(settings)
     except UserError as error:
-        yield say("estimate_failed", reason=in_markdown(error))
+        yield {panel.floor: say("estimate_failed", reason=in_markdown(error))}
         return
     if session.asked.get(FLOOR_PART) != settings:
-        yield gr.skip()  # another data set is shown by now
-        return
+        raise Superseded  # another data set is shown by now
     words = say(
         "data_floor",
         floor=_floor_words(answer["floor"]),
@@ -141,7 +147,7 @@ def on_floor(
     )
     if answer["crop_floor"] is not None:
         words += say("data_floor_crops", floor=_floor_words(answer["crop_floor"]))
-    yield words
+    yield {panel.floor: words}
 
 
 def on_draw(

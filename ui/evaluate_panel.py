@@ -16,6 +16,7 @@ from backend.errors import UserError
 from backend.evaluation.figures import plot_confidence, plot_cumulative, plot_groups, plot_landmarks
 from backend.evaluation.record import is_readable
 from backend.run.folder import RunFolder
+from ui.answers import create_part
 from ui.datasets import annotation_format, list_datasets, splits_to_measure
 from ui.evaluation_process import Request, progress_of, start_evaluation
 from ui.evaluation_view import MAX_WORST, headline, landmark_errors, progress_html, worst_figures
@@ -25,6 +26,7 @@ from ui.session import Session
 from ui.text import say
 
 POLL_S = 2.0
+ASKED_PART = "evaluation"  # of the session: what the evaluation that was started last is to measure
 Updates = dict[Any, Any]
 
 
@@ -135,7 +137,7 @@ def _place_request(data_root: Path) -> dict[str, Any]:
 
 def _place_results() -> dict[str, Any]:
     parts: dict[str, Any] = {}
-    with gr.Column(visible=False) as parts["results"]:
+    with gr.Column(visible=False, elem_id="evaluation-results") as parts["results"]:
         parts["shown"] = gr.Dropdown(
             [], label=say("evaluation_shown"), allow_custom_value=True, elem_id="evaluation-shown"
         )
@@ -170,16 +172,50 @@ def _place_results() -> dict[str, Any]:
 def _bind(panel: EvaluatePanel) -> None:
     session, opened, parts = panel.session, panel.opened, panel.shown_parts
     choices = [panel.dataset, panel.split, panel.truth, panel.note]
-    opened.change(
-        partial(on_opened, panel), [session, opened], list(dict.fromkeys([*choices, *parts])), **QUIET
+    # what is shown is of the opened run and the chosen evaluation, and only replaced where another is asked for
+    result = create_part("evaluation", ("#evaluation-results", "#evaluate-note"))
+    asked = create_part("evaluation-asked", ("#evaluation-results",), panel.request, keeps=True)
+    groups = create_part("evaluation-groups", ("#evaluation-groups",))
+    result.asks([opened.change, panel.shown.input])
+    asked.asks([component.input for component in panel.request])
+    groups.asks(panel.group.input)
+
+    def open_run(shown: str, question: str, session: Session, opened: str | None, *request: Any) -> Updates:
+        session.asked[ASKED_PART] = question
+        return {result.answered: shown, asked.answered: question, **on_opened(panel, session, opened)}
+
+    def evaluate(question: str, session: Session, *request: Any) -> Updates:
+        session.asked[ASKED_PART] = question
+        return on_evaluate(panel, session, *request)
+
+    def tick(shown: str, session: Session, opened: str | None) -> Updates:
+        updates = on_tick(panel, session, opened)
+        if panel.results not in updates:
+            return updates
+        return {result.answered: shown, asked.answered: session.asked.get(ASKED_PART, ""), **updates}
+
+    result.binds(
+        opened.change,
+        open_run,
+        [session, opened, *panel.request],
+        list(dict.fromkeys([*choices, *parts])),
+        also=(asked,),
     )
     panel.dataset.input(partial(on_dataset, panel), [opened, panel.dataset, panel.truth], choices, **QUIET)
-    panel.evaluate.click(
-        partial(on_evaluate, panel), [session, opened, *panel.request], parts, **QUIET, trigger_mode="once"
+    once = {**QUIET, "trigger_mode": "once"}
+    asked.binds(panel.evaluate.click, evaluate, [session, opened, *panel.request], parts, how=once)
+    bound = result.binds(panel.timer.tick, tick, [session, opened], [asked.answered, *parts], how=once)
+    asked.settles(bound)
+    result.answers(
+        panel.shown.input,
+        partial(on_show, panel),
+        [session, opened, panel.shown, *panel.request],
+        parts,
+        also=(asked,),
     )
-    panel.timer.tick(partial(on_tick, panel), [session, opened], parts, **QUIET, trigger_mode="once")
-    panel.shown.input(partial(on_show, panel), [session, opened, panel.shown], parts, **QUIET)
-    panel.group.input(partial(on_group, panel), [opened, panel.shown, panel.group], [panel.groups], **QUIET)
+    groups.answers(
+        panel.group.input, partial(on_group, panel), [opened, panel.shown, panel.group], [panel.groups]
+    )
 
 
 def on_opened(panel: EvaluatePanel, session: Session, opened: str | None) -> Updates:
@@ -273,7 +309,7 @@ def on_tick(panel: EvaluatePanel, session: Session, opened: str | None) -> Updat
     return updates
 
 
-def on_show(panel: EvaluatePanel, session: Session, opened: str, name: str) -> Updates:
+def on_show(panel: EvaluatePanel, session: Session, opened: str, name: str, *request: Any) -> Updates:
     """Another of the run's evaluations was chosen."""
     return {panel.session: session, **_draw(panel, _folder(panel, opened), name)}
 

@@ -9,6 +9,7 @@ from typing import Any
 import gradio as gr
 
 from ui import tab_data, tab_monitor, tab_predict, tab_runs, tab_train, train_again
+from ui.answers import RUNTIME_JS
 from ui.api import bind_api
 from ui.language import LANGUAGES, answering_in, speaking, spoken
 from ui.language_choice import API_QUERY
@@ -49,6 +50,7 @@ def build_app(runs_dir: Path, data_root: Path) -> gr.Blocks:
 
 def _lay_out(page: gr.Blocks, runs_dir: Path, data_root: Path) -> None:
     gr.HTML(_head())
+    page.load(None, js=RUNTIME_JS, **QUIET)  # first: what follows asks
     page.load(None, js=SORT_JS, **QUIET)
     session = gr.State(Session())
     with gr.Tabs(selected="train") as tabs:
@@ -68,18 +70,19 @@ def _lay_out(page: gr.Blocks, runs_dir: Path, data_root: Path) -> None:
     asked.then(None, [is_training], [tabs], js=TURN_TO_MONITOR, **QUIET)
     tab_train.bind_load(train, page)
     tab_data.bind_data_tab(data, data_tab, train, data_root)
-    page.load(partial(tab_monitor.on_open, monitor), monitor.inputs, monitor.outputs, **QUIET)
+    tab_monitor.bind_redraw(monitor, page.load, tab_monitor.on_open)
     for script in (tab_monitor.KEEP_ZOOM, OFFER_DIGITS):
         page.load(None, js=script, **QUIET)
     page.load(partial(tab_runs.on_load, runs), [session], [runs.table, runs.empty], **QUIET)
     opened = [page.load, predict_tab.select]
-    gr.on(
-        opened, partial(tab_predict.on_open, predict), [predict.run], [predict.run, predict.run_note], **QUIET
+    noted = [predict.answers.answered, predict.run, predict.run_note]
+    predict.answers.settles(
+        gr.on(opened, partial(tab_predict.on_open, predict), [predict.run], noted, **QUIET)
     )
     for chosen in (train.started, runs.details.watched):
         shown = chosen.change(_show_monitor, [chosen], [tabs, chosen], **QUIET)
         # at once: until the next tick the run before would stand there
-        shown.then(partial(tab_monitor.on_tick, monitor), monitor.inputs, monitor.outputs, **QUIET)
+        tab_monitor.bind_redraw(monitor, shown.then, tab_monitor.on_tick)
     train_again.bind_queue(train)
     train_again.bind_duplicated(train, runs.details.duplicated, tabs)
 

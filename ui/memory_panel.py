@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -11,6 +10,7 @@ from typing import Any
 
 import gradio as gr
 
+from backend.config import Settings, parse_settings
 from backend.device.batch_size import (
     Batching,
     DeviceMemory,
@@ -23,6 +23,7 @@ from backend.device.batch_size import (
 from backend.device.gpu import read_gpus
 from backend.device.remarks import Remark
 from backend.errors import UserError
+from ui.answers import VOID, Part, create_part
 from ui.datasets import read_splits
 from ui.devices import device_lines
 from ui.estimate import estimate_words
@@ -38,19 +39,21 @@ from ui.probe import (
     measured_of,
     subject_of,
 )
-from ui.quiet import LATEST, QUIET
+from ui.quiet import QUIET
 from ui.runs import live_runs
 from ui.text import in_markdown, say
 
 POLL_S = 2.0
+ONCE: dict[str, Any] = {**QUIET, "trigger_mode": "once"}
 NEWS = (
     0.01  # share of the device's memory by which the free part has to change before the chart is drawn again
 )
 # what each answer depends on: a change of any other field does not ask for it again
 MEMORY_KEYS = (
-    "dataset_path", "val_fraction", "model", "image_height", "image_width", "batch_size", "loss", "mixed_precision",
-    "device", "epochs", "gradient_accumulation_steps", "output_stride", "decoder", "ema_decay", "refine",
-    "refine_epochs", "refine_crops", "num_refiners", "crop_size", "refiner_sides",
+    "dataset_path", "dataset_format", "annotation_type", "val_fraction", "seed", "model", "image_height",
+    "image_width", "batch_size", "loss", "mixed_precision", "device", "epochs", "gradient_accumulation_steps",
+    "output_stride", "decoder", "ema_decay", "refine", "refine_epochs", "refine_crops", "num_refiners",
+    "crop_size", "refiner_sides",
 )  # fmt: skip
 Updates = dict[Any, Any]
 
@@ -59,6 +62,7 @@ Updates = dict[Any, Any]
 class Shown:
     """What one browser has on screen."""
 
+    question: str = ""  # that it answers
     subject: Subject | None = None
     memory: DeviceMemory | None = None
     answer: Answer | None = None
@@ -73,6 +77,8 @@ class MemoryPanel:
     runs_dir: Path
     fields: dict[str, Any]
     shown: gr.State
+    step: Part  # what is said of a step's memory
+    time: Part  # and of the time of an epoch
     advice: gr.Markdown
     recommend: gr.Button
     accumulate: gr.Button
@@ -87,7 +93,9 @@ class MemoryPanel:
     @property
     def drawn(self) -> list[Any]:
         """What a redraw may change: not what the Measure button says, which stands until its work has ended."""
-        return [self.shown, self.advice, self.accumulate, self.devices, self.chart, self.measured]
+        return [
+            self.shown, self.step.answered, self.advice, self.accumulate, self.devices, self.chart, self.measured,
+        ]  # fmt: skip
 
 
 def create_memory_panel(runs_dir: Path, fields: dict[str, Any], **placed: Any) -> MemoryPanel:
@@ -97,10 +105,13 @@ def create_memory_panel(runs_dir: Path, fields: dict[str, Any], **placed: Any) -
     measure = gr.Button(say("measure"), size="sm", elem_id="measure")
     measure_note = gr.Markdown(say("measure_info"), elem_id="measure-note")
     measured = gr.Markdown(elem_id="measured")
+    decisive = [fields[key] for key in MEMORY_KEYS]
     return MemoryPanel(
         runs_dir=runs_dir,
         fields=fields,
         shown=gr.State(Shown()),
+        step=create_part("step", ("#advice", "#accumulate", "#memory-chart", "#measured"), decisive),
+        time=create_part("time", ("#estimate",), decisive),
         devices=devices,
         chart=chart,
         measure=measure,
@@ -114,47 +125,49 @@ def create_memory_panel(runs_dir: Path, fields: dict[str, Any], **placed: Any) -
 def bind_memory_panel(panel: MemoryPanel, inputs: Sequence[Any]) -> None:
     """Bind the handlers; `inputs` is the form in the order of its keys."""
     changes = [panel.fields[key].change for key in MEMORY_KEYS]
-    asked = gr.on(
-        changes,
-        partial(on_memory, panel),
-        [panel.shown, *inputs],
-        panel.drawn,
-        **LATEST,
-    )
-    asked.then(partial(on_estimate, panel), [panel.shown, *inputs], [panel.estimate], **QUIET)
-    # at once, in the browser: what was said of the form before it changed does not stand meanwhile
-    waiting = f"() => {json.dumps(say('estimate_empty'))}"
-    gr.on(changes, None, None, [panel.estimate], js=waiting, **QUIET)
-    panel.timer.tick(partial(on_tick, panel), [panel.shown], panel.drawn, trigger_mode="once", **QUIET)
+    for part in (panel.step, panel.time):
+        part.asks(changes)
+    about = [panel.shown, *inputs]
+    asked = panel.step.binds(changes, partial(on_memory, panel), about, panel.drawn)
+    _bind_estimate(panel, asked, inputs)
+    panel.step.binds(panel.timer.tick, partial(on_tick, panel), about, panel.drawn, how=ONCE, polls=True)
     batch_size, steps = panel.fields["batch_size"], panel.fields["gradient_accumulation_steps"]
-    panel.recommend.click(
-        partial(on_recommend, panel), [panel.shown, *inputs], [*panel.drawn, batch_size], **QUIET
+    panel.step.binds(
+        panel.recommend.click, partial(on_recommend, panel), about, [*panel.drawn, batch_size], how=QUIET
     )
     panel.accumulate.click(partial(on_accumulate, panel), [panel.shown], [batch_size, steps], **QUIET)
-    panel.measure.click(
+    panel.step.binds(
+        panel.measure.click,
         partial(on_measure, panel),
-        [panel.shown, *inputs],
+        about,
         [*panel.drawn, panel.measure, panel.measure_note],
-        trigger_mode="once",
-        **QUIET,
+        how=ONCE,
     )
 
 
 def load_memory_panel(panel: MemoryPanel, inputs: Sequence[Any], restored: Any) -> None:
     """Fill the panel when a browser has opened the page; `restored`: the event that fills the form."""
-    asked = restored.then(partial(on_memory, panel), [panel.shown, *inputs], panel.drawn, **QUIET)
-    asked.then(partial(on_estimate, panel), [panel.shown, *inputs], [panel.estimate], **QUIET)
+    for part in (panel.step, panel.time):
+        part.asks(restored.then)
+    asked = panel.step.binds(restored.then, partial(on_memory, panel), [panel.shown, *inputs], panel.drawn)
+    _bind_estimate(panel, asked, inputs)
 
 
-def on_memory(panel: MemoryPanel, shown: Shown, *values: Any) -> Iterator[Updates]:
+def _bind_estimate(panel: MemoryPanel, asked: Any, inputs: Sequence[Any]) -> None:
+    panel.time.binds(asked.then, partial(on_estimate, panel), [panel.shown, *inputs], [panel.estimate])
+
+
+def on_memory(panel: MemoryPanel, question: str, shown: Shown, *values: Any) -> Iterator[Updates]:
     """Something that changes a step's memory, or the batch: words at once while a step is traced, then the chart."""
-    if mistakes_by_key(raw_of(values)):
-        yield {panel.shown: gr.skip()}  # the field that is wrong is marked
+    settings = settings_for_memory(values)
+    if settings is None:  # the field that is wrong is marked
+        yield _answered(panel, replace(shown, question=VOID + question))
         return
+    shown = replace(shown, question=question)
     try:
-        settings = settings_of(values)
         if not settings.dataset_path:
-            yield {panel.shown: Shown(), panel.advice: say("choose_data"), panel.chart: None}
+            words = say("choose_data")
+            yield {**_answered(panel, Shown(question)), panel.advice: words, **_nothing_drawn(panel)}
             return
         subject = subject_of(settings, read_splits(settings))
         if known_memory(subject) is None:
@@ -162,34 +175,40 @@ def on_memory(panel: MemoryPanel, shown: Shown, *values: Any) -> Iterator[Update
         ask_memory(subject)
         yield draw(panel, replace(shown, subject=subject, answer=None))
     except UserError as error:
-        yield {
-            panel.shown: Shown(),
-            panel.advice: say("estimate_failed", reason=in_markdown(error)),
-            panel.chart: None,
-            panel.accumulate: gr.update(visible=False),
-        }
+        words = say("estimate_failed", reason=in_markdown(error))
+        yield {**_answered(panel, Shown(question)), panel.advice: words, **_nothing_drawn(panel)}
 
 
-def on_estimate(panel: MemoryPanel, shown: Shown, *values: Any) -> Updates:
+def on_estimate(panel: MemoryPanel, question: str, shown: Shown, *values: Any) -> Updates:
     """Then: parameters and time for the form as it stands. Time is measured once, and not while a run trains here."""
-    if shown.subject is None or shown.answer is None or mistakes_by_key(raw_of(values)):
-        return {panel.estimate: ""}
-    settings = settings_of(values)
+    settings = settings_for_memory(values)
+    if settings is None:
+        return {panel.estimate: "", panel.time.answered: question}
+    if shown.question != question:
+        return {panel.estimate: gr.skip()}  # the form has changed: its memory is asked for first
+    if shown.subject is None or shown.answer is None:
+        return {panel.estimate: "", panel.time.answered: question}
     try:
         busy = bool(live_runs(panel.runs_dir))
         answer = shown.answer if busy else ask_speed(shown.subject)
-        return {panel.estimate: estimate_words(settings, read_splits(settings), answer, busy=busy)}
+        words = estimate_words(settings, read_splits(settings), answer, busy=busy)
     except UserError as error:
-        return {panel.estimate: say("estimate_failed", reason=in_markdown(error))}
+        words = say("estimate_failed", reason=in_markdown(error))
+    return {panel.estimate: words, panel.time.answered: question}
 
 
-def on_tick(panel: MemoryPanel, shown: Shown) -> Updates:
-    """Readings that changed; the chart again where the free memory did, or where something was measured."""
+def on_tick(panel: MemoryPanel, unanswered: str, shown: Shown, *values: Any) -> Updates:
+    """Readings that changed; the chart again where the free memory did, or where something was measured.
+
+    Where another answer than that to the form came last, and this one is known, it is shown again.
+    """
     updates: Updates = {}
     devices = device_lines()
     if devices != shown.devices:
         shown = replace(shown, devices=devices)
         updates = {panel.devices: devices, panel.shown: shown}
+    if unanswered and (known := _known_subject(values)) is not None:
+        return {**updates, **draw(panel, replace(shown, question=unanswered, subject=known, answer=None))}
     if shown.subject is None or shown.memory is None:
         return updates or {panel.shown: gr.skip()}
     answer = known_memory(shown.subject)
@@ -198,9 +217,38 @@ def on_tick(panel: MemoryPanel, shown: Shown) -> Updates:
     return updates or {panel.shown: gr.skip()}
 
 
-def on_recommend(panel: MemoryPanel, shown: Shown, *values: Any) -> Iterator[Updates]:
+def settings_for_memory(values: Sequence[Any]) -> Settings | None:
+    """Only what decides a step's memory, so that a wrong learning rate does not hide it; None where that is wrong."""
+    raw = raw_of(values)
+    wrong = mistakes_by_key(raw)
+    if any(key in MEMORY_KEYS for key in wrong):
+        return None
+    return parse_settings({key: value for key, value in raw.items() if key not in wrong})
+
+
+def _known_subject(values: Sequence[Any]) -> Subject | None:
+    """What the form asks of, where that is known already."""
+    settings = settings_for_memory(values)
+    try:
+        if settings is None or not settings.dataset_path:
+            return None
+        subject = subject_of(settings, read_splits(settings))
+    except UserError:
+        return None
+    return subject if known_memory(subject) is not None else None
+
+
+def _answered(panel: MemoryPanel, shown: Shown) -> Updates:
+    return {panel.shown: shown, panel.step.answered: shown.question}
+
+
+def _nothing_drawn(panel: MemoryPanel) -> Updates:
+    return {panel.chart: None, panel.measured: "", panel.accumulate: gr.update(visible=False)}
+
+
+def on_recommend(panel: MemoryPanel, question: str, shown: Shown, *values: Any) -> Iterator[Updates]:
     """Fill in the recommended batch, from the memory that is free now."""
-    for updates in on_memory(panel, shown, *values):
+    for updates in on_memory(panel, question, shown, *values):
         found = getattr(updates.get(panel.shown), "found", None)
         if found is not None and found.batch_size is not None:
             updates[panel.fields["batch_size"]] = found.batch_size
@@ -218,7 +266,7 @@ def on_accumulate(panel: MemoryPanel, shown: Shown) -> Updates:
     }
 
 
-def on_measure(panel: MemoryPanel, shown: Shown, *values: Any) -> Iterator[Updates]:
+def on_measure(panel: MemoryPanel, question: str, shown: Shown, *values: Any) -> Iterator[Updates]:
     """Real steps in processes of their own; not while a run trains here, which they would slow and mismeasure.
 
     Of the form as it stands, which may be a change ahead of what is shown.
@@ -233,7 +281,7 @@ def on_measure(panel: MemoryPanel, shown: Shown, *values: Any) -> Iterator[Updat
         if not settings.dataset_path:
             raise UserError(say("choose_data"))
         ask_measurement(subject_of(settings, read_splits(settings)))
-        yield from on_memory(panel, shown, *values)
+        yield from on_memory(panel, question, shown, *values)
     except UserError as error:
         note = say("measure_failed", reason=in_markdown(error))
     yield {panel.measure_note: note, panel.measure: gr.update(interactive=True)}
@@ -255,7 +303,7 @@ def draw(panel: MemoryPanel, shown: Shown) -> Updates:
         found = replace(found, remarks=tuple(Remark(**each) for each in answer["remarks"]))
     batch_size = subject.settings.batch_size
     return {
-        panel.shown: replace(shown, answer=answer, memory=memory, found=found),
+        **_answered(panel, replace(shown, answer=answer, memory=memory, found=found)),
         panel.advice: _advice(found),
         panel.accumulate: _offer(found.instead),
         panel.chart: plot_memory(

@@ -20,9 +20,9 @@ from backend.data.splits import TRAIN, VALID
 from backend.geometry import compose
 from backend.overlays import blend_heatmaps
 from backend.run.folder import PHASES, PreviewKey, RunFolder
+from ui.answers import create_part
 from ui.pictures import plot_prediction
 from ui.plots import Row
-from ui.quiet import LATEST
 from ui.runs import has_validated, read_rows
 from ui.session import Session
 from ui.text import in_distance, say, say_count
@@ -85,10 +85,17 @@ def create_previews(session: gr.State, runs_dir: Path) -> Previews:
 
 
 def _bind(panel: Previews) -> None:
-    slid = [panel.session, panel.position, panel.heatmap]
-    panel.position.input(partial(on_slide, panel), slid, panel.outputs, **LATEST)
-    panel.newest.click(partial(on_newest, panel), [panel.session, panel.heatmap], panel.outputs, **LATEST)
-    panel.heatmap.input(partial(on_heatmap, panel), [panel.session, panel.heatmap], panel.outputs, **LATEST)
+    shown = create_part(
+        "previews", ("#previews-note", *(f"#preview-{number}" for number in range(MAX_PREVIEWS)))
+    )
+    events = [panel.position.input, panel.newest.click, panel.heatmap.input]
+    shown.asks(events)
+    inputs = [panel.session, panel.heatmap]
+    shown.answers(
+        events[0], partial(on_slide, panel), [panel.session, panel.position, panel.heatmap], panel.outputs
+    )
+    shown.answers(events[1], partial(on_newest, panel), inputs, panel.outputs)
+    shown.answers(events[2], partial(on_heatmap, panel), inputs, panel.outputs)
 
 
 def on_slide(panel: Previews, session: Session, position: float, heatmap: str) -> Updates:

@@ -17,12 +17,13 @@ from backend.evaluation.paired import compare_records
 from backend.evaluation.record import is_readable
 from backend.overrides import read_run_config
 from backend.run.folder import RunFolder, evaluation_name, list_runs
+from ui.answers import Part, create_part, question_of
 from ui.compare_view import paired_html
 from ui.datasets import annotation_format, splits_to_measure
 from ui.evaluate_panel import default_split
 from ui.evaluation_process import Request, is_evaluating, progress_of, start_evaluation
 from ui.evaluation_view import progress_html
-from ui.quiet import LATEST, QUIET
+from ui.quiet import QUIET
 from ui.runs import live_runs, read_config
 from ui.session import Session
 from ui.text import say
@@ -44,6 +45,7 @@ class PairedPanel:
     evaluate: gr.Button
     note: gr.HTML
     result: gr.HTML
+    answers: Part
     timer: gr.Timer
 
     @property
@@ -73,15 +75,30 @@ def create_paired_panel(session: gr.State, runs_dir: Path) -> PairedPanel:
     note = gr.HTML(f"<p>{say('paired_empty')}</p>", elem_id="paired-note", padding=False)
     evaluate = gr.Button(say("paired_evaluate"), visible=False, elem_id="paired-evaluate")
     result = gr.HTML(elem_id="paired-result")
+    answers = create_part("paired", ("#paired-result", "#paired-note"), [first, second, measured])
     panel = PairedPanel(
-        runs_dir, session, first, second, measured, evaluate, note, result, timer=gr.Timer(POLL_S)
+        runs_dir, session, first, second, measured, evaluate, note, result, answers, timer=gr.Timer(POLL_S)
     )
-    redraw = partial(draw_paired, panel)
-    panel.timer.tick(redraw, panel.inputs, panel.outputs, **QUIET, trigger_mode="once")
-    chosen = [first.input, second.input, measured.input]
-    gr.on(chosen, redraw, panel.inputs, panel.outputs, **LATEST)
+    panel.answers.asks([choice.change for choice in (first, second, measured)])
+    answers.polls(panel.timer.tick, partial(draw_paired, panel), panel.inputs, panel.outputs, "paired")
+    bind_redraw(panel, [first.input, second.input, measured.input])
     evaluate.click(partial(on_evaluate, panel), panel.inputs, panel.outputs, **QUIET, trigger_mode="once")
     return panel
+
+
+def bind_redraw(panel: PairedPanel, events: Any) -> None:
+    """Redraw the comparison; where another evaluation is put in place of the one asked for, it is that one's."""
+
+    def redraw(
+        question: str, session: Session, first: str | None, second: str | None, measured: str | None
+    ) -> Updates:
+        updates = draw_paired(panel, session, first, second, measured)
+        chosen = updates.get(panel.measured)
+        if chosen is not None:
+            question = question_of(first, second, chosen["value"])
+        return {panel.answers.answered: question, **updates}
+
+    panel.answers.binds(events, redraw, panel.inputs, panel.outputs)
 
 
 def offer_pair(panel: PairedPanel, run_ids: Sequence[str]) -> Updates:

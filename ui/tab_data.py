@@ -5,6 +5,7 @@ The data set and the settings are those of the Train form, so that the two tabs 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from html import escape
@@ -16,6 +17,7 @@ import gradio as gr
 from backend.data.importing import import_zip
 from backend.data.leaks import Leak
 from backend.errors import UserError
+from ui.answers import Part, Superseded, create_part
 from ui.data_browser import BrowserPanel, Shown, create_browser, on_whole, show
 from ui.data_training import FLOOR_PART, TrainingPanel, create_training_panel, draw_sigma, on_floor
 from ui.data_view import (
@@ -32,9 +34,10 @@ from ui.data_view import (
     view_key,
 )
 from ui.datasets import list_datasets, read_leaks, summarise
+from ui.form import FORM_KEYS
 from ui.quiet import LATEST, QUIET
 from ui.session import Session
-from ui.tab_train import TrainTab, settings_for_data
+from ui.tab_train import DATA_KEYS, SAMPLE_KEYS, TrainTab, settings_for_data
 from ui.table import OPEN_JS
 from ui.text import in_markdown, say
 
@@ -42,7 +45,32 @@ TO_PICTURE = (
     "() => document.getElementById('data-picture').scrollIntoView({block: 'nearest', behavior: 'smooth'})"
 )
 LEAKS_PART = "data_leaks"  # of the session: whose leaks are to be told
+TO_FORM = "(path) => (path ?? '').trim()"
 Updates = dict[Any, Any]
+
+
+@dataclass(frozen=True)
+class Answers:
+    """The parts of the tab that answer the Train form, and those that answer which image was asked for."""
+
+    data: Part
+    problems: Part
+    floor: Part
+    views: Part
+    image: Part
+    sigma: Part
+
+    @classmethod
+    def create(cls, train: TrainTab) -> Answers:
+        data = [train.fields[key] for key in DATA_KEYS]
+        return cls(
+            create_part("data-view", ("#data-tab-summary", "#data-body"), data),
+            create_part("data-problems", ("#data-problems-note", "#data-problems"), data),
+            create_part("data-floor", ("#data-floor",), train.inputs),
+            create_part("data-views", ("#data-views",), train.inputs, keeps=True),
+            create_part("data-image", ("#data-caption", "#data-picture", "#data-marks")),
+            create_part("data-sigma", ("#data-sigma", "#data-sigma-note")),
+        )
 
 
 @dataclass(frozen=True)
@@ -67,6 +95,7 @@ class DataTab:
     problems: gr.HTML
     browser: BrowserPanel
     training: TrainingPanel
+    answers: Answers
 
     @property
     def everything(self) -> list[Any]:
@@ -85,7 +114,13 @@ def create_data_tab() -> dict[str, Any]:
 def bind_data_tab(parts: dict[str, Any], own: gr.Tab, train: TrainTab, data_root: Path) -> DataTab:
     """Bind the handlers. The tab reads when it is looked at, so that opening the page costs nothing."""
     states: dict[str, Any] = {"view": gr.State(), "leaks": gr.State(()), "imported": gr.State()}
-    tab = DataTab(data_root=data_root, train=train, **states, **parts)
+    answers = Answers.create(train)
+    tab = DataTab(data_root=data_root, train=train, answers=answers, **states, **parts)
+    answers.data.asks(train.events(DATA_KEYS))
+    answers.problems.asks(train.events(DATA_KEYS))
+    answers.sigma.asks(train.events((*DATA_KEYS, *SAMPLE_KEYS)))
+    for part in (answers.floor, answers.views):
+        part.asks(train.events(FORM_KEYS))
     read: dict[str, Any] = {
         "api_visibility": "private",
         "show_progress": "minimal",
@@ -93,13 +128,27 @@ def bind_data_tab(parts: dict[str, Any], own: gr.Tab, train: TrainTab, data_root
     }
     form, session = train.inputs, train.session
     asked = [session, *form]
-    opened = own.select(
-        partial(on_look, tab), [session, tab.view, tab.browser.shown, *form], tab.everything, **read
+    drawn = (answers.image, answers.sigma)
+    opened = answers.data.answers(
+        own.select,
+        partial(on_look, tab),
+        [session, tab.view, tab.browser.shown, *form],
+        tab.everything,
+        how=read,
+        also=(answers.sigma,),
     )
-    chosen = tab.dataset.input(
-        partial(on_choose, tab), [tab.dataset], [train.fields["dataset_path"]], **QUIET
-    ).then(partial(on_read, tab), asked, tab.everything, **read)
-    again = tab.reload.click(partial(on_read, tab), asked, tab.everything, **read)
+    # in the browser: the Train form has it at once, and what is shown of another one is marked
+    moved = tab.dataset.input(None, [tab.dataset], [train.fields["dataset_path"]], js=TO_FORM, **QUIET)
+
+    def reads(event: Any) -> Any:
+        return answers.data.answers(
+            event, partial(on_read, tab), asked, tab.everything, how={**LATEST, **read}, also=drawn
+        )
+
+    chosen = reads(moved.then)
+    for part in (answers.data, answers.problems):
+        part.asks(tab.reload.click, anew=True)
+    again = reads(tab.reload.click)
 
     # a partial would hide from Gradio the default by which it hands over the progress
     def upload(file: str, progress: gr.Progress = gr.Progress()) -> Updates:  # noqa: B008
@@ -111,53 +160,54 @@ def bind_data_tab(parts: dict[str, Any], own: gr.Tab, train: TrainTab, data_root
         [tab.refused, tab.imported, tab.dataset, train.fields["dataset_path"], tab.summary],
         api_visibility="private",
     )
-    imported = tab.imported.change(partial(on_read, tab), asked, tab.everything, **read)
+    imported = reads(tab.imported.change)
+    about = [session, tab.view, *form]
     for event in (opened, chosen, again, imported):
-        event.then(
-            partial(on_leaks, tab),
-            [session, tab.view],
-            [tab.leaks, tab.problems_note, tab.problems],
-            **QUIET,
-        ).then(
-            partial(on_floor, tab.training),
-            [session, tab.view, *form],
-            [tab.training.floor],
-            **QUIET,
+        listed = answers.problems.answers(
+            event.then, partial(on_leaks, tab), about, [tab.leaks, tab.problems_note, tab.problems]
         )
+        answers.floor.answers(listed.then, partial(on_floor, tab.training), about, [tab.training.floor])
     _bind_browser(tab)
-    tab.training.bind(tab.view, tab.browser.shown, form)
+    tab.training.bind(tab.view, tab.browser.shown, form, answers.sigma, answers.views)
     return tab
 
 
 def _bind_browser(tab: DataTab) -> None:
     outputs = [*tab.browser.parts, tab.training.landmark, tab.training.sigma, tab.training.sigma_note]
     form = tab.train.inputs
-    number = tab.browser.number
-    place = [tab.view, tab.browser.shown, tab.browser.split, number.slider, tab.training.landmark, *form]
+    browser, number = tab.browser, tab.browser.number
+    place = [tab.view, browser.shown, browser.split, number.slider, tab.training.landmark, *form]
+    image, sigma = tab.answers.image, tab.answers.sigma
     number.bind()
-    number.slider.input(partial(on_number, tab), place, outputs, **LATEST)
-    gr.on(
-        number.typed,
-        partial(on_typed_number, tab),
-        [number.field, *place],
-        [*outputs, number.field],
-        **LATEST,
-    )
-    tab.browser.split.input(partial(on_split, tab), place, outputs, **LATEST)
-    for button, step in ((tab.browser.previous, -1), (tab.browser.next, 1)):
-        button.click(partial(on_step, tab, step), place, outputs, **LATEST)
-    tab.browser.whole.click(
-        partial(on_whole, tab.browser), [tab.view, tab.browser.shown], tab.browser.parts, **LATEST
-    )
+    moves = [number.slider.input, browser.split.input, browser.previous.click, browser.next.click]
+    for part in (image, sigma):
+        part.asks([*moves, *number.typed])
+        for table in (tab.suspects, tab.problems):
+            part.asks(table.chosen)
+    image.asks(browser.whole.click)
+    steps = (partial(on_step, tab, -1), partial(on_step, tab, 1))
+    for event, handler in zip(moves, (partial(on_number, tab), partial(on_split, tab), *steps), strict=True):
+        image.answers(event, handler, place, outputs, also=(sigma,))
+    typed, marked = partial(on_typed_number, tab), [*outputs, number.field]
+    image.answers(number.typed, typed, [number.field, *place], marked, also=(sigma,))
+    image.answers(browser.whole.click, partial(on_whole, browser), [tab.view, browser.shown], browser.parts)
 
-    def suspect(view: DataView, event: gr.EventData, *values: Any) -> Updates:
-        return on_suspect(tab, view, int(event.key), *values)
+    # Gradio hands over the event by its annotation, which `answers` would hide
+    def suspect(shown: str, drawn: str, view: DataView, event: gr.EventData, *values: Any) -> Updates:
+        updates = on_suspect(tab, view, int(event.key), *values)
+        return {image.answered: shown, sigma.answered: drawn, **updates}
 
-    def problem(view: DataView, leaks: tuple[Leak, ...], event: gr.EventData, *values: Any) -> Updates:
-        return on_problem(tab, view, leaks, int(event.key), *values)
+    def problem(
+        shown: str, drawn: str, view: DataView, leaks: tuple[Leak, ...], event: gr.EventData, *values: Any
+    ) -> Updates:
+        updates = on_problem(tab, view, leaks, int(event.key), *values)
+        return {image.answered: shown, sigma.answered: drawn, **updates}
 
-    for table, handler, known in ((tab.suspects, suspect, []), (tab.problems, problem, [tab.leaks])):
-        table.chosen(handler, [tab.view, *known, *form], outputs, **LATEST).then(None, js=TO_PICTURE, **QUIET)
+    for table, chosen, known in ((tab.suspects, suspect, []), (tab.problems, problem, [tab.leaks])):
+        bound = image.binds(
+            table.chosen, chosen, [tab.view, *known, *form], [sigma.answered, *outputs], also=(sigma,)
+        )
+        bound.then(None, js=TO_PICTURE, **QUIET)
 
 
 def _place_choice() -> dict[str, Any]:
@@ -227,11 +277,6 @@ def on_look(tab: DataTab, session: Session, view: DataView | None, shown: Shown,
     return draw_sigma(tab.training, settings, view, shown.row or 0, None)
 
 
-def on_choose(tab: DataTab, path: str | None) -> Any:
-    """Another data set was chosen here: it is the Train form's."""
-    return (path or "").strip()
-
-
 def on_import(tab: DataTab, file: str, progress: gr.Progress) -> Updates:
     """Unpack an uploaded archive into the data root and choose what was in it, or say why not."""
     archive = Path(file)
@@ -294,15 +339,24 @@ def on_read(tab: DataTab, session: Session, *values: Any) -> Updates:
     }
 
 
-def on_leaks(tab: DataTab, session: Session, view: DataView | None) -> Updates:
+def on_leaks(tab: DataTab, session: Session, view: DataView | None, *values: Any) -> Updates:
     """After the rest: images that stand twice. The first look decodes every image."""
     if view is None:
         return {tab.leaks: ()}
+    if values and not _is_of_form(view, values):
+        raise Superseded  # another data set is being read
     session.asked[LEAKS_PART] = view.key
     leaks = read_leaks(view.splits)
     if session.asked[LEAKS_PART] != view.key:
-        return {tab.leaks: gr.skip()}  # another data set is shown by now
+        raise Superseded
     return {tab.leaks: leaks, **_list_problems(tab, view, leaks)}
+
+
+def _is_of_form(view: DataView, values: Sequence[Any]) -> bool:
+    try:
+        return view.key == view_key(settings_for_data(values))
+    except UserError:
+        return False
 
 
 def on_number(

@@ -12,6 +12,7 @@ import gradio as gr
 
 from backend.run.folder import RunFolder, list_runs
 from backend.run.state import derive_state
+from ui.answers import Part, create_part, question_of
 from ui.devices import device_lines
 from ui.monitor_buttons import RunButtons, create_run_buttons, draw_buttons
 from ui.monitor_curves import Wishes, plot_curves
@@ -28,6 +29,10 @@ from ui.text import say
 
 POLL_S = 2.0
 KEEP_ZOOM = Path(__file__).with_name("keep_zoom.js").read_text(encoding="utf-8")
+SHOWN_IN = (
+    "#run-card", "#acts-on", "#curves", "#curves-note", "#curve-values", "#landmarks", "#events", "#log",
+    "#previews-title", "#previews-note", "[id^=preview-]",
+)  # fmt: skip
 MAX_SMOOTHING = 10  # epochs to each side
 Updates = dict[Any, Any]
 
@@ -52,6 +57,8 @@ class MonitorTab:
     previews: Previews
     events: gr.HTML
     log: gr.Textbox
+    answers: Part  # the run
+    curves_part: Part  # and how its curves are drawn
     timer: gr.Timer
 
     @property
@@ -88,6 +95,9 @@ def create_monitor_tab(session: gr.State, runs_dir: Path) -> MonitorTab:
     parts["previews"] = create_previews(session, runs_dir)
     with gr.Accordion(say("log"), open=False):
         parts["log"] = gr.Textbox(lines=14, max_lines=14, show_label=False, label=say("log"), elem_id="log")
+    parts["answers"] = create_part("run", SHOWN_IN, [parts["run"]])
+    how = [parts["smoothing"].slider, parts["log_axis"], parts["clip"]]
+    parts["curves_part"] = create_part("curves", ("#curves",), how)
     tab = MonitorTab(runs_dir=runs_dir, session=session, timer=gr.Timer(POLL_S), **parts)
     _bind(tab)
     return tab
@@ -120,15 +130,49 @@ def _place_curves() -> dict[str, Any]:
 
 
 def _bind(tab: MonitorTab) -> None:
-    redraw = partial(on_tick, tab)
-    tab.timer.tick(redraw, tab.inputs, tab.outputs, **QUIET, trigger_mode="once")
     smoothing = tab.smoothing
     smoothing.bind()
     parts = [smoothing.slider, smoothing.field]
     gr.on(smoothing.typed, partial(on_typed_smoothing, tab), [smoothing.field], parts, **LATEST)
+    tab.answers.asks(tab.run.change)
     wishes = [smoothing.slider.change, tab.log_axis.change, tab.clip.change]
-    gr.on(wishes, redraw, tab.inputs, tab.outputs, **LATEST)
-    tab.run.input(partial(on_choose, tab), [tab.run, *tab.inputs], tab.outputs, **QUIET)
+    tab.curves_part.asks(wishes)
+    bind_redraw(tab, tab.timer.tick, on_tick, {**QUIET, "trigger_mode": "once"})
+    bind_redraw(tab, wishes, on_tick)
+
+    def choose(answered: str, how: str, run_id: str, session: Session, *choices: Any) -> Updates:
+        return _saying(tab, how, session, on_choose(tab, run_id, session, *choices))
+
+    _bind_drawing(tab, tab.run.input, choose, [tab.run, *tab.inputs], LATEST)
+
+
+def bind_redraw(tab: MonitorTab, events: Any, handler: Any, how: dict[str, Any] = LATEST) -> None:
+    """Redraw what changed; all of it where the browser shows another run than is watched, by an answer that came
+    late."""
+
+    def redraw(unanswered: str, curves: str, session: Session, *choices: Any) -> Updates:
+        if unanswered:
+            session.forget()
+        elif curves:
+            session.drawn.pop("curves", None)
+        return _saying(tab, curves, session, handler(tab, session, *choices))
+
+    redraw.__name__, redraw.__module__ = handler.__name__, handler.__module__  # as Gradio's messages name it
+    _bind_drawing(tab, events, redraw, tab.inputs, how)
+
+
+def _bind_drawing(tab: MonitorTab, events: Any, handler: Any, inputs: list[Any], how: dict[str, Any]) -> None:
+    tab.answers.binds(events, handler, inputs, tab.outputs, how=how, also=(tab.curves_part,), polls=True)
+
+
+def _saying(tab: MonitorTab, curves: str, session: Session, updates: Updates) -> Updates:
+    """The same with what it answers: the run, where anything of it is drawn, and how the curves are."""
+    answered: Updates = {}
+    if {tab.run, tab.card, tab.curves, tab.landmarks} & set(updates):
+        answered[tab.answers.answered] = question_of(session.run_id)
+    if curves and tab.curves in updates:
+        answered[tab.curves_part.answered] = curves
+    return {**answered, **updates}
 
 
 def on_open(tab: MonitorTab, session: Session, *choices: Any) -> Updates:

@@ -16,6 +16,7 @@ from backend.errors import UserError
 from backend.numbers import read_number, to_latin
 from backend.run.folder import RunFolder
 from ui.annotator import annotator_value, create_annotator, file_address
+from ui.answers import Part, create_part, question_of
 from ui.evaluation_process import Progress
 from ui.number_field import (
     MISTAKE,
@@ -64,6 +65,9 @@ class PredictTab:
     files: gr.File
     run: gr.Dropdown
     run_note: gr.HTML
+    by: gr.HTML  # which run the landmarks are of
+    answers: Part  # what is said of the chosen run
+    predictions: Part
     spacing: gr.Textbox
     predict: gr.Button
     cancel: gr.Button
@@ -99,10 +103,15 @@ def create_predict_tab(runs_dir: Path) -> PredictTab:
             parts = _place_request(runs_dir)
     note = gr.HTML(elem_id="predict-note", padding=False)
     empty = gr.Markdown(say("predict_empty"), elem_id="predict-empty")
+    by = gr.HTML(elem_id="predict-by", padding=False)
     images = gr.HTML(js_on_load=CHOOSE_JS, elem_id="predict-images", padding=False)
     annotator = create_annotator("predict-annotator")
+    of_run = [parts["run"]]
+    answers = create_part("predict-run", ("#predict-run-note",), of_run)
+    predictions = create_part("predictions", ("#predict-by",), of_run, keeps=True)
     tab = PredictTab(
-        runs_dir, uploads, files, note=note, empty=empty, images=images, annotator=annotator,
+        runs_dir, uploads, files, answers=answers, predictions=predictions, by=by, note=note, empty=empty,
+        images=images, annotator=annotator,
         **parts, **_place_export(),
     )  # fmt: skip
     _bind(tab)
@@ -158,11 +167,24 @@ def _place_export() -> dict[str, Any]:
 
 def _bind(tab: PredictTab) -> None:
     uploads, parts = [tab.uploads], tab.working_parts
-    tab.run.change(partial(run_note_html, tab.runs_dir), tab.run, tab.run_note, **QUIET)
+    for part in (tab.answers, tab.predictions):
+        part.asks(tab.run.change)
+    tab.answers.answers(
+        tab.run.change,
+        lambda run_id: {tab.run_note: run_note_html(tab.runs_dir, run_id)},
+        [tab.run],
+        [tab.run_note],
+    )
+
+    def predict(question: str, uploads: Uploads, run_id: str | None) -> Iterator[Updates]:
+        for updates in on_predict(tab, uploads, run_id):
+            yield {**updates, tab.predictions.answered: question} if tab.by in updates else updates
+
     tab.files.upload(partial(on_upload, tab), [*uploads, tab.files], parts, **IN_TURN)
-    tab.predict.click(partial(on_predict, tab), [*uploads, tab.run], parts, **QUIET, trigger_mode="once")
+    once = {**QUIET, "trigger_mode": "once"}
+    tab.predictions.binds(tab.predict.click, predict, [*uploads, tab.run], [*parts, tab.by], how=once)
     tab.cancel.click(on_cancel, uploads, uploads, **QUIET)
-    tab.clear.click(partial(on_clear, tab), uploads, parts, **QUIET)
+    tab.clear.click(partial(on_clear, tab), uploads, [*parts, tab.by], **QUIET)
     tab.spacing.change(
         partial(on_spacing, tab),
         [*uploads, tab.spacing],
@@ -197,7 +219,8 @@ def on_open(tab: PredictTab, run_id: str | None) -> Updates:
     known = [name for _, name in choices]
     value = run_id if run_id in known else next(iter(known), None)
     chosen = gr.update(choices=choices, value=value, info=_run_info(choices))
-    return {tab.run: chosen, tab.run_note: run_note_html(tab.runs_dir, value)}
+    answered = {tab.answers.answered: question_of(value)}
+    return {**answered, tab.run: chosen, tab.run_note: run_note_html(tab.runs_dir, value)}
 
 
 def on_upload(tab: PredictTab, uploads: Uploads, files: Sequence[str] | None) -> Iterator[Updates]:
@@ -223,6 +246,7 @@ def on_upload(tab: PredictTab, uploads: Uploads, files: Sequence[str] | None) ->
 
 def on_predict(tab: PredictTab, uploads: Uploads, run_id: str | None) -> Iterator[Updates]:
     """Predict on all images, and say how far it is."""
+    by: Updates = {}
     try:
         checkpoint = _checkpoint(tab, run_id)
         if uploads.folder is None:
@@ -234,10 +258,11 @@ def on_predict(tab: PredictTab, uploads: Uploads, run_id: str | None) -> Iterato
         found = read_predictions(folder) if uploads.folder == folder else None
         if found is not None:
             adopt(uploads, *found)
+            by = {tab.by: say_note("predict_by", run=str(run_id))}
         words = say_note("predict_stopped") if found is None else _summary(tab, uploads, str(run_id))
     except UserError as error:
         words = _failures_html([str(error)])
-    yield {**_draw(tab, uploads), **_buttons(tab, uploads), tab.note: words}
+    yield {**_draw(tab, uploads), **_buttons(tab, uploads), **by, tab.note: words}
 
 
 def on_cancel(uploads: Uploads) -> Uploads:
@@ -250,7 +275,7 @@ def on_cancel(uploads: Uploads) -> Uploads:
 def on_clear(tab: PredictTab, uploads: Uploads) -> Updates:
     """Delete all images of the page."""
     on_session_end(uploads)
-    return {**_draw(tab, uploads), **_buttons(tab, uploads), tab.note: ""}
+    return {**_draw(tab, uploads), **_buttons(tab, uploads), tab.note: "", tab.by: ""}
 
 
 def on_session_end(uploads: Uploads) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import gradio as gr
 
 from backend.run.state import RunState
+from ui.answers import create_part
 from ui.compare_panel import create_compare_panel
 from ui.evaluate_panel import create_evaluate_panel
 from ui.queue_panel import create_queue_panel
@@ -84,20 +85,17 @@ def _bind(tab: RunsTab) -> None:
     details = tab.details
     drawn = [tab.session, tab.table, tab.empty]
     everything = list(dict.fromkeys([*drawn, *details.outputs]))
-    tab.timer.tick(
+    listed = create_part("runs", ("#runs-table", "#runs-empty"), tab.wishes)
+    wished = [tab.words.input, tab.state.input, tab.order.input]
+    listed.asks(wished)
+    listed.polls(
+        tab.timer.tick,
         partial(on_tick, tab),
         [tab.session, details.opened, *tab.wishes],
         everything,
-        **QUIET,
-        trigger_mode="once",
+        "runs_table",
     )
-    gr.on(
-        [tab.words.input, tab.state.input, tab.order.input],
-        partial(on_wish, tab),
-        [tab.session, *tab.wishes],
-        drawn,
-        **LATEST,
-    )
+    listed.answers(wished, partial(on_wish, tab), [tab.session, *tab.wishes], drawn)
 
     # a partial would hide from Gradio the annotation by which it hands over the event
     def select(session: Session, event: gr.EventData) -> Updates:

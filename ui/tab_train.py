@@ -16,6 +16,7 @@ from backend.data.annotations import read_annotations
 from backend.data.samples import SampleSplits
 from backend.errors import UserError
 from backend.presets import PRESETS, match_preset
+from ui.answers import NoAnswer, Part, create_part
 from ui.datasets import (
     crop_sides,
     list_datasets,
@@ -53,12 +54,36 @@ from ui.start import start_run, to_command
 from ui.text import in_markdown, say
 
 # what each answer depends on: a change of any other field does not ask for it again
-DATA_KEYS = ("dataset_path", "annotation_type", "dataset_format", "val_fraction")
+DATA_KEYS = ("dataset_path", "annotation_type", "dataset_format", "val_fraction", "seed")
 SAMPLE_KEYS = (
     "image_height", "image_width", "loss", "sigma", "resize", "output_stride", "refine", "crop_size",
     "crop_mm_per_px", "crop_share",
 )  # fmt: skip
 Updates = dict[Any, Any]
+
+
+@dataclass(frozen=True)
+class Answers:
+    """The parts of the tab that answer the form, besides those of its memory panel."""
+
+    data: Part
+    leaks: Part
+    sample: Part
+    form: Part
+
+    @classmethod
+    def create(cls, fields: dict[str, Any]) -> Answers:
+        """Of a form whose fields are there."""
+
+        def part(name: str, keys: Sequence[str], *shown_in: str) -> Part:
+            return create_part(name, shown_in, [fields[key] for key in keys])
+
+        return cls(
+            part("data", DATA_KEYS, "#data-summary", "#data-problems-list"),
+            part("leaks", DATA_KEYS, "#data-leaks", "#data-leaks-list"),
+            part("sample", (*DATA_KEYS, *SAMPLE_KEYS), "#sample", "#sigma-note"),
+            part("form", FORM_KEYS, "#blocked", "#command"),
+        )
 
 
 @dataclass(frozen=True)
@@ -86,6 +111,7 @@ class TrainTab:
     command: gr.Code
     sample: gr.Plot
     sigma_note: gr.Markdown
+    answers: Answers
 
     @property
     def inputs(self) -> list[gr.components.Component]:
@@ -113,6 +139,7 @@ def create_train_tab(session: gr.State, runs_dir: Path, data_root: Path) -> Trai
             parts["sigma_note"] = gr.Markdown(elem_id="sigma-note")
             advice = {name: parts.pop(name) for name in ("recommend", "advice", "accumulate", "estimate")}
             parts["memory"] = create_memory_panel(runs_dir, fields, **advice)
+    parts["answers"] = Answers.create(fields)
     tab = TrainTab(runs_dir, data_root, session, fields, marked=gr.State([]), started=gr.State(), **parts)
     _bind(tab)
     return tab
@@ -140,8 +167,8 @@ def _place_data(fields: dict[str, Any], data_root: Path) -> dict[str, Any]:
         )
     parts = {"summary": gr.Markdown(elem_id="data-summary"), "leaks": gr.Markdown(elem_id="data-leaks")}
     with gr.Accordion(say("problems_title"), open=False, visible=False) as problems_box:
-        for name in ("leak_list", "problems"):
-            parts[name] = gr.Markdown(elem_classes=["problem-list"])
+        for name, elem_id in (("leak_list", "data-leaks-list"), ("problems", "data-problems-list")):
+            parts[name] = gr.Markdown(elem_id=elem_id, elem_classes=["problem-list"])
     return {**parts, "problems_box": problems_box}
 
 
@@ -211,17 +238,16 @@ def _place_start() -> dict[str, Any]:
 
 
 def _bind(tab: TrainTab) -> None:
-    data_outputs = [
-        tab.summary, tab.problems_box, tab.problems, tab.leaks, tab.leak_list, tab.fields["annotation_type"],
-        tab.sample, tab.sigma_note,
-    ]  # fmt: skip
-    form_outputs = [*tab.inputs, tab.preset, tab.marked, tab.start, tab.queue, tab.blocked, tab.command]
-    shown = gr.on(tab.events(DATA_KEYS), partial(on_data, tab), tab.inputs, data_outputs, **LATEST)
-    shown.then(partial(on_leaks, tab), tab.inputs, [tab.leaks, tab.leak_list, tab.problems_box], **QUIET)
-    gr.on(
-        tab.events(SAMPLE_KEYS), partial(on_sample, tab), tab.inputs, [tab.sample, tab.sigma_note], **LATEST
+    answers = tab.answers
+    for part in (answers.data, answers.leaks, answers.sample):
+        part.asks(tab.events(DATA_KEYS))
+    answers.sample.asks(tab.events(SAMPLE_KEYS))
+    answers.form.asks(tab.events(FORM_KEYS))
+    _bind_data(tab, tab.events(DATA_KEYS), mends=True)
+    answers.sample.answers(
+        tab.events(SAMPLE_KEYS), partial(on_sample, tab), tab.inputs, [tab.sample, tab.sigma_note], mends=True
     )
-    gr.on(tab.events(FORM_KEYS), partial(on_form, tab), [tab.marked, *tab.inputs], form_outputs, **LATEST)
+    _bind_form(tab, tab.events(FORM_KEYS), mends=True)
     gr.on(tab.events(FORM_KEYS), None, tab.inputs, None, js=write_js(tab.initial), **QUIET)
     tab.defaults.click(partial(on_defaults, tab), None, [*tab.inputs, tab.draft_note], **QUIET)
     bind_memory_panel(tab.memory, tab.inputs)
@@ -236,19 +262,32 @@ def _bind(tab: TrainTab) -> None:
     )
 
 
+def _bind_data(tab: TrainTab, events: Any, *, mends: bool = False) -> None:
+    """What follows from the data set: its summary and a sample at once, pairs of one image afterwards."""
+    answers = tab.answers
+    outputs = [
+        tab.summary, tab.problems_box, tab.problems, tab.leaks, tab.leak_list, tab.fields["annotation_type"]
+    ]  # fmt: skip
+    shown = answers.data.answers(events, partial(on_data, tab), tab.inputs, outputs, mends=mends)
+    answers.sample.answers(shown.then, partial(on_sample, tab), tab.inputs, [tab.sample, tab.sigma_note])
+    outputs = [tab.leaks, tab.leak_list, tab.problems_box]
+    answers.leaks.answers(shown.then, partial(on_leaks, tab), tab.inputs, outputs, mends=mends)
+
+
+def _bind_form(tab: TrainTab, events: Any, *, mends: bool = False) -> None:
+    outputs = [*tab.inputs, tab.preset, tab.marked, tab.start, tab.queue, tab.blocked, tab.command]
+    tab.answers.form.answers(events, partial(on_form, tab), [tab.marked, *tab.inputs], outputs, mends=mends)
+
+
 def bind_load(tab: TrainTab, page: gr.Blocks) -> None:
     """Fill the tab when a browser opens the page: the form as it was left there, then what follows from it."""
-    data_outputs = [
-        tab.summary, tab.problems_box, tab.problems, tab.leaks, tab.leak_list, tab.fields["annotation_type"],
-        tab.sample, tab.sigma_note,
-    ]  # fmt: skip
     kept = gr.JSON(visible=False)
     restored = page.load(partial(on_open, tab), [kept], [*tab.inputs, tab.draft_note], js=READ_JS, **QUIET)
     restored.then(None, js=SHOW_JS, **QUIET)
-    shown = restored.then(partial(on_data, tab), tab.inputs, data_outputs, **QUIET)
-    shown.then(partial(on_leaks, tab), tab.inputs, [tab.leaks, tab.leak_list, tab.problems_box], **QUIET)
-    form_outputs = [*tab.inputs, tab.preset, tab.marked, tab.start, tab.queue, tab.blocked, tab.command]
-    restored.then(partial(on_form, tab), [tab.marked, *tab.inputs], form_outputs, **QUIET)
+    for part in (tab.answers.data, tab.answers.leaks, tab.answers.sample, tab.answers.form):
+        part.asks(restored.then)
+    _bind_data(tab, restored.then)
+    _bind_form(tab, restored.then)
     load_memory_panel(tab.memory, tab.inputs, restored)
 
 
@@ -268,19 +307,13 @@ def on_defaults(tab: TrainTab) -> Updates:
 
 
 def on_data(tab: TrainTab, *values: Any) -> Updates:
-    """A data set was chosen: its summary, problems, readers and picture."""
-    cleared = {
-        tab.problems_box: gr.update(visible=False),
-        tab.sample: None,
-        tab.sigma_note: "",
-        tab.leaks: "",
-    }
+    """A data set was chosen: its summary, problems and readers."""
+    cleared = {tab.problems_box: gr.update(visible=False), tab.leaks: ""}
     try:
         settings = settings_for_data(values)
         if not settings.dataset_path:
             return {**cleared, tab.summary: say("choose_data")}
         splits = read_splits(settings)
-        drawn = _draw_sample(tab, settings, splits)
     except UserError as error:
         return {**cleared, tab.summary: say("data_failed", reason=in_markdown(error))}
     readers = [(say("mean_choice"), "mean"), *((name, name) for name in splits.annotations.reader_names)]
@@ -291,7 +324,6 @@ def on_data(tab: TrainTab, *values: Any) -> Updates:
         tab.leaks: say("leaks_looking"),
         tab.leak_list: "",
         tab.fields["annotation_type"]: gr.update(choices=readers, value=settings.annotation_type),
-        **drawn,
     }
 
 
@@ -309,12 +341,15 @@ def on_leaks(tab: TrainTab, *values: Any) -> Updates:
 
 
 def on_sample(tab: TrainTab, *values: Any) -> Updates:
-    """Something that changes sigma: draw the sample again."""
+    """The data set, or something that changes sigma: draw the sample again."""
+    if any(key in SAMPLE_KEYS for key in mistakes_by_key(raw_of(values))):
+        raise NoAnswer  # the field that is wrong is marked by on_form
+    nothing = {tab.sample: None, tab.sigma_note: ""}
     try:
-        settings = settings_of(values)
-        return _draw_sample(tab, settings, read_splits(settings))
+        settings = settings_for_data(values)
+        return _draw_sample(tab, settings, read_splits(settings)) if settings.dataset_path else nothing
     except UserError:
-        return {tab.sigma_note: gr.skip()}  # the field that is wrong is marked by on_form
+        return nothing  # on_data says what is wrong
 
 
 def on_preset(tab: TrainTab, name: str) -> list[Any]:

@@ -249,6 +249,8 @@ TEXT: dict[str, str] = {
     "start_busy": "run {run_id} trains on {device} now; press Add to queue to train after it, or cancel it on the "
     "Monitor tab",
     "started": "Started {run_id}",
+    "answer_updating": "updating ...",
+    "answer_other": "of other settings than those chosen now",
     "data_failed": "⚠ {reason}",
     "mean_choice": "mean",
     "no_such_data": "{path} does not exist; choose a folder that does",
@@ -481,6 +483,7 @@ TEXT: dict[str, str] = {
     "predict_busy": "A run trains now: both will be slower until one of them ends.",
     "predict_stopped": "Cancelled: nothing was changed.",
     "predict_ended": "the prediction ended with code {code}: {line}",
+    "predict_by": "The landmarks below are predicted by {run}.",
     "predict_done": "{images}, {landmarks} each, by {run}; {low}.",
     "predict_summary_low": "{num} landmarks of low confidence: look at these first",
     "predict_summary_low_one": "{num} landmark of low confidence: look at it first",

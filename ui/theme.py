@@ -137,6 +137,12 @@ body:not(.form-restored) #train-form {visibility: hidden}  /* ui/form_draft.py s
 .views {display: grid; grid-template-columns: repeat(auto-fill, minmax(min(9.5rem, 45%), 1fr)); gap: .6rem}
 .views figure {margin: 0} .views img {width: 100%; border-radius: 6px; display: block}
 .views figcaption {color: var(--body-text-color-subdued); font-size: .85rem; padding: .15rem 0}
+/* ui/answers.js: it answers what the inputs held before */
+[data-stale] {position: relative}
+[data-stale] > *, button[data-stale] {opacity: .35; filter: grayscale(1)}
+[data-stale]::after {content: attr(data-stale); position: absolute; inset-block-start: 2px; inset-inline-end: 2px;
+  z-index: 5; padding: .05rem .6rem; border-radius: 999px; font-size: .8rem; pointer-events: none; max-width: 100%;
+  color: var(--body-background-fill); background: var(--body-text-color)}
 #recommend, #save-notes {align-self: end; height: auto}
 #data-counts .plain-table {max-width: 60rem; margin-bottom: .75rem}
 """

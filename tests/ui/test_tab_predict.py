@@ -7,6 +7,7 @@ import zipfile
 from collections.abc import Iterator
 from dataclasses import fields, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -50,6 +51,7 @@ def runs_dir(tmp_path_factory: pytest.TempPathFactory, tiny_dataset: Path) -> Pa
 def tab(runs_dir: Path) -> PredictTab:
     # a component is only what an update is addressed to, so its name serves as well
     parts: dict[str, Any] = {field.name: field.name for field in fields(PredictTab)}
+    parts["answers"] = SimpleNamespace(answered="answered")
     return PredictTab(**{**parts, "runs_dir": runs_dir})
 
 
