@@ -53,7 +53,11 @@ class Part:
 
     def asks(self, events: Any, *, anew: bool = False) -> None:
         """The mark at once, in the browser, whenever one of these events changes the question. `anew`: even where it
-        does not, what is shown is made again."""
+        does not, what is shown is made again.
+
+        To be bound before the handlers of the same events: Gradio takes them in turn, and waits until the server has
+        taken in the one before.
+        """
         if anew:
             js = f"() => {{ window.fiducialAnswers.forget({self._json}); }}"
             _binder(events)(None, None, None, js=js, **QUIET)

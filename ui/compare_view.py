@@ -137,7 +137,7 @@ def values_table(metric: Metric, runs: Runs, looks: Looks, bests: Bests = NO_BES
             ]
         else:
             cells = [(say("compare_no_curve"), None), ("-", None), ("-", None)]
-        lines.append(f"<tr><td>{_sign(looks[run_id])}{escape(run_id)}</td>{_cells(cells)}</tr>")
+        lines.append(f"<tr><td>{_sign(looks[run_id])}<bdi>{escape(run_id)}</bdi></td>{_cells(cells)}</tr>")
     words = ("compare_run", "compare_best", "compare_in_epoch", "compare_last")
     return table_html(say("compare_title"), [say(word) for word in words], lines)
 

@@ -46,15 +46,16 @@ class TrainingPanel:
         return [self.landmark, self.sigma, self.sigma_note, self.floor, self.views, self.drawn]
 
     def bind(
-        self, view: gr.State, shown: gr.State, form: list[Any], sigma_part: Part, views_part: Part
+        self, view: gr.State, shown: gr.State, form: list[Any], image: Part, sigma: Part, views: Part
     ) -> None:
         """Bind the handlers to the data set, the image in the picture and the Train form."""
-        sigma_part.asks(self.landmark.input)
-        sigma_part.answers(
+        image.asks(self.landmark.input)
+        image.answers(
             self.landmark.input,
             partial(on_landmark, self),
             [view, shown, self.landmark, *form],
             [self.landmark, self.sigma, self.sigma_note],
+            also=(sigma,),
         )
         once = {
             "api_visibility": "private",
@@ -62,7 +63,7 @@ class TrainingPanel:
             "show_progress_on": self.views,
             "trigger_mode": "once",
         }
-        views_part.answers(
+        views.answers(
             self.draw.click,
             partial(on_draw, self),
             [view, shown, self.drawn, *form],

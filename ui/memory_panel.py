@@ -122,11 +122,19 @@ def create_memory_panel(runs_dir: Path, fields: dict[str, Any], **placed: Any) -
     )
 
 
+def mark_memory_panel(panel: MemoryPanel) -> None:
+    """Bind the marks; see `Part.asks` for when."""
+    for part in (panel.step, panel.time):
+        part.asks(_changes(panel))
+
+
+def _changes(panel: MemoryPanel) -> list[Any]:
+    return [panel.fields[key].change for key in MEMORY_KEYS]
+
+
 def bind_memory_panel(panel: MemoryPanel, inputs: Sequence[Any]) -> None:
     """Bind the handlers; `inputs` is the form in the order of its keys."""
-    changes = [panel.fields[key].change for key in MEMORY_KEYS]
-    for part in (panel.step, panel.time):
-        part.asks(changes)
+    changes = _changes(panel)
     about = [panel.shown, *inputs]
     asked = panel.step.binds(changes, partial(on_memory, panel), about, panel.drawn)
     _bind_estimate(panel, asked, inputs)
@@ -147,8 +155,6 @@ def bind_memory_panel(panel: MemoryPanel, inputs: Sequence[Any]) -> None:
 
 def load_memory_panel(panel: MemoryPanel, inputs: Sequence[Any], restored: Any) -> None:
     """Fill the panel when a browser has opened the page; `restored`: the event that fills the form."""
-    for part in (panel.step, panel.time):
-        part.asks(restored.then)
     asked = panel.step.binds(restored.then, partial(on_memory, panel), [panel.shown, *inputs], panel.drawn)
     _bind_estimate(panel, asked, inputs)
 

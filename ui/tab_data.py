@@ -68,8 +68,15 @@ class Answers:
             create_part("data-problems", ("#data-problems-note", "#data-problems"), data),
             create_part("data-floor", ("#data-floor",), train.inputs),
             create_part("data-views", ("#data-views",), train.inputs, keeps=True),
-            create_part("data-image", ("#data-caption", "#data-picture", "#data-marks")),
-            create_part("data-sigma", ("#data-sigma", "#data-sigma-note")),
+            create_part(
+                "data-image",
+                ("#data-caption", "#data-picture", "#data-marks", "#data-sigma", "#data-sigma-note"),
+            ),
+            create_part(
+                "data-sigma",
+                ("#data-sigma", "#data-sigma-note"),
+                [train.fields[key] for key in (*DATA_KEYS, *SAMPLE_KEYS)],
+            ),
         )
 
 
@@ -145,6 +152,8 @@ def bind_data_tab(parts: dict[str, Any], own: gr.Tab, train: TrainTab, data_root
             event, partial(on_read, tab), asked, tab.everything, how={**LATEST, **read}, also=drawn
         )
 
+    for part in (answers.data, answers.problems, answers.sigma, answers.floor, answers.views):
+        part.asks(moved.then)
     chosen = reads(moved.then)
     for part in (answers.data, answers.problems):
         part.asks(tab.reload.click, anew=True)
@@ -168,7 +177,7 @@ def bind_data_tab(parts: dict[str, Any], own: gr.Tab, train: TrainTab, data_root
         )
         answers.floor.answers(listed.then, partial(on_floor, tab.training), about, [tab.training.floor])
     _bind_browser(tab)
-    tab.training.bind(tab.view, tab.browser.shown, form, answers.sigma, answers.views)
+    tab.training.bind(tab.view, tab.browser.shown, form, answers.image, answers.sigma, answers.views)
     return tab
 
 
@@ -180,11 +189,8 @@ def _bind_browser(tab: DataTab) -> None:
     image, sigma = tab.answers.image, tab.answers.sigma
     number.bind()
     moves = [number.slider.input, browser.split.input, browser.previous.click, browser.next.click]
-    for part in (image, sigma):
-        part.asks([*moves, *number.typed])
-        for table in (tab.suspects, tab.problems):
-            part.asks(table.chosen)
-    image.asks(browser.whole.click)
+    for event in ([*moves, *number.typed], browser.whole.click, tab.suspects.chosen, tab.problems.chosen):
+        image.asks(event)
     steps = (partial(on_step, tab, -1), partial(on_step, tab, 1))
     for event, handler in zip(moves, (partial(on_number, tab), partial(on_split, tab), *steps), strict=True):
         image.answers(event, handler, place, outputs, also=(sigma,))

@@ -150,15 +150,17 @@ def bind_redraw(tab: MonitorTab, events: Any, handler: Any, how: dict[str, Any] 
     """Redraw what changed; all of it where the browser shows another run than is watched, by an answer that came
     late."""
 
-    def redraw(unanswered: str, curves: str, session: Session, *choices: Any) -> Updates:
-        if unanswered:
-            session.forget()
-        elif curves:
-            session.drawn.pop("curves", None)
-        return _saying(tab, curves, session, handler(tab, session, *choices))
+    _bind_drawing(tab, events, partial(_redraw, tab, handler), tab.inputs, how)
 
-    redraw.__name__, redraw.__module__ = handler.__name__, handler.__module__  # as Gradio's messages name it
-    _bind_drawing(tab, events, redraw, tab.inputs, how)
+
+def _redraw(
+    tab: MonitorTab, handler: Any, unanswered: str, curves: str, session: Session, *choices: Any
+) -> Updates:
+    if unanswered:
+        session.forget()
+    elif curves:
+        session.drawn.pop("curves", None)
+    return _saying(tab, curves, session, handler(tab, session, *choices))
 
 
 def _bind_drawing(tab: MonitorTab, events: Any, handler: Any, inputs: list[Any], how: dict[str, Any]) -> None:

@@ -87,7 +87,7 @@ def _bind(tab: RunsTab) -> None:
     everything = list(dict.fromkeys([*drawn, *details.outputs]))
     listed = create_part("runs", ("#runs-table", "#runs-empty"), tab.wishes)
     wished = [tab.words.input, tab.state.input, tab.order.input]
-    listed.asks(wished)
+    listed.asks([wish.change for wish in (tab.words, tab.state, tab.order)])
     listed.polls(
         tab.timer.tick,
         partial(on_tick, tab),

@@ -45,7 +45,13 @@ from ui.form import (
     understood_by_key,
 )
 from ui.form_draft import READ_JS, SHOW_JS, note_words, restore, write_js
-from ui.memory_panel import MemoryPanel, bind_memory_panel, create_memory_panel, load_memory_panel
+from ui.memory_panel import (
+    MemoryPanel,
+    bind_memory_panel,
+    create_memory_panel,
+    load_memory_panel,
+    mark_memory_panel,
+)
 from ui.pictures import plot_sample
 from ui.probe import absent_device
 from ui.quiet import LATEST, QUIET
@@ -239,16 +245,18 @@ def _place_start() -> dict[str, Any]:
 
 def _bind(tab: TrainTab) -> None:
     answers = tab.answers
+    # what the browser does by itself comes first: it does not wait for the server
+    gr.on(tab.events(FORM_KEYS), None, tab.inputs, None, js=write_js(tab.initial), **QUIET)
     for part in (answers.data, answers.leaks, answers.sample):
         part.asks(tab.events(DATA_KEYS))
     answers.sample.asks(tab.events(SAMPLE_KEYS))
     answers.form.asks(tab.events(FORM_KEYS))
+    mark_memory_panel(tab.memory)
     _bind_data(tab, tab.events(DATA_KEYS), mends=True)
     answers.sample.answers(
         tab.events(SAMPLE_KEYS), partial(on_sample, tab), tab.inputs, [tab.sample, tab.sigma_note], mends=True
     )
     _bind_form(tab, tab.events(FORM_KEYS), mends=True)
-    gr.on(tab.events(FORM_KEYS), None, tab.inputs, None, js=write_js(tab.initial), **QUIET)
     tab.defaults.click(partial(on_defaults, tab), None, [*tab.inputs, tab.draft_note], **QUIET)
     bind_memory_panel(tab.memory, tab.inputs)
     # `input` is the user's own choice alone: what on_form shows there sets off nothing
@@ -284,7 +292,8 @@ def bind_load(tab: TrainTab, page: gr.Blocks) -> None:
     kept = gr.JSON(visible=False)
     restored = page.load(partial(on_open, tab), [kept], [*tab.inputs, tab.draft_note], js=READ_JS, **QUIET)
     restored.then(None, js=SHOW_JS, **QUIET)
-    for part in (tab.answers.data, tab.answers.leaks, tab.answers.sample, tab.answers.form):
+    of_form = (tab.answers.data, tab.answers.leaks, tab.answers.sample, tab.answers.form)
+    for part in (*of_form, tab.memory.step, tab.memory.time):
         part.asks(restored.then)
     _bind_data(tab, restored.then)
     _bind_form(tab, restored.then)

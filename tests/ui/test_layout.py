@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import inspect
 import re
 from collections.abc import Iterator
 from functools import partial
@@ -144,7 +143,12 @@ def test_two_browsers_in_two_languages_do_not_mix(page: gr.Blocks) -> None:
     """What stands on the Monitor tab of an empty folder of runs, asked for from both pages at once through Gradio."""
 
     def opening(path: str) -> Any:
-        return next(fn for fn in page.fns.values() if fn.page == path and _is_opening(_innermost(fn.fn)))
+        return next(
+            fn
+            for fn in page.fns.values()
+            if fn.page == path
+            and tab_monitor.on_open in getattr(getattr(fn.fn, "__wrapped__", None), "args", ())
+        )
 
     async def ask(path: str) -> str:
         answer = await page.call_function(opening(path), ["", "", Session(), 0, False, True, "all"])
@@ -159,19 +163,6 @@ def test_two_browsers_in_two_languages_do_not_mix(page: gr.Blocks) -> None:
     with speaking("fa"):
         persian = say("no_runs")
     assert said == [say("no_runs"), persian] * 20
-
-
-def _is_opening(handler: Any) -> bool:
-    on_open = tab_monitor.on_open
-    named = getattr(handler, "__module__", ""), getattr(handler, "__name__", "")
-    return named == (on_open.__module__, on_open.__name__)
-
-
-def _innermost(handler: Any) -> Any:
-    """The function of ours under Gradio's and our own wrappers and the tab that is handed to it first."""
-    while (handler is not None and not inspect.isfunction(handler)) or hasattr(handler, "__wrapped__"):
-        handler = getattr(handler, "__wrapped__", None) or getattr(handler, "func", None)
-    return handler
 
 
 def test_a_handler_keeps_its_signature() -> None:
