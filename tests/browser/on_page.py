@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from playwright.sync_api import Page, expect
 
 from backend.run.folder import RunFolder
@@ -39,6 +41,24 @@ def epoch_reaches(page: Page, folder: RunFolder, epoch: int) -> None:
         lambda: f"epoch {epoch} was not reached: {folder.read_log_tail()}",
         lambda: page.wait_for_timeout(250),
     )
+
+
+def told_by_plot(page: Page, selector: str, expression: str) -> Any:
+    """What an expression says of the drawn `plot` below a selector; waits where Gradio is drawing it anew."""
+    told = f"""(selector) => {{
+        const plot = document.querySelector(`${{selector}} .js-plotly-plot`);
+        return plot?._fullLayout && {{value: {expression}}};
+    }}"""
+    return page.wait_for_function(told, arg=selector).json_value()["value"]
+
+
+def plot_becomes(page: Page, selector: str, condition: str, value: Any = None) -> None:
+    """Wait until a condition on the drawn `plot` below a selector, and a `value`, holds."""
+    holds = f"""([selector, value]) => {{
+        const plot = document.querySelector(`${{selector}} .js-plotly-plot`);
+        return plot?._fullLayout && ({condition});
+    }}"""
+    page.wait_for_function(holds, arg=[selector, value])
 
 
 def open_run(page: Page, run_id: str) -> None:

@@ -13,7 +13,7 @@ from playwright.sync_api import Page, expect
 from backend.data.annotations import read_annotations
 from backend.presets import PRESETS
 from backend.run.folder import list_runs
-from tests.browser.on_page import epoch_reaches, fill, open_tab, start_small_run
+from tests.browser.on_page import epoch_reaches, fill, open_tab, plot_becomes, start_small_run
 from tests.dashboard import Dashboard, served_over
 
 pytestmark = pytest.mark.browser
@@ -171,8 +171,5 @@ def test_plots_drawn_on_a_hidden_tab_fit_their_box_when_it_is_shown(busy: Dashbo
     page.locator("#sample .js-plotly-plot").wait_for(state="attached")
     page.wait_for_timeout(2000)
     open_tab(page, "Train")
-    page.wait_for_function(
-        "() => { const plot = document.querySelector('#sample .js-plotly-plot');"
-        " const drawn = Number(plot.querySelector('svg.main-svg').getAttribute('width'));"
-        " return Math.abs(drawn - plot.parentElement.clientWidth) <= 2; }"
-    )
+    width = "Number(plot.querySelector('svg.main-svg').getAttribute('width'))"
+    plot_becomes(page, "#sample", f"Math.abs({width} - plot.parentElement.clientWidth) <= 2")

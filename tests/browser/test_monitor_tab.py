@@ -5,20 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 from playwright.sync_api import Page, expect
 
 from backend.run.folder import RunFolder, list_runs
-from tests.browser.on_page import epoch_reaches, open_tab, start_small_run
+from tests.browser.on_page import epoch_reaches, open_tab, plot_becomes, start_small_run, told_by_plot
 from tests.dashboard import served_over
 from ui.language import speaking
 from ui.monitor_previews import preview_figures
 
 pytestmark = pytest.mark.browser
-RANGE = "document.querySelector('#preview-0 .js-plotly-plot')._fullLayout.xaxis.range.map(Math.round)"
-NAMES = "() => document.querySelector('#curves .js-plotly-plot').data.map(trace => trace.name)"
+RANGE = "plot._fullLayout.xaxis.range.map(Math.round).join()"
+SOURCE = "plot.layout.images[0].source"
 
 
 @dataclass(frozen=True)
@@ -43,10 +42,6 @@ def press(page: Page, selector: str, key: str, times: int) -> None:
         page.keyboard.press(key)
 
 
-def shown_range(page: Page) -> Any:
-    return page.evaluate(f"() => {RANGE}")
-
-
 def zoom_into_first_preview(page: Page) -> None:
     page.locator("#preview-0").scroll_into_view_if_needed()
     box = page.locator("#preview-0 .nsewdrag").first.bounding_box()
@@ -55,12 +50,6 @@ def zoom_into_first_preview(page: Page) -> None:
     page.mouse.down()
     page.mouse.move(box["x"] + 0.7 * box["width"], box["y"] + 0.7 * box["height"], steps=5)
     page.mouse.up()
-
-
-def source_of_first_preview(page: Page) -> str:
-    return str(
-        page.evaluate("() => document.querySelector('#preview-0 .js-plotly-plot').layout.images[0].source")
-    )
 
 
 @pytest.fixture(scope="module")
@@ -81,26 +70,22 @@ def test_replay_zoom_heatmap_and_smoothing(trained: Trained, page: Page) -> None
     expect(page.locator("#preview-0")).to_contain_text(title_of_first_preview(folder, 5))
 
     # back to epoch 2 by keyboard; a zoom is kept over the epochs
-    whole = shown_range(page)
+    whole = told_by_plot(page, "#preview-0", RANGE)
     zoom_into_first_preview(page)
-    page.wait_for_function(f"before => JSON.stringify(before) !== JSON.stringify({RANGE})", arg=whole)
-    zoomed = shown_range(page)
+    plot_becomes(page, "#preview-0", f"{RANGE} !== value", whole)
+    zoomed = told_by_plot(page, "#preview-0", RANGE)
     press(page, "#preview-position", "ArrowLeft", 3)
     expect(page.locator("#preview-position")).to_contain_text("training, epoch 2")
     expect(page.locator("#previews-note")).to_contain_text("After epoch 2 of training.")
     expect(page.locator("#preview-0")).to_contain_text(title_of_first_preview(folder, 2))
-    assert zoomed != whole
     # the figure is drawn first, and then zoomed again
-    page.wait_for_function(f"zoomed => JSON.stringify(zoomed) === JSON.stringify({RANGE})", arg=zoomed)
+    plot_becomes(page, "#preview-0", f"{RANGE} === value", zoomed)
 
     # one landmark's own heatmap
-    before = source_of_first_preview(page)
+    before = told_by_plot(page, "#preview-0", SOURCE)
     page.locator("#heatmap input").click()
     page.locator("#heatmap [role=option]").get_by_text("chin").click()
-    page.wait_for_function(
-        "before => document.querySelector('#preview-0 .js-plotly-plot').layout.images[0].source !== before",
-        arg=before,
-    )
+    plot_becomes(page, "#preview-0", f"{SOURCE} !== value", before)
     expect(page.locator("#previews-note")).to_contain_text("After epoch 2 of training.")
 
     # the newest again
@@ -110,16 +95,13 @@ def test_replay_zoom_heatmap_and_smoothing(trained: Trained, page: Page) -> None
     expect(page.locator("#preview-newest")).to_be_disabled()
 
     # smoothing leaves the curve faintly behind
-    assert not any("smoothed" in (name or "") for name in page.evaluate(NAMES))
+    is_smoothed = "plot.data.some(trace => (trace.name || '').includes('smoothed'))"
+    assert not told_by_plot(page, "#curves", is_smoothed)
     press(page, "#smoothing", "ArrowRight", 2)
-    page.wait_for_function(f"() => ({NAMES})().some(name => (name || '').includes('smoothed'))")
-    assert page.evaluate(
-        "() => document.querySelector('#curves .js-plotly-plot').data.some(trace => trace.opacity === 0.3)"
-    )
+    plot_becomes(page, "#curves", is_smoothed)
+    plot_becomes(page, "#curves", "plot.data.some(trace => trace.opacity === 0.3)")
     page.locator("#log-axis input").check()
-    page.wait_for_function(
-        "() => document.querySelector('#curves .js-plotly-plot')._fullLayout.yaxis.type === 'log'"
-    )
+    plot_becomes(page, "#curves", "plot._fullLayout.yaxis.type === 'log'")
 
     # the same as numbers
     page.get_by_role("button", name="Values of the curves").click()
