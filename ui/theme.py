@@ -139,7 +139,10 @@ body:not(.form-restored) #train-form {visibility: hidden}  /* ui/form_draft.py s
 .views figcaption {color: var(--body-text-color-subdued); font-size: .85rem; padding: .15rem 0}
 /* ui/answers.js: it answers what the inputs held before */
 [data-stale] {position: relative}
-[data-stale] > *, button[data-stale] {opacity: .35; filter: grayscale(1)}
+[data-stale] > *, button[data-stale] {filter: grayscale(1)}
+/* words stay readable: to be faint is for pictures */
+[data-stale] * {color: var(--body-text-color-subdued) !important}
+[data-stale] :is(svg, img, canvas):not(svg *) {opacity: .35}
 [data-stale]::after {content: attr(data-stale); position: absolute; inset-block-start: 2px; inset-inline-end: 2px;
   z-index: 5; padding: .05rem .6rem; border-radius: 999px; font-size: .8rem; pointer-events: none; max-width: 100%;
   color: var(--body-background-fill); background: var(--body-text-color)}

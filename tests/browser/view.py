@@ -35,22 +35,10 @@ class View:
         tab.click()
         expect(tab).to_have_attribute("aria-selected", "true")
 
-    def themes(self) -> Iterator[str]:
-        """The page in light, in dark, and light again afterwards, by the class that Gradio's own switch sets."""
-        # colours are looked at, not their change
-        self.page.add_style_tag(content="* {transition: none !important}")
-        for theme in ("light", "dark"):
-            self._darken(theme == "dark")
-            yield theme
-        self._darken(False)
-
-    def _darken(self, is_dark: bool) -> None:
-        self.page.evaluate("is_dark => document.body.classList.toggle('dark', is_dark)", is_dark)
-
     def must_be_sound(self) -> None:
         """It fits its window, and breaks no rule of axe's gravely, in light nor in dark, but where Gradio does."""
         self.must_fit()
-        for theme in self.themes():
+        for theme in themes(self.page):
             found = self._lasting_violations()
             broken = [one for one in found if one.exception is None]
             assert not broken, f"in {theme}: {broken}"
@@ -69,6 +57,16 @@ class View:
         """Nothing scrolls the page sideways."""
         too_wide = self.page.evaluate("document.documentElement.scrollWidth - window.innerWidth")
         assert too_wide <= 0, f"the page is {too_wide} px wider than its window"
+
+
+def themes(page: Page) -> Iterator[str]:
+    """The page in light, in dark, and light again afterwards, by the class that Gradio's own switch sets."""
+    page.add_style_tag(content="* {transition: none !important}")  # colours are looked at, not their change
+    darken = "is_dark => document.body.classList.toggle('dark', is_dark)"
+    for theme in ("light", "dark"):
+        page.evaluate(darken, theme == "dark")
+        yield theme
+    page.evaluate(darken, False)
 
 
 @contextmanager
