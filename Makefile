@@ -27,7 +27,7 @@ walls: .venv/dev.stamp
 
 unit: .venv/dev.stamp
 	$(BIN)/python -m pytest -m "not browser" -n 2 --dist loadfile
-	$(BIN)/python -m pytest -m browser
+	$(BIN)/python -m pytest -m browser -n 2 --dist loadfile
 
 bench: .venv/run.stamp
 	$(BIN)/python bench/models.py

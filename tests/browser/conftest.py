@@ -38,6 +38,13 @@ def dashboard(tmp_path: Path, tiny_dataset: Path) -> Iterator[Dashboard]:
 
 
 @pytest.fixture(scope="session")
+def idle_dashboard(tmp_path_factory: pytest.TempPathFactory, tiny_dataset: Path) -> Iterator[Dashboard]:
+    """The same for the tests that start nothing on it, which share it: each of them has a page of its own."""
+    with served_over(tmp_path_factory.mktemp("idle_dashboard"), tiny_dataset) as served:
+        yield served
+
+
+@pytest.fixture(scope="session")
 def shared_dashboard(tmp_path_factory: pytest.TempPathFactory, tiny_dataset: Path) -> Iterator[Dashboard]:
     """A dashboard that tests share and leave as it is: the tiny data set, two runs, both evaluated on `train`."""
     with served_over(tmp_path_factory.mktemp("shared_dashboard"), tiny_dataset) as shared:

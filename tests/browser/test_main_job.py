@@ -73,8 +73,8 @@ def test_train_watch_leave_return_download_and_predict(dashboard, page: Page, tm
     assert len(list((tmp_path / "overlays").glob("*.png"))) == 12
 
 
-def test_impossible_input_is_marked_at_its_field_and_start_waits(dashboard, page: Page) -> None:
-    page.goto(dashboard.url)
+def test_impossible_input_is_marked_at_its_field_and_start_waits(idle_dashboard, page: Page) -> None:
+    page.goto(idle_dashboard.url)
     expect(page.locator("#data-summary")).to_contain_text("3 landmarks")
     fill(page, image_height=250, lr=-1)
     expect(page.locator("#field-image_height")).to_contain_text("nearest that fit are 224 and 256")
@@ -84,11 +84,11 @@ def test_impossible_input_is_marked_at_its_field_and_start_waits(dashboard, page
     fill(page, image_height=256, lr=0.001)
     expect(page.locator("#start")).to_be_enabled()
     expect(page.locator("#field-lr")).not_to_contain_text("greater than 0")
-    assert not list_runs(dashboard.runs_dir)
+    assert not list_runs(idle_dashboard.runs_dir)
 
 
-def test_a_preset_fills_the_form_and_an_edited_form_is_custom(dashboard, page: Page) -> None:
-    page.goto(dashboard.url)
+def test_a_preset_fills_the_form_and_an_edited_form_is_custom(idle_dashboard, page: Page) -> None:
+    page.goto(idle_dashboard.url)
     expect(page.locator("#data-leaks")).to_contain_text("no image of train or valid stands in another split")
     expect(page.locator("#preset input[value=balanced]")).to_be_checked()  # the defaults
     for name, epochs in (

@@ -13,7 +13,7 @@ from tests.browser.axe import Found, GradioMakesIt, grave_violations
 from ui.language import LANGUAGES, speaking
 from ui.text import say
 
-PATIENCE_MS = 90_000  # two cores that also train may be slow to answer; no test asserts a time
+PATIENCE_MS = 180_000  # two cores that also train may be slow to answer; no test asserts a time
 PHONE, DESK = 390, 1600
 
 
