@@ -219,7 +219,6 @@ def _place_decisions(fields: dict[str, Any]) -> dict[str, Any]:
 
 
 def _place_start() -> dict[str, Any]:
-    estimate = gr.Markdown(say("estimate_empty"), elem_id="estimate")
     with gr.Row():
         # on_form lets them be pressed, once the form is restored
         start = gr.Button(
@@ -227,7 +226,8 @@ def _place_start() -> dict[str, Any]:
         )
         queue = gr.Button(say("queue_add"), interactive=False, elem_id="queue", min_width=120)
     return {
-        "estimate": estimate,
+        # below the buttons: what comes late must not move them away under the mouse
+        "estimate": gr.Markdown(say("estimate_empty"), elem_id="estimate"),
         "start": start,
         "queue": queue,
         "blocked": gr.Markdown(elem_id="blocked", visible=False),

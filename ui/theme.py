@@ -29,6 +29,7 @@ footer {display: none !important}  /* of Gradio's links there is the API page al
 .nav-holder {display: none}  /* Gradio lists the pages; the head leads to the other languages */
 .fiducial-head nav {margin-inline-start: auto; display: flex; gap: .75rem}
 body:not(.form-restored) #train-form {visibility: hidden}  /* ui/form_draft.py shows it as it was left */
+#advice .prose {min-height: 2lh}  /* its second line must not move Start away under the mouse */
 .number-field .info-text strong {color: var(--body-text-color)}
 /* a slider's own number box knows Latin digits alone: ours lies in its corner */
 .numbered-slider {position: relative}
