@@ -159,6 +159,34 @@ def test_categories(tmp_path: Path) -> None:
     assert read_annotations(tmp_path).landmark_names == ("thumb",)
 
 
+@pytest.mark.parametrize("written", [7, 7.0, "7", "7.0", " 7 "], ids=repr)
+@pytest.mark.parametrize("referred", [7, 7.0, "7", "7.00"], ids=repr)
+def test_ids_are_equal_however_a_tool_writes_them(tmp_path: Path, written: Any, referred: Any) -> None:
+    found = instance(referred, id=3.0, category_id=referred)
+    build(tmp_path, [image(written, "a.png")], [found], category(written))
+    annotations = read_annotations(tmp_path)
+    assert len(annotations.images) == 1 and problems(annotations) == []
+
+
+def test_ids_that_differ_stay_apart(tmp_path: Path) -> None:
+    ids = [7, "07", 7.5, "7.50", "a.0", 10**18, 10**18 + 1]
+    build(
+        tmp_path,
+        [image(id, f"{number}.png") for number, id in enumerate(ids)],
+        [instance(id, [number + 1, *POINTS[1:]]) for number, id in enumerate(ids)],
+    )
+    annotations = read_annotations(tmp_path)
+    np.testing.assert_array_equal(annotations.points_xy_image[:, 0, 0, 0], [1, 2, 3, 4, 5, 6, 7])
+    assert problems(annotations) == []
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), True, None, "", [1]], ids=repr)
+def test_ids_that_are_none_are_reported(tmp_path: Path, bad: Any) -> None:
+    build(tmp_path, [image(1), image(bad, "b.png")], [instance(1), instance(bad)])
+    told = problems(read_annotations(tmp_path))
+    assert len(told) == 2 and "images[1]: no id" in told[0] and "annotations[1]: image_id" in told[1]
+
+
 # Where files and images lie
 
 

@@ -6,6 +6,7 @@ Knows no image and no instance; `coco` says the rules.
 from __future__ import annotations
 
 import json
+import math
 import mmap
 import os
 import re
@@ -154,5 +155,11 @@ def _is_one_line(name: str) -> bool:
 
 
 def key_of(value: Any) -> str:
-    """An id as text, since some tools write "7" for 7; "" where it can be none."""
-    return str(value).strip() if isinstance(value, int | str) and not isinstance(value, bool) else ""
+    """An id as text, equal for 7, 7.0, "7" and "7.0", as tools write the same one; "" where it can be none."""
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        return ""
+    if isinstance(value, float) and not math.isfinite(value):
+        return ""
+    # A table with an empty cell in its column of ids makes floats of them; "007" is a name, and stays as it is.
+    text = str(int(value)) if isinstance(value, float) and value.is_integer() else str(value).strip()
+    return re.sub(r"^(-?\d+)\.0+$", r"\1", text)
