@@ -9,71 +9,34 @@ import numpy as np
 import pytest
 
 from backend.data.annotations import (
-    Annotations,
     detect_format,
     find_datasets,
     read_annotations,
     select_reader,
 )
 from backend.errors import UserError
-
-HEIGHT, WIDTH = 60, 80
-NAMES = ["nose", "left ear", "tail"]
-POINTS = [10, 20, 2, 30.5, 40, 1, 50, 5, 2]  # all three are there, one of them hidden
-MISSING = [0, 0, 0]
-
-
-def write_image(path: Path, size_hw: tuple[int, int] = (HEIGHT, WIDTH)) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(cv2.imencode(path.suffix, np.zeros(size_hw, np.uint8))[1].tobytes())
-
-
-def category(id: Any = 1, names: Any = NAMES, **more: Any) -> dict[str, Any]:
-    return {"id": id, "name": f"category {id}", "keypoints": names, **more}
-
-
-def image(id: Any, file_name: Any = None, **more: Any) -> dict[str, Any]:
-    return {"id": id, "file_name": file_name or f"{id}.png", **more}
-
-
-def instance(image_id: Any, keypoints: Any = POINTS, **more: Any) -> dict[str, Any]:
-    return {"id": 100, "image_id": image_id, "category_id": 1, "keypoints": keypoints, **more}
-
-
-def coco(images: Any, annotations: Any, *categories: Any) -> dict[str, Any]:
-    return {"images": images, "annotations": annotations, "categories": list(categories) or [category()]}
-
-
-def write_json(path: Path, content: Any) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(content), encoding="utf-8")
-    return path
-
-
-def build(folder: Path, images: list[Any], annotations: list[Any], *categories: Any) -> Path:
-    """A folder with one JSON file and all images that it names."""
-    for entry in images:
-        if isinstance(entry, dict) and isinstance(entry.get("file_name"), str):
-            write_image(folder / entry["file_name"])
-    write_json(folder / "result.json", coco(images, annotations, *categories))
-    return folder
-
-
-def problems(annotations: Annotations) -> list[str]:
-    """All but the one that every data set of this format has: no pixel size."""
-    assert "no pixel size: errors are in pixels" in annotations.problems[-1].what
-    return [str(problem) for problem in annotations.problems[:-1]]
-
-
-def splits(annotations: Annotations) -> dict[str, str]:
-    return dict(zip(annotations.images["image_id"], annotations.images["split"], strict=True))
-
+from tests.data.coco_json import (
+    HEIGHT,
+    MISSING,
+    NAMES,
+    POINTS,
+    WIDTH,
+    build,
+    category,
+    coco,
+    image,
+    instance,
+    problems,
+    splits,
+    write_image,
+    write_json,
+)
 
 # What is read
 
 
 def test_coco(tmp_path: Path) -> None:
-    partly = [*MISSING, 79.5, 59.5, 2, 3, 4, 0]
+    partly = [*MISSING, 79.5, 59.5, 2, *MISSING]
     build(tmp_path, [image(7, height=HEIGHT, width=WIDTH), image("b")], [instance(7), instance("b", partly)])
     for path in (tmp_path, tmp_path / "result.json"):
         annotations = read_annotations(path)
@@ -90,19 +53,18 @@ def test_coco(tmp_path: Path) -> None:
 
 
 def test_coordinates_are_indices_of_pixels(tmp_path: Path) -> None:
-    """The first pixel's centre is (0, 0), the last one's (79, 59); its outer corner, (80, 60) in other tools' frame,
-    is outside."""
+    """The last pixel's centre is (79, 59); its outer corner, (80, 60) in other tools' frame, is outside."""
     pixels = np.zeros((HEIGHT, WIDTH), np.uint8)
     pixels[3, 7] = 255
     build(
         tmp_path,
         [image(1), image(2)],
-        [instance(1, [7, 3, 2, 0, 0, 2, 79, 59, 2]), instance(2, [80, 60, 2, -0.5, -0.5, 2, -0.6, 0, 2])],
+        [instance(1, [7, 3, 2, 0, 0.5, 2, 79, 59, 2]), instance(2, [80, 60, 2, -0.5, -0.5, 2, -0.6, 0, 2])],
     )
     cv2.imwrite(str(tmp_path / "1.png"), pixels)
     annotations = read_annotations(tmp_path)
     y, x = np.argwhere(pixels)[0]
-    np.testing.assert_array_equal(annotations.points_xy_image[0, 0], [[x, y], [0, 0], [79, 59]])
+    np.testing.assert_array_equal(annotations.points_xy_image[0, 0], [[x, y], [0, 0.5], [79, 59]])
     nan = np.nan
     np.testing.assert_array_equal(annotations.points_xy_image[1, 0], [[nan, nan], [-0.5, -0.5], [nan, nan]])
     (told,) = problems(annotations)
@@ -257,25 +219,6 @@ def test_words_for_splits(tmp_path: Path, names: list[str], expected: list[str])
     assert len(told) == (names[0] == "test_1.json")
 
 
-def test_several_files_about_the_same_images(tmp_path: Path) -> None:
-    for number in range(3):
-        write_image(tmp_path / f"{number}.png")
-    moved = [value + 1 for value in POINTS[:2]] + POINTS[2:]
-    write_json(tmp_path / "a.json", coco([image(1), image(2)], [instance(1), instance(2)]))
-    # the same picture under another id, and annotations that would be a problem if they were looked at
-    write_json(
-        tmp_path / "b.json", coco([image(0), image(5, "2.png")], [instance(0, moved), instance(5, [1])])
-    )
-    write_json(tmp_path / "c.json", coco([image(0)], [instance(0, [1, 2, 2])], category(1, ["other"])))
-    annotations = read_annotations(tmp_path)
-    assert list(annotations.images["image_id"]) == ["1.png", "2.png", "0.png"]
-    np.testing.assert_array_equal(annotations.points_xy_image[:, 0, 0, 0], [10, 10, 11])
-    assert [problem.split(";")[0] for problem in problems(annotations)] == [
-        f"{tmp_path.name}: category 'category 1' has other landmarks",
-        "b.json: 1 of 2 images stand in a.json too, which counts",
-    ]
-
-
 # What is wrong
 
 
@@ -332,17 +275,16 @@ def test_every_problem_is_told(tmp_path: Path) -> None:
         "annotations[2]: landmark nose is [10, 20, 3]; it is masked",
         "annotations[2]: landmark left ear is [1000",
         "annotations[2]: landmark tail is [True, 5, 2]; it is masked",
-        "annotations[4]: keypoints are 6 numbers instead of 9 (x, y, visibility of 3 landmarks)",
-        "annotations[5]: keypoints are 'points' instead of 9",
         "annotations[12]: image_id 77 is unknown",
         "annotations[13]: image_id [1] is unknown",
         "annotations[14]: category_id 5 is unknown",
         "annotations[15]: category_id None is unknown",
         "annotations[16]: no annotation",
+        "annotations[4]: keypoints are 6 numbers instead of 9 (x, y, visibility of 3 landmarks)",
+        "annotations[5]: keypoints are 'points' instead of 9",
         "image '1.png': 2 instances; annotation 100 with 3 landmarks was taken",
         "image '2.png': landmarks outside the image of 80 x 60 px, masked: tail (900, 5)",
         "image 'absent.png': the image is missing",
-        "image '1.png': image id '1.png' is taken by result.json image '1.png'",
         "image '5.png': image of 80 x 60 px, but by its annotation of 40 x 30; it is left out",
         f"image '{'x' * 5000}.png': the image is missing",
     ]
@@ -500,12 +442,12 @@ def test_coco_real(shared_data: Path) -> None:
         points[np.isfinite(points)], points[np.isfinite(points)].round()
     )  # indices of pixels
     told = "\n".join(problems(annotations))
-    assert len(problems(annotations)) == 6
+    assert len(problems(annotations)) == 5
     for wanted in (
         "by their names all annotations are test; they are taken as train",
         "image '000000040083.jpg': 2 instances; annotation 230195 with 15 landmarks was taken",
         "image '000000197388.jpg': 5 instances; annotation 533949 with 16 landmarks was taken",
-        "test_coco_wholebody.json: 4 of 4 images stand in test_coco.json too",
+        "keypoints are 399 numbers instead of 51 (x, y, visibility of 17 landmarks), as in 13 other annotations",
     ):
         assert wanted in told
     with pytest.raises(UserError, match="no data set"):

@@ -7,9 +7,13 @@ JSON's name ends with (`person_keypoints_train2017.json`: `train2017/`) or that 
 
 - Splits: the one word of train, val, valid, test ... in the JSON's name, else in its folder's, else "train". Files that
   all name one other split are all there is, and "train" too.
-- Categories with the same landmarks are taken together; of several sets of landmarks the one with the most instances is
-  taken. Of files with these landmarks that are about the same images, the first one by name counts.
+- Ids are equal as text: 7, 7.0, "7" and "7.0" are one.
+- Categories with the same landmarks are taken together. So are those that mark the same images with a landmark each, or
+  under one name with landmarks of their own: these are parts of one instance (`coco_landmarks`). Of several sets of
+  landmarks the one with the most instances is taken.
 - Our networks find one instance an image: the one with the most landmarks, then the largest area; never a crowd.
+- What several files, or several entries of one file, say of an image is joined. Where it contradicts itself (a landmark
+  at two places more than half a pixel apart, another split, another size), the first file by name counts.
 - Visibility 0 is a missing landmark, 1 (hidden) and 2 (seen) are landmarks.
 - Coordinates are taken as they stand. COCO's are indices of pixels counted from 0 (https://cocodataset.org/#format-data;
   its own are whole numbers), so a pixel's centre is an integer, as in our frame. A tool that measures from the outer
@@ -24,16 +28,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from reprlib import repr as shorten
-from typing import Any, TypeGuard
-
-import numpy as np
-import numpy.typing as npt
+from typing import Any
 
 from backend.data.annotations.coco_files import (
     EXPORT_AGAIN,
-    Names,
     Table,
     image_folders,
+    is_number,
     json_files,
     key_of,
     load,
@@ -41,6 +42,13 @@ from backend.data.annotations.coco_files import (
     named_split,
     root_of,
 )
+from backend.data.annotations.coco_instances import (
+    Instance,
+    assemble,
+    join_points,
+    read_instances,
+)
+from backend.data.annotations.coco_landmarks import choose_landmarks
 from backend.data.annotations.draft import Draft, is_file
 from backend.data.annotations.table import Annotations
 from backend.errors import UserError
@@ -58,14 +66,14 @@ class _Image:
 
 
 @dataclass(frozen=True)
-class _Instance:
-    id: str
-    points_xy_image: npt.NDArray[np.float64]  # (K, 2)
-    area: float
+class _Entry:
+    """An image as one file lists it, with its instances."""
 
-    @property
-    def num_landmarks(self) -> int:
-        return int(np.isfinite(self.points_xy_image[:, 0]).sum())
+    image: _Image
+    file: Path
+    split: str
+    where: str
+    instances: list[Instance]
 
 
 def matches(path: Path) -> bool:
@@ -84,13 +92,9 @@ def read(path: Path) -> Annotations:
             field="dataset_path",
             cure="give the folder that holds it, or the file itself",
         )
-    tables = [load(file) for file in files]
-    draft.landmark_names = _choose_landmarks(draft, tables)
-    tables = [table for table in tables if draft.landmark_names in table.titles]
+    tables = choose_landmarks(draft, [load(file) for file in files])
     splits = _assign_splits(draft, [table.path for table in tables])
-    first_file: dict[Path, Path] = {}
-    for table, split in zip(tables, splits, strict=True):
-        _add_images(draft, table, split, first_file)
+    _add_images(draft, _read_entries(draft, tables, splits))
     return draft.finish("convert to wide CSV with a column mm_per_px if it is known")
 
 
@@ -106,81 +110,51 @@ def _assign_splits(draft: Draft, files: list[Path]) -> list[str]:
     return ["train"] * len(splits)
 
 
-# Landmarks
+# Images
 
 
-def _choose_landmarks(draft: Draft, tables: list[Table]) -> Names:
-    """Those with the most annotated instances; categories with other ones are reported."""
-    count: Counter[Names] = Counter()
-    titles: dict[Names, list[str]] = {}
-    for table in tables:
-        for names, categories in table.titles.items():
-            count[names] += 0
-            titles.setdefault(names, []).extend(categories)
-        for annotation in table.annotations:
-            if isinstance(annotation, dict) and annotation.get("keypoints"):
-                count[table.landmarks.get(key_of(annotation.get("category_id")), ())] += 1
-    del count[()]
-    if not count:
-        raise UserError(
-            f"{tables[0].path}: no category names keypoints",
-            field="dataset_path",
-            cure="export the annotations as COCO keypoints",
-        )
-    (chosen, _), *others = count.most_common()
-    for names, num_instances in others:
-        draft.report(
-            draft.root.name,
-            f"category {shorten(', '.join(dict.fromkeys(titles[names])))} has other landmarks; "
-            f"its {num_instances} instances are left out",
-            "make a data set of each category",
-        )
-    return chosen
+def _read_entries(draft: Draft, tables: list[Table], splits: list[str]) -> list[_Entry]:
+    """Every file's images that have an instance with a landmark."""
+    listed = [_read_images(draft, table) for table in tables]
+    entries: list[_Entry] = []
+    for table, split, images in zip(tables, splits, listed, strict=True):
+        for key, instances in read_instances(draft, table, images).items():
+            image = images[key]
+            assert image is not None
+            entries.append(_Entry(image, table.path, split, _place_of(draft, table, image), instances))
+    _report_empty(draft, tables, listed, entries)
+    return entries
 
 
-# Images and instances
-
-
-def _add_images(draft: Draft, table: Table, split: str, first_file: dict[Path, Path]) -> None:
-    """Hand over one file's images; `first_file` says which file brought an image, and learns of these."""
-    images = _read_images(draft, table, first_file)
-    instances = _read_instances(draft, table, images)
-    empty = [image.name for key, image in images.items() if image and key not in instances]
-    if empty:
-        draft.report(
-            table.path,
-            f"{len(empty)} of {len(images)} images have no instance with a landmark and are left out: {shorten(empty)}",
-            "annotate or remove them",
-        )
-    for key, found in instances.items():
-        image = images[key]
-        assert image is not None
-        where = f"{draft.relative(table.path)} image {image.name!r}"
-        if image.path is None:
-            draft.report(where, "the image is missing", "add it beside the JSON file or in images/")
-            continue
-        best = max(found, key=lambda instance: (instance.num_landmarks, instance.area))
-        if len(found) > 1:
+def _report_empty(
+    draft: Draft, tables: list[Table], listed: list[dict[str, _Image | None]], entries: list[_Entry]
+) -> None:
+    """Report images that no file has a landmark for, under the first file that lists them."""
+    known = {entry.image.path or entry.where for entry in entries}
+    for table, images in zip(tables, listed, strict=True):
+        empty: list[str] = []
+        for image in filter(None, images.values()):
+            place = image.path or _place_of(draft, table, image)
+            if place not in known:
+                known.add(place)
+                empty.append(image.name)
+        if empty:
             draft.report(
-                where,
-                f"{len(found)} instances; annotation {best.id} with {best.num_landmarks} landmarks was taken",
-                "crop the images to one instance each",
+                table.path,
+                f"{len(empty)} of {len(images)} images have no instance with a landmark and are left out: "
+                f"{shorten(empty)}",
+                "annotate or remove them",
             )
-        draft.add_image(
-            draft.relative(image.path),
-            image.path,
-            best.points_xy_image[None],
-            split=split,
-            written_hw=image.written_hw,
-            where=where,
-        )
 
 
-def _read_images(draft: Draft, table: Table, first_file: dict[Path, Path]) -> dict[str, _Image | None]:
-    """By id; None for what is known and left out, being useless or brought by an earlier file."""
+def _place_of(draft: Draft, table: Table, image: _Image) -> str:
+    return f"{draft.relative(table.path)} image {image.name!r}"
+
+
+def _read_images(draft: Draft, table: Table) -> dict[str, _Image | None]:
+    """By id; None for what is known and left out, being useless."""
     folders = image_folders(draft.root, table.path)
     images: dict[str, _Image | None] = {}
-    taken: Counter[Path] = Counter()
     for number, entry in enumerate(table.images):
         where = f"{draft.relative(table.path)} images[{number}]"
         name = entry.get("file_name") if isinstance(entry, dict) else None
@@ -196,17 +170,7 @@ def _read_images(draft: Draft, table: Table, first_file: dict[Path, Path]) -> di
             images[key] = None
             continue
         path = _find_image(folders, name.strip().replace("\\", "/"))
-        earlier = first_file.setdefault(path, table.path) if path else table.path
-        taken[earlier] += 1
-        images[key] = _Image(name, path, _written_size(entry)) if earlier == table.path else None
-    del taken[table.path]
-    for file, times in taken.items():
-        draft.report(
-            table.path,
-            f"{times} of {len(images)} images stand in {draft.relative(file)} too, which counts; "
-            "here they are left out",
-            "keep one file an image, or give the path of the file itself",
-        )
+        images[key] = _Image(name, path, _written_size(entry))
     return images
 
 
@@ -222,68 +186,56 @@ def _find_image(folders: list[Path], name: str) -> Path | None:
 def _written_size(entry: Mapping[str, Any]) -> Size | None:
     """(height, width) that the file states, px; None where it states none."""
     height, width = entry.get("height"), entry.get("width")
-    return (height, width) if _is_number(height) and _is_number(width) and min(height, width) > 0 else None
+    return (height, width) if is_number(height) and is_number(width) and min(height, width) > 0 else None
 
 
-def _read_instances(
-    draft: Draft, table: Table, images: Mapping[str, _Image | None]
-) -> dict[str, list[_Instance]]:
-    """Those with a landmark, by id of an image that is in use."""
-    instances: dict[str, list[_Instance]] = {}
-    for number, annotation in enumerate(table.annotations):
-        where = f"{draft.relative(table.path)} annotations[{number}]"
-        if not isinstance(annotation, dict):
-            draft.report(where, "no annotation; it is left out", EXPORT_AGAIN)
+# What several entries say of one image
+
+
+def _add_images(draft: Draft, entries: list[_Entry]) -> None:
+    by_place: dict[Path | str, list[_Entry]] = {}
+    for entry in entries:
+        by_place.setdefault(entry.image.path or entry.where, []).append(entry)
+    left_out: dict[tuple[Path, str, str], list[str]] = {}
+    for path, (first, *others) in by_place.items():
+        if isinstance(path, str):
+            draft.report(path, "the image is missing", "add it beside the JSON file or in images/")
             continue
-        category, key = annotation.get("category_id"), key_of(annotation.get("image_id"))
-        if key_of(category) not in table.landmarks:
-            draft.report(where, f"category_id {shorten(category)} is unknown; it is left out", EXPORT_AGAIN)
-        elif table.landmarks[key_of(category)] != draft.landmark_names or annotation.get("iscrowd") == 1:
-            continue
-        elif key not in images:
-            image_id = shorten(annotation.get("image_id"))
-            draft.report(where, f"image_id {image_id} is unknown; it is left out", EXPORT_AGAIN)
-        elif images[key]:
-            points = _read_points(draft, annotation.get("keypoints"), where)
-            if np.isfinite(points).any():
-                shown = key_of(annotation.get("id")) or f"annotations[{number}]"
-                instances.setdefault(key, []).append(_Instance(shown, points, _area_of(annotation)))
-    return instances
+        points = assemble(draft, first.instances, first.where)
+        known = list(first.instances)
+        for entry in others:
+            new = [instance for instance in entry.instances if not any(map(instance.equals, known))]
+            known += new
+            joined, differs = join_points([points, assemble(draft, new, entry.where)])
+            if contradiction := _contradiction(draft, first, entry, differs=bool(differs.any())):
+                left_out.setdefault((entry.file, *contradiction), []).append(entry.image.name)
+            else:
+                points = joined
+        draft.add_image(
+            draft.relative(path),
+            path,
+            points[None],
+            split=first.split,
+            written_hw=first.image.written_hw,
+            where=first.where,
+        )
+    num_entries = Counter(entry.file for entry in entries)
+    for (file, what, cure), names in left_out.items():
+        draft.report(
+            file,
+            f"{what}, which counts, for {len(names)} of {num_entries[file]} images: {shorten(names)}",
+            cure,
+        )
 
 
-def _area_of(annotation: Mapping[str, Any]) -> float:
-    """As stated, else that of the box, px^2; 0 where there is neither."""
-    area, box = annotation.get("area"), annotation.get("bbox")
-    if _is_number(area):
-        return float(area)
-    if isinstance(box, list) and len(box) == 4 and all(map(_is_number, box)):
-        return float(box[2] * box[3])
-    return 0.0
-
-
-def _read_points(draft: Draft, values: Any, where: str) -> npt.NDArray[np.float64]:
-    """(K, 2), original image pixels, of the list x, y, visibility, x, y ...; NaN where missing or bad."""
-    points = np.full((len(draft.landmark_names), 2), np.nan)
-    if values is None or values == []:
-        return points  # a box or an outline alone
-    if not isinstance(values, list) or len(values) != 3 * len(points):
-        number = f"{len(values)} numbers" if isinstance(values, list) else shorten(values)
-        wanted = f"{3 * len(points)} (x, y, visibility of {len(points)} landmarks)"
-        draft.report(where, f"keypoints are {number} instead of {wanted}; it is left out", EXPORT_AGAIN)
-        return points
-    for index, name in enumerate(draft.landmark_names):
-        x, y, visibility = values[3 * index : 3 * index + 3]
-        if visibility in (1, 2) and _is_number(x) and _is_number(y):
-            points[index] = x, y
-        elif visibility != 0:
-            draft.report(
-                where,
-                f"landmark {name} is {shorten([x, y, visibility])}; it is masked",
-                "write x and y as numbers, and a visibility of 0, 1 or 2",
-            )
-    return points
-
-
-def _is_number(value: Any) -> TypeGuard[float]:
-    # The limit also keeps whole numbers out that no float can hold.
-    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e9
+def _contradiction(draft: Draft, first: _Entry, entry: _Entry, *, differs: bool) -> tuple[str, str] | None:
+    """What an entry contradicts the first one of its image in, and the cure; None where the two can be joined."""
+    earlier = "an earlier entry of the image" if first.file == entry.file else draft.relative(first.file)
+    sizes = first.image.written_hw, entry.image.written_hw
+    if first.split != entry.split:
+        return f"split {entry.split} instead of {first.split} as in {earlier}", "list an image in one split"
+    if all(sizes) and sizes[0] != sizes[1]:
+        return f"another size than in {earlier}", "use the images that were annotated, unchanged"
+    if differs:
+        return f"landmarks at other places than in {earlier}", "correct or remove those that are wrong"
+    return None

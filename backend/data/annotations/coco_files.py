@@ -14,7 +14,7 @@ import unicodedata
 from collections.abc import Container
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from backend.data.annotations.draft import list_files
 from backend.errors import UserError
@@ -28,8 +28,14 @@ _SPLIT_OF_WORD = {
     "test": "test",
     "testing": "test",
 }
-# What a file must hold somewhere to be looked at: only a category has keypoints that begin with a name.
-_SIGNS = (rb'"images"\s*:\s*\[', rb'"annotations"\s*:\s*\[', rb'"keypoints"\s*:\s*\[\s*"')
+# What a file must hold somewhere to be looked at. Only a category has keypoints that begin with a name; an annotation
+# of one single point needs none, its category is the landmark.
+_NUMBER = rb"\s*-?\d[-+.\deE]*\s*"
+_SIGNS = (
+    rb'"images"\s*:\s*\[',
+    rb'"annotations"\s*:\s*\[',
+    rb'"keypoints"\s*:\s*\[(\s*"|' + _NUMBER + rb"," + _NUMBER + rb"," + _NUMBER + rb"\])",
+)
 EXPORT_AGAIN = "export the annotations again"
 NO_TEXT = {"Cc", "Cs", "Zl", "Zp"}  # Unicode's categories of controls, halves of characters, ends of lines
 
@@ -37,14 +43,25 @@ Names = tuple[str, ...]
 
 
 @dataclass(frozen=True)
+class Category:
+    title: str
+    names: Names  # the landmarks that its annotations mark, () where they mark none that count
+
+
+@dataclass(frozen=True)
 class Table:
-    """One JSON file; what its lists hold has not been looked at yet, but for the landmarks of its categories."""
+    """One JSON file; what its lists hold has not been looked at yet, but for its categories."""
 
     path: Path
     images: list[Any]
     annotations: list[Any]
-    landmarks: dict[str, Names]  # category id -> names, () where it has none
-    titles: dict[Names, list[str]]  # landmarks -> names of the categories that have them
+    categories: dict[str, Category]  # by id
+
+    def category_of(self, annotation: Any) -> Category | None:
+        """That of an annotation with keypoints; None for any other annotation, and for an unknown category."""
+        if not isinstance(annotation, dict) or not annotation.get("keypoints"):
+            return None
+        return self.categories.get(key_of(annotation.get("category_id")))
 
 
 def root_of(path: Path) -> Path:
@@ -121,14 +138,17 @@ def load(path: Path) -> Table:
         if not isinstance(entries, list):
             raise UserError(f'{path}: no list "{name}"', field="dataset_path", cure=EXPORT_AGAIN)
         lists[name] = entries
-    landmarks: dict[str, Names] = {}
-    titles: dict[Names, list[str]] = {}
-    for number, category in enumerate(lists["categories"]):
-        names = _names_of(category, landmarks, f"{path} categories[{number}]")
-        landmarks[key_of(category.get("id"))] = names
-        if names:
-            titles.setdefault(names, []).append(str(category.get("name")))
-    return Table(path, lists["images"], lists["annotations"], landmarks, titles)
+    categories: dict[str, Category] = {}
+    for number, entry in enumerate(lists["categories"]):
+        names = _names_of(entry, categories, f"{path} categories[{number}]")
+        key = key_of(entry["id"])
+        categories[key] = Category(_title_of(entry, key), names)
+    return Table(path, lists["images"], lists["annotations"], categories)
+
+
+def _title_of(category: dict[str, Any], key: str) -> str:
+    name = category.get("name")
+    return name.strip() if isinstance(name, str) and _is_one_line(name) else f"category {key}"
 
 
 def _names_of(category: Any, other_ids: Container[str], where: str) -> Names:
@@ -163,3 +183,8 @@ def key_of(value: Any) -> str:
     # A table with an empty cell in its column of ids makes floats of them; "007" is a name, and stays as it is.
     text = str(int(value)) if isinstance(value, float) and value.is_integer() else str(value).strip()
     return re.sub(r"^(-?\d+)\.0+$", r"\1", text)
+
+
+def is_number(value: Any) -> TypeGuard[float]:
+    """Whether it can be a coordinate or a size; the limit also keeps whole numbers out that no float can hold."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e9

@@ -1,0 +1,156 @@
+"""The instances of COCO files: annotations with landmarks, and what they say of one object together.
+
+Knows no image file; `coco` says the rules.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from reprlib import repr as shorten
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from backend.data.annotations.coco_files import EXPORT_AGAIN, Names, Table, is_number, key_of
+from backend.data.annotations.draft import Draft
+
+_SAME_PX = 0.5  # as far as a tool that rounds to whole pixels moves a landmark along an axis
+
+_Points = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Instance:
+    id: str
+    names: Names  # the landmarks of its category: all of the data set's, or a part of them
+    points_xy_image: _Points  # (K, 2) of the data set's landmarks, NaN where missing
+    area: float
+
+    @property
+    def num_landmarks(self) -> int:
+        return int(np.isfinite(self.points_xy_image[:, 0]).sum())
+
+    def equals(self, other: Instance) -> bool:
+        """Whether it marks the same landmarks at the same places, whatever its id."""
+        same = np.array_equal(self.points_xy_image, other.points_xy_image, equal_nan=True)
+        return self.names == other.names and same
+
+
+@dataclass
+class _Tally:
+    """What is reported once per file, however often it occurs."""
+
+    wrong_lists: dict[str, list[str]] = field(default_factory=dict)  # what is wrong -> where
+
+
+def read_instances(draft: Draft, table: Table, images: Mapping[str, object]) -> dict[str, list[Instance]]:
+    """Those with a landmark, by id of an image that is in use: `images` has a value that is true for these."""
+    instances: dict[str, list[Instance]] = {}
+    tally = _Tally()
+    for number, annotation in enumerate(table.annotations):
+        where = f"{draft.relative(table.path)} annotations[{number}]"
+        if not isinstance(annotation, dict):
+            draft.report(where, "no annotation; it is left out", EXPORT_AGAIN)
+            continue
+        category = table.categories.get(key_of(annotation.get("category_id")))
+        key = key_of(annotation.get("image_id"))
+        if category is None:
+            category_id = shorten(annotation.get("category_id"))
+            draft.report(where, f"category_id {category_id} is unknown; it is left out", EXPORT_AGAIN)
+        elif not category.names or annotation.get("iscrowd") == 1:
+            continue
+        elif key not in images:
+            image_id = shorten(annotation.get("image_id"))
+            draft.report(where, f"image_id {image_id} is unknown; it is left out", EXPORT_AGAIN)
+        elif images[key]:
+            points = _read_points(draft, category.names, annotation.get("keypoints"), where, tally)
+            if np.isfinite(points).any():
+                shown = key_of(annotation.get("id")) or f"annotations[{number}]"
+                instances.setdefault(key, []).append(
+                    Instance(shown, category.names, points, _area_of(annotation))
+                )
+    for what, places in tally.wrong_lists.items():
+        others = f", as in {len(places) - 1} other annotations" if len(places) > 1 else ""
+        draft.report(places[0], f"{what}{others}; it is left out", EXPORT_AGAIN)
+    return instances
+
+
+def assemble(draft: Draft, instances: list[Instance], where: str) -> _Points:
+    """(K, 2), original image pixels: one object's landmarks, of one file's instances in one image; NaN where missing.
+
+    Of several instances with the same landmarks one is taken. Of those with a single one of several landmarks each,
+    nothing says which of them belong together: a landmark that is marked at several places is masked.
+    """
+    parts: dict[Names, list[Instance]] = {}
+    for instance in instances:
+        parts.setdefault(instance.names, []).append(instance)
+    taken: list[Instance] = []
+    for names, found in parts.items():
+        single = len(names) == 1 < len(draft.landmark_names)
+        taken += found if single else [_best_of(draft, found, where)]
+    points, differs = join_points([draft.empty_points()[0], *(one.points_xy_image for one in taken)])
+    if differs.any():
+        names = tuple(name for name, several in zip(draft.landmark_names, differs, strict=True) if several)
+        draft.report(
+            where,
+            f"landmarks at several places, masked: {', '.join(names)}",
+            "keep one annotation of each landmark, or crop the images to one object each",
+        )
+        points[differs] = np.nan
+    return points
+
+
+def _best_of(draft: Draft, instances: list[Instance], where: str) -> Instance:
+    best = max(instances, key=lambda instance: (instance.num_landmarks, instance.area))
+    if len(instances) > 1:
+        draft.report(
+            where,
+            f"{len(instances)} instances; annotation {best.id} with {best.num_landmarks} landmarks was taken",
+            "crop the images to one instance each",
+        )
+    return best
+
+
+def join_points(points_xy_image: list[_Points]) -> tuple[_Points, npt.NDArray[np.bool_]]:
+    """(K, 2) of what is there first, and (K,): where the others have another place for the same landmark."""
+    stacked = np.stack(points_xy_image)
+    joined = stacked[0].copy()
+    for other in stacked[1:]:
+        joined = np.where(np.isnan(joined), other, joined)
+    differs = np.fmax.reduce(stacked) - np.fmin.reduce(stacked) > _SAME_PX
+    return joined, np.any(differs, axis=-1)
+
+
+def _area_of(annotation: Mapping[str, Any]) -> float:
+    """As stated, else that of the box, px^2; 0 where there is neither."""
+    area, box = annotation.get("area"), annotation.get("bbox")
+    if is_number(area):
+        return float(area)
+    if isinstance(box, list) and len(box) == 4 and all(map(is_number, box)):
+        return float(box[2] * box[3])
+    return 0.0
+
+
+def _read_points(draft: Draft, names: Names, values: Any, where: str, tally: _Tally) -> _Points:
+    """(K, 2), original image pixels, of the list x, y, visibility, x, y ... of the names; NaN where missing or bad."""
+    points = np.full((len(draft.landmark_names), 2), np.nan)
+    if values is None or values == []:
+        return points  # a box or an outline alone
+    if not isinstance(values, list) or len(values) != 3 * len(names):
+        number = f"{len(values)} numbers" if isinstance(values, list) else shorten(values)
+        wanted = f"{3 * len(names)} (x, y, visibility of {len(names)} landmarks)"
+        tally.wrong_lists.setdefault(f"keypoints are {number} instead of {wanted}", []).append(where)
+        return points
+    for place, name in enumerate(names):
+        x, y, visibility = values[3 * place : 3 * place + 3]
+        if visibility in (1, 2) and is_number(x) and is_number(y):
+            points[draft.landmark_names.index(name)] = x, y
+        elif visibility != 0:
+            draft.report(
+                where,
+                f"landmark {name} is {shorten([x, y, visibility])}; it is masked",
+                "write x and y as numbers, and a visibility of 0, 1 or 2",
+            )
+    return points

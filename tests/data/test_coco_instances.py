@@ -1,0 +1,139 @@
+"""What several COCO files, or entries of one, say of one image."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from backend.data.annotations import read_annotations
+from tests.data.coco_json import (
+    MISSING,
+    POINTS,
+    build,
+    category,
+    coco,
+    image,
+    instance,
+    problems,
+    splits,
+    write_image,
+    write_json,
+)
+
+nan = np.nan
+
+
+# Several files about the same images
+
+
+def write_files(folder: Path, **files: Any) -> None:
+    """JSON files in `annotations/` that all list the images 0 to 3, each with its annotations."""
+    for number in range(4):
+        write_image(folder / f"images/{number}.png")
+    for name, found in files.items():
+        write_json(folder / f"annotations/{name}.json", coco([image(id) for id in range(4)], found))
+
+
+def test_files_that_list_all_images_with_half_of_the_annotations_each(tmp_path: Path) -> None:
+    write_files(tmp_path, anna=[instance(0), instance(1)], ben=[instance(2), instance(3)])
+    annotations = read_annotations(tmp_path)
+    assert list(annotations.images["image_id"]) == [f"images/{number}.png" for number in range(4)]
+    assert np.isfinite(annotations.points_xy_image).all() and problems(annotations) == []
+
+
+def test_an_image_that_no_file_annotates_is_reported_once(tmp_path: Path) -> None:
+    write_files(tmp_path, anna=[instance(0), instance(1)], ben=[instance(2), instance(3, MISSING * 3)])
+    assert problems(read_annotations(tmp_path)) == [
+        "annotations/anna.json: 1 of 4 images have no instance with a landmark and are left out: ['3.png']; "
+        "annotate or remove them"
+    ]
+
+
+def test_files_with_half_of_the_landmarks_each(tmp_path: Path) -> None:
+    """What both have may differ as far as rounding to whole pixels moves it."""
+    write_files(
+        tmp_path,
+        anna=[instance(id, [*POINTS[:6], *MISSING]) for id in range(4)],
+        ben=[instance(id, [*MISSING, 31, 40.25, 2, *POINTS[6:]]) for id in range(4)],
+    )
+    annotations = read_annotations(tmp_path)
+    np.testing.assert_array_equal(annotations.points_xy_image[:, 0], [[[10, 20], [30.5, 40], [50, 5]]] * 4)
+    assert problems(annotations) == []
+
+
+def test_of_files_that_contradict_each_other_the_first_by_name_counts(tmp_path: Path) -> None:
+    moved = [value + 1 for value in POINTS[:2]] + POINTS[2:]
+    write_files(
+        tmp_path,
+        anna=[instance(id, [*POINTS[:6], *MISSING]) for id in range(3)],
+        ben=[instance(0, moved), instance(1), instance(2, moved), instance(3, moved)],
+    )
+    annotations = read_annotations(tmp_path)
+    # Nothing of an instance that is not the same: it may be another one of the image.
+    first = [[10, 20], [30.5, 40], [nan, nan]]
+    np.testing.assert_array_equal(
+        annotations.points_xy_image[:, 0],
+        [first, [[10, 20], [30.5, 40], [50, 5]], first, [[11, 21], [30.5, 40], [50, 5]]],
+    )
+    assert problems(annotations) == [
+        "annotations/ben.json: landmarks at other places than in annotations/anna.json, which counts, "
+        "for 2 of 4 images: ['0.png', '2.png']; correct or remove those that are wrong"
+    ]
+
+
+def test_an_image_has_the_split_of_the_first_file_that_annotates_it(tmp_path: Path) -> None:
+    write_files(tmp_path, test=[instance(2), instance(3)], train=[instance(0), instance(1), instance(2)])
+    annotations = read_annotations(tmp_path)
+    found = {Path(name).stem: split for name, split in splits(annotations).items()}
+    assert found == {"0": "train", "1": "train", "2": "test", "3": "test"}
+    assert problems(annotations) == [
+        "annotations/train.json: split train instead of test as in annotations/test.json, which counts, "
+        "for 1 of 3 images: ['2.png']; list an image in one split"
+    ]
+
+
+def test_files_that_state_other_sizes_are_not_joined(tmp_path: Path) -> None:
+    write_image(tmp_path / "1.png")
+    for name, size in (("a", {"width": 80, "height": 60}), ("b", {"width": 160, "height": 120})):
+        content = coco([image(1, **size)], [instance(1, POINTS if name == "b" else [*POINTS[:6], *MISSING])])
+        write_json(tmp_path / f"{name}.json", content)
+    annotations = read_annotations(tmp_path)
+    np.testing.assert_array_equal(annotations.points_xy_image[0, 0, 2], [nan, nan])
+    (told,) = problems(annotations)
+    assert told.startswith("b.json: another size than in a.json, which counts, for 1 of 1 images: ['1.png']")
+
+
+def test_instances_that_an_earlier_file_has_too_are_reported_once(tmp_path: Path) -> None:
+    moved = [value + 1 for value in POINTS[:2]] + POINTS[2:]
+    both = [instance(0, id=1, area=9), instance(0, moved, id=2)]
+    write_files(tmp_path, anna=both, ben=both[::-1])
+    told = problems(read_annotations(tmp_path))
+    assert len(told) == 2 and "3 of 4 images have no instance" in told[0]
+    assert "anna.json image '0.png': 2 instances; annotation 1 with 3 landmarks was taken" in told[1]
+
+
+def test_an_image_that_a_file_lists_twice(tmp_path: Path) -> None:
+    moved = [value + 1 for value in POINTS[:2]] + POINTS[2:]
+    images = [image(1), image(2, "1.png"), image(3), image(4, "3.png")]
+    found = [
+        instance(1, [*POINTS[:6], *MISSING]),
+        instance(2, [*MISSING, *POINTS[3:]]),
+        instance(3),
+        instance(4, moved),
+    ]
+    annotations = read_annotations(build(tmp_path, images, found))
+    np.testing.assert_array_equal(annotations.points_xy_image[:, 0], [[[10, 20], [30.5, 40], [50, 5]]] * 2)
+    (told,) = problems(annotations)
+    assert "landmarks at other places than in an earlier entry of the image, which counts, for 1 of 4" in told
+
+
+def test_files_that_are_joined_may_have_other_categories(tmp_path: Path) -> None:
+    write_files(tmp_path, anna=[instance(id) for id in range(4)])
+    other = coco([image(0)], [instance(0, [1, 2, 2])], category(1, ["other"]))
+    write_json(tmp_path / "annotations/zoe.json", other)
+    annotations = read_annotations(tmp_path)
+    assert len(annotations.images) == 4
+    (told,) = problems(annotations)
+    assert "category 'category 1' has other landmarks; its 1 instances are left out" in told
