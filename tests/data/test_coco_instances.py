@@ -1,4 +1,4 @@
-"""What several COCO files, or entries of one, say of one image."""
+"""What visibility says in COCO files, and what several files say of one image."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
 from backend.data.annotations import read_annotations
+from backend.errors import UserError
 from tests.data.coco_json import (
     MISSING,
     POINTS,
@@ -23,6 +25,56 @@ from tests.data.coco_json import (
 )
 
 nan = np.nan
+
+
+# Visibility
+
+
+@pytest.mark.parametrize("where", [[3, 4], [0, 4], [3.5, 0]], ids=str)
+@pytest.mark.parametrize("zero", [0, 0.0])
+def test_visibility_0_with_coordinates_is_missing_and_reported(
+    tmp_path: Path, where: list[float], zero: float
+) -> None:
+    build(tmp_path, [image(1), image(2)], [instance(1), instance(2, [*where, zero, *POINTS[3:]])])
+    annotations = read_annotations(tmp_path)
+    np.testing.assert_array_equal(annotations.points_xy_image[1, 0, :2], [[nan, nan], [30.5, 40]])
+    (told,) = problems(annotations)
+    assert told.startswith(
+        "result.json: visibility 0 (not labelled) with coordinates; taken as missing: nose (1 x)"
+    )
+    assert "write visibility 1 or 2" in told
+
+
+def test_visibility_0_says_nothing_where_no_landmark_has_another(tmp_path: Path) -> None:
+    points = [10, 20, 0, *MISSING, 50, 5, 0]
+    build(tmp_path, [image(1), image(2)], [instance(1, points), instance(2, points)])
+    annotations = read_annotations(tmp_path)
+    np.testing.assert_array_equal(annotations.points_xy_image[:, 0], [[[10, 20], [nan, nan], [50, 5]]] * 2)
+    (told,) = problems(annotations)
+    assert (
+        "no landmark of the data set has visibility 1 or 2; those with coordinates are taken as marked"
+        in told
+    )
+    assert "nose (2 x), tail (2 x)" in told
+
+
+@pytest.mark.parametrize("visibility", [1, 2, 2.0])
+@pytest.mark.parametrize("origin", [[0, 0], [0.0, -0.0]])
+def test_0_0_is_missing_whatever_its_visibility(
+    tmp_path: Path, visibility: float, origin: list[float]
+) -> None:
+    build(tmp_path, [image(1)], [instance(1, [*origin, visibility, 0, 40, 2, 50, 0, 1])])
+    annotations = read_annotations(tmp_path)
+    np.testing.assert_array_equal(annotations.points_xy_image[0, 0], [[nan, nan], [0, 40], [50, 0]])
+    (told,) = problems(annotations)
+    assert told.startswith("result.json: visibility 1 or 2 at 0, 0, where tools write what is missing")
+    assert "taken as missing: nose (1 x); write visibility 0 there" in told
+
+
+def test_an_instance_with_nothing_but_0_0_has_no_landmark(tmp_path: Path) -> None:
+    build(tmp_path, [image(1)], [instance(1, [0, 0, 2] * 3)])
+    with pytest.raises(UserError, match=r"visibility 1 or 2 at 0, 0[^\n]*nose \(1 x\)"):
+        read_annotations(tmp_path)
 
 
 # Several files about the same images

@@ -14,7 +14,9 @@ JSON's name ends with (`person_keypoints_train2017.json`: `train2017/`) or that 
 - Our networks find one instance an image: the one with the most landmarks, then the largest area; never a crowd.
 - What several files, or several entries of one file, say of an image is joined. Where it contradicts itself (a landmark
   at two places more than half a pixel apart, another split, another size), the first file by name counts.
-- Visibility 0 is a missing landmark, 1 (hidden) and 2 (seen) are landmarks.
+- Visibility 1 (hidden) and 2 (seen) are landmarks, but at 0, 0, where tools write what is missing. Visibility 0 is a
+  missing landmark, whatever its coordinates, unless no landmark of the data set has another visibility: then those with
+  coordinates other than 0, 0 are landmarks.
 - Coordinates are taken as they stand. COCO's are indices of pixels counted from 0 (https://cocodataset.org/#format-data;
   its own are whole numbers), so a pixel's centre is an integer, as in our frame. A tool that measures from the outer
   corner of the first pixel writes all points half a pixel larger, and they stay so.
@@ -47,6 +49,7 @@ from backend.data.annotations.coco_instances import (
     assemble,
     join_points,
     read_instances,
+    uses_visibility,
 )
 from backend.data.annotations.coco_landmarks import choose_landmarks
 from backend.data.annotations.draft import Draft, is_file
@@ -115,10 +118,11 @@ def _assign_splits(draft: Draft, files: list[Path]) -> list[str]:
 
 def _read_entries(draft: Draft, tables: list[Table], splits: list[str]) -> list[_Entry]:
     """Every file's images that have an instance with a landmark."""
+    visibility_counts = uses_visibility(tables)
     listed = [_read_images(draft, table) for table in tables]
     entries: list[_Entry] = []
     for table, split, images in zip(tables, splits, listed, strict=True):
-        for key, instances in read_instances(draft, table, images).items():
+        for key, instances in read_instances(draft, table, images, visibility_counts).items():
             image = images[key]
             assert image is not None
             entries.append(_Entry(image, table.path, split, _place_of(draft, table, image), instances))

@@ -5,10 +5,11 @@ Knows no image file; `coco` says the rules.
 
 from __future__ import annotations
 
+from collections import Counter, defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from reprlib import repr as shorten
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +20,7 @@ from backend.data.annotations.draft import Draft
 _SAME_PX = 0.5  # as far as a tool that rounds to whole pixels moves a landmark along an axis
 
 _Points = npt.NDArray[np.float64]
+_Mark = Literal["marked", "missing", "unlabelled", "at 0, 0", "bad"]
 
 
 @dataclass(frozen=True)
@@ -42,11 +44,30 @@ class Instance:
 class _Tally:
     """What is reported once per file, however often it occurs."""
 
+    marks: dict[_Mark, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))  # by landmark
     wrong_lists: dict[str, list[str]] = field(default_factory=dict)  # what is wrong -> where
 
 
-def read_instances(draft: Draft, table: Table, images: Mapping[str, object]) -> dict[str, list[Instance]]:
-    """Those with a landmark, by id of an image that is in use: `images` has a value that is true for these."""
+def uses_visibility(tables: list[Table]) -> bool:
+    """Whether any landmark has visibility 1 or 2; where none has, 0 says nothing."""
+    return any(
+        visibility in (1, 2)
+        for table in tables
+        for annotation in table.annotations
+        if (category := table.category_of(annotation)) and category.names
+        if isinstance(annotation["keypoints"], list)
+        for visibility in annotation["keypoints"][2::3]
+    )
+
+
+def read_instances(
+    draft: Draft, table: Table, images: Mapping[str, object], visibility_counts: bool
+) -> dict[str, list[Instance]]:
+    """Those with a landmark, by id of an image that is in use.
+
+    `images` has a value that is true for the ids in use. `visibility_counts` is what `uses_visibility` says of all
+    files: without it, visibility 0 with coordinates is a landmark.
+    """
     instances: dict[str, list[Instance]] = {}
     tally = _Tally()
     for number, annotation in enumerate(table.annotations):
@@ -65,7 +86,8 @@ def read_instances(draft: Draft, table: Table, images: Mapping[str, object]) -> 
             image_id = shorten(annotation.get("image_id"))
             draft.report(where, f"image_id {image_id} is unknown; it is left out", EXPORT_AGAIN)
         elif images[key]:
-            points = _read_points(draft, category.names, annotation.get("keypoints"), where, tally)
+            kept: tuple[_Mark, ...] = ("marked",) if visibility_counts else ("marked", "unlabelled")
+            points = _read_points(draft, category.names, annotation.get("keypoints"), where, kept, tally)
             if np.isfinite(points).any():
                 shown = key_of(annotation.get("id")) or f"annotations[{number}]"
                 instances.setdefault(key, []).append(
@@ -74,6 +96,7 @@ def read_instances(draft: Draft, table: Table, images: Mapping[str, object]) -> 
     for what, places in tally.wrong_lists.items():
         others = f", as in {len(places) - 1} other annotations" if len(places) > 1 else ""
         draft.report(places[0], f"{what}{others}; it is left out", EXPORT_AGAIN)
+    _report_visibility(draft, table, tally.marks, visibility_counts)
     return instances
 
 
@@ -133,8 +156,16 @@ def _area_of(annotation: Mapping[str, Any]) -> float:
     return 0.0
 
 
-def _read_points(draft: Draft, names: Names, values: Any, where: str, tally: _Tally) -> _Points:
-    """(K, 2), original image pixels, of the list x, y, visibility, x, y ... of the names; NaN where missing or bad."""
+# Points and their visibility
+
+
+def _read_points(
+    draft: Draft, names: Names, values: Any, where: str, kept: tuple[_Mark, ...], tally: _Tally
+) -> _Points:
+    """(K, 2), original image pixels, of the list x, y, visibility, x, y ... of the names; NaN where missing or bad.
+
+    Marks of the kinds `kept` are landmarks.
+    """
     points = np.full((len(draft.landmark_names), 2), np.nan)
     if values is None or values == []:
         return points  # a box or an outline alone
@@ -145,12 +176,55 @@ def _read_points(draft: Draft, names: Names, values: Any, where: str, tally: _Ta
         return points
     for place, name in enumerate(names):
         x, y, visibility = values[3 * place : 3 * place + 3]
-        if visibility in (1, 2) and is_number(x) and is_number(y):
+        mark = _judge(x, y, visibility)
+        tally.marks[mark][name] += 1
+        if mark in kept:
             points[draft.landmark_names.index(name)] = x, y
-        elif visibility != 0:
+        elif mark == "bad":
             draft.report(
                 where,
                 f"landmark {name} is {shorten([x, y, visibility])}; it is masked",
                 "write x and y as numbers, and a visibility of 0, 1 or 2",
             )
     return points
+
+
+def _judge(x: Any, y: Any, visibility: Any) -> _Mark:
+    there = is_number(x) and is_number(y)
+    if visibility not in (0, 1, 2) or (visibility != 0 and not there):
+        return "bad"
+    if not there or (x == 0 and y == 0):
+        return "missing" if visibility == 0 else "at 0, 0"
+    return "unlabelled" if visibility == 0 else "marked"
+
+
+def _report_visibility(
+    draft: Draft, table: Table, marks: Mapping[_Mark, Counter[str]], visibility_counts: bool
+) -> None:
+    """Say what was made of landmarks whose visibility and coordinates contradict each other."""
+    if at_origin := marks.get("at 0, 0"):
+        draft.report(
+            table.path,
+            "visibility 1 or 2 at 0, 0, where tools write what is missing; taken as missing: "
+            + _list_marks(at_origin),
+            "write visibility 0 there; for a landmark that is truly in the corner write 0.1, 0.1",
+        )
+    unlabelled = marks.get("unlabelled")
+    if unlabelled and visibility_counts:
+        draft.report(
+            table.path,
+            f"visibility 0 (not labelled) with coordinates; taken as missing: {_list_marks(unlabelled)}",
+            "write visibility 1 or 2 for those that are marked",
+        )
+    elif unlabelled:
+        draft.report(
+            table.path,
+            "no landmark of the data set has visibility 1 or 2; those with coordinates are taken as marked: "
+            + _list_marks(unlabelled),
+            "write visibility 2 for those that are marked, and 0, 0, 0 for those that are missing",
+        )
+
+
+def _list_marks(marks: Counter[str]) -> str:
+    listed = [f"{name} ({number} x)" for name, number in marks.most_common(5)]
+    return ", ".join(listed) + (" ..." if len(marks) > len(listed) else "")
