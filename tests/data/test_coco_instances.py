@@ -77,6 +77,36 @@ def test_an_instance_with_nothing_but_0_0_has_no_landmark(tmp_path: Path) -> Non
         read_annotations(tmp_path)
 
 
+# An annotation per landmark
+
+
+def single(image_id: int, number: int, **more: Any) -> dict[str, Any]:
+    """An annotation of the category with all landmarks that marks one of them."""
+    points = [POINTS[3 * index : 3 * index + 3] if index == number else MISSING for index in range(3)]
+    return instance(image_id, [value for point in points for value in point], **more)
+
+
+def test_an_annotation_per_landmark_of_one_category(tmp_path: Path) -> None:
+    found = [single(1, 0), single(1, 1), single(1, 2), single(2, 1), single(3, 0), single(3, 2)]
+    build(tmp_path, [image(id) for id in (1, 2, 3)], found)
+    annotations = read_annotations(tmp_path)
+    expected = np.array([np.reshape(POINTS, (3, 3))[:, :2]] * 3)
+    expected[[1, 1, 2], [0, 2, 1]] = nan
+    np.testing.assert_array_equal(annotations.points_xy_image[:, 0], expected)
+    (told,) = problems(annotations)
+    assert told.startswith(
+        "result.json: every annotation marks one landmark; those of an image are taken together"
+    )
+
+
+def test_instances_of_one_landmark_beside_larger_ones_stay_instances(tmp_path: Path) -> None:
+    build(tmp_path, [image(1), image(2)], [single(1, 0), single(1, 1, id=7, area=9), instance(2)])
+    annotations = read_annotations(tmp_path)
+    assert np.isfinite(annotations.points_xy_image[0, 0, :, 0]).tolist() == [False, True, False]
+    (told,) = problems(annotations)
+    assert "2 instances; annotation 7 with 1 landmarks was taken" in told
+
+
 # Several files about the same images
 
 

@@ -11,7 +11,8 @@ JSON's name ends with (`person_keypoints_train2017.json`: `train2017/`) or that 
 - Categories with the same landmarks are taken together. So are those that mark the same images with a landmark each, or
   under one name with landmarks of their own: these are parts of one instance (`coco_landmarks`). Of several sets of
   landmarks the one with the most instances is taken.
-- Our networks find one instance an image: the one with the most landmarks, then the largest area; never a crowd.
+- Our networks find one instance an image: the one with the most landmarks, then the largest area; never a crowd. In a
+  file whose annotations all mark one landmark of several, those of an image are one instance.
 - What several files, or several entries of one file, say of an image is joined. Where it contradicts itself (a landmark
   at two places more than half a pixel apart, another split, another size), the first file by name counts.
 - Visibility 1 (hidden) and 2 (seen) are landmarks, but at 0, 0, where tools write what is missing. Visibility 0 is a

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from reprlib import repr as shorten
 from typing import Any, Literal
 
@@ -26,13 +26,18 @@ _Mark = Literal["marked", "missing", "unlabelled", "at 0, 0", "bad"]
 @dataclass(frozen=True)
 class Instance:
     id: str
-    names: Names  # the landmarks of its category: all of the data set's, or a part of them
+    names: Names  # the landmarks that it can have: all of the data set's, or a part of them
     points_xy_image: _Points  # (K, 2) of the data set's landmarks, NaN where missing
     area: float
 
     @property
     def num_landmarks(self) -> int:
         return int(np.isfinite(self.points_xy_image[:, 0]).sum())
+
+    @property
+    def first_landmark(self) -> int:
+        """The index of the first landmark that it marks."""
+        return int(np.isfinite(self.points_xy_image[:, 0]).argmax())
 
     def equals(self, other: Instance) -> bool:
         """Whether it marks the same landmarks at the same places, whatever its id."""
@@ -97,7 +102,26 @@ def read_instances(
         others = f", as in {len(places) - 1} other annotations" if len(places) > 1 else ""
         draft.report(places[0], f"{what}{others}; it is left out", EXPORT_AGAIN)
     _report_visibility(draft, table, tally.marks, visibility_counts)
-    return instances
+    return _part_by_landmark(draft, table, instances)
+
+
+def _part_by_landmark(
+    draft: Draft, table: Table, instances: dict[str, list[Instance]]
+) -> dict[str, list[Instance]]:
+    """The instances, each a part of its one landmark where that is how the whole file was written."""
+    every = [instance for found in instances.values() for instance in found]
+    # In a file with a single instance per image, or with any that has more landmarks, they are instances.
+    if len(every) == len(instances) or any(len(one.names) == 1 or one.num_landmarks > 1 for one in every):
+        return instances
+    draft.report(
+        table.path,
+        "every annotation marks one landmark; those of an image are taken together as one object",
+        "where they are objects of their own, crop the images to one object each",
+    )
+    return {
+        key: [replace(one, names=(draft.landmark_names[one.first_landmark],)) for one in found]
+        for key, found in instances.items()
+    }
 
 
 def assemble(draft: Draft, instances: list[Instance], where: str) -> _Points:
