@@ -48,12 +48,12 @@ from backend.data.annotations.coco_files import (
 from backend.data.annotations.coco_instances import (
     Instance,
     assemble,
-    join_points,
     read_instances,
     uses_visibility,
 )
 from backend.data.annotations.coco_landmarks import choose_landmarks
 from backend.data.annotations.draft import Draft, is_file
+from backend.data.annotations.joining import Contradictions, join_points
 from backend.data.annotations.table import Annotations
 from backend.errors import UserError
 
@@ -201,7 +201,7 @@ def _add_images(draft: Draft, entries: list[_Entry]) -> None:
     by_place: dict[Path | str, list[_Entry]] = {}
     for entry in entries:
         by_place.setdefault(entry.image.path or entry.where, []).append(entry)
-    left_out: dict[tuple[Path, str, str], list[str]] = {}
+    contradictions = Contradictions()
     for path, (first, *others) in by_place.items():
         if isinstance(path, str):
             draft.report(path, "the image is missing", "add it beside the JSON file or in images/")
@@ -213,7 +213,7 @@ def _add_images(draft: Draft, entries: list[_Entry]) -> None:
             known += new
             joined, differs = join_points([points, assemble(draft, new, entry.where)])
             if contradiction := _contradiction(draft, first, entry, differs=bool(differs.any())):
-                left_out.setdefault((entry.file, *contradiction), []).append(entry.image.name)
+                contradictions.add(entry.file, *contradiction, entry.image.name)
             else:
                 points = joined
         draft.add_image(
@@ -224,13 +224,7 @@ def _add_images(draft: Draft, entries: list[_Entry]) -> None:
             written_hw=first.image.written_hw,
             where=first.where,
         )
-    num_entries = Counter(entry.file for entry in entries)
-    for (file, what, cure), names in left_out.items():
-        draft.report(
-            file,
-            f"{what}, which counts, for {len(names)} of {num_entries[file]} images: {shorten(names)}",
-            cure,
-        )
+    contradictions.report(draft, Counter(entry.file for entry in entries))
 
 
 def _contradiction(draft: Draft, first: _Entry, entry: _Entry, *, differs: bool) -> tuple[str, str] | None:

@@ -16,8 +16,7 @@ import numpy.typing as npt
 
 from backend.data.annotations.coco_files import EXPORT_AGAIN, Names, Table, is_number, key_of
 from backend.data.annotations.draft import Draft
-
-_SAME_PX = 0.5  # as far as a tool that rounds to whole pixels moves a landmark along an axis
+from backend.data.annotations.joining import join_points
 
 _Points = npt.NDArray[np.float64]
 _Mark = Literal["marked", "missing", "unlabelled", "at 0, 0", "bad"]
@@ -158,16 +157,6 @@ def _best_of(draft: Draft, instances: list[Instance], where: str) -> Instance:
             "crop the images to one instance each",
         )
     return best
-
-
-def join_points(points_xy_image: list[_Points]) -> tuple[_Points, npt.NDArray[np.bool_]]:
-    """(K, 2) of what is there first, and (K,): where the others have another place for the same landmark."""
-    stacked = np.stack(points_xy_image)
-    joined = stacked[0].copy()
-    for other in stacked[1:]:
-        joined = np.where(np.isnan(joined), other, joined)
-    differs = np.fmax.reduce(stacked) - np.fmin.reduce(stacked) > _SAME_PX
-    return joined, np.any(differs, axis=-1)
 
 
 def _area_of(annotation: Mapping[str, Any]) -> float:

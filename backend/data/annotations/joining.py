@@ -1,0 +1,49 @@
+"""What several files or lines say of the landmarks of one image: joined, or a contradiction. Knows no format."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from reprlib import repr as shorten
+
+import numpy as np
+import numpy.typing as npt
+
+from backend.data.annotations.draft import Draft
+
+_SAME_PX = 0.5  # as far as a tool that rounds to whole pixels moves a landmark along an axis
+
+
+def join_points(
+    points_xy_image: Sequence[npt.NDArray[np.float64]],
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_]]:
+    """(K, 2) of what is there first, and (K,): where the others have another place for the same landmark.
+
+    Each is (K, 2), NaN where missing. Places within half a pixel along both axes are the same.
+    """
+    stacked = np.stack(points_xy_image)
+    joined = stacked[0].copy()
+    for other in stacked[1:]:
+        joined = np.where(np.isnan(joined), other, joined)
+    differs = np.fmax.reduce(stacked) - np.fmin.reduce(stacked) > _SAME_PX
+    return joined, np.any(differs, axis=-1)
+
+
+class Contradictions:
+    """Images of which a file says something else than an earlier one; reported once per file and kind."""
+
+    def __init__(self) -> None:
+        self._names: dict[tuple[Path, str, str], list[str]] = {}
+
+    def add(self, file: Path, what: str, cure: str, image_name: str) -> None:
+        """Note an image; `what` names the earlier file."""
+        self._names.setdefault((file, what, cure), []).append(image_name)
+
+    def report(self, draft: Draft, num_images: Mapping[Path, int]) -> None:
+        """`num_images` is how many images each file annotates."""
+        for (file, what, cure), names in self._names.items():
+            draft.report(
+                file,
+                f"{what}, which counts, for {len(names)} of {num_images[file]} images: {shorten(names)}",
+                cure,
+            )
