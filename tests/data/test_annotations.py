@@ -571,7 +571,7 @@ def test_deeplabcut_problems(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("header", "word"),
     [
-        (["scorer,A,A", "individuals,m1,m1", "bodyparts,n,n", "coords,x,y"], "several animals"),
+        (["scorer,A,A", "individuals,m1,m2", "bodyparts,n,n", "coords,x,y"], "several animals"),
         (["scorer,A,A", "bodyparts,n,n"], "the first three rows"),
         (["scorer,A", "bodyparts,n", "coords,x"], "n lacks x or y"),
         (["scorer,A,A,A", "bodyparts,n,n,n", "coords,x,y,x"], "n x stands there twice"),

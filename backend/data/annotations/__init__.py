@@ -49,7 +49,7 @@ _MATCHES: tuple[tuple[str, Callable[[Path], bool]], ...] = (
 _LOOKED_FOR = (
     "train/Cephalograms with train/Annotations (aariz), "
     "RawImage/TrainingData with AnnotationsByMD (isbi2015), "
-    "labeled-data/*/CollectedData_*.csv (deeplabcut), "
+    "labeled-data/*/CollectedData_*.csv or CollectedData*.csv (deeplabcut), "
     "a CSV file with columns image, <name>_x, <name>_y (wide_csv), "
     "a JSON file with images, annotations and categories with keypoints (coco)"
 )

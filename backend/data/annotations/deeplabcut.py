@@ -1,28 +1,47 @@
-"""DeepLabCut, one animal: `labeled-data/<video>/CollectedData_<scorer>.csv` below a project folder.
+"""DeepLabCut and Lightning Pose, one animal: the tables of labels of a project.
 
-Three header rows (scorer, bodyparts, coords); the image's path stands in the first column, in newer files in
-the first three. The scorer is the reader, the body parts are the landmarks, the video is the group. All
-images are "train"; there is no pixel size.
+DeepLabCut writes `labeled-data/<video>/CollectedData_<scorer>.csv`. Lightning Pose writes `CollectedData.csv` into the
+project's folder, or `CollectedData_<view>.csv` for each camera; where there is none so named, all tables there with the
+same header count, except predictions, which have a likelihood. Labels of both places are joined; where one contradicts
+an earlier one, the earlier one counts.
+
+Three header rows (scorer, bodyparts, coords), or four (individuals after the scorer): then only one animal has labels;
+`single` are body parts without an animal, which are landmarks too. The image's path stands in the first column, in
+newer files of DeepLabCut in the first three. The scorer is the reader, the body parts are the landmarks.
+
+The video is the group. The views of a session, `labeled-data/<session>_<view>`, are images of one data set, and one
+group. Images are "train", those of Lightning Pose's tables that end in `_test` or `_new` are "test". There is no pixel
+size.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, field
-from pathlib import Path
+from collections.abc import Collection
+from dataclasses import dataclass, field, replace
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+import numpy.typing as npt
 
 from backend.data.annotations.csv_rows import Row, read_header, read_rows
-from backend.data.annotations.draft import Draft, is_file
+from backend.data.annotations.draft import Draft, is_file, list_files
+from backend.data.annotations.joining import Contradictions, join_points
 from backend.data.annotations.table import Annotations
 from backend.errors import UserError
 
-_PATTERN = "CollectedData_*.csv"
+_NAME = "CollectedData"
+_VIDEOS = "labeled-data"
 _HEADER_ROWS = ("scorer", "bodyparts", "coords")
+_HEADER_ROWS_OF_ANIMALS = ("scorer", "individuals", "bodyparts", "coords")
+_NO_ANIMAL = "single"  # DeepLabCut's name for body parts that are there once per image
+_TEST_SUFFIXES = ("test", "new")
+_EXPORT_AGAIN = "export the labels again"
 
 
-@dataclass
+@dataclass(frozen=True)
 class _Table:
-    """One CollectedData file, its header understood."""
+    """One file of labels, its header understood."""
 
     path: Path
     scorer: str
@@ -30,6 +49,8 @@ class _Table:
     num_columns: int
     columns: dict[str, tuple[int, int]]  # body part -> positions of x and y
     rows: list[Row] = field(repr=False)
+    split: str
+    view: str  # the camera's name, "" where there is one alone
 
 
 def matches(path: Path) -> bool:
@@ -41,9 +62,14 @@ def matches(path: Path) -> bool:
 def read(path: Path) -> Annotations:
     files = _find_files(path)
     if not files:
-        raise UserError(f"no {_PATTERN} in {path}", field="dataset_path", cure="give the project folder")
+        raise UserError(
+            f"no {_VIDEOS}/*/{_NAME}_*.csv and no {_NAME}*.csv in {path}",
+            field="dataset_path",
+            cure="give the project folder",
+        )
     draft = Draft("deeplabcut", _project_folder(files[0]))
     tables = [table for file in files if (table := _read_table(draft, file, fatal=len(files) == 1))]
+    tables = _assign_splits(draft, tables)
     draft.landmark_names = tuple(dict.fromkeys(part for table in tables for part in table.columns))
     draft.reader_names = tuple(dict.fromkeys(table.scorer for table in tables))
     for table in tables:
@@ -52,98 +78,228 @@ def read(path: Path) -> Annotations:
             draft.report(
                 table.path, f"no columns for {', '.join(absent)}", "label these body parts there too"
             )
+    views = sorted({table.view for table in tables if table.view})
+    if len(views) > 1:
+        draft.report(
+            draft.root.name,
+            f"the views {', '.join(views)} are images of one data set, with the same landmarks",
+            "to train a network for one view alone, give the path of its table",
+        )
     _add_images(draft, tables)
     return draft.finish("convert to wide CSV with a column mm_per_px if it is known")
+
+
+# Files
 
 
 def _find_files(path: Path) -> list[Path]:
     if path.is_file():
         return [path]
-    videos = path if path.name == "labeled-data" else path / "labeled-data"
-    return sorted(videos.glob(f"*/{_PATTERN}")) or sorted(path.glob(_PATTERN))
+    project = path.parent if path.name == _VIDEOS else path
+    videos = sorted(folder for folder in (project / _VIDEOS).glob("*") if folder.is_dir())
+    named = [
+        file for folder in (*videos, project) for file in list_files(folder, (".csv",)) if _is_named(file)
+    ]
+    return named or [file for file in list_files(project, (".csv",)) if _has_labels(file)]
+
+
+def _is_named(file: Path) -> bool:
+    return file.stem == _NAME or file.stem.startswith(f"{_NAME}_")
+
+
+def _has_labels(file: Path) -> bool:
+    """Whether the header is one of labels; predictions have a likelihood beside x and y."""
+    header = read_header(file, len(_HEADER_ROWS_OF_ANIMALS))
+    titles = tuple(cells[0] for cells in header)
+    for wanted in (_HEADER_ROWS, _HEADER_ROWS_OF_ANIMALS):
+        if titles[: len(wanted)] == wanted:
+            return not set(header[len(wanted) - 1][1:]) - {"x", "y", ""}
+    return False
 
 
 def _project_folder(file: Path) -> Path:
-    video = file.absolute().parent
-    return video.parent.parent if video.parent.name == "labeled-data" else video
+    folder = file.absolute().parent
+    return folder.parent.parent if _is_of_video(file) else folder
+
+
+def _is_of_video(file: Path) -> bool:
+    return file.absolute().parent.parent.name == _VIDEOS
+
+
+# Header
 
 
 def _read_table(draft: Draft, path: Path, *, fatal: bool) -> _Table | None:
     """The file with its header taken apart, or None after reporting what is wrong with it."""
-    cure = "export the labels again from DeepLabCut"
     try:
-        rows = read_rows(path)
+        return _parse_table(draft, path)
     except UserError as error:
         draft.report(path, error.what, error.cure, fatal=fatal)
         return None
-    titles = [cells[0] for _, cells in rows[:4]]
-    if titles[1:2] == ["individuals"]:
-        draft.report(
-            path, "several animals an image are not supported", "label one animal an image", fatal=fatal
-        )
-        return None
-    if tuple(titles[:3]) != _HEADER_ROWS:
-        draft.report(path, f"the first three rows must be {', '.join(_HEADER_ROWS)}", cure, fatal=fatal)
-        return None
-    scorers, parts, axes = (cells for _, cells in rows[:3])
+
+
+def _parse_table(draft: Draft, path: Path) -> _Table:
+    """Raises UserError where the header is broken or labels several animals."""
+    rows = read_rows(path)
+    titles = tuple(cells[0] for _, cells in rows[:4])
+    of_animals = titles == _HEADER_ROWS_OF_ANIMALS
+    if not of_animals and titles[:3] != _HEADER_ROWS:
+        raise UserError(f"the first three rows must be {', '.join(_HEADER_ROWS)}", cure=_EXPORT_AGAIN)
+    num_header_rows = 4 if of_animals else 3
+    header, rows = [cells for _, cells in rows[:num_header_rows]], rows[num_header_rows:]
+    scorers, parts, axes = header[0], header[-2], header[-1]
     num_path_columns = next((i for i, axis in enumerate(axes) if axis in ("x", "y")), len(axes))
-    positions: dict[str, dict[str, int]] = {}
-    pairs = list(zip(parts, axes, strict=False))[num_path_columns:]
-    for position, (part, axis) in enumerate(pairs, start=num_path_columns):
-        positions.setdefault(part, {})[axis] = position
-    faults = [
-        f"{part} {axis} stands there twice" for (part, axis), times in Counter(pairs).items() if times > 1
-    ]
-    faults += [f"{part} lacks x or y" for part, found in positions.items() if not {"x", "y"} <= set(found)]
-    faults += [] if positions else ["there is no body part"]
-    if faults or len(scorers) <= num_path_columns:
-        draft.report(path, f"broken header: {', '.join(faults) or 'no scorer'}", cure, fatal=fatal)
-        return None
-    columns = {part: (found["x"], found["y"]) for part, found in positions.items()}
-    return _Table(path, scorers[num_path_columns], num_path_columns, len(axes), columns, rows[3:])
+    positions = list(range(num_path_columns, min(len(parts), len(axes))))
+    if of_animals:
+        positions = _keep_one_animal(draft, path, header[1], positions, rows)
+    columns = _pair_columns(parts, axes, positions)
+    if len(scorers) <= num_path_columns:
+        raise UserError("broken header: no scorer", cure=_EXPORT_AGAIN)
+    scorer = scorers[num_path_columns]
+    split, view = _split_and_view(path, scorer, [_folder_of(cells, num_path_columns) for _, cells in rows])
+    return _Table(path, scorer, num_path_columns, len(axes), columns, rows, split, view)
+
+
+def _keep_one_animal(
+    draft: Draft, path: Path, animals: list[str], positions: list[int], rows: list[Row]
+) -> list[int]:
+    """The columns of the one animal that has labels, and of the body parts without an animal."""
+    animal_of = dict(zip(positions, animals[positions[0] :] if positions else [], strict=False))
+    names = {name for name in animal_of.values() if name != _NO_ANIMAL}
+    labelled = {
+        name
+        for _, cells in rows
+        for position, name in animal_of.items()
+        if name != _NO_ANIMAL and cells[position : position + 1] not in ([], [""], ["nan"], ["NaN"])
+    }
+    found = sorted(labelled if len(names) > 1 and labelled else names)
+    if len(found) > 1:
+        raise UserError(
+            f"several animals ({', '.join(found)}) are labelled; only one per image is supported",
+            cure="export the labels of one animal, or crop the images to one animal each",
+        )
+    if len(names) > 1:
+        draft.report(
+            path,
+            f"of the animals {', '.join(sorted(names))} only {found[0]} has labels; it is taken",
+            "label one animal per image",
+        )
+    return [position for position, name in animal_of.items() if name in (_NO_ANIMAL, *found)]
+
+
+def _pair_columns(parts: list[str], axes: list[str], positions: list[int]) -> dict[str, tuple[int, int]]:
+    """Body part -> the positions of its x and y. Raises UserError where one lacks or is there twice."""
+    found: dict[str, dict[str, int]] = {}
+    for position in positions:
+        found.setdefault(parts[position], {})[axes[position]] = position
+    times = Counter((parts[position], axes[position]) for position in positions)
+    faults = [f"{part} {axis} stands there twice" for (part, axis), number in times.items() if number > 1]
+    faults += [f"{part} lacks x or y" for part, by_axis in found.items() if not {"x", "y"} <= set(by_axis)]
+    faults += [] if found else ["there is no body part"]
+    if faults:
+        raise UserError(f"broken header: {', '.join(faults)}", cure=_EXPORT_AGAIN)
+    return {part: (by_axis["x"], by_axis["y"]) for part, by_axis in found.items()}
+
+
+# Splits, videos and views
+
+
+def _split_and_view(path: Path, scorer: str, folders: Collection[str]) -> tuple[str, str]:
+    """What the name of a table in the project's folder says; it may also end with DeepLabCut's scorer."""
+    view = path.stem.removeprefix(_NAME).removeprefix("_")
+    if _is_of_video(path) or view == scorer:
+        return "train", ""
+    split = "train"
+    if view.rpartition("_")[2] in _TEST_SUFFIXES:
+        split, view = "test", view.rpartition("_")[0]
+    return split, view if any(folder.endswith(f"_{view}") for folder in folders) else ""
+
+
+def _folder_of(cells: list[str], num_path_columns: int) -> str:
+    """The last folder of the image's path as it is written."""
+    return PurePosixPath(_written_path(cells, num_path_columns)).parent.name
+
+
+def _assign_splits(draft: Draft, tables: list[_Table]) -> list[_Table]:
+    if {table.split for table in tables} != {"test"}:
+        return tables
+    draft.report(
+        draft.root.name,
+        "by their names all labels are test; they are taken as train",
+        "add those to train on, or mind that these are trained on",
+    )
+    return [replace(table, split="train") for table in tables]
+
+
+# Images
 
 
 def _add_images(draft: Draft, tables: list[_Table]) -> None:
-    """Join the scorers' rows of one image, then hand the images over."""
-    labels: dict[Path, dict[str, tuple[_Table, Row]]] = {}
+    """Join what the tables say of one image, then hand the images over."""
+    labels: dict[Path, list[tuple[_Table, Row]]] = {}
     for table in tables:
         for line, cells in table.rows:
             where = f"{draft.relative(table.path)} line {line}"
             if not draft.has_all_cells(cells, table.num_columns, where):
                 continue
             image = _find_image(draft.root, table, cells)
-            by_scorer = labels.setdefault(image, {})
-            if table.scorer in by_scorer:
+            entries = labels.setdefault(image, [])
+            if any(known.path == table.path for known, _ in entries):
                 draft.report(
                     where, f"image {image.name} stands there twice; the first counts", "keep one line"
                 )
             else:
-                by_scorer[table.scorer] = table, (line, cells)
-    for image, by_scorer in labels.items():
-        points = draft.empty_points()
-        for reader, name in enumerate(draft.reader_names):
-            if name in by_scorer:
-                points[reader] = _read_points(draft, *by_scorer[name])
-        table, (line, _) = next(iter(by_scorer.values()))
+                entries.append((table, (line, cells)))
+    contradictions = Contradictions()
+    for image, entries in labels.items():
+        table, (line, _) = entries[0]
         video = image.parent.name
-        where = f"{draft.relative(table.path)} line {line}"
+        # Some projects of Lightning Pose have no folder for each video.
+        known_video = "" if image.parent.parent == draft.root else video
         draft.add_image(
             f"{video}/{image.stem}",
             image,
-            points,
-            split="train",
-            group=video,
+            _join_entries(draft, image, entries, contradictions),
+            split=table.split,
+            group=known_video.removesuffix(f"_{table.view}") if table.view else known_video,
             group_kind="video",
-            where=where,
+            where=f"{draft.relative(table.path)} line {line}",
         )
+    contradictions.report(draft, Counter(table.path for entries in labels.values() for table, _ in entries))
+
+
+def _join_entries(
+    draft: Draft, image: Path, entries: list[tuple[_Table, Row]], contradictions: Contradictions
+) -> npt.NDArray[np.float64]:
+    """(R, K, 2) of the tables that label one image; of one reader's, what contradicts an earlier one is left out."""
+    points = draft.empty_points()
+    split = entries[0][0].split
+    first_of: dict[str, str] = {}
+    for table, row in entries:
+        reader = draft.reader_names.index(table.scorer)
+        earlier = first_of.setdefault(table.scorer, draft.relative(table.path))
+        joined, differs = join_points([points[reader], np.array(_read_points(draft, table, row))])
+        if table.split != split:
+            what = f"split {table.split} instead of {split} as in {draft.relative(entries[0][0].path)}"
+            contradictions.add(table.path, what, "list an image in one split", image.name)
+        elif differs.any():
+            what = f"landmarks at other places than in {earlier}"
+            contradictions.add(table.path, what, "correct or remove those that are wrong", image.name)
+        else:
+            points[reader] = joined
+    return points
 
 
 def _find_image(project: Path, table: _Table, cells: list[str]) -> Path:
-    written = "/".join(cell for cell in cells[: table.num_path_columns] if cell).replace("\\", "/")
+    written = _written_path(cells, table.num_path_columns)
     image = project / written
     beside = table.path.absolute().parent / Path(written).name
     # A video folder that was moved out of its project has its images beside the CSV still.
     return beside if is_file(beside) and not is_file(image) else image
+
+
+def _written_path(cells: list[str], num_path_columns: int) -> str:
+    return "/".join(cell for cell in cells[:num_path_columns] if cell).replace("\\", "/")
 
 
 def _read_points(draft: Draft, table: _Table, row: Row) -> list[tuple[float, float]]:
