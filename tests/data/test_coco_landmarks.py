@@ -51,7 +51,7 @@ def test_a_category_per_landmark_is_one_object(tmp_path: Path, keypoints_of: Any
     annotations = read_annotations(tmp_path)
     assert_four(annotations, 1, 2)
     (told,) = problems(annotations)
-    assert "in 4 parts; they are taken together as 4 landmarks of one object" in told
+    assert "each with landmarks of its own; they are taken together as 4 landmarks" in told
 
 
 def test_a_landmark_without_an_annotation_is_missing_there(tmp_path: Path) -> None:
@@ -94,7 +94,7 @@ def test_two_annotators_with_landmarks_of_their_own(tmp_path: Path) -> None:
     annotations = read_annotations(tmp_path)
     assert_four(annotations, 1, 2)
     (told,) = problems(annotations)
-    assert "category 'thing' marks the same images in 2 parts" in told
+    assert "categories 'thing' mark the same images" in told
 
 
 @pytest.mark.parametrize("names", [["center"], ["center", "tip"]])

@@ -116,7 +116,7 @@ def test_a_table_in_the_projects_folder(tmp_path: Path) -> None:
         assert column(annotations, "image_id") == ["v1/img0", "v2/a"]
         assert column(annotations, "group") == ["v1", "v2"] and set(column(annotations, "split")) == {"train"}
         assert problems(annotations) == []
-    assert find_datasets(tmp_path.parent)[0] == tmp_path
+    assert find_datasets(tmp_path)[0] == tmp_path
 
 
 def test_images_without_a_folder_for_each_video_have_no_group(tmp_path: Path) -> None:

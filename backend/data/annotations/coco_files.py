@@ -176,13 +176,13 @@ def _is_one_line(name: str) -> bool:
 
 def key_of(value: Any) -> str:
     """An id as text, equal for 7, 7.0, "7" and "7.0", as tools write the same one; "" where it can be none."""
-    if isinstance(value, bool) or not isinstance(value, int | float | str):
-        return ""
-    if isinstance(value, float) and not math.isfinite(value):
-        return ""
-    # A table with an empty cell in its column of ids makes floats of them; "007" is a name, and stays as it is.
-    text = str(int(value)) if isinstance(value, float) and value.is_integer() else str(value).strip()
-    return re.sub(r"^(-?\d+)\.0+$", r"\1", text)
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
+    if isinstance(value, float) and math.isfinite(value):
+        # A table with an empty cell in its column of ids makes floats of them.
+        return str(int(value)) if value.is_integer() else str(value)
+    # "007" is a name, and stays as it is.
+    return re.sub(r"^(-?\d+)\.0+$", r"\1", value.strip()) if isinstance(value, str) else ""
 
 
 def is_number(value: Any) -> TypeGuard[float]:

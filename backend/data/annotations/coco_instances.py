@@ -74,8 +74,9 @@ def read_instances(
     """
     instances: dict[str, list[Instance]] = {}
     tally = _Tally()
+    file = draft.relative(table.path)
     for number, annotation in enumerate(table.annotations):
-        where = f"{draft.relative(table.path)} annotations[{number}]"
+        where = f"{file} annotations[{number}]"
         if not isinstance(annotation, dict):
             draft.report(where, "no annotation; it is left out", EXPORT_AGAIN)
             continue
@@ -115,7 +116,7 @@ def _part_by_landmark(
     draft.report(
         table.path,
         "every annotation marks one landmark; those of an image are taken together as one object",
-        "where they are objects of their own, crop the images to one object each",
+        "where they are different objects, crop the images to one object each",
     )
     return {
         key: [replace(one, names=(draft.landmark_names[one.first_landmark],)) for one in found]
@@ -136,6 +137,8 @@ def assemble(draft: Draft, instances: list[Instance], where: str) -> _Points:
     for names, found in parts.items():
         single = len(names) == 1 < len(draft.landmark_names)
         taken += found if single else [_best_of(draft, found, where)]
+    if len(taken) == 1:
+        return taken[0].points_xy_image
     points, differs = join_points([draft.empty_points()[0], *(one.points_xy_image for one in taken)])
     if differs.any():
         names = tuple(name for name, several in zip(draft.landmark_names, differs, strict=True) if several)
@@ -187,12 +190,13 @@ def _read_points(
         wanted = f"{3 * len(names)} (x, y, visibility of {len(names)} landmarks)"
         tally.wrong_lists.setdefault(f"keypoints are {number} instead of {wanted}", []).append(where)
         return points
+    index_of = {name: index for index, name in enumerate(draft.landmark_names)}
     for place, name in enumerate(names):
         x, y, visibility = values[3 * place : 3 * place + 3]
         mark = _judge(x, y, visibility)
         tally.marks[mark][name] += 1
         if mark in kept:
-            points[draft.landmark_names.index(name)] = x, y
+            points[index_of[name]] = x, y
         elif mark == "bad":
             draft.report(
                 where,

@@ -46,9 +46,9 @@ def choose_landmarks(draft: Draft, tables: list[Table]) -> list[Table]:
     if len(parts) > 1:
         draft.report(
             draft.root.name,
-            f"category {_titles_of(tables, parts)} marks the same images in {len(parts)} parts; they are taken "
-            f"together as {len(chosen)} landmarks of one object",
-            "where they are objects of their own, make a data set of each category",
+            f"categories {_titles_of(tables, parts)} mark the same images, each with landmarks of its own; they are "
+            f"taken together as {len(chosen)} landmarks of one object",
+            "where they are different objects, make a data set of each category",
         )
     draft.landmark_names = chosen
     tables = [_rename(table, lambda one: one.names if one.names in parts else ()) for table in tables]
