@@ -20,7 +20,8 @@ import numpy as np
 import numpy.typing as npt
 from tqdm import tqdm
 
-from backend.data.annotations.csv_rows import read_rows
+from backend.data.annotations.csv_columns import SPACING_COLUMNS, read_columns
+from backend.data.annotations.csv_rows import read_rows, settle_decimals
 from backend.data.annotations.draft import UNKNOWN_SPACING
 from backend.data.annotations.writers import MarkedImage, to_csv, to_json, unused_name
 from backend.data.images import read_image, read_mm_per_px_xy
@@ -28,6 +29,7 @@ from backend.data.samples import Samples
 from backend.errors import UserError
 from backend.flags import OneLineParser, run_command
 from backend.geometry import FloatArray
+from backend.numbers import read_number
 from backend.overlays import draw_points, encode_png
 from backend.run.files import write_bytes_atomic, write_json_atomic
 from backend.training.inference import load_predictor, unlabelled_samples
@@ -35,7 +37,6 @@ from backend.training.task import Predictions
 
 IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".dcm"}
 STDOUT = Path("-")
-SPACING_COLUMNS = ("mm_per_px_x", "mm_per_px_y")
 
 
 @dataclass(frozen=True)
@@ -140,15 +141,25 @@ def _source(path: Path) -> Source:
 def _read_list(path: Path) -> list[Source]:
     """The images of a CSV file with the column `image` and, where pixel sizes are known, `mm_per_px`, or `mm_per_px_x`
     and `mm_per_px_y`."""
-    (_, header), *rows = read_rows(path) or [(1, [])]
-    if "image" not in header or not rows:
+    (_, header), *rows = read_rows(path, _warn) or [(1, [])]
+    columns = read_columns(header)
+    if "image" not in columns.named or not rows:
         raise UserError(
             f"{path} lists no image", field="images", cure="name the column of the image paths image"
         )
+    numbers = {columns.named[name] for name in SPACING_COLUMNS if name in columns.named}
     return [
-        _listed(path.parent, dict(zip(header, cells, strict=False)), f"{path} line {line}")
-        for line, cells in rows
+        _listed(
+            path.parent,
+            {name: cells[position] for name, position in columns.named.items() if position < len(cells)},
+            f"{path} line {line}",
+        )
+        for line, cells in settle_decimals(rows, numbers)
     ]
+
+
+def _warn(file: Path, what: str, cure: str) -> None:
+    print(f"{file}: {what}; {cure}", file=sys.stderr)
 
 
 def _listed(folder: Path, row: Mapping[str, str], where: str) -> Source:
@@ -156,12 +167,12 @@ def _listed(folder: Path, row: Mapping[str, str], where: str) -> Source:
     if not row.get("image"):
         raise UserError(f"{where}: no image", field="images", cure="fill in its path, or remove the line")
     image = folder / row["image"].replace("\\", "/")
-    texts = [row.get(column) or row.get("mm_per_px", "") for column in SPACING_COLUMNS]
+    texts = [row.get(column) or row.get("mm_per_px", "") for column in ("mm_per_px_x", "mm_per_px_y")]
     if not any(texts):
         return _source(image)
     try:
-        mm_per_px_x, mm_per_px_y = (float(text) for text in texts)
-    except ValueError:
+        mm_per_px_x, mm_per_px_y = (read_number(text) for text in texts)
+    except UserError:
         mm_per_px_x = mm_per_px_y = math.nan
     if not all(0 < value < math.inf for value in (mm_per_px_x, mm_per_px_y)):
         raise UserError(

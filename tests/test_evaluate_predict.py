@@ -353,6 +353,13 @@ def test_a_list_gives_pixel_sizes_and_json_and_maps_are_written(
             assert np.abs(affines[0] @ (column, row, 1) - landmark["xy"]).max() <= 7 * cell_px.max()
 
 
+def test_a_list_is_read_however_it_was_saved(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "list.csv").write_bytes("sep=;\nfilename;mm_per_px\nچانه.png;0,25\n".encode("cp1256"))
+    (source,) = predict.find_images(tmp_path / "list.csv")
+    assert (source.path, source.mm_per_px_xy) == (tmp_path / "چانه.png", (0.25, 0.25))
+    assert "read as cp1256" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [

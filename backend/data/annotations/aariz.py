@@ -90,7 +90,7 @@ def _read_machines(draft: Draft) -> dict[str, _Machine]:
     if not path.is_file():
         return {}  # `finish` counts the images without a pixel size
     try:
-        (_, header), *rows = read_rows(path)
+        (_, header), *rows = read_rows(path, draft.report)
     except (UserError, ValueError) as error:
         draft.report(path, f"cannot be read ({error})", "export it again as CSV in UTF-8")
         return {}

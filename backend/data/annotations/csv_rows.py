@@ -1,49 +1,155 @@
-"""Read a CSV file as rows of text with their line numbers. Knows no columns."""
+"""Read a CSV file of any tool as rows of text with their line numbers, and write one that spreadsheets open unharmed.
+
+Knows no columns. Commas, semicolons, tabs or bars stand between cells, or what a first line `sep=;` says.
+"""
 
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator
+import io
+import re
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 
+from backend.data.annotations.text_encoding import Decoded, NotTextError, decode_table
 from backend.errors import UserError
+from backend.numbers import to_latin
 
 Row = tuple[int, list[str]]  # line number from 1, cells without surrounding blanks
+Report = Callable[[Path, str, str], object]  # file, what, cure
+
+SUFFIXES = (".csv", ".tsv")
+EXCEL_MARK = "\ufeff"  # without it, Excel reads UTF-8 as the code page of its machine
+_DELIMITERS = ",;\t|"
+_SEPARATOR_LINE = re.compile(r'\s*"?sep=(.)"?\s*', re.IGNORECASE)
+_NUM_PROBED = 20  # rows that show which delimiter fits
+_HEAD_BYTES = 2**16  # a multiple of 4, the bytes of UTF-32
+# What a spreadsheet takes for a formula; an apostrophe before it makes it text, and one more before one that is there.
+_FORMULA = re.compile(r"'*[=+\-@\t\r]")
+_WITH_COMMA = re.compile(r"[+-]?([0-9]*),[0-9]+")
+_LIKE_THOUSANDS = re.compile(r"[+-]?[1-9][0-9]{0,2},[0-9]{3}")
+_MAX_COORDINATE = 32_767  # px; larger images are not decoded
 
 
-def read_rows(path: Path) -> list[Row]:
-    """All rows that are not blank. UTF-8 with or without byte order mark; comma, semicolon or tab.
+def read_rows(path: Path, report: Report) -> list[Row]:
+    """All rows that are not blank, each as long as the header where it only lacks or has empty cells beyond it.
 
-    Raises UserError where the file cannot be read as such text.
+    An encoding other than UTF-8 is reported. Raises UserError where the file cannot be read as text.
     """
     try:
-        return list(_iterate_rows(path))
+        decoded = decode_table(path.read_bytes(), path.parent)
+        if decoded.remark:
+            report(path, decoded.remark, "save it as UTF-8 if a name in it looks wrong")
+        return _even_out(_iterate_rows(decoded))
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror})", field="dataset_path") from error
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path} is not UTF-8 text", field="dataset_path", cure="save it as UTF-8") from error
+    except NotTextError as error:
+        raise UserError(f"{path} {error.what}", field="dataset_path", cure=error.cure) from error
     except csv.Error as error:
         raise UserError(
-            f"{path} is no CSV file ({error})", field="dataset_path", cure="export it again"
+            f"{path} is not a CSV file ({error})", field="dataset_path", cure="export it again"
         ) from error
 
 
 def read_header(path: Path, num_rows: int = 1) -> list[list[str]]:
-    """The first rows' cells, without reading on; fewer or none where the file has no more or is no CSV."""
+    """The first rows' cells, without reading on; fewer or none where the file has no more or is not CSV."""
     try:
-        return [cells for _, cells in islice(_iterate_rows(path), num_rows)]
-    except (OSError, UnicodeDecodeError, csv.Error):
+        with path.open("rb") as file:
+            head = file.read(_HEAD_BYTES)
+        if len(head) == _HEAD_BYTES and b"\0" not in head:  # not within a character
+            head = head[: head.rfind(b"\n") + 1] or head
+        return [cells for _, cells in islice(_iterate_rows(decode_table(head)), num_rows)]
+    except (OSError, NotTextError, csv.Error):
         return []
 
 
-def _iterate_rows(path: Path) -> Iterator[Row]:
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        first_line = file.readline()
+def settle_decimals(rows: Sequence[Row], columns: Collection[int]) -> list[Row]:
+    """The rows with a decimal point in these columns, where the numbers themselves show that their comma is one.
+
+    12,5 shows it, and so does 103,250: no image has a hundred thousand pixels per side. Where every comma could stand
+    before thousands (1,250), the cells are left as they are: a reader of numbers refuses them, and says why.
+    """
+    numbers = [to_latin(cells[k]) for _, cells in rows for k in columns if k < len(cells)]
+    with_comma = [number for number in numbers if _WITH_COMMA.fullmatch(number)]
+    if not any(
+        not _LIKE_THOUSANDS.fullmatch(number) or abs(int(number.replace(",", ""))) > _MAX_COORDINATE
+        for number in with_comma
+    ):
+        return list(rows)
+    return [
+        (line, [_with_point(c) if k in columns else c for k, c in enumerate(cells)]) for line, cells in rows
+    ]
+
+
+def guard_text(text: str) -> str:
+    """Text that no spreadsheet takes for a formula; `read_rows` gives back what it was. Never for numbers."""
+    return f"'{text}" if _FORMULA.match(text) else text
+
+
+def format_rows(rows: Iterable[Sequence[str]]) -> str:
+    """Rows as the text of a CSV file."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    return text.getvalue()
+
+
+def _with_point(cell: str) -> str:
+    number = to_latin(cell)
+    return number.replace(",", ".") if _WITH_COMMA.fullmatch(number) else cell
+
+
+def _iterate_rows(decoded: Decoded) -> Iterator[Row]:
+    file = io.StringIO(decoded.text, newline="")
+    named = _SEPARATOR_LINE.fullmatch(file.readline().rstrip("\r\n"))
+    if not named:
         file.seek(0)
-        delimiter = max(",;\t", key=first_line.count)
-        reader = csv.reader(file, delimiter=delimiter)
-        for cells in reader:
-            cells = [cell.strip() for cell in cells]
-            if any(cells):
-                yield reader.line_num, cells
+    start = file.tell()
+    delimiter = named[1] if named else _find_delimiter(file)
+    file.seek(start)
+    reader = csv.reader(file, delimiter=delimiter)
+    for cells in reader:
+        cells = [_unguard(cell.strip()) for cell in cells]
+        if any(cells):
+            yield reader.line_num + bool(named), cells
+
+
+def _find_delimiter(file: io.StringIO) -> str:
+    """The one that gives the header several cells, and most of the first rows as many as it."""
+
+    def fit(delimiter: str) -> tuple[bool, int, int]:
+        file.seek(0)
+        lengths = [
+            len(cells) for cells in islice(csv.reader(file, delimiter=delimiter), _NUM_PROBED) if cells
+        ]
+        return (
+            bool(lengths and lengths[0] > 1),
+            sum(n == lengths[0] for n in lengths),
+            max(lengths[:1], default=0),
+        )
+
+    return max(_DELIMITERS, key=fit)
+
+
+def _even_out(rows: Iterable[Row]) -> list[Row]:
+    """Rows without the empty cells beyond the header's, and with those that the header has for nothing."""
+    even: list[Row] = []
+    width = needed = 0
+    for line, cells in rows:
+        if not even:
+            width, needed = len(cells), _num_filled(cells)
+        if len(cells) > width and _num_filled(cells) <= width:
+            cells = cells[:width]
+        elif needed <= len(cells) < width:
+            cells = cells + [""] * (width - len(cells))
+        even.append((line, cells))
+    return even
+
+
+def _num_filled(cells: Sequence[str]) -> int:
+    """How many cells there are up to the last one that is not empty."""
+    return max((k for k, cell in enumerate(cells, start=1) if cell), default=0)
+
+
+def _unguard(cell: str) -> str:
+    return cell[1:] if cell.startswith("'") and _FORMULA.match(cell) else cell

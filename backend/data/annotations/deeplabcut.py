@@ -24,7 +24,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 import numpy.typing as npt
 
-from backend.data.annotations.csv_rows import Row, read_header, read_rows
+from backend.data.annotations.csv_rows import Row, read_header, read_rows, settle_decimals
 from backend.data.annotations.draft import Draft, is_file, list_files
 from backend.data.annotations.joining import Contradictions, join_points
 from backend.data.annotations.table import Annotations
@@ -140,7 +140,7 @@ def _read_table(draft: Draft, path: Path, *, fatal: bool) -> _Table | None:
 
 def _parse_table(draft: Draft, path: Path) -> _Table:
     """Raises UserError where the header is broken or labels several animals."""
-    rows = read_rows(path)
+    rows = read_rows(path, draft.report)
     titles = tuple(cells[0] for _, cells in rows[:4])
     of_animals = titles == _HEADER_ROWS_OF_ANIMALS
     if not of_animals and titles[:3] != _HEADER_ROWS:
@@ -153,6 +153,7 @@ def _parse_table(draft: Draft, path: Path) -> _Table:
     if of_animals:
         positions = _keep_one_animal(draft, path, header[1], positions, rows)
     columns = _pair_columns(parts, axes, positions)
+    rows = settle_decimals(rows, {position for pair in columns.values() for position in pair})
     if len(scorers) <= num_path_columns:
         raise UserError("broken header: no scorer", cure=_EXPORT_AGAIN)
     scorer = scorers[num_path_columns]

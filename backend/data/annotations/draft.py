@@ -19,6 +19,7 @@ import pandas as pd
 from backend.data.annotations.table import IMAGE_COLUMNS, Annotations, FloatArray, GroupKind, Problem
 from backend.data.images import read_image_size, read_mm_per_px_xy
 from backend.errors import UserError
+from backend.numbers import read_number
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp")
 UNKNOWN_SPACING = (math.nan, math.nan)
@@ -177,20 +178,19 @@ class Draft:
         return False
 
     def parse_number(self, text: str, where: str) -> float:
-        """The number, or NaN: silently for an empty cell or "nan", reported for anything not finite."""
+        """The number, with digits and decimal separator as `backend.numbers` reads them, or NaN: silently for an empty
+        cell or "nan", reported for anything not finite and for what can be read in two ways."""
         text = text.strip()
         if text.lower() in ("", "nan", "na"):
             return math.nan
         try:
-            value = float(text) if "_" not in text else math.nan  # Python reads 1_0 as 10
-        except ValueError:
-            value = math.nan
-        if not math.isfinite(value):
-            self.report(
-                where, f"{text!r} is not a finite number; it is masked", "write a number such as 12.5"
-            )
+            return read_number(text)
+        except UserError as error:
+            doubtful = any(separator in text for separator in ",٬'’ ")  # what it can mean is said there
+            what = error.what if doubtful else f"{text!r} is not a finite number"
+            cure = error.cure if doubtful else "write a number such as 12.5"
+            self.report(where, f"{what}; it is masked", cure)
             return math.nan
-        return value
 
     def parse_point(self, x_text: str, y_text: str, where_x: str, where_y: str) -> tuple[float, float]:
         """(x, y), NaN in both where missing or bad; half a point is reported."""

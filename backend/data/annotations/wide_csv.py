@@ -1,37 +1,49 @@
-"""Wide CSV: one line an image, two columns a landmark.
+"""A CSV table of any program: one row per image with two columns per landmark, or one row per point.
 
 `image,<name>_x,<name>_y,...[,split][,mm_per_px][,group][,group_kind]`; `mm_per_px_x` and `mm_per_px_y` give
 the axes apart. A group is a patient unless `group_kind` says video or device. `<name>_confidence` is ignored, so
 that predictions can be read back; where they lie beside marked points, those are the truth. Image paths are absolute
 or relative to the CSV's folder. An empty cell is a missing landmark; without a split column all images are "train".
+`csv_columns` has the other titles that are understood, `point_csv` the tables with one row per point.
 """
 
 from __future__ import annotations
 
 import math
-from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
-from backend.data.annotations.csv_rows import Row, read_header, read_rows
-from backend.data.annotations.draft import Draft
+import numpy as np
+import numpy.typing as npt
+
+from backend.data.annotations.csv_columns import SPACING_COLUMNS, Columns, read_columns
+from backend.data.annotations.csv_rows import SUFFIXES, Row, read_header, read_rows, settle_decimals
+from backend.data.annotations.draft import Draft, list_files
+from backend.data.annotations.point_csv import collect_points
 from backend.data.annotations.table import GROUP_KINDS, Annotations, GroupKind
 from backend.errors import UserError
 
 READER_NAME = "annotator"
 USUAL_NAMES = ("annotations.csv", "labels.csv")
 
-_SPACING_COLUMNS = ("mm_per_px", "mm_per_px_x", "mm_per_px_y")
-_RESERVED = ("image", "split", "group", "group_kind", *_SPACING_COLUMNS)
 _USUAL_KIND: GroupKind = "patient"
 _SPLIT_ALIASES = {"": "train", "training": "train", "val": "valid", "validation": "valid", "testing": "test"}
 
 
 @dataclass(frozen=True)
-class _Header:
-    column: dict[str, int]  # name -> position, reserved names in lower case
-    landmark_names: tuple[str, ...]
-    num_columns: int
+class _Line:
+    """One line of the table, for its cells and their places by name."""
+
+    where: str
+    columns: Columns
+    cells: list[str]
+
+    def cell(self, name: str) -> str:
+        return self.cells[self.columns.named[name]] if name in self.columns.named else ""
+
+    def place(self, name: str) -> str:
+        named = self.columns.named
+        return f"{self.where} column {self.columns.titles[named[name]] if name in named else name}"
 
 
 def matches(path: Path) -> bool:
@@ -40,44 +52,39 @@ def matches(path: Path) -> bool:
 
 def matches_marked(path: Path) -> bool:
     """Whether there is a file that is more than predictions."""
-    return any(not _is_predicted(file) for file in _candidates(path))
+    return any(not _columns_of(file).is_predicted for file in _candidates(path))
 
 
 def read(path: Path) -> Annotations:
     file = _choose_file(path)
     draft = Draft("wide_csv", file.parent, reader_names=(READER_NAME,))
-    rows = read_rows(file)
-    header = _read_header(draft, file, rows)
-    if header:
-        draft.landmark_names = header.landmark_names
-        for line, cells in rows[1:]:
-            _read_row(draft, file, header, line, cells)
+    rows = read_rows(file, draft.report)
+    columns = _read_header(draft, file, rows)
+    if columns:
+        _read_lines(draft, file, columns, settle_decimals(rows[1:], _number_columns(columns)))
     return draft.finish("add a column mm_per_px")
 
 
+def _at(file: Path, row: Row) -> str:
+    return f"{file.name} line {row[0]}"
+
+
 def _candidates(path: Path) -> list[Path]:
-    """CSV files whose header is, or tries to be, ours: a broken one is for `read` to explain."""
+    """Tables whose header is, or tries to be, ours: a broken one is for `read` to explain."""
     if path.is_file():
-        return [path] if path.suffix.lower() == ".csv" else []
-    return [file for file in sorted(path.glob("*.[cC][sS][vV]")) if _looks_right(file)]
+        return [path] if path.suffix.lower() in SUFFIXES else []
+    return [file for file in list_files(path, SUFFIXES) if _columns_of(file).resembles_ours]
 
 
-def _looks_right(file: Path) -> bool:
-    names = [name.lower() for header in read_header(file) for name in header]
-    has_axes = any(name.endswith("_x") for name in names), any(name.endswith("_y") for name in names)
-    return all(has_axes) or (any(has_axes) and "image" in names)
-
-
-def _is_predicted(file: Path) -> bool:
-    """Nobody marks a confidence: such a file is what a network said."""
-    return any(name.lower().endswith("_confidence") for header in read_header(file) for name in header)
+def _columns_of(file: Path) -> Columns:
+    return read_columns(next(iter(read_header(file)), []))
 
 
 def _choose_file(path: Path) -> Path:
     if path.is_file():
         return path
     files = _candidates(path)
-    files = [file for file in files if not _is_predicted(file)] or files
+    files = [file for file in files if not _columns_of(file).is_predicted] or files
     for name in USUAL_NAMES:
         for file in files:
             if file.name.lower() == name:
@@ -92,81 +99,88 @@ def _choose_file(path: Path) -> Path:
     return files[0]
 
 
-def _read_header(draft: Draft, file: Path, rows: list[Row]) -> _Header | None:
+def _read_header(draft: Draft, file: Path, rows: list[Row]) -> Columns | None:
     """The columns, or None after reporting why there is nothing to read."""
     if not rows:
         draft.report(file, "the file is empty", "write a header and a line an image", fatal=True)
         return None
-    line, cells = rows[0]
-    where = f"{file.name} line {line}"
-    names = [name.lower() if name.lower() in _RESERVED else name for name in cells]
-    axes = {axis: [n[:-2] for n in names if n.endswith(axis) and n not in _RESERVED] for axis in ("_x", "_y")}
-    landmark_names = tuple(dict.fromkeys(axes["_x"]))
-    twice = [name for name, times in Counter(names).items() if times > 1 and name]
-    faults = [
-        (twice, "column {} stands there twice", "keep one of them"),
-        (
-            [n for n in axes["_x"] if n not in axes["_y"]],
-            "landmark {} has x without y",
-            "add the column <name>_y",
-        ),
-        (
-            [n for n in axes["_y"] if n not in axes["_x"]],
-            "landmark {} has y without x",
-            "add the column <name>_x",
-        ),
-        ([] if "image" in names else ["image"], "no column {}", "name the column of the image paths so"),
-        (
-            [] if any(axes.values()) else ["<name>_x"],
-            "no landmark: no column {}",
-            "add two columns a landmark",
-        ),
-    ]
-    for which, what, cure in faults:
-        if which:
-            draft.report(where, what.format(", ".join(dict.fromkeys(which))), cure, fatal=True)
-    if any(which for which, _, _ in faults):
+    columns = read_columns(rows[0][1])
+    where = _at(file, rows[0])
+    for what, cure in columns.faults:
+        draft.report(where, what, cure, fatal=True)
+    if columns.faults:
         return None
-    known = {*_RESERVED, *(name + axis for name in landmark_names for axis in ("_x", "_y"))}
-    unknown = [name for name in names if name and name not in known and not name.endswith("_confidence")]
-    if unknown:
-        draft.report(where, f"unknown columns are ignored: {', '.join(unknown)}", "remove or rename them")
-    return _Header({name: position for position, name in enumerate(names)}, landmark_names, len(names))
+    draft.landmark_names = tuple(columns.points)
+    unnamed = [
+        f"column {k + 1} (without a name)"
+        for k, title in enumerate(columns.titles)
+        if not title and any(cells[k] for _, cells in rows[1:] if k < len(cells))
+    ]
+    ignored = [*columns.ignored, *unnamed]
+    if ignored:
+        draft.report(where, f"unknown columns are ignored: {', '.join(ignored)}", "remove or rename them")
+    return columns
 
 
-def _read_row(draft: Draft, file: Path, header: _Header, line: int, cells: list[str]) -> None:
-    where = f"{file.name} line {line}"
-    if not draft.has_all_cells(cells, header.num_columns, where):
+def _number_columns(columns: Columns) -> set[int]:
+    pairs = [*columns.points.values(), *([columns.point] if columns.point else [])]
+    spacings = {columns.named[name] for name in SPACING_COLUMNS if name in columns.named}
+    return {position for pair in pairs for position in pair} | spacings
+
+
+def _read_lines(draft: Draft, file: Path, columns: Columns, rows: list[Row]) -> None:
+    num_columns = len(columns.titles)
+    if columns.point:
+        rows = [row for row in rows if draft.has_all_cells(row[1], num_columns, _at(file, row))]
+        for image in collect_points(draft, file.name, columns, rows):
+            lines = [_Line(_at(file, row), columns, row[1]) for row in image.rows]
+            _report_contradictions(draft, lines)
+            _add_image(draft, lines[0], image.name, image.points_xy_image)
         return
+    for row in rows:
+        line = _Line(_at(file, row), columns, row[1])
+        if not draft.has_all_cells(line.cells, num_columns, line.where):
+            continue
+        if not line.cell("image"):
+            draft.report(line.place("image"), "no image path; the line is left out", "fill it in")
+            continue
+        points = draft.empty_points()
+        for index, pair in enumerate(columns.points.values()):
+            places = (f"{line.where} column {columns.titles[k]}" for k in pair)
+            points[0, index] = draft.parse_point(*(line.cells[k] for k in pair), *places)
+        _add_image(draft, line, line.cell("image"), points)
 
-    def cell(name: str) -> str:
-        return cells[header.column[name]] if name in header.column else ""
 
-    def place(name: str) -> str:
-        return f"{where} column {name}"
+def _report_contradictions(draft: Draft, lines: list[_Line]) -> None:
+    """What the lines of one image's points say of the image: that of the first counts."""
+    first, *others = lines
+    for name in set(first.columns.named) - {"image", "landmark"}:
+        other = next((line for line in others if line.cell(name) != first.cell(name)), None)
+        if other:
+            draft.report(
+                other.place(name),
+                f"{other.cell(name)!r} and, in {first.where}, {first.cell(name)!r} for one image; the latter counts",
+                "write the same in all lines of an image",
+            )
 
-    if not cell("image"):
-        draft.report(place("image"), "no image path; the line is left out", "fill it in")
-        return
-    points = draft.empty_points()
-    for index, name in enumerate(header.landmark_names):
-        x, y = f"{name}_x", f"{name}_y"
-        points[0, index] = draft.parse_point(cell(x), cell(y), place(x), place(y))
-    spacings = {name: draft.parse_spacing(cell(name), place(name)) for name in _SPACING_COLUMNS}
+
+def _add_image(draft: Draft, line: _Line, written: str, points: npt.NDArray[np.float64]) -> None:
+    """Hand over one image, `written` as in the table, with its (1, K, 2) points and what else its line says."""
+    spacings = {name: draft.parse_spacing(line.cell(name), line.place(name)) for name in SPACING_COLUMNS}
     both, *per_axis = spacings.values()
     mm_per_px_x, mm_per_px_y = (both if math.isnan(spacing) else spacing for spacing in per_axis)
     known = not math.isnan(mm_per_px_x + mm_per_px_y)
-    image_path = cell("image").replace("\\", "/")
-    split = cell("split").lower()
+    image_path = written.replace("\\", "/")
+    split = line.cell("split").lower()
     draft.add_image(
         image_path,
         draft.root / image_path,
         points,
         split=_SPLIT_ALIASES.get(split, split),
-        group=cell("group"),
-        group_kind=_read_group_kind(draft, cell("group_kind"), place("group_kind")),
+        group=line.cell("group"),
+        group_kind=_read_group_kind(draft, line.cell("group_kind"), line.place("group_kind")),
         mm_per_px_xy=(mm_per_px_x, mm_per_px_y) if known else (math.nan, math.nan),
-        where=where,
+        where=line.where,
     )
 
 
