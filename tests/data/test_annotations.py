@@ -625,6 +625,29 @@ def test_detect_format_says_what_it_looked_for(isbi: Path, tmp_path: Path) -> No
     assert str(isbi) in error.value.cure
 
 
+@pytest.mark.parametrize(
+    ("name", "text", "says"),
+    [
+        ("a.csv", "picture,nose,chin\n", "wide_csv: a.csv line 1: no column image and no landmark: no column <name>_x"),
+        ("a.csv", "\n\nimage,split\n", "wide_csv: a.csv line 3: no landmark"),
+        ("a.csv", "", "wide_csv: a.csv is empty"),
+        ("a.tsv", "time\tx\ty\n", "wide_csv: a.tsv line 1: no column image"),
+        ("a.json", '{"images": [], "annotations": []}', 'coco: a.json no list "categories"'),
+        ("a.json", '{"images": [],\n "annotations": [}', "coco: a.json line 2 column 18: not JSON"),
+        ("a.json", '{"images": [], "annotations": [], "categories": []}', 'coco: a.json no category has a list'),
+        ("RawImage/TrainingData/001.bmp", "", "isbi2015: AnnotationsByMD is missing"),
+    ],
+)  # fmt: skip
+def test_what_is_no_data_set_says_what_each_reader_found_wrong(
+    tmp_path: Path, name: str, text: str, says: str
+) -> None:
+    (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / name).write_text(text)
+    with pytest.raises(UserError, match="no data set") as error:
+        detect_format(tmp_path)
+    assert says in error.value.what
+
+
 def test_path_and_format_that_are_not_there(isbi: Path, tmp_path: Path) -> None:
     for ask in (detect_format, read_annotations):
         with pytest.raises(UserError, match="does not exist") as error:

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from backend.data.annotations import aariz, coco, deeplabcut, isbi2015, wide_csv
+from backend.data.annotations import aariz, coco, coco_files, deeplabcut, isbi2015, wide_csv
 from backend.data.annotations.table import IMAGE_COLUMNS, Annotations, FloatArray, Problem
 from backend.errors import UserError
 
@@ -54,16 +54,32 @@ _LOOKED_FOR = (
     "a JSON file with images, annotations and categories with keypoints (coco)"
 )
 
+# What a layout consists of, to say what is missing where some of it is there.
+_LAYOUTS = {
+    "aariz": ("train/Cephalograms", "train/Annotations/Cephalometric Landmarks"),
+    "isbi2015": ("RawImage/TrainingData", "AnnotationsByMD"),
+    "deeplabcut": ("labeled-data", "labeled-data/*/CollectedData_*.csv"),
+}
+_NEARLY: tuple[tuple[str, Callable[[Path], list[tuple[Path, str]]]], ...] = (
+    ("wide_csv", wide_csv.find_misses),
+    ("coco", coco_files.find_misses),
+)
+_NUM_SHOWN = 3  # of the files that a reader found something wrong with
+
 
 def detect_format(path: Path) -> str:
-    """The name in READERS of the format of a folder or CSV file. Raises UserError when none fits."""
+    """The name in READERS of the format of a folder or CSV file.
+
+    Raises UserError when none fits; it says what each reader found wrong with files that are nearly what it reads.
+    """
     _require_path(path)
     format = _match(path)
     if format:
         return format
     inside = find_datasets(path)
     cure = f"give {inside[0]}, which is one" if inside else "give the folder that holds one of these"
-    raise UserError(f"{path} is no data set; looked for {_LOOKED_FOR}", field="dataset_path", cure=cure)
+    what = "; ".join([f"{path} is no data set", *_explain(path), f"looked for {_LOOKED_FOR}"])
+    raise UserError(what, field="dataset_path", cure=cure)
 
 
 def read_annotations(path: Path, format: str = "auto") -> Annotations:
@@ -132,6 +148,26 @@ def _match(path: Path) -> str | None:
         return next((name for name, matches in _MATCHES if matches(path)), None)
     except OSError:  # a folder that may not be read is no data set
         return None
+
+
+def _explain(path: Path) -> list[str]:
+    """What each reader found wrong with what is nearly a data set of its format."""
+    found = []
+    for format, parts in _LAYOUTS.items():
+        missing = [part for part in parts if not any(path.glob(part))]
+        if path.is_dir() and 0 < len(missing) < len(parts):
+            found.append(f"{format}: {', '.join(missing)} is missing")
+    for format, find_misses in _NEARLY:
+        try:
+            misses = find_misses(path)
+        except OSError:  # not ours to read
+            continue
+        root = path if path.is_dir() else path.parent
+        shown = [f"{file.relative_to(root).as_posix()} {what}" for file, what in misses[:_NUM_SHOWN]]
+        more = [f"{len(misses) - _NUM_SHOWN} more files"] if len(misses) > _NUM_SHOWN else []
+        if shown:
+            found.append(f"{format}: {', '.join([*shown, *more])}")
+    return found
 
 
 def _require_path(path: Path) -> None:

@@ -96,6 +96,21 @@ def looks_right(file: Path) -> bool:
             return all(re.search(sign, content) for sign in _SIGNS)
 
 
+def find_misses(path: Path) -> list[tuple[Path, str]]:
+    """The JSON files of a folder, or the file itself, that are none of keypoints: what each lacks, with its place."""
+    misses = []
+    for file in json_files(path):
+        if looks_right(file):
+            continue
+        try:
+            load(file)
+        except UserError as error:
+            misses.append((file, error.what.removeprefix(str(file)).lstrip(": ")))
+        else:
+            misses.append((file, 'no category has a list "keypoints" of names'))
+    return misses
+
+
 def _split_of(name: str) -> str:
     """The split that a name speaks of, "" where it is none or more than one."""
     found = {_SPLIT_OF_WORD[word] for word in re.findall("[a-z]+", name.lower()) if word in _SPLIT_OF_WORD}

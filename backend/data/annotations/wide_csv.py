@@ -65,6 +65,25 @@ def read(path: Path) -> Annotations:
     return draft.finish("add a column mm_per_px")
 
 
+def find_misses(path: Path) -> list[tuple[Path, str]]:
+    """The tables in a folder, or the file itself, that are none of landmarks: what each lacks, with its line."""
+    files = [path] if path.is_file() else list_files(path, SUFFIXES)
+    tables = _candidates(path)
+    misses = []
+    for file in files:
+        if file.suffix.lower() not in SUFFIXES or file in tables:
+            continue
+        try:
+            rows = read_rows(file, lambda *_: None)
+        except UserError as error:
+            misses.append((file, error.what.removeprefix(f"{file} ")))
+            continue
+        faults = read_columns(rows[0][1]).faults if rows else ()
+        what = " and ".join(what for what, _ in faults)
+        misses.append((file, f"line {rows[0][0]}: {what}" if rows else "is empty"))
+    return misses
+
+
 def _at(file: Path, row: Row) -> str:
     return f"{file.name} line {row[0]}"
 
