@@ -14,6 +14,7 @@ from typing import Any
 import gradio as gr
 import pandas as pd
 
+from backend.data.annotations.csv_rows import EXCEL_MARK, guard_text
 from backend.errors import UserError
 from backend.overrides import CHANGEABLE
 from backend.run.bundle import write_bundle
@@ -241,7 +242,7 @@ def on_bundle(details: RunDetails, opened: str) -> Iterator[str]:
     target = _bundle_path(details, opened)
     told = 0.0
     try:
-        for share in write_bundle(folder, target, {"metrics.csv": _metrics_csv(folder).encode()}):
+        for share in write_bundle(folder, target, {"metrics.csv": _metrics_csv(folder)}):
             if time.monotonic() - told >= PROGRESS_S:
                 told = time.monotonic()
                 words = escape(say("bundle_packing", percent=round(100 * share)))
@@ -307,16 +308,18 @@ def _file_links(folder: RunFolder) -> str:
             links.append(file_link(path, say(f"file_{kind}", size=in_bytes(path.stat().st_size))))
     table = _metrics_csv(folder)
     if table:
-        source = "data:text/csv;base64," + base64.b64encode(table.encode()).decode("ascii")
+        source = "data:text/csv;base64," + base64.b64encode(table).decode("ascii")
         links.append(f'<a download="metrics.csv" href="{source}">{escape(say("file_metrics"))}</a>')
     links.append(file_link(folder.config_path, say("file_config")))
     note = "" if any("best" in link for link in links) else f" <small>{escape(say('no_files'))}</small>"
     return f'<div class="files"><strong>{escape(say("files"))}</strong><br>{"".join(links)}{note}</div>'
 
 
-def _metrics_csv(folder: RunFolder) -> str:
-    rows = read_rows(folder)
-    return str(pd.DataFrame(rows).to_csv(index=False)) if rows else ""
+def _metrics_csv(folder: RunFolder) -> bytes:
+    """The values of all epochs as spreadsheets open them unharmed, b"" before the first."""
+    table = pd.DataFrame(read_rows(folder)).rename(columns=guard_text)
+    table = table.map(lambda value: guard_text(value) if isinstance(value, str) else value)
+    return f"{EXCEL_MARK}{table.to_csv(index=False)}".encode() if len(table) else b""
 
 
 def _folder(details: RunDetails, run_id: str) -> RunFolder:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import zipfile
 from dataclasses import replace
@@ -12,6 +14,7 @@ import pytest
 
 from backend.data.annotations import Annotations, read_annotations
 from backend.data.annotations.aariz import LANDMARK_NAMES
+from backend.data.annotations.csv_rows import guard_text, read_rows
 from backend.data.annotations.writers import (
     EXPORTS,
     MarkedImage,
@@ -139,3 +142,34 @@ def test_aariz_takes_only_its_own_landmarks_and_square_pixels(tmp_path: Path) ->
 def test_an_unused_name_is_numbered_in_any_case() -> None:
     taken: set[str] = set()
     assert [unused_name(name, taken) for name in ("a", "A", "b", "a")] == ["a", "A-2", "b", "a-3"]
+
+
+FORMULAS = ["=1+1", "+5", "-3.2", "@a", "'=b", "''-c", "plain", "don't"]
+
+
+@pytest.mark.parametrize("text", FORMULAS)
+def test_text_that_is_a_formula_is_guarded_and_read_back(tmp_path: Path, text: str) -> None:
+    guarded = guard_text(text)
+    assert guarded[0] not in "=+-@\t\r" and (guarded == text) == (text in ("plain", "don't"))
+    (tmp_path / "a.csv").write_text(f"{guarded},x\n", encoding="utf-8")
+    assert read_rows(tmp_path / "a.csv", lambda *_: None) == [(1, [text, "x"])]
+
+
+def test_a_table_from_the_page_opens_in_excel_and_is_read_back(tmp_path: Path) -> None:
+    names = ["-بینی", "=چانه", "+2"]
+    image = replace(marked(tmp_path, "=علی.png", 0), points_xy_image=np.array([[-0.25, 3], [5, 6], [7, 8]]))
+    (tmp_path / image.name).write_bytes(image.path.read_bytes())
+    for format in ("csv", "csv_zip"):
+        table = export(tmp_path, format, [image], names)
+        written = (table if table.is_file() else table / "predictions.csv").read_bytes()
+        assert written.startswith(b"\xef\xbb\xbf")
+        header, row = csv.reader(io.StringIO(written.decode("utf-8-sig")))
+        assert header[1] == "'-بینی_x" and row[1] == "-0.250"  # a number is no formula
+        read = read_annotations(table)
+        assert list(read.landmark_names) == names and Path(read.images["path"][0]).stem == "=علی"
+        np.testing.assert_allclose(read.points_xy_image[0, 0], image.points_xy_image, atol=6e-4)
+
+
+def test_the_table_of_the_command_line_has_neither_mark_nor_guard(tmp_path: Path) -> None:
+    text = to_csv([marked(tmp_path, "=a.png", 0)], ["-nose", "chin", "ear"])
+    assert text.startswith("image,-nose_x,-nose_y,") and "\n=a.png," in text

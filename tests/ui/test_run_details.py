@@ -1,6 +1,10 @@
 from __future__ import annotations
 
+import base64
+import csv
+import io
 import os
+import re
 import zipfile
 from collections.abc import Iterator
 from dataclasses import fields
@@ -139,6 +143,16 @@ def test_a_bundle_ends_with_its_link_and_yesterdays_goes(
     assert f"gradio_api/file={made.as_posix()}" in last and not old.exists()
     with zipfile.ZipFile(made) as archive:
         assert b"val/mre_px" in archive.read(f"{folder.run_id}/metrics.csv")
+
+
+def test_the_table_of_metrics_opens_in_excel(details: RunDetails, folder: RunFolder) -> None:
+    folder.append_metrics({"phase": "=train", "epoch": 1, "-بینی": -3.2})
+    shown = re.search(r"base64,([^\"]*)", run_details._file_links(folder))
+    assert shown is not None
+    written = base64.b64decode(shown[1])
+    assert written.startswith(b"\xef\xbb\xbf")
+    (row,) = csv.DictReader(io.StringIO(written.decode("utf-8-sig")))
+    assert row["phase"] == "'=train" and row["'-بینی"] == "-3.2"
 
 
 def test_a_bundle_of_a_run_that_is_gone_says_so(details: RunDetails, folder: RunFolder) -> None:

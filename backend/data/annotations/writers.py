@@ -6,8 +6,6 @@ sets to train on. Every point is in the original image's pixels; a missing landm
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
@@ -19,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from backend.data.annotations import aariz
+from backend.data.annotations.csv_rows import EXCEL_MARK, format_rows, guard_text
 from backend.errors import UserError
 from backend.geometry import FloatArray, Size
 
@@ -66,16 +65,16 @@ Marked = Sequence[MarkedImage]
 Names = Sequence[str]
 
 
-def to_csv(images: Marked, landmark_names: Names) -> str:
+def to_csv(images: Marked, landmark_names: Names, *, for_spreadsheets: bool = False) -> str:
     """The wide CSV: `image, <name>_x, <name>_y, <name>_confidence, ...`, and the pixel sizes where one is known.
 
-    The confidence is that of the prediction, so a corrected landmark has none.
+    The confidence is that of the prediction, so a corrected landmark has none. For spreadsheets there is a byte order
+    mark, and no text is a formula; our reader reads both alike.
     """
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
+    as_text: Callable[[str], str] = guard_text if for_spreadsheets else str
     has_spacings = any(image.has_spacing for image in images)
-    columns = [f"{name}_{part}" for name in landmark_names for part in ("x", "y", "confidence")]
-    writer.writerow(["image", *columns, *(("mm_per_px_x", "mm_per_px_y") if has_spacings else ())])
+    columns = [as_text(f"{name}_{part}") for name in landmark_names for part in ("x", "y", "confidence")]
+    rows = [["image", *columns, *(("mm_per_px_x", "mm_per_px_y") if has_spacings else ())]]
     for image in images:
         cells = [
             cell
@@ -84,8 +83,8 @@ def to_csv(images: Marked, landmark_names: Names) -> str:
         ]
         if has_spacings:
             cells += [f"{mm:.6g}" if image.has_spacing else "" for mm in image.mm_per_px_xy]
-        writer.writerow([image.name, *cells])
-    return text.getvalue()
+        rows.append([as_text(image.name), *cells])
+    return (EXCEL_MARK if for_spreadsheets else "") + format_rows(rows)
 
 
 def to_json(images: Marked, landmark_names: Names) -> dict[str, Any]:
@@ -128,7 +127,7 @@ def read_json_export(
 def write_csv_zip(path: Path, images: Marked, landmark_names: Names) -> None:
     """`predictions.csv` and the images beside it."""
     named = _under_their_stems(images, "images/")
-    _write_zip(path, named, {"predictions.csv": to_csv(named, landmark_names)})
+    _write_zip(path, named, {"predictions.csv": to_csv(named, landmark_names, for_spreadsheets=True)})
 
 
 def write_coco_zip(path: Path, images: Marked, landmark_names: Names) -> None:
@@ -145,20 +144,20 @@ def write_aariz_zip(path: Path, images: Marked, landmark_names: Names) -> None:
     """
     symbols = _aariz_symbols(landmark_names)
     named = _under_their_stems(images, f"{AARIZ_SPLIT}/Cephalograms/")
-    machines = ["cephalogram_id,machine,pixel_size,image_format,mode"]
+    machines = [["cephalogram_id", "machine", "pixel_size", "image_format", "mode"]]
     files: dict[str, str] = {}
     for original, image in zip(images, named, strict=True):
         stem = Path(image.name).stem
         folder = f"{AARIZ_SPLIT}/Annotations/Cephalometric Landmarks/{AARIZ_READER}"
         files[f"{folder}/{stem}.json"] = _dump({"ceph_id": stem, "landmarks": _aariz_entries(image, symbols)})
         if image.has_spacing:
-            machines.append(f"{_quoted(stem)},,{_square_pixel(original):.6g},png,")
-    files[aariz.MACHINES_FILE] = "\n".join(machines) + "\n"
+            machines.append([guard_text(stem), "", f"{_square_pixel(original):.6g}", "png", ""])
+    files[aariz.MACHINES_FILE] = EXCEL_MARK + format_rows(machines)
     _write_zip(path, named, files)
 
 
 def _write_csv(path: Path, images: Marked, landmark_names: Names) -> None:
-    path.write_text(to_csv(images, landmark_names), encoding="utf-8", newline="")
+    path.write_text(to_csv(images, landmark_names, for_spreadsheets=True), encoding="utf-8", newline="")
 
 
 def _write_json(path: Path, images: Marked, landmark_names: Names) -> None:
@@ -290,12 +289,6 @@ def _cell(value: float, digits: int = 3) -> str:
 
 def _pair(point: FloatArray) -> list[float] | None:
     return [round(float(value), 3) for value in point] if np.isfinite(point).all() else None
-
-
-def _quoted(text: str) -> str:
-    line = io.StringIO()
-    csv.writer(line, lineterminator="").writerow([text])
-    return line.getvalue()
 
 
 def _dump(content: Mapping[str, Any]) -> str:
