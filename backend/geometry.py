@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 FloatArray = npt.NDArray[np.floating]
+BoolArray = npt.NDArray[np.bool_]
 Size = tuple[int, int]
 
 OUTPUT_STRIDES = (1, 2, 4)
@@ -46,6 +47,16 @@ def sigma_in_force(sigma: float | str, input_hw: Size, stride: int) -> float:
 def refiner_sigma_in_force(sigma: float | str, stride: int) -> float:
     """Sigma on crops, in crop pixels: "auto" is one cell."""
     return CROP_SIGMA_CELLS * stride if sigma == "auto" else float(sigma)
+
+
+def outside_image(points_xy: FloatArray, size_hw: npt.ArrayLike, margin_px: float = 0.0) -> BoolArray:
+    """Which points (..., 2) lie more than a margin outside a frame of this size, (2,) or one per point (..., 2).
+
+    A frame ends half a pixel beyond its first and its last centre. A missing point (NaN) is not outside.
+    """
+    ends_xy = np.asarray(size_hw, np.float64)[..., ::-1] - 0.5
+    outside: BoolArray = np.any((points_xy < -0.5 - margin_px) | (points_xy > ends_xy + margin_px), axis=-1)
+    return outside
 
 
 def apply_affine(affine: FloatArray, points_xy: FloatArray) -> FloatArray:

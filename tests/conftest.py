@@ -34,6 +34,17 @@ def shared_data() -> Path:
 
 
 @pytest.fixture(scope="session")
+def shared_cases() -> Path:
+    """The folder of small inputs that once went wrong: FIDUCIAL_SHARED_CASES, else ../shared/cases beside the
+    repository."""
+    beside = Path(__file__).resolve().parents[2] / "shared" / "cases"
+    folder = Path(os.environ.get("FIDUCIAL_SHARED_CASES", beside))
+    if not folder.is_dir():
+        pytest.skip(f"the cases are not in {folder}; set FIDUCIAL_SHARED_CASES")
+    return folder
+
+
+@pytest.fixture(scope="session")
 def tiny_dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A wide-CSV data set: 12 grey images of 96 x 80 pixels, 0.5 mm each, with three bright blobs."""
     folder = tmp_path_factory.mktemp("tiny_dataset")

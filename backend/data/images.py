@@ -11,12 +11,14 @@ import os
 import struct
 import threading
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
+from PIL.TiffImagePlugin import TiffImageFile
 
 from backend.data.dicom import is_dicom, read_picture, read_size, read_spacing
 from backend.errors import UserError
@@ -39,9 +41,34 @@ _REDUCED_GREY = (
 _WINDOW_PERCENTILES = (0.5, 99.5)
 _WINDOW_SAMPLE_SIDE = 1024  # pixels an axis that the percentiles are taken from: enough, and fast at 95 Mpx
 _EXIF_ORIENTATION = 0x0112
+_UPRIGHT = 1
 _SIDEWAYS_ORIENTATIONS = (5, 6, 7, 8)
 
 _pixel_limit_lock = threading.Lock()
+
+
+@dataclass(frozen=True)
+class ImageFrame:
+    """The size of an image as it is read, px, and the EXIF orientation (1 to 8) by which it was turned for that."""
+
+    size_hw: tuple[int, int]
+    orientation: int = _UPRIGHT
+
+    @property
+    def is_turned(self) -> bool:
+        """Whether it is stored in another orientation than it is read in; mirrored counts too."""
+        return self.orientation != _UPRIGHT
+
+    @property
+    def is_sideways(self) -> bool:
+        """Whether height and width changed places."""
+        return self.orientation in _SIDEWAYS_ORIENTATIONS
+
+    @property
+    def stored_hw(self) -> tuple[int, int]:
+        """(height, width) of the pixels in the file."""
+        height, width = self.size_hw
+        return (width, height) if self.is_sideways else (height, width)
 
 
 def read_image(path: Path) -> ImageArray:
@@ -89,21 +116,31 @@ def read_thumbnail(path: Path, side_px: int) -> ImageArray:
 def read_image_size(path: Path) -> tuple[int, int]:
     """(height, width) in pixels after EXIF rotation, from the header; equals `read_image(path).shape[:2]`.
 
+    Raises UserError as `read_image_frame` does.
+    """
+    return read_image_frame(path).size_hw
+
+
+def read_image_frame(path: Path) -> ImageFrame:
+    """The size after EXIF rotation and the orientation before it, from the header.
+
     A format that only OpenCV knows (a float RGB TIFF, say) is decoded for it. A file that is cut off behind
     its header passes here and fails in `read_image`. Raises UserError where there is no readable header.
     """
     if is_dicom(path):
-        return read_size(path)
+        return ImageFrame(read_size(path))
     try:
         with _without_pixel_limit(), Image.open(path) as image:
             width, height = image.size
-            sideways = _is_sideways(image, path)
+            orientation = _read_orientation(image, path)
     except FileNotFoundError as error:
         raise _missing(path) from error
     except (OSError, ValueError, SyntaxError, struct.error):
         height, width = _decode(path).shape[:2]
-        return height, width
-    return (width, height) if sideways else (height, width)
+        return ImageFrame((height, width))
+    # Pillow has applied a TIFF's orientation to `size` already
+    swapped = orientation in _SIDEWAYS_ORIENTATIONS and image.format != "TIFF"
+    return ImageFrame((width, height) if swapped else (height, width), orientation)
 
 
 def read_mm_per_px_xy(path: Path) -> tuple[float, float]:
@@ -176,17 +213,20 @@ def _has_equal_channels(pixels: npt.NDArray[np.generic]) -> bool:
     return equal(pixels[:: max(1, pixels.shape[0] // 8)]) and equal(pixels)
 
 
-def _is_sideways(image: Image.Image, path: Path) -> bool:
-    """Whether the EXIF rotation that OpenCV will apply swaps height and width."""
-    if image.format == "TIFF":  # Pillow has applied a TIFF's orientation to `size` already
-        return False
+def _read_orientation(image: Image.Image, path: Path) -> int:
+    """The EXIF orientation that OpenCV will apply."""
     # Not image.getexif(): that decodes a whole PNG, and takes an orientation from XMP, which OpenCV does not.
     exif = Image.Exif()
+    stated: object
     try:
-        exif.load(_read_png_exif(path) if image.format == "PNG" else image.info.get("exif", b""))
-        return exif.get(_EXIF_ORIENTATION) in _SIDEWAYS_ORIENTATIONS
+        if isinstance(image, TiffImageFile):
+            stated = image.tag_v2.get(_EXIF_ORIENTATION)
+        else:
+            exif.load(_read_png_exif(path) if image.format == "PNG" else image.info.get("exif", b""))
+            stated = exif.get(_EXIF_ORIENTATION)
     except (OSError, ValueError, SyntaxError, struct.error):
-        return False  # broken EXIF data: OpenCV does not rotate either
+        return _UPRIGHT  # broken EXIF data: OpenCV does not rotate either
+    return stated if isinstance(stated, int) and 1 <= stated <= 8 else _UPRIGHT
 
 
 def _read_png_exif(path: Path) -> bytes:

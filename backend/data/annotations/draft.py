@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,8 +16,10 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from backend.data.annotations.table import IMAGE_COLUMNS, Annotations, FloatArray, GroupKind, Problem
-from backend.data.images import read_image_size, read_mm_per_px_xy
+from backend.data.annotations.collected import Collected, settle
+from backend.data.annotations.orientation import MarkedImage
+from backend.data.annotations.table import IMAGE_COLUMNS, Annotations, GroupKind, Problem
+from backend.data.images import read_image_frame, read_mm_per_px_xy
 from backend.errors import UserError
 from backend.numbers import read_number
 
@@ -38,7 +40,7 @@ _DTYPES = {
 
 
 class Draft:
-    """Collects images, points and problems; `finish` makes `Annotations` of them."""
+    """Collects images, points and problems; `finish` judges them as a set and makes `Annotations` of them."""
 
     def __init__(
         self,
@@ -51,8 +53,7 @@ class Draft:
         self.root = root.absolute()
         self.landmark_names = landmark_names
         self.reader_names = reader_names
-        self._rows: list[tuple[object, ...]] = []
-        self._points: list[npt.NDArray[np.float64]] = []
+        self._images: list[Collected] = []
         self._problems: list[Problem] = []
         self._first_seen: dict[str, str] = {}
         self._image_of: dict[str, Path] = {}
@@ -111,59 +112,25 @@ class Draft:
             return
         self.link_image(where, path)
         try:
-            size_hw = read_image_size(path)
+            frame = read_image_frame(path)
             if math.isnan(mm_per_px_xy[0]):
                 mm_per_px_xy = read_mm_per_px_xy(path)
         except UserError as error:
             self.report(where, error.what, error.cure)
             return
         self._first_seen[image_id] = where
-        if written_hw is not None and written_hw != size_hw:
+        if written_hw not in (None, frame.size_hw, frame.stored_hw):
             self.report(
                 where,
                 "image of {1} x {0} px, but by its annotation of {3:g} x {2:g}; it is left out".format(
-                    *size_hw, *written_hw
+                    *frame.size_hw, *written_hw
                 ),
                 "use the images that were annotated, unchanged",
             )
             return
-        if not np.isfinite(points_xy_image).any():
-            self.report(where, "image without a landmark; it is left out", "annotate it or remove it")
-            return
-        points_xy_image = self._mask_outside(points_xy_image, size_hw, where)
-        if not np.isfinite(points_xy_image).any():
-            self.report(
-                where, "no landmark lies inside the image; it is left out", "check which image it belongs to"
-            )
-            return
-        kind = group_kind if group else ""
-        self._rows.append((image_id, str(path.absolute()), split, group, kind, *mm_per_px_xy, *size_hw))
-        self._points.append(points_xy_image)
-
-    def _mask_outside(
-        self, points_xy_image: npt.NDArray[np.float64], size_hw: tuple[int, int], where: str
-    ) -> npt.NDArray[np.float64]:
-        height, width = size_hw
-        points_xy_image = points_xy_image.copy()
-        # Pixel centres are integers: the image ends half a pixel beyond the first and the last centre.
-        beyond = (points_xy_image < -0.5) | (points_xy_image > np.array([width, height]) - 0.5)
-        outside: npt.NDArray[np.bool_] = np.any(beyond, axis=-1)
-        for reader, name in enumerate(self.reader_names):
-            if not outside[reader].any():
-                continue
-            listed = ", ".join(
-                f"{self.landmark_names[k]} ({x:g}, {y:g})"
-                for k, (x, y) in enumerate(points_xy_image[reader])
-                if outside[reader, k]
-            )
-            whose = f" of {name}" if len(self.reader_names) > 1 else ""
-            self.report(
-                where,
-                f"landmarks{whose} outside the image of {width} x {height} px, masked: {listed}",
-                "correct the coordinates (x from the left, y from the top, in pixels)",
-            )
-        points_xy_image[outside] = np.nan
-        return points_xy_image
+        columns = (image_id, str(path.absolute()), split, group, group_kind if group_kind and group else "")
+        marked = MarkedImage(points_xy_image, frame, written_hw)
+        self._images.append(Collected(where, marked, columns, mm_per_px_xy, len(self._problems)))
 
     def has_all_cells(self, cells: list[str], num_columns: int, where: str) -> bool:
         """Whether a CSV line has the header's number of cells; if not, it is reported and to be left out."""
@@ -212,7 +179,9 @@ class Draft:
 
     def finish(self, spacing_cure: str) -> Annotations:
         """The data set. `spacing_cure` says where this format takes pixel sizes from."""
-        images = pd.DataFrame(self._rows, columns=list(IMAGE_COLUMNS)).astype(_DTYPES)
+        settled = settle(self._images, self.landmark_names, self.reader_names, self.root.name)
+        self._problems = [*settled.of_set, *self._with_those_of_images(settled.of_images)]
+        images = pd.DataFrame(settled.rows, columns=list(IMAGE_COLUMNS)).astype(_DTYPES)
         if images.empty and not any(problem.fatal for problem in self._problems):
             self.report(
                 self.root.name, "no usable image with a landmark", "mend the problems listed", fatal=True
@@ -221,17 +190,24 @@ class Draft:
         if num_unknown:
             which = "" if num_unknown == len(images) else f" for {num_unknown} of {len(images)} images"
             self.report(self.root.name, f"no pixel size{which}: errors are in pixels", spacing_cure)
-        shape = (len(images), len(self.reader_names), len(self.landmark_names), 2)
-        points: FloatArray = np.array(self._points, dtype=np.float32).reshape(shape)
         return Annotations(
             format=self.format,
             root=self.root,
             landmark_names=self.landmark_names,
             reader_names=self.reader_names,
             images=images,
-            points_xy_image=points,
+            points_xy_image=settled.points_xy_image,
             problems=tuple(replace(one, image=self._image_about(one.where)) for one in self._problems),
         )
+
+    def _with_those_of_images(self, of_images: Sequence[Sequence[Problem]]) -> Iterator[Problem]:
+        """The problems so far, with those that were found later of each image where it was handed over."""
+        start = 0
+        for image, found in zip(self._images, of_images, strict=True):
+            yield from self._problems[start : image.num_problems]
+            yield from found
+            start = image.num_problems
+        yield from self._problems[start:]
 
     def _image_about(self, where: str) -> Path | None:
         """The image linked to a place or to what it lies in: "a.csv line 3 column x" lies in "a.csv line 3"."""

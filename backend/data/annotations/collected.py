@@ -1,0 +1,118 @@
+"""Images as a reader handed them over, and what becomes of them once the whole data set can be judged.
+
+N images, R readers, K landmarks. Pure: knows no format and reads no file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from backend.data.annotations.orientation import MarkedImage, judge_orientation, turn_points
+from backend.data.annotations.table import FloatArray, Problem
+from backend.geometry import BoolArray, Size, outside_image
+
+Points = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Collected:
+    """One image; `columns` are its image_id, path, split, group and group_kind, `where` the line that asks for it.
+
+    `num_problems` were known before it: what is found of it later belongs behind them.
+    """
+
+    where: str
+    marked: MarkedImage
+    columns: tuple[str, str, str, str, str]
+    mm_per_px_xy: tuple[float, float]
+    num_problems: int
+
+
+@dataclass(frozen=True)
+class Settled:
+    """The images that are used: rows of IMAGE_COLUMNS and their points (N, R, K, 2), original image pixels.
+
+    `of_set`: the problems of the data set as a whole; `of_images`: those of each image that was collected.
+    """
+
+    rows: list[tuple[object, ...]]
+    points_xy_image: FloatArray
+    of_set: list[Problem]
+    of_images: list[list[Problem]]
+
+
+@dataclass(frozen=True)
+class _Names:
+    landmarks: Sequence[str]
+    readers: Sequence[str]
+
+
+def settle(
+    images: Sequence[Collected], landmark_names: Sequence[str], reader_names: Sequence[str], where: str
+) -> Settled:
+    """Judge all images together, then mask what lies outside of them. `where` names the data set."""
+    names = _Names(landmark_names, reader_names)
+    shape = (len(images), len(reader_names), len(landmark_names), 2)
+    points = np.array([image.marked.points_xy for image in images], np.float64).reshape(shape)
+    marked = [replace(image.marked, points_xy=xy) for image, xy in zip(images, points, strict=True)]
+    on_stored, turned = judge_orientation(marked, where)
+    if on_stored:
+        points = np.array([turn_points(one.points_xy, one.frame) for one in marked])
+    of_images = []
+    for index, image in enumerate(images):
+        points[index], found = _mask_outside(image.where, points[index], marked[index].frame.size_hw, names)
+        of_images.append(found)
+    used = np.flatnonzero(np.isfinite(points).any(axis=(1, 2, 3))).tolist()
+    return Settled(
+        rows=[_row_of(images[index], on_stored=on_stored) for index in used],
+        points_xy_image=points[used].astype(np.float32),
+        of_set=[] if turned is None else [turned],
+        of_images=of_images,
+    )
+
+
+def _row_of(image: Collected, *, on_stored: bool) -> tuple[object, ...]:
+    """What IMAGE_COLUMNS holds of an image. The sides of a pixel turn with it."""
+    frame = image.marked.frame
+    mm_per_px_xy = image.mm_per_px_xy[::-1] if on_stored and frame.is_sideways else image.mm_per_px_xy
+    return (*image.columns, *mm_per_px_xy, *frame.size_hw)
+
+
+def _mask_outside(
+    where: str, points_xy: Points, size_hw: Size, names: _Names
+) -> tuple[Points, list[Problem]]:
+    """One image's points (R, K, 2) without those outside of it, and what is to be said of them."""
+    if not np.isfinite(points_xy).any():
+        return points_xy, [
+            Problem(where, "image without a landmark; it is left out", "annotate it or remove it")
+        ]
+    outside = outside_image(points_xy, size_hw)
+    problems = [
+        _outside_problem(where, points_xy[reader], outside[reader], size_hw, names, reader)
+        for reader in np.flatnonzero(outside.any(axis=1)).tolist()
+    ]
+    inside_xy = np.where(outside[..., None], np.nan, points_xy)
+    if problems and not np.isfinite(inside_xy).any():
+        lost = "no landmark lies inside the image; it is left out"
+        problems.append(Problem(where, lost, "check which image it belongs to"))
+    return inside_xy, problems
+
+
+def _outside_problem(
+    where: str, points_xy: Points, outside: BoolArray, size_hw: Size, names: _Names, reader: int
+) -> Problem:
+    """The landmarks (K, 2) of one reader outside of an image, by name."""
+    height, width = size_hw
+    listed = ", ".join(
+        f"{names.landmarks[k]} ({x:g}, {y:g})" for k, (x, y) in enumerate(points_xy) if outside[k]
+    )
+    whose = f" of {names.readers[reader]}" if len(names.readers) > 1 else ""
+    return Problem(
+        where,
+        f"landmarks{whose} outside the image of {width} x {height} px, masked: {listed}",
+        "correct the coordinates (x from the left, y from the top, in pixels)",
+    )
