@@ -75,9 +75,9 @@ def test_a_wide_csv_says_what_kind_its_groups_are(csv_folder: Callable[..., Path
     folder = csv_folder(
         "image,a_x,a_y,mm_per_px,Group,group_kind",
         "pictures/0.png,1,2,0.1,x,Device",
-        "pictures/1.png,1,2,0.1,y,video",
-        "pictures/2.png,1,2,0.1,z,clinic",
-        "pictures/3.png,1,2,0.1,,video",
+        "pictures/1.png,1,3,0.1,y,video",
+        "pictures/2.png,1,4,0.1,z,clinic",
+        "pictures/3.png,1,5,0.1,,video",
         images=4,
     )
     annotations = read_annotations(folder)
@@ -283,6 +283,7 @@ def isbi(tmp_path: Path) -> Path:
     for name, number in images.items():
         write_image(root / "RawImage" / name)
         write_isbi_texts(root, number, [*ISBI_LINES, "1", "2"])
+    write_isbi_texts(root, "001", [f"{i + 1},{i + 19}" for i in range(19)])
     return root
 
 
@@ -384,8 +385,9 @@ def ceph(tmp_path: Path) -> Path:
     mapping = ["cephalogram_id,machine,pixel_size,image_format,mode"]
     for split, image_id, suffix in (("train", "t1", "png"), ("train", "t2", "JPG"), ("valid", "v1", "bmp")):
         write_image(root / split / "Cephalograms" / f"{image_id}.{suffix}")
-        write_aariz_file(aariz_file(root, split, "Senior", image_id), aariz_entries())
-        write_aariz_file(aariz_file(root, split, "Junior", image_id), aariz_entries(2.0))
+        moved = 1.0 if split == "valid" else 0.0
+        write_aariz_file(aariz_file(root, split, "Senior", image_id), aariz_entries(moved))
+        write_aariz_file(aariz_file(root, split, "Junior", image_id), aariz_entries(moved + 2.0))
         mapping.append(f"{image_id},Machine {split},0.1{len(mapping)},{suffix},{split.upper()}")
     write_text(root / aariz.MACHINES_FILE, mapping)
     return root

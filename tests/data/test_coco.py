@@ -188,9 +188,10 @@ def test_splits_of_files_and_of_folders(tmp_path: Path) -> None:
         # no keypoints, so that no images of it are missing
         content = {**coco([image(1, "x.png")], []), "categories": [{"id": 1, "name": "person"}]}
         write_json(tmp_path / f"official/annotations/instances_{name}.json", content)
-    for name in ("train", "valid", "test"):  # the same name is another image
+    for number, name in enumerate(("train", "valid", "test")):  # the same name is another image
         write_image(tmp_path / "folders" / name / "1.png")
-        write_json(tmp_path / "folders" / name / "_annotations.coco.json", coco([image(1)], [instance(1)]))
+        content = coco([image(1)], [instance(1, [number, *POINTS[1:]])])
+        write_json(tmp_path / "folders" / name / "_annotations.coco.json", content)
     official, folders = (read_annotations(tmp_path / name) for name in ("official", "folders"))
     assert splits(official) == {"train2017/train2017.png": "train", "val2017/val2017.png": "valid"}
     assert splits(folders) == {"test/1.png": "test", "train/1.png": "train", "valid/1.png": "valid"}

@@ -5,13 +5,14 @@ N images, R readers, K landmarks. Pure: knows no format and reads no file.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
 from backend.data.annotations.orientation import MarkedImage, judge_orientation, turn_points
+from backend.data.annotations.plausible import judge, mask_zeros
 from backend.data.annotations.table import FloatArray, Problem
 from backend.geometry import BoolArray, Size, outside_image
 
@@ -58,19 +59,24 @@ def settle(
     names = _Names(landmark_names, reader_names)
     shape = (len(images), len(reader_names), len(landmark_names), 2)
     points = np.array([image.marked.points_xy for image in images], np.float64).reshape(shape)
+    points, zeros = mask_zeros(points, landmark_names, where)
     marked = [replace(image.marked, points_xy=xy) for image, xy in zip(images, points, strict=True)]
     on_stored, turned = judge_orientation(marked, where)
     if on_stored:
         points = np.array([turn_points(one.points_xy, one.frame) for one in marked])
+    sizes_hw = np.array([one.frame.size_hw for one in marked], np.int64).reshape(-1, 2)
+    verdict = judge(points, sizes_hw, reader_names, where)
     of_images = []
     for index, image in enumerate(images):
-        points[index], found = _mask_outside(image.where, points[index], marked[index].frame.size_hw, names)
+        points[index], found = _mask_outside(
+            image.where, points[index], marked[index].frame.size_hw, names, verdict.explained_readers
+        )
         of_images.append(found)
     used = np.flatnonzero(np.isfinite(points).any(axis=(1, 2, 3))).tolist()
     return Settled(
         rows=[_row_of(images[index], on_stored=on_stored) for index in used],
         points_xy_image=points[used].astype(np.float32),
-        of_set=[] if turned is None else [turned],
+        of_set=[*verdict.problems, *(one for one in (zeros, turned) if one is not None)],
         of_images=of_images,
     )
 
@@ -83,9 +89,12 @@ def _row_of(image: Collected, *, on_stored: bool) -> tuple[object, ...]:
 
 
 def _mask_outside(
-    where: str, points_xy: Points, size_hw: Size, names: _Names
+    where: str, points_xy: Points, size_hw: Size, names: _Names, explained_readers: Collection[int]
 ) -> tuple[Points, list[Problem]]:
-    """One image's points (R, K, 2) without those outside of it, and what is to be said of them."""
+    """One image's points (R, K, 2) without those outside of it, and what is to be said of them.
+
+    Nothing is said of a reader whose landmarks a problem of the whole set explains.
+    """
     if not np.isfinite(points_xy).any():
         return points_xy, [
             Problem(where, "image without a landmark; it is left out", "annotate it or remove it")
@@ -94,6 +103,7 @@ def _mask_outside(
     problems = [
         _outside_problem(where, points_xy[reader], outside[reader], size_hw, names, reader)
         for reader in np.flatnonzero(outside.any(axis=1)).tolist()
+        if reader not in explained_readers
     ]
     inside_xy = np.where(outside[..., None], np.nan, points_xy)
     if problems and not np.isfinite(inside_xy).any():

@@ -39,6 +39,9 @@ class Problem:
     cure: str
     fatal: bool = False
     image: Path | None = None  # the picture that it is about, where there is one
+    stops_training: bool = (
+        False  # unless --accept_implausible; what the data set holds can still be looked at
+    )
 
     def __str__(self) -> str:
         return f"{self.where}: {self.what}; {self.cure}"
