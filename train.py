@@ -14,7 +14,7 @@ from typing import Any, TextIO
 
 from backend.choices import decide
 from backend.config import RunConfig, parse_settings
-from backend.data.samples import SampleSplits
+from backend.data.samples import SampleSplits, require_plausible
 from backend.device.machine import describe_machine
 from backend.errors import UserError
 from backend.flags import OneLineParser, add_preset_flag, add_setting_flags, given_settings, run_command
@@ -82,6 +82,7 @@ def _configure(asked: dict[str, object], preset: str | None) -> tuple[RunConfig,
     if preset:
         config = record_preset(config, preset)
     splits = build_splits(config)
+    require_plausible(splits, accepted=settings.accept_implausible)
     return config, [*_decisions(config), _data_line(splits), _sigma_line(config)]
 
 

@@ -137,6 +137,11 @@ class Settings(BaseModel):
         "mean",
         description='whose landmarks: "Senior Orthodontists", "Junior Orthodontists", or mean of all readers',
     )
+    accept_implausible: bool = Field(
+        False,
+        description="train although the coordinates of the data set cannot be pixels of its images: shares, percent, "
+        "another unit, exchanged axes",
+    )
     val_fraction: float = Field(
         0.1,
         ge=0,

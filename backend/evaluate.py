@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from backend.config import RunConfig
 from backend.data.provenance import LEARNED_SPLITS
-from backend.data.samples import Samples, SampleSplits, load_splits, points_of_readers
+from backend.data.samples import Samples, SampleSplits, find_implausible, load_splits, points_of_readers
 from backend.data.splits import VALID
 from backend.data.trained_on import TrainedOn, as_learned, ids_in_training
 from backend.errors import UserError
@@ -44,6 +44,8 @@ def main(arguments: Sequence[str]) -> int:
     truth_name = options.annotation_type or settings.annotation_type
     trained_on = _find_trained_on(predictor, options.checkpoint, leave_out=options.leaked == LEAVE_OUT)
     splits, is_own = _read_splits(predictor.config, options, trained_on)
+    for problem in find_implausible(splits):
+        print(f"problem: {problem}", file=sys.stderr)
     samples = _samples_of(splits, options.split, names)
     excluded = _read_excluded(options.exclude, samples) if options.exclude else []
     samples = samples.take(_rows_without(samples, excluded))

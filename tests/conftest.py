@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -64,6 +65,23 @@ def tiny_dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
             name = f"{number:02d}.png"
             cv2.imwrite(str(folder / name), np.clip(pixels, 0, 255).astype(np.uint8))
             writer.writerow([name, 0.5, *(f"{value:.3f}" for value in centres.ravel())])
+    return folder
+
+
+@pytest.fixture
+def dataset_in_shares(tiny_dataset: Path, tmp_path: Path) -> Path:
+    """The tiny data set with its coordinates as shares of width and height, which no training image can mean."""
+    folder = tmp_path / "in shares"
+    shutil.copytree(tiny_dataset, folder)
+    with (folder / "annotations.csv").open(newline="", encoding="utf-8") as file:
+        head, *rows = csv.reader(file)
+    with (folder / "annotations.csv").open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(head)
+        for name, spacing, *values in rows:
+            sides = (80, 96) * (len(values) // 2)
+            shares = [f"{float(v) / side:.5f}" for v, side in zip(values, sides, strict=True)]
+            writer.writerow([name, spacing, *shares])
     return folder
 
 

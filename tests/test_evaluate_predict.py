@@ -80,6 +80,16 @@ def test_another_data_set_is_measured_whole(
         assert json.loads(capsys.readouterr().out)["num_images"] == num_images
 
 
+def test_a_data_set_that_cannot_be_meant_is_measured_and_its_problem_shown(
+    checkpoint: Path, dataset_in_shares: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = ["--checkpoint", str(checkpoint), "--dataset_path", str(dataset_in_shares), "--json", "-"]
+    assert run_command(evaluate.main, [*flags, "--split", "train"]) == 0
+    printed = capsys.readouterr()
+    assert json.loads(printed.out)["num_images"] == 11  # the run knows its own images
+    assert "problem: in shares: all coordinates lie within 0 to 1" in printed.err
+
+
 def test_excluded_images_are_left_out_and_strangers_named(
     checkpoint: Path, tiny_dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

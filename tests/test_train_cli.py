@@ -230,6 +230,19 @@ def test_folder_that_is_no_data_set_leaves_no_run(
     assert not runs_dir.exists()
 
 
+def test_coordinates_that_cannot_be_meant_are_one_line_with_the_cure_unless_they_are_accepted(
+    dataset_in_shares: Path, runs_dir: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = arguments_for(dataset_in_shares, runs_dir, "--epochs", "1")
+    assert in_process(*arguments) == 2
+    line = error_line(capsys.readouterr().err)
+    assert "shares of the image" in line and "multiply x by the width" in line
+    assert "--accept_implausible" in line and not runs_dir.exists()
+    assert in_process(*arguments, "--accept_implausible") == 0
+    assert "problem: in shares: all coordinates lie within 0 to 1" in capsys.readouterr().out
+    assert in_process("--resume", str(the_run(runs_dir).path)) == 0
+
+
 def test_real_command_ends_with_code_2_and_no_traceback(runs_dir: Path) -> None:
     ended = as_command("--dataset_path", "no/such/folder", "--runs_dir", str(runs_dir))
     assert (ended.returncode, ended.stdout) == (2, "")

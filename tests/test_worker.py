@@ -75,6 +75,16 @@ def rows_of(folder: RunFolder) -> list[Row]:
     return merge_metrics(folder.read_metrics()[0])
 
 
+def test_a_run_that_waited_ends_at_once_where_its_coordinates_cannot_be_meant(
+    dataset_in_shares: Path, tmp_path: Path
+) -> None:
+    """The data may have been changed since the run was made."""
+    folder = new_run(tmp_path / "runs", dataset_in_shares)
+    assert train_run(folder) == 2
+    assert "accept_implausible: in shares: all coordinates" in outcome_of(folder)["reason"]
+    assert train_run(new_run(tmp_path / "runs", dataset_in_shares, accept_implausible=True)) == 0
+
+
 def outcome_of(folder: RunFolder) -> Row:
     outcome = folder.read_outcome()
     assert outcome is not None

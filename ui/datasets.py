@@ -11,12 +11,12 @@ from pathlib import Path
 import numpy as np
 
 from backend.config import RunConfig, Settings
-from backend.data.annotations import find_datasets
+from backend.data.annotations import Problem, find_datasets
 from backend.data.image_store import reduce_image
 from backend.data.images import ImageArray, read_image
 from backend.data.leaks import Leak, across_splits, advise, find_leaks
 from backend.data.provenance import LEARNED_SPLITS, read_record
-from backend.data.samples import Samples, SampleSplits, load_splits
+from backend.data.samples import Samples, SampleSplits, find_implausible, load_splits
 from backend.geometry import RESIZES, FloatArray, mean_scale, sigma_in_force
 from backend.run.folder import RunFolder
 from ui.text import in_markdown, say, say_count
@@ -103,13 +103,19 @@ def summarise(splits: SampleSplits) -> str:
 def list_problems(splits: SampleSplits) -> str:
     """The problems as a Markdown list, the first fifty of them."""
     problems = splits.annotations.problems
-    lines = [
-        f"- `{problem.where}`: {in_markdown(problem.what)}; *{in_markdown(problem.cure)}*"
-        for problem in problems[:MAX_PROBLEMS]
-    ]
+    lines = [_problem_line(problem) for problem in problems[:MAX_PROBLEMS]]
     if len(problems) > MAX_PROBLEMS:
         lines.append(f"- {say('problems_more', num=len(problems) - MAX_PROBLEMS)}")
     return "\n".join(lines)
+
+
+def list_implausible(splits: SampleSplits) -> str:
+    """Those that stop a training, as a Markdown list; empty where there are none."""
+    return "\n".join(map(_problem_line, find_implausible(splits)))
+
+
+def _problem_line(problem: Problem) -> str:
+    return f"- `{problem.where}`: {in_markdown(problem.what)}; *{in_markdown(problem.cure)}*"
 
 
 def read_leaks(splits: SampleSplits) -> tuple[Leak, ...]:

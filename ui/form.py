@@ -42,7 +42,9 @@ MAIN_KEYS = (
     "warmup_epochs",
     "refine",
     "mixed_precision",
+    "accept_implausible",
 )
+ACCEPT = "accept_implausible"  # shown beside the problem that it accepts
 PLACED_BY_HAND = ("dataset_path", "annotation_type")
 # under a heading each, `advanced_NAME`
 ADVANCED_GROUPS = {

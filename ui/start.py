@@ -7,6 +7,7 @@ from pathlib import Path
 
 from backend.choices import REPOSITORY, decide
 from backend.config import Choice, RunConfig, Settings
+from backend.data.samples import require_plausible
 from backend.errors import UserError
 from backend.flags import settings_to_flags
 from backend.presets import match_preset, record_preset
@@ -55,7 +56,8 @@ def _decided(settings: Settings, preset: str) -> RunConfig:
     preset = preset or match_preset(settings.model_dump()) or ""
     if preset:
         config = record_preset(config, preset)
-    read_splits(settings)  # a data set that cannot be read is told here, not in a log
+    # a data set that cannot be read or meant is told here, not in a log
+    require_plausible(read_splits(settings), accepted=settings.accept_implausible)
     return config
 
 

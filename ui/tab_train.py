@@ -30,6 +30,7 @@ from ui.datasets import (
     summarise_leaks,
 )
 from ui.form import (
+    ACCEPT,
     ADVANCED_GROUPS,
     CUSTOM,
     FORM_KEYS,
@@ -45,6 +46,12 @@ from ui.form import (
     understood_by_key,
 )
 from ui.form_draft import READ_JS, SHOW_JS, note_words, restore, write_js
+from ui.implausible_panel import (
+    ImplausiblePanel,
+    create_implausible_panel,
+    refuse_start,
+    show_implausible,
+)
 from ui.memory_panel import (
     MemoryPanel,
     bind_memory_panel,
@@ -85,7 +92,7 @@ class Answers:
             return create_part(name, shown_in, [fields[key] for key in keys])
 
         return cls(
-            part("data", DATA_KEYS, "#data-summary", "#data-problems-list"),
+            part("data", DATA_KEYS, "#data-summary", "#implausible-list", "#data-problems-list"),
             part("leaks", DATA_KEYS, "#data-leaks", "#data-leaks-list"),
             part("sample", (*DATA_KEYS, *SAMPLE_KEYS), "#sample", "#sigma-note"),
             part("form", FORM_KEYS, "#blocked", "#command"),
@@ -103,6 +110,7 @@ class TrainTab:
     marked: gr.State  # keys of the fields that say something else than their help
     started: gr.State  # the id of the run that Start has just made
     summary: gr.Markdown
+    implausible: ImplausiblePanel
     problems_box: gr.Accordion
     problems: gr.Markdown
     leaks: gr.Markdown
@@ -171,7 +179,12 @@ def _place_data(fields: dict[str, Any], data_root: Path) -> dict[str, Any]:
             info=say("annotation_type_info"),
             elem_id="field-annotation_type",
         )
-    parts = {"summary": gr.Markdown(elem_id="data-summary"), "leaks": gr.Markdown(elem_id="data-leaks")}
+    parts: dict[str, Any] = {
+        "summary": gr.Markdown(elem_id="data-summary"),
+        "leaks": gr.Markdown(elem_id="data-leaks"),
+    }
+    parts["implausible"] = create_implausible_panel()
+    fields[ACCEPT] = parts["implausible"].tick
     with gr.Accordion(say("problems_title"), open=False, visible=False) as problems_box:
         for name, elem_id in (("leak_list", "data-leaks-list"), ("problems", "data-problems-list")):
             parts[name] = gr.Markdown(elem_id=elem_id, elem_classes=["problem-list"])
@@ -264,7 +277,7 @@ def _bind(tab: TrainTab) -> None:
     tab.start.click(
         partial(on_start, tab),
         [tab.session, *tab.inputs],
-        [tab.started, tab.session, tab.blocked],
+        [tab.started, tab.session, tab.blocked, tab.fields[ACCEPT]],
         api_visibility="private",
         trigger_mode="once",
     )
@@ -274,7 +287,8 @@ def _bind_data(tab: TrainTab, events: Any, *, mends: bool = False) -> None:
     """What follows from the data set: its summary and a sample at once, pairs of one image afterwards."""
     answers = tab.answers
     outputs = [
-        tab.summary, tab.problems_box, tab.problems, tab.leaks, tab.leak_list, tab.fields["annotation_type"]
+        tab.summary, *tab.implausible.outputs, tab.problems_box, tab.problems, tab.leaks, tab.leak_list,
+        tab.fields["annotation_type"],
     ]  # fmt: skip
     shown = answers.data.answers(events, partial(on_data, tab), tab.inputs, outputs, mends=mends)
     answers.sample.answers(shown.then, partial(on_sample, tab), tab.inputs, [tab.sample, tab.sigma_note])
@@ -317,7 +331,11 @@ def on_defaults(tab: TrainTab) -> Updates:
 
 def on_data(tab: TrainTab, *values: Any) -> Updates:
     """A data set was chosen: its summary, problems and readers."""
-    cleared = {tab.problems_box: gr.update(visible=False), tab.leaks: ""}
+    cleared = {
+        **show_implausible(tab.implausible, None),
+        tab.problems_box: gr.update(visible=False),
+        tab.leaks: "",
+    }
     try:
         settings = settings_for_data(values)
         if not settings.dataset_path:
@@ -327,6 +345,7 @@ def on_data(tab: TrainTab, *values: Any) -> Updates:
         return {**cleared, tab.summary: say("data_failed", reason=in_markdown(error))}
     readers = [(say("mean_choice"), "mean"), *((name, name) for name in splits.annotations.reader_names)]
     return {
+        **show_implausible(tab.implausible, splits),
         tab.summary: summarise(splits),
         tab.problems_box: gr.update(visible=bool(splits.annotations.problems)),
         tab.problems: list_problems(splits),
@@ -378,7 +397,7 @@ def on_form(tab: TrainTab, already: list[str], *values: Any) -> Updates:
     if "device" not in mistakes and (absent := absent_device(raw["device"])):
         mistakes["device"] = absent
     understood = understood_by_key(dict(zip(FORM_KEYS, values, strict=True)))
-    marks = mark_fields(FORM_KEYS, mistakes, understood, already)
+    marks = mark_fields(FORM_KEYS, mistakes, understood, [*already, ACCEPT])  # Start may have marked it
     return {
         **dict(zip(tab.inputs, marks, strict=True)),
         tab.preset: match_preset(raw) or CUSTOM,
@@ -395,8 +414,7 @@ def on_start(tab: TrainTab, watched: Session, *values: Any) -> Updates:
     try:
         run_id = start_run(settings_of(values), tab.runs_dir)
     except UserError as error:
-        gr.Warning(str(error))
-        return {tab.blocked: gr.update(value=say("start_blocked", reason=in_markdown(error)), visible=True)}
+        return refuse_start(tab.blocked, tab.implausible.tick, error)
     watched.watch(run_id)
     gr.Info(say("started", run_id=run_id))
     return {tab.started: run_id, tab.session: watched, tab.blocked: gr.update(visible=False)}

@@ -170,6 +170,8 @@ TEXT: dict[str, str] = {
     "refine_sigma": "Refinement: sigma, crop px",
     "prediction_crops": "Refinement: crops when predicting",
     "dataset_format": "Annotation format",
+    "accept_implausible": "Train on these coordinates all the same",
+    "accept_implausible_info": "they cannot be pixels of these images: mend the data set, or tick this",
     "val_fraction": "Validation share",
     "resize": "Fit into the input",
     "rotation_deg": "Rotation, degrees",

@@ -9,12 +9,13 @@ import gradio as gr
 
 from backend.errors import UserError
 from backend.run.folder import RunFolder
-from ui.form import FORM_KEYS, form_values, settings_of
+from ui.form import ACCEPT, FORM_KEYS, form_values, settings_of
+from ui.implausible_panel import refuse_start
 from ui.quiet import QUIET
 from ui.runs import read_config
 from ui.start import queue_run
 from ui.tab_train import TrainTab
-from ui.text import in_markdown, say
+from ui.text import say
 
 Updates = dict[Any, Any]
 
@@ -22,7 +23,11 @@ Updates = dict[Any, Any]
 def bind_queue(tab: TrainTab) -> None:
     """Bind the button beside Start."""
     tab.queue.click(
-        partial(on_queue, tab), tab.inputs, [tab.blocked], api_visibility="private", trigger_mode="once"
+        partial(on_queue, tab),
+        tab.inputs,
+        [tab.blocked, tab.fields[ACCEPT]],
+        api_visibility="private",
+        trigger_mode="once",
     )
 
 
@@ -41,8 +46,7 @@ def on_queue(tab: TrainTab, *values: Any) -> Updates:
     try:
         run_id, place = queue_run(settings_of(values), tab.runs_dir)
     except UserError as error:
-        gr.Warning(str(error))
-        return {tab.blocked: gr.update(value=say("start_blocked", reason=in_markdown(error)), visible=True)}
+        return refuse_start(tab.blocked, tab.inputs[FORM_KEYS.index(ACCEPT)], error)
     gr.Info(say("queued", run_id=run_id, place=place))
     return {tab.blocked: gr.update(visible=False)}
 

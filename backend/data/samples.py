@@ -118,6 +118,23 @@ def load_splits(
     return _only_learnable(splits) if for_training else splits
 
 
+def find_implausible(splits: SampleSplits) -> list[Problem]:
+    """The problems that stop a training: coordinates that cannot be meant as they stand."""
+    return [problem for problem in splits.annotations.problems if problem.stops_training]
+
+
+def require_plausible(splits: SampleSplits, *, accepted: bool) -> None:
+    """Raises UserError, one line, for coordinates that cannot be meant, unless they are accepted as they are."""
+    found = find_implausible(splits)
+    if found and not accepted:
+        raise UserError(
+            "; ".join(f"{problem.where}: {problem.what}" for problem in found),
+            field="accept_implausible",
+            cure=f"{found[0].cure}, or train all the same (--accept_implausible, on the page the tick beside the "
+            "problem)",
+        )
+
+
 def _only_learnable(splits: SampleSplits) -> SampleSplits:
     """Without the landmarks that no training image shows: what a network says of them would be noise."""
     annotations = splits.annotations

@@ -22,7 +22,7 @@ from backend.data.provenance import (
     restore_splits,
     to_dict,
 )
-from backend.data.samples import Samples, SampleSplits, points_of_readers
+from backend.data.samples import Samples, SampleSplits, points_of_readers, require_plausible
 from backend.data.shape_prior import ShapePrior
 from backend.data.splits import TRAIN, VALID
 from backend.device.machine import cpu_has_bfloat16
@@ -72,7 +72,8 @@ class Job:
 def prepare(folder: RunFolder, config: RunConfig, stop: threading.Event) -> Job:
     """Read the data set and its images: at the first start as it is, later what `data.json` says was learned from.
 
-    Raises UserError where nothing is left to train on, or where the data are another data set's.
+    Raises UserError where nothing is left to train on, where coordinates cannot be meant (at the start alone: a run
+    that goes on has learned from them), or where the data are another data set's.
     """
     goes_on = folder.checkpoint_path("last").is_file()  # what it has told is not told again
     record = read_record(folder)
@@ -85,6 +86,7 @@ def prepare(folder: RunFolder, config: RunConfig, stop: threading.Event) -> Job:
     config = replace(config, chosen={**config.chosen, **chosen})
     _print_problems(splits)
     if not goes_on:
+        require_plausible(splits, accepted=config.settings.accept_implausible)
         _tell_left_out(folder, splits)
         _tell_leaks(folder, splits)
     train = _readable(folder, config, splits.train, is_news=not goes_on)

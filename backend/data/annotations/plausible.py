@@ -114,7 +114,7 @@ def _fits_unit(points: Points, sizes_hw: Sizes, span: float, side_px: int) -> st
     x, y = known.max(axis=0)
     height, width = sizes_hw.min(axis=0)
     images = f"images of at least {width} x {height} px"
-    return f"all coordinates lie within 0 to {span:g}, and reach ({x:g}, {y:g}), in {images}"
+    return f"all coordinates lie within 0 to {span:g}, and reach ({x:.4g}, {y:.4g}), in {images}"
 
 
 def _find_outside(points: Points, sizes_hw: Sizes) -> Finding | None:
