@@ -29,6 +29,9 @@ cv2.setNumThreads(0)
 
 ImageArray = npt.NDArray[np.uint8]
 
+# Suffixes of the images that are read everywhere, in lower case; DICOM is known without one.
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".dcm")
+
 # Any of these keeps grey images grey, drops alpha, keeps the depth and applies the EXIF rotation.
 _DECODE_FLAGS = cv2.IMREAD_ANYCOLOR | cv2.IMREAD_ANYDEPTH
 # Only JPEG's decoder averages while it reduces; of other formats OpenCV would skip pixels.

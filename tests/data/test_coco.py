@@ -158,8 +158,6 @@ def test_ids_that_are_none_are_reported(tmp_path: Path, bad: Any) -> None:
         ("a.json", "1.png", "1.png"),
         ("result.json", "images/1.png", "images\\1.png"),
         ("result.json", "images/1.png", "1.png"),
-        ("result.json", "images/1.png", "C:\\Users\\me\\images\\1.png"),
-        ("result.json", "images/1.png", "/nowhere/label-studio/1.png"),
         ("annotations/person_keypoints_default.json", "images/default/1.png", "1.png"),
         ("annotations/person_keypoints_train2017.json", "train2017/1.png", "1.png"),
         ("annotations/instances.json", "1.png", "../1.png"),
@@ -178,6 +176,16 @@ def test_layouts(tmp_path: Path, json_name: str, image_name: str, file_name: str
     assert len(read_annotations(file).images) == 1
     assert len(read_annotations(file.parent).images) == 1
     assert tmp_path in find_datasets(tmp_path)
+
+
+@pytest.mark.parametrize("file_name", ["C:\\Users\\me\\images\\1.png", "/nowhere/label-studio/1.png"])
+def test_folders_of_another_machine(tmp_path: Path, file_name: str) -> None:
+    write_image(tmp_path / "images/1.png")
+    write_json(tmp_path / "result.json", coco([image(1, file_name)], [instance(1)]))
+    annotations = read_annotations(tmp_path)
+    assert splits(annotations) == {"images/1.png": "train"}
+    (told,) = problems(annotations)
+    assert told.startswith(f"result.json image {file_name!r}: image ") and "images/1.png was taken" in told
 
 
 def test_splits_of_files_and_of_folders(tmp_path: Path) -> None:

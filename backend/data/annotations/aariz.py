@@ -1,6 +1,6 @@
 """Aariz cephalograms: 29 landmarks, two readers, seven machines, a pixel size an image.
 
-`{train,valid,test}/Cephalograms/<id>.{png,jpg,jpeg,bmp}`, beside it
+`{train,valid,test}/Cephalograms/<id>.png` (or any other image), beside it
 `Annotations/Cephalometric Landmarks/<reader>/<id>.json`, and `cephalogram_machine_mappings.csv` at the root.
 Landmarks are joined by symbol, else by landmark_id, never by position: no order is promised.
 """
@@ -20,6 +20,7 @@ import numpy.typing as npt
 
 from backend.data.annotations.csv_rows import read_rows
 from backend.data.annotations.draft import UNKNOWN_SPACING, Draft, pair_files, present_readers
+from backend.data.annotations.image_names import normalize, stem_of
 from backend.data.annotations.table import Annotations
 from backend.errors import UserError
 
@@ -68,9 +69,10 @@ def read(path: Path) -> Annotations:
         for reader, name in enumerate(draft.reader_names):
             if name in files:
                 points[reader] = _join(draft, files[name], entries[files[name]], index_of_id)
-        machine = machines.get(image.stem)
+        names = [stem_of(image.name), *(file.stem for file in files.values())]
+        machine = next((machines[name] for name in map(normalize, names) if name in machines), None)
         draft.add_image(
-            image.stem,
+            names[0],
             image,
             points,
             split=split,
@@ -86,6 +88,7 @@ def _reader_root(root: Path, split: str) -> Path:
 
 
 def _read_machines(draft: Draft) -> dict[str, _Machine]:
+    """By the name of the image, in one Unicode form."""
     path = draft.root / MACHINES_FILE
     if not path.is_file():
         return {}  # `finish` counts the images without a pixel size
@@ -106,7 +109,7 @@ def _read_machines(draft: Draft) -> dict[str, _Machine]:
         spacing = draft.parse_spacing(
             row.get("pixel_size", ""), f"{MACHINES_FILE} line {line} column pixel_size"
         )
-        machines[row["cephalogram_id"]] = _Machine(row.get("machine", ""), spacing)
+        machines[normalize(row["cephalogram_id"])] = _Machine(row.get("machine", ""), spacing)
     return machines
 
 

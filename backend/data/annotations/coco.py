@@ -1,9 +1,10 @@
 """COCO keypoints, as CVAT, Label Studio and Roboflow export them: one instance an image.
 
 JSON files with `images`, `annotations` and `categories` of which at least one names `keypoints`, beside the images,
-in `annotations/`, or in a folder named after a split. An image is looked for under its `file_name`, then under the
-last part of that, in: the JSON's folder, the root, `images/`, and those folders in the root or in `images/` that the
-JSON's name ends with (`person_keypoints_train2017.json`: `train2017/`) or that are named after the same split.
+in `annotations/`, or in a folder named after a split. An image is looked for under its `file_name`, then under names
+that are nearly the same (`image_names`), in: the JSON's folder, the root, `images/`, and those folders in the root or
+in `images/` that the JSON's name ends with (`person_keypoints_train2017.json`: `train2017/`) or that are named after
+the same split.
 
 - Splits: the one word of train, val, valid, test ... in the JSON's name, else in its folder's, else "train". Files that
   all name one other split are all there is, and "train" too.
@@ -52,7 +53,8 @@ from backend.data.annotations.coco_instances import (
     uses_visibility,
 )
 from backend.data.annotations.coco_landmarks import choose_landmarks
-from backend.data.annotations.draft import Draft, is_file
+from backend.data.annotations.draft import Draft
+from backend.data.annotations.image_names import Found, Wanted
 from backend.data.annotations.joining import Contradictions, join_points
 from backend.data.annotations.table import Annotations
 from backend.errors import UserError
@@ -65,7 +67,8 @@ Size = tuple[float, float]
 @dataclass(frozen=True)
 class _Image:
     name: str
-    path: Path | None  # None: not found
+    wanted: Wanted
+    found: Found
     written_hw: Size | None
 
 
@@ -78,6 +81,11 @@ class _Entry:
     split: str
     where: str
     instances: list[Instance]
+
+    @property
+    def place(self) -> Path | str:
+        """The image's file, else what names the image that was not found."""
+        return self.image.found.path or self.where
 
 
 def matches(path: Path) -> bool:
@@ -120,7 +128,7 @@ def _assign_splits(draft: Draft, files: list[Path]) -> list[str]:
 def _read_entries(draft: Draft, tables: list[Table], splits: list[str]) -> list[_Entry]:
     """Every file's images that have an instance with a landmark."""
     visibility_counts = uses_visibility(tables)
-    listed = [_read_images(draft, table) for table in tables]
+    listed = _read_images(draft, tables)
     entries: list[_Entry] = []
     for table, split, images in zip(tables, splits, listed, strict=True):
         for key, instances in read_instances(draft, table, images, visibility_counts).items():
@@ -135,11 +143,11 @@ def _report_empty(
     draft: Draft, tables: list[Table], listed: list[dict[str, _Image | None]], entries: list[_Entry]
 ) -> None:
     """Report images that no file has a landmark for, under the first file that lists them."""
-    known = {entry.image.path or entry.where for entry in entries}
+    known = {entry.place for entry in entries}
     for table, images in zip(tables, listed, strict=True):
         empty: list[str] = []
         for image in filter(None, images.values()):
-            place = image.path or _place_of(draft, table, image)
+            place = image.found.path or _place_of(draft, table, image)
             if place not in known:
                 known.add(place)
                 empty.append(image.name)
@@ -156,15 +164,29 @@ def _place_of(draft: Draft, table: Table, image: _Image) -> str:
     return f"{draft.relative(table.path)} image {image.name!r}"
 
 
-def _read_images(draft: Draft, table: Table) -> dict[str, _Image | None]:
-    """By id; None for what is known and left out, being useless."""
-    folders = image_folders(draft.root, table.path)
+def _read_images(draft: Draft, tables: list[Table]) -> list[dict[str, _Image | None]]:
+    """Each file's images by id; None for what is known and left out, being useless."""
+    folders = [tuple(image_folders(draft.root, table.path)) for table in tables]
+    found = draft.find_images(
+        Wanted.of(name, *places)
+        for table, places in zip(tables, folders, strict=True)
+        for entry in table.images
+        if (name := _name_of(entry))
+    )
+    return [
+        _read_images_of(draft, table, places, found) for table, places in zip(tables, folders, strict=True)
+    ]
+
+
+def _read_images_of(
+    draft: Draft, table: Table, folders: tuple[Path, ...], found: Mapping[Wanted, Found]
+) -> dict[str, _Image | None]:
     images: dict[str, _Image | None] = {}
     for number, entry in enumerate(table.images):
         where = f"{draft.relative(table.path)} images[{number}]"
-        name = entry.get("file_name") if isinstance(entry, dict) else None
+        name = _name_of(entry)
         key = key_of(entry.get("id")) if isinstance(entry, dict) else ""
-        if not key or not isinstance(name, str) or not name.strip():
+        if not key or not name:
             draft.report(where, "no id and file_name; the image is left out", EXPORT_AGAIN)
             if key:
                 images[key] = None
@@ -174,18 +196,15 @@ def _read_images(draft: Draft, table: Table) -> dict[str, _Image | None]:
             draft.report(where, f"id {key} stands there twice; both images are left out", EXPORT_AGAIN)
             images[key] = None
             continue
-        path = _find_image(folders, name.strip().replace("\\", "/"))
-        images[key] = _Image(name, path, _written_size(entry))
+        wanted = Wanted.of(name, *folders)
+        images[key] = _Image(name, wanted, found[wanted], _written_size(entry))
     return images
 
 
-def _find_image(folders: list[Path], name: str) -> Path | None:
-    # The last part alone, where the name tells of folders on the machine that wrote it.
-    for part in dict.fromkeys((name, name.rsplit("/", 1)[-1])):
-        for folder in folders:
-            if is_file(path := Path(os.path.normpath(folder / part))):
-                return path
-    return None
+def _name_of(entry: Any) -> str:
+    """The file_name of an entry of images, "" where it has none."""
+    name = entry.get("file_name") if isinstance(entry, dict) else None
+    return name if isinstance(name, str) and name.strip() else ""
 
 
 def _written_size(entry: Mapping[str, Any]) -> Size | None:
@@ -200,11 +219,11 @@ def _written_size(entry: Mapping[str, Any]) -> Size | None:
 def _add_images(draft: Draft, entries: list[_Entry]) -> None:
     by_place: dict[Path | str, list[_Entry]] = {}
     for entry in entries:
-        by_place.setdefault(entry.image.path or entry.where, []).append(entry)
+        by_place.setdefault(entry.place, []).append(entry)
     contradictions = Contradictions()
-    for path, (first, *others) in by_place.items():
-        if isinstance(path, str):
-            draft.report(path, "the image is missing", "add it beside the JSON file or in images/")
+    for first, *others in by_place.values():
+        path = draft.accept(first.where, first.image.wanted, first.image.found)
+        if path is None:
             continue
         points = assemble(draft, first.instances, first.where)
         known = list(first.instances)

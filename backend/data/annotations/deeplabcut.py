@@ -17,7 +17,7 @@ size.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 
@@ -25,7 +25,8 @@ import numpy as np
 import numpy.typing as npt
 
 from backend.data.annotations.csv_rows import Row, read_header, read_rows, settle_decimals
-from backend.data.annotations.draft import Draft, is_file, list_files
+from backend.data.annotations.draft import Draft, list_files
+from backend.data.annotations.image_names import Found, Wanted, loosen
 from backend.data.annotations.joining import Contradictions, join_points
 from backend.data.annotations.table import Annotations
 from backend.errors import UserError
@@ -238,12 +239,17 @@ def _assign_splits(draft: Draft, tables: list[_Table]) -> list[_Table]:
 def _add_images(draft: Draft, tables: list[_Table]) -> None:
     """Join what the tables say of one image, then hand the images over."""
     labels: dict[Path, list[tuple[_Table, Row]]] = {}
+    found = draft.find_images(_image_of(draft, table, cells) for table in tables for _, cells in table.rows)
     for table in tables:
+        _report_other_videos(draft, table, found)
         for line, cells in table.rows:
             where = f"{draft.relative(table.path)} line {line}"
             if not draft.has_all_cells(cells, table.num_columns, where):
                 continue
-            image = _find_image(draft.root, table, cells)
+            wanted = _image_of(draft, table, cells)
+            image = draft.accept(where, wanted, found[wanted])
+            if image is None:
+                continue
             entries = labels.setdefault(image, [])
             if any(known.path == table.path for known, _ in entries):
                 draft.report(
@@ -291,12 +297,33 @@ def _join_entries(
     return points
 
 
-def _find_image(project: Path, table: _Table, cells: list[str]) -> Path:
+def _image_of(draft: Draft, table: _Table, cells: list[str]) -> Wanted:
+    """The image that a line names, below the project, or beside the table where it names no folder.
+
+    A table in a video's folder speaks of no other video's frames: those are numbered alike.
+    """
     written = _written_path(cells, table.num_path_columns)
-    image = project / written
-    beside = table.path.absolute().parent / Path(written).name
-    # A video folder that was moved out of its project has its images beside the CSV still.
-    return beside if is_file(beside) and not is_file(image) else image
+    beside = table.path.absolute().parent
+    if "/" not in written:
+        return Wanted.of(written, beside)
+    return Wanted.of(written, draft.root, *([] if beside == draft.root else [beside.parent]))
+
+
+def _report_other_videos(draft: Draft, table: _Table, found: Mapping[Wanted, Found]) -> None:
+    """A table that was copied into another video's folder would put its landmarks on that one's frames."""
+    folder = table.path.absolute().parent
+    if folder.parent.name != _VIDEOS:
+        return  # it may be called anything
+    images = (_image_of(draft, table, cells) for _, cells in table.rows)
+    absent = [PurePosixPath(one.name).parent.name for one in images if found[one].path is None]
+    others = [name for name in dict.fromkeys(absent) if name and loosen(name) != loosen(folder.name)]
+    if others:
+        draft.report(
+            table.path,
+            f"it names images of {', '.join(others)} that are not there, and lies in the folder of {folder.name}, "
+            "whose images are other ones",
+            "put it into the folder of its own video, with that one's images",
+        )
 
 
 def _written_path(cells: list[str], num_path_columns: int) -> str:

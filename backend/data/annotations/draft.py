@@ -7,8 +7,8 @@ finite) and the building of `Annotations`. Knows no format.
 from __future__ import annotations
 
 import math
-import os
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,14 +17,22 @@ import numpy.typing as npt
 import pandas as pd
 
 from backend.data.annotations.collected import Collected, settle
+from backend.data.annotations.image_names import (
+    Found,
+    Wanted,
+    find_images,
+    leads_outside,
+    list_images,
+    stem_of,
+)
 from backend.data.annotations.orientation import MarkedImage
 from backend.data.annotations.table import IMAGE_COLUMNS, Annotations, GroupKind, Problem
-from backend.data.images import read_image_frame, read_mm_per_px_xy
+from backend.data.images import IMAGE_SUFFIXES, read_image_frame, read_mm_per_px_xy
 from backend.errors import UserError
 from backend.numbers import read_number
 
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp")
 UNKNOWN_SPACING = (math.nan, math.nan)
+MAX_NEAR_NAMES = 5  # of one kind, each of which is reported by itself
 
 _DTYPES = {
     "image_id": "str",
@@ -57,6 +65,8 @@ class Draft:
         self._problems: list[Problem] = []
         self._first_seen: dict[str, str] = {}
         self._image_of: dict[str, Path] = {}
+        self._near: dict[str, tuple[Wanted, Found]] = {}  # by the place of the annotation
+        self._outside: list[str] = []
 
     def report(self, where: str | Path, what: str, cure: str, *, fatal: bool = False) -> None:
         """Note a problem; a path is shown relative to the data set."""
@@ -71,6 +81,51 @@ class Draft:
     def link_image(self, where: str | Path, image: Path) -> None:
         """Problems at this place (a file, or a line of one), or at a place within it, are about an image."""
         self._image_of[where if isinstance(where, str) else self.relative(where)] = image.absolute()
+
+    def find_images(self, wanted: Iterable[Wanted]) -> dict[Wanted, Found]:
+        """The files of all images that the data set's annotations name; `accept` takes them one by one."""
+        return find_images(wanted, self.relative)
+
+    def accept(self, where: str | Path, wanted: Wanted, found: Found) -> Path | None:
+        """The file of an annotation's image, or None after reporting why there is none.
+
+        A file whose name is only nearly that of the annotation is reported by `finish`.
+        """
+        where = where if isinstance(where, str) else self.relative(where)
+        if leads_outside(wanted, found, self.root):
+            self._outside.append(f"{where}: {wanted.name}")
+        if found.path is None:
+            is_named = wanted.is_stem or repr(wanted.name) in where
+            image = "the image" if is_named else f"image {wanted.name}"
+            if found.candidates:
+                cure = "write its path as it is below the data set's folder"
+                self.report(where, f"{image} {found.why}; it is left out", cure)
+            else:
+                self.report(where, f"{image} {found.why}", "add the image or remove its annotation")
+        elif found.differs:
+            self._near[where] = wanted, found
+        return found.path
+
+    def _report_near_names(self) -> None:
+        """Images of nearly the same names: one by one, or summed up where many differ alike."""
+        alike: dict[tuple[str, ...], dict[Path, tuple[str, str]]] = defaultdict(dict)
+        for where, (wanted, found) in self._near.items():
+            assert found.path is not None
+            names = f"{wanted.name} is not there: {self.relative(found.path)}"
+            alike[found.differs].setdefault(found.path, (where, names))
+        cure = "check that these images were annotated, and write their names as they are"
+        for differs, named in alike.items():
+            kind = ", ".join(differs)
+            if len(named) <= MAX_NEAR_NAMES:
+                for where, names in named.values():
+                    self.report(where, f"image {names} was taken ({kind})", cure)
+            else:
+                listed = "; ".join(names for _, names in list(named.values())[:2])
+                self.report(
+                    self.root.name,
+                    f"{len(named)} images were taken by nearly the same names ({kind}): {listed}; and so on",
+                    cure,
+                )
 
     def empty_points(self) -> npt.NDArray[np.float64]:
         """(R, K, 2), all missing."""
@@ -103,11 +158,6 @@ class Draft:
                 where,
                 f"image id {image_id!r} is taken by {self._first_seen[image_id]}; this one is left out",
                 "keep one of the two or rename it",
-            )
-            return
-        if not is_file(path):
-            self.report(
-                where, f"image {self.relative(path)} is missing", "add the image or remove its annotation"
             )
             return
         self.link_image(where, path)
@@ -179,6 +229,7 @@ class Draft:
 
     def finish(self, spacing_cure: str) -> Annotations:
         """The data set. `spacing_cure` says where this format takes pixel sizes from."""
+        self._report_near_names()
         settled = settle(self._images, self.landmark_names, self.reader_names, self.root.name)
         self._problems = [*settled.of_set, *self._with_those_of_images(settled.of_images)]
         images = pd.DataFrame(settled.rows, columns=list(IMAGE_COLUMNS)).astype(_DTYPES)
@@ -198,6 +249,7 @@ class Draft:
             images=images,
             points_xy_image=settled.points_xy_image,
             problems=tuple(replace(one, image=self._image_about(one.where)) for one in self._problems),
+            outside=tuple(self._outside),
         )
 
     def _with_those_of_images(self, of_images: Sequence[Sequence[Problem]]) -> Iterator[Problem]:
@@ -214,11 +266,6 @@ class Draft:
         words = where.split(" ")
         places = (" ".join(words[:count]) for count in range(len(words), 0, -1))
         return next((self._image_of[place] for place in places if place in self._image_of), None)
-
-
-def is_file(path: Path) -> bool:
-    """Whether it is there; a name too long for a file system is no file, and no error either."""
-    return os.path.isfile(path)  # noqa: PTH113 (Path.is_file raises for such a name)
 
 
 def list_files(folder: Path, suffixes: Collection[str]) -> list[Path]:
@@ -252,30 +299,43 @@ def pair_files(
     Files that are missing on either side are reported. `belongs` says of a stem whether the annotation file
     should have its image in this folder.
     """
-    annotations = {
-        name: {path.stem: path for path in list_files(folder, (suffix,))}
-        for name, folder in reader_folders.items()
-    }
-    images = list_files(image_folder, IMAGE_SUFFIXES)
-    for image in images:
-        files = {name: by_stem[image.stem] for name, by_stem in annotations.items() if image.stem in by_stem}
+    images = list_images(image_folder)
+    files_of: dict[Path, dict[str, Path]] = {image: {} for image in images}
+    unpaired: dict[str, tuple[Path, Wanted, Found]] = {}
+    for name, folder in reader_folders.items():
+        wanted = {
+            Wanted(path.stem, (image_folder,), is_stem=True): path for path in list_files(folder, (suffix,))
+        }
+        # Each reader's files for themselves: those of two about one image are no rivals.
+        for one, found in draft.find_images(wanted).items():
+            if found.path is None:
+                unpaired.setdefault(one.name, (wanted[one], one, found))
+            else:
+                draft.accept(wanted[one], one, found)
+                files_of[found.path][name] = wanted[one]
+    doubtful = {path for _, _, found in unpaired.values() for path in found.candidates}
+    for image, files in files_of.items():
+        stem = stem_of(image.name)
         absent = [name for name in reader_folders if name not in files]
         for place in (image, *files.values()):
             draft.link_image(place, image)
         if not files:
-            draft.report(
-                image, "image without annotation; it is left out", f"add {image.stem}{suffix} or remove it"
-            )
+            if image not in doubtful:
+                draft.report(
+                    image, "image without annotation; it is left out", f"add {stem}{suffix} or remove it"
+                )
             continue
         for name in absent:
-            missing = draft.relative(reader_folders[name] / f"{image.stem}{suffix}")
+            missing = draft.relative(reader_folders[name] / f"{stem}{suffix}")
             draft.report(image, f"no annotation by {name}", f"add {missing}")
         yield image, files
-    stems = {image.stem for image in images}
-    for stem in sorted(set().union(*annotations.values()) - stems):
-        if belongs(stem):
-            where = next(by_stem[stem] for by_stem in annotations.values() if stem in by_stem)
-            wanted = draft.relative(image_folder / f"{stem}{IMAGE_SUFFIXES[0]}")
+    for stem, (where, one, found) in sorted(unpaired.items()):
+        if found.candidates:
+            draft.accept(where, one, found)
+        elif belongs(stem):
+            wanted_file = draft.relative(image_folder / f"{stem}{IMAGE_SUFFIXES[0]}")
             draft.report(
-                where, "the image of this annotation is missing", f"add {wanted} or remove the annotation"
+                where,
+                "the image of this annotation is missing",
+                f"add {wanted_file} or remove the annotation",
             )

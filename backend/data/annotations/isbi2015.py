@@ -1,7 +1,8 @@
 """ISBI 2015 cephalograms: 19 landmarks, two readers, 0.1 mm a pixel.
 
-`RawImage/{TrainingData,Test1Data,Test2Data}/NNN.{bmp,jpg}` and `AnnotationsByMD/400_{senior,junior}/NNN.txt`,
-whose first 19 lines are `x,y` in pixels (what follows, in the original files, are diagnoses).
+`RawImage/{TrainingData,Test1Data,Test2Data}/NNN.bmp` (or any other image) and
+`AnnotationsByMD/400_{senior,junior}/NNN.txt`, whose first 19 lines are `x,y` in pixels (what follows, in the original
+files, are diagnoses).
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from backend.data.annotations.draft import Draft, pair_files, present_readers
+from backend.data.annotations.image_names import stem_of
 from backend.data.annotations.table import Annotations
 
 LANDMARK_NAMES = (
@@ -68,7 +70,9 @@ def read(path: Path) -> Annotations:
             for reader, name in enumerate(draft.reader_names):
                 if name in files:
                     points[reader] = _read_points(draft, files[name])
-            draft.add_image(image.stem, image, points, split=split, mm_per_px_xy=(MM_PER_PX, MM_PER_PX))
+            draft.add_image(
+                stem_of(image.name), image, points, split=split, mm_per_px_xy=(MM_PER_PX, MM_PER_PX)
+            )
     return draft.finish("none is needed")
 
 

@@ -62,3 +62,4 @@ class Annotations:
     images: pd.DataFrame
     points_xy_image: FloatArray
     problems: tuple[Problem, ...]
+    outside: tuple[str, ...] = ()  # annotations whose image lies outside the root, or would: "place: name"

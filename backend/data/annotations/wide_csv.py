@@ -19,6 +19,7 @@ import numpy.typing as npt
 from backend.data.annotations.csv_columns import SPACING_COLUMNS, Columns, read_columns
 from backend.data.annotations.csv_rows import SUFFIXES, Row, read_header, read_rows, settle_decimals
 from backend.data.annotations.draft import Draft, list_files
+from backend.data.annotations.image_names import Wanted
 from backend.data.annotations.point_csv import collect_points
 from backend.data.annotations.table import GROUP_KINDS, Annotations, GroupKind
 from backend.errors import UserError
@@ -151,11 +152,17 @@ def _read_lines(draft: Draft, file: Path, columns: Columns, rows: list[Row]) -> 
     num_columns = len(columns.titles)
     if columns.point:
         rows = [row for row in rows if draft.has_all_cells(row[1], num_columns, _at(file, row))]
-        for image in collect_points(draft, file.name, columns, rows):
+        images = list(collect_points(draft, file.name, columns, rows))
+        found = draft.find_images(Wanted.of(image.name, draft.root) for image in images)
+        for image in images:
             lines = [_Line(_at(file, row), columns, row[1]) for row in image.rows]
             _report_contradictions(draft, lines)
-            _add_image(draft, lines[0], image.name, image.points_xy_image)
+            wanted = Wanted.of(image.name, draft.root)
+            if path := draft.accept(lines[0].where, wanted, found[wanted]):
+                _add_image(draft, lines[0], wanted, path, image.points_xy_image)
         return
+    whole = [_Line(_at(file, row), columns, row[1]) for row in rows if len(row[1]) == num_columns]
+    found = draft.find_images(Wanted.of(line.cell("image"), draft.root) for line in whole)
     for row in rows:
         line = _Line(_at(file, row), columns, row[1])
         if not draft.has_all_cells(line.cells, num_columns, line.where):
@@ -163,11 +170,18 @@ def _read_lines(draft: Draft, file: Path, columns: Columns, rows: list[Row]) -> 
         if not line.cell("image"):
             draft.report(line.place("image"), "no image path; the line is left out", "fill it in")
             continue
-        points = draft.empty_points()
-        for index, pair in enumerate(columns.points.values()):
-            places = (f"{line.where} column {columns.titles[k]}" for k in pair)
-            points[0, index] = draft.parse_point(*(line.cells[k] for k in pair), *places)
-        _add_image(draft, line, line.cell("image"), points)
+        wanted = Wanted.of(line.cell("image"), draft.root)
+        if path := draft.accept(line.where, wanted, found[wanted]):
+            _add_image(draft, line, wanted, path, _read_points(draft, line))
+
+
+def _read_points(draft: Draft, line: _Line) -> npt.NDArray[np.float64]:
+    """(1, K, 2), original image pixels, NaN where missing."""
+    points = draft.empty_points()
+    for index, pair in enumerate(line.columns.points.values()):
+        places = (f"{line.where} column {line.columns.titles[k]}" for k in pair)
+        points[0, index] = draft.parse_point(*(line.cells[k] for k in pair), *places)
+    return points
 
 
 def _report_contradictions(draft: Draft, lines: list[_Line]) -> None:
@@ -183,17 +197,18 @@ def _report_contradictions(draft: Draft, lines: list[_Line]) -> None:
             )
 
 
-def _add_image(draft: Draft, line: _Line, written: str, points: npt.NDArray[np.float64]) -> None:
-    """Hand over one image, `written` as in the table, with its (1, K, 2) points and what else its line says."""
+def _add_image(
+    draft: Draft, line: _Line, wanted: Wanted, path: Path, points: npt.NDArray[np.float64]
+) -> None:
+    """Hand over one image with its (1, K, 2) points and what else its line says."""
     spacings = {name: draft.parse_spacing(line.cell(name), line.place(name)) for name in SPACING_COLUMNS}
     both, *per_axis = spacings.values()
     mm_per_px_x, mm_per_px_y = (both if math.isnan(spacing) else spacing for spacing in per_axis)
     known = not math.isnan(mm_per_px_x + mm_per_px_y)
-    image_path = written.replace("\\", "/")
     split = line.cell("split").lower()
     draft.add_image(
-        image_path,
-        draft.root / image_path,
+        wanted.name,
+        path,
         points,
         split=_SPLIT_ALIASES.get(split, split),
         group=line.cell("group"),

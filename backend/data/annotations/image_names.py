@@ -1,0 +1,313 @@
+"""Find the images that annotations name, whatever other tools, machines and alphabets made of the names.
+
+An image is looked for under its name as it is written. Where it is not there, a file counts whose name is nearly the
+same: in another Unicode form (composed, decomposed, or with the Arabic letters that stand for Persian ones), with or
+without percent-encoding, in another case, with another suffix or none, or without folders of another machine. All
+names of a data set are judged together: a file that another annotation names is never taken, and neither is one that
+could be meant by two annotations, nor one of two that an annotation could mean. Knows no format.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import posixpath
+import re
+import unicodedata
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import product
+from pathlib import Path, PurePosixPath
+from typing import TypeVar
+from urllib.parse import unquote
+
+from backend.data.dicom import is_dicom
+from backend.data.images import IMAGE_SUFFIXES
+
+# Of images that are not read here, but may have been converted from.
+_OTHER_SUFFIXES = (
+    ".gif",
+    ".jp2",
+    ".j2k",
+    ".heic",
+    ".heif",
+    ".avif",
+    ".jfif",
+    ".ppm",
+    ".pgm",
+    ".tga",
+    ".dicom",
+    ".ima",
+)
+# Code pages and keyboards of Windows write these Arabic letters for Persian ones.
+_PERSIAN = str.maketrans({"ي": "ی", "ى": "ی", "ك": "ک"})
+_ROOTED = re.compile(r"/|[A-Za-z]:|\.\.(/|$)")
+_ENCODED_SLASH = re.compile("%2f|%5c", re.IGNORECASE)
+_MAX_NAMED = 3
+
+# In what a name may differ from the file's, in words.
+UNICODE, PERCENT, CASE, SUFFIX, FOLDER = (
+    "the same letters in another Unicode form",
+    "percent-encoded",
+    "another case",
+    "another suffix",
+    "another folder",
+)
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """An image as an annotation names it, with slashes between folders, and where it may lie, likeliest first."""
+
+    name: str
+    folders: tuple[Path, ...]
+    is_stem: bool = False  # the name says nothing of the suffix
+
+    @classmethod
+    def of(cls, written: str, *folders: Path) -> Wanted:
+        """A name as it is written anywhere, on Windows too."""
+        return cls(written.strip().replace("\\", "/"), folders)
+
+
+@dataclass(frozen=True)
+class Found:
+    """The file of an image, or why there is none."""
+
+    path: Path | None
+    differs: tuple[str, ...] = ()  # of a file whose name is nearly the same: in what
+    why: str = "is missing"  # where there is no file
+    candidates: tuple[Path, ...] = ()  # files that were not taken
+
+
+@dataclass(frozen=True)
+class _Candidate:
+    path: Path
+    base: Path  # that of the folders in which the search began
+    num_parts: int  # of the name, from its end, that were looked for
+    differs: frozenset[str]
+
+
+@dataclass
+class _Folder:
+    """What lies in a folder, by names without their differences; files without their suffixes too."""
+
+    files: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
+    folders: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
+
+
+_List = Callable[[Path], _Folder]
+T = TypeVar("T")
+
+
+def find_images(wanted: Iterable[Wanted], show: Callable[[Path], str] = str) -> dict[Wanted, Found]:
+    """The file of each image of a data set; `show` says how a path is written in `why`."""
+    wanted = list(dict.fromkeys(wanted))
+    exact = {one: path for one in wanted if (path := _find_exact(one))}
+    found = {one: Found(path) for one, path in exact.items()}
+    owners = {path: one.name for one, path in exact.items()}
+    list_folder = functools.cache(_list_folder)
+    choices = {one: _nearest_files(one, list_folder) for one in wanted if one not in exact}
+    claims: dict[Path, list[tuple[Wanted, _Candidate]]] = defaultdict(list)
+    for one, candidates in choices.items():
+        for candidate in candidates:
+            claims[candidate.path].append((one, candidate))
+    alike = _names_by_end(wanted) if choices else {}
+    for one, candidates in choices.items():
+        free = [candidate for candidate in candidates if candidate.path not in owners]
+        if len(free) == 1:
+            found[one] = _judge(one, free[0], claims[free[0].path], alike, show)
+        elif free:
+            places = " or ".join(show(candidate.path) for candidate in free)
+            paths = tuple(candidate.path for candidate in free)
+            found[one] = Found(None, (), f"is ambiguous: {places} could be meant", paths)
+        elif candidates:
+            path = candidates[0].path
+            found[one] = Found(None, (), _owned_by(show(path), owners[path]), (path,))
+        else:
+            found[one] = Found(None)
+    return found
+
+
+def list_images(folder: Path) -> list[Path]:
+    """The visible images in a folder, sorted by name: by their suffix, or DICOM of any name; [] without a folder."""
+    if not folder.is_dir():
+        return []
+    return sorted(path for path in folder.iterdir() if not path.name.startswith(".") and _is_image(path))
+
+
+def stem_of(name: str) -> str:
+    """A file's name without the suffix of an image, which the last part of a DICOM's UID is not."""
+    return _split_suffix(name)[0]
+
+
+def normalize(name: str) -> str:
+    """A name in one Unicode form, with Persian letters for the Arabic ones that stand for them."""
+    return unicodedata.normalize("NFC", name).translate(_PERSIAN)
+
+
+def loosen(name: str) -> str:
+    """A name without what may differ: two names that come out equal are nearly the same."""
+    return normalize(normalize(unquote(name)).casefold())
+
+
+def leads_outside(one: Wanted, found: Found, root: Path) -> bool:
+    """Whether the image of an annotation lies outside of a folder, or would if it were there."""
+    if found.path and not found.differs:
+        return not _lies_in(found.path, root)
+    if posixpath.normpath(one.name).startswith(".."):
+        return not any(_lies_in(folder / one.name, root) for folder in one.folders)
+    # A path of another machine leads nowhere on this one, and its image was found without it.
+    return found.path is None and bool(_ROOTED.match(one.name))
+
+
+def _lies_in(path: Path, root: Path) -> bool:
+    return Path(os.path.normpath(path)).is_relative_to(os.path.normpath(root))
+
+
+def _is_image(path: Path) -> bool:
+    return path.suffix.lower() in IMAGE_SUFFIXES or (path.is_file() and is_dicom(path))
+
+
+def _split_suffix(name: str) -> tuple[str, str]:
+    suffix = PurePosixPath(name).suffix
+    is_known = suffix.lower() in (*IMAGE_SUFFIXES, *_OTHER_SUFFIXES)
+    return (name[: -len(suffix)], suffix) if is_known else (name, "")
+
+
+def _find_exact(one: Wanted) -> Path | None:
+    if one.is_stem:
+        return None
+    name = posixpath.normpath(one.name)
+    paths = (folder / name for folder in one.folders)
+    if name.startswith(".."):
+        paths = (Path(os.path.normpath(path)) for path in paths)
+    # os.path.isfile is False, and no error, for a name that no file system would take
+    return next((path for path in paths if os.path.isfile(path)), None)  # noqa: PTH113
+
+
+def _judge(
+    one: Wanted,
+    choice: _Candidate,
+    claims: Sequence[tuple[Wanted, _Candidate]],
+    alike: Mapping[tuple[str, ...], Sequence[Wanted]],
+    show: Callable[[Path], str],
+) -> Found:
+    """The only file that an image may be, if no other annotation could mean it as well."""
+    others = {other: other_choice.differs for other, other_choice in claims if other != one}
+    for other, differs in others.items():
+        if differs < choice.differs and FOLDER not in differs:
+            return Found(None, (), _owned_by(show(choice.path), other.name), (choice.path,))
+    if FOLDER in choice.differs:
+        # Whose folder went, cannot be told from the others that had an image of this name, found or not.
+        ends_alike = alike[_end(one, choice.num_parts)]
+        rivals = [*others, *(other for other in ends_alike if other != one and choice.base in other.folders)]
+    else:
+        rivals = [other for other, differs in others.items() if not choice.differs < differs]
+    if not rivals:
+        in_order = (UNICODE, PERCENT, CASE, SUFFIX, FOLDER)
+        return Found(choice.path, tuple(word for word in in_order if word in choice.differs))
+    names = list(dict.fromkeys(other.name for other in rivals if other.name != one.name)) or [one.name]
+    more = [f"{len(names) - _MAX_NAMED} others"] if len(names) > _MAX_NAMED else []
+    listed = " or ".join(names[:_MAX_NAMED] + more)
+    why = f"is ambiguous: {show(choice.path)} could be this image or {listed}"
+    return Found(None, (), why, (choice.path,))
+
+
+def _owned_by(path: str, name: str) -> str:
+    return f"is missing; {path} has nearly the same name, but is the image of {name}"
+
+
+def _names_by_end(wanted: Iterable[Wanted]) -> dict[tuple[str, ...], list[Wanted]]:
+    """By each of the ends that a name has when folders are left off from the front."""
+    by_end: dict[tuple[str, ...], list[Wanted]] = defaultdict(list)
+    for one in wanted:
+        for length in range(1, len(_parts(one)) + 1):
+            by_end[_end(one, length)].append(one)
+    return by_end
+
+
+def _end(one: Wanted, num_parts: int) -> tuple[str, ...]:
+    return tuple(map(loosen, _parts(one)[-num_parts:]))
+
+
+def _parts(one: Wanted) -> tuple[str, ...]:
+    """The folders and the file of a name, without what only its own machine knows."""
+    name = _ENCODED_SLASH.sub("/", re.sub(r"^[A-Za-z]:", "", one.name))
+    return tuple(part for part in posixpath.normpath(name).split("/") if part not in ("", ".", ".."))
+
+
+def _nearest_files(one: Wanted, list_folder: _List) -> list[_Candidate]:
+    """The files that an image which is not there may be, none of them nearer than another."""
+    parts = _parts(one)
+    is_rooted = bool(_ROOTED.match(one.name))
+    # A folder that is here is none of another machine's: what it lacks is missing.
+    is_here = any(loosen(parts[0]) in list_folder(folder).folders for folder in one.folders if len(parts) > 1)
+    lengths = range(len(parts), 0, -1) if is_rooted or not is_here else (len(parts),)
+    for length in lengths:
+        stripped = {FOLDER} if is_rooted or length < len(parts) else set()
+        stripped |= {PERCENT} if _ENCODED_SLASH.search(one.name) else set()
+        files: dict[Path, _Candidate] = {}
+        for folder in one.folders:
+            for path, differs in _reach(folder, parts[-length:], list_folder):
+                differs = (differs | stripped) - ({SUFFIX} if one.is_stem else set())
+                files.setdefault(path, _Candidate(path, folder, length, frozenset(differs)))
+        if files:
+            nearest = _nearest([(path, candidate.differs) for path, candidate in files.items()])
+            return [files[path] for path in sorted(nearest)]
+    return []
+
+
+def _nearest(choices: Sequence[tuple[T, frozenset[str]]]) -> list[T]:
+    """Those that differ in nothing more than another one does."""
+    return [one for one, differs in choices if not any(other < differs for _, other in choices)]
+
+
+def _reach(folder: Path, parts: Sequence[str], list_folder: _List) -> Iterator[tuple[Path, set[str]]]:
+    """The files below a folder whose path is nearly that of the parts, and in what each differs."""
+    first, *rest = parts
+    here = list_folder(folder)
+    if rest:
+        for name in here.folders.get(loosen(first), ()):
+            for path, differs in _reach(folder / name, rest, list_folder):
+                yield path, differs | _differences(first, name)
+        return
+    for name in dict.fromkeys(here.files.get(loosen(first), []) + here.files.get(loosen(stem_of(first)), [])):
+        if _is_image(folder / name):
+            yield folder / name, _file_differences(first, name)
+
+
+def _list_folder(folder: Path) -> _Folder:
+    listed = _Folder()
+    try:
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                if entry.name.startswith("."):
+                    continue
+                if entry.is_dir():
+                    listed.folders[loosen(entry.name)].append(entry.name)
+                else:
+                    for key in {loosen(entry.name), loosen(stem_of(entry.name))}:
+                        listed.files[key].append(entry.name)
+    except OSError:  # not there, or not ours to read
+        return _Folder()
+    return listed
+
+
+def _file_differences(written: str, actual: str) -> set[str]:
+    """In what two names of a file differ that are nearly the same, one of them perhaps without its suffix."""
+    if loosen(written) == loosen(actual):
+        return _differences(written, actual)
+    pairs = product((written, stem_of(written)), (actual, stem_of(actual)))
+    return {SUFFIX} | next(_differences(*pair) for pair in pairs if loosen(pair[0]) == loosen(pair[1]))
+
+
+def _differences(written: str, actual: str) -> set[str]:
+    """In what two names differ that come out equal when they are loosened."""
+    if written == actual:
+        return set()
+    if normalize(written) == normalize(actual):
+        return {UNICODE}
+    differs = {PERCENT} if normalize(written).casefold() != normalize(actual).casefold() else set()
+    differs |= {CASE} if normalize(unquote(written)) != normalize(unquote(actual)) else set()
+    return differs or {CASE}
