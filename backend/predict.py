@@ -23,8 +23,10 @@ from tqdm import tqdm
 from backend.data.annotations.csv_columns import SPACING_COLUMNS, read_columns
 from backend.data.annotations.csv_rows import read_rows, settle_decimals
 from backend.data.annotations.draft import UNKNOWN_SPACING
+from backend.data.annotations.image_names import Wanted
+from backend.data.annotations.image_names import find_images as find_named_images
 from backend.data.annotations.writers import MarkedImage, to_csv, to_json, unused_name
-from backend.data.images import read_image, read_mm_per_px_xy
+from backend.data.images import IMAGE_SUFFIXES, read_image, read_mm_per_px_xy
 from backend.data.samples import Samples
 from backend.errors import UserError
 from backend.flags import OneLineParser, run_command
@@ -35,7 +37,6 @@ from backend.run.files import write_bytes_atomic, write_json_atomic
 from backend.training.inference import load_predictor, unlabelled_samples
 from backend.training.task import Predictions
 
-IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".dcm"}
 STDOUT = Path("-")
 
 
@@ -140,7 +141,11 @@ def _source(path: Path) -> Source:
 
 def _read_list(path: Path) -> list[Source]:
     """The images of a CSV file with the column `image` and, where pixel sizes are known, `mm_per_px`, or `mm_per_px_x`
-    and `mm_per_px_y`."""
+    and `mm_per_px_y`.
+
+    An image that is not there is named on stderr, and so is one that was found by nearly the same name. Raises
+    UserError where none is there.
+    """
     (_, header), *rows = read_rows(path, _warn) or [(1, [])]
     columns = read_columns(header)
     if "image" not in columns.named or not rows:
@@ -148,28 +153,54 @@ def _read_list(path: Path) -> list[Source]:
             f"{path} lists no image", field="images", cure="name the column of the image paths image"
         )
     numbers = {columns.named[name] for name in SPACING_COLUMNS if name in columns.named}
-    return [
-        _listed(
-            path.parent,
-            {name: cells[position] for name, position in columns.named.items() if position < len(cells)},
-            f"{path} line {line}",
-        )
+    listed = {
+        f"{path} line {line}": {
+            name: cells[position] for name, position in columns.named.items() if position < len(cells)
+        }
         for line, cells in settle_decimals(rows, numbers)
-    ]
+    }
+    sizes = {where: _read_size(row, where) for where, row in listed.items()}
+    images = _find_listed({where: row["image"] for where, row in listed.items()}, path.parent)
+    if not images:
+        raise UserError(
+            f"{path}: none of its {len(rows)} images is there",
+            field="images",
+            cure="write their paths relative to the list",
+        )
+    return [Source(image, sizes[where] or _source(image).mm_per_px_xy) for where, image in images.items()]
 
 
 def _warn(file: Path, what: str, cure: str) -> None:
     print(f"{file}: {what}; {cure}", file=sys.stderr)
 
 
-def _listed(folder: Path, row: Mapping[str, str], where: str) -> Source:
-    """One line of a list. Raises UserError, naming it, where it gives no image or an impossible pixel size."""
+def _find_listed(names: Mapping[str, str], folder: Path) -> dict[str, Path]:
+    """The files of images by the line that names them; one that is not there is reported and left out."""
+    wanted = {where: Wanted.of(name, folder) for where, name in names.items()}
+    found = find_named_images(wanted.values())
+    images: dict[str, Path] = {}
+    for where, one in wanted.items():
+        image = found[one].path
+        if image is None:
+            print(f"left out: {where}: image {one.name} {found[one].why}", file=sys.stderr)
+            continue
+        images[where] = image
+        if found[one].differs:
+            note = f"image {one.name} is not there: {image} was taken ({found[one].kind})"
+            print(f"{where}: {note}", file=sys.stderr)
+    return images
+
+
+def _read_size(row: Mapping[str, str], where: str) -> tuple[float, float] | None:
+    """The pixel size that a line states, mm; None without one.
+
+    Raises UserError, naming the line, where it gives no image or an impossible pixel size.
+    """
     if not row.get("image"):
         raise UserError(f"{where}: no image", field="images", cure="fill in its path, or remove the line")
-    image = folder / row["image"].replace("\\", "/")
     texts = [row.get(column) or row.get("mm_per_px", "") for column in ("mm_per_px_x", "mm_per_px_y")]
     if not any(texts):
-        return _source(image)
+        return None
     try:
         mm_per_px_x, mm_per_px_y = (read_number(text) for text in texts)
     except UserError:
@@ -180,7 +211,7 @@ def _listed(folder: Path, row: Mapping[str, str], where: str) -> Source:
             field="images",
             cure="write two numbers above 0, or leave both cells empty",
         )
-    return Source(image, (mm_per_px_x, mm_per_px_y))
+    return mm_per_px_x, mm_per_px_y
 
 
 def _relative(path: Path, folder: Path) -> str:

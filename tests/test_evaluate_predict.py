@@ -365,14 +365,32 @@ def test_a_list_gives_pixel_sizes_and_json_and_maps_are_written(
 
 def test_a_list_is_read_however_it_was_saved(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "list.csv").write_bytes("sep=;\nfilename;mm_per_px\nچانه.png;0,25\n".encode("cp1256"))
+    (tmp_path / "چانه.png").touch()
     (source,) = predict.find_images(tmp_path / "list.csv")
     assert (source.path, source.mm_per_px_xy) == (tmp_path / "چانه.png", (0.25, 0.25))
     assert "read as cp1256" in capsys.readouterr().err
 
 
+def test_the_images_of_a_list_are_found_as_those_of_annotations_are(
+    tiny_dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("A b.png", "0001.png"):
+        shutil.copyfile(tiny_dataset / "00.png", tmp_path / name)
+    names = ["D:\\films\\a%20b.png", "cam1/0001.png", "cam2/0001.png", "gone.png"]
+    file = tmp_path / "list.csv"
+    file.write_text("\n".join(["image,mm_per_px", *(f"{name},0.5" for name in names)]))
+    assert predict.find_images(file) == [predict.Source(tmp_path / "A b.png", (0.5, 0.5))]
+    near, first, second, gone = capsys.readouterr().err.splitlines()
+    assert "line 2: image D:/films/a%20b.png is not there: " in near and "A b.png was taken" in near
+    assert "line 3: image cam1/0001.png is ambiguous" in first and "cam2/0001.png" in first
+    assert "line 4: image cam2/0001.png is ambiguous" in second and "cam1/0001.png" in second
+    assert gone.endswith("line 5: image gone.png is missing")
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [
+        ("image\ngone.png\n", "none of its 1 images is there"),
         ("picture\na.png\n", "lists no image"),
         ("", "lists no image"),
         ("image,mm_per_px\na.png,small\n", "line 2: 'small' and 'small' are no pixel size"),

@@ -108,14 +108,13 @@ class Draft:
 
     def _report_near_names(self) -> None:
         """Images of nearly the same names: one by one, or summed up where many differ alike."""
-        alike: dict[tuple[str, ...], dict[Path, tuple[str, str]]] = defaultdict(dict)
+        alike: dict[str, dict[Path, tuple[str, str]]] = defaultdict(dict)
         for where, (wanted, found) in self._near.items():
             assert found.path is not None
             names = f"{wanted.name} is not there: {self.relative(found.path)}"
-            alike[found.differs].setdefault(found.path, (where, names))
+            alike[found.kind].setdefault(found.path, (where, names))
         cure = "check that these images were annotated, and write their names as they are"
-        for differs, named in alike.items():
-            kind = ", ".join(differs)
+        for kind, named in alike.items():
             if len(named) <= MAX_NEAR_NAMES:
                 for where, names in named.values():
                     self.report(where, f"image {names} was taken ({kind})", cure)

@@ -79,6 +79,11 @@ class Found:
     why: str = "is missing"  # where there is no file
     candidates: tuple[Path, ...] = ()  # files that were not taken
 
+    @property
+    def kind(self) -> str:
+        """In what the file's name differs, in words; "" where it does not."""
+        return ", ".join(self.differs)
+
 
 @dataclass(frozen=True)
 class _Candidate:
