@@ -9,12 +9,15 @@ import re
 import shutil
 import stat
 import tempfile
+import unicodedata
 import zipfile
 import zlib
 from collections.abc import Callable, Sequence
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
 
 from backend.data.annotations import find_datasets, read_annotations
+from backend.data.zip_names import member_names
 from backend.errors import UserError
 
 KEEP_FREE_BYTES = 512 * 2**20  # of the disk, for the runs that follow
@@ -22,18 +25,32 @@ _CHUNK_BYTES = 2**20
 _BY_PRODUCTS = ("__MACOSX", ".DS_Store", "Thumbs.db", "desktop.ini")
 _ENCRYPTED = 0x1
 
+
+@dataclass(frozen=True)
+class _Member:
+    """A member of an archive, and its name as it was meant."""
+
+    info: zipfile.ZipInfo
+    name: str
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """Folders and file, () for a name that is empty."""
+        return PurePosixPath(self.name).parts
+
+
 OnProgress = Callable[[int, int], None]  # bytes unpacked, of how many
 
 
 def import_zip(archive: Path, data_root: Path, on_progress: OnProgress = lambda done, total: None) -> Path:
     """Unpack a data set and return its folder below `data_root`.
 
-    A folder that only wraps the data set is taken off. A name that is taken gets a number. Raises UserError, having
-    left nothing behind, for what is no zip file, would write outside, would fill the disk, is damaged, or holds no
-    data set.
+    Folders that only wrap the data set are taken off, with what lies beside it. A name that is taken gets a number.
+    Raises UserError, having left nothing behind, for what is no zip file, would write outside, would fill the disk, is
+    damaged, or holds no data set or several.
     """
     members = _read_members(archive)
-    total = sum(member.file_size for member in members)
+    total = sum(member.info.file_size for member in members)
     data_root.mkdir(parents=True, exist_ok=True)
     _require_space(total, data_root)
     with tempfile.TemporaryDirectory(prefix=".importing-", dir=data_root) as unpacked:
@@ -47,48 +64,48 @@ def import_zip(archive: Path, data_root: Path, on_progress: OnProgress = lambda 
     return target
 
 
-def _read_members(archive: Path) -> list[zipfile.ZipInfo]:
+def _read_members(archive: Path) -> list[_Member]:
     """The files in it, by-products of operating systems left out. Raises UserError for one that is not harmless."""
     try:
         with zipfile.ZipFile(archive) as opened:
-            listed = opened.infolist()
+            listed = [_Member(info, name) for info, name in member_names(opened)]
     except (zipfile.BadZipFile, NotImplementedError, OSError, ValueError) as error:
         raise UserError(f"{archive.name} is no zip file, or damaged", cure="make it again as .zip") from error
     for member in listed:
         _require_harmless(member)
-    files = [member for member in listed if not member.is_dir() and not _is_by_product(member.filename)]
+    files = [member for member in listed if member.parts and not member.name.endswith("/")]
+    files = [member for member in files if not _is_by_product(member.parts)]
     _require_once(files)
     return files
 
 
-def _require_harmless(member: zipfile.ZipInfo) -> None:
-    name = member.filename
-    parts = PurePosixPath(name).parts
+def _require_harmless(member: _Member) -> None:
+    name = member.name
     # a name that Windows would understand otherwise is refused everywhere: the data root may move
-    beyond = ".." in parts or PurePosixPath(name).is_absolute() or "\\" in name or "\0" in name
-    if beyond or PureWindowsPath(name).drive or ":" in name:
+    beyond = any(not part.strip(" .") for part in member.parts) or "\0" in name or ":" in name
+    if beyond or PurePosixPath(name).is_absolute():
         raise UserError(
             f"the archive would write outside its folder: {name!r}",
             cure="make a zip of the data set's folder, with plain paths below it",
         )
-    if stat.S_ISLNK(member.external_attr >> 16):
+    if stat.S_ISLNK(member.info.external_attr >> 16):
         raise UserError(f"the archive holds a link: {name!r}", cure="put the file itself in its place")
-    if member.flag_bits & _ENCRYPTED:
+    if member.info.flag_bits & _ENCRYPTED:
         raise UserError("the archive is encrypted", cure="make it without a password")
 
 
-def _require_once(files: Sequence[zipfile.ZipInfo]) -> None:
-    """Some file systems know one name in any case: the second file would take the first one's place."""
+def _require_once(files: Sequence[_Member]) -> None:
+    """Some file systems know one name in any case and Unicode form: the second file would replace the first."""
     seen: set[str] = set()
     for member in files:
-        name = member.filename.casefold()
+        name = unicodedata.normalize("NFC", "/".join(member.parts)).casefold()
         if name in seen:
-            raise UserError(f"{member.filename!r} stands in the archive twice", cure="rename one of the two")
+            raise UserError(f"{member.name!r} stands in the archive twice", cure="rename one of the two")
         seen.add(name)
 
 
-def _is_by_product(name: str) -> bool:
-    return any(part in _BY_PRODUCTS or part.startswith("._") for part in PurePosixPath(name).parts)
+def _is_by_product(parts: Sequence[str]) -> bool:
+    return any(part in _BY_PRODUCTS or part.startswith("._") for part in parts)
 
 
 def _require_space(num_bytes: int, folder: Path) -> None:
@@ -101,16 +118,16 @@ def _require_space(num_bytes: int, folder: Path) -> None:
 
 
 def _unpack(
-    archive: Path, members: Sequence[zipfile.ZipInfo], folder: Path, on_progress: Callable[[int], None]
+    archive: Path, members: Sequence[_Member], folder: Path, on_progress: Callable[[int], None]
 ) -> None:
     """Plain files alone; zipfile reads no more of one than the size that the free space was compared with."""
     done = 0
     try:
         with zipfile.ZipFile(archive) as opened:
             for member in members:
-                target = folder / member.filename
+                target = folder.joinpath(*member.parts)
                 target.parent.mkdir(parents=True, exist_ok=True)
-                with opened.open(member) as source, target.open("xb") as file:
+                with opened.open(member.info) as source, target.open("xb") as file:
                     while chunk := source.read(_CHUNK_BYTES):
                         file.write(chunk)
                         done += len(chunk)
@@ -125,23 +142,32 @@ def _unpack(
 
 def _find_dataset(folder: Path, archive: Path) -> Path:
     """The data set in what was unpacked, read once to be sure of it."""
-    place = folder
-    while not _is_dataset(place) and len(entries := list(place.iterdir())) == 1 and entries[0].is_dir():
-        place = entries[0]
-    if not _is_dataset(place) and len(inside := find_datasets(place)) == 1:
-        place = inside[0]
+    found = _datasets_in(folder) or [folder]
+    if len(found) > 1:
+        names = ", ".join(place.relative_to(folder).as_posix() for place in found)
+        raise UserError(f"{archive.name} holds several data sets: {names}", cure="make a zip of each")
     try:
-        read_annotations(place)
+        read_annotations(found[0])
     except UserError as error:
         # the words name where it was unpacked, a place that is gone when they are read
-        words = error.what.replace(str(place), archive.name).replace(str(folder), archive.name)
+        words = error.what.replace(str(found[0]), archive.name).replace(str(folder), archive.name)
         cure = error.cure.replace(str(folder), archive.name)
         raise UserError(words, cure=cure) from error
-    return place
+    return found[0]
 
 
-def _is_dataset(folder: Path) -> bool:
-    return folder in find_datasets(folder)
+def _datasets_in(folder: Path) -> list[Path]:
+    """Those nearest to the top, below folders that only wrap them, whatever else lies there."""
+    level = [folder]
+    while level:
+        if found := [place for place in level if place in find_datasets(place)]:
+            return found
+        level = [below for place in level for below in _folders_in(place)]
+    return []
+
+
+def _folders_in(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
 
 
 def _plain_name(name: str) -> str:

@@ -1,16 +1,22 @@
 from __future__ import annotations
 
+import json
 import shutil
 import stat
+import struct
 import zipfile
-from collections.abc import Mapping
+import zlib
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 
 from backend.data import importing
 from backend.data.annotations import find_datasets, read_annotations
 from backend.data.importing import import_zip
+from backend.data.zip_names import member_names
 from backend.errors import UserError
 
 
@@ -83,13 +89,163 @@ def test_a_name_that_would_hide_the_folder_is_made_plain(
     assert import_zip(zip_folder(tiny_dataset, tmp_path / ".a*b.zip"), root).name == "a_b"
 
 
+@pytest.mark.parametrize("before", ["", "readme/", "download/v2/"])
+def test_whatever_lies_beside_its_folder_is_harmless(
+    tiny_dataset: Path, tmp_path: Path, root: Path, before: str
+) -> None:
+    archive = zip_folder(tiny_dataset, tmp_path / "x.zip", f"{before}a/b/set/")
+    others = (
+        "README.txt",
+        f"{before}notes.txt",
+        f"{before}a/b/LICENSE",
+        f"{before}a/.DS_Store",
+        "docs/1/x.txt",
+    )
+    with zipfile.ZipFile(archive, "a") as opened:
+        for name in (*others, "__MACOSX/._a", f"__MACOSX/{before}a/b/set/._00.png", "Thumbs.db"):
+            opened.writestr(name, "noise")
+    folder = import_zip(archive, root)
+    assert folder.name == "set" and len(read_annotations(folder).images) == 12
+
+
+def test_two_data_sets_in_one_archive_are_named(tiny_dataset: Path, tmp_path: Path, root: Path) -> None:
+    archive = zip_folder(tiny_dataset, tmp_path / "x.zip", "all/first/")
+    with zipfile.ZipFile(archive, "a") as opened:
+        opened.write(tiny_dataset / "annotations.csv", "all/second/annotations.csv")
+    assert "holds several data sets: all/first, all/second" in refused(archive, root)
+
+
+# Names of members
+
+
+def zip_raw(archive: Path, members: Mapping[bytes, bytes]) -> Path:
+    """Members under names of these bytes, without the flag of UTF-8."""
+    written = {f"{number:04}" + "_" * (len(name) - 4): name for number, name in enumerate(members)}
+    with zipfile.ZipFile(archive, "w") as opened:
+        for placeholder, content in zip(written, members.values(), strict=True):
+            opened.writestr(placeholder, content)
+    data = archive.read_bytes()
+    for placeholder, name in written.items():
+        data = data.replace(placeholder.encode(), name)
+    archive.write_bytes(data)
+    return archive
+
+
+def png() -> bytes:
+    return cv2.imencode(".png", np.zeros((60, 80), np.uint8))[1].tobytes()
+
+
+def table_of(images: Sequence[str]) -> str:
+    return "\n".join(["image,nose_x,nose_y", *(f"{name},1,2" for name in images)])
+
+
+def zip_named(archive: Path, images: Sequence[str], encoding: str, separator: str = "/") -> Path:
+    """A wide CSV in UTF-8 and its images, whose names are in an encoding."""
+    members = {f"folder{separator}{name}".encode(encoding): png() for name in images}
+    table = f"folder{separator}labels.csv".encode(encoding)
+    return zip_raw(archive, {**members, table: table_of(images).encode()})
+
+
+PERSIAN = ["تصوير اول.png", "كودك پنجم.png", "چهار/گوش چپ.png"]
+
+
 @pytest.mark.parametrize(
-    "name", ["../evil.csv", "set/../../evil.csv", "/tmp/evil.csv", "..\\evil.csv", "C:/evil.csv", "a:b"]
+    ("images", "encoding"),
+    [
+        (PERSIAN, "utf-8"),
+        (PERSIAN, "cp1256"),
+        (["صورة.png", "رأس.png"], "cp720"),
+        (["Müller.png", "Ångström.png"], "cp850"),
+        (["Müller.png", "Ångström.png"], "cp1252"),
+        (["снимок.png", "Череп 2.png"], "cp1251"),
+        (["снимок.png", "Череп 2.png"], "cp866"),
+        (["čelist.png", "zub ž.png"], "cp1250"),
+        (["頭部.png", "表示ソ.png"], "cp932"),  # its second ソ holds the byte of a backslash
+    ],
+)
+@pytest.mark.parametrize("separator", ["/", "\\"])
+def test_names_are_read_in_the_code_page_of_the_table(
+    tmp_path: Path, root: Path, images: list[str], encoding: str, separator: str
+) -> None:
+    archive = zip_named(tmp_path / "x.zip", images, encoding, separator=separator)
+    folder = import_zip(archive, root)
+    annotations = read_annotations(folder)
+    assert folder.name == "folder" and list(annotations.images["image_id"]) == images
+    assert [problem.what for problem in annotations.problems] == ["no pixel size: errors are in pixels"]
+
+
+def test_names_that_no_table_gives_are_read_as_what_reads_like_names(
+    tiny_dataset: Path, tmp_path: Path, root: Path
+) -> None:
+    contents = {path.name.encode(): path.read_bytes() for path in sorted(tiny_dataset.iterdir())}
+    notes = {name.encode("cp1256"): b"" for name in ("خواندني.txt", "چاپ.txt")}
+    folder = import_zip(zip_raw(tmp_path / "blobs.zip", contents | notes), root)
+    assert {path.name for path in folder.glob("*.txt")} == {"خواندني.txt", "چاپ.txt"}
+
+
+@pytest.mark.parametrize(
+    ("file", "table"),
+    [
+        ("labels.csv", table_of(PERSIAN).encode("cp1256")),
+        ("labels.csv", table_of(PERSIAN).encode("utf-16")),
+        ("labels.json", json.dumps({"images": [{"file_name": name} for name in PERSIAN]}).encode()),
+    ],
+)
+def test_the_table_may_be_in_any_encoding(tmp_path: Path, file: str, table: bytes) -> None:
+    members = {name.encode("cp1256"): b"" for name in PERSIAN}
+    with zipfile.ZipFile(zip_raw(tmp_path / "x.zip", {**members, file.encode(): table})) as opened:
+        assert [name for _, name in member_names(opened)] == [*PERSIAN, file]
+
+
+def test_letters_that_a_code_page_lacks_are_found_in_their_arabic_form(tmp_path: Path, root: Path) -> None:
+    members = {"بيمار.png".encode("cp1256"): png(), b"labels.csv": table_of(["بیمار.png"]).encode()}
+    annotations = read_annotations(import_zip(zip_raw(tmp_path / "x.zip", members), root))
+    assert [Path(path).name for path in annotations.images["path"]] == ["بيمار.png"]
+    assert "another Unicode form" in str(annotations.problems[0])
+
+
+def test_a_name_that_is_repeated_in_unicode_is_read_from_there(
+    tiny_dataset: Path, tmp_path: Path, root: Path
+) -> None:
+    archive = zip_folder(tiny_dataset, tmp_path / "blobs.zip")
+    info = zipfile.ZipInfo("old____.txt")
+    name = "یاد.txt".encode()
+    info.extra = struct.pack("<HHBI", 0x7075, 5 + len(name), 1, zlib.crc32(info.filename.encode())) + name
+    with zipfile.ZipFile(archive, "a") as opened:
+        opened.writestr(info, "")
+    assert (import_zip(archive, root) / "یاد.txt").is_file()
+
+
+def test_a_member_without_a_name_is_passed_over(tiny_dataset: Path, tmp_path: Path, root: Path) -> None:
+    archive = zip_folder(tiny_dataset, tmp_path / "blobs.zip")
+    with zipfile.ZipFile(archive, "a") as opened:
+        opened.writestr(zipfile.ZipInfo(""), "x")
+        opened.writestr("./", "")
+    assert len(read_annotations(import_zip(archive, root)).images) == 12
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("../evil.csv", "set/../../evil.csv", "/tmp/evil.csv", "..\\evil.csv", "C:/evil.csv", "a:b"),
+        *("set\\..\\..\\evil.csv", "\\evil.csv", "\\\\server\\evil.csv", "C:\\evil.csv", ".. /evil.csv"),
+    ],
 )
 def test_no_file_can_be_written_outside(tmp_path: Path, root: Path, name: str) -> None:
     archive = zip_texts(tmp_path / "x.zip", {"ok.csv": "image,a_x,a_y\n", name: "x"})
     assert "outside its folder" in refused(archive, root)
     assert not (tmp_path / "evil.csv").exists()
+
+
+@pytest.mark.parametrize("name", ["..\\تصوير.png", "/تصوير.png", "a\\..\\..\\تصوير.png"])
+@pytest.mark.parametrize("encoding", ["utf-8", "cp1256"])
+def test_no_decoded_name_leads_outside(tmp_path: Path, root: Path, name: str, encoding: str) -> None:
+    archive = zip_raw(tmp_path / "x.zip", {name.encode(encoding): b"x", b"labels.csv": name.encode()})
+    assert "outside its folder" in refused(archive, root)
+
+
+def test_a_name_that_ends_early_is_refused(tmp_path: Path, root: Path) -> None:
+    assert "outside its folder" in refused(zip_raw(tmp_path / "x.zip", {b"ok.csv\0.png": b"x"}), root)
 
 
 def test_links_are_refused(tmp_path: Path, root: Path) -> None:
