@@ -47,7 +47,7 @@ def import_zip(archive: Path, data_root: Path, on_progress: OnProgress = lambda 
 
     Folders that only wrap the data set are taken off, with what lies beside it. A name that is taken gets a number.
     Raises UserError, having left nothing behind, for what is no zip file, would write outside, would fill the disk, is
-    damaged, or holds no data set or several.
+    damaged, holds no data set or several, or one whose images lie outside.
     """
     members = _read_members(archive)
     total = sum(member.info.file_size for member in members)
@@ -147,7 +147,7 @@ def _find_dataset(folder: Path, archive: Path) -> Path:
         names = ", ".join(place.relative_to(folder).as_posix() for place in found)
         raise UserError(f"{archive.name} holds several data sets: {names}", cure="make a zip of each")
     try:
-        read_annotations(found[0])
+        read_annotations(found[0], confined=True)
     except UserError as error:
         # the words name where it was unpacked, a place that is gone when they are read
         words = error.what.replace(str(found[0]), archive.name).replace(str(folder), archive.name)

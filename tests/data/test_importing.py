@@ -6,7 +6,7 @@ import stat
 import struct
 import zipfile
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import cv2
@@ -38,6 +38,27 @@ def zip_texts(archive: Path, texts: Mapping[str, str]) -> Path:
         for name, text in texts.items():
             opened.writestr(name, text)
     return archive
+
+
+Write = Callable[[Path, Sequence[str]], Path]
+
+
+def write_table(folder: Path, images: Sequence[str]) -> Path:
+    (folder / "labels.csv").write_text(table_of(images), encoding="utf-8")
+    return folder
+
+
+def write_coco(folder: Path, images: Sequence[str]) -> Path:
+    content = {
+        "images": [{"id": number, "file_name": name} for number, name in enumerate(images)],
+        "annotations": [
+            {"id": number, "image_id": number, "category_id": 1, "keypoints": [1, 2, 2]}
+            for number in range(len(images))
+        ],
+        "categories": [{"id": 1, "name": "x", "keypoints": ["nose"]}],
+    }
+    (folder / "labels.json").write_text(json.dumps(content))
+    return folder
 
 
 def refused(archive: Path, root: Path) -> str:
@@ -246,6 +267,33 @@ def test_no_decoded_name_leads_outside(tmp_path: Path, root: Path, name: str, en
 
 def test_a_name_that_ends_early_is_refused(tmp_path: Path, root: Path) -> None:
     assert "outside its folder" in refused(zip_raw(tmp_path / "x.zip", {b"ok.csv\0.png": b"x"}), root)
+
+
+@pytest.mark.parametrize("write", [write_table, write_coco])
+@pytest.mark.parametrize(
+    "name", ["{}/00.png", "../00.png", "a/../../00.png", "..\\gone.png", "/gone.png", "D:\\gone.png"]
+)
+@pytest.mark.parametrize("names", [[], ["ok.png"]])
+def test_no_image_is_fetched_from_outside_the_data_set(
+    tiny_dataset: Path, tmp_path: Path, root: Path, write: Write, name: str, names: list[str]
+) -> None:
+    folder = tmp_path / "set"
+    folder.mkdir()
+    shutil.copyfile(tiny_dataset / "00.png", folder / "ok.png")
+    archive = zip_folder(write(folder, [*names, name.format(tiny_dataset)]), tmp_path / "x.zip", "a/set/")
+    reason = refused(archive, root)
+    assert "name images outside of the data set's folder" in reason
+    assert name.format(tiny_dataset).replace("\\", "/") in reason and ".importing" not in reason
+
+
+def test_folders_of_another_machine_do_not_lead_outside(
+    tiny_dataset: Path, tmp_path: Path, root: Path
+) -> None:
+    folder = tmp_path / "set"
+    folder.mkdir()
+    shutil.copyfile(tiny_dataset / "00.png", folder / "ok.png")
+    archive = zip_folder(write_table(folder, ["D:\\films\\ok.png"]), tmp_path / "x.zip")
+    assert "ok.png was taken" in str(read_annotations(import_zip(archive, root)).problems[0])
 
 
 def test_links_are_refused(tmp_path: Path, root: Path) -> None:

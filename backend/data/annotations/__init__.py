@@ -82,10 +82,11 @@ def detect_format(path: Path) -> str:
     raise UserError(what, field="dataset_path", cure=cure)
 
 
-def read_annotations(path: Path, format: str = "auto") -> Annotations:
+def read_annotations(path: Path, format: str = "auto", *, confined: bool = False) -> Annotations:
     """Read a data set; problems that leave something to train on are in `problems`.
 
-    `format` is a name in READERS or "auto". Raises UserError that lists every fatal problem.
+    `format` is a name in READERS or "auto". Raises UserError that lists every fatal problem, and, where it is to be
+    `confined` to its folder, one for an image that its annotations would fetch from elsewhere.
     """
     _require_path(path)
     if format == "auto":
@@ -95,6 +96,13 @@ def read_annotations(path: Path, format: str = "auto") -> Annotations:
             f"unknown format {format!r}", field="dataset_format", cure=f"choose auto, {', '.join(READERS)}"
         )
     annotations = READERS[format](path)
+    if confined and annotations.outside:
+        listed = "\n".join(annotations.outside[:5])
+        raise UserError(
+            f"annotations name images outside of the data set's folder:\n{listed}",
+            field="dataset_path",
+            cure="put the images into the folder, and write their paths relative to the annotations",
+        )
     fatal = [problem for problem in annotations.problems if problem.fatal]
     if fatal:
         # The others say why, where the fatal one is only that nothing is left.

@@ -161,7 +161,7 @@ def leads_outside(one: Wanted, found: Found, root: Path) -> bool:
     if found.path and not found.differs:
         return not _lies_in(found.path, root)
     if posixpath.normpath(one.name).startswith(".."):
-        return not any(_lies_in(folder / one.name, root) for folder in one.folders)
+        return not _lies_in(one.folders[0] / one.name, root)
     # A path of another machine leads nowhere on this one, and its image was found without it.
     return found.path is None and bool(_ROOTED.match(one.name))
 
@@ -184,9 +184,9 @@ def _find_exact(one: Wanted) -> Path | None:
     if one.is_stem:
         return None
     name = posixpath.normpath(one.name)
-    paths = (folder / name for folder in one.folders)
-    if name.startswith(".."):
-        paths = (Path(os.path.normpath(path)) for path in paths)
+    paths = [folder / name for folder in one.folders]
+    if name.startswith(".."):  # upwards from the annotation itself
+        paths = [Path(os.path.normpath(paths[0]))]
     # os.path.isfile is False, and no error, for a name that no file system would take
     return next((path for path in paths if os.path.isfile(path)), None)  # noqa: PTH113
 
