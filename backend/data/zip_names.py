@@ -53,7 +53,9 @@ _CODE_PAGES = (
 _TABLES = (".csv", ".json")
 _MAX_TABLE_BYTES = 64 * 2**20  # of all tables that are searched for names
 _JSON_ESCAPE = re.compile(r"\\u([0-9a-fA-F]{4})")
-_NO_NAME = {"Cc", "Cn", "Co", "Sm", "So", "Sc"}  # Unicode's categories of controls, signs and drawn boxes
+# Categories of what names of files hold beyond ASCII: letters, their marks, digits, dashes, blanks, joiners.
+_IN_NAMES = ("L", "M", "N", "Pd", "Zs", "Cf")
+_JAPANESE = ("CJK", "HIRAGANA", "KATAKANA", "KATAKANA-HIRAGANA")  # scripts of one word
 
 
 def member_names(opened: zipfile.ZipFile) -> list[tuple[zipfile.ZipInfo, str]]:
@@ -141,7 +143,13 @@ def _decode_unicode(table: bytes) -> str | None:
 
 def _reads_like_a_name(name: str) -> bool:
     """Whether no sign and no word of letters of several scripts is in it."""
-    if any(unicodedata.category(character) in _NO_NAME for character in name):
+    beyond_ascii = (character for character in name if not character.isascii())
+    if not all(unicodedata.category(character).startswith(_IN_NAMES) for character in beyond_ascii):
         return False
     words = re.findall(r"[^\W\d_]+", name)
-    return all(len({unicodedata.name(letter, "?").split()[0] for letter in word}) == 1 for word in words)
+    return all(len(set(map(_script_of, word))) == 1 for word in words)
+
+
+def _script_of(letter: str) -> str:
+    script = unicodedata.name(letter, "?").split()[0]
+    return "CJK" if script in _JAPANESE else script

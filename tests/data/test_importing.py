@@ -195,13 +195,24 @@ def test_names_are_read_in_the_code_page_of_the_table(
     assert [problem.what for problem in annotations.problems] == ["no pixel size: errors are in pixels"]
 
 
-def test_names_that_no_table_gives_are_read_as_what_reads_like_names(
-    tiny_dataset: Path, tmp_path: Path, root: Path
+@pytest.mark.parametrize(
+    ("names", "encoding"),
+    [
+        (["خواندني", "چاپ"], "cp1256"),
+        (["résumé", "Müller"], "cp437"),
+        (["Jürgen", "Ångström"], "cp1252"),
+        (["снимок", "Череп"], "cp1251"),
+        (["снимок", "Череп"], "cp866"),
+        (["頭部のレントゲン"], "cp932"),
+    ],
+)
+def test_names_that_no_table_gives_are_those_that_read_like_names(
+    tiny_dataset: Path, tmp_path: Path, root: Path, names: list[str], encoding: str
 ) -> None:
     contents = {path.name.encode(): path.read_bytes() for path in sorted(tiny_dataset.iterdir())}
-    notes = {name.encode("cp1256"): b"" for name in ("خواندني.txt", "چاپ.txt")}
+    notes = {f"{name}.txt".encode(encoding): b"" for name in names}
     folder = import_zip(zip_raw(tmp_path / "blobs.zip", contents | notes), root)
-    assert {path.name for path in folder.glob("*.txt")} == {"خواندني.txt", "چاپ.txt"}
+    assert {path.stem for path in folder.glob("*.txt")} == set(names)
 
 
 @pytest.mark.parametrize(
