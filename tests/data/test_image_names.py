@@ -173,6 +173,13 @@ def test_a_picture_that_two_annotations_could_mean_is_given_to_none(
         assert other.replace("\\", "/") in found.why and files[0] in found.why
 
 
+def test_of_many_that_could_mean_a_picture_some_are_named(tmp_path: Path) -> None:
+    first, *_ = find(tmp_path, [f"cam{number}/0001.png" for number in range(9)], ["0001.png"])
+    assert first.why.endswith(
+        "0001.png could be this image or cam1/0001.png or cam2/0001.png or cam3/0001.png or others"
+    )
+
+
 def test_a_stray_picture_is_not_that_of_a_camera_whose_other_one_is_there(tmp_path: Path) -> None:
     names = ["cam1/0001.png", "cam2/0001.png"]
     first, second = find(tmp_path, names, ["cam1/0001.png", "0001.png"])

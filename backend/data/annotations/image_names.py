@@ -17,7 +17,7 @@ import unicodedata
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import product
+from itertools import islice, product
 from pathlib import Path, PurePosixPath
 from typing import TypeVar
 from urllib.parse import unquote
@@ -102,6 +102,7 @@ class _Folder:
 
 
 _List = Callable[[Path], _Folder]
+_Claims = dict[frozenset[str], list[Wanted]]  # who may mean a file, by in what their names differ from it
 T = TypeVar("T")
 
 
@@ -113,10 +114,10 @@ def find_images(wanted: Iterable[Wanted], show: Callable[[Path], str] = str) -> 
     owners = {path: one.name for one, path in exact.items()}
     list_folder = functools.cache(_list_folder)
     choices = {one: _nearest_files(one, list_folder) for one in wanted if one not in exact}
-    claims: dict[Path, list[tuple[Wanted, _Candidate]]] = defaultdict(list)
+    claims: dict[Path, _Claims] = defaultdict(lambda: defaultdict(list))
     for one, candidates in choices.items():
         for candidate in candidates:
-            claims[candidate.path].append((one, candidate))
+            claims[candidate.path][candidate.differs].append(one)
     alike = _names_by_end(wanted) if choices else {}
     for one, candidates in choices.items():
         free = [candidate for candidate in candidates if candidate.path not in owners]
@@ -151,6 +152,7 @@ def normalize(name: str) -> str:
     return unicodedata.normalize("NFC", name).translate(_PERSIAN)
 
 
+@functools.lru_cache(maxsize=2**16)
 def loosen(name: str) -> str:
     """A name without what may differ: two names that come out equal are nearly the same."""
     return normalize(normalize(unquote(name)).casefold())
@@ -194,29 +196,36 @@ def _find_exact(one: Wanted) -> Path | None:
 def _judge(
     one: Wanted,
     choice: _Candidate,
-    claims: Sequence[tuple[Wanted, _Candidate]],
+    claims: _Claims,
     alike: Mapping[tuple[str, ...], Sequence[Wanted]],
     show: Callable[[Path], str],
 ) -> Found:
     """The only file that an image may be, if no other annotation could mean it as well."""
-    others = {other: other_choice.differs for other, other_choice in claims if other != one}
-    for other, differs in others.items():
+    for differs, nearer in claims.items():
         if differs < choice.differs and FOLDER not in differs:
-            return Found(None, (), _owned_by(show(choice.path), other.name), (choice.path,))
-    if FOLDER in choice.differs:
-        # Whose folder went, cannot be told from the others that had an image of this name, found or not.
-        ends_alike = alike[_end(one, choice.num_parts)]
-        rivals = [*others, *(other for other in ends_alike if other != one and choice.base in other.folders)]
-    else:
-        rivals = [other for other, differs in others.items() if not choice.differs < differs]
-    if not rivals:
+            return Found(None, (), _owned_by(show(choice.path), nearer[0].name), (choice.path,))
+    rivals = (other for other in _rivals(one, choice, claims, alike) if other != one)
+    names = list(dict.fromkeys(other.name for other in islice(rivals, _MAX_NAMED + 1)))
+    if not names:
         in_order = (UNICODE, PERCENT, CASE, SUFFIX, FOLDER)
         return Found(choice.path, tuple(word for word in in_order if word in choice.differs))
-    names = list(dict.fromkeys(other.name for other in rivals if other.name != one.name)) or [one.name]
-    more = [f"{len(names) - _MAX_NAMED} others"] if len(names) > _MAX_NAMED else []
-    listed = " or ".join(names[:_MAX_NAMED] + more)
+    listed = " or ".join([*names[:_MAX_NAMED], *(["others"] if len(names) > _MAX_NAMED else [])])
     why = f"is ambiguous: {show(choice.path)} could be this image or {listed}"
     return Found(None, (), why, (choice.path,))
+
+
+def _rivals(
+    one: Wanted, choice: _Candidate, claims: _Claims, alike: Mapping[tuple[str, ...], Sequence[Wanted]]
+) -> Iterator[Wanted]:
+    """Who could mean the file as well as this one, which is among them."""
+    is_stripped = FOLDER in choice.differs
+    for differs, others in claims.items():
+        if is_stripped or not choice.differs < differs:
+            yield from others
+    if is_stripped:
+        # Whose folder went, cannot be told from the others that had an image of this name, found or not.
+        ends_alike = alike[_end(one, choice.num_parts)]
+        yield from (other for other in ends_alike if choice.base in other.folders)
 
 
 def _owned_by(path: str, name: str) -> str:
@@ -247,7 +256,7 @@ def _nearest_files(one: Wanted, list_folder: _List) -> list[_Candidate]:
     parts = _parts(one)
     is_rooted = bool(_ROOTED.match(one.name))
     # A folder that is here is none of another machine's: what it lacks is missing.
-    is_here = any(loosen(parts[0]) in list_folder(folder).folders for folder in one.folders if len(parts) > 1)
+    is_here = len(parts) > 1 and any(loosen(parts[0]) in list_folder(base).folders for base in one.folders)
     lengths = range(len(parts), 0, -1) if is_rooted or not is_here else (len(parts),)
     for length in lengths:
         stripped = {FOLDER} if is_rooted or length < len(parts) else set()
