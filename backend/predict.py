@@ -26,7 +26,8 @@ from backend.data.annotations.draft import UNKNOWN_SPACING
 from backend.data.annotations.image_names import Wanted
 from backend.data.annotations.image_names import find_images as find_named_images
 from backend.data.annotations.writers import MarkedImage, to_csv, to_json, unused_name
-from backend.data.images import IMAGE_SUFFIXES, read_image, read_mm_per_px_xy
+from backend.data.image_facts import Remark, remark_on_spacing
+from backend.data.images import IMAGE_SUFFIXES, read_image, read_image_facts
 from backend.data.samples import Samples
 from backend.errors import UserError
 from backend.flags import OneLineParser, run_command
@@ -42,10 +43,11 @@ STDOUT = Path("-")
 
 @dataclass(frozen=True)
 class Source:
-    """An image to predict on, and its pixel size, NaN where unknown."""
+    """An image to predict on, its pixel size, NaN where unknown, and what is to be said of how it is read."""
 
     path: Path
     mm_per_px_xy: tuple[float, float] = UNKNOWN_SPACING
+    remarks: tuple[Remark, ...] = ()
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -53,13 +55,16 @@ def main(arguments: Sequence[str]) -> int:
     options = _parser().parse_args(arguments)
     sources = keep_readable(find_images(options.images))
     predictor = load_predictor(options.checkpoint, options.device)
+    for source in sources:
+        for remark in source.remarks:
+            print(f"note: {source.path}: {remark}", file=sys.stderr)
     names = predictor.task.landmark_names
     paths = [source.path for source in sources]
     samples = unlabelled_samples(paths, len(names), [source.mm_per_px_xy for source in sources])
     maps = MapsWriter(options.maps, _file_names(paths)) if options.maps else None
     with tqdm(total=len(paths), unit="image") as bar:
         predictions = predictor.predict(samples, on_batch=bar.update, on_maps=maps)
-    marked = mark(samples, predictions, options.out.parent)
+    marked = mark(sources, samples, predictions, options.out.parent)
     options.out.parent.mkdir(parents=True, exist_ok=True)
     write_bytes_atomic(options.out, to_csv(marked, names).encode("utf-8"))
     tell = sys.stderr if options.json == STDOUT else sys.stdout
@@ -101,17 +106,23 @@ def keep_readable(sources: Sequence[Source]) -> list[Source]:
     return kept
 
 
-def mark(samples: Samples, predictions: Predictions, folder: Path) -> list[MarkedImage]:
+def mark(
+    sources: Sequence[Source], samples: Samples, predictions: Predictions, folder: Path
+) -> list[MarkedImage]:
     """What was predicted, by image; names are paths relative to `folder`, where the table will lie, if they can be."""
     return [
-        MarkedImage(_relative(path, folder), path, size_hw, points, points, confidence, (float(x), float(y)))
-        for path, size_hw, points, confidence, (x, y) in zip(
-            samples.paths,
-            samples.sizes_hw,
-            predictions.points_xy_image,
-            predictions.confidence,
-            samples.mm_per_px_xy,
-            strict=True,
+        MarkedImage(
+            _relative(source.path, folder),
+            source.path,
+            size_hw,
+            points,
+            points,
+            confidence,
+            source.mm_per_px_xy,
+            remarks=tuple(map(str, source.remarks)),
+        )
+        for source, size_hw, points, confidence in zip(
+            sources, samples.sizes_hw, predictions.points_xy_image, predictions.confidence, strict=True
         )
     ]
 
@@ -134,9 +145,18 @@ class MapsWriter:
 def _source(path: Path) -> Source:
     """An image with the pixel size that its file states; a damaged one is named by `keep_readable`."""
     try:
-        return Source(path, read_mm_per_px_xy(path))
+        facts = read_image_facts(path)
     except UserError:
         return Source(path)
+    return Source(path, facts.mm_per_px_xy, facts.remarks)
+
+
+def _with_spacing(source: Source, stated_xy: tuple[float, float] | None) -> Source:
+    """With the pixel size that a list states, if any, and a word on it where the image itself states another."""
+    if stated_xy is None:
+        return source
+    remark = remark_on_spacing(stated_xy, source.mm_per_px_xy)
+    return Source(source.path, stated_xy, (*source.remarks, *([remark] if remark else [])))
 
 
 def _read_list(path: Path) -> list[Source]:
@@ -167,7 +187,7 @@ def _read_list(path: Path) -> list[Source]:
             field="images",
             cure="write their paths relative to the list",
         )
-    return [Source(image, sizes[where] or _source(image).mm_per_px_xy) for where, image in images.items()]
+    return [_with_spacing(_source(image), sizes[where]) for where, image in images.items()]
 
 
 def _warn(file: Path, what: str, cure: str) -> None:

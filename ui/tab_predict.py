@@ -226,6 +226,7 @@ def on_open(tab: PredictTab, run_id: str | None) -> Updates:
 def on_upload(tab: PredictTab, uploads: Uploads, files: Sequence[str] | None) -> Iterator[Updates]:
     """Take in one file after the other; those that are no images are named."""
     failures: list[str] = []
+    remarks: list[str] = []
     first = ""
     for number, file in enumerate(files or (), start=1):
         note = progress_html(say("predict_reading", done=number, total=len(files or ())), 0, 0)
@@ -234,13 +235,14 @@ def on_upload(tab: PredictTab, uploads: Uploads, files: Sequence[str] | None) ->
         try:
             image = take_in(uploads, Path(file))
             first = first or image.key
+            remarks += [f"{image.name}: {remark}" for remark in image.remarks]
         except UserError as error:
             failures.append(str(error))
     uploads.shown = uploads.shown or first
     yield {
         **_draw(tab, uploads),
         **_buttons(tab, uploads),
-        tab.note: _failures_html(failures),
+        tab.note: _failures_html(failures) + _remarks_html(remarks),
     }
 
 
@@ -391,6 +393,12 @@ def _failures_html(failures: Sequence[str]) -> str:
         return ""
     lines = "".join(f"<li>{escape(failure)}</li>" for failure in failures)
     return f'<ul class="evaluation-failed" role="alert">{lines}</ul>'
+
+
+def _remarks_html(remarks: Sequence[str]) -> str:
+    """What was decided while the files were read, in the program's own words."""
+    lines = "".join(f'<li><bdi dir="ltr">{escape(remark)}</bdi></li>' for remark in remarks)
+    return say_note("predict_remarks") + f'<ul class="note">{lines}</ul>' if lines else ""
 
 
 def _summary(tab: PredictTab, uploads: Uploads, run_id: str) -> str:

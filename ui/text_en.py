@@ -480,6 +480,7 @@ TEXT: dict[str, str] = {
     "predict_no_images": "There is no image yet; drop some above",
     "predict_running": "these images are being predicted already; wait, or press Cancel",
     "predict_reading": "reading image {done} of {total} ...",
+    "predict_remarks": "Decided while the files were read:",
     "predict_starting": "loading the network ...",
     "predict_predicting": "predicting images: {done} of {total}",
     "predict_busy": "A run trains now: both will be slower until one of them ends.",

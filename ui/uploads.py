@@ -23,9 +23,9 @@ import numpy.typing as npt
 import psutil
 
 from backend.data.annotations.writers import MarkedImage, find_corrected, unused_name
-from backend.data.dicom import is_dicom, read_spacing
+from backend.data.image_facts import Remark
 from backend.data.image_store import reduce_image
-from backend.data.images import read_image
+from backend.data.images import read_image, read_image_facts
 from backend.errors import UserError
 from backend.geometry import FloatArray, Size
 from backend.overlays import encode_jpeg, encode_png
@@ -48,6 +48,7 @@ class Upload:
     size_hw: Size
     mm_per_px_xy: tuple[float, float]  # that the file states, NaN where none
     spacing_field: str  # of DICOM, that states it
+    remarks: tuple[Remark, ...] = ()  # on how the file was read
     predicted_xy_image: FloatArray | None = None
     points_xy_image: FloatArray | None = None
     confidence: FloatArray | None = None
@@ -118,6 +119,7 @@ class Uploads:
                 image.confidence,
                 self.mm_per_px_xy(image),
                 self.spacing_source(image),
+                tuple(map(str, image.remarks)),
             )
             for image in self.images
             if image.points_xy_image is not None
@@ -145,7 +147,7 @@ def take_in(uploads: Uploads, path: Path) -> Upload:
     """
     try:
         pixels = read_image(path)
-        spacing = read_spacing(path) if is_dicom(path) else None
+        facts = read_image_facts(path)
     except UserError as error:
         raise UserError(error.what.replace(str(path), path.name), cure=error.cure) from error
     finally:
@@ -160,8 +162,7 @@ def take_in(uploads: Uploads, path: Path) -> Upload:
         reduced = reduce_image(pixels, side_px / max(size_hw)).pixels
         file(uploads.folder, key).write_bytes(encode_jpeg(reduced))
     name = path.with_stem(unused_name(path.stem, {Path(image.name).stem.lower() for image in uploads.images}))
-    found = ((math.nan, math.nan), "") if spacing is None else (spacing.mm_per_px_xy, spacing.field)
-    image = Upload(key, name.name, size_hw, *found)
+    image = Upload(key, name.name, size_hw, facts.mm_per_px_xy, facts.spacing_field, facts.remarks)
     uploads.images.append(image)
     return image
 

@@ -6,7 +6,6 @@ Owns bit depth, windowing, EXIF rotation and damaged files. Knows nothing of lan
 from __future__ import annotations
 
 import contextlib
-import math
 import os
 import struct
 import threading
@@ -20,7 +19,8 @@ import numpy.typing as npt
 from PIL import Image
 from PIL.TiffImagePlugin import TiffImageFile
 
-from backend.data.dicom import is_dicom, read_picture, read_size, read_spacing
+from backend.data.dicom import is_dicom, read_dicom_facts, read_picture, read_size
+from backend.data.image_facts import ImageFacts
 from backend.errors import UserError
 
 # OpenCV's own thread pool does not survive a fork: a data worker that used it would wait forever. Images are
@@ -146,10 +146,12 @@ def read_image_frame(path: Path) -> ImageFrame:
     return ImageFrame((width, height) if swapped else (height, width), orientation)
 
 
-def read_mm_per_px_xy(path: Path) -> tuple[float, float]:
-    """The pixel size that the file itself states, as DICOM does, mm; NaN twice where it states none."""
-    spacing = read_spacing(path) if is_dicom(path) else None
-    return (math.nan, math.nan) if spacing is None else spacing.mm_per_px_xy
+def read_image_facts(path: Path) -> ImageFacts:
+    """The pixel size that the file itself states, as DICOM does, and what of the file is not used or was decided.
+
+    From the header alone. Raises UserError for damaged DICOM.
+    """
+    return read_dicom_facts(path) if is_dicom(path) else ImageFacts()
 
 
 def _read_dicom(path: Path) -> ImageArray:

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 import pytest
-from pydicom import Dataset
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydicom import Dataset, dcmread
+from pydicom.dataelem import RawDataElement
 from pydicom.dataset import FileMetaDataset
 from pydicom.encaps import encapsulate
 from pydicom.uid import ExplicitVRLittleEndian, JPEGBaseline8Bit, JPEGLosslessSV1
 
 from backend.data.annotations import read_annotations
-from backend.data.dicom import is_dicom, read_spacing
-from backend.data.images import read_image, read_image_size, read_mm_per_px_xy
+from backend.data.dicom import is_dicom
+from backend.data.images import read_image, read_image_facts, read_image_size
 from backend.errors import UserError
+from backend.predict import find_images
+from ui.uploads import Uploads, forget, take_in
 
 Pixels = np.ndarray[Any, Any]
 
@@ -152,12 +158,9 @@ def test_jpeg_is_decoded(tmp_path: Path) -> None:
 def test_spacing_and_which_field_says_so(
     tmp_path: Path, ramp: Pixels, fields: dict[str, Any], expected: tuple[Any, str] | None
 ) -> None:
-    path = write_dicom(tmp_path / "x.dcm", ramp, **fields)
-    spacing = read_spacing(path)
-    assert (None if spacing is None else (spacing.mm_per_px_xy, spacing.field)) == expected
-    assert np.array_equal(
-        read_mm_per_px_xy(path), expected[0] if expected else (np.nan, np.nan), equal_nan=True
-    )
+    facts = read_image_facts(write_dicom(tmp_path / "x.dcm", ramp, **fields))
+    spacing_xy, field = expected or ((np.nan, np.nan), "")
+    assert np.array_equal(facts.mm_per_px_xy, spacing_xy, equal_nan=True) and facts.spacing_field == field
 
 
 def test_a_file_without_a_suffix_is_known_by_its_bytes(tmp_path: Path, ramp: Pixels) -> None:
@@ -198,3 +201,150 @@ def test_a_data_set_may_hold_dicom_and_takes_its_pixel_size(tmp_path: Path, ramp
     images = read_annotations(tmp_path).images
     assert images[["height", "width"]].to_numpy().tolist() == [[24, 40]] * 2
     assert images[["mm_per_px_x", "mm_per_px_y"]].to_numpy().tolist() == [[0.1, 0.2], [0.5, 0.5]]
+
+
+def _table(**fields: Any) -> Dataset:
+    item = Dataset()
+    for name, value in fields.items():
+        if name == "LUTData":
+            item.add_new(name, "US", value)
+        else:
+            setattr(item, name, value)
+    return item
+
+
+# fields that cannot be read, and the names by which they are remarked on
+UNREADABLE: dict[str, tuple[dict[str, Any], str]] = {
+    "words for a spacing": ({"PixelSpacing": ["Secret^Name", "0.1"]}, "PixelSpacing"),
+    "one number for a spacing": ({"PixelSpacing": "0.1"}, "PixelSpacing"),
+    "three numbers for a spacing": ({"PixelSpacing": ["0.1", "0.1", "0.1"]}, "PixelSpacing"),
+    "two numbers in one": ({"PixelSpacing": "0.1,0.1"}, "PixelSpacing"),
+    "no spacing at all": ({"PixelSpacing": ["0", "0"]}, "PixelSpacing"),
+    "a negative spacing": ({"PixelSpacing": ["-0.1", "0.1"]}, "PixelSpacing"),
+    "an endless spacing": ({"ImagerPixelSpacing": ["inf", "nan"]}, "ImagerPixelSpacing"),
+    "words for a window": ({"WindowCenter": "Secret^Name", "WindowWidth": "9"}, "WindowCenter"),
+    "a window without width": ({"WindowCenter": "900"}, "WindowCenter"),
+    "a window of no width": ({"WindowCenter": "900", "WindowWidth": "0"}, "WindowWidth"),
+    "words for a slope": (
+        {"RescaleSlope": "Secret^Name", "RescaleIntercept": "0", "WindowCenter": "9", "WindowWidth": "2"},
+        "RescaleSlope",
+    ),
+    "a slope of nothing": ({"RescaleSlope": "0", "RescaleIntercept": "5"}, "RescaleSlope"),
+    "a huge slope": ({"RescaleSlope": "1e300", "RescaleIntercept": "0"}, "RescaleSlope"),
+    "words for an intercept": ({"RescaleSlope": "1", "RescaleIntercept": "Secret"}, "RescaleIntercept"),
+    "a table without entries": ({"VOILUTSequence": [_table(LUTDescriptor=[4, 0, 8])]}, "VOILUTSequence"),
+    "a table of nothing": ({"VOILUTSequence": [Dataset()]}, "VOILUTSequence"),
+    "a table that is cut off": (
+        {"VOILUTSequence": [_table(LUTDescriptor=[400, 0, 8], LUTData=[0, 9, 90])]},
+        "VOILUTSequence",
+    ),
+    "a table of no depth": (
+        {"VOILUTSequence": [_table(LUTDescriptor=[3, 0, 0], LUTData=[0, 9, 90])]},
+        "VOILUTSequence",
+    ),
+    "a modality table that is cut off": (
+        {"ModalityLUTSequence": [_table(LUTDescriptor=[400, 0, 16], LUTData=[0, 9, 90])]},
+        "ModalityLUTSequence",
+    ),
+    "words for a number of frames": ({"NumberOfFrames": "Secret"}, "NumberOfFrames"),
+}
+
+
+@pytest.mark.parametrize("case", UNREADABLE)
+def test_an_unreadable_optional_field_is_left_out_and_named_in_all_three_ways_in(
+    tmp_path: Path, ramp: Pixels, case: str
+) -> None:
+    fields, name = UNREADABLE[case]
+    folder = tmp_path / "set"
+    folder.mkdir()
+    plain = read_image(write_dicom(tmp_path / "plain.dcm", ramp, bits=12))
+    path = _write_with(folder / "x.dcm", ramp, fields)
+    assert np.array_equal(read_image(path), plain)
+    said = [str(remark) for remark in read_image_facts(path).remarks]
+    assert len(said) == 1 and name in said[0] and "Secret" not in said[0]
+    (folder / "labels.csv").write_text("image,nose_x,nose_y\nx.dcm,3,4\n", encoding="utf-8")
+    annotations = read_annotations(folder)
+    assert len(annotations.images) == 1
+    assert said[0] in [f"{problem.what}; {problem.cure}" for problem in annotations.problems]
+    (source,) = find_images(path)
+    assert [str(remark) for remark in source.remarks] == said
+    uploads = Uploads()
+    image = take_in(uploads, path)
+    assert [str(remark) for remark in image.remarks] == said
+    forget(uploads)
+
+
+def _write_with(path: Path, ramp: Pixels, fields: dict[str, Any]) -> Path:
+    """Values that pydicom would not take are written in place of ones that it takes."""
+    odd = {
+        name: value
+        for name, value in fields.items()
+        if isinstance(value, str) or (isinstance(value, list) and all(isinstance(v, str) for v in value))
+    }
+    marks = {name: f"7{number}7" for number, name in enumerate(odd)}
+    write_dicom(path, ramp, bits=12, **{**fields, **marks})
+    dataset = dcmread(path)
+    for name, value in odd.items():
+        text = "\\".join([value] if isinstance(value, str) else value)
+        raw = dataset.get_item(name)
+        dataset[name] = RawDataElement(
+            raw.tag, raw.VR, len(text), text.encode(), 0, is_implicit_VR=False, is_little_endian=True
+        )
+    dataset.save_as(path)
+    return path
+
+
+def test_a_decimal_comma_is_read_and_said(tmp_path: Path, ramp: Pixels) -> None:
+    fields = {"PixelSpacing": ["0,2", "0,1"], "WindowCenter": "1000,5", "WindowWidth": "1001,0"}
+    path = _write_with(tmp_path / "x.dcm", ramp, fields)
+    plain = write_dicom(tmp_path / "p.dcm", ramp, bits=12, WindowCenter="1000.5", WindowWidth="1001")
+    facts = read_image_facts(path)
+    assert (facts.mm_per_px_xy, facts.spacing_field) == ((0.1, 0.2), "PixelSpacing")
+    assert np.array_equal(read_image(path), read_image(plain))
+    assert {remark.what.split()[0] for remark in facts.remarks} == set(fields)
+    assert all("decimal comma" in remark.what for remark in facts.remarks)
+
+
+def test_spacing_fields_that_contradict_each_other_are_reported(tmp_path: Path, ramp: Pixels) -> None:
+    for imager, is_told in ((0.125, True), (0.1005, False)):
+        path = write_dicom(
+            tmp_path / "x.dcm", ramp, PixelSpacing=[0.1, 0.1], ImagerPixelSpacing=[imager, imager]
+        )
+        facts = read_image_facts(path)
+        assert facts.mm_per_px_xy == (0.1, 0.1)
+        assert [("PixelSpacing is used" in remark.what) for remark in facts.remarks] == [True] * is_told
+
+
+@pytest.mark.parametrize(("given", "is_told"), [("0.5", True), ("0.2", True), ("0.1005", False), ("", False)])
+def test_a_table_that_contradicts_the_files_pixel_size_counts_and_is_reported(
+    tmp_path: Path, ramp: Pixels, given: str, is_told: bool
+) -> None:
+    write_dicom(tmp_path / "a.dcm", ramp, PixelSpacing=[0.1, 0.1])
+    (tmp_path / "labels.csv").write_text(f"image,nose_x,nose_y,mm_per_px\na.dcm,3,4,{given}\n")
+    annotations = read_annotations(tmp_path)
+    assert annotations.images["mm_per_px_x"].tolist() == [float(given or 0.1)]
+    told = [problem.what for problem in annotations.problems if "image itself states" in problem.what]
+    assert len(told) == is_told
+    listed = tmp_path / "list.csv"
+    listed.write_text(f"image,mm_per_px\na.dcm,{given}\n")
+    (source,) = find_images(listed)
+    assert source.mm_per_px_xy == (float(given or 0.1),) * 2
+    assert [remark.what for remark in source.remarks] == told
+
+
+@settings(max_examples=60)
+@given(position=st.integers(132, 700), garbage=st.binary(min_size=1, max_size=6))
+def test_overwritten_bytes_are_read_or_a_users_mistake(
+    tmp_path_factory: pytest.TempPathFactory, position: int, garbage: bytes
+) -> None:
+    path = tmp_path_factory.mktemp("fuzz") / "x.dcm"
+    write_dicom(
+        path, np.zeros((24, 40), np.uint16), PixelSpacing=[0.1, 0.1], WindowCenter="9", WindowWidth="9",
+        RescaleSlope="1", RescaleIntercept="0", VOILUTSequence=[_table(LUTDescriptor=[3, 0, 8], LUTData=[0, 9, 90])],
+    )  # fmt: skip
+    raw = bytearray(path.read_bytes())
+    raw[position : position + len(garbage)] = garbage
+    path.write_bytes(raw)
+    for read in (read_image, read_image_size, read_image_facts):
+        with contextlib.suppress(UserError):
+            read(path)

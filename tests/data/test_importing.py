@@ -157,7 +157,7 @@ def png() -> bytes:
 
 
 def table_of(images: Sequence[str]) -> str:
-    return "\n".join(["image,nose_x,nose_y", *(f"{name},1,2" for name in images)])
+    return "\n".join(["image,nose_x,nose_y", *(f"{name},{k},2" for k, name in enumerate(images))])
 
 
 def zip_named(archive: Path, images: Sequence[str], encoding: str, separator: str = "/") -> Path:

@@ -27,7 +27,8 @@ from backend.data.annotations.image_names import (
 )
 from backend.data.annotations.orientation import MarkedImage
 from backend.data.annotations.table import IMAGE_COLUMNS, Annotations, GroupKind, Problem
-from backend.data.images import IMAGE_SUFFIXES, read_image_frame, read_mm_per_px_xy
+from backend.data.image_facts import remark_on_spacing
+from backend.data.images import IMAGE_SUFFIXES, read_image_facts, read_image_frame
 from backend.errors import UserError
 from backend.numbers import read_number
 
@@ -146,7 +147,7 @@ class Draft:
         """Take in one image and its (R, K, 2) points, or report why it is left out.
 
         A `group` has a `group_kind`. Where the annotation gives no pixel size, that of the image file itself counts,
-        if it states one (DICOM).
+        if it states one (DICOM); where both do and differ, and what of the file was passed over, is reported.
         `written_hw` is the image's size by its annotation, px, where that states one. `where` names the line that
         asks for the image, the image itself if "".
         """
@@ -162,8 +163,7 @@ class Draft:
         self.link_image(where, path)
         try:
             frame = read_image_frame(path)
-            if math.isnan(mm_per_px_xy[0]):
-                mm_per_px_xy = read_mm_per_px_xy(path)
+            facts = read_image_facts(path)
         except UserError as error:
             self.report(where, error.what, error.cure)
             return
@@ -177,6 +177,11 @@ class Draft:
                 "use the images that were annotated, unchanged",
             )
             return
+        for remark in (*facts.remarks, remark_on_spacing(mm_per_px_xy, facts.mm_per_px_xy)):
+            if remark is not None:
+                self.report(where, remark.what, remark.cure)
+        if math.isnan(mm_per_px_xy[0]):
+            mm_per_px_xy = facts.mm_per_px_xy
         columns = (image_id, str(path.absolute()), split, group, group_kind if group_kind and group else "")
         marked = MarkedImage(points_xy_image, frame, written_hw)
         self._images.append(Collected(where, marked, columns, mm_per_px_xy, len(self._problems)))

@@ -44,6 +44,7 @@ class MarkedImage:
     confidence: FloatArray  # (K,) of the prediction, 0..1
     mm_per_px_xy: tuple[float, float]  # NaN where unknown
     spacing_source: str = ""  # who says so
+    remarks: tuple[str, ...] = ()  # what was decided or passed over when the file was read
 
     @property
     def has_spacing(self) -> bool:
@@ -183,6 +184,7 @@ def _image_to_json(image: MarkedImage, landmark_names: Names) -> dict[str, Any]:
         "height": height,
         "mm_per_px_xy": list(image.mm_per_px_xy) if image.has_spacing else None,
         "spacing_source": image.spacing_source,
+        "remarks": list(image.remarks),
         "landmarks": {
             name: {
                 "xy": _pair(image.points_xy_image[k]),
