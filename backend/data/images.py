@@ -12,6 +12,7 @@ import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -20,12 +21,15 @@ from PIL import Image
 from PIL.TiffImagePlugin import TiffImageFile
 
 from backend.data.dicom import is_dicom, read_dicom_facts, read_picture, read_size
-from backend.data.image_facts import ImageFacts
+from backend.data.image_facts import ImageFacts, Remark
+from backend.data.tiff import TiffHeader, read_tiff_header
 from backend.errors import UserError
 
 # OpenCV's own thread pool does not survive a fork: a data worker that used it would wait forever. Images are
 # prepared in parallel by our threads and workers instead.
 cv2.setNumThreads(0)
+# Whatever OpenCV cannot decode is reported here, in words and with the file's name.
+cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 
 ImageArray = npt.NDArray[np.uint8]
 
@@ -79,8 +83,9 @@ def read_image(path: Path) -> ImageArray:
 
     Returns uint8 of shape (H, W) for a grey image (also one stored with three equal channels), else
     (H, W, 3) in RGB order. Alpha is dropped. Deeper than 8 bit, signed or float: the window from the 0.5th to
-    the 99.5th percentile is stretched to 0..255, one window for all channels. DICOM is shown through the window that
-    it states, MONOCHROME1 with its greys turned round.
+    the 99.5th percentile is stretched to 0..255, one window for all channels. Of a TIFF the first page is read, and
+    WhiteIsZero shown with its greys turned round. DICOM is shown through the window that it states, MONOCHROME1 with
+    its greys turned round.
 
     Raises UserError, naming the file, where it is missing, damaged or no image.
     """
@@ -151,7 +156,13 @@ def read_image_facts(path: Path) -> ImageFacts:
 
     From the header alone. Raises UserError for damaged DICOM.
     """
-    return read_dicom_facts(path) if is_dicom(path) else ImageFacts()
+    if is_dicom(path):
+        return read_dicom_facts(path)
+    header = read_tiff_header(path)
+    if header is None or header.num_pages == 1:
+        return ImageFacts()
+    what = f"a TIFF of {header.num_pages} pages: only the first is used"
+    return ImageFacts(remarks=(Remark(what, "save the page that you mean as a file of its own"),))
 
 
 def _read_dicom(path: Path) -> ImageArray:
@@ -171,13 +182,46 @@ def _decode(path: Path, flags: int = _DECODE_FLAGS) -> npt.NDArray[np.generic]:
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror})", cure="check its permissions") from error
     try:
-        pixels = cv2.imdecode(encoded, flags) if encoded.size else None
+        pixels: npt.NDArray[Any] | None = cv2.imdecode(encoded, flags) if encoded.size else None
     except cv2.error:
         pixels = None
+    if (header := read_tiff_header(path)) is not None:
+        pixels = _decode_tiff(path, header, pixels)
     if pixels is None:
         raise UserError(f"{path} is damaged or no image", cure="export or copy the image again")
     decoded: npt.NDArray[np.generic] = pixels
     return decoded
+
+
+def _decode_tiff(path: Path, header: TiffHeader, decoded: npt.NDArray[Any] | None) -> npt.NDArray[Any] | None:
+    """A TIFF as its header means it to be shown, from what OpenCV made of it.
+
+    Pillow decodes what OpenCV does not (2 and 4 bit, small tiles), and colours that OpenCV darkens by their alpha.
+    Both turn round WhiteIsZero up to 8 bit, and neither does it beyond.
+    """
+    if decoded is None or (
+        header.has_unassociated_alpha and decoded.ndim == 3 and decoded.dtype.itemsize == 1
+    ):
+        by_pillow = _decode_by_pillow(path)
+        decoded = decoded if by_pillow is None else by_pillow
+    if decoded is None or decoded.dtype.itemsize == 1 or not header.is_white_zero:
+        return decoded
+    return -decoded if decoded.dtype.kind == "f" else ~decoded
+
+
+def _decode_by_pillow(path: Path) -> npt.NDArray[Any] | None:
+    """Grey (H, W) as deep as it is stored, or BGR (H, W, 3) of 8 bit, without alpha; None where Pillow cannot."""
+    try:
+        with _without_pixel_limit():
+            image = Image.open(path)
+        with image:
+            if image.mode.startswith(("I", "F")):
+                return np.asarray(image)
+            if image.mode in ("1", "L", "LA"):
+                return np.asarray(image.convert("LA").getchannel("L"))
+            return np.asarray(image.convert("RGB"))[..., ::-1]
+    except (OSError, ValueError, SyntaxError, struct.error):
+        return None
 
 
 def _missing(path: Path) -> UserError:

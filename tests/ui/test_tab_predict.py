@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import train
 from backend.data.annotations import read_annotations
@@ -150,6 +151,16 @@ def test_a_mistake_is_told_with_its_cure(tab: PredictTab, uploads: Uploads) -> N
     predict(tab, uploads)
     updates = tab_predict.on_export(tab, uploads, "aariz_zip")
     assert "fixed list of 29" in updates[tab.note] and updates[tab.file]["visible"] is False
+
+
+def test_what_was_decided_while_an_image_was_read_is_said(tab: PredictTab, tmp_path: Path) -> None:
+    pages = [Image.fromarray(np.full((6, 4), value, np.uint8)) for value in (10, 20)]
+    pages[0].save(tmp_path / "pages.tif", save_all=True, append_images=pages[1:])
+    held = Uploads()
+    *_, updates = list(tab_predict.on_upload(tab, held, [str(tmp_path / "pages.tif")]))
+    assert "pages.tif: a TIFF of 2 pages: only the first is used" in updates[tab.note]
+    assert "Decided while the files were read" in updates[tab.note]
+    tab_predict.on_session_end(held)
 
 
 def test_a_process_that_fails_says_why(tab: PredictTab, uploads: Uploads, tmp_path: Path) -> None:
