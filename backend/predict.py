@@ -26,6 +26,7 @@ from backend.data.annotations.draft import UNKNOWN_SPACING
 from backend.data.annotations.image_names import Wanted
 from backend.data.annotations.image_names import find_images as find_named_images
 from backend.data.annotations.writers import MarkedImage, to_csv, to_json, unused_name
+from backend.data.dicom import is_dicom
 from backend.data.image_facts import Remark, remark_on_spacing
 from backend.data.images import IMAGE_SUFFIXES, read_image, read_image_facts
 from backend.data.samples import Samples
@@ -38,6 +39,13 @@ from backend.run.files import write_bytes_atomic, write_json_atomic
 from backend.training.inference import load_predictor, unlabelled_samples
 from backend.training.task import Predictions
 
+# files that lie beside images and need no word
+QUIET_SUFFIXES = {
+    ".csv", ".tsv", ".txt", ".md", ".rst", ".html", ".htm", ".pdf", ".xml", ".json", ".jsonl", ".yaml", ".yml",
+    ".ini", ".log", ".xls", ".xlsx", ".ods", ".doc", ".docx", ".db", ".npz",
+}  # fmt: skip
+QUIET_NAMES = {"readme", "license", "dicomdir"}
+NUM_NAMED = 3  # files that are passed over, of any number
 STDOUT = Path("-")
 
 
@@ -80,15 +88,41 @@ def main(arguments: Sequence[str]) -> int:
 def find_images(path: Path) -> list[Source]:
     """The image itself, every image in a folder by name, or those that a CSV file lists.
 
-    Raises UserError where there is none.
+    In a folder, DICOM is known by its bytes, whatever it is called; hidden files and folders are left alone, and other
+    files are named on stderr. Raises UserError where there is no image.
     """
     if path.is_file():
         return _read_list(path) if path.suffix.lower() == ".csv" else [_source(path)]
-    found = sorted(p for p in path.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES) if path.is_dir() else []
+    files = sorted(_visible_files(path))
+    found = [file for file in files if file.suffix.lower() in IMAGE_SUFFIXES or is_dicom(file)]
+    found = [file for file in found if file.stem.lower() not in QUIET_NAMES]
+    others = _worth_a_word(path, set(files) - set(found))
     if not found:
         kinds = " ".join(sorted(IMAGE_SUFFIXES))
-        raise UserError(f"no image at {path}", field="images", cure=f"give an image or a folder of {kinds}")
-    return [_source(path) for path in found]
+        among = f", among {others}" if others else ""
+        cure = f"give an image or a folder of {kinds} or DICOM files"
+        raise UserError(f"no image at {path}{among}", field="images", cure=cure)
+    if others:
+        print(f"passed over, for they are no images: {others}", file=sys.stderr)
+    return [_source(file) for file in found]
+
+
+def _visible_files(folder: Path) -> Iterator[Path]:
+    """All files below a folder but hidden ones and those in hidden folders."""
+    for place, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".") and name != "__MACOSX"]
+        yield from (Path(place, name) for name in names if not name.startswith("."))
+
+
+def _worth_a_word(folder: Path, files: set[Path]) -> str:
+    """How many of the files may have been meant as images, and the first names; empty where none."""
+    named = sorted(
+        file.relative_to(folder).as_posix()
+        for file in files
+        if file.suffix.lower() not in QUIET_SUFFIXES and file.stem.lower() not in QUIET_NAMES
+    )
+    shown = ", ".join(named[:NUM_NAMED]) + (" ..." if named[NUM_NAMED:] else "")
+    return f"{len(named)} {'file' if len(named) == 1 else 'files'} ({shown})" if named else ""
 
 
 def keep_readable(sources: Sequence[Source]) -> list[Source]:
