@@ -76,6 +76,7 @@ def _configure(asked: dict[str, object], preset: str | None) -> tuple[RunConfig,
     """Settings checked and decided, and what to say of it; the data is read once, before anything is made."""
     from backend.device.batch_size import recommend_for_settings
     from backend.training.build import build_splits
+    from backend.training.start_checks import check_start
 
     settings = parse_settings(with_preset(preset, asked))
     config = decide(settings, describe_machine(), recommend_for_settings)
@@ -83,6 +84,7 @@ def _configure(asked: dict[str, object], preset: str | None) -> tuple[RunConfig,
         config = record_preset(config, preset)
     splits = build_splits(config)
     require_plausible(splits, accepted=settings.accept_implausible)
+    check_start(config, splits.annotations.landmark_names)
     return config, [*_decisions(config), _data_line(splits), _sigma_line(config)]
 
 

@@ -25,6 +25,12 @@ ModelName = Literal["resnet", "hrnet", "unet", "hourglass"]
 LossName = Literal["kl", "adaptive_wing", "mse"]
 AUTO = "auto"
 Auto = Literal["auto"]
+PRECISIONS = (
+    False,
+    True,
+    "float16",
+    "bfloat16",
+)  # what mixed precision may be decided as; older runs had True
 SIDES = ("height", "width")  # the two numbers of image_size
 
 
@@ -407,7 +413,21 @@ class RunConfig:
             }  # a run made before there was a refinement has none
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise UserError(f"config.json is damaged ({error!r:.80})", cure="start a new run") from error
+        _check_chosen(settings, chosen)
         return cls(parse_settings(settings), chosen)
+
+
+def _check_chosen(settings: Mapping[str, Any], chosen: Mapping[str, Choice]) -> None:
+    """Raises UserError for a decided value that is none of its setting: a file may have been written by anybody."""
+    decided = {name: choice.value for name, choice in chosen.items() if name in Settings.model_fields}
+    if decided.get("crop_mm_per_px", 0) is None:  # no training image has a pixel size
+        del decided["crop_mm_per_px"]
+    precision = decided.pop("mixed_precision", False)
+    if not isinstance(precision, bool | str) or precision not in PRECISIONS:
+        raise UserError(
+            f"{precision!r:.40} is not a precision", field="mixed_precision", cure="start a new run"
+        )
+    parse_settings({**settings, **decided})
 
 
 def parse_settings(values: Mapping[str, Any]) -> Settings:
@@ -432,7 +452,7 @@ def find_mistakes(values: Mapping[str, Any]) -> list[UserError]:
 
 
 def _in_words(item: Any, field: str) -> UserError:
-    if item["type"] == "extra_forbidden":
+    if field not in Settings.model_fields:
         return UserError("unknown setting", field=field, cure=f"known are {', '.join(Settings.model_fields)}")
     message = str(item["msg"]).removeprefix("Value error, ").removeprefix("Input ")
     if item["type"] == "value_error":

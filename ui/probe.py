@@ -123,6 +123,17 @@ def ask_speed(subject: Subject) -> Answer:
     return _answers[subject.key]
 
 
+def require_weights(settings: Settings) -> None:
+    """Raises UserError, at its field, where a run could not use the files of weights that its settings name; their
+    paths are absolute. At once where they name none."""
+    if not settings.first_network and not settings.pretrained:
+        return
+    flags = settings_to_flags(settings)
+    mistake = _ask("backend.start_check", *flags, "--json", "-", timeout_s=TIMEOUT_S)["mistake"]
+    if mistake is not None:
+        raise UserError(**mistake)
+
+
 def ask_floor(settings: Settings) -> dict[str, Any]:
     """The decoding floor on whole images and on crops, as `backend.views` tells it. Raises UserError."""
     key = settings.model_copy(update={name: Settings.model_fields[name].default for name in FREE_KEYS})

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from backend.choices import REPOSITORY, decide
 from backend.config import Choice, RunConfig, Settings
+from backend.data.flip_pairs import flip_order
 from backend.data.samples import require_plausible
 from backend.errors import UserError
 from backend.flags import settings_to_flags
@@ -15,7 +16,7 @@ from backend.run.folder import create_run
 from backend.run.queue import add_to_queue, read_queue
 from backend.run.supervisor import launch
 from ui.datasets import read_splits
-from ui.probe import ask_machine, ask_memory, subject_of
+from ui.probe import ask_machine, ask_memory, require_weights, subject_of
 from ui.runs import free_device
 
 
@@ -56,8 +57,12 @@ def _decided(settings: Settings, preset: str) -> RunConfig:
     preset = preset or match_preset(settings.model_dump()) or ""
     if preset:
         config = record_preset(config, preset)
-    # a data set that cannot be read or meant is told here, not in a log
-    require_plausible(read_splits(settings), accepted=settings.accept_implausible)
+    # what a run could not use is told here, not in a log
+    splits = read_splits(settings)
+    require_plausible(splits, accepted=settings.accept_implausible)
+    flip_order(splits.annotations.landmark_names, settings.flip_pairs)
+    files = {name: config.value(name) for name in ("dataset_path", "first_network", "pretrained")}
+    require_weights(settings.model_copy(update=files))
     return config
 
 

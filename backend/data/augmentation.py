@@ -8,14 +8,12 @@ undisturbed one saw. Flips only where the pairs that swap are given: a cephalogr
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
-from backend.errors import UserError
 from backend.geometry import FloatArray, Size, rotate_scale_shift
 
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # it would ask the internet for a newer version
@@ -77,30 +75,6 @@ def build_photometric(strength: float) -> A.Compose | None:
             A.GaussianBlur(blur_limit=(3, 5), p=0.1),
         ]
     )
-
-
-def flip_order(landmark_names: Sequence[str], flip_pairs: str) -> tuple[int, ...] | None:
-    """The landmark that each one becomes in a mirror, from "left=right, ..."; None where no pair is given.
-
-    Raises UserError for a name that the data set does not have, or has in two pairs.
-    """
-    if not flip_pairs.strip():
-        return None
-    known = {name: number for number, name in enumerate(landmark_names)}
-    order = list(range(len(landmark_names)))
-    paired: set[str] = set()
-    for pair in flip_pairs.split(","):
-        names = [name.strip() for name in pair.split("=")]
-        if len(names) != 2 or any(name not in known or name in paired for name in names):
-            raise UserError(
-                f"{pair.strip()!r} is no pair of two landmarks that stand in no other pair",
-                field="flip_pairs",
-                cure=f"write left=right, separated by commas, of {', '.join(landmark_names)}",
-            )
-        paired.update(names)
-        left, right = (known[name] for name in names)
-        order[left], order[right] = right, left
-    return tuple(order)
 
 
 def rng_for(seed: int, epoch: int, index: int) -> np.random.Generator:

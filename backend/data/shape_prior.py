@@ -30,6 +30,7 @@ from backend.data.shape import (
 SPREAD_SHARE = 0.35
 DEGREES_OF_FREEDOM = 4.0  # of Student's t
 WEIGHING_ROUNDS = 5
+MAX_SIZE = 1e6  # of any number in a prior: mean shapes have a radius of 1
 
 
 @dataclass(frozen=True)
@@ -86,3 +87,20 @@ def fit_shape_prior(points_xy: FloatArray) -> ShapePrior | None:
     residuals = np.where(known, scale[:, None] * shapes + offset[:, None] - mean, 0)
     covariance = fit_covariance(residuals, known & ~gross_errors(residuals, known), mean)
     return ShapePrior(np.stack([mean.real, mean.imag], axis=-1), covariance)
+
+
+def find_flaw(prior: ShapePrior, num_landmarks: int) -> str:
+    """Why points cannot be drawn to a prior that was read from a file; empty where they can."""
+    mean, covariance = prior.mean_xy, prior.covariance
+    if mean.shape != (num_landmarks, 2) or covariance.shape != (2 * num_landmarks, 2 * num_landmarks):
+        return f"it is of other landmarks than the {num_landmarks} of the network"
+    if not all(np.isfinite(part).all() and np.abs(part).max() <= MAX_SIZE for part in (mean, covariance)):
+        return "its numbers are not finite, or huge"
+    tolerance = 1e-9 * max(float(np.abs(covariance).max()), 1e-12)
+    if not np.allclose(covariance, covariance.T, rtol=0, atol=tolerance):
+        return "its covariance is not symmetric"
+    if np.linalg.eigvalsh(covariance).min() < -len(covariance) * tolerance:
+        return "its covariance is not that of any shapes"
+    if num_landmarks > 1 and np.ptp(mean, axis=0).max() < 1 / MAX_SIZE:
+        return "all points of its mean shape are one"
+    return ""

@@ -12,9 +12,10 @@ import torch
 from torch import nn
 
 from backend.config import Choice, RunConfig, Settings, sides_of
-from backend.data.augmentation import Augmentation, flip_order
+from backend.data.augmentation import Augmentation
 from backend.data.crops import CropDataset, crop_scale
 from backend.data.dataset import Batches, EpochBatches, LandmarkDataset
+from backend.data.flip_pairs import flip_order
 from backend.data.image_store import SHARE_OF_FREE_MEMORY, ImageStore, input_scale
 from backend.data.samples import Samples, SampleSplits, load_splits, square_unit_xy
 from backend.data.shape_prior import ShapePrior, fit_shape_prior
@@ -26,6 +27,7 @@ from backend.geometry import (
     refiner_sigma_in_force,
     sigma_in_force,
 )
+from backend.training.checkpoint_checks import are_weights
 from backend.training.engine import Observer, Trainer
 from backend.training.loop import TrainerOptions
 from backend.training.task import DECODER_OF_LOSS, LandmarkTask
@@ -141,6 +143,12 @@ def load_pretrained(network: nn.Module, path: Path) -> tuple[list[str], list[str
             field="pretrained",
             cure="give torchvision's resnet34 state dict (.pth)",
         ) from error
+    if not are_weights(weights) or not all(bool(torch.isfinite(one).all()) for one in weights.values()):
+        raise UserError(
+            f"{path} is not a set of named tensors of finite numbers",
+            field="pretrained",
+            cure="give torchvision's resnet34 state dict (.pth)",
+        )
     loaded, not_fitting = load_pretrained_trunk(network, weights)
     if not loaded:
         raise UserError(

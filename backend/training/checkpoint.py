@@ -18,6 +18,7 @@ from backend.data.shape_prior import ShapePrior
 from backend.errors import UserError
 from backend.run.best import REFINE, TRAIN, MeanError
 from backend.run.files import write_bytes_atomic
+from backend.training.checkpoint_checks import check_content
 from backend.training.out_of_memory import is_out_of_memory
 
 FORMAT_VERSION = 1
@@ -61,6 +62,7 @@ def load_checkpoint(path: Path, device: str | torch.device = "cpu") -> dict[str,
             field="checkpoint",
             cure="give a run's checkpoints/best.pt",
         )
+    check_content(path, content)
     if content["format_version"] != FORMAT_VERSION:
         raise UserError(
             f"{path} has format_version {content['format_version']}, this program reads {FORMAT_VERSION}",
@@ -103,9 +105,9 @@ def first_network_alone(content: Mapping[str, Any]) -> dict[str, Any]:
     """
     epoch, metrics = content["epoch"], content.get("val_metrics", {})
     if content.get("phase") == REFINE:
-        unrefined = content["networks"].get(REFINE, {}).get("unrefined", {})
+        unrefined = content.get("networks", {}).get(REFINE, {}).get("unrefined", {})
         epoch, metrics = None, {f"val/{name}": value for name, value in unrefined.items()}
-    elif content["raw_model_state_dict"]:
+    elif content.get("raw_model_state_dict"):
         metrics = {}
     error = MeanError.of(metrics)
     own = {
@@ -121,9 +123,3 @@ def first_network_alone(content: Mapping[str, Any]) -> dict[str, Any]:
 def shape_prior_content(prior: ShapePrior | None) -> dict[str, torch.Tensor]:
     """A checkpoint's `shape_prior`; empty where predictions are not drawn to shapes."""
     return {} if prior is None else {name: torch.from_numpy(values) for name, values in vars(prior).items()}
-
-
-def shape_prior_of(content: Mapping[str, Any]) -> ShapePrior | None:
-    """Back again. A checkpoint of an older version has none."""
-    kept = content.get("shape_prior")
-    return ShapePrior(**{name: values.numpy() for name, values in kept.items()}) if kept else None

@@ -5,7 +5,7 @@ The checkpoint alone decides network, input size and decoding; no run folder is 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from backend.config import Choice, RunConfig
 from backend.data.annotations.draft import UNKNOWN_SPACING
@@ -26,6 +26,7 @@ from backend.data.samples import Samples, square_unit_xy
 from backend.data.shape_prior import ShapePrior
 from backend.errors import UserError
 from backend.geometry import FloatArray
+from backend.run.best import REFINE
 from backend.training.build import (
     build_batches,
     build_crop_batches,
@@ -36,7 +37,8 @@ from backend.training.build import (
     build_task,
     image_px_per_crop_px,
 )
-from backend.training.checkpoint import load_checkpoint, shape_prior_of
+from backend.training.checkpoint import load_checkpoint
+from backend.training.checkpoint_checks import OTHER_CHECKPOINT, check_weights, config_of, read_shape_prior
 from backend.training.micro_batch import WHOLE_BATCHES, MicroBatch
 from backend.training.out_of_memory import Shortage, attempt
 from backend.training.task import (
@@ -87,6 +89,12 @@ class Predictor:
             found = attempt(partial(self._predict_few, samples.take(rows), on_maps), self.device)
             if isinstance(found, Shortage):
                 raise _short_of_memory(self.device)
+            if not np.isfinite(found.points_xy_image).all():
+                raise UserError(
+                    "the networks answer with numbers that are not finite",
+                    field="checkpoint",
+                    cure=OTHER_CHECKPOINT,
+                )
             parts.append(self._drawn_to_shapes(found, samples.take(rows)))
             on_batch(len(rows))
         return concatenate_predictions(parts)
@@ -178,40 +186,46 @@ def predict_batches(
 def load_predictor(checkpoint_path: Path, device: str = "auto") -> Predictor:
     """Rebuild the network of a checkpoint with its averaged weights.
 
-    Raises UserError for a file that is no checkpoint and a device that is not there.
+    Raises UserError for a file that is no checkpoint, for weights, settings or shapes in it that cannot be used, and
+    for a device that is not there.
     """
     on_device = _device(device)
     checkpoint = load_checkpoint(checkpoint_path)
-    config = RunConfig.from_dict(checkpoint["args"])
-    names = checkpoint["landmark_names"]
-    network = build_network(config, len(names))
-    try:
-        network.load_state_dict(checkpoint["model_state_dict"])
-    except RuntimeError as error:
-        raise UserError(
-            f"the weights in {checkpoint_path} do not fit {config.settings.model} ({str(error).splitlines()[0]:.120})",
-            field="checkpoint",
-            cure="use the version of Fiducial that made it",
-        ) from error
+    config = config_of(checkpoint_path, checkpoint["args"])
+    num_landmarks = len(checkpoint["landmark_names"])
+    network = _load_network(
+        checkpoint_path,
+        checkpoint["model_state_dict"],
+        partial(build_network, config, num_landmarks),
+        config.settings.model,
+    )
+    second = checkpoint.get("networks", {}).get(
+        REFINE
+    )  # where the run has trained one that is better than none
+    refiner = None
+    if second is not None:
+        build = partial(build_refiner, config, num_landmarks)
+        refiner = _load_network(checkpoint_path, second["model_state_dict"], build, "the refinement")
     return Predictor(
         _placed(network, on_device),
-        build_task(config, names),
-        _load_refiner(config, checkpoint, on_device),
-        shape_prior_of(checkpoint),
+        build_task(config, checkpoint["landmark_names"]),
+        None if refiner is None else _placed(refiner, on_device),
+        read_shape_prior(checkpoint_path, checkpoint),
         config,
         on_device,
         checkpoint,
     )
 
 
-def _load_refiner(config: RunConfig, checkpoint: dict[str, Any], device: torch.device) -> nn.Module | None:
-    """The second network, where the run has trained one that is better than none."""
-    second = checkpoint["networks"].get("refine")
-    if second is None:
-        return None
-    refiner = build_refiner(config, len(checkpoint["landmark_names"]))
-    refiner.load_state_dict(second["model_state_dict"])
-    return _placed(refiner, device)
+def _load_network(
+    path: Path, weights: Mapping[str, Tensor], build: Callable[[], nn.Module], name: str
+) -> nn.Module:
+    """A network with a checkpoint's weights; it takes no memory before they are known to fit."""
+    with torch.device("meta"):
+        check_weights(path, weights, build(), name)
+    network = build()
+    network.load_state_dict(weights)
+    return network
 
 
 def _placed(network: nn.Module, device: torch.device) -> nn.Module:

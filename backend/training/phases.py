@@ -41,6 +41,7 @@ from backend.training.events import (
     retried_after_divergence,
     without_progress,
 )
+from backend.training.first_network import read_first_network
 from backend.training.inference import predict_batches
 from backend.training.job import Job, Stored
 from backend.training.loop import Best, Ending, Request, StopAskedError
@@ -65,9 +66,6 @@ DEFAULT_JITTER = 1 / 8  # where no validation image says how far off the first n
 JITTER_LIMITS = (1 / 32, 3 / 16)
 JITTER_OF_ERROR = 1.5  # the network must also find its way back from rare, large errors
 MIN_ERRORS = 20  # fewer measured errors say little of their spread
-
-# what must agree for a first network to see in this run what it saw in its own
-FIRST_NETWORK_FIELDS = ("model", "image_size", "output_stride", "resize", "loss", "decoder")
 
 GOES_ON_AFTER = (Ending.COMPLETED, Ending.EARLY_STOPPED)  # the first network is as good as it gets
 
@@ -118,21 +116,10 @@ def _fit(job: Job, trainer: Trainer) -> Ending:
 
 def _adopt_first(job: Job) -> None:
     """Take the first network from another run's checkpoint. Raises UserError where it does not fit this run."""
-    path, settings = Path(job.config.value("first_network")), job.config.settings
-    content = load_checkpoint(path)
+    path = Path(job.config.value("first_network"))
+    content, theirs = read_first_network(job.config, job.landmark_names)
     first_args = content.get("first_args") or content["args"]
-    theirs = RunConfig.from_dict(first_args)
-    for field in FIRST_NETWORK_FIELDS:
-        if getattr(theirs.settings, field) != getattr(settings, field):
-            raise UserError(
-                f"{path} was trained with {field} {getattr(theirs.settings, field)}, "
-                f"this run has {getattr(settings, field)}",
-                field="first_network",
-                cure=f"give the same {field}",
-            )
-    if tuple(content["landmark_names"]) != job.landmark_names:
-        raise UserError(f"{path} knows other landmarks than this data set", field="first_network")
-    _require_unseen_validation(job, content, path)
+    _require_unseen_validation(job, content, path, theirs)
     ours = {
         **job.origin,
         "args": job.config.to_dict(),
@@ -144,7 +131,7 @@ def _adopt_first(job: Job) -> None:
     job.folder.append_event("first_network", f"the first network is that of {path}", phase=REFINE)
 
 
-def _require_unseen_validation(job: Job, content: Checkpoint, path: Path) -> None:
+def _require_unseen_validation(job: Job, content: Checkpoint, path: Path, theirs: RunConfig) -> None:
     """Raises UserError where the first network was trained on images by which this run would choose and report; where
     that cannot be known, it is an event."""
     if job.valid is None:
@@ -157,7 +144,6 @@ def _require_unseen_validation(job: Job, content: Checkpoint, path: Path) -> Non
         return
     seen = ids_in_training(job.valid.samples, job.splits, trained_on, is_own=True)
     if seen:
-        theirs = RunConfig.from_dict(content.get("first_args") or content["args"])
         raise UserError(
             f"{path} was trained on {len(seen)} of the {len(job.valid.samples)} validation images of this run, "
             f"so its errors there say nothing: {', '.join(seen[:3])}{' ...' if len(seen) > 3 else ''}",

@@ -11,9 +11,10 @@ import pandas as pd
 import pytest
 
 from backend.data.annotations.table import IMAGE_COLUMNS
-from backend.data.augmentation import Augmentation, flip_order
+from backend.data.augmentation import Augmentation
 from backend.data.crops import CropDataset
 from backend.data.dataset import Batch, LandmarkDataset
+from backend.data.flip_pairs import flip_order
 from backend.data.image_store import ImageStore
 from backend.data.samples import Samples
 from backend.errors import UserError

@@ -210,6 +210,12 @@ def test_numbers_are_read_as_the_form_reads_them(
         ),
         ("start_run", [{**SMALL, "dataset_path": "/nowhere"}], "/nowhere does not exist"),
         ("start_run", [{}], "dataset_path: no data set is called ''"),
+        ("start_run", [{**SMALL, "flip_pairs": "nose=tail"}], "flip_pairs: 'nose=tail' is no pair"),
+        (
+            "start_run",
+            [{**SMALL, "refine": True, "first_network": __file__}],
+            "test_api.py cannot be read as a checkpoint",
+        ),
         (
             "start_run",
             [SMALL, "quick"],
