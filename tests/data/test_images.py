@@ -200,3 +200,60 @@ def test_thumbnail_of_colour_is_grey(tmp_path: Path) -> None:
     red[..., 2] = 200
     for suffix in (".png", ".jpg"):
         assert np.abs(read_thumbnail(write(tmp_path / f"red{suffix}", red), 16).astype(int) - 60).max() <= 2
+
+
+def _ramp_image(mode: str) -> Image.Image:
+    grey = Image.fromarray(np.tile(np.linspace(0, 255, 256).astype(np.uint8), (256, 1)))
+    colour = Image.merge("RGB", (grey, grey.transpose(Image.Transpose.FLIP_LEFT_RIGHT), grey))
+    if mode in ("LA", "RGBA"):
+        opaque = (grey if mode == "LA" else colour).copy()
+        opaque.putalpha(Image.new("L", grey.size, 255))
+        return opaque
+    if mode == "I;16":
+        return Image.fromarray(np.asarray(grey).astype(np.uint16) * 257)
+    return colour.quantize(64) if mode == "P" else grey if mode == "L" else colour.convert(mode)
+
+
+@pytest.mark.parametrize(
+    ("suffix", "mode", "options"),
+    [
+        (".png", "P", {}),
+        (".png", "P", {"transparency": 3}),
+        (".png", "P", {"transparency": bytes(range(64))}),
+        (".png", "L", {"transparency": 10}),
+        (".png", "RGB", {"transparency": (0, 255, 0)}),
+        (".png", "I;16", {}),
+        (".png", "I;16", {"transparency": 0}),
+        (".png", "LA", {}),
+        (".png", "RGBA", {}),
+        (".jpg", "L", {}),
+        (".jpg", "CMYK", {"quality": 95, "subsampling": 0}),
+        (".jpg", "YCbCr", {"quality": 95, "subsampling": 0}),
+        (".webp", "L", {"lossless": True}),
+        (".webp", "RGBA", {"lossless": True}),
+        (".webp", "RGB", {"quality": 95}),
+        (".tif", "P", {}),
+        (".tif", "LA", {}),
+        (".tif", "RGBA", {}),
+        (".tif", "CMYK", {}),
+        (".tif", "YCbCr", {"compression": "jpeg"}),
+        (".bmp", "P", {}),
+    ],
+)
+def test_every_kind_is_shown_as_its_header_says_and_has_the_size_that_it_states(
+    tmp_path: Path, suffix: str, mode: str, options: dict[str, Any]
+) -> None:
+    image = _ramp_image(mode)
+    path = tmp_path / f"film{suffix}"
+    image.save(path, **options)
+    shown = read_image(path)
+    assert shown.shape[:2] == read_image_size(path) == image.size[::-1]
+    alike = image.convert("RGB") if mode != "I;16" else _ramp_image("L")
+    expected = np.asarray(alike.convert("L") if shown.ndim == 2 else alike).astype(int)
+    assert np.abs(shown - expected).max() <= (2 if mode == "I;16" else 12 if suffix != ".webp" else 40)
+    assert np.abs(read_thumbnail(path, 16).astype(int)[:, [0, -1]] - _grey_ends(shown)).max() <= 8
+
+
+def _grey_ends(shown: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    grey = cv2.cvtColor(shown, cv2.COLOR_RGB2GRAY) if shown.ndim == 3 else shown
+    return cv2.resize(grey, (16, 16), interpolation=cv2.INTER_AREA).astype(int)[:, [0, -1]]
