@@ -94,8 +94,7 @@ def find_images(path: Path) -> list[Source]:
     if path.is_file():
         return _read_list(path) if path.suffix.lower() == ".csv" else [_source(path)]
     files = sorted(_visible_files(path))
-    found = [file for file in files if file.suffix.lower() in IMAGE_SUFFIXES or is_dicom(file)]
-    found = [file for file in found if file.stem.lower() not in QUIET_NAMES]
+    found = [file for file in files if _is_image(file)]
     others = _worth_a_word(path, set(files) - set(found))
     if not found:
         kinds = " ".join(sorted(IMAGE_SUFFIXES))
@@ -105,6 +104,10 @@ def find_images(path: Path) -> list[Source]:
     if others:
         print(f"passed over, for they are no images: {others}", file=sys.stderr)
     return [_source(file) for file in found]
+
+
+def _is_image(file: Path) -> bool:
+    return file.suffix.lower() in IMAGE_SUFFIXES or (file.name.lower() not in QUIET_NAMES and is_dicom(file))
 
 
 def _visible_files(folder: Path) -> Iterator[Path]:

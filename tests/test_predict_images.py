@@ -26,12 +26,13 @@ def place(folder: Path, name: str) -> Path:
 
 def test_dicom_of_any_name_is_found_among_the_images(tmp_path: Path) -> None:
     place(tmp_path, "b.png")
+    place(tmp_path, "license.png")
     for name in ("IM0001", "1.2.840.10008.5", "deep/er/scan.ima"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_bytes(DICOM)
     (tmp_path / "DICOMDIR").write_bytes(DICOM)
     found = [source.path.relative_to(tmp_path).as_posix() for source in find_images(tmp_path)]
-    assert sorted(found) == ["1.2.840.10008.5", "IM0001", "b.png", "deep/er/scan.ima"]
+    assert sorted(found) == ["1.2.840.10008.5", "IM0001", "b.png", "deep/er/scan.ima", "license.png"]
 
 
 def test_files_that_are_no_images_are_counted_and_the_first_named(
