@@ -11,20 +11,12 @@ import numpy as np
 import pytest
 
 from backend.data.annotations import Annotations, read_annotations
-from backend.data.images import read_image, read_mm_per_px_xy
+from backend.data.images import read_image, read_image_facts
 from backend.data.importing import import_zip
 from backend.errors import UserError
 
 BASE = np.array([[0.25, 0.3], [0.7, 0.25], [0.6, 0.7], [0.3, 0.75]])
 WIDTH, HEIGHT = 128, 96
-
-
-@pytest.fixture(scope="session")
-def cases() -> Path:
-    folder = Path(__file__).resolve().parents[3] / "shared" / "cases"
-    if not folder.is_dir():
-        pytest.skip(f"the small inputs that went wrong are not in {folder}")
-    return folder
 
 
 def planted(k: int) -> np.ndarray:
@@ -35,13 +27,16 @@ def planted(k: int) -> np.ndarray:
 
 
 def shows_its_landmarks(annotations: Annotations) -> None:
-    """Every landmark that was read lies on its own disc: of grey value 120 + 40 n, and nothing else is so bright."""
+    """Every landmark that was read lies on its own disc: of grey value 120 + 40 n, and nothing else is so bright.
+
+    Aariz's 29 landmarks lie on the four discs in turn.
+    """
     for row, path in enumerate(annotations.images["path"]):
         image = read_image(Path(path)).astype(float)
         for n, (x, y) in enumerate(annotations.points_xy_image[row].mean(axis=0)):
             if np.isfinite(x):
                 around = image[round(y) - 1 : round(y) + 2, round(x) - 1 : round(x) + 2]
-                assert abs(around.mean() - min(255, 120 + 40 * n)) < 25, (path, n)
+                assert abs(around.mean() - min(255, 120 + 40 * (n % 4))) < 25, (path, n)
 
 
 def words_of(annotations: Annotations) -> str:
@@ -66,23 +61,23 @@ READ_AS_SHOWN = {  # case -> images, and what its problems say
 
 
 @pytest.mark.parametrize("case", READ_AS_SHOWN)
-def test_a_case_is_read_as_its_pictures_show_it(cases: Path, case: str) -> None:
+def test_a_case_is_read_as_its_pictures_show_it(shared_cases: Path, case: str) -> None:
     num_images, words = READ_AS_SHOWN[case]
-    annotations = read_annotations(cases / case)
+    annotations = read_annotations(shared_cases / case)
     assert len(annotations.images) == num_images, words_of(annotations)
     shows_its_landmarks(annotations)
     for word in words:
         assert word in words_of(annotations)
 
 
-def test_of_two_halves_all_landmarks_are_taken(cases: Path) -> None:
-    annotations = read_annotations(cases / "two-annotators/d1")
+def test_of_two_halves_all_landmarks_are_taken(shared_cases: Path) -> None:
+    annotations = read_annotations(shared_cases / "two-annotators/d1")
     assert np.isfinite(annotations.points_xy_image).any(axis=1).all()
 
 
 @pytest.mark.parametrize("archive", ["mac-zip/mac_noflag.zip", "zip-backslash/a.zip"])
-def test_an_archive_of_a_case_is_imported(cases: Path, archive: str, tmp_path: Path) -> None:
-    annotations = read_annotations(import_zip(cases / archive, tmp_path / "data"))
+def test_an_archive_of_a_case_is_imported(shared_cases: Path, archive: str, tmp_path: Path) -> None:
+    annotations = read_annotations(import_zip(shared_cases / archive, tmp_path / "data"))
     assert len(annotations.images) == 4, words_of(annotations)
     shows_its_landmarks(annotations)
     if "mac" in archive:
@@ -94,28 +89,39 @@ def test_an_archive_of_a_case_is_imported(cases: Path, archive: str, tmp_path: P
     [("coco-basename/data", ["cam1/0001.png", "cam2/0001.png"]), ("dlc/p6", ["v1", "v2"])],
 )
 def test_marks_of_one_camera_never_lie_on_the_picture_of_another(
-    cases: Path, case: str, named: list[str]
+    shared_cases: Path, case: str, named: list[str]
 ) -> None:
     with pytest.raises(UserError) as caught:  # no image is left
-        read_annotations(cases / case)
+        read_annotations(shared_cases / case)
     for name in named:
         assert name in str(caught.value)
 
 
-def test_shares_are_named_and_stop_a_training(cases: Path) -> None:
-    annotations = read_annotations(cases / "units/d1")
+def test_shares_are_named_and_stop_a_training(shared_cases: Path) -> None:
+    annotations = read_annotations(shared_cases / "units/d1")
     assert any("shares" in problem.what and problem.stops_training for problem in annotations.problems)
 
 
-def test_a_tiff_reads_the_same_whichever_way_its_greys_run(cases: Path) -> None:
+def test_a_tiff_reads_the_same_whichever_way_its_greys_run(shared_cases: Path) -> None:
     of_8_bits, of_16_bits = (
-        read_image(cases / "images" / name) for name in ("c_tiff8_white0.tif", "e_tiff16_white0.tif")
+        read_image(shared_cases / "images" / name) for name in ("c_tiff8_white0.tif", "e_tiff16_white0.tif")
     )
-    assert np.abs(of_8_bits.astype(int) - of_16_bits).max() <= 3
+    # deeper greys are stretched to their own darkest and lightest
+    assert np.corrcoef(of_8_bits.ravel(), of_16_bits.ravel())[0, 1] > 0.99
 
 
-@pytest.mark.parametrize("name", ["a_good", "b_comma", "f_contradict"])
-def test_a_dicom_is_shown_whatever_its_fields_say(cases: Path, name: str) -> None:
-    path = cases / "dicom" / f"{name}.dcm"
+def test_pages_of_a_tiff_beyond_the_first_are_told(shared_cases: Path) -> None:
+    path = shared_cases / "images" / "f_multipage.tif"
+    assert read_image(path).ndim == 2
+    assert any("3 pages" in remark.what for remark in read_image_facts(path).remarks)
+
+
+@pytest.mark.parametrize(
+    ("name", "told"), [("a_good", ""), ("b_comma", "comma"), ("f_contradict", "ImagerPixelSpacing")]
+)
+def test_a_dicom_is_shown_whatever_its_fields_say(shared_cases: Path, name: str, told: str) -> None:
+    path = shared_cases / "dicom" / f"{name}.dcm"
     assert read_image(path).shape == (HEIGHT, WIDTH)
-    assert np.isfinite(read_mm_per_px_xy(path)).all()
+    facts = read_image_facts(path)
+    assert np.isfinite(facts.mm_per_px_xy).all()
+    assert any(told in remark.what for remark in facts.remarks) if told else not facts.remarks

@@ -299,11 +299,8 @@ def test_a_point_twice_and_lines_that_contradict_are_reported(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("name", ["d2", "d3", "d6"])
-def test_the_planted_tables_are_read(shared_data: Path, name: str) -> None:
-    folder = shared_data.parent / "cases" / "csv" / name
-    if not folder.is_dir():
-        pytest.skip(f"the cases are not in {folder.parent}")
-    annotations = read_annotations(folder)
+def test_the_planted_tables_are_read(shared_cases: Path, name: str) -> None:
+    annotations = read_annotations(shared_cases / "csv" / name)
     assert annotations.landmark_names == ("alpha", "beta", "gamma", "delta")
     base = np.array([[0.25, 0.3], [0.7, 0.25], [0.6, 0.7], [0.3, 0.75]])
     shifts = [np.random.default_rng(1000 + k).uniform(-0.08, 0.08, (4, 2)) for k in range(3)]

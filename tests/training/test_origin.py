@@ -249,6 +249,20 @@ def test_images_of_the_training_are_known_though_the_table_changed_their_split(
     assert record["about"]["leaked"]["known_by"] == "fingerprints" and "only equal files" in record["printed"]
 
 
+def test_the_shared_case_of_moved_splits_is_told(
+    shared_cases: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = tmp_path / "data"
+    shutil.copytree(shared_cases / "split-moved" / "d", data)
+    (data / "labels.csv").rename(data / "annotations.csv")
+    folder = new_run(tmp_path / "runs", data)
+    assert train_run(folder) == 0
+    other = {"train": "test", "test": "train", "val": "val"}
+    rewrite(data, lambda rows: [{**row, "split": other[row["split"]]} for row in rows])
+    record = measured(folder.checkpoint_path("best"), data, capsys, "--split", "test")
+    assert record["num_images"] == len(record["about"]["leaked"]["image_ids"]) == 8
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_valid_stays_what_chose_the_weights_when_images_are_added(
     data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], seed: int
