@@ -10,10 +10,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from itertools import islice
+from itertools import islice, takewhile
 from typing import Any, TypeVar
 
 import pynvml
+
+from backend.device.order import ask_torch_for_uuids, is_by_pci_bus
 
 T = TypeVar("T")
 
@@ -36,15 +38,15 @@ class GpuReading:
 def read_gpus(*, hidden_too: bool = False) -> tuple[GpuReading, ...]:
     """The GPUs in torch's order; empty without a driver, and those read so far where it fails on the way.
 
-    Follows CUDA_VISIBLE_DEVICES unless `hidden_too`. Its indices count as with CUDA_DEVICE_ORDER=PCI_BUS_ID,
-    which is CUDA's order wherever the GPUs are alike. Of a GPU in MIG mode its instances are listed, and where
-    there are any, CUDA shows nothing else (NVIDIA's MIG guide); it may show fewer of them. Never raises.
+    Follows CUDA_VISIBLE_DEVICES unless `hidden_too`. Under a CUDA_DEVICE_ORDER of the user's own, torch is asked for
+    its order. Of a GPU in MIG mode its instances are listed, and where there are any, CUDA shows nothing else (NVIDIA's
+    MIG guide); it may show fewer of them. Never raises.
     """
     visible = None if hidden_too else os.environ.get("CUDA_VISIBLE_DEVICES")
     readings: list[GpuReading] = []
     try:
         with _nvml():
-            for index, handle in enumerate(_handles(visible)):
+            for index, handle in enumerate(_handles_in_torch_order(visible)):
                 readings.append(_read(index, handle))
     except (pynvml.NVMLError, OSError):
         pass  # no driver, or it went away: what was read before still holds
@@ -60,11 +62,50 @@ def _nvml() -> Iterator[None]:
         _ask(pynvml.nvmlShutdown)
 
 
+def _handles_in_torch_order(visible: str | None) -> Iterator[Any]:
+    """Where the number of a GPU follows from its bus, as `_handles` has them; else by the UUIDs that torch tells.
+
+    A GPU that torch does not tell of is left out, unless torch tells of none: then no number counts.
+    """
+    if is_by_pci_bus() or pynvml.nvmlDeviceGetCount() < 2:
+        yield from _handles(visible)
+        return
+    gpus = _by_pci_bus()
+    everything = [handle for handle in (*gpus, *_every_handle(gpus)) if handle is not None]
+    by_uuid = {bare_uuid(_uuid(handle) or ""): handle for handle in everything}
+    told = [by_uuid[uuid] for uuid in map(bare_uuid, ask_torch_for_uuids(visible)) if uuid in by_uuid]
+    yield from told or _handles(visible)
+
+
+def bare_uuid(uuid: str) -> str:
+    """Without the kind that NVML writes before it and torch does not."""
+    return uuid.removeprefix("GPU-").removeprefix("MIG-").lower()
+
+
+def _by_pci_bus() -> list[Any]:
+    """NVML's handles as CUDA_DEVICE_ORDER=PCI_BUS_ID orders them; None for one that the driver does not give.
+
+    NVML's own order "has no guarantees of consistency between reboots", and its index "may not correlate with [...]
+    the CUDA device index" (NVML API Reference, nvmlDeviceGetHandleByIndex).
+    """
+    indices = range(pynvml.nvmlDeviceGetCount())
+    gpus = [_ask(partial(pynvml.nvmlDeviceGetHandleByIndex, index)) for index in indices]
+    if len(gpus) < 2 or None in gpus:  # one that is lost has no bus: the others keep their places
+        return gpus
+    return sorted(gpus, key=_bus_id)
+
+
+def _bus_id(gpu: Any) -> str:
+    """Domain, bus, device and function, each in hexadecimal digits of a fixed number."""
+    info = _ask(lambda: pynvml.nvmlDeviceGetPciInfo(gpu))
+    return "" if info is None else (_text(info.busId) or "").lower()
+
+
 def _handles(visible: str | None) -> Iterator[Any]:
     """NVML's handles in the order of CUDA_VISIBLE_DEVICES. As in CUDA, a wrong entry hides itself and the rest."""
-    num_gpus = pynvml.nvmlDeviceGetCount()
+    gpus = _by_pci_bus()
     if visible is None:
-        yield from _every_handle(num_gpus)
+        yield from _every_handle(gpus)
         return
     seen: set[str] = set()
     entries = [part.strip() for part in visible.split(",")]
@@ -72,7 +113,7 @@ def _handles(visible: str | None) -> Iterator[Any]:
         # as in torch, a list of instances ends where anything else is named
         if entries[0].startswith("MIG-") and not entry.startswith("MIG-"):
             return
-        handle = _handle_of(entry, num_gpus)
+        handle = _handle_of(entry, gpus)
         if handle is None:
             return
         identity = _uuid(handle) or entry
@@ -82,14 +123,13 @@ def _handles(visible: str | None) -> Iterator[Any]:
         yield handle
 
 
-def _every_handle(num_gpus: int) -> Iterator[Any]:
+def _every_handle(gpus: list[Any]) -> Iterator[Any]:
     """Every MIG instance, and where there is none, every GPU."""
-    gpus = [_ask(partial(pynvml.nvmlDeviceGetHandleByIndex, index)) for index in range(num_gpus)]
     instances = [instance for gpu in gpus if gpu is not None for instance in _instances(gpu) or ()]
     if instances:
         yield from instances
-    else:  # asked again: a GPU that is lost ends the list, for the next ones would get its number
-        yield from (pynvml.nvmlDeviceGetHandleByIndex(index) for index in range(num_gpus))
+    else:  # a GPU that is lost ends the list, for the next ones would get its number
+        yield from takewhile(lambda gpu: gpu is not None, gpus)
 
 
 def _instances(gpu: Any) -> list[Any] | None:
@@ -102,27 +142,41 @@ def _instances(gpu: Any) -> list[Any] | None:
     return [instance for instance in found if instance is not None]
 
 
-def _handle_of(entry: str, num_gpus: int) -> Any:
-    """The handle of an index, of a UUID's beginning (GPU-...), or of a MIG instance's whole UUID; else None.
+def _handle_of(entry: str, gpus: list[Any]) -> Any:
+    """The handle of an index, of a UUID's beginning (GPU-...), or of a MIG instance; else None.
 
-    CUDA computes on the first instance of a GPU in MIG mode, and not at all where it has none.
+    CUDA computes on the first instance of a GPU in MIG mode, and not at all where it has none. An instance has a UUID
+    of its own (MIG-...) or, under drivers before 470, the name MIG-<UUID of the GPU>/<GPU instance>/<compute instance>
+    (NVIDIA's MIG User Guide, "CUDA Device Enumeration").
     """
+    if entry.startswith("MIG-GPU-"):
+        return _instance_named(entry, gpus)
     if entry.startswith("MIG-"):
         return _ask(lambda: pynvml.nvmlDeviceGetHandleByUUID(entry))
-    gpu = _gpu_of(entry, num_gpus)
+    gpu = _gpu_of(entry, gpus)
     instances = None if gpu is None else _instances(gpu)
     if instances is None:
         return gpu
     return instances[0] if instances else None
 
 
-def _gpu_of(entry: str, num_gpus: int) -> Any:
+def _instance_named(name: str, gpus: list[Any]) -> Any:
+    uuid, _, numbers = name.removeprefix("MIG-").partition("/")
+    gpu = _gpu_of(uuid, gpus)
+    for instance in (_instances(gpu) or []) if gpu is not None else []:
+        gpu_instance = _ask(partial(pynvml.nvmlDeviceGetGpuInstanceId, instance))
+        compute_instance = _ask(partial(pynvml.nvmlDeviceGetComputeInstanceId, instance))
+        if f"{gpu_instance}/{compute_instance}" == numbers:
+            return instance
+    return None
+
+
+def _gpu_of(entry: str, gpus: list[Any]) -> Any:
     if entry.isdecimal():
-        return pynvml.nvmlDeviceGetHandleByIndex(int(entry)) if int(entry) < num_gpus else None
+        return gpus[int(entry)] if int(entry) < len(gpus) else None
     if not entry.startswith("GPU-"):
         return None
-    handles = [pynvml.nvmlDeviceGetHandleByIndex(index) for index in range(num_gpus)]
-    fitting = [h for h in handles if (_uuid(h) or "").startswith(entry)]
+    fitting = [gpu for gpu in gpus if gpu is not None and (_uuid(gpu) or "").startswith(entry)]
     return fitting[0] if len(fitting) == 1 else None
 
 
@@ -153,7 +207,8 @@ def own_bytes(number: int) -> int | None:
     """
     try:
         with _nvml():
-            handle = next(islice(_handles(os.environ.get("CUDA_VISIBLE_DEVICES")), number, None), None)
+            handles = _handles_in_torch_order(os.environ.get("CUDA_VISIBLE_DEVICES"))
+            handle = next(islice(handles, number, None), None)
             if handle is None:
                 return None
             processes = pynvml.nvmlDeviceGetComputeRunningProcesses(handle)

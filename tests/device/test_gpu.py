@@ -22,6 +22,8 @@ class FakeGpu:
     total: int = 1000
     silent: frozenset[str] = frozenset()  # questions that it refuses
     mig: list[FakeGpu | None] | None = None  # the instances in their places, in MIG mode
+    bus: str = ""
+    instance: tuple[int, int] = (0, 0)  # of a MIG instance: the GPU's and the compute instance's number
 
 
 class FakeNvml:
@@ -47,6 +49,15 @@ class FakeNvml:
 
     def nvmlDeviceGetHandleByIndex(self, index: int) -> FakeGpu:
         return self.gpus[index]
+
+    def nvmlDeviceGetPciInfo(self, one: FakeGpu) -> SimpleNamespace:
+        return SimpleNamespace(busId=one.bus.encode())
+
+    def nvmlDeviceGetGpuInstanceId(self, one: FakeGpu) -> int:
+        return one.instance[0]
+
+    def nvmlDeviceGetComputeInstanceId(self, one: FakeGpu) -> int:
+        return one.instance[1]
 
     def nvmlDeviceGetHandleByUUID(self, uuid: str) -> FakeGpu:
         for one in [*self.gpus, *self._instances()]:
@@ -115,6 +126,7 @@ def use(monkeypatch):
 
     def put(driver: FakeNvml, visible: str | None = None) -> FakeNvml:
         monkeypatch.setattr(gpu, "pynvml", driver)
+        monkeypatch.setenv("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
         monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
         if visible is not None:
             monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
@@ -161,11 +173,57 @@ def test_order_is_that_of_cuda_visible_devices(use, visible, titles):
     assert [reading.index for reading in readings] == list(range(len(titles)))
 
 
+ON_BUSES = [
+    FakeGpu("GPU-slow", "Slow", 1, bus="00000000:81:00.0"),
+    FakeGpu("GPU-fast", "Fast", 1, bus="00000000:C1:00.0"),
+    FakeGpu("GPU-mid", "Middle", 1, bus="00000000:21:00.0"),
+]
+
+
+@pytest.mark.parametrize(
+    ("visible", "titles"),
+    [
+        (None, ["Middle", "Slow", "Fast"]),
+        ("2,0", ["Fast", "Middle"]),
+        ("GPU-slow,2", ["Slow", "Fast"]),
+    ],
+)
+def test_numbers_follow_the_pci_bus_and_not_the_drivers_own_order(use, visible, titles):
+    use(FakeNvml(ON_BUSES), visible)
+    assert [reading.title for reading in gpu.read_gpus()] == titles
+
+
+@pytest.mark.parametrize("told", [("fast", "slow"), ("FAST", "slow", "gone")])
+def test_under_an_order_of_the_users_own_torch_tells_which_card_has_which_number(use, monkeypatch, told):
+    use(FakeNvml(ON_BUSES), "0,2")
+    monkeypatch.setenv("CUDA_DEVICE_ORDER", "FASTEST_FIRST")
+    asked = []
+    monkeypatch.setattr(gpu, "ask_torch_for_uuids", lambda visible: asked.append(visible) or told)
+    readings = gpu.read_gpus()
+    assert [(reading.index, reading.title) for reading in readings] == [(0, "Fast"), (1, "Slow")]
+    assert asked == ["0,2"]
+    assert gpu.own_bytes(2) is None
+
+
+def test_where_torch_sees_no_gpu_the_numbers_are_those_of_the_bus(use, monkeypatch):
+    use(FakeNvml(ON_BUSES))
+    monkeypatch.setenv("CUDA_DEVICE_ORDER", "FASTEST_FIRST")
+    monkeypatch.setattr(gpu, "ask_torch_for_uuids", lambda visible: ())
+    assert [reading.title for reading in gpu.read_gpus()] == ["Middle", "Slow", "Fast"]
+
+
+def test_a_mig_instance_is_told_by_torch_without_the_kind_of_its_uuid(use, monkeypatch):
+    use(FakeNvml([TWO[0], FakeGpu("GPU-ccc3", "H100", 1, mig=SLICES)]))
+    monkeypatch.setenv("CUDA_DEVICE_ORDER", "FASTEST_FIRST")
+    monkeypatch.setattr(gpu, "ask_torch_for_uuids", lambda visible: ("b",))
+    assert [reading.title for reading in gpu.read_gpus()] == ["H100 MIG 3g"]
+
+
 NOT_OF_MIG = frozenset({"utilization"})
 SLICES: list[FakeGpu | None] = [
-    FakeGpu("MIG-a", "H100 MIG 1g", 90, total=100, silent=NOT_OF_MIG),
+    FakeGpu("MIG-a", "H100 MIG 1g", 90, total=100, silent=NOT_OF_MIG, instance=(7, 0)),
     None,
-    FakeGpu("MIG-b", "H100 MIG 3g", 150, [(7, 20)], total=300, silent=NOT_OF_MIG),
+    FakeGpu("MIG-b", "H100 MIG 3g", 150, [(7, 20)], total=300, silent=NOT_OF_MIG, instance=(2, 0)),
 ]
 
 
@@ -175,6 +233,9 @@ SLICES: list[FakeGpu | None] = [
         (None, ["H100 MIG 1g", "H100 MIG 3g"]),  # the GPU beside them is not shown by CUDA either
         ("MIG-b,MIG-a", ["H100 MIG 3g", "H100 MIG 1g"]),
         ("MIG-b", ["H100 MIG 3g"]),
+        ("MIG-GPU-ccc3/2/0", ["H100 MIG 3g"]),  # its name under drivers before 470
+        ("MIG-GPU-ccc3/9/0", []),
+        ("MIG-GPU-ddd/2/0", []),
         ("MIG-b,GPU-aaa1", ["H100 MIG 3g"]),
         ("MIG-b,MIG-x,MIG-a", ["H100 MIG 3g"]),
         ("1,0", ["H100 MIG 1g", "Small"]),  # of a GPU in MIG mode, the first instance

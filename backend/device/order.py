@@ -1,0 +1,62 @@
+"""One numbering of the GPUs for CUDA, torch and the driver's own library (NVML). No torch.
+
+CUDA's default order, FASTEST_FIRST, is not NVML's: cuda:0 would be one card and the first line of nvidia-smi another.
+Under `CUDA_DEVICE_ORDER=PCI_BUS_ID` CUDA numbers "by PCI bus ID in ascending order" (CUDA Programming Guide, "CUDA
+Environment Variables", docs.nvidia.com/cuda/cuda-programming-guide/05-appendices/environment-variables.html), and so
+can whoever reads NVML. CUDA reads the variable when it starts, so it is set before torch is imported, by the package
+`backend`, which every entry point imports first; processes that are started from here inherit it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping, MutableMapping
+from functools import cache
+from pathlib import Path
+
+VARIABLE = "CUDA_DEVICE_ORDER"
+BY_PCI_BUS = "PCI_BUS_ID"
+
+_REPOSITORY = Path(__file__).resolve().parents[2]
+_TIMEOUT_S = 300
+
+
+def number_by_pci_bus(environment: MutableMapping[str, str] = os.environ) -> None:
+    """Let CUDA number the GPUs as NVML's are numbered here, unless the user has said otherwise."""
+    environment.setdefault(VARIABLE, BY_PCI_BUS)
+
+
+def is_by_pci_bus(environment: Mapping[str, str] = os.environ) -> bool:
+    """Whether the number of a GPU follows from its place on the PCI bus; else only CUDA knows it."""
+    return environment.get(VARIABLE) == BY_PCI_BUS
+
+
+def ask_torch_for_uuids(visible: str | None) -> tuple[str, ...]:
+    """The UUIDs of the GPUs in the order in which torch numbers them under this CUDA_VISIBLE_DEVICES (None: unset),
+    from a process of its own that is asked once; empty where torch sees none or does not answer."""
+    return _ask_torch(visible, os.environ.get(VARIABLE))
+
+
+@cache
+def _ask_torch(visible: str | None, order: str | None) -> tuple[str, ...]:
+    environment = {name: value for name, value in os.environ.items() if name != "CUDA_VISIBLE_DEVICES"}
+    environment |= {} if visible is None else {"CUDA_VISIBLE_DEVICES": visible}
+    environment |= {} if order is None else {VARIABLE: order}
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", "backend.device.uuids"],
+            cwd=_REPOSITORY,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",
+            env=environment,
+            timeout=_TIMEOUT_S,
+            check=True,
+        )
+        return tuple(json.loads(done.stdout))
+    except (OSError, subprocess.SubprocessError, ValueError):
+        return ()

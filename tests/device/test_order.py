@@ -1,0 +1,66 @@
+"""CUDA and the driver number the GPUs alike, whichever way the program is entered."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from backend.device import order, uuids
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+ENTRIES = sorted(
+    path.relative_to(REPOSITORY).with_suffix("").as_posix().replace("/", ".")
+    for path in (REPOSITORY / "app.py", REPOSITORY / "train.py", *(REPOSITORY / "backend").rglob("*.py"))
+    if "__main__" in path.read_text(encoding="utf-8")
+)
+# imports an entry point as `python -m` does, and tells what CUDA would have read when torch was first imported
+WATCH = """
+import importlib, json, os, sys
+class Watch:
+    def find_spec(self, name, path=None, target=None):
+        if name == "torch" and not seen:
+            seen.append(os.environ.get("CUDA_DEVICE_ORDER"))
+seen = []
+sys.meta_path.insert(0, Watch())
+importlib.import_module(sys.argv[1])
+print(json.dumps([*seen[:1], os.environ.get("CUDA_DEVICE_ORDER")]))
+"""
+
+
+def order_in(entry: str, own: str | None) -> list[str]:
+    environment = {name: value for name, value in os.environ.items() if name != order.VARIABLE}
+    environment |= {} if own is None else {order.VARIABLE: own}
+    command = [sys.executable, "-c", WATCH, entry]
+    done = subprocess.run(
+        command, cwd=REPOSITORY, env=environment, capture_output=True, encoding="utf-8", check=True
+    )
+    return list(json.loads(done.stdout.splitlines()[-1]))
+
+
+@pytest.mark.parametrize("entry", ENTRIES)
+def test_every_entry_point_sets_the_order_before_torch_is_imported(entry: str) -> None:
+    assert set(order_in(entry, None)) == {"PCI_BUS_ID"}
+
+
+def test_an_order_of_the_users_own_is_left_alone() -> None:
+    assert set(order_in("backend.device.machine", "FASTEST_FIRST")) == {"FASTEST_FIRST"}
+    assert order.is_by_pci_bus({order.VARIABLE: "PCI_BUS_ID"})
+    assert not order.is_by_pci_bus({order.VARIABLE: "FASTEST_FIRST"}) and not order.is_by_pci_bus({})
+
+
+def test_uuids_are_told_in_the_order_of_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda n: SimpleNamespace(uuid=f"uuid-{n}"))
+    assert uuids.torch_uuids() == ["uuid-0", "uuid-1"]
+
+
+def test_a_process_that_sees_no_gpu_tells_of_none() -> None:
+    assert order.ask_torch_for_uuids("") == ()
