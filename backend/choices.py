@@ -60,18 +60,34 @@ def choose_dataset(settings: Settings, beside: Path = REPOSITORY) -> Choice:
 
 def choose_device(settings: Settings, machine: Machine) -> Choice:
     """A torch device name, always with its number for a GPU."""
-    names = [gpu.name for gpu in machine.gpus]
     if settings.device == "auto":
         if machine.gpus:
-            return Choice(names[0], f"the first GPU that torch sees: {machine.gpus[0].title}")
-        return Choice("cpu", f"torch {machine.torch_version} sees no GPU here")
+            return Choice(machine.gpus[0].name, f"the first GPU that torch sees: {machine.gpus[0].title}")
+        return Choice("cpu", _why_no_gpu(machine))
     if settings.device == "cpu":
         return Choice("cpu", "as asked")
     wanted = "cuda:0" if settings.device == "cuda" else settings.device
-    if wanted not in names:
-        there = f"choose cpu or {', '.join(names)}" if names else "choose cpu, or install torch's CUDA build"
-        raise UserError(f"torch sees no {wanted} here", field="device", cure=there)
+    _require_usable(wanted, machine)
     return Choice(wanted, "as asked")
+
+
+def _why_no_gpu(machine: Machine) -> str:
+    if machine.unusable:
+        return "; ".join(gpu.words for gpu in machine.unusable)
+    return f"torch {machine.torch_version} sees no GPU here"
+
+
+def _require_usable(wanted: str, machine: Machine) -> None:
+    """Raises UserError for a GPU that is not there, or that this torch cannot compute on."""
+    names = [gpu.name for gpu in machine.gpus]
+    if wanted in names:
+        return
+    others = f"choose cpu or {', '.join(names)}" if names else "choose cpu"
+    known = next((gpu for gpu in machine.unusable if gpu.name == wanted), None)
+    if known is not None:
+        raise UserError(known.reason, field="device", cure=f"{known.remedy}; or {others}")
+    cure = others if names or machine.unusable else "choose cpu, or install torch's CUDA build"
+    raise UserError(f"torch sees no {wanted} here", field="device", cure=cure)
 
 
 def choose_precision(device: str, cpu_bfloat16: bool) -> Choice:

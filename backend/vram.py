@@ -27,12 +27,13 @@ from backend.device.batch_size import (
     read_device_memory,
     recommend_for_memory,
 )
-from backend.device.gpu import GpuReading, read_gpus
-from backend.device.machine import cpu_has_bfloat16
+from backend.device.gpu import GpuReading, read_driver, read_gpus
+from backend.device.machine import cpu_has_bfloat16, describe_machine, torch_build
 from backend.device.measured import NOTHING_MEASURED, Bench, Measured, identify
 from backend.device.memory import predict_step_memory
 from backend.device.memory_cache import torch_version
 from backend.device.remarks import GIB
+from backend.device.unusable import cards_of, find_unusable
 from backend.errors import UserError
 from backend.flags import (
     EXIT_COMPLETED,
@@ -206,15 +207,21 @@ def _read_gpus(device: str) -> tuple[GpuReading, ...]:
 
 def _device_of(asked: str, gpus: tuple[GpuReading, ...]) -> str:
     if asked == "auto":
-        return "cuda:0" if _torch_has_cuda(gpus) else "cpu"
+        return _first_usable(gpus) or "cpu"
     return "cuda:0" if asked == "cuda" else asked
 
 
-def _torch_has_cuda(gpus: tuple[GpuReading, ...]) -> bool:
+def _first_usable(gpus: tuple[GpuReading, ...]) -> str | None:
     """torch itself is asked only where the driver lists no GPU: it may see one all the same."""
-    import torch
-
-    return torch.version.cuda is not None and (bool(gpus) or torch.cuda.is_available())
+    if not gpus:
+        machine = describe_machine()
+        return machine.gpus[0].name if machine.gpus else None
+    cards = cards_of(gpus)
+    unusable = find_unusable(cards, read_driver(), torch_build(), said=None)
+    for gpu in unusable:
+        print(gpu.words, file=sys.stderr, flush=True)
+    names = {gpu.name for gpu in unusable}
+    return next((card.name for card in cards if card.name not in names), None)
 
 
 def _memory(device: str, gpus: tuple[GpuReading, ...], free_gib: float | None) -> DeviceMemory:

@@ -34,7 +34,7 @@ from backend.overrides import read_run_config
 from backend.run.folder import RunFolder, open_run
 from backend.run.state import is_live
 from backend.run.supervisor import record_launch
-from backend.training.job import prepare
+from backend.training.job import prepare, report_once
 from backend.training.loop import Ending
 from backend.training.memory_advice import advise
 from backend.training.out_of_memory import ShortOfMemoryError, is_out_of_memory
@@ -130,11 +130,11 @@ def _train(folder: RunFolder) -> tuple[Ending, str]:
     restore_signals = _handle_signals(stop)
     try:
         folder.write_status({"phase": "preparing"})
-        config = read_run_config(folder)
+        config, machine = read_run_config(folder), describe_machine()
+        if machine.unusable:
+            report_once(folder, "gpu_unusable", "; ".join(gpu.words for gpu in machine.unusable))
         # here, because a GPU may be gone since the run was made or waited
-        choose_device(
-            config.settings.model_copy(update={"device": config.value("device")}), describe_machine()
-        )
+        choose_device(config.settings.model_copy(update={"device": config.value("device")}), machine)
         job = prepare(folder, config, stop)
         return train_phases(job)
     finally:

@@ -16,6 +16,9 @@ from torch import Tensor
 import train
 from backend import worker
 from backend.config import Choice, RunConfig, Settings
+from backend.device.gpu import Driver
+from backend.device.machine import Machine
+from backend.device.unusable import Card, TorchBuild, find_unusable
 from backend.errors import UserError
 from backend.flags import run_command
 from backend.run.files import Row
@@ -672,3 +675,24 @@ def test_an_image_in_two_splits_is_told_once_with_its_cure(
     folder.set_outcome_aside()
     assert train_run(folder) == 0  # goes on from last.pt, which holds all epochs
     assert "leak" not in capsys.readouterr().out
+
+
+def test_a_run_on_the_cpu_beside_a_gpu_that_torch_cannot_use_says_so_in_its_first_lines(
+    tmp_path: Path,
+    tiny_dataset: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    cards = [Card("cuda:0", "RTX A", (8, 6))]
+    build_of_torch = TorchBuild("2.13.0+cpu", None, ())
+    unusable = find_unusable(cards, Driver("580", (13, 0)), build_of_torch, "")
+    machine = Machine((), 2, "2.13.0+cpu", cpu_bfloat16=False, unusable=unusable)
+    monkeypatch.setattr(worker, "describe_machine", lambda: machine)
+    folder = new_run(tmp_path, tiny_dataset, epochs=1)
+    assert train_run(folder) == 0
+    first = capsys.readouterr().out.splitlines()[0]
+    event = folder.read_events()[0][0]
+    assert event["kind"] == "gpu_unusable" and event["message"] in first
+    assert "RTX A (cuda:0) cannot be used" in first and "pip install" in first
+    assert train_run(folder) == 0
+    assert [event["kind"] for event in folder.read_events()[0]].count("gpu_unusable") == 1

@@ -6,7 +6,31 @@ from html import escape
 
 from backend.device.gpu import GpuReading, read_gpus
 from backend.device.host import read_load, read_memory
+from backend.errors import UserError
+from ui.probe import ask_machine
 from ui.text import in_bytes, say
+
+
+def unusable_gpus() -> str:
+    """For the top of the page: a line for each GPU that is there and cannot be used, with the cure; empty without any.
+
+    Seconds at the first time: torch is asked.
+    """
+    try:
+        machine = ask_machine()
+    except UserError as error:  # then no training starts either
+        return f'<p role="alert">{escape(str(error))}</p>'
+    lines = [
+        say(
+            "gpu_unusable",
+            title=gpu.title,
+            name=gpu.name,
+            why=say(f"gpu_why_{gpu.why}", **gpu.values),
+            cure=say(f"gpu_cure_{gpu.cure}", **gpu.values),
+        )
+        for gpu in machine.unusable
+    ]
+    return "".join(f'<p role="alert">{escape(line)}</p>' for line in lines)
 
 
 def device_lines() -> str:

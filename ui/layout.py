@@ -11,6 +11,7 @@ import gradio as gr
 from ui import tab_data, tab_monitor, tab_predict, tab_runs, tab_train, train_again
 from ui.answers import RUNTIME_JS
 from ui.api import bind_api
+from ui.devices import unusable_gpus
 from ui.language import LANGUAGES, answering_in, speaking, spoken
 from ui.language_choice import API_QUERY
 from ui.number_field import OFFER_DIGITS
@@ -50,6 +51,7 @@ def build_app(runs_dir: Path, data_root: Path) -> gr.Blocks:
 
 def _lay_out(page: gr.Blocks, runs_dir: Path, data_root: Path) -> None:
     gr.HTML(_head())
+    unusable = gr.HTML(elem_id="unusable-gpus", padding=False)
     page.load(None, js=RUNTIME_JS, **QUIET)  # first: what follows asks
     page.load(None, js=SORT_JS, **QUIET)
     session = gr.State(Session())
@@ -66,6 +68,7 @@ def _lay_out(page: gr.Blocks, runs_dir: Path, data_root: Path) -> None:
             predict = tab_predict.create_predict_tab(runs_dir)
     gr.on([tabs.change, tabs.select], None, js=FIT_PLOTS, **QUIET)
     is_training = gr.Checkbox(visible=False)
+    page.load(unusable_gpus, None, [unusable], **QUIET)
     asked = page.load(partial(_is_training, runs_dir), None, [is_training], **QUIET)
     asked.then(None, [is_training], [tabs], js=TURN_TO_MONITOR, **QUIET)
     tab_train.bind_load(train, page)

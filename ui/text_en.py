@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from backend.config import Settings
 from backend.device.remarks import ENGLISH as REMARKS
+from backend.device.unusable import CURES
+from backend.device.unusable import ENGLISH as UNUSABLE
 from backend.evaluation.words import WORDS
 from backend.presets import PRESETS
 
 TEXT: dict[str, str] = {
     **{f"{name}_info": field.description or "" for name, field in Settings.model_fields.items()},
     **{f"remark_{key}": words for key, words in REMARKS.items()},
+    **{f"gpu_why_{key}": words for key, words in UNUSABLE.items()},
+    **{f"gpu_cure_{key}": words for key, words in CURES.items()},
     **{f"preset_{name}_words": preset.description for name, preset in PRESETS.items()},
     "title": "Fiducial",
     "tagline": "train landmark detectors on your own images",
@@ -367,6 +371,7 @@ TEXT: dict[str, str] = {
     "events": "Events",
     "no_events": "nothing yet",
     "log": "Log",
+    "gpu_unusable": "{title} ({name}) is not used for training: {why}. Cure: {cure}",
     "gpu_line": "{title}: {free} of {total} free{others}{load}{temperature}",
     "gpu_unknown": "{title}: free memory unknown{load}{temperature}",
     "gpu_others": ", {others} held by programs",

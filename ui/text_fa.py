@@ -551,6 +551,19 @@ TEXT: dict[str, str] = {
     "measured_line": "دستهٔ {batch}: {measured} اندازه‌گیری‌شده، {predicted} پیش‌بینی‌شده؛ {speed} تصویر در "
     "ثانیه در آموزش، بدون خواندن",
     "measured_none": "دستهٔ {batch}: هنگام اندازه‌گیری حافظه تمام شد",
+    "gpu_unusable": "{title} ({name}) برای آموزش به کار نمی‌رود: {why}. چاره: {cure}",
+    "gpu_why_no_cuda_build": "torch {torch} بدون CUDA ساخته شده است",
+    "gpu_why_old_driver": "درایور {driver} حداکثر CUDA {driver_cuda} را پشتیبانی می‌کند "
+    "و torch {torch} به CUDA {cuda} نیاز دارد",
+    "gpu_why_not_started": "درایور آن را نشان می‌دهد، اما torch {torch} هیچ GPU نمی‌بیند ({said})",
+    "gpu_why_no_kernels": "torch {torch} برای توان محاسباتی {capability} این کارت کرنل ندارد، تنها برای {kernels}",
+    "gpu_cure_install": "نسخه‌ای از torch نصب کنید که آن را داشته باشد: {command}",
+    "gpu_cure_update_driver": "درایور NVIDIA را به {least} یا نسخه‌ای بالاتر برسانید",
+    "gpu_cure_update_or_install": "درایور NVIDIA را به {least} یا نسخه‌ای بالاتر برسانید، "
+    "یا torch مناسب آن را نصب کنید: {command}",
+    "gpu_cure_restart": "رایانه را از نو راه‌اندازی کنید، یا کانتینر را با --gpus all آغاز کنید",
+    "gpu_cure_other_torch": "ساخت دیگری از torch (شاید تازه‌تر) نصب کنید که برای این کارت کرنل داشته باشد",
+    "gpu_cure_too_old": "هیچ torch امروزی روی کارتی به این کهنگی محاسبه نمی‌کند: کارت دیگری به کار ببرید",
     "gpu_line": "{title}: {free} از {total} آزاد{others}{load}{temperature}",
     "gpu_unknown": "{title}: حافظهٔ آزاد نامعلوم{load}{temperature}",
     "gpu_others": "، {others} در دست برنامه‌ها",

@@ -21,6 +21,8 @@ CSS = """
 .fiducial-head {display: flex; align-items: baseline; gap: .75rem; flex-wrap: wrap; margin: .25rem 0}
 .fiducial-head h1 {font-size: 1.35rem; margin: 0}
 .fiducial-head span {color: var(--body-text-color-subdued)}
+#unusable-gpus p {margin: .25rem 0; padding: .5rem .75rem; border-inline-start: 4px solid #D55E00;
+  background: var(--background-fill-secondary); overflow-wrap: anywhere}
 footer {display: none !important}  /* of Gradio's links there is the API page alone, which the head leads to */
 .dark {--color-accent: var(--primary-400)}  /* on black the darker blue of the light page cannot be read */
 .block:has(> .html-container > .prose:empty) {display: none}  /* nothing said takes no room */

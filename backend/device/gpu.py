@@ -33,6 +33,27 @@ class GpuReading:
     others_bytes: int | None  # held by processes other than this one
     utilization_percent: int | None
     temperature_c: int | None
+    capability: tuple[int, int] | None = None  # compute capability, major and minor
+
+
+@dataclass(frozen=True)
+class Driver:
+    """The NVIDIA driver: its version ("580.82.07") and the newest CUDA that it serves, major and minor."""
+
+    version: str | None
+    cuda: tuple[int, int] | None
+
+
+def read_driver() -> Driver:
+    """What is installed; None where it does not say, as without a driver. Never raises."""
+    try:
+        with _nvml():
+            version = _text(_ask(lambda: pynvml.nvmlSystemGetDriverVersion()))
+            # 1000 * major + 10 * minor (NVML API Reference, NVML_CUDA_DRIVER_VERSION_MAJOR)
+            number = _ask(lambda: pynvml.nvmlSystemGetCudaDriverVersion_v2())
+    except (pynvml.NVMLError, OSError):
+        return Driver(None, None)
+    return Driver(version, None if number is None else (number // 1000, number % 1000 // 10))
 
 
 def read_gpus(*, hidden_too: bool = False) -> tuple[GpuReading, ...]:
@@ -187,6 +208,7 @@ def _read(index: int, handle: Any) -> GpuReading:
     utilization = _ask(lambda: pynvml.nvmlDeviceGetUtilizationRates(handle))  # a MIG instance has none
     # a MIG instance is as warm as its GPU
     board = _ask(lambda: pynvml.nvmlDeviceGetDeviceHandleFromMigDeviceHandle(handle)) or handle
+    capability = _ask(lambda: pynvml.nvmlDeviceGetCudaComputeCapability(board))
     return GpuReading(
         index=index,
         uuid=_uuid(handle),
@@ -197,6 +219,7 @@ def _read(index: int, handle: Any) -> GpuReading:
         others_bytes=_bytes_of_others(handle),
         utilization_percent=int(utilization.gpu) if utilization else None,
         temperature_c=_ask(lambda: int(pynvml.nvmlDeviceGetTemperature(board, pynvml.NVML_TEMPERATURE_GPU))),
+        capability=None if capability is None else (int(capability[0]), int(capability[1])),
     )
 
 

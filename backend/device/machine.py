@@ -9,10 +9,15 @@ import json
 import os
 import platform
 import sys
+import warnings
 from collections.abc import Callable, Mapping
+from contextlib import redirect_stdout
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+
+from backend.device.gpu import Driver, bare_uuid, read_driver, read_gpus
+from backend.device.unusable import Card, TorchBuild, UnusableGpu, cards_of, find_unusable, unusable_from_dict
 
 # what is left to oneDNN by its variable ONEDNN_MAX_CPU_ISA; by any other value, all of it
 ALLOWED_UNDER: Mapping[str, tuple[str, ...]] = {
@@ -39,34 +44,75 @@ class Device:
     name: str
     title: str
     total_bytes: int
+    uuid: str = ""  # of a GPU, without the kind that NVML writes before it
 
 
 @dataclass(frozen=True)
 class Machine:
-    """What decisions depend on. `gpus` is empty where torch sees none; `cpu_bfloat16` as `cpu_has_bfloat16` has it."""
+    """What decisions depend on. `gpus` are those that torch can compute on, `unusable` those that the driver or torch
+    lists and torch cannot compute on; `cpu_bfloat16` as `cpu_has_bfloat16` has it."""
 
     gpus: tuple[Device, ...]
     num_cpus: int
     torch_version: str
     cpu_bfloat16: bool
+    unusable: tuple[UnusableGpu, ...] = ()
 
 
 def machine_from_dict(raw: Mapping[str, Any]) -> Machine:
     """Inverse of `dataclasses.asdict`."""
     gpus = tuple(Device(**gpu) for gpu in raw["gpus"])
-    return Machine(gpus, raw["num_cpus"], raw["torch_version"], raw["cpu_bfloat16"])
+    unusable = tuple(map(unusable_from_dict, raw.get("unusable", ())))
+    return Machine(gpus, raw["num_cpus"], raw["torch_version"], raw["cpu_bfloat16"], unusable)
 
 
 def describe_machine() -> Machine:
-    """Ask torch. Opens no CUDA context beyond what counting devices needs."""
+    """Ask torch, and the driver for what torch does not see. Opens no CUDA context beyond what counting needs."""
+    build = torch_build()
+    seen, cards, said = _gpus_of_torch()
+    if seen:  # it computes, so the driver is new enough
+        unusable = find_unusable(cards, Driver(None, None), build, said=None)
+    else:
+        unusable = find_unusable(cards_of(read_gpus()), read_driver(), build, said)
+    names = {gpu.name for gpu in unusable}
+    usable = tuple(gpu for gpu in seen if gpu.name not in names)
+    return Machine(usable, num_cpus(), build.version, cpu_has_bfloat16(), unusable)
+
+
+def torch_build() -> TorchBuild:
+    """What the installed torch was built for. Starts no CUDA."""
     import torch
 
-    gpus = []
-    if torch.cuda.is_available():
-        for index in range(torch.cuda.device_count()):
-            properties = torch.cuda.get_device_properties(index)
-            gpus.append(Device(f"cuda:{index}", properties.name, properties.total_memory))
-    return Machine(tuple(gpus), num_cpus(), torch.__version__, cpu_has_bfloat16())
+    is_rocm = (
+        torch.version.hip is not None
+    )  # AMD's: it has kernels for gfx..., and NVML knows none of its cards
+    archs = () if is_rocm else tuple(torch.cuda.get_arch_list())
+    return TorchBuild(str(torch.__version__), torch.version.hip or torch.version.cuda, archs)
+
+
+def _gpus_of_torch() -> tuple[list[Device], list[Card], str]:
+    """The GPUs that torch sees, each as a device and as a card, and, where it sees none, what it says of it."""
+    import torch
+
+    gpus, cards = [], []
+    with warnings.catch_warnings(record=True) as warned:  # they are told in other words, with the cure
+        warnings.simplefilter("always")
+        try:
+            for index in range(torch.cuda.device_count() if torch.cuda.is_available() else 0):
+                name, properties = f"cuda:{index}", torch.cuda.get_device_properties(index)
+                uuid = bare_uuid(str(getattr(properties, "uuid", "")))
+                gpus.append(Device(name, properties.name, properties.total_memory, uuid))
+                cards.append(Card(name, properties.name, torch.cuda.get_device_capability(index)))
+        except (
+            RuntimeError,
+            AssertionError,
+        ) as error:  # CUDA cannot start: torch raises the one or the other
+            return [], [], _first_line(error)
+    return gpus, cards, _first_line(warned[0].message) if warned else "it gives no reason"
+
+
+def _first_line(words: object) -> str:
+    return next(iter(str(words).splitlines()), "")[:200]
 
 
 def cpu_instructions() -> frozenset[str]:
@@ -137,4 +183,6 @@ def cpu_title() -> str:
 
 
 if __name__ == "__main__":
-    print(json.dumps(asdict(describe_machine())))
+    with redirect_stdout(sys.stderr):  # what a library may print is no part of the answer
+        machine = describe_machine()
+    print(json.dumps(asdict(machine)))

@@ -5,6 +5,7 @@ The checkpoint alone decides network, input size and decoding; no run folder is 
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -17,13 +18,15 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from backend.config import Choice, RunConfig
+from backend.choices import choose_device
+from backend.config import Choice, RunConfig, parse_settings
 from backend.data.annotations.draft import UNKNOWN_SPACING
 from backend.data.annotations.table import IMAGE_COLUMNS
 from backend.data.dataset import Batches
 from backend.data.images import read_image_size
 from backend.data.samples import Samples, square_unit_xy
 from backend.data.shape_prior import ShapePrior
+from backend.device.machine import describe_machine
 from backend.errors import UserError
 from backend.geometry import FloatArray
 from backend.run.best import REFINE
@@ -249,12 +252,11 @@ def unlabelled_samples(
 
 
 def _device(name: str) -> torch.device:
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise UserError(f"{name!r} is no device", field="device", cure="give cpu, cuda or cuda:N") from None
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise UserError(f"torch sees no {name} here", field="device", cure="give cpu")
-    return device
+    """The device asked for; "auto" is a GPU that torch can compute on. One that it cannot is named on stderr.
+
+    Raises UserError for a name that is none, and for a GPU that is not there or cannot be used.
+    """
+    machine = describe_machine()
+    for gpu in machine.unusable if name == "auto" else ():
+        print(gpu.words, file=sys.stderr, flush=True)
+    return torch.device(choose_device(parse_settings({"device": name}), machine).value)

@@ -81,7 +81,7 @@ def prepare(folder: RunFolder, config: RunConfig, stop: threading.Event) -> Job:
     _report_program(folder, program, goes_on=goes_on)
     slow = precision_warning(config.value("mixed_precision"), cpu_has_bfloat16())
     if slow:
-        _report_once(folder, "slow_precision", slow)
+        report_once(folder, "slow_precision", slow)
     splits, chosen = _read_splits(folder, config, record, goes_on=goes_on)
     config = replace(config, chosen={**config.chosen, **chosen})
     _print_problems(splits)
@@ -115,13 +115,13 @@ def _read_splits(
         splits, changes = restore_splits(record, read_whole_data(config))
         build.require_validation(config, splits)
         if changes:
-            _report_once(
+            report_once(
                 folder, "data_changed", f"since the first start the data changed: {changes}", asdict(changes)
             )
         return splits, record.chosen
     splits = build.build_splits(config)
     if goes_on:
-        _report_once(
+        report_once(
             folder, "data_unrecorded", "made before the list of its images was kept: today's folder was read"
         )
     return splits, build.crops_in_force(config, splits.train)
@@ -139,7 +139,7 @@ def _report_program(folder: RunFolder, program: Mapping[str, Any], *, goes_on: b
         folder.append_event("program_changed", f"goes on with {change}", made_with=program)
 
 
-def _report_once(folder: RunFolder, kind: str, message: str, values: Mapping[str, Any] | None = None) -> None:
+def report_once(folder: RunFolder, kind: str, message: str, values: Mapping[str, Any] | None = None) -> None:
     """Print, and keep as an event what the last one of its kind does not say already."""
     print(f"{kind.replace('_', ' ')}: {message}", flush=True)
     before = [event["message"] for event in folder.read_events()[0] if event.get("kind") == kind]

@@ -53,6 +53,17 @@ class FakeNvml:
     def nvmlDeviceGetPciInfo(self, one: FakeGpu) -> SimpleNamespace:
         return SimpleNamespace(busId=one.bus.encode())
 
+    def nvmlSystemGetDriverVersion(self) -> bytes:
+        return b"580.82.07"
+
+    def nvmlSystemGetCudaDriverVersion_v2(self) -> int:
+        return 13020
+
+    def nvmlDeviceGetCudaComputeCapability(self, one: FakeGpu) -> tuple[int, int]:
+        self._ask(one, "capability")
+        assert one in self.gpus
+        return 8, 6
+
     def nvmlDeviceGetGpuInstanceId(self, one: FakeGpu) -> int:
         return one.instance[0]
 
@@ -282,17 +293,24 @@ def test_a_driver_lost_half_way_gives_what_was_read_before(use):
 
 
 def test_what_the_driver_does_not_say_is_none(use):
-    silent = frozenset({"memory", "utilization", "temperature", "processes"})
+    silent = frozenset({"memory", "utilization", "temperature", "processes", "capability"})
     use(FakeNvml([FakeGpu("GPU-a", "A", 1, silent=silent)]))
     (reading,) = gpu.read_gpus()
     assert reading.title == "A"
     assert (reading.total_bytes, reading.free_bytes, reading.others_bytes) == (None, None, None)
-    assert (reading.utilization_percent, reading.temperature_c) == (None, None)
+    assert (reading.utilization_percent, reading.temperature_c, reading.capability) == (None, None, None)
 
 
 def test_no_driver_gives_no_gpu(use):
     use(FakeNvml(TWO, driver=False))
     assert gpu.read_gpus() == ()
+    assert gpu.read_driver() == gpu.Driver(None, None)
+
+
+def test_the_driver_says_which_cuda_it_serves_and_each_card_its_capability(use):
+    use(FakeNvml([TWO[0], FakeGpu("GPU-ccc3", "H100", 1, mig=SLICES)]), "0,1")
+    assert gpu.read_driver() == gpu.Driver("580.82.07", (13, 2))
+    assert [reading.capability for reading in gpu.read_gpus()] == [(8, 6), (8, 6)]
 
 
 @pytest.fixture

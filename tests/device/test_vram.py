@@ -6,10 +6,11 @@ import pytest
 
 from backend import vram
 from backend.cache import cache_file
-from backend.device.gpu import GpuReading
+from backend.device.gpu import Driver, GpuReading
 from backend.device.host import HostMemory
 from backend.device.measured import NOTHING_MEASURED, MeasuredBatch
 from backend.device.remarks import GIB, remark
+from backend.device.unusable import TorchBuild
 from backend.flags import run_command
 
 ARGUMENTS = ["--model", "unet", "--image_size", "64", "64", "--num_landmarks", "5", "--no-refine"]
@@ -48,6 +49,31 @@ def test_a_gpu_that_is_hidden_from_torch_is_read(capsys, monkeypatch):
     assert (report["device_title"], report["free_bytes"]) == ("card", 7 * 2**30)
     assert report["gpus"][0]["temperature_c"] == 40
     assert report["terms"]["cuda_context"] > 0
+
+
+@pytest.mark.parametrize(
+    ("capabilities", "cuda", "device"),
+    [
+        ([(6, 1), (8, 6)], "13.0", "cuda:1"),
+        ([(8, 6)], "13.0", "cuda:0"),
+        ([(6, 1)], "13.0", "cpu"),
+        ([(8, 6)], None, "cpu"),
+    ],
+)
+def test_auto_takes_a_card_that_torch_can_compute_on_and_names_the_others(
+    capsys, monkeypatch, capabilities, cuda, device
+):
+    cards = tuple(
+        GpuReading(index, None, f"card {index}", 8 * GIB, GIB, 7 * GIB, 0, 3, 40, capability)
+        for index, capability in enumerate(capabilities)
+    )
+    monkeypatch.setattr(vram, "read_gpus", lambda hidden_too: cards)
+    monkeypatch.setattr(vram, "torch_build", lambda: TorchBuild("2.13.0", cuda, ("sm_80",)))
+    monkeypatch.setattr(vram, "read_driver", lambda: Driver("580", (13, 0)))
+    assert run_command(vram.main, [*ARGUMENTS, "--json", "-"]) == 0
+    told = capsys.readouterr()
+    assert json.loads(told.out)["device"] == device
+    assert told.err.count("cannot be used") == len(cards) - (device != "cpu")
 
 
 def test_planning_for_a_gpu_that_is_not_here(capsys):

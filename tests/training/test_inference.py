@@ -19,10 +19,13 @@ from backend.data.annotations import read_annotations
 from backend.data.dataset import Batches
 from backend.data.samples import Samples
 from backend.data.shape_prior import ShapePrior
+from backend.device.gpu import Driver
+from backend.device.machine import Machine
+from backend.device.unusable import Card, TorchBuild, find_unusable
 from backend.errors import UserError
 from backend.flags import run_command
 from backend.run.folder import RunFolder, create_run, merge_metrics
-from backend.training import build
+from backend.training import build, inference
 from backend.training.checkpoint import load_checkpoint, save_checkpoint
 from backend.training.inference import (
     OFFSET_RADIUS_PX,
@@ -224,6 +227,23 @@ def test_a_checkpoint_from_a_gpu_predicts_here_without_pinned_memory(
     chosen = {**predictor.config.chosen, "device": Choice("cuda:1", "as asked")}
     replace(predictor, config=RunConfig(predictor.config.settings, chosen)).predict(valid)
     assert pinned == [False] * 2  # for each network
+
+
+def test_auto_passes_over_a_gpu_that_torch_cannot_use_and_names_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cards = [Card("cuda:0", "RTX A", (8, 6))]
+    unusable = find_unusable(cards, Driver("535", (12, 2)), TorchBuild("2.13.0", "13.0", ()), "too old")
+    machine = Machine((), 2, "2.13.0", cpu_bfloat16=False, unusable=unusable)
+    monkeypatch.setattr(inference, "describe_machine", lambda: machine)
+    assert inference._device("auto") == inference._device("cpu") == torch.device("cpu")
+    told = capsys.readouterr().err
+    assert told.count("RTX A (cuda:0) cannot be used") == 1 and "580" in told
+    with pytest.raises(UserError, match="serves CUDA 12") as caught:
+        inference._device("cuda")
+    assert caught.value.field == "device" and "580" in caught.value.cure
+    with pytest.raises(UserError, match="device"):
+        inference._device("tpu")
 
 
 def test_a_prediction_that_memory_does_not_suffice_for_is_a_mistake_with_a_cure(

@@ -6,7 +6,11 @@ import pytest
 
 from backend.device.gpu import GpuReading
 from backend.device.host import HostMemory
+from backend.device.machine import Machine
+from backend.device.unusable import UnusableGpu
+from backend.errors import UserError
 from ui import devices
+from ui.language import speaking
 
 GIB = 2**30
 CARD = GpuReading(0, "GPU-a", "H100 <x>", 80 * GIB, 20 * GIB, 60 * GIB, 12 * GIB, 37, 55)
@@ -38,3 +42,37 @@ def test_the_load_is_told_once_it_has_been_read(monkeypatch: pytest.MonkeyPatch)
     assert lines_of(monkeypatch) == ["<small>4.0 GiB of 16.0 GiB memory free</small>"]
     monkeypatch.setattr(devices, "read_load", lambda: 41.7)
     assert devices.device_lines() == "<small>CPU 42 % busy, 4.0 GiB of 16.0 GiB memory free</small>"
+
+
+OLD_CARD = UnusableGpu(
+    "cuda:1",
+    "GTX <1080>",
+    "no_kernels",
+    "install",
+    {"torch": "2.13.0", "capability": "6.1", "kernels": "sm_75", "command": "pip install torch==2.13.0"},
+)
+
+
+@pytest.mark.parametrize("language", ["en", "fa"])
+def test_a_gpu_that_cannot_be_used_is_told_with_its_cure(
+    monkeypatch: pytest.MonkeyPatch, language: str
+) -> None:
+    machine = Machine((), 2, "2.13.0", cpu_bfloat16=False, unusable=(OLD_CARD,))
+    monkeypatch.setattr(devices, "ask_machine", lambda: machine)
+    with speaking(language):
+        told = devices.unusable_gpus()
+    for words in ("GTX &lt;1080&gt;", "cuda:1", "6.1", "pip install torch==2.13.0"):
+        assert words in told
+
+
+def test_nothing_is_told_where_all_is_well_and_a_torch_that_does_not_answer_is(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(devices, "ask_machine", lambda: Machine((), 2, "2.13.0", cpu_bfloat16=False))
+    assert devices.unusable_gpus() == ""
+
+    def fail() -> Machine:
+        raise UserError("no module named torch")
+
+    monkeypatch.setattr(devices, "ask_machine", fail)
+    assert "no module named torch" in devices.unusable_gpus()

@@ -1,0 +1,192 @@
+"""GPUs that the driver lists and the installed torch cannot compute on: why, and the cure. Pure, no torch.
+
+`ENGLISH` and `CURES` hold the sentences of the command line and of what a run records; a page has its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from backend.device.gpu import Driver, GpuReading
+
+ENGLISH = {
+    "no_cuda_build": "torch {torch} is built without CUDA",
+    "old_driver": "the driver {driver} serves CUDA {driver_cuda} at most, and torch {torch} needs CUDA {cuda}",
+    "not_started": "the driver lists it, and torch {torch} sees no GPU ({said})",
+    "no_kernels": "torch {torch} has no kernels for its compute capability {capability}, only for {kernels}",
+}
+CURES = {
+    "install": "install a torch that can: {command}",
+    "update_driver": "update the NVIDIA driver to {least} or later",
+    "update_or_install": "update the NVIDIA driver to {least} or later, or install a torch for it: {command}",
+    "restart": "restart the computer, or start the container with --gpus all",
+    "other_torch": "install another build of torch, perhaps a newer one, that has kernels for it",
+    "too_old": "no torch of today computes on a card as old as this: take another one",
+}
+
+# NVIDIA's CUDA Compatibility guide, "Minor Version Compatibility": the least driver of a major version of CUDA
+# (docs.nvidia.com/deploy/cuda-compatibility/minor-version-compatibility.html)
+LEAST_DRIVERS = {11: 450, 12: 525, 13: 580}
+# torch 2.13's own list (`PYTORCH_RELEASES_CODE_CC` in torch/cuda/__init__.py): what each wheel has kernels for
+WHEELS = {
+    "cu130": (13, ("sm_75", "sm_80", "sm_86", "sm_90", "sm_100", "sm_120")),
+    "cu126": (12, ("sm_50", "sm_60", "sm_70", "sm_75", "sm_80", "sm_86", "sm_90")),
+}
+# Processors with the GPU within (Jetson), whose binaries are their own alone (`DEVICE_REQUIREMENT`, as above)
+INTEGRATED = frozenset({(5, 3), (6, 2), (7, 2), (8, 7), (10, 1)})
+
+Capability = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Card:
+    """A GPU by torch's name for it ("cuda:1"), or what that would be; its compute capability, where that is known."""
+
+    name: str
+    title: str
+    capability: Capability | None
+
+
+def cards_of(readings: Iterable[GpuReading]) -> list[Card]:
+    """As the driver lists them."""
+    return [Card(f"cuda:{gpu.index}", gpu.title, gpu.capability) for gpu in readings]
+
+
+@dataclass(frozen=True)
+class TorchBuild:
+    """What the installed torch was built for. `cuda` is None without CUDA; `arch_list` as `get_arch_list` has it."""
+
+    version: str
+    cuda: str | None
+    arch_list: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class UnusableGpu:
+    """`name` is torch's ("cuda:1"), or what it would be; `why` and `cure` are keys of the tables above."""
+
+    name: str
+    title: str
+    why: str
+    cure: str
+    values: Mapping[str, str]
+
+    @property
+    def reason(self) -> str:
+        """In English, without the cure."""
+        return f"{self.title} ({self.name}) cannot be used: {ENGLISH[self.why].format(**self.values)}"
+
+    @property
+    def remedy(self) -> str:
+        return CURES[self.cure].format(**self.values)
+
+    @property
+    def words(self) -> str:
+        """One line of both."""
+        return f"{self.reason}; {self.remedy}"
+
+
+def unusable_from_dict(raw: Mapping[str, Any]) -> UnusableGpu:
+    """Inverse of `dataclasses.asdict`."""
+    return UnusableGpu(**raw)
+
+
+def has_kernels(capability: Capability, arch_list: Collection[str]) -> bool:
+    """Whether a GPU can run what was compiled for some architectures.
+
+    A binary (sm_XY) runs on the same major version and its own minor version or later; PTX (compute_XY) is compiled for
+    any later GPU (CUDA Programming Guide, "The CUDA platform"). A trailing `a` is for that one alone, a trailing `f`
+    for its family. Without a list (an own build, ROCm) nothing is known against it.
+    """
+    return not arch_list or any(_runs_on(arch, capability) for arch in arch_list)
+
+
+def _runs_on(arch: str, capability: Capability) -> bool:
+    kind, _, digits = arch.partition("_")
+    number = digits.rstrip("af")
+    if not number.isdecimal():
+        return False
+    built_for = (int(number) // 10, int(number) % 10)
+    if digits.endswith("a") or capability in INTEGRATED:
+        return built_for == capability
+    if kind == "compute" and not digits.endswith("f"):
+        return built_for <= capability
+    return built_for[0] == capability[0] and built_for <= capability and built_for not in INTEGRATED
+
+
+def find_unusable(
+    cards: Sequence[Card], driver: Driver, build: TorchBuild, said: str | None
+) -> tuple[UnusableGpu, ...]:
+    """Of the GPUs that are there, those that this torch cannot compute on.
+
+    `said`: what torch said when it saw none of them; None where it sees them, or was not asked.
+    """
+    needed = int((build.cuda or "0").partition(".")[0])
+    if build.cuda is None:
+        return tuple(_without_cuda(card, driver, build) for card in cards)
+    if driver.cuda is not None and driver.cuda[0] < needed:
+        return tuple(_with_old_driver(card, driver, build, needed) for card in cards)
+    if said is not None:
+        values = {"torch": build.version, "said": said}
+        return tuple(_unusable(card, "not_started", "restart", values) for card in cards)
+    return tuple(_without_kernels(cards, build))
+
+
+def _without_kernels(cards: Iterable[Card], build: TorchBuild) -> Iterator[UnusableGpu]:
+    for card in cards:
+        if card.capability is None or has_kernels(card.capability, build.arch_list):
+            continue
+        command = _install(build, card.capability, None)
+        oldest = min(kernel for _, kernels in WHEELS.values() for kernel in map(_number, kernels))
+        values = {
+            "torch": build.version,
+            "capability": "{}.{}".format(*card.capability),
+            "kernels": " ".join(build.arch_list),
+            "command": command or "",
+        }
+        otherwise = "too_old" if card.capability < oldest else "other_torch"
+        yield _unusable(card, "no_kernels", "install" if command else otherwise, values)
+
+
+def _without_cuda(card: Card, driver: Driver, build: TorchBuild) -> UnusableGpu:
+    command = _install(build, card.capability, driver.cuda)
+    least = str(min(LEAST_DRIVERS[cuda] for cuda, _ in WHEELS.values()))
+    values = {"torch": build.version, "least": least, "command": command or ""}
+    return _unusable(card, "no_cuda_build", "install" if command else "update_driver", values)
+
+
+def _with_old_driver(card: Card, driver: Driver, build: TorchBuild, needed: int) -> UnusableGpu:
+    command = _install(build, card.capability, driver.cuda)
+    values = {
+        "torch": build.version,
+        "cuda": build.cuda or "",
+        "driver": driver.version or "?",
+        "driver_cuda": "{}.{}".format(*(driver.cuda or ("?", "?"))),
+        "least": str(LEAST_DRIVERS.get(needed, LEAST_DRIVERS[max(LEAST_DRIVERS)])),
+        "command": command or "",
+    }
+    return _unusable(card, "old_driver", "update_or_install" if command else "update_driver", values)
+
+
+def _unusable(card: Card, why: str, cure: str, values: Mapping[str, str]) -> UnusableGpu:
+    return UnusableGpu(card.name, card.title, why, cure, values)
+
+
+def _install(
+    build: TorchBuild, capability: Capability | None, driver_cuda: tuple[int, int] | None
+) -> str | None:
+    """What installs this version of torch for a card and a driver (None: unknown); None where no wheel fits."""
+    version = build.version.partition("+")[0]
+    for name, (cuda, kernels) in WHEELS.items():
+        fits_driver = driver_cuda is None or cuda <= driver_cuda[0]
+        if fits_driver and (capability is None or has_kernels(capability, kernels)):
+            index = f"https://download.pytorch.org/whl/{name}"
+            return f"python -m pip install --force-reinstall torch=={version} --index-url {index}"
+    return None
+
+
+def _number(arch: str) -> Capability:
+    number = int(arch.partition("_")[2])
+    return number // 10, number % 10
