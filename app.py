@@ -18,6 +18,7 @@ from backend.flags import OneLineParser, run_command, whole_number
 from backend.run.scheduler import tend_queue
 from ui.language_choice import PERSIAN_FILES, LanguageChoice
 from ui.layout import build_app
+from ui.probe import place_run
 from ui.runs import device_of
 from ui.theme import CSS, build_theme
 from ui.uploads import uploads_root
@@ -31,7 +32,7 @@ def main(arguments: Sequence[str]) -> int:
     if not find_datasets(data_root):
         print(f"no data set below {data_root}: making demo data", flush=True)
         create_demo_dataset(data_root / "demo")
-    tend_queue(runs_dir, device_of)  # with no browser open too
+    tend_queue(runs_dir, device_of, place=place_run)  # with no browser open too
     page = build_app(runs_dir, data_root)
     page.queue(default_concurrency_limit=8)
     print(f"Fiducial on http://{options.host}:{options.port}", flush=True)

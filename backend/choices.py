@@ -5,12 +5,14 @@ Everything decided here ends in config.json under `chosen`, is printed by train.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
 
 from backend.config import Choice, RunConfig, Settings
 from backend.data.demo import create_demo_dataset
+from backend.device.free import choose_free
+from backend.device.gpu import GpuReading
 from backend.device.machine import Machine
 from backend.errors import UserError
 
@@ -20,13 +22,22 @@ MAX_WORKERS = 8
 RecommendBatch = Callable[[Settings, str], Choice]
 
 
-def decide(settings: Settings, machine: Machine, recommend_batch: RecommendBatch) -> RunConfig:
+def decide(
+    settings: Settings,
+    machine: Machine,
+    recommend_batch: RecommendBatch,
+    busy: Collection[str | None] = (),
+    readings: Sequence[GpuReading] = (),
+) -> RunConfig:
     """Fill in every "auto" and every setting that this machine cannot serve as asked.
 
-    `recommend_batch(settings, device)` is called only for an automatic batch size.
-    Raises UserError for a GPU that is not there and files that do not exist.
+    `busy` and `readings` as in `choose_device`. `recommend_batch(settings, device)` is called only for an automatic
+    batch size. Raises UserError for a GPU that is not there and files that do not exist.
     """
-    chosen = {"dataset_path": choose_dataset(settings), "device": choose_device(settings, machine)}
+    chosen = {
+        "dataset_path": choose_dataset(settings),
+        "device": choose_device(settings, machine, busy, readings),
+    }
     device = chosen["device"].value
     if settings.mixed_precision:
         chosen["mixed_precision"] = choose_precision(device, machine.cpu_bfloat16)
@@ -58,11 +69,18 @@ def choose_dataset(settings: Settings, beside: Path = REPOSITORY) -> Choice:
     return Choice(str(demo), f"no --dataset_path given and no folder Aariz beside train.py: demo data, {how}")
 
 
-def choose_device(settings: Settings, machine: Machine) -> Choice:
-    """A torch device name, always with its number for a GPU."""
+def choose_device(
+    settings: Settings,
+    machine: Machine,
+    busy: Collection[str | None] = (),
+    readings: Sequence[GpuReading] = (),
+) -> Choice:
+    """A torch device name, always with its number for a GPU; "auto" is one on which no run trains (`busy` are those on
+    which one does) and whose memory, by the driver's readings, is free. Raises UserError."""
     if settings.device == "auto":
         if machine.gpus:
-            return Choice(machine.gpus[0].name, f"the first GPU that torch sees: {machine.gpus[0].title}")
+            gpu, reason = choose_free(machine.gpus, busy, readings)
+            return Choice(gpu.name, reason)
         return Choice("cpu", _why_no_gpu(machine))
     if settings.device == "cpu":
         return Choice("cpu", "as asked")

@@ -5,7 +5,7 @@ The one place that reads the settings in force. Needs no torch.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -33,11 +33,14 @@ def read_run_config(folder: RunFolder) -> RunConfig:
         ) from error
 
 
-def resolve_overrides(folder: RunFolder, asked: Mapping[str, Any], machine: Machine) -> dict[str, Any]:
+def resolve_overrides(
+    folder: RunFolder, asked: Mapping[str, Any], machine: Machine, busy: Collection[str | None] = ()
+) -> dict[str, Any]:
     """What a resume with the asked settings (of CHANGEABLE) changes, as `launched.json` holds it.
 
-    Another device decides anew what depends on it. Raises UserError, by field, for a setting that cannot change, a
-    folder that does not hold the run's data, a device that is not there, and a run that would end at once.
+    Another device decides anew what depends on it; "auto" is one that is not among the `busy`. Raises UserError, by
+    field, for a setting that cannot change, a folder that does not hold the run's data, a device that is not there, and
+    a run that would end at once.
     """
     others = [name for name in asked if name not in CHANGEABLE]
     if others:
@@ -48,7 +51,7 @@ def resolve_overrides(folder: RunFolder, asked: Mapping[str, Any], machine: Mach
         )
     config = read_run_config(folder)
     wanted = parse_settings({**config.settings.model_dump(), **_in_force(config), **asked})
-    changes = _changes_of_device(config, wanted, machine)
+    changes = _changes_of_device(config, wanted, machine, busy)
     if "patience" in asked:
         changes["patience"] = Choice(wanted.patience, AT_A_RESUME)
     _require_end_in_sight(folder, config, _with(config, changes))
@@ -78,9 +81,11 @@ def _in_force(config: RunConfig) -> dict[str, Any]:
     return {name: config.value(name) for name in CHANGEABLE}
 
 
-def _changes_of_device(config: RunConfig, wanted: Settings, machine: Machine) -> dict[str, Choice]:
+def _changes_of_device(
+    config: RunConfig, wanted: Settings, machine: Machine, busy: Collection[str | None]
+) -> dict[str, Choice]:
     """Raises UserError where the device, the asked one or the run's own, is not on this machine."""
-    device = choose_device(wanted, machine).value
+    device = choose_device(wanted, machine, busy).value
     if device == config.value("device"):
         return {}
     changes = {"device": Choice(device, AT_A_RESUME), "num_workers": choose_workers(wanted, device, machine)}

@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,11 +15,15 @@ from backend.choices import REPOSITORY, choose_device, settings_in_force
 from backend.config import Settings, parse_settings
 from backend.data.samples import SampleSplits
 from backend.device.batch_size import MAX_BATCH
+from backend.device.gpu import read_gpus
 from backend.device.machine import Machine, machine_from_dict
 from backend.device.measured import Measured, MeasuredBatch
 from backend.device.memory import TRACED_FIELDS
 from backend.errors import UserError
 from backend.flags import settings_to_flags
+from backend.placement import place
+from backend.run.folder import RunFolder
+from backend.run.scheduler import Placed
 from ui.text import say
 
 TIMEOUT_S = 300
@@ -82,6 +86,16 @@ def ask_machine() -> Machine:
             if not _machines:
                 _machines.append(machine_from_dict(_ask("backend.device.machine", timeout_s=TIMEOUT_S)))
     return _machines[0]
+
+
+def known_machine() -> Machine | None:
+    """The answer of `ask_machine` where it was asked before; at once."""
+    return _machines[0] if _machines else None
+
+
+def place_run(folder: RunFolder, busy: Collection[str | None]) -> Placed | None:
+    """Where a waiting run starts now: on a free GPU, where it leaves that open. For `scheduler.tend_queue`."""
+    return place(folder, busy, ask_machine(), read_gpus())
 
 
 def absent_device(device: str) -> str:

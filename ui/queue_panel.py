@@ -10,10 +10,12 @@ from typing import Any
 import gradio as gr
 
 from backend.errors import UserError
+from backend.placement import candidates
 from backend.run.folder import RunFolder
 from backend.run.queue import move_in_queue, read_queue, remove_from_queue
+from ui.probe import known_machine
 from ui.quiet import QUIET
-from ui.runs import busy_run, device_of
+from ui.runs import busy_run
 from ui.session import Session
 from ui.text import say
 
@@ -72,11 +74,11 @@ def on_tick(panel: QueuePanel, session: Session, chosen: str | None) -> Updates:
         run_ids, failure = read_queue(panel.runs_dir), ""
     except UserError as error:
         run_ids, failure = [], str(error)
-    devices = [device_of(RunFolder(panel.runs_dir / run_id)) or "?" for run_id in run_ids]
+    devices = [candidates(RunFolder(panel.runs_dir / run_id), known_machine()) for run_id in run_ids]
     note = say("data_failed", reason=failure) if failure else _why_it_waits(panel.runs_dir, devices)
     choices = [
-        (say("queue_place", place=place, run_id=run_id, device=device), run_id)
-        for place, (run_id, device) in enumerate(zip(run_ids, devices, strict=True), start=1)
+        (say("queue_place", place=place, run_id=run_id, device=_named(names)), run_id)
+        for place, (run_id, names) in enumerate(zip(run_ids, devices, strict=True), start=1)
     ]
     updates: Updates = {panel.session: session}
     if session.is_news("queue_note", note):
@@ -114,11 +116,17 @@ def on_remove(panel: QueuePanel, session: Session, run_id: str | None) -> Update
     return on_tick(panel, session, run_id)
 
 
-def _why_it_waits(runs_dir: Path, devices: list[str]) -> str:
-    """For the first that waits: what trains on its device now."""
+def _named(devices: tuple[str, ...]) -> str:
+    """Any of which it takes."""
+    return " / ".join(devices) or "?"
+
+
+def _why_it_waits(runs_dir: Path, devices: list[tuple[str, ...]]) -> str:
+    """For the first that waits: what trains on its device now, or on each of those that it may take."""
     if not devices:
         return say("queue_empty")
-    busy = busy_run(runs_dir, devices[0])
-    if busy is None:
+    busy = [busy_run(runs_dir, device) for device in devices[0]]
+    in_the_way = [run for run in busy if run is not None]
+    if not in_the_way or len(in_the_way) < len(busy):
         return say("queue_next_starts")
-    return say("queue_waits_for", device=devices[0], run_id=busy.run_id)
+    return say("queue_waits_for", device=_named(devices[0]), run_id=in_the_way[0].run_id)

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from backend.errors import UserError
 from backend.overrides import ended_by_patience, read_run_config, resolve_overrides
+from backend.placement import busy_devices
 from backend.run import supervisor
 from backend.run.folder import CheckpointKind, RequestKind, RunFolder
 from backend.run.state import LIVE_STATES, RunState, derive_state, is_live
@@ -102,7 +103,8 @@ def press(action: Action, runs_dir: Path, shown: str | None, watched: str | None
 def resume_run(folder: RunFolder, asked: Mapping[str, Any] | None = None) -> str:
     """Go on training in the same folder, with what is asked to change (see `backend.overrides`) and else with the same
     settings. Returns what was done; raises UserError."""
-    overrides = resolve_overrides(folder, asked or {}, ask_machine())
+    busy = busy_devices(folder.path.parent)
+    overrides = resolve_overrides(folder, asked or {}, ask_machine(), busy)
     changed = overrides.get("device")
     device = changed["value"] if changed else read_run_config(folder).value("device")
     with free_device(folder.path.parent, device, "resume_busy"):

@@ -15,6 +15,7 @@ from urllib.parse import quote
 from backend.config import RunConfig
 from backend.errors import UserError
 from backend.overrides import read_run_config
+from backend.placement import device_of as device_of
 from backend.run.best import BestWeights, best_row, read_best_weights
 from backend.run.folder import RunFolder, list_runs, merge_metrics
 from backend.run.notes import read_notes
@@ -41,12 +42,6 @@ class RunRow:
     sort_keys: tuple[SortKey, ...]  # of each cell
     error: tuple[int, float]
     searched: str
-
-
-def device_of(folder: RunFolder) -> str | None:
-    """The device that a run trains on; None where its config cannot be read."""
-    config = read_config(folder)
-    return None if config is None else str(config.value("device"))
 
 
 def busy_run(runs_dir: Path, device: str) -> RunFolder | None:

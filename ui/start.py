@@ -9,8 +9,10 @@ from backend.choices import REPOSITORY, decide
 from backend.config import Choice, RunConfig, Settings
 from backend.data.flip_pairs import flip_order
 from backend.data.samples import require_plausible
+from backend.device.gpu import read_gpus
 from backend.errors import UserError
 from backend.flags import settings_to_flags
+from backend.placement import busy_devices
 from backend.presets import match_preset, record_preset
 from backend.run.folder import create_run
 from backend.run.queue import add_to_queue, read_queue
@@ -26,7 +28,9 @@ def start_run(settings: Settings, runs_dir: Path, preset: str = "", busy_words: 
     `preset`: the one that was asked for; empty: the one that the settings agree with, if any. `busy_words`: the text
     that tells of a device that is taken.
     """
-    config = _decided(settings, preset)
+    config = _decided(settings, runs_dir, preset)
+    if settings.device == "auto" and config.value("device") in busy_devices(runs_dir):
+        config = _decided(settings, runs_dir, preset)  # it was taken while the memory was asked for
     with free_device(runs_dir, config.value("device"), busy_words):
         folder = create_run(runs_dir, config.to_dict(), settings.model)
         launch(folder)
@@ -35,7 +39,7 @@ def start_run(settings: Settings, runs_dir: Path, preset: str = "", busy_words: 
 
 def queue_run(settings: Settings, runs_dir: Path, preset: str = "") -> tuple[str, int]:
     """The same, but let the run wait. Returns its id and its place; raises UserError."""
-    config = _decided(settings, preset)
+    config = _decided(settings, runs_dir, preset)
     read_queue(runs_dir)  # a damaged queue is told before a folder is made
     folder = create_run(runs_dir, config.to_dict(), settings.model)
     return folder.run_id, add_to_queue(folder)
@@ -52,8 +56,8 @@ def to_command(settings: Settings, runs_dir: Path) -> str:
     return shlex.join(["python", "train.py", *flags])
 
 
-def _decided(settings: Settings, preset: str) -> RunConfig:
-    config = decide(settings, ask_machine(), _recommended_batch)
+def _decided(settings: Settings, runs_dir: Path, preset: str) -> RunConfig:
+    config = decide(settings, ask_machine(), _recommended_batch, busy_devices(runs_dir), read_gpus())
     preset = preset or match_preset(settings.model_dump()) or ""
     if preset:
         config = record_preset(config, preset)

@@ -49,16 +49,21 @@ _insisting: dict[ProcessIdentity | None, threading.Thread] = {}
 _insisting_lock = threading.Lock()
 
 
-def launch(folder: RunFolder, *, argv_prefix: Sequence[str] | None = None) -> None:
+def launch(
+    folder: RunFolder,
+    *,
+    overrides: Mapping[str, Any] | None = None,
+    argv_prefix: Sequence[str] | None = None,
+) -> None:
     """Start the worker of a run that has not ended; returns once the process is recorded in the folder.
 
-    The command is `argv_prefix` (None: `python -m backend.worker`) and the folder. Raises UserError when
-    the run is live, is being started, or has an outcome already.
+    The command is `argv_prefix` (None: `python -m backend.worker`) and the folder; `overrides` as in `resume`. Raises
+    UserError when the run is live, is being started, or has an outcome already.
     """
     with deciding_launch(folder):
         if folder.read_outcome() is not None:
             raise UserError("this run has ended", field="run", cure="resume it or start a new one")
-        _start(folder, argv_prefix)
+        _start(folder, argv_prefix, overrides)
 
 
 def resume(

@@ -26,6 +26,7 @@ from backend.data.dataset import Batches
 from backend.data.images import read_image_size
 from backend.data.samples import Samples, square_unit_xy
 from backend.data.shape_prior import ShapePrior
+from backend.device.gpu import read_gpus
 from backend.device.machine import describe_machine
 from backend.errors import UserError
 from backend.geometry import FloatArray
@@ -252,11 +253,11 @@ def unlabelled_samples(
 
 
 def _device(name: str) -> torch.device:
-    """The device asked for; "auto" is a GPU that torch can compute on. One that it cannot is named on stderr.
+    """The device asked for; "auto" is a free GPU that torch can compute on. One that it cannot is named on stderr.
 
     Raises UserError for a name that is none, and for a GPU that is not there or cannot be used.
     """
     machine = describe_machine()
     for gpu in machine.unusable if name == "auto" else ():
         print(gpu.words, file=sys.stderr, flush=True)
-    return torch.device(choose_device(parse_settings({"device": name}), machine).value)
+    return torch.device(choose_device(parse_settings({"device": name}), machine, (), read_gpus()).value)

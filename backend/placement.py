@@ -1,0 +1,80 @@
+"""On which device a run trains, and where one goes that waits and has left its device open. Needs no torch.
+
+A run with `--device auto` is made for a GPU (its precision, workers and batch are decided for one), and takes whichever
+is free when it starts. What it takes then is written into `launched.json`, among `overrides`; `config.json` stays.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from backend.config import Choice, RunConfig
+from backend.device.free import choose_free
+from backend.device.gpu import GpuReading
+from backend.device.machine import Device, Machine
+from backend.errors import UserError
+from backend.overrides import read_run_config
+from backend.run.folder import RunFolder
+from backend.run.scheduler import Placed
+from backend.run.state import live_runs
+
+
+def device_of(folder: RunFolder) -> str | None:
+    """The device that a run trains on; None where its config cannot be read."""
+    config = _config_of(folder)
+    return None if config is None else str(config.value("device"))
+
+
+def busy_devices(runs_dir: Path) -> frozenset[str]:
+    """The devices that live runs train on."""
+    found = {device_of(folder) for folder in live_runs(runs_dir)} if runs_dir.is_dir() else set()
+    return frozenset(device for device in found if device is not None)
+
+
+def candidates(folder: RunFolder, machine: Machine | None) -> tuple[str, ...]:
+    """The devices any of which a waiting run may start on: its own, and every GPU where it leaves that open.
+
+    A batch that was chosen for a GPU's memory needs one with as much. `machine`: None where nobody has asked yet.
+    """
+    config = _config_of(folder)
+    if config is None:
+        return ()
+    own = str(config.value("device"))
+    is_open = config.settings.device == "auto" and own.startswith("cuda")
+    gpus = machine.gpus if machine is not None and is_open else ()
+    # the own one first: what was decided, was decided for it
+    return (own, *(gpu.name for gpu in gpus if gpu.name != own and _is_enough(gpu, own, config, gpus)))
+
+
+def place(
+    folder: RunFolder, busy: Collection[str | None], machine: Machine, readings: Sequence[GpuReading]
+) -> Placed | None:
+    """Where a waiting run starts now, and what that changes; None while each of its devices is busy."""
+    names = candidates(folder, machine)
+    if not names:
+        return Placed(None, {})  # its worker says what is wrong with its config
+    by_name = {gpu.name: gpu for gpu in machine.gpus}
+    gpus = [by_name[name] for name in names if name in by_name]
+    if len(names) == 1 or not gpus:
+        return None if names[0] in busy else Placed(names[0], {})
+    chosen, reason = choose_free(gpus, busy, readings)
+    if chosen.name in busy:
+        return None
+    if chosen.name == names[0]:
+        return Placed(chosen.name, {})
+    return Placed(chosen.name, {"device": asdict(Choice(chosen.name, f"when the run started: {reason}"))})
+
+
+def _is_enough(gpu: Device, own: str, config: RunConfig, gpus: Sequence[Device]) -> bool:
+    needed = next((one.total_bytes for one in gpus if one.name == own), 0)
+    return "batch_size" not in config.chosen or gpu.total_bytes >= needed
+
+
+def _config_of(folder: RunFolder) -> RunConfig | None:
+    """None for a config that this program cannot read: a damaged run must not take others down."""
+    try:
+        return read_run_config(folder)
+    except (UserError, OSError):  # somebody else's, perhaps
+        return None
