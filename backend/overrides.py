@@ -17,7 +17,7 @@ from backend.errors import UserError
 from backend.run.folder import RunFolder
 from backend.run.state import RunState, derive_state
 
-CHANGEABLE = ("dataset_path", "device", "patience")
+CHANGEABLE = ("dataset_path", "device", "patience", "num_workers")
 AT_A_RESUME = "as asked at a resume"
 
 
@@ -52,6 +52,9 @@ def resolve_overrides(
     config = read_run_config(folder)
     wanted = parse_settings({**config.settings.model_dump(), **_in_force(config), **asked})
     changes = _changes_of_device(config, wanted, machine, busy)
+    if "num_workers" in asked:
+        device = changes["device"].value if "device" in changes else config.value("device")
+        changes["num_workers"] = replace(choose_workers(wanted, device, machine), reason=AT_A_RESUME)
     if "patience" in asked:
         changes["patience"] = Choice(wanted.patience, AT_A_RESUME)
     _require_end_in_sight(folder, config, _with(config, changes))
@@ -78,7 +81,12 @@ def _with(config: RunConfig, changes: Mapping[str, Choice]) -> RunConfig:
 
 
 def _in_force(config: RunConfig) -> dict[str, Any]:
-    return {name: config.value(name) for name in CHANGEABLE}
+    """What holds now; the number of workers only where a resume has set it, for else it follows the device."""
+    values = {name: config.value(name) for name in CHANGEABLE}
+    workers = config.chosen.get("num_workers")
+    if workers is None or workers.reason != AT_A_RESUME:
+        del values["num_workers"]
+    return values
 
 
 def _changes_of_device(

@@ -34,6 +34,7 @@ from backend.overrides import read_run_config
 from backend.run.folder import RunFolder, open_run
 from backend.run.state import is_live
 from backend.run.supervisor import record_launch
+from backend.training.data_workers import WorkerFailure, find_worker_failure
 from backend.training.job import prepare, report_once
 from backend.training.loop import Ending
 from backend.training.memory_advice import advise
@@ -106,11 +107,23 @@ def _outcome_of(folder: RunFolder) -> tuple[str, str, str, int]:
             EXIT_INTERRUPTED,
         )
     except Exception as error:  # noqa: BLE001 (the worker's outermost edge)
+        failure = find_worker_failure(error)
+        if failure is not None:
+            return _outcome_of_data_workers(folder, failure)
         trace = traceback.format_exc()
         _show(trace)
         if is_out_of_memory(error):
             return "out_of_memory", f"out of memory. {_memory_advice(folder)}", trace, EXIT_OUT_OF_MEMORY
         return "failed", f"{type(error).__name__}: {error}".splitlines()[0], trace, EXIT_FAILED
+
+
+def _outcome_of_data_workers(folder: RunFolder, failure: WorkerFailure) -> tuple[str, str, str, int]:
+    """What befell the processes that prepare images; a traceback, which shows where they were waited for, tells
+    nothing of it."""
+    num_workers = int(read_run_config(folder).value("num_workers"))
+    cure = failure.cure(num_workers, is_resumable=folder.checkpoint_path("last").is_file())
+    state, code = ("out_of_memory", EXIT_OUT_OF_MEMORY) if failure.is_memory else ("failed", EXIT_FAILED)
+    return state, f"{failure.what}; {cure}", "", code
 
 
 def _show(trace: str) -> None:

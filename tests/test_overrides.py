@@ -111,6 +111,21 @@ def test_changes_are_kept_beside_the_config_and_carried_over_to_every_later_laun
     assert len(read_whole_data(config).train) == 12
 
 
+def test_fewer_processes_may_prepare_images_after_a_resume_and_stay_so_on_another_device(
+    tmp_path: Path, data: Path, launched: list[RunFolder]
+) -> None:
+    folder = make_run(tmp_path, data)
+    launched.append(folder)
+    overrides = resolve_overrides(folder, {"num_workers": "1"}, WITH_GPU)
+    assert overrides == {"num_workers": {"value": 1, "reason": "as asked at a resume"}}
+    supervisor.resume(folder, overrides, argv_prefix=SLEEPS)
+    assert read_run_config(folder).value("num_workers") == 1
+    moved = resolve_overrides(folder, {"device": "cpu"}, ALONE)
+    assert moved["num_workers"]["value"] == 1
+    back = resolve_overrides(folder, {"device": "cpu", "num_workers": "auto"}, ALONE)
+    assert back["num_workers"]["value"] == 0
+
+
 def test_a_folder_that_is_not_the_runs_data_is_refused_before_anything_is_recorded(
     tmp_path: Path, data: Path
 ) -> None:

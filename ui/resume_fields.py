@@ -1,4 +1,4 @@
-"""What may change when the opened run is resumed: the folder of its data, the device, the patience."""
+"""What may change when the opened run is resumed: folder of its data, device, patience, data workers."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ class ResumeFields:
     dataset_path: gr.Textbox
     device: gr.Textbox
     patience: gr.Textbox
+    num_workers: gr.Textbox
 
     @property
     def inputs(self) -> list[Any]:

@@ -400,6 +400,8 @@ TEXT: dict[str, str] = {
     "resume_dataset_path_info": "where the data was moved or copied to, its files unchanged",
     "resume_device": "Device",
     "resume_device_info": "cpu, cuda or cuda:N, where the run's own is not there",
+    "resume_num_workers": "Data workers",
+    "resume_num_workers_info": "processes that prepare images: fewer where memory or shared memory ran out, 0 for none",
     "resume_patience": "Patience, epochs",
     "resume_patience_info": "takes up a run again that its patience has ended; 0: train to the last epoch",
     "settings_of": "Settings",

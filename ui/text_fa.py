@@ -368,6 +368,8 @@ TEXT: dict[str, str] = {
     "resume_dataset_path_info": "جایی که داده به آن منتقل یا کپی شده، بی‌تغییر در فایل‌ها",
     "resume_device": "دستگاه",
     "resume_device_info": "cpu یا cuda یا cuda:N، اگر دستگاه خود اجرا در دسترس نیست",
+    "resume_num_workers": "پردازه‌های داده",
+    "resume_num_workers_info": "پردازه‌هایی که تصویر آماده می‌کنند: اگر حافظه (یا حافظهٔ مشترک) کم آمد کمتر؛ 0: هیچ",
     "resume_patience": "شکیبایی، اپوک",
     "resume_patience_info": "اجرایی را که شکیبایی‌اش پایان داده از سر می‌گیرد؛ 0: آموزش تا آخرین اپوک",
     "resumed": "آموزش {run_id} ادامه یافت",

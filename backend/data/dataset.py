@@ -201,4 +201,9 @@ class Batches:
     def of_epoch(self, epoch: int, first_batch: int = 0) -> Iterator[Batch]:
         """The batches of an epoch (from 0), from one of them on."""
         self._sampler.start_at(epoch, first_batch)
-        return iter(self._loader)
+        try:
+            return iter(self._loader)
+        except OSError as error:  # of fork or spawn, and none of a step's own
+            if not self._loader.num_workers:
+                raise
+            raise RuntimeError(f"DataLoader worker could not be started: {error}") from error

@@ -106,7 +106,7 @@ def _answer(request: dict[str, Any]) -> MeasuredBatch:
     try:
         return measure_batch(RunConfig(settings, chosen), request["num_landmarks"], request["batch_size"])
     except (RuntimeError, MemoryError) as error:
-        if not is_out_of_memory(error):
+        if not is_out_of_memory(error, torch.device(device)):
             raise
         return MeasuredBatch(request["batch_size"], peak_bytes=None)
 

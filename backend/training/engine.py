@@ -99,6 +99,7 @@ class Trainer:
             total_steps=options.epochs * self.steps_per_epoch,
         )
         self._scaler = self._new_scaler()
+        self._has_stepped = False  # in this process
 
     @property
     def largest_batch(self) -> int:
@@ -139,7 +140,7 @@ class Trainer:
                 self._observer.save_last(self)
                 return Ending.STOPPED
             try:
-                request = attempt(self._train_epoch, self.device)
+                request = attempt(self._train_epoch, self.device, lambda: self._has_stepped)
             except UnstableError as error:
                 self._recovery.lower_lr(str(error))
                 continue
@@ -204,6 +205,7 @@ class Trainer:
         if not math.isfinite(total):
             raise UnstableError(f"the loss became {total} at step {self.loop.global_step + 1}")
         self._update_weights()
+        self._has_stepped = True
         self.loop.batch_index += len(group)
         self.loop.global_step += 1
         self.loop.loss_sum += total * num_samples
@@ -280,7 +282,7 @@ class Trainer:
 
         Training steps stay as they are. Raises ShortOfMemoryError.
         """
-        while isinstance(result := attempt(run, self.device), Shortage):
+        while isinstance(result := attempt(run, self.device, lambda: self._has_stepped), Shortage):
             now = self.loop.pass_micro_batch
             finer = now.halved(num_samples, 1, self.options.on_oom)
             if finer is None:

@@ -11,8 +11,9 @@ from typing import TypeVar
 
 import torch
 
-# As torch 2.13 and cuDNN 9 put it. Not here: "unable to find an engine to execute this computation" and
-# CUDNN_STATUS_NOT_SUPPORTED, which a shortage may cause, but far more often a GPU that this torch has no kernels for.
+from backend.training.data_workers import find_worker_failure
+
+# As torch 2.13 and cuDNN 9 put it.
 WORDS = (
     "out of memory",  # the allocators of CUDA, HIP and MPS, and the driver's "CUDA error: out of memory"
     "can't allocate memory",  # DefaultCPUAllocator
@@ -23,6 +24,21 @@ WORDS = (
     "cudnn_status_internal_error_device_allocation_failed",
     "cudnn_status_internal_error_host_allocation_failed",
 )
+# A shortage is behind these, or a GPU that this torch or cuDNN has no kernels for, which would fail in the first step:
+# cuDNN's plans are tried one after the other, each with a workspace of its own, and a workspace that cannot be had is
+# passed over (aten/src/ATen/native/cudnn/Conv_v8.cpp); a handle of cuBLAS is made where a thread first needs it, and
+# "the CUDA Runtime API called by the cuBLAS routine" may fail in it (cuBLAS's documentation, cublasStatus_t).
+AFTER_A_GOOD_STEP = ("unable to find an engine", "cublas_status_not_initialized")
+# These mean many things, and memory only where it is seen to be short.
+WHERE_MEMORY_IS_SHORT = (
+    *AFTER_A_GOOD_STEP,
+    "cudnn_status_not_supported",
+    "cudnn_status_not_initialized",
+    "cudnn_status_internal_error",
+)
+SHORT_BYTES = 512 * 2**20  # free on the GPU: less than a handle, its kernels and a workspace may take
+# ERROR_NOT_ENOUGH_MEMORY, ERROR_OUTOFMEMORY, ERROR_COMMITMENT_LIMIT (the paging file is too small)
+WINDOWS_ERRORS = (8, 14, 1455)
 
 T = TypeVar("T")
 
@@ -46,23 +62,66 @@ class Shortage:
     trace: str
 
 
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that memory ran out, on a GPU or in the machine."""
-    if isinstance(error, ShortOfMemoryError):  # said and answered where it was met
+def is_out_of_memory(
+    error: BaseException,
+    device: torch.device | None = None,
+    *,
+    has_worked: bool = False,
+    num_failed: int | None = None,
+) -> bool:
+    """Whether an error says that memory ran out, on a GPU or in the machine.
+
+    Some words are said of other things too. They are believed where steps like this one `has_worked`, or where memory
+    is seen to be short on `device`: hardly any is free, or its allocator has failed more often than `num_failed` times.
+    What befell a process that prepares images is not a step's shortage (see data_workers).
+    """
+    if isinstance(error, ShortOfMemoryError) or find_worker_failure(error):  # said and answered elsewhere
         return False
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
     if isinstance(error, OSError):
-        return error.errno == errno.ENOMEM
-    return isinstance(error, RuntimeError) and any(words in str(error).lower() for words in WORDS)
+        return error.errno == errno.ENOMEM or getattr(error, "winerror", None) in WINDOWS_ERRORS
+    if not isinstance(error, RuntimeError):
+        return False
+    said = str(error).lower()
+    if any(words in said for words in WORDS):
+        return True
+    if has_worked and any(words in said for words in AFTER_A_GOOD_STEP):
+        return True
+    return any(words in said for words in WHERE_MEMORY_IS_SHORT) and _is_short(device, num_failed)
 
 
-def attempt(run: Callable[[], T], device: torch.device) -> T | Shortage:
-    """What `run` returns, or the shortage of memory that it met, once all that it held is free again."""
+def _is_short(device: torch.device | None, num_failed: int | None) -> bool:
+    if device is None or device.type != "cuda":
+        return False
+    if num_failed is not None and _num_failed(device) > num_failed:
+        return True
+    try:
+        free_bytes, _ = torch.cuda.mem_get_info(device)
+    except RuntimeError:  # the GPU itself has failed: then this was not memory
+        return False
+    return free_bytes < SHORT_BYTES
+
+
+def _num_failed(device: torch.device) -> int:
+    """How often torch's allocator found no memory on a device (`num_ooms` of torch.cuda.memory_stats)."""
+    if device.type != "cuda":
+        return 0
+    return int(torch.cuda.memory_stats(device).get("num_ooms", 0))
+
+
+def attempt(
+    run: Callable[[], T], device: torch.device, has_worked: Callable[[], bool] = lambda: False
+) -> T | Shortage:
+    """What `run` returns, or the shortage of memory that it met, once all that it held is free again.
+
+    `has_worked` is asked when it fails: whether a step like this one has succeeded before.
+    """
+    num_failed = _num_failed(device)
     try:
         return run()
     except (RuntimeError, MemoryError, OSError) as error:
-        if not is_out_of_memory(error):
+        if not is_out_of_memory(error, device, has_worked=has_worked(), num_failed=num_failed):
             raise
         shortage = Shortage(f"{type(error).__name__}: {error}".splitlines()[0], traceback.format_exc())
     # only here, outside of the clause, is the traceback gone, and with it the frames that hold tensors

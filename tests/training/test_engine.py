@@ -942,6 +942,21 @@ def test_training_goes_on_in_parts_and_every_sample_is_seen_once_an_epoch(
     assert same(weights(trainer.ema_network), weights(expected.ema_network))
 
 
+@pytest.mark.parametrize(
+    "words", ["GET was unable to find an engine to execute", "CUBLAS_STATUS_NOT_INITIALIZED"]
+)
+def test_what_may_mean_memory_is_believed_after_a_good_step_alone(words: str) -> None:
+    """In the first step it is a GPU that this torch has no kernels for, and no smaller part helps."""
+    cramped = Cramped(training={3: 2}, error=lambda: RuntimeError(words))
+    watcher = InParts(cramped)
+    trainer = build(watcher, network=wayward_network(), the_task=cramped, data=Dots(16))
+    assert trainer.fit() is Ending.COMPLETED
+    assert [event.kind for event in watcher.events] == ["oom_retry"] and trainer.loop.micro_batch.limit == 2
+    cramped = Cramped(training={1: 2}, error=lambda: RuntimeError(words))
+    with pytest.raises(RuntimeError, match=words):
+        build(Watcher(), network=wayward_network(), the_task=cramped, data=Dots(16)).fit()
+
+
 @pytest.mark.parametrize("accumulation", [1, 3])
 def test_parts_make_the_same_step_as_the_whole_batch_where_no_statistics_are_taken(accumulation: int) -> None:
     """Without batch normalisation, and with landmarks missing: gradients weighted by what is marked are those of the

@@ -57,6 +57,63 @@ def test_another_error_is_none(error: BaseException) -> None:
     assert not is_out_of_memory(error)
 
 
+NO_ENGINE = RuntimeError("GET was unable to find an engine to execute this computation")
+NO_HANDLE = RuntimeError("CUDA error: CUBLAS_STATUS_NOT_INITIALIZED when calling `cublasCreate(handle)`")
+NOT_SUPPORTED = RuntimeError(
+    "cuDNN error: CUDNN_STATUS_NOT_SUPPORTED. This error may appear if you passed in ..."
+)
+INTERNAL = RuntimeError("cuDNN error: CUDNN_STATUS_INTERNAL_ERROR")
+GPU = torch.device("cuda:1")
+
+
+@pytest.mark.parametrize(
+    ("error", "after_a_good_step"),
+    [(NO_ENGINE, True), (NO_HANDLE, True), (NOT_SUPPORTED, False), (INTERNAL, False)],
+    ids=str,
+)
+def test_words_of_many_meanings_are_believed_after_a_good_step_or_where_memory_is_short(
+    monkeypatch: pytest.MonkeyPatch, error: RuntimeError, after_a_good_step: bool
+) -> None:
+    free, failed = [8 * 2**30], [3]
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (free[0], 8 * 2**30))
+    monkeypatch.setattr(torch.cuda, "memory_stats", lambda device: {"num_ooms": failed[0]})
+    assert not is_out_of_memory(error) and not is_out_of_memory(error, GPU, num_failed=3)
+    assert is_out_of_memory(error, CPU, has_worked=True) is after_a_good_step
+    assert is_out_of_memory(error, GPU, num_failed=2)  # the allocator has failed meanwhile
+    free[0] = 100 * 2**20
+    assert is_out_of_memory(error, GPU, num_failed=3)
+
+    def fail(device: torch.device) -> None:
+        raise RuntimeError("CUDA error: device-side assert triggered")
+
+    monkeypatch.setattr(torch.cuda, "mem_get_info", fail)
+    assert not is_out_of_memory(error, GPU, num_failed=3)
+
+
+def test_an_attempt_sees_what_the_allocator_met_meanwhile(monkeypatch: pytest.MonkeyPatch) -> None:
+    failed = [1]
+    monkeypatch.setattr(torch.cuda, "memory_stats", lambda device: {"num_ooms": failed[0]})
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (2**33, 2**33))
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
+
+    def plan(num_more: int) -> None:
+        failed[0] += num_more
+        raise NO_ENGINE
+
+    assert isinstance(attempt(lambda: plan(1), GPU), Shortage)
+    with pytest.raises(RuntimeError, match="unable to find an engine"):
+        attempt(lambda: plan(0), GPU)
+    assert isinstance(attempt(lambda: plan(0), GPU, lambda: True), Shortage)
+
+
+@pytest.mark.parametrize("number", [8, 14, 1455])
+def test_windows_numbers_of_a_shortage_are_recognised(number: int) -> None:
+    error = OSError(22, "The paging file is too small for this operation to complete")
+    assert not is_out_of_memory(error)
+    error.winerror = number  # type: ignore[attr-defined,unused-ignore]
+    assert is_out_of_memory(error)
+
+
 @pytest.mark.parametrize(
     "ask_for_too_much",
     [lambda: torch.empty(10**15), lambda: np.empty(10**15), lambda: nn.Linear(10**8, 10**8)],

@@ -169,16 +169,17 @@ def test_resuming_beside_a_live_run_is_refused(
 ) -> None:
     other = create_run(details.runs_dir, folder.read_config(), "other")
     live(other)
-    updates = run_details.on_resume(details, Session(), folder.run_id, "", None, " ")
+    updates = run_details.on_resume(details, Session(), folder.run_id, "", None, " ", "")
     assert details.watched not in updates and f"{other.run_id} trains on cpu now; wait" in popups[0]
 
 
 @pytest.mark.parametrize(
     ("typed", "field", "words"),
     [
-        (("/nowhere", "", ""), "dataset_path", "does not exist"),
-        (("", "cuda:3", ""), "device", "torch sees no cuda:3 here"),
-        (("", "", "-2"), "patience", "patience"),
+        (("/nowhere", "", "", ""), "dataset_path", "does not exist"),
+        (("", "cuda:3", "", ""), "device", "torch sees no cuda:3 here"),
+        (("", "", "-2", ""), "patience", "patience"),
+        (("", "", "", "-1"), "num_workers", "num_workers"),
     ],
 )
 def test_what_cannot_change_at_a_resume_is_marked_at_its_field(
@@ -186,7 +187,7 @@ def test_what_cannot_change_at_a_resume_is_marked_at_its_field(
     folder: RunFolder,
     popups: list[str],
     alone: None,
-    typed: tuple[str, str, str],
+    typed: tuple[str, str, str, str],
     field: str,
     words: str,
 ) -> None:

@@ -1,0 +1,110 @@
+"""What befalls the processes that prepare images: killed, short of shared memory, crashed. Recognised by torch's words.
+
+They are those of torch 2.13: torch/csrc/DataLoader.cpp ("DataLoader worker (pid N) is killed by signal: ...", and of a
+bus error "... out of shared memory"), torch/utils/data/dataloader.py ("... exited unexpectedly"), torch/_utils.py
+("Caught ... in DataLoader worker process N") and aten/src/ATen/MapAllocator.cpp ("unable to allocate shared
+memory(shm) for file <...>", "unable to write to file </torch_...>"). A batch goes from process to process in shared
+memory, of which a container has 64 MiB unless it is started with --shm-size (Docker's reference, `docker run`). Where
+main memory runs out, Linux kills a process with SIGKILL (its documentation, "Out Of Memory Handling").
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+SHARED_MEMORY = Path("/dev/shm")
+MIB = 2**20
+
+# kind, whether memory ran out, and the words by which it is known; the first that fits counts
+_KINDS = (
+    ("files", False, r"too many open files|received \d+ items of ancdata"),
+    (
+        "shared",
+        True,
+        r"insufficient shared memory|out of shared memory|killed by signal: Bus error"
+        r"|unable to allocate shared memory|unable to open shared memory object"
+        r"|unable to (?:write to|resize|stretch) file </torch_|unable to mmap .*</torch_",
+    ),
+    ("killed", True, r"worker .*is killed by signal: Killed"),
+    ("crashed", False, r"worker .*is killed by signal: (?P<signal>[^.\n]+)"),
+    (
+        "memory",
+        True,
+        r"DataLoader worker (?:process|could not be started)[\s\S]*"
+        r"(?:MemoryError|allocate memory|not enough memory|out of memory|bad_alloc|temporarily unavailable)",
+    ),
+    ("gone", False, r"DataLoader worker .*exited unexpectedly"),
+)
+_WHAT = {
+    "files": "the processes that prepare images have too many files open",
+    "shared": "the processes that prepare images ran out of shared memory{size}",
+    "killed": "a process that prepares images was killed, as the system does when main memory runs out",
+    "crashed": "a process that prepares images crashed ({signal})",
+    "gone": "a process that prepares images ended without a word, as when main memory runs out",
+    "memory": "a process that prepares images ran out of memory",
+}
+_FIRST_CURE = {
+    "files": "raise the limit (ulimit -n 65536)",
+    "shared": "start the container with more of it (docker run --shm-size 4g)",
+    "killed": "free memory that other programs hold",
+    "memory": "free memory that other programs hold",
+}
+
+
+@dataclass(frozen=True)
+class WorkerFailure:
+    """What befell the processes, in words, and whether it was memory that ran out."""
+
+    kind: str
+    what: str
+    is_memory: bool
+
+    def cure(self, num_workers: int, *, is_resumable: bool) -> str:
+        """One line of cures, the mildest first; `num_workers` is how many there were."""
+        fewer = num_workers // 2 if self.is_memory or self.kind in ("files", "gone") else 0
+        how = "resume with" if is_resumable else "start a new run with"
+        none = (
+            ", or 0, which prepares them in the training process" if fewer else " (in the training process)"
+        )
+        workers = f"{how} --num_workers {fewer}{none} (now {num_workers})"
+        first = _FIRST_CURE.get(self.kind)
+        return f"{first}, or {workers}" if first else workers
+
+
+def find_worker_failure(error: BaseException) -> WorkerFailure | None:
+    """What befell a process that prepares images, where this error comes of that; else None."""
+    chain = list(_chain(error))
+    for kind, is_memory, pattern in _KINDS:
+        for words in chain:
+            found = re.search(pattern, words, re.IGNORECASE)
+            if found and (kind != "files" or _is_of_a_worker(chain)):
+                return WorkerFailure(kind, _what(kind, found), is_memory)
+    return None
+
+
+def _what(kind: str, found: re.Match[str]) -> str:
+    return _WHAT[kind].format(size=_shared_size(), signal=(found.groupdict().get("signal") or "").strip())
+
+
+def _is_of_a_worker(chain: list[str]) -> bool:
+    return any("dataloader worker" in words.lower() or "ancdata" in words for words in chain)
+
+
+def _chain(error: BaseException | None) -> Iterator[str]:
+    """The words of an error and of those that it came of."""
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        yield f"{type(error).__name__}: {error}"
+        error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+
+
+def _shared_size() -> str:
+    try:
+        return f" (/dev/shm has {shutil.disk_usage(SHARED_MEMORY).total // MIB} MiB)"
+    except OSError:  # Windows and macOS have none
+        return ""
