@@ -12,10 +12,12 @@ import threading
 import traceback
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import asdict
 from pathlib import Path
 from types import FrameType
 
 import filelock
+import torch
 
 from backend.choices import choose_device
 from backend.device.machine import describe_machine
@@ -38,6 +40,7 @@ from backend.training.data_workers import WorkerFailure, find_worker_failure
 from backend.training.job import prepare, report_once
 from backend.training.loop import Ending
 from backend.training.memory_advice import advise
+from backend.training.memory_cap import cap_memory
 from backend.training.out_of_memory import ShortOfMemoryError, is_out_of_memory
 from backend.training.phases import train_phases
 from backend.training.stability import DivergedError
@@ -148,6 +151,9 @@ def _train(folder: RunFolder) -> tuple[Ending, str]:
             report_once(folder, "gpu_unusable", "; ".join(gpu.words for gpu in machine.unusable))
         # here, because a GPU may be gone since the run was made or waited
         choose_device(config.settings.model_copy(update={"device": config.value("device")}), machine)
+        cap = cap_memory(torch.device(config.value("device")))
+        if cap is not None:
+            report_once(folder, "memory_cap", cap.words, asdict(cap))
         job = prepare(folder, config, stop)
         return train_phases(job)
     finally:

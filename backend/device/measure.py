@@ -25,6 +25,7 @@ from backend.device.gpu import own_bytes
 from backend.device.measured import MeasuredBatch
 from backend.device.steps import LonePhase, first_phase, refine_phase, run_validation_step
 from backend.training.build import images_of_crops
+from backend.training.memory_cap import cap_memory
 from backend.training.out_of_memory import is_out_of_memory
 
 MIN_STEPS = 2  # the first makes the optimizer's states and chooses convolutions; it is not timed
@@ -103,6 +104,7 @@ def _answer(request: dict[str, Any]) -> MeasuredBatch:
         "device": Choice(device, "measured"),
         "mixed_precision": precision_in_force(settings, device),
     }
+    cap_memory(torch.device(device))  # as in a training: a batch that would be lent main memory does not fit
     try:
         return measure_batch(RunConfig(settings, chosen), request["num_landmarks"], request["batch_size"])
     except (RuntimeError, MemoryError) as error:

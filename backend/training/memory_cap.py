@@ -1,0 +1,73 @@
+"""A limit on what torch takes of a GPU, where the driver would lend it main memory and not say that there is none.
+
+NVIDIA's drivers for Windows since 536.40 move an application that runs "close to maxing out GPU memory" to shared
+memory, that is main memory, where it goes on "at lower speeds" (NVIDIA's support answer 5490, "System Memory Fallback",
+nvidia.custhelp.com): a step takes many times as long, nothing fails, and no step is computed in smaller parts. torch's
+own limit (torch.cuda.set_per_process_memory_fraction: "Allowed memory equals total_memory * fraction", beyond which its
+allocator raises OutOfMemoryError) makes the shortage one that is met. WSL runs on the same Windows driver (NVIDIA's
+CUDA on WSL User Guide). Elsewhere the driver refuses what it does not have, and a limit would only cost memory.
+"""
+
+from __future__ import annotations
+
+import platform
+import sys
+from dataclasses import dataclass
+
+import torch
+
+# what the driver, cuDNN and cuBLAS take besides torch's allocator, and what keeps a distance from the point of moving
+MARGIN_SHARE = 0.03
+MIN_MARGIN_BYTES = 256 * 2**20
+GIB = 2**30
+
+
+@dataclass(frozen=True)
+class MemoryCap:
+    """`limit_bytes` of `total_bytes` that torch may take, as `free_bytes` were free when it was set."""
+
+    limit_bytes: int
+    free_bytes: int
+    total_bytes: int
+
+    @property
+    def fraction(self) -> float:
+        return self.limit_bytes / self.total_bytes
+
+    @property
+    def words(self) -> str:
+        """One line for the log and the run's events."""
+        limit, free, total = (
+            f"{number / GIB:.1f}" for number in (self.limit_bytes, self.free_bytes, self.total_bytes)
+        )
+        return (
+            f"this process takes at most {limit} GiB of the GPU's memory ({free} of {total} GiB are free): beyond, the "
+            "Windows driver would lend slow main memory instead of saying that memory ran out"
+        )
+
+
+def choose_cap(free_bytes: int, total_bytes: int, held_bytes: int = 0) -> MemoryCap:
+    """What is free, and what torch holds already, less a margin."""
+    margin = max(MIN_MARGIN_BYTES, round(MARGIN_SHARE * total_bytes))
+    limit = min(total_bytes, max(0, free_bytes - margin) + held_bytes)
+    return MemoryCap(limit, free_bytes, total_bytes)
+
+
+def driver_lends_main_memory() -> bool:
+    """Whether the GPU's driver is one for Windows, here or below WSL, whose kernel is named after Microsoft."""
+    return sys.platform == "win32" or (
+        sys.platform == "linux" and "microsoft" in platform.uname().release.lower()
+    )
+
+
+def cap_memory(device: torch.device) -> MemoryCap | None:
+    """Set the limit for this process; None where none is needed, or where the free memory cannot be read."""
+    if device.type != "cuda" or not driver_lends_main_memory():
+        return None
+    try:
+        free_bytes, total_bytes = torch.cuda.mem_get_info(device)
+        cap = choose_cap(free_bytes, total_bytes, torch.cuda.memory_reserved(device))
+        torch.cuda.set_per_process_memory_fraction(cap.fraction, device)
+    except RuntimeError:  # the GPU does not answer: the first step says what is wrong
+        return None
+    return cap
