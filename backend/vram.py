@@ -27,8 +27,9 @@ from backend.device.batch_size import (
     read_device_memory,
     recommend_for_memory,
 )
+from backend.device.free import choose_free
 from backend.device.gpu import GpuReading, read_driver, read_gpus
-from backend.device.machine import cpu_has_bfloat16, describe_machine, torch_build
+from backend.device.machine import Device, cpu_has_bfloat16, describe_machine, torch_build
 from backend.device.measured import NOTHING_MEASURED, Bench, Measured, identify
 from backend.device.memory import predict_step_memory
 from backend.device.memory_cache import torch_version
@@ -207,21 +208,23 @@ def _read_gpus(device: str) -> tuple[GpuReading, ...]:
 
 def _device_of(asked: str, gpus: tuple[GpuReading, ...]) -> str:
     if asked == "auto":
-        return _first_usable(gpus) or "cpu"
+        return _free_gpu(gpus) or "cpu"
     return "cuda:0" if asked == "cuda" else asked
 
 
-def _first_usable(gpus: tuple[GpuReading, ...]) -> str | None:
-    """torch itself is asked only where the driver lists no GPU: it may see one all the same."""
+def _free_gpu(gpus: tuple[GpuReading, ...]) -> str | None:
+    """The one that a training would take; None without any. torch itself is asked only where the driver lists no GPU:
+    it may see one all the same."""
     if not gpus:
         machine = describe_machine()
         return machine.gpus[0].name if machine.gpus else None
-    cards = cards_of(gpus)
-    unusable = find_unusable(cards, read_driver(), torch_build(), said=None)
+    unusable = find_unusable(cards_of(gpus), read_driver(), torch_build(), said=None)
     for gpu in unusable:
         print(gpu.words, file=sys.stderr, flush=True)
     names = {gpu.name for gpu in unusable}
-    return next((card.name for card in cards if card.name not in names), None)
+    listed = [Device(f"cuda:{gpu.index}", gpu.title, gpu.total_bytes or 0) for gpu in gpus]
+    usable = [device for device in listed if device.name not in names]
+    return choose_free(usable, (), gpus)[0].name if usable else None
 
 
 def _memory(device: str, gpus: tuple[GpuReading, ...], free_gib: float | None) -> DeviceMemory:

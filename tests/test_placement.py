@@ -173,6 +173,15 @@ def test_a_run_of_the_page_goes_to_the_free_card(
     assert [device_of(RunFolder(tmp_path / run_id)) for run_id in run_ids] == ["cuda:0", "cuda:1"]
 
 
+def test_the_form_asks_for_the_memory_of_the_card_that_a_run_would_take(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(probe, "_machines", [MACHINE])
+    monkeypatch.setattr(probe, "read_gpus", lambda: (reading(0, "GPU-aaa", 1), *ALL_FREE[1:]))
+    assert probe.planned_subject(Settings(), 5, 100).device == "cuda:1"
+    assert probe.planned_subject(Settings(device="cuda:0"), 5, 100).device == "cuda:0"
+
+
 def test_of_two_that_train_py_starts_at_once_the_second_takes_the_other_card(
     tmp_path: Path, tiny_dataset: Path, launch: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -56,7 +56,7 @@ def subject_of(settings: Settings, splits: SampleSplits) -> Subject:
 def planned_subject(settings: Settings, num_landmarks: int, num_images: int | None) -> Subject:
     """Of data that need not be here. Raises UserError for a device that is not there."""
     machine = ask_machine()
-    device = choose_device(settings, machine).value
+    device = choose_device(settings, machine, (), read_gpus()).value  # the one that a run would take now
     in_force = settings_in_force(settings, device, machine.cpu_bfloat16)
     kept = {name: getattr(in_force, name) for name in (*TRACED_FIELDS, "batch_size")}
     return Subject(parse_settings(kept), num_landmarks, num_images, device)

@@ -76,6 +76,16 @@ def test_auto_takes_a_card_that_torch_can_compute_on_and_names_the_others(
     assert told.err.count("cannot be used") == len(cards) - (device != "cpu")
 
 
+def test_auto_is_asked_of_the_card_that_a_training_would_take(capsys, monkeypatch):
+    full = GpuReading(0, None, "full", 8 * GIB, 7 * GIB, GIB, 7 * GIB, 90, 60, (8, 6))
+    idle = GpuReading(1, None, "idle", 8 * GIB, 0, 8 * GIB, 0, 0, 40, (8, 6))
+    monkeypatch.setattr(vram, "read_gpus", lambda hidden_too: (full, idle))
+    monkeypatch.setattr(vram, "torch_build", lambda: TorchBuild("2.13.0", "13.0", ("sm_80",)))
+    monkeypatch.setattr(vram, "read_driver", lambda: Driver("580", (13, 0)))
+    report = report_of(capsys)
+    assert (report["device"], report["device_title"], report["free_bytes"]) == ("cuda:1", "idle", 8 * GIB)
+
+
 def test_planning_for_a_gpu_that_is_not_here(capsys):
     report = report_of(capsys, "--device", "cuda:0", "--free_gib", "10.4", "--mixed_precision")
     assert report["free_bytes"] == round(10.4 * 2**30)
