@@ -5,7 +5,12 @@ Owns nothing of one architecture alone. Shape letters: B samples, C channels, H 
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 SIZE_MULTIPLE = 32
 """Height and width of an image must be multiples of this: the coarsest stride inside a network, in pixels."""
@@ -47,9 +52,31 @@ def conv_bn_relu(in_channels: int, out_channels: int, kernel: int = 3, stride: i
     )
 
 
-def upsample(factor: int) -> nn.Upsample:
+def interpolate(maps: Tensor, **how: Any) -> Tensor:
+    """`F.interpolate` of maps (B, C, h, w) in their own dtype, under autocast too. Every network resizes by this alone.
+
+    CUDA's autocast would compute it in float32, the CPU's does not: so a step takes the memory that its trace on a CPU
+    predicts, and a GPU writes half the bytes.
+    """
+    with _without_autocast(maps.device.type):
+        return F.interpolate(maps, **how)
+
+
+def _without_autocast(device_type: str) -> AbstractContextManager[Any]:
+    if not torch.amp.is_autocast_available(device_type):  # meta tensors have none
+        return nullcontext()
+    return torch.autocast(device_type, enabled=False)
+
+
+class Upsample(nn.Module):
     """Bilinear enlargement by a whole factor; a cell at x goes to (x + 0.5) * factor - 0.5."""
-    return nn.Upsample(scale_factor=factor, mode="bilinear", align_corners=False)
+
+    def __init__(self, factor: int) -> None:
+        super().__init__()
+        self.factor = factor
+
+    def forward(self, features: Tensor) -> Tensor:
+        return interpolate(features, scale_factor=self.factor, mode="bilinear", align_corners=False)
 
 
 def _shortcut(in_channels: int, out_channels: int, stride: int) -> nn.Sequential | None:

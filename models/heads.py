@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from models.blocks import interpolate
+
 
 def map_conv(in_channels: int, num_landmarks: int, bias: bool = True) -> nn.Conv2d:
     """1x1 convolution to one map a landmark."""
@@ -28,7 +30,7 @@ def resize_to_stride(maps: Tensor, stride: int, output_stride: int) -> Tensor:
     """Bring maps (B, C, h, w) from one stride to another: bilinear to a finer, averages to a coarser one."""
     if output_stride < stride:
         factor = stride // output_stride
-        return F.interpolate(maps, scale_factor=factor, mode="bilinear", align_corners=False)
+        return interpolate(maps, scale_factor=factor, mode="bilinear", align_corners=False)
     if output_stride > stride:
         return F.avg_pool2d(maps, output_stride // stride)
     return maps

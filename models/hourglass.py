@@ -7,9 +7,8 @@ Shape letters: B samples, K landmarks, H x W input pixels, h x w cells at stride
 from __future__ import annotations
 
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from models.blocks import check_image_size, init_weights
+from models.blocks import check_image_size, init_weights, interpolate
 from models.heads import init_map_conv, map_conv, resize_to_stride
 
 TRUNK_STRIDE = 4
@@ -97,7 +96,7 @@ class Hourglass(nn.Module):
         lower = self.up(self.inner(self.down(self.pool(features))))
         height, width = skip.shape[-2:]
         # Doubled exactly, then cut to the skip: stretching to an odd size would shift the cells.
-        return skip + F.interpolate(lower, scale_factor=2, mode="nearest")[..., :height, :width]
+        return skip + interpolate(lower, scale_factor=2, mode="nearest")[..., :height, :width]
 
 
 class Residual(nn.Module):

@@ -14,12 +14,12 @@ from torch import Tensor, nn
 from models.blocks import (
     BasicBlock,
     Bottleneck,
+    Upsample,
     check_image_size,
     conv1x1,
     conv3x3,
     conv_bn_relu,
     init_weights,
-    upsample,
 )
 from models.heads import MultiScaleHead
 
@@ -93,7 +93,7 @@ def _path(channels: tuple[int, ...], source: int, target: int) -> nn.Module:
         return nn.Sequential(
             conv1x1(channels[source], channels[target]),
             nn.BatchNorm2d(channels[target]),
-            upsample(2 ** (source - target)),
+            Upsample(2 ** (source - target)),
         )
     width = channels[source]
     steps: list[nn.Module] = [conv_bn_relu(width, width, stride=2) for _ in range(target - source - 1)]

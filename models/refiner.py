@@ -10,9 +10,8 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from models.blocks import init_weights
+from models.blocks import init_weights, interpolate
 from models.heads import resize_to_stride
 from models.unet import UNetTrunk
 
@@ -51,13 +50,13 @@ class CropNetwork(UNetTrunk):
 def _shrink(pictures: Tensor, side: int | None) -> Tensor:
     if side is None or pictures.shape[-2:] == (side, side):
         return pictures
-    return F.interpolate(pictures, (side, side), mode="bilinear", align_corners=False, antialias=True)
+    return interpolate(pictures, size=(side, side), mode="bilinear", align_corners=False, antialias=True)
 
 
 def _enlarge(maps: Tensor, height: int, width: int) -> Tensor:
     if maps.shape[-2:] == (height, width):
         return maps
-    return F.interpolate(maps, (height, width), mode="bilinear", align_corners=False)
+    return interpolate(maps, size=(height, width), mode="bilinear", align_corners=False)
 
 
 class Refiner(nn.Module):

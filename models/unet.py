@@ -11,7 +11,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from models.blocks import check_image_size, conv_bn_relu, init_weights, upsample
+from models.blocks import Upsample, check_image_size, conv_bn_relu, init_weights
 from models.heads import HeatmapHead
 
 
@@ -73,7 +73,7 @@ class Up(nn.Module):
     def __init__(self, in_channels: int, skip_channels: int, out_channels: int) -> None:
         super().__init__()
         mid_channels = (in_channels + skip_channels) // 2
-        self.upsample = upsample(2)
+        self.upsample = Upsample(2)
         self.convs = _double_conv(in_channels + skip_channels, mid_channels, out_channels)
 
     def forward(self, features: Tensor, skip: Tensor) -> Tensor:
