@@ -111,7 +111,7 @@ def _require_usable(wanted: str, machine: Machine) -> None:
 def choose_precision(device: str, cpu_bfloat16: bool) -> Choice:
     """What mixed precision computes in on a device: a type's name, or False for float32 alone."""
     if device != "cpu":
-        return Choice("float16", "on a GPU, with a gradient scaler")
+        return Choice("float16", "on a GPU, with a gradient scaler; float32 there is without TF32")
     if cpu_bfloat16:
         return Choice("bfloat16", "this CPU has instructions for it")
     return Choice(

@@ -30,6 +30,7 @@ from backend.geometry import (
 from backend.training.checkpoint_checks import are_weights
 from backend.training.engine import Observer, Trainer
 from backend.training.loop import TrainerOptions
+from backend.training.precision import compute_float32_in_full
 from backend.training.task import DECODER_OF_LOSS, LandmarkTask
 from models import build_model
 from models.refiner import Refiner
@@ -120,16 +121,22 @@ def decoder_in_force(settings: Settings) -> str:
 
 def build_network(config: RunConfig, num_landmarks: int) -> nn.Module:
     """The run's network with seeded weights, before any checkpoint is loaded."""
-    torch.manual_seed(config.settings.seed)
+    _prepare_torch(config)
     return build_model(config.settings.model, num_landmarks, output_stride=config.settings.stride_in_force)
 
 
 def build_refiner(config: RunConfig, num_landmarks: int) -> nn.Module:
     """The second network with seeded weights."""
-    torch.manual_seed(config.settings.seed)
+    _prepare_torch(config)
     settings = config.settings
     sides = sides_of(settings.refiner_sides)
     return Refiner(num_landmarks, settings.num_refiners, output_stride=REFINER_STRIDE, sides=sides)
+
+
+def _prepare_torch(config: RunConfig) -> None:
+    """Before any network of a run or a checkpoint is built: the seed, and what float32 means."""
+    torch.manual_seed(config.settings.seed)
+    compute_float32_in_full()
 
 
 def load_pretrained(network: nn.Module, path: Path) -> tuple[list[str], list[str]]:

@@ -26,7 +26,14 @@ from backend.run.best import MeanError
 from backend.training.events import Event, Place, early_stop, pass_retry
 from backend.training.loop import Best, Ending, LoopState, Request, StopAskedError, TrainerOptions
 from backend.training.micro_batch import in_groups
-from backend.training.optim import build_optimizer, build_scheduler, ema_decay_at, set_peak_lr, update_ema
+from backend.training.optim import (
+    MovingAverage,
+    build_optimizer,
+    build_scheduler,
+    ema_decay_at,
+    set_peak_lr,
+    step_once,
+)
 from backend.training.out_of_memory import Shortage, ShortOfMemoryError, attempt
 from backend.training.recovery import Recovery
 from backend.training.stability import UnstableError, is_finite
@@ -34,8 +41,6 @@ from backend.training.stability import UnstableError, is_finite
 Outputs = Tensor | list[Tensor]
 Metrics = dict[str, float | int | None]
 T = TypeVar("T")
-
-MIN_GRADIENT_SCALE = 2.0**-10  # the scaler starts at 2 ** 16 and halves at each overflow
 
 
 class Scorer(Protocol):
@@ -83,6 +88,7 @@ class Trainer:
     ) -> None:
         self.network = network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.ema_network = copy.deepcopy(self.network).eval().requires_grad_(False)
+        self._average = MovingAverage(self.ema_network, self.network)
         self.task = task
         self.device = device
         self.options = options
@@ -197,14 +203,12 @@ class Trainer:
         parts = [part for batch in group for part in micro_batch.split(batch, least)]
         counts = [self.task.count_targets(part) for part in parts]
         num_samples, num_targets = sum(len(batch.rows) for batch in group), max(1, sum(counts))
-        total = 0.0
+        losses: list[Tensor] = []
         for part, count in zip(parts, counts, strict=True):
             loss = self._loss(self.network, part) * (count / num_targets)
             self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
-            total += loss.item()
-        if not math.isfinite(total):
-            raise UnstableError(f"the loss became {total} at step {self.loop.global_step + 1}")
-        self._update_weights()
+            losses.append(loss.detach())
+        total = self._update_weights(losses)
         self._has_stepped = True
         self.loop.batch_index += len(group)
         self.loop.global_step += 1
@@ -212,22 +216,15 @@ class Trainer:
         self.loop.num_samples += num_samples
         return total
 
-    def _update_weights(self) -> None:
-        self._scaler.unscale_(self._optimizer)
-        norm = nn.utils.clip_grad_norm_(self.network.parameters(), self.options.clip_norm)
-        # under the scaler an infinite gradient is ordinary: it skips the step and lowers its scale
-        if not self._scaler.is_enabled() and not torch.isfinite(norm):
-            raise UnstableError(f"the gradient became {norm.item()} at step {self.loop.global_step + 1}")
-        self._scaler.step(self._optimizer)
-        self._scaler.update()
-        if self._scaler.is_enabled() and self._scaler.get_scale() < MIN_GRADIENT_SCALE:
-            raise UnstableError(
-                f"gradients overflow whatever their scale, at step {self.loop.global_step + 1}"
-            )
-        self._scheduler.step()
+    def _update_weights(self, losses: list[Tensor]) -> float:
+        """One update from the gradients of the parts' losses, whose sum it returns."""
+        step, clip_norm = self.loop.global_step + 1, self.options.clip_norm
+        total, has_moved = step_once(losses, self.network, self._optimizer, self._scaler, clip_norm, step)
+        if has_moved:
+            self._scheduler.step()
         self._optimizer.zero_grad(set_to_none=True)
-        decay = ema_decay_at(self.loop.global_step, self.options.ema_decay)
-        update_ema(self.ema_network, self.network, decay)
+        self._average.update(ema_decay_at(self.loop.global_step, self.options.ema_decay))
+        return total
 
     def _loss(self, network: nn.Module, batch: Batch) -> Tensor:
         batch = batch.to(self.device)

@@ -1,16 +1,20 @@
-"""The optimizer, its schedule, and the averaged weights."""
+"""The optimizer, its steps and schedule, and the averaged weights."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import AdamW
 from torch.optim.lr_scheduler import LambdaLR
 
+from backend.training.stability import UnstableError
+
 FINAL_LR_FACTOR = 0.01
 EMA_WARMUP_STEPS = 20
+MIN_GRADIENT_SCALE = 2.0**-10  # the scaler starts at 2 ** 16 and halves at each overflow
 
 
 def build_optimizer(network: nn.Module, lr: float, weight_decay: float) -> AdamW:
@@ -46,20 +50,68 @@ def set_peak_lr(scheduler: LambdaLR, peak_lr: float) -> None:
         group["lr"] = lr
 
 
+def step_once(
+    losses: Sequence[Tensor],
+    network: nn.Module,
+    optimizer: AdamW,
+    scaler: torch.amp.GradScaler,
+    clip_norm: float,
+    step: int,
+) -> tuple[float, bool]:
+    """One update from the gradients of `losses`: their sum, and whether the weights moved.
+
+    It waits for the device once, to read losses and gradient together. Without a scaler that is after the update, which
+    a gradient that is not finite spoils: it raises UnstableError, no average may follow, and the state is thrown away.
+    Under the scaler, such a gradient is ordinary: it leaves the update out and lowers the scale. The scaler's own
+    `step` would wait once more to learn of it.
+    """
+    scaler.unscale_(optimizer)
+    norm = nn.utils.clip_grad_norm_(network.parameters(), clip_norm)
+    if not scaler.is_enabled():
+        optimizer.step()
+    *parts, gradient = torch.stack([*losses, norm]).tolist()
+    total, has_overflowed = float(sum(parts)), not math.isfinite(gradient)
+    if not math.isfinite(total):
+        raise UnstableError(f"the loss became {total} at step {step}")
+    if not scaler.is_enabled():
+        if has_overflowed:
+            raise UnstableError(f"the gradient became {gradient} at step {step}")
+        return total, True
+    if not has_overflowed:
+        optimizer.step()
+    scaler.update()
+    if has_overflowed and scaler.get_scale() < MIN_GRADIENT_SCALE:
+        raise UnstableError(f"gradients overflow whatever their scale, at step {step}")
+    return total, not has_overflowed
+
+
 def ema_decay_at(step: int, decay: float) -> float:
     """Decay that grows to its final value, so that the average forgets the first, random weights."""
     return min(decay, step / (step + EMA_WARMUP_STEPS))
 
 
-@torch.no_grad()
-def update_ema(average: nn.Module, network: nn.Module, decay: float) -> None:
-    """Move the average towards the network: average = decay * average + (1 - decay) * network.
+class MovingAverage:
+    """An average of a network's weights, which lie in a network of its own.
 
-    Running statistics of normalisation layers are averaged like weights; counters are copied.
+    Running statistics of normalisation layers are averaged like weights; counters are copied. Both networks keep their
+    tensors: what they load is copied into them.
     """
-    averaged, current = average.state_dict(keep_vars=True), network.state_dict(keep_vars=True)
-    moving = [name for name, tensor in averaged.items() if tensor.is_floating_point()]
-    torch._foreach_lerp_([averaged[n] for n in moving], [current[n] for n in moving], 1 - decay)
-    for name, tensor in averaged.items():
-        if not tensor.is_floating_point():
-            tensor.copy_(current[name])
+
+    def __init__(self, average: nn.Module, network: nn.Module) -> None:
+        current = network.state_dict(keep_vars=True)
+        pairs = [(tensor, current[name]) for name, tensor in average.state_dict(keep_vars=True).items()]
+        self._moving = _lists_of([pair for pair in pairs if pair[0].is_floating_point()])
+        self._copied = _lists_of([pair for pair in pairs if not pair[0].is_floating_point()])
+
+    @torch.no_grad()
+    def update(self, decay: float) -> None:
+        """average = decay * average + (1 - decay) * network, in a few kernels for all tensors."""
+        averaged, current = self._moving
+        torch._foreach_lerp_(averaged, current, 1 - decay)
+        counters, counted = self._copied
+        if counters:
+            torch._foreach_copy_(counters, counted)
+
+
+def _lists_of(pairs: Sequence[tuple[Tensor, Tensor]]) -> tuple[list[Tensor], list[Tensor]]:
+    return [first for first, _ in pairs], [second for _, second in pairs]

@@ -19,11 +19,12 @@ from backend.device.machine import cpu_title
 from backend.errors import UserError
 from backend.run.folder import RunFolder
 from backend.training.build import build_splits
+from backend.training.precision import FLOAT32_ON_GPU
 
 
 def describe_program(device: str) -> dict[str, str | None]:
     """Version, git commit (None outside of a checkout), torch, Python and the device that trains, for run and
-    checkpoint."""
+    checkpoint; on a GPU also what float32 is there."""
     on_gpu = device.startswith("cuda")
     return {
         "version": __version__,
@@ -32,6 +33,7 @@ def describe_program(device: str) -> dict[str, str | None]:
         "python": platform.python_version(),
         "device": device,
         "device_name": torch.cuda.get_device_name(device) if on_gpu else cpu_title(),
+        **({"float32": FLOAT32_ON_GPU} if on_gpu else {}),
     }
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 from torch.utils.data import Dataset
 
 from backend.data.dataset import Batch, Batches, EpochBatches
@@ -775,6 +776,59 @@ def test_a_state_with_a_nan_in_it_is_never_shown_or_saved(
     assert watcher.steps[:9] == [*range(1, 9), *([] if ask is Request.STOP else [5])]
 
 
+@pytest.mark.parametrize("autocast", [None, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize(("spoil", "word"), BAD)
+def test_what_is_no_number_never_reaches_the_average(
+    spoil: Callable[[Tensor], Tensor],
+    word: str,
+    autocast: torch.dtype | None,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The loss is read after the update, which a bad one spoils; the average follows only then."""
+    trainer = build(
+        Watcher(), network=wayward_network(), the_task=Spoiled({7}, spoil), autocast=autocast, epochs=2
+    )
+    update, seen = trainer._average.update, []
+
+    def watched(decay: float) -> None:
+        seen.append(all(torch.isfinite(tensor).all() for tensor in weights(trainer.network)))
+        update(decay)
+
+    monkeypatch.setattr(trainer._average, "update", watched)
+    assert trainer.fit() is Ending.COMPLETED
+    assert len(seen) >= 8 and all(seen)
+    assert all(torch.isfinite(tensor).all() for tensor in weights(trainer.ema_network))
+
+
+class Reads(TorchFunctionMode):
+    """Counts what makes the program wait for a GPU: a value that is read from a tensor."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.num = 0
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func in (Tensor.item, Tensor.tolist, Tensor.__bool__, Tensor.__float__, Tensor.cpu):
+            self.num += 1
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("autocast", [None, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize(("accumulation", "limit"), [(1, None), (3, 2)])
+def test_a_step_waits_for_the_device_once_whatever_its_parts(
+    accumulation: int, limit: int | None, autocast: torch.dtype | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer = build(Watcher(), network=wayward_network(), autocast=autocast, accumulation=accumulation)
+    trainer.loop.micro_batch = MicroBatch(limit)
+    group = list(trainer._train.of_epoch(0))[:accumulation]
+    monkeypatch.setattr(trainer.task.__class__, "count_targets", lambda _task, batch: 1)  # main memory's
+    for one in (trainer._optimizer, trainer._scheduler):  # the first reads its counters, in the main memory
+        monkeypatch.setattr(one, "step", lambda: None)
+    with Reads() as reads:
+        trainer._train_step(group)
+    assert reads.num == 1
+
+
 def test_weights_that_are_no_numbers_at_the_start_are_said_to_be() -> None:
     network = plain_network()
     with torch.no_grad():
@@ -791,6 +845,17 @@ def test_overflow_under_the_scaler_skips_a_step_and_is_no_divergence() -> None:
     assert trainer.fit() is Ending.COMPLETED
     assert watcher.events == [] and watcher.steps == [1, 2, 3, 4]
     assert trainer._scaler.get_scale() == 2.0**15
+
+
+def test_a_first_step_that_overflows_moves_neither_weights_nor_schedule() -> None:
+    """Torch warns where a schedule is moved on before its optimizer made a step, and warnings are errors here."""
+    watcher, undisturbed = Watcher(), Watcher()
+    spoiled = Spoiled({1}, lambda loss: loss + torch.sqrt(loss - loss))
+    build(watcher, the_task=spoiled, autocast=torch.float16, epochs=2, warmup_epochs=2).fit()
+    build(undisturbed, autocast=torch.float16, epochs=2, warmup_epochs=2).fit()
+    rates = [[metrics["lr"] for metrics in one.epochs] for one in (watcher, undisturbed)]
+    assert rates[0] == [pytest.approx(1e-2 * 4 / 8), pytest.approx(1e-2 * 8 / 8)]
+    assert rates[1][0] == pytest.approx(1e-2 * 5 / 8)
 
 
 @pytest.mark.parametrize(("before", "after"), [(None, torch.float16), (torch.float16, None)])

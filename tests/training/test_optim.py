@@ -8,12 +8,12 @@ import torch
 from torch import nn
 
 from backend.training.optim import (
+    MovingAverage,
     build_optimizer,
     build_scheduler,
     ema_decay_at,
     lr_factor,
     set_peak_lr,
-    update_ema,
 )
 
 
@@ -113,16 +113,29 @@ def test_average_of_weights_and_running_statistics_by_hand() -> None:
         return layer
 
     average, current = network(1.0, 3), network(5.0, 8)
-    update_ema(average, current, decay=0.75)
+    moving = MovingAverage(average, current)
+    moving.update(decay=0.75)
     for name, tensor in average.state_dict().items():
         expected = 2.0 if tensor.is_floating_point() else 8
         assert (tensor == expected).all(), name
-    update_ema(average, current, decay=0.75)
+    moving.update(decay=0.75)
     assert average.weight.tolist() == pytest.approx([2.75, 2.75])
     assert (current.weight == 5).all() and (current.running_mean == 5).all()
 
 
 def test_decay_of_zero_copies_the_network() -> None:
     average, current = nn.Linear(3, 3), nn.Linear(3, 3)
-    update_ema(average, current, decay=0.0)
+    MovingAverage(average, current).update(decay=0.0)
     assert all(torch.allclose(a, b) for a, b in zip(average.parameters(), current.parameters(), strict=True))
+
+
+def test_average_follows_what_either_network_loads() -> None:
+    """Its lists of tensors are made once; a resume and a recovery load into them."""
+    average, current = nn.BatchNorm2d(2), nn.BatchNorm2d(2)
+    moving = MovingAverage(average, current)
+    for network, value in ((average, 1.0), (current, 3.0)):
+        state = {name: torch.full_like(tensor, value) for name, tensor in network.state_dict().items()}
+        network.load_state_dict(state)
+    moving.update(decay=0.5)
+    assert average.weight.tolist() == [2, 2] and average.running_mean.tolist() == [2, 2]
+    assert average.num_batches_tracked == 3
