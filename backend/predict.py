@@ -21,14 +21,13 @@ import numpy.typing as npt
 from tqdm import tqdm
 
 from backend.data.annotations.csv_columns import SPACING_COLUMNS, read_columns
-from backend.data.annotations.csv_rows import read_rows, settle_decimals
+from backend.data.annotations.csv_rows import SUFFIXES, read_rows, settle_decimals
 from backend.data.annotations.draft import UNKNOWN_SPACING
 from backend.data.annotations.image_names import Wanted
 from backend.data.annotations.image_names import find_images as find_named_images
 from backend.data.annotations.writers import MarkedImage, to_csv, to_json, unused_name
-from backend.data.dicom import is_dicom
 from backend.data.image_facts import Remark, remark_on_spacing
-from backend.data.images import IMAGE_SUFFIXES, read_image, read_image_facts
+from backend.data.images import IMAGE_SUFFIXES, is_image, read_image, read_image_facts
 from backend.data.samples import Samples
 from backend.errors import UserError
 from backend.flags import OneLineParser, run_command
@@ -92,9 +91,10 @@ def find_images(path: Path) -> list[Source]:
     files are named on stderr. Raises UserError where there is no image.
     """
     if path.is_file():
-        return _read_list(path) if path.suffix.lower() == ".csv" else [_source(path)]
+        return _read_list(path) if path.suffix.lower() in SUFFIXES else [_source(path)]
     files = sorted(_visible_files(path))
-    found = [file for file in files if _is_image(file)]
+    # a DICOMDIR has DICOM's bytes, but lists images
+    found = [file for file in files if is_image(file) and file.name.lower() not in QUIET_NAMES]
     others = _worth_a_word(path, set(files) - set(found))
     if not found:
         kinds = " ".join(sorted(IMAGE_SUFFIXES))
@@ -104,10 +104,6 @@ def find_images(path: Path) -> list[Source]:
     if others:
         print(f"passed over, for they are no images: {others}", file=sys.stderr)
     return [_source(file) for file in found]
-
-
-def _is_image(file: Path) -> bool:
-    return file.suffix.lower() in IMAGE_SUFFIXES or (file.name.lower() not in QUIET_NAMES and is_dicom(file))
 
 
 def _visible_files(folder: Path) -> Iterator[Path]:

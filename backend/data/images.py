@@ -78,6 +78,11 @@ class ImageFrame:
         return (width, height) if self.is_sideways else (height, width)
 
 
+def is_image(path: Path) -> bool:
+    """Whether a file is an image by its suffix, or DICOM by its bytes, whatever it is called."""
+    return path.suffix.lower() in IMAGE_SUFFIXES or (path.is_file() and is_dicom(path))
+
+
 def read_image(path: Path) -> ImageArray:
     """The pixels of an image file, after EXIF rotation.
 

@@ -22,8 +22,7 @@ from pathlib import Path, PurePosixPath
 from typing import TypeVar
 from urllib.parse import unquote
 
-from backend.data.dicom import is_dicom
-from backend.data.images import IMAGE_SUFFIXES
+from backend.data.images import IMAGE_SUFFIXES, is_image
 
 # Of images that are not read here, but may have been converted from.
 _OTHER_SUFFIXES = (
@@ -139,7 +138,7 @@ def list_images(folder: Path) -> list[Path]:
     """The visible images in a folder, sorted by name: by their suffix, or DICOM of any name; [] without a folder."""
     if not folder.is_dir():
         return []
-    return sorted(path for path in folder.iterdir() if not path.name.startswith(".") and _is_image(path))
+    return sorted(path for path in folder.iterdir() if not path.name.startswith(".") and is_image(path))
 
 
 def stem_of(name: str) -> str:
@@ -170,10 +169,6 @@ def leads_outside(one: Wanted, found: Found, root: Path) -> bool:
 
 def _lies_in(path: Path, root: Path) -> bool:
     return Path(os.path.normpath(path)).is_relative_to(os.path.normpath(root))
-
-
-def _is_image(path: Path) -> bool:
-    return path.suffix.lower() in IMAGE_SUFFIXES or (path.is_file() and is_dicom(path))
 
 
 def _split_suffix(name: str) -> tuple[str, str]:
@@ -287,7 +282,7 @@ def _reach(folder: Path, parts: Sequence[str], list_folder: _List) -> Iterator[t
                 yield path, differs | _differences(first, name)
         return
     for name in dict.fromkeys(here.files.get(loosen(first), []) + here.files.get(loosen(stem_of(first)), [])):
-        if _is_image(folder / name):
+        if is_image(folder / name):
             yield folder / name, _file_differences(first, name)
 
 
