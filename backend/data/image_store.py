@@ -7,9 +7,11 @@ whole images: a store keeps a level for each.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import repeat
+from multiprocessing.context import get_spawning_popen
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +20,14 @@ import numpy as np
 import numpy.typing as npt
 
 from backend.data.images import read_image
+from backend.data.shared_pixels import SharedPixels
 from backend.errors import UserError
 from backend.geometry import FloatArray, Size, apply_affine, compose, invert_affine, scaling
 
 Image = npt.NDArray[np.uint8]
 SHARE_OF_FREE_MEMORY = 0.25  # which the kept images may take
-MAX_COPIES = 8  # of a store that is sent to data workers
+MAX_COPIES = 8  # of a store; what is left of its budget is divided among them
+NO_PIXELS = np.zeros((0, 0), np.uint8)
 HEADROOM = 1.25  # kept larger than a network sees it, since augmentation may zoom in
 
 
@@ -37,6 +41,11 @@ class ReducedImage:
 
 
 Levels = tuple[ReducedImage, ...]
+
+
+def _with_pixels(levels: Levels, pixels: Iterator[Image]) -> Levels:
+    """The levels with the next pictures for theirs."""
+    return tuple(replace(level, pixels=picture) for level, picture in zip(levels, pixels, strict=False))
 
 
 def input_scale(image_hw: Size, input_hw: Size) -> float:
@@ -93,18 +102,48 @@ class ImageStore:
         self._budget_bytes = budget_bytes
         self._kept: dict[int, Levels] = {}
         self._kept_bytes = 0
+        self._is_preloaded = False
+        self._shared: SharedPixels | None = None
+        self._shared_images: tuple[int, ...] = ()  # in their order there
 
     def __len__(self) -> int:
         return len(self._paths)
 
     def __getstate__(self) -> dict[str, Any]:
-        """Sent to a process that does not inherit this one's memory (Windows), a store goes without its images."""
-        return {
-            **self.__dict__,
-            "_kept": {},
-            "_kept_bytes": 0,
-            "_budget_bytes": self._budget_bytes // MAX_COPIES,
-        }
+        """For a process that is being started and does not inherit this one's memory (Windows, macOS): all images are
+        decoded here and kept where both see them, once for all such processes. Any other copy goes without images.
+        """
+        if get_spawning_popen() is not None:
+            self._share()
+            shared = {index: self._kept[index] for index in self._shared_images}
+            kept = {index: _with_pixels(levels, repeat(NO_PIXELS)) for index, levels in shared.items()}
+            state = {"_kept": kept, "_budget_bytes": (self._budget_bytes - self._kept_bytes) // MAX_COPIES}
+        else:
+            state = {
+                "_kept": {},
+                "_shared": None,
+                "_shared_images": (),
+                "_budget_bytes": self._budget_bytes // MAX_COPIES,
+            }
+        return {**self.__dict__, **state, "_kept_bytes": 0}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._look_at_shared()
+
+    def _share(self) -> None:
+        if not self._is_preloaded:
+            self.preload()
+        if self._shared is None and self._kept:
+            self._shared_images = tuple(self._kept)
+            self._shared = SharedPixels([level.pixels for levels in self._kept.values() for level in levels])
+            self._look_at_shared()
+
+    def _look_at_shared(self) -> None:
+        if self._shared is not None:
+            pixels = iter(self._shared.pictures())
+            for index in self._shared_images:
+                self._kept[index] = _with_pixels(self._kept[index], pixels)
 
     def get(self, index: int) -> Levels:
         """The image at each of its scales. Raises UserError where the file cannot be decoded."""
@@ -115,17 +154,19 @@ class ImageStore:
         return levels
 
     def preload(self, threads: int = 4) -> dict[int, UserError]:
-        """Decode everything once, in threads (OpenCV releases the interpreter lock), and keep what fits.
+        """Decode all that is not kept, in threads (OpenCV releases the interpreter lock), and keep what fits.
 
         Returns what cannot be decoded, by index: a file may be cut off behind a header that reads well.
         """
         broken: dict[int, UserError] = {}
+        missing = [index for index in range(len(self)) if index not in self._kept]
         with ThreadPoolExecutor(threads) as pool:
-            for index, levels in enumerate(pool.map(self._try_decode, range(len(self)))):
+            for index, levels in zip(missing, pool.map(self._try_decode, missing), strict=True):
                 if isinstance(levels, UserError):
                     broken[index] = levels
                 else:
                     self._keep(index, levels)
+        self._is_preloaded = True
         return broken
 
     def _try_decode(self, index: int) -> Levels | UserError:
