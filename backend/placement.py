@@ -23,7 +23,7 @@ from backend.run.state import live_runs
 
 def device_of(folder: RunFolder) -> str | None:
     """The device that a run trains on; None where its config cannot be read."""
-    config = _config_of(folder)
+    config = read_config(folder)
     return None if config is None else str(config.value("device"))
 
 
@@ -38,7 +38,7 @@ def candidates(folder: RunFolder, machine: Machine | None) -> tuple[str, ...]:
 
     A batch that was chosen for a GPU's memory needs one with as much. `machine`: None where nobody has asked yet.
     """
-    config = _config_of(folder)
+    config = read_config(folder)
     if config is None:
         return ()
     own = str(config.value("device"))
@@ -72,7 +72,7 @@ def _is_enough(gpu: Device, own: str, config: RunConfig, gpus: Sequence[Device])
     return "batch_size" not in config.chosen or gpu.total_bytes >= needed
 
 
-def _config_of(folder: RunFolder) -> RunConfig | None:
+def read_config(folder: RunFolder) -> RunConfig | None:
     """None for a config that this program cannot read: a damaged run must not take others down."""
     try:
         return read_run_config(folder)

@@ -14,8 +14,8 @@ from urllib.parse import quote
 
 from backend.config import RunConfig
 from backend.errors import UserError
-from backend.overrides import read_run_config
 from backend.placement import device_of as device_of
+from backend.placement import read_config as read_config
 from backend.run.best import BestWeights, best_row, read_best_weights
 from backend.run.folder import RunFolder, list_runs, merge_metrics
 from backend.run.notes import read_notes
@@ -70,14 +70,6 @@ def default_run(runs_dir: Path) -> RunFolder | None:
     live = live_runs(runs_dir)
     runs = live or list_runs(runs_dir)
     return runs[0] if runs else None
-
-
-def read_config(folder: RunFolder) -> RunConfig | None:
-    """None for a config that this program cannot read: a damaged run must not take the page down."""
-    try:
-        return read_run_config(folder)
-    except (UserError, OSError):  # somebody else's, perhaps
-        return None
 
 
 MAX_KNOWN_RUNS = 256
