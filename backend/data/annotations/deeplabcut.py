@@ -10,15 +10,16 @@ Three header rows (scorer, bodyparts, coords), or four (individuals after the sc
 newer files of DeepLabCut in the first three. The scorer is the reader, the body parts are the landmarks.
 
 The video is the group. The views of a session, `labeled-data/<session>_<view>`, are images of one data set, and one
-group. Images are "train", those of Lightning Pose's tables that end in `_test` or `_new` are "test". There is no pixel
-size.
+group. All images are "train", except those of Lightning Pose's tables that end in `_test` or `_new`, which are "test".
+There is no pixel size.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -26,7 +27,7 @@ import numpy.typing as npt
 
 from backend.data.annotations.csv_rows import Row, read_header, read_rows, settle_decimals
 from backend.data.annotations.draft import Draft, list_files
-from backend.data.annotations.image_names import Found, Wanted, loosen
+from backend.data.annotations.image_names import Wanted, loosen
 from backend.data.annotations.joining import Contradictions, join_points
 from backend.data.annotations.table import Annotations
 from backend.errors import UserError
@@ -239,14 +240,14 @@ def _assign_splits(draft: Draft, tables: list[_Table]) -> list[_Table]:
 def _add_images(draft: Draft, tables: list[_Table]) -> None:
     """Join what the tables say of one image, then hand the images over."""
     labels: dict[Path, list[tuple[_Table, Row]]] = {}
-    found = draft.find_images(_image_of(draft, table, cells) for table in tables for _, cells in table.rows)
-    for table in tables:
-        _report_other_videos(draft, table, found)
-        for line, cells in table.rows:
+    named = [[_image_of(draft, table, cells) for _, cells in table.rows] for table in tables]
+    found = draft.find_images(chain.from_iterable(named))
+    for table, images in zip(tables, named, strict=True):
+        _report_other_videos(draft, table, [wanted for wanted in images if found[wanted].path is None])
+        for (line, cells), wanted in zip(table.rows, images, strict=True):
             where = f"{draft.relative(table.path)} line {line}"
             if not draft.has_all_cells(cells, table.num_columns, where):
                 continue
-            wanted = _image_of(draft, table, cells)
             image = draft.accept(where, wanted, found[wanted])
             if image is None:
                 continue
@@ -309,13 +310,13 @@ def _image_of(draft: Draft, table: _Table, cells: list[str]) -> Wanted:
     return Wanted.of(written, draft.root, *([] if beside == draft.root else [beside.parent]))
 
 
-def _report_other_videos(draft: Draft, table: _Table, found: Mapping[Wanted, Found]) -> None:
-    """A table that was copied into another video's folder would put its landmarks on that one's frames."""
+def _report_other_videos(draft: Draft, table: _Table, missing: Iterable[Wanted]) -> None:
+    """A table that was copied into another video's folder would put its landmarks on that one's frames; `missing` are
+    its images that are not there."""
     folder = table.path.absolute().parent
     if folder.parent.name != _VIDEOS:
         return  # it may be called anything
-    images = (_image_of(draft, table, cells) for _, cells in table.rows)
-    absent = [PurePosixPath(one.name).parent.name for one in images if found[one].path is None]
+    absent = (PurePosixPath(one.name).parent.name for one in missing)
     others = [name for name in dict.fromkeys(absent) if name and loosen(name) != loosen(folder.name)]
     if others:
         draft.report(

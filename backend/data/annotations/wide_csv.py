@@ -161,10 +161,10 @@ def _read_lines(draft: Draft, file: Path, columns: Columns, rows: list[Row]) -> 
             if path := draft.accept(lines[0].where, wanted, found[wanted]):
                 _add_image(draft, lines[0], wanted, path, image.points_xy_image)
         return
-    whole = [_Line(_at(file, row), columns, row[1]) for row in rows if len(row[1]) == num_columns]
+    lines = [_Line(_at(file, row), columns, row[1]) for row in rows]
+    whole = (line for line in lines if len(line.cells) == num_columns)
     found = draft.find_images(Wanted.of(line.cell("image"), draft.root) for line in whole)
-    for row in rows:
-        line = _Line(_at(file, row), columns, row[1])
+    for line in lines:
         if not draft.has_all_cells(line.cells, num_columns, line.where):
             continue
         if not line.cell("image"):
