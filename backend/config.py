@@ -25,12 +25,8 @@ ModelName = Literal["resnet", "hrnet", "unet", "hourglass"]
 LossName = Literal["kl", "adaptive_wing", "mse"]
 AUTO = "auto"
 Auto = Literal["auto"]
-PRECISIONS = (
-    False,
-    True,
-    "float16",
-    "bfloat16",
-)  # what mixed precision may be decided as; older runs had True
+# what mixed precision may be decided as; older runs had True
+PRECISIONS = (False, True, "float16", "bfloat16")
 SIDES = ("height", "width")  # the two numbers of image_size
 
 

@@ -25,10 +25,9 @@ MIN_POINTS = 3  # fewer landmarks in all images may lie anywhere
 MIN_IMAGES = 3  # in fewer images equal coordinates are no sign
 MIN_ZERO_IMAGES = 2
 MOSTLY = 0.5  # share of the landmarks
-SWAPPED = (
-    0.1  # share of the landmarks outside that is enough where exchanging the axes brings every one inside
-)
-MIN_SWAPPED = 5  # and so many of them
+# share and number of the landmarks outside that are enough where exchanging the axes brings every one inside
+SWAPPED = 0.1
+MIN_SWAPPED = 5
 TINY_SIDE_PX = 2  # in images up to this size pixels are no larger than shares
 PERCENT_SIDE_PX = 200  # the same of percent
 SLACK = 0.05  # of a unit's span: landmarks may lie a little outside their image
@@ -85,6 +84,8 @@ def _find_by_reader(
     alone: dict[tuple[int, ...], Finding | None]
     alone = {(reader,): find(points[:, [reader]], sizes_hw) for reader in range(len(reader_names))}
     found = {readers: one for readers, one in alone.items() if one is not None}
+    if len(reader_names) == 1:
+        return found
     marked = np.flatnonzero(np.isfinite(points).any(axis=(0, 2, 3)))
     together = find(points, sizes_hw) if len(found) == len(marked) else None
     return found if together is None else {tuple(range(len(reader_names))): together}
