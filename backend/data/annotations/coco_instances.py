@@ -1,6 +1,6 @@
 """The instances of COCO files: annotations with landmarks, and what they say of one object together.
 
-Knows no image file; `coco` says the rules.
+It opens no image file. The rules are in the docstring of `coco`.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Images as a reader handed them over, and what becomes of them once the whole data set can be judged.
 
-N images, R readers, K landmarks. Pure: knows no format and reads no file.
+N images, R readers, K landmarks. It depends on no format and reads no file.
 """
 
 from __future__ import annotations

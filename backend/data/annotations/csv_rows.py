@@ -1,6 +1,7 @@
 """Read a CSV file of any tool as rows of text with their line numbers, and write one that spreadsheets open unharmed.
 
-Knows no columns. Commas, semicolons, tabs or bars stand between cells, or what a first line `sep=;` says.
+What the columns mean is left to the readers. Cells are separated by commas, semicolons, tabs or bars, or by what a
+first line `sep=;` says.
 """
 
 from __future__ import annotations

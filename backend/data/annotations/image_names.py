@@ -3,8 +3,8 @@
 An image is looked for under its name as it is written. Where it is not there, a file counts whose name is nearly the
 same: in another Unicode form (composed, decomposed, or with the Arabic letters that stand for Persian ones), with or
 without percent-encoding, in another case, with another suffix or none, or without folders of another machine. All
-names of a data set are judged together: a file that another annotation names is never taken, and neither is one that
-could be meant by two annotations, nor one of two that an annotation could mean. Knows no format.
+names of a data set are judged together. A file is not taken if another annotation names it, or if two annotations
+could mean it. If an annotation could mean two files, neither is taken. The rules are the same for every format.
 """
 
 from __future__ import annotations

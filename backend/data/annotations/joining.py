@@ -1,4 +1,4 @@
-"""What several files or lines say of the landmarks of one image: joined, or a contradiction. Knows no format."""
+"""What several files or lines say of the landmarks of one image: joined, or a contradiction, for any format."""
 
 from __future__ import annotations
 

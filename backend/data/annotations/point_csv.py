@@ -5,7 +5,7 @@ ImageJ's label is the image's title, then the name of the selection, then the sl
 no suffix of an image, and something follows. The names that ImageJ gives by itself (`0012-0345`) name no landmark.
 
 Without names, the k-th point of an image is landmark k, and images with another number of points than most are
-left out: which one they lack cannot be known. Knows no file and no image, only cells.
+left out: which one they lack cannot be known. It works on cells and opens no file.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ import numpy.typing as npt
 from backend.data.annotations.csv_columns import Columns, Pair
 from backend.data.annotations.csv_rows import Row
 from backend.data.annotations.draft import Draft
+from backend.data.annotations.image_names import stem_of
 
 _BY_IMAGEJ = re.compile(r"[0-9]{3,}(-[0-9]{3,})+")
 _DRIVE = re.compile(r"(?<![A-Za-z0-9])([A-Za-z]):(?=[\\/])")
-_SUFFIX = re.compile(r"\.(png|jpe?g|bmp|tiff?|webp|dcm|gif|pgm)$", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ def _split_labels(labels: Sequence[str]) -> list[tuple[str, str]]:
     parts = [[part.strip() for part in _DRIVE.sub(r"\1\0", label).split(":")] for label in labels]
     parts = [[part.replace("\0", ":") for part in one] for one in parts]
     stacks = {one[0] for one in parts}
-    is_stack = len(stacks) == 1 and not _SUFFIX.search(next(iter(stacks))) and all(len(p) > 1 for p in parts)
+    is_stack = len(stacks) == 1 and stacks == set(map(stem_of, stacks)) and all(len(one) > 1 for one in parts)
     split = []
     for title, *rest in parts:
         image = rest.pop() if is_stack else title

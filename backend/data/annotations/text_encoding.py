@@ -1,6 +1,6 @@
 """Which encoding a table is written in: marked, UTF-16, UTF-8, or the code page that fits its words and its images.
 
-Knows no columns beyond the endings x and y that tables of landmarks share.
+Of a table's columns it uses only the endings x and y, which all tables of landmarks share.
 """
 
 from __future__ import annotations
