@@ -149,6 +149,9 @@ body:not(.form-restored) #train-form {visibility: hidden}  /* ui/form_draft.py s
 [data-stale]::after {content: attr(data-stale); position: absolute; inset-block-start: 2px; inset-inline-end: 2px;
   z-index: 5; padding: .05rem .6rem; border-radius: 999px; font-size: .8rem; pointer-events: none; max-width: 100%;
   color: var(--body-background-fill); background: var(--body-text-color)}
+.hide-container[data-stale]::after {inset-block-start: -1.1rem}  /* above the words, not over them */
+#command[data-stale]::after {inset-inline-end: 4rem}  /* beside its buttons */
+[data-stale]:has(.md:empty)::after {content: none}
 #recommend, #save-notes {align-self: end; height: auto}
 #data-counts .plain-table {max-width: 60rem; margin-bottom: .75rem}
 """
