@@ -13,15 +13,15 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 from starlette.middleware import Middleware
 
 from backend.data.annotations import find_datasets
-from backend.data.demo import create_demo_dataset
+from backend.data.demo.dataset import create_demo_dataset
 from backend.flags import OneLineParser, run_command, whole_number
-from backend.run.scheduler import tend_queue
-from ui.language_choice import PERSIAN_FILES, LanguageChoice
+from backend.scheduler import tend_queue
+from ui.annotator.uploads import uploads_root
+from ui.figures.theme import CSS, build_theme
 from ui.layout import build_app
-from ui.probe import place_run
-from ui.runs import device_of
-from ui.theme import CSS, build_theme
-from ui.uploads import uploads_root
+from ui.run_rows import device_of
+from ui.text.language_choice import PERSIAN_FILES, LanguageChoice
+from ui.torch_queries import place_run
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -12,20 +12,21 @@ from contextlib import contextmanager, nullcontext, redirect_stderr, redirect_st
 from pathlib import Path
 from typing import Any, TextIO
 
-from backend.choices import decide
 from backend.config import RunConfig, parse_settings
 from backend.data.samples import SampleSplits, require_plausible
 from backend.device.gpu import read_gpus
-from backend.device.machine import Machine, describe_machine
+from backend.device.machine import Machine
 from backend.errors import UserError
 from backend.flags import OneLineParser, add_preset_flag, add_setting_flags, given_settings, run_command
 from backend.geometry import adaptive_sigma, sigma_in_force
 from backend.overrides import resolve_overrides
 from backend.placement import busy_devices
 from backend.presets import record_preset, with_preset
+from backend.resolve import decide
 from backend.run.folder import RunFolder, create_run, open_run
 from backend.run.queue import queue_lock
 from backend.run.supervisor import record_launch
+from backend.torch_devices import describe_machine
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -95,7 +96,7 @@ def _configure(
     asked: dict[str, object], preset: str | None, machine: Machine, busy: Collection[str]
 ) -> tuple[RunConfig, list[str]]:
     """Settings checked and decided, and what to say of it; the data is read once, before anything is made."""
-    from backend.device.batch_size import recommend_for_settings
+    from backend.memory.batch_size import recommend_for_settings
     from backend.training.build import build_splits
     from backend.training.start_checks import check_start
 

@@ -19,12 +19,12 @@ from backend.data.splits import VALID
 from backend.data.trained_on import TrainedOn, as_learned, ids_in_training
 from backend.errors import UserError
 from backend.evaluation.comparison import Comparison
-from backend.evaluation.measures import Measured, check_nme_landmarks
 from backend.evaluation.record import measure
 from backend.evaluation.report import build_report
+from backend.evaluation.statistics import Measured, check_nme_landmarks
 from backend.evaluation.words import describe_leaked
+from backend.files import write_bytes_atomic, write_json_atomic
 from backend.flags import OneLineParser, run_command
-from backend.run.files import write_bytes_atomic, write_json_atomic
 from backend.training.inference import Predictor, load_predictor
 from backend.training.metrics import SDR_THRESHOLDS_MM
 from backend.training.origin import find_trained_on

@@ -10,8 +10,8 @@ from backend.config import parse_settings
 from backend.data.leaks import across_splits, find_leaks, ids_to_exclude
 from backend.data.samples import load_splits
 from backend.errors import UserError
+from backend.files import write_bytes_atomic
 from backend.flags import OneLineParser, run_command
-from backend.run.files import write_bytes_atomic
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -9,11 +9,11 @@ from collections.abc import Collection, Mapping
 from dataclasses import asdict, replace
 from typing import Any
 
-from backend.choices import choose_dataset, choose_device, choose_precision, choose_workers
 from backend.config import Choice, RunConfig, Settings, parse_settings
 from backend.data.provenance import read_record, read_whole_data, require_data, restore_splits
 from backend.device.machine import Machine
 from backend.errors import UserError
+from backend.resolve import choose_dataset, choose_device, choose_precision, choose_workers
 from backend.run.folder import RunFolder
 from backend.run.state import RunState, derive_state
 

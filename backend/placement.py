@@ -17,8 +17,8 @@ from backend.device.machine import Device, Machine
 from backend.errors import UserError
 from backend.overrides import read_run_config
 from backend.run.folder import RunFolder
-from backend.run.scheduler import Placed
 from backend.run.state import live_runs
+from backend.scheduler import Placed
 
 
 def device_of(folder: RunFolder) -> str | None:

@@ -20,9 +20,9 @@ import numpy as np
 import numpy.typing as npt
 from tqdm import tqdm
 
+from backend.data.annotations.builder import UNKNOWN_SPACING
 from backend.data.annotations.csv_columns import SPACING_COLUMNS, read_columns
 from backend.data.annotations.csv_rows import SUFFIXES, read_rows, settle_decimals
-from backend.data.annotations.draft import UNKNOWN_SPACING
 from backend.data.annotations.image_names import Wanted
 from backend.data.annotations.image_names import find_images as find_named_images
 from backend.data.annotations.writers import MarkedImage, to_csv, to_json, unused_name
@@ -30,11 +30,11 @@ from backend.data.image_facts import Remark, remark_on_spacing
 from backend.data.images import IMAGE_SUFFIXES, is_image, read_image, read_image_facts
 from backend.data.samples import Samples
 from backend.errors import UserError
+from backend.files import write_bytes_atomic, write_json_atomic
 from backend.flags import OneLineParser, run_command
 from backend.geometry import FloatArray
 from backend.numbers import read_number
 from backend.overlays import draw_points, encode_png
-from backend.run.files import write_bytes_atomic, write_json_atomic
 from backend.training.inference import load_predictor, unlabelled_samples
 from backend.training.task import Predictions
 

@@ -21,7 +21,7 @@ from backend.errors import UserError
 from backend.flags import OneLineParser, add_setting_flags, given_settings, run_command, whole_number
 from backend.overlays import draw_points, encode_jpeg
 from backend.training.build import build_augmentation, build_images, build_store, crops_in_force
-from backend.training.floor import Floor, floor_on_crops, floor_on_images
+from backend.training.decoding_error import Floor, floor_on_crops, floor_on_images
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -16,24 +16,10 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from backend.choices import settings_in_force
 from backend.config import Settings, parse_settings
-from backend.device.batch_size import (
-    MIN_BATCH,
-    DeviceMemory,
-    Recommendation,
-    batching_of,
-    find_what_fits,
-    read_device_memory,
-    recommend_for_memory,
-)
 from backend.device.free import choose_free
 from backend.device.gpu import GpuReading, read_driver, read_gpus
-from backend.device.machine import Device, cpu_has_bfloat16, describe_machine, torch_build
-from backend.device.measured import NOTHING_MEASURED, Bench, Measured, identify
-from backend.device.memory import predict_step_memory
-from backend.device.memory_cache import torch_version
-from backend.device.remarks import GIB
+from backend.device.machine import Device, cpu_has_bfloat16
 from backend.device.unusable import cards_of, find_unusable
 from backend.errors import UserError
 from backend.flags import (
@@ -46,7 +32,22 @@ from backend.flags import (
     number,
     run_command,
 )
+from backend.memory.batch_size import (
+    MIN_BATCH,
+    DeviceMemory,
+    Recommendation,
+    batching_of,
+    find_what_fits,
+    read_device_memory,
+    recommend_for_memory,
+)
+from backend.memory.benchmark_store import NOTHING_MEASURED, Bench, Measured, identify
+from backend.memory.cache import torch_version
+from backend.memory.prediction import predict_step_memory
+from backend.memory.reasons import GIB
 from backend.presets import with_preset
+from backend.resolve import settings_in_force
+from backend.torch_devices import describe_machine, torch_build
 
 SPEED_BATCH = 4  # on a CPU, four images tell the time of an image as well as more
 MEASURED_BATCH = 16  # at most, before the one that is recommended is measured

@@ -19,8 +19,6 @@ from types import FrameType
 import filelock
 import torch
 
-from backend.choices import choose_device
-from backend.device.machine import describe_machine
 from backend.errors import UserError
 from backend.flags import (
     EXIT_COMPLETED,
@@ -33,16 +31,18 @@ from backend.flags import (
     run_command,
 )
 from backend.overrides import read_run_config
+from backend.resolve import choose_device
 from backend.run.folder import RunFolder, open_run
 from backend.run.state import is_live
 from backend.run.supervisor import record_launch
+from backend.torch_devices import describe_machine
 from backend.training.data_workers import WorkerFailure, find_worker_failure
-from backend.training.job import prepare, report_once
-from backend.training.loop import Ending
+from backend.training.loop_state import Ending
 from backend.training.memory_advice import advise
 from backend.training.memory_cap import cap_memory
 from backend.training.out_of_memory import ShortOfMemoryError, is_out_of_memory
 from backend.training.phases import train_phases
+from backend.training.run_data import prepare, report_once
 from backend.training.stability import DivergedError
 
 # Data workers of a killed predecessor may hold the lock for a few seconds, and who asks for it for an instant.

@@ -23,9 +23,9 @@ from torch import Tensor
 # Before the script's own folder: this file is called like the package it measures.
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from backend.choices import choose_precision
 from backend.device.machine import cpu_has_bfloat16
 from backend.flags import number, whole_number
+from backend.resolve import choose_precision
 from backend.training.build import AUTOCAST
 from models import MODELS, build_model
 

@@ -29,11 +29,11 @@ from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
 REPOSITORY = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(REPOSITORY))
 
-from backend.data.demo import create_demo_dataset  # noqa: E402
+from backend.data.demo.dataset import create_demo_dataset  # noqa: E402
 from backend.run.folder import RunFolder, list_runs  # noqa: E402
 from bench.commands import evaluate, train  # noqa: E402
-from ui.language import LANGUAGES, speaking  # noqa: E402
-from ui.text import say  # noqa: E402
+from ui.text.language import LANGUAGES, speaking  # noqa: E402
+from ui.text.say import say  # noqa: E402
 
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
 WIDTH, HEIGHT, COLOURS = 1280, 1000, 128

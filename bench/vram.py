@@ -1,6 +1,6 @@
 """Compare the predicted memory of a step with what CUDA takes, and write bench/README.md: `python bench/vram.py`.
 
-Predicted by `backend.vram`; measured by `backend.device.measure` in a process for each batch, as torch's most reserved
+Predicted by `backend.vram`; measured by `backend.memory.benchmark`, a process for each batch, as torch's most reserved
 memory plus the context that the driver counts for the process. Without a GPU the predictions are written alone.
 Every result is appended to bench/vram.jsonl, from which the table is made; what stands there is not made again.
 """
@@ -23,10 +23,10 @@ REPOSITORY = commands.REPOSITORY
 sys.path.insert(0, str(REPOSITORY))
 
 from backend.config import ModelName, Settings, parse_settings  # noqa: E402
-from backend.device.batch_size import GIB  # noqa: E402
 from backend.device.gpu import GpuReading, read_gpus  # noqa: E402
-from backend.device.measured import Bench, identify  # noqa: E402
 from backend.flags import settings_to_flags, whole_number  # noqa: E402
+from backend.memory.batch_size import GIB  # noqa: E402
+from backend.memory.benchmark_store import Bench, identify  # noqa: E402
 
 RESULTS = REPOSITORY / "bench" / "vram.jsonl"
 PAGE = REPOSITORY / "bench" / "README.md"

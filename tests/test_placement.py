@@ -10,19 +10,21 @@ from typing import Any
 import pytest
 
 import train
-from backend.choices import choose_device
 from backend.config import Choice, RunConfig, Settings
 from backend.device.free import choose_free
 from backend.device.gpu import GpuReading
 from backend.device.machine import Device, Machine
 from backend.overrides import read_run_config, resolve_overrides
 from backend.placement import busy_devices, candidates, device_of, place
+from backend.resolve import choose_device
 from backend.run.folder import RunFolder, create_run
 from backend.run.process import ProcessIdentity, identify
 from backend.run.queue import add_to_queue, read_queue
-from backend.run.scheduler import Placed, start_waiting
 from backend.run.state import live_runs
-from ui import probe, queue_panel, start
+from backend.scheduler import Placed, start_waiting
+from ui import torch_queries
+from ui.runs import queue_panel
+from ui.train import start
 
 GIB = 2**30
 SMALL, LARGE, OTHER = (
@@ -151,7 +153,7 @@ def test_waiting_runs_spread_over_the_free_gpus_and_keep_what_they_took(
 def test_the_queue_shows_what_a_run_may_take_and_what_is_in_the_way(
     tmp_path: Path, launch: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(probe, "_machines", [MACHINE])
+    monkeypatch.setattr(torch_queries, "_machines", [MACHINE])
     devices = [candidates(make_run(tmp_path, "waits"), MACHINE)]
     assert queue_panel._named(devices[0]) == "cuda:0 / cuda:1 / cuda:2"
     first = make_run(tmp_path, "first")
@@ -176,10 +178,10 @@ def test_a_run_of_the_page_goes_to_the_free_card(
 def test_the_form_asks_for_the_memory_of_the_card_that_a_run_would_take(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(probe, "_machines", [MACHINE])
-    monkeypatch.setattr(probe, "read_gpus", lambda: (reading(0, "GPU-aaa", 1), *ALL_FREE[1:]))
-    assert probe.planned_subject(Settings(), 5, 100).device == "cuda:1"
-    assert probe.planned_subject(Settings(device="cuda:0"), 5, 100).device == "cuda:0"
+    monkeypatch.setattr(torch_queries, "_machines", [MACHINE])
+    monkeypatch.setattr(torch_queries, "read_gpus", lambda: (reading(0, "GPU-aaa", 1), *ALL_FREE[1:]))
+    assert torch_queries.planned_subject(Settings(), 5, 100).device == "cuda:1"
+    assert torch_queries.planned_subject(Settings(device="cuda:0"), 5, 100).device == "cuda:0"
 
 
 def test_of_two_that_train_py_starts_at_once_the_second_takes_the_other_card(

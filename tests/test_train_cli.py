@@ -15,8 +15,8 @@ from torch import Tensor
 import train
 from backend.config import RunConfig
 from backend.data.dataset import Batch
+from backend.files import Row
 from backend.flags import run_command
-from backend.run.files import Row
 from backend.run.folder import RunFolder, list_runs, merge_metrics
 from backend.run.process import ProcessIdentity
 from backend.training.task import LandmarkTask

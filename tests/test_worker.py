@@ -20,8 +20,8 @@ from backend.device.gpu import Driver
 from backend.device.machine import Machine
 from backend.device.unusable import Card, TorchBuild, find_unusable
 from backend.errors import UserError
+from backend.files import Row
 from backend.flags import run_command
-from backend.run.files import Row
 from backend.run.folder import RunFolder, create_run, list_runs, merge_metrics
 from backend.run.process import ProcessIdentity
 from backend.run.state import RunState, derive_state
@@ -34,8 +34,8 @@ from backend.training.task import LandmarkTask
 from backend.worker import train_run
 from tests.tiny_network import TinyNetwork
 from ui.api import _tell
-from ui.predict_runs import own_error_html, run_choices
-from ui.runs import find_best, runs_table
+from ui.predict.runs import own_error_html, run_choices
+from ui.run_rows import find_best, runs_table
 
 LANDMARKS = ("nose", "chin", "ear")
 

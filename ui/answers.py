@@ -19,10 +19,10 @@ from typing import Any
 
 import gradio as gr
 
-from ui.quiet import LATEST, QUIET
-from ui.text import say
+from ui.bindings import LATEST, QUIET
+from ui.text.say import say
 
-RUNTIME_JS = Path(__file__).with_name("answers.js").read_text(encoding="utf-8")
+RUNTIME_JS = (Path(__file__).parent / "static" / "answers.js").read_text(encoding="utf-8")
 VOID = "!"  # before a question that has no answer; answers.js has the same
 Updates = Mapping[Any, Any]
 

@@ -24,13 +24,18 @@ from backend.run import supervisor
 from backend.run.folder import RunFolder, list_runs
 from backend.run.queue import is_queued, remove_from_queue
 from backend.run.state import LIVE_STATES, derive_state
+from ui.annotator.uploads import Uploads, adopt, forget, list_for_prediction, take_in
 from ui.datasets import list_datasets
-from ui.prediction_process import follow_prediction, read_predictions, start_prediction, stop_prediction
-from ui.probe import ask_memory, planned_subject
-from ui.runs import default_run, find_best, read_rows
-from ui.start import queue_run, start_run
-from ui.text import say
-from ui.uploads import Uploads, adopt, forget, list_for_prediction, take_in
+from ui.predict.prediction_process import (
+    follow_prediction,
+    read_predictions,
+    start_prediction,
+    stop_prediction,
+)
+from ui.run_rows import default_run, find_best, read_rows
+from ui.text.say import say
+from ui.torch_queries import ask_memory, planned_subject
+from ui.train.start import queue_run, start_run
 
 NUM_SHOWN = 5  # names in a cure, at most
 _DEFAULTS = parse_settings({})

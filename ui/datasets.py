@@ -19,7 +19,7 @@ from backend.data.provenance import LEARNED_SPLITS, read_record
 from backend.data.samples import Samples, SampleSplits, find_implausible, load_splits
 from backend.geometry import RESIZES, FloatArray, mean_scale, sigma_in_force
 from backend.run.folder import RunFolder
-from ui.text import in_markdown, say, say_count
+from ui.text.say import in_markdown, say, say_count
 
 SAMPLE_SIDE_PX = 900
 MAX_PROBLEMS = 50

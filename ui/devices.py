@@ -7,8 +7,8 @@ from html import escape
 from backend.device.gpu import GpuReading, read_gpus
 from backend.device.host import read_load, read_memory
 from backend.errors import UserError
-from ui.probe import ask_machine
-from ui.text import in_bytes, say
+from ui.text.say import in_bytes, say
+from ui.torch_queries import ask_machine
 
 
 def unusable_gpus() -> str:

@@ -8,18 +8,23 @@ from typing import Any
 
 import gradio as gr
 
-from ui import tab_data, tab_monitor, tab_predict, tab_runs, tab_train, train_again
 from ui.answers import RUNTIME_JS
 from ui.api import bind_api
+from ui.bindings import QUIET
+from ui.data import tab as data_tab
 from ui.devices import unusable_gpus
-from ui.language import LANGUAGES, answering_in, speaking, spoken
-from ui.language_choice import API_QUERY
+from ui.figures.table import SORT_JS
+from ui.monitor import tab as monitor_tab
 from ui.number_field import OFFER_DIGITS
-from ui.quiet import QUIET
-from ui.runs import live_runs
+from ui.predict import tab as predict_tab
+from ui.run_rows import live_runs
+from ui.runs import reuse
+from ui.runs import tab as runs_tab
 from ui.session import Session
-from ui.table import SORT_JS
-from ui.text import say
+from ui.text.language import LANGUAGES, answering_in, speaking, spoken
+from ui.text.language_choice import API_QUERY
+from ui.text.say import say
+from ui.train import tab as train_tab
 
 # a plot that is drawn on a hidden tab has no box to fit into: plotly measures again when the window changes
 FIT_PLOTS = "() => { setTimeout(() => window.dispatchEvent(new Event('resize')), 100); }"
@@ -56,38 +61,38 @@ def _lay_out(page: gr.Blocks, runs_dir: Path, data_root: Path) -> None:
     page.load(None, js=SORT_JS, **QUIET)
     session = gr.State(Session())
     with gr.Tabs(selected="train") as tabs:
-        with gr.Tab(say("tab_data"), id="data") as data_tab:
-            data = tab_data.create_data_tab()
+        with gr.Tab(say("tab_data"), id="data") as data_item:
+            data = data_tab.create_data_tab()
         with gr.Tab(say("tab_train"), id="train"):
-            train = tab_train.create_train_tab(session, runs_dir, data_root)
+            train = train_tab.create_train_tab(session, runs_dir, data_root)
         with gr.Tab(say("tab_monitor"), id="monitor"):
-            monitor = tab_monitor.create_monitor_tab(session, runs_dir)
+            monitor = monitor_tab.create_monitor_tab(session, runs_dir)
         with gr.Tab(say("tab_runs"), id="runs"):
-            runs = tab_runs.create_runs_tab(session, runs_dir, data_root)
-        with gr.Tab(say("tab_predict"), id="predict") as predict_tab:
-            predict = tab_predict.create_predict_tab(runs_dir)
+            runs = runs_tab.create_runs_tab(session, runs_dir, data_root)
+        with gr.Tab(say("tab_predict"), id="predict") as predict_item:
+            predict = predict_tab.create_predict_tab(runs_dir)
     gr.on([tabs.change, tabs.select], None, js=FIT_PLOTS, **QUIET)
     is_training = gr.Checkbox(visible=False)
     page.load(unusable_gpus, None, [unusable], **QUIET)
     asked = page.load(partial(_is_training, runs_dir), None, [is_training], **QUIET)
     asked.then(None, [is_training], [tabs], js=TURN_TO_MONITOR, **QUIET)
-    tab_train.bind_load(train, page)
-    tab_data.bind_data_tab(data, data_tab, train, data_root)
-    tab_monitor.bind_redraw(monitor, page.load, tab_monitor.on_open)
-    for script in (tab_monitor.KEEP_ZOOM, OFFER_DIGITS):
+    train_tab.bind_load(train, page)
+    data_tab.bind_data_tab(data, data_item, train, data_root)
+    monitor_tab.bind_redraw(monitor, page.load, monitor_tab.on_open)
+    for script in (monitor_tab.KEEP_ZOOM, OFFER_DIGITS):
         page.load(None, js=script, **QUIET)
-    page.load(partial(tab_runs.on_load, runs), [session], [runs.table, runs.empty], **QUIET)
-    opened = [page.load, predict_tab.select]
+    page.load(partial(runs_tab.on_load, runs), [session], [runs.table, runs.empty], **QUIET)
+    opened = [page.load, predict_item.select]
     noted = [predict.answers.answered, predict.run, predict.run_note]
     predict.answers.settles(
-        gr.on(opened, partial(tab_predict.on_open, predict), [predict.run], noted, **QUIET)
+        gr.on(opened, partial(predict_tab.on_open, predict), [predict.run], noted, **QUIET)
     )
     for chosen in (train.started, runs.details.watched):
         shown = chosen.change(_show_monitor, [chosen], [tabs, chosen], **QUIET)
         # at once: until the next tick the run before would stand there
-        tab_monitor.bind_redraw(monitor, shown.then, tab_monitor.on_tick)
-    train_again.bind_queue(train)
-    train_again.bind_duplicated(train, runs.details.duplicated, tabs)
+        monitor_tab.bind_redraw(monitor, shown.then, monitor_tab.on_tick)
+    reuse.bind_queue(train)
+    reuse.bind_duplicated(train, runs.details.duplicated, tabs)
 
 
 def _head() -> str:

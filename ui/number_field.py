@@ -17,11 +17,11 @@ import gradio as gr
 from backend.config import AUTO
 from backend.errors import UserError
 from backend.numbers import format_number, read_whole_number
-from ui.quiet import QUIET
-from ui.text import quote, say
+from ui.bindings import QUIET
+from ui.text.say import quote, say
 
 # Gradio's text boxes have no inputmode; this gives it to those that are there and to those that come
-OFFER_DIGITS = Path(__file__).with_name("number_field.js").read_text(encoding="utf-8")
+OFFER_DIGITS = (Path(__file__).parent / "static" / "number_field.js").read_text(encoding="utf-8")
 MISTAKE = "field-error"
 Updates = dict[Any, Any]
 

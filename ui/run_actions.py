@@ -13,9 +13,9 @@ from backend.placement import busy_devices
 from backend.run import supervisor
 from backend.run.folder import CheckpointKind, RequestKind, RunFolder
 from backend.run.state import LIVE_STATES, RunState, derive_state, is_live
-from ui.probe import ask_machine
-from ui.runs import describe_state, free_device
-from ui.text import say
+from ui.run_rows import describe_state, free_device
+from ui.text.say import say
+from ui.torch_queries import ask_machine
 
 Action = Literal["finish", "save_now", "preview_now", "resume", "cancel"]
 

@@ -20,7 +20,7 @@ import numpy.typing as npt
 from backend.cache import cache_folder
 from backend.data.images import read_thumbnail
 from backend.errors import UserError
-from backend.run.files import write_bytes_atomic
+from backend.files import write_bytes_atomic
 
 THUMBNAIL_SIDE_PX = 128
 NUM_THREADS = 4

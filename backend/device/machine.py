@@ -1,23 +1,16 @@
-"""The devices that torch can train on here. Imports torch only when asked, so that a dashboard need not.
-
-`python -m backend.device.machine` prints the answer as JSON: a process without torch asks that one.
-"""
+"""Records of the devices that torch can train on, and facts about the CPU. Needs no torch on Linux."""
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 import sys
-import warnings
 from collections.abc import Callable, Mapping
-from contextlib import redirect_stdout
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from backend.device.gpu import Driver, bare_uuid, read_driver, read_gpus
-from backend.device.unusable import Card, TorchBuild, UnusableGpu, cards_of, find_unusable, unusable_from_dict
+from backend.device.unusable import UnusableGpu, unusable_from_dict
 
 # what is left to oneDNN by its variable ONEDNN_MAX_CPU_ISA; by any other value, all of it
 ALLOWED_UNDER: Mapping[str, tuple[str, ...]] = {
@@ -64,55 +57,6 @@ def machine_from_dict(raw: Mapping[str, Any]) -> Machine:
     gpus = tuple(Device(**gpu) for gpu in raw["gpus"])
     unusable = tuple(map(unusable_from_dict, raw.get("unusable", ())))
     return Machine(gpus, raw["num_cpus"], raw["torch_version"], raw["cpu_bfloat16"], unusable)
-
-
-def describe_machine() -> Machine:
-    """Ask torch, and the driver for what torch does not see. Opens no CUDA context beyond what counting needs."""
-    build = torch_build()
-    seen, cards, said = _gpus_of_torch()
-    if seen:  # it computes, so the driver is new enough
-        unusable = find_unusable(cards, Driver(None, None), build, said=None)
-    else:
-        unusable = find_unusable(cards_of(read_gpus()), read_driver(), build, said)
-    names = {gpu.name for gpu in unusable}
-    usable = tuple(gpu for gpu in seen if gpu.name not in names)
-    return Machine(usable, num_cpus(), build.version, cpu_has_bfloat16(), unusable)
-
-
-def torch_build() -> TorchBuild:
-    """What the installed torch was built for. Starts no CUDA."""
-    import torch
-
-    is_rocm = (
-        torch.version.hip is not None
-    )  # AMD's: it has kernels for gfx..., and NVML knows none of its cards
-    archs = () if is_rocm else tuple(torch.cuda.get_arch_list())
-    return TorchBuild(str(torch.__version__), torch.version.hip or torch.version.cuda, archs)
-
-
-def _gpus_of_torch() -> tuple[list[Device], list[Card], str]:
-    """The GPUs that torch sees, each as a device and as a card, and, where it sees none, what it says of it."""
-    import torch
-
-    gpus, cards = [], []
-    with warnings.catch_warnings(record=True) as warned:  # they are told in other words, with the cure
-        warnings.simplefilter("always")
-        try:
-            for index in range(torch.cuda.device_count() if torch.cuda.is_available() else 0):
-                name, properties = f"cuda:{index}", torch.cuda.get_device_properties(index)
-                uuid = bare_uuid(str(getattr(properties, "uuid", "")))
-                gpus.append(Device(name, properties.name, properties.total_memory, uuid))
-                cards.append(Card(name, properties.name, torch.cuda.get_device_capability(index)))
-        except (
-            RuntimeError,
-            AssertionError,
-        ) as error:  # CUDA cannot start: torch raises the one or the other
-            return [], [], _first_line(error)
-    return gpus, cards, _first_line(warned[0].message) if warned else "it gives no reason"
-
-
-def _first_line(words: object) -> str:
-    return next(iter(str(words).splitlines()), "")[:200]
 
 
 def cpu_instructions() -> frozenset[str]:
@@ -180,9 +124,3 @@ def cpu_title() -> str:
     """What to call the CPU on screen."""
     number = num_cpus()
     return f"CPU ({platform.machine()}, {number} {'core' if number == 1 else 'cores'})"
-
-
-if __name__ == "__main__":
-    with redirect_stdout(sys.stderr):  # what a library may print is no part of the answer
-        machine = describe_machine()
-    print(json.dumps(asdict(machine)))

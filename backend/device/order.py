@@ -47,7 +47,7 @@ def _ask_torch(visible: str | None, order: str | None) -> tuple[str, ...]:
     environment |= {} if order is None else {VARIABLE: order}
     try:
         done = subprocess.run(
-            [sys.executable, "-m", "backend.device.uuids"],
+            [sys.executable, "-m", "backend.torch_uuids"],
             cwd=_REPOSITORY,
             stdin=subprocess.DEVNULL,
             capture_output=True,

@@ -11,7 +11,7 @@ from typing import Any
 import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
 
-from backend.evaluation.measures import INTERVAL_MM, QUANTILE_SHARES
+from backend.evaluation.statistics import INTERVAL_MM, QUANTILE_SHARES
 from backend.evaluation.words import Say, say_english
 
 PREDICTION_COLOUR = "#0072B2"

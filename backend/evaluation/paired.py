@@ -14,9 +14,9 @@ import numpy as np
 
 from backend.errors import UserError
 from backend.evaluation.cases import CaseKind, Cases, cases_of_record, sum_by_case
-from backend.evaluation.measures import Unit
 from backend.evaluation.record import DECIMALS
 from backend.evaluation.sign_flip import ALPHA, adjust_by_holm, holm_level, least_cases, split_cases
+from backend.evaluation.statistics import Unit
 from backend.geometry import FloatArray
 
 Verdict = Literal["better", "worse", "open", "too_few"]

@@ -12,7 +12,8 @@ from backend.evaluation import intervals
 from backend.evaluation.cases import Cases, cases_of_images
 from backend.evaluation.comparison import Comparison
 from backend.evaluation.confidence import confidence_against_error
-from backend.evaluation.measures import (
+from backend.evaluation.sign_flip import ALPHA
+from backend.evaluation.statistics import (
     INTERVAL_MM,
     Errors,
     Measured,
@@ -22,7 +23,6 @@ from backend.evaluation.measures import (
     group_columns,
     norm_lengths_px,
 )
-from backend.evaluation.sign_flip import ALPHA
 from backend.geometry import FloatArray
 from backend.training.metrics import RadialErrors, radial_errors, reader_distances
 

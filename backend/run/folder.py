@@ -25,7 +25,7 @@ import numpy.typing as npt
 from filelock import BaseFileLock, FileLock
 
 from backend.errors import UserError
-from backend.run.files import (
+from backend.files import (
     Row,
     append_json_line,
     is_lock_held,

@@ -12,7 +12,7 @@ from pathlib import Path
 import filelock
 
 from backend.errors import UserError
-from backend.run.files import read_json, write_json_atomic
+from backend.files import read_json, write_json_atomic
 from backend.run.folder import RunFolder
 
 FORMAT_VERSION = 1

@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 
 from backend.errors import UserError
-from backend.run.files import patiently
+from backend.files import patiently
 from backend.run.folder import RunFolder
 from backend.run.queue import is_queued, remove_from_queue
 from backend.run.supervisor import deciding_launch

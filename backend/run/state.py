@@ -13,7 +13,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Protocol
 
-from backend.run.files import Row
+from backend.files import Row
 from backend.run.folder import RunFolder, list_runs
 from backend.run.process import ProcessIdentity, is_same_and_alive
 from backend.run.queue import is_queued

@@ -29,7 +29,7 @@ from backend.geometry import (
 )
 from backend.training.checkpoint_checks import are_weights
 from backend.training.engine import Observer, Trainer
-from backend.training.loop import TrainerOptions
+from backend.training.loop_state import TrainerOptions
 from backend.training.precision import compute_float32_in_full
 from backend.training.task import DECODER_OF_LOSS, LandmarkTask
 from models import build_model

@@ -16,8 +16,8 @@ from torch.utils._pytree import tree_map_only
 
 from backend.data.shape_prior import ShapePrior
 from backend.errors import UserError
+from backend.files import write_bytes_atomic
 from backend.run.best import REFINE, TRAIN, MeanError
-from backend.run.files import write_bytes_atomic
 from backend.training.checkpoint_checks import check_content
 from backend.training.out_of_memory import is_out_of_memory
 

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from backend.data.dataset import Batch, Batches
 from backend.run.best import MeanError
 from backend.training.events import Event, Place, early_stop, pass_retry
-from backend.training.loop import Best, Ending, LoopState, Request, StopAskedError, TrainerOptions
+from backend.training.loop_state import Best, Ending, LoopState, Request, StopAskedError, TrainerOptions
 from backend.training.micro_batch import in_groups
 from backend.training.optim import (
     MovingAverage,

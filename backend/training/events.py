@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from backend.training.loop import LoopState, Request
+from backend.training.loop_state import LoopState, Request
 from backend.training.micro_batch import MAX_RETRIES, MicroBatch, StepParts
 from backend.training.stability import MAX_RECOVERIES
 

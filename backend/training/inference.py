@@ -18,19 +18,19 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from backend.choices import choose_device
 from backend.config import Choice, RunConfig, parse_settings
-from backend.data.annotations.draft import UNKNOWN_SPACING
+from backend.data.annotations.builder import UNKNOWN_SPACING
 from backend.data.annotations.table import IMAGE_COLUMNS
 from backend.data.dataset import Batches
 from backend.data.images import read_image_size
 from backend.data.samples import Samples, square_unit_xy
 from backend.data.shape_prior import ShapePrior
 from backend.device.gpu import read_gpus
-from backend.device.machine import describe_machine
 from backend.errors import UserError
 from backend.geometry import FloatArray
+from backend.resolve import choose_device
 from backend.run.best import REFINE
+from backend.torch_devices import describe_machine
 from backend.training.build import (
     build_batches,
     build_crop_batches,

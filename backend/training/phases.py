@@ -43,8 +43,7 @@ from backend.training.events import (
 )
 from backend.training.first_network import read_first_network
 from backend.training.inference import predict_batches
-from backend.training.job import Job, Stored
-from backend.training.loop import Best, Ending, Request, StopAskedError
+from backend.training.loop_state import Best, Ending, Request, StopAskedError
 from backend.training.metrics import guess_mean_positions, mean_error, radial_errors
 from backend.training.micro_batch import WHOLE_BATCHES
 from backend.training.origin import find_trained_on
@@ -57,6 +56,7 @@ from backend.training.recorder import (
     load_preview_batch,
     requests_of,
 )
+from backend.training.run_data import Job, Stored
 from backend.training.stability import lower_lr
 
 # torch's words where a lone image is brought down to one cell

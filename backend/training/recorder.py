@@ -32,7 +32,7 @@ from backend.training.checkpoint import WITHOUT_RESUME, save_checkpoint, shape_p
 from backend.training.engine import Metrics, Trainer
 from backend.training.events import Event, answered
 from backend.training.health import HealthWatch
-from backend.training.loop import LoopState, Request, StopAskedError
+from backend.training.loop_state import LoopState, Request, StopAskedError
 from backend.training.task import LandmarkScorer, LandmarkTask
 
 NUM_PREVIEW_IMAGES = 4

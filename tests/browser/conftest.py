@@ -15,7 +15,7 @@ from backend.run.folder import RunFolder, list_runs
 from tests.browser.axe import GradioMakesIt
 from tests.browser.view import DESK, PATIENCE_MS, PHONE, View, opened_page, opened_view
 from tests.dashboard import REPOSITORY, Dashboard, served_over
-from ui.language import LANGUAGES
+from ui.text.language import LANGUAGES
 
 FLAGS = [
     "--no-sandbox",

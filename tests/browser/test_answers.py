@@ -12,8 +12,8 @@ from tests.browser.axe import grave_violations
 from tests.browser.held import held_back
 from tests.browser.on_page import compare_runs, fill, open_run, open_tab
 from tests.browser.view import themes
-from ui.language import speaking
-from ui.text import say
+from ui.text.language import speaking
+from ui.text.say import say
 
 pytestmark = pytest.mark.browser
 

@@ -10,7 +10,7 @@ from playwright.sync_api import Page, Route, expect
 
 from backend.run.folder import list_runs
 from tests.browser.on_page import fill
-from ui.form_draft import STORAGE_KEY
+from ui.train.form_draft import STORAGE_KEY
 
 pytestmark = pytest.mark.browser
 

@@ -19,7 +19,7 @@ from backend.run.folder import list_runs
 from tests.browser.axe import EXCEPTIONS, GradioMakesIt
 from tests.browser.on_page import compare_runs, fill, open_run
 from tests.browser.view import View
-from ui.language import LANGUAGES
+from ui.text.language import LANGUAGES
 
 pytestmark = pytest.mark.browser
 NUMBER = re.compile(r"\d\.\d")

@@ -10,7 +10,7 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from tests.browser.on_page import fill
-from ui.text import say
+from ui.text.say import say
 
 pytestmark = pytest.mark.browser
 SLOW_MS = 240_000  # real steps, in processes that first load torch

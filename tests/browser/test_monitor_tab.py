@@ -12,8 +12,8 @@ from playwright.sync_api import Page, expect
 from backend.run.folder import RunFolder, list_runs
 from tests.browser.on_page import epoch_reaches, open_tab, plot_becomes, start_small_run, told_by_plot
 from tests.dashboard import served_over
-from ui.language import speaking
-from ui.monitor_previews import preview_figures
+from ui.monitor.previews import preview_figures
+from ui.text.language import speaking
 
 pytestmark = pytest.mark.browser
 RANGE = "plot._fullLayout.xaxis.range.map(Math.round).join()"

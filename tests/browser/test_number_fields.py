@@ -8,8 +8,8 @@ from playwright.sync_api import Browser, Page, expect
 from backend.run.folder import list_runs
 from tests.browser.on_page import fill, open_tab
 from tests.browser.view import DESK, PHONE, opened_page
-from ui.language import LANGUAGES, speaking
-from ui.text import say
+from ui.text.language import LANGUAGES, speaking
+from ui.text.say import say
 
 pytestmark = pytest.mark.browser
 SMALL = {"image_height": "٦٤", "image_width": "64", "batch_size": "۴"}

@@ -8,8 +8,8 @@ from playwright.sync_api import Page, expect
 from backend.config import Choice, RunConfig, Settings
 from backend.run.folder import create_run
 from tests.browser.on_page import open_run, open_tab
-from ui.monitor_landmarks import landmark_table
-from ui.table import SORT_JS, cell_html, table_html
+from ui.figures.table import SORT_JS, cell_html, table_html
+from ui.monitor.landmarks import landmark_table
 
 pytestmark = pytest.mark.browser
 Cells = list[tuple[str, float | None]]

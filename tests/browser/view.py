@@ -10,8 +10,8 @@ from urllib.parse import urlparse
 from playwright.sync_api import Browser, Page, expect
 
 from tests.browser.axe import Found, GradioMakesIt, grave_violations
-from ui.language import LANGUAGES, speaking
-from ui.text import say
+from ui.text.language import LANGUAGES, speaking
+from ui.text.say import say
 
 PATIENCE_MS = 180_000  # two cores that also train may be slow to answer; no test asserts a time
 PHONE, DESK = 390, 1600

@@ -11,10 +11,10 @@ import cv2
 import numpy as np
 import pytest
 
-from backend.data import demo
 from backend.data.annotations.aariz import LANDMARK_NAMES
-from backend.data.demo import DEMO_LANDMARKS, MACHINES, create_demo_dataset
-from backend.data.demo_shape import CONTROL_MM, LANDMARKS_MM, Warp, sample_head, smooth_curve
+from backend.data.demo import dataset as demo
+from backend.data.demo.dataset import DEMO_LANDMARKS, MACHINES, create_demo_dataset
+from backend.data.demo.shape import CONTROL_MM, LANDMARKS_MM, Warp, sample_head, smooth_curve
 from backend.errors import UserError
 
 COUNTS = {"num_train": 3, "num_valid": 1, "num_test": 2}

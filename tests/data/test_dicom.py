@@ -22,7 +22,7 @@ from backend.data.dicom import is_dicom
 from backend.data.images import read_image, read_image_facts, read_image_size
 from backend.errors import UserError
 from backend.predict import find_images
-from ui.uploads import Uploads, forget, take_in
+from ui.annotator.uploads import Uploads, forget, take_in
 
 Pixels = np.ndarray[Any, Any]
 

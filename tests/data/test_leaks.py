@@ -14,7 +14,7 @@ import pytest
 
 from backend.cache import cache_folder
 from backend.data import fingerprints
-from backend.data.demo import create_demo_dataset
+from backend.data.demo.dataset import create_demo_dataset
 from backend.data.fingerprints import read_fingerprints
 from backend.data.leaks import Leak, across_splits, advise, find_leaks, ids_to_exclude, picture_distance
 from backend.data.samples import SampleSplits, load_splits

@@ -12,7 +12,7 @@ import pytest
 
 from backend.data.annotations import Annotations, Problem, read_annotations
 from backend.data.annotations.plausible import judge, mask_zeros
-from backend.data.demo import create_demo_dataset
+from backend.data.demo.dataset import create_demo_dataset
 from backend.errors import UserError
 
 Array = np.ndarray[Any, Any]

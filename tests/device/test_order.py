@@ -50,7 +50,7 @@ def test_every_entry_point_sets_the_order_before_torch_is_imported(entry: str) -
 
 
 def test_an_order_of_the_users_own_is_left_alone() -> None:
-    assert set(order_in("backend.device.machine", "FASTEST_FIRST")) == {"FASTEST_FIRST"}
+    assert set(order_in("backend.torch_devices", "FASTEST_FIRST")) == {"FASTEST_FIRST"}
     assert order.is_by_pci_bus({order.VARIABLE: "PCI_BUS_ID"})
     assert not order.is_by_pci_bus({order.VARIABLE: "FASTEST_FIRST"}) and not order.is_by_pci_bus({})
 

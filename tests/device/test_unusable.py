@@ -15,13 +15,14 @@ from typing import Any
 import pytest
 import torch
 
-from backend.choices import choose_device
 from backend.config import Settings
 from backend.device import machine as machine_module
 from backend.device.gpu import Driver, GpuReading
-from backend.device.machine import Machine, describe_machine, machine_from_dict
+from backend.device.machine import Machine, machine_from_dict
 from backend.device.unusable import Card, TorchBuild, find_unusable, has_kernels
 from backend.errors import UserError
+from backend.resolve import choose_device
+from backend.torch_devices import describe_machine
 
 CU130 = ("sm_75", "sm_80", "sm_86", "sm_90", "sm_100", "sm_120", "compute_120")
 NEW_DRIVER, OLD_DRIVER = Driver("580.82.07", (13, 0)), Driver("535.129.03", (12, 2))
@@ -179,6 +180,6 @@ def test_a_card_that_fails_when_it_is_asked_is_told_too(
 
 
 def test_the_machine_is_told_as_json_and_nothing_else() -> None:
-    command = [sys.executable, "-m", "backend.device.machine"]
+    command = [sys.executable, "-m", "backend.torch_devices"]
     told = subprocess.run(command, cwd=REPOSITORY, capture_output=True, encoding="utf-8", check=True).stdout
     assert machine_from_dict(json.loads(told)).num_cpus >= 1

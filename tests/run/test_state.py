@@ -17,8 +17,8 @@ import filelock
 import psutil
 import pytest
 
-from backend.run import files
-from backend.run.files import is_lock_held, write_json_atomic
+from backend import files
+from backend.files import is_lock_held, write_json_atomic
 from backend.run.folder import RunFolder, create_run, list_runs
 from backend.run.process import ProcessIdentity, identify
 from backend.run.queue import add_to_queue

@@ -15,8 +15,8 @@ import psutil
 import pytest
 
 from backend.errors import UserError
+from backend.files import write_json_atomic
 from backend.run import supervisor
-from backend.run.files import write_json_atomic
 from backend.run.folder import REQUEST_KINDS, RunFolder, create_run
 from backend.run.process import ProcessIdentity, identify
 from backend.run.removal import delete_run

@@ -13,8 +13,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch.utils._pytree import tree_leaves
 
+from backend import files
 from backend.errors import UserError
-from backend.run import files
 from backend.training.checkpoint import FORMAT_VERSION, load_checkpoint, load_resumable, save_checkpoint
 
 CONTENT: dict[str, Any] = {

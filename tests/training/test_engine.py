@@ -16,7 +16,7 @@ from backend.data.dataset import Batch, Batches, EpochBatches
 from backend.run.best import MeanError
 from backend.training.engine import Metrics, Trainer
 from backend.training.events import Event
-from backend.training.loop import Best, Ending, LoopState, Request, StopAskedError, TrainerOptions
+from backend.training.loop_state import Best, Ending, LoopState, Request, StopAskedError, TrainerOptions
 from backend.training.micro_batch import WHOLE_BATCHES, MicroBatch
 from backend.training.optim import build_optimizer, build_scheduler
 from backend.training.out_of_memory import ShortOfMemoryError

@@ -19,12 +19,12 @@ import torch
 import backend
 from backend import evaluate
 from backend.config import Choice, RunConfig, Settings
-from backend.device.machine import describe_machine
 from backend.flags import run_command
 from backend.overrides import read_run_config, resolve_overrides
 from backend.run.folder import RunFolder, create_run
 from backend.run.supervisor import record_launch
-from backend.training import build, job
+from backend.torch_devices import describe_machine
+from backend.training import build, run_data
 from backend.training.checkpoint import load_checkpoint
 from backend.worker import train_run
 from tests.tiny_network import TinyNetwork
@@ -347,12 +347,12 @@ def test_a_device_that_is_gone_ends_a_run_in_one_line(data: Path, tmp_path: Path
 def test_a_bfloat16_run_that_goes_on_without_its_instructions_says_so_once(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(job, "cpu_has_bfloat16", lambda: False)
+    monkeypatch.setattr(run_data, "cpu_has_bfloat16", lambda: False)
     folder = new_run(tmp_path / "runs", data)
     config = folder.read_config()
     config["chosen"]["mixed_precision"] = {"value": "bfloat16", "reason": "this CPU has instructions for it"}
     (folder.path / "config.json").write_text(json.dumps(config), encoding="utf-8")
     for _ in range(2):
-        job.prepare(folder, read_run_config(folder), threading.Event())
+        run_data.prepare(folder, read_run_config(folder), threading.Event())
     (event,) = events_of(folder, "slow_precision")
     assert "no instructions" in event["message"]

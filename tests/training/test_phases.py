@@ -19,20 +19,20 @@ import torch
 from torch import Tensor
 
 from backend.config import Choice, RunConfig, Settings
-from backend.data.annotations.draft import UNKNOWN_SPACING
+from backend.data.annotations.builder import UNKNOWN_SPACING
 from backend.data.dataset import Batch
 from backend.data.shape_prior import ShapePrior, fit_shape_prior
+from backend.files import Row
 from backend.run.best import MeanError
-from backend.run.files import Row
 from backend.run.folder import RunFolder, create_run, merge_metrics
 from backend.training import build, phases
 from backend.training.checkpoint import load_checkpoint
 from backend.training.engine import Trainer
 from backend.training.inference import load_predictor, unlabelled_samples
-from backend.training.job import Job, prepare
-from backend.training.loop import Best, LoopState
+from backend.training.loop_state import Best, LoopState
 from backend.training.out_of_memory import Shortage, ShortOfMemoryError
 from backend.training.recorder import Recorder
+from backend.training.run_data import Job, prepare
 from backend.training.task import LandmarkTask
 from backend.worker import train_run
 from models import build_model

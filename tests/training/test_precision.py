@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from backend.choices import choose_precision
 from backend.config import RunConfig, parse_settings
+from backend.resolve import choose_precision
 from backend.training.build import build_network, build_refiner
 from backend.training.origin import describe_program
 from backend.training.precision import FLOAT32_ON_GPU

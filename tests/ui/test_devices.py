@@ -10,7 +10,7 @@ from backend.device.machine import Machine
 from backend.device.unusable import UnusableGpu
 from backend.errors import UserError
 from ui import devices
-from ui.language import speaking
+from ui.text.language import speaking
 
 GIB = 2**30
 CARD = GpuReading(0, "GPU-a", "H100 <x>", 80 * GIB, 20 * GIB, 60 * GIB, 12 * GIB, 37, 55)

@@ -14,12 +14,13 @@ import pytest
 from starlette.testclient import TestClient
 from starlette.types import Receive, Scope, Send
 
-from ui import tab_monitor, theme
-from ui.language import LANGUAGES, answering_in, speaking
-from ui.language_choice import API_QUERY, COOKIE, PERSIAN_FILES, LanguageChoice, name_language
+from ui.figures import theme
 from ui.layout import build_app
+from ui.monitor import tab as monitor_tab
 from ui.session import Session
-from ui.text import say
+from ui.text.language import LANGUAGES, answering_in, speaking
+from ui.text.language_choice import API_QUERY, COOKIE, PERSIAN_FILES, LanguageChoice, name_language
+from ui.text.say import say
 
 GRADIO_PAGE = (Path(gr.__file__).parent / "templates/frontend/index.html").read_bytes()
 
@@ -68,7 +69,7 @@ def test_both_pages_have_the_same_elements_and_no_endpoint_shows_twice(page: gr.
 
 
 def test_no_event_without_progress_writes_to_what_it_does_not_change(page: gr.Blocks) -> None:
-    """Gradio would write the progress of every such event into all its outputs, at every later event: ui/quiet.py."""
+    """Gradio writes the progress of every such event into all its outputs, at every later event (ui/bindings.py)."""
     own = [fn for fn in page.fns.values() if fn.api_visibility == "private" and fn.fn is not None]
     assert len(own) > 50
     noisy = [fn.name for fn in own if fn.show_progress == "hidden" and fn.show_progress_on != []]
@@ -153,7 +154,7 @@ def test_two_browsers_in_two_languages_do_not_mix(page: gr.Blocks) -> None:
             fn
             for fn in page.fns.values()
             if fn.page == path
-            and tab_monitor.on_open in getattr(getattr(fn.fn, "__wrapped__", None), "args", ())
+            and monitor_tab.on_open in getattr(getattr(fn.fn, "__wrapped__", None), "args", ())
         )
 
     async def ask(path: str) -> str:

@@ -5,7 +5,6 @@ import asyncio
 import gradio as gr
 import pytest
 
-from ui.language import speaking
 from ui.number_field import (
     NumberedSlider,
     create_number_field,
@@ -13,6 +12,7 @@ from ui.number_field import (
     number_classes,
     understood_info,
 )
+from ui.text.language import speaking
 
 
 @pytest.fixture

@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from backend.data.annotations.builder import UNKNOWN_SPACING, Draft, pair_files, present_readers
 from backend.data.annotations.csv_rows import read_rows
-from backend.data.annotations.draft import UNKNOWN_SPACING, Draft, pair_files, present_readers
 from backend.data.annotations.image_names import normalize, stem_of
 from backend.data.annotations.table import Annotations
 from backend.errors import UserError

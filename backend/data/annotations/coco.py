@@ -34,6 +34,7 @@ from pathlib import Path
 from reprlib import repr as shorten
 from typing import Any
 
+from backend.data.annotations.builder import Draft
 from backend.data.annotations.coco_files import (
     EXPORT_AGAIN,
     Table,
@@ -53,7 +54,6 @@ from backend.data.annotations.coco_instances import (
     uses_visibility,
 )
 from backend.data.annotations.coco_landmarks import choose_landmarks
-from backend.data.annotations.draft import Draft
 from backend.data.annotations.image_names import Found, Wanted
 from backend.data.annotations.joining import Contradictions, join_points
 from backend.data.annotations.table import Annotations

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeGuard
 
-from backend.data.annotations.draft import list_files
+from backend.data.annotations.builder import list_files
 from backend.errors import UserError
 
 _SPLIT_OF_WORD = {

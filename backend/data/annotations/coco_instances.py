@@ -14,8 +14,8 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from backend.data.annotations.builder import Draft
 from backend.data.annotations.coco_files import EXPORT_AGAIN, Names, Table, is_number, key_of
-from backend.data.annotations.draft import Draft
 from backend.data.annotations.joining import join_points
 
 _Points = npt.NDArray[np.float64]

@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from reprlib import repr as shorten
 
+from backend.data.annotations.builder import Draft
 from backend.data.annotations.coco_files import Category, Names, Table, key_of
-from backend.data.annotations.draft import Draft
 from backend.errors import UserError
 
 

@@ -25,8 +25,8 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 import numpy.typing as npt
 
+from backend.data.annotations.builder import Draft, list_files
 from backend.data.annotations.csv_rows import Row, read_header, read_rows, settle_decimals
-from backend.data.annotations.draft import Draft, list_files
 from backend.data.annotations.image_names import Wanted, loosen
 from backend.data.annotations.joining import Contradictions, join_points
 from backend.data.annotations.table import Annotations

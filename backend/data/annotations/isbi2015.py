@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from backend.data.annotations.draft import Draft, pair_files, present_readers
+from backend.data.annotations.builder import Draft, pair_files, present_readers
 from backend.data.annotations.image_names import stem_of
 from backend.data.annotations.table import Annotations
 

@@ -9,7 +9,7 @@ from reprlib import repr as shorten
 import numpy as np
 import numpy.typing as npt
 
-from backend.data.annotations.draft import Draft
+from backend.data.annotations.builder import Draft
 
 _SAME_PX = 0.5  # as far as a tool that rounds to whole pixels moves a landmark along an axis
 

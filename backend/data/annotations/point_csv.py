@@ -18,9 +18,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from backend.data.annotations.builder import Draft
 from backend.data.annotations.csv_columns import Columns, Pair
 from backend.data.annotations.csv_rows import Row
-from backend.data.annotations.draft import Draft
 from backend.data.annotations.image_names import stem_of
 
 _BY_IMAGEJ = re.compile(r"[0-9]{3,}(-[0-9]{3,})+")

@@ -16,9 +16,9 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from backend.data.annotations.builder import Draft, list_files
 from backend.data.annotations.csv_columns import SPACING_COLUMNS, Columns, read_columns
 from backend.data.annotations.csv_rows import SUFFIXES, Row, read_header, read_rows, settle_decimals
-from backend.data.annotations.draft import Draft, list_files
 from backend.data.annotations.image_names import Wanted
 from backend.data.annotations.point_csv import collect_points
 from backend.data.annotations.table import GROUP_KINDS, Annotations, GroupKind

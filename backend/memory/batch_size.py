@@ -1,0 +1,339 @@
+"""Which batch fits: free memory and a prediction in, a recommendation with its reason out.
+
+Imports torch only when it has to predict or to ask a silent driver's GPU, so that a dashboard can import this.
+Knows no screen.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import get_args
+
+from backend.config import SIZE_MULTIPLE, Choice, ModelName, RunConfig, Settings
+from backend.data.image_store import SHARE_OF_FREE_MEMORY
+from backend.device.gpu import GpuReading, read_gpus
+from backend.device.host import read_memory
+from backend.device.machine import cpu_title
+from backend.errors import UserError
+from backend.geometry import Size
+from backend.memory.benchmark_store import NOTHING_MEASURED, Bench, Measured, identify
+from backend.memory.prediction import predict_step_memory
+from backend.memory.reasons import GIB, Remark, in_english, in_gib, remark
+from backend.memory.step_memory import StepMemory
+
+MIN_BATCH = 2  # batch normalisation cannot use a lone image
+MAX_BATCH = 64  # beyond, an epoch has too few steps; who wants more sets it
+SHARE_OF_IMAGES = 10
+MIN_RESERVE_BYTES = int(0.6 * GIB)
+RESERVE_SHARE = 0.1
+SMALLER_SIDES = (0.75, 0.5, 0.25)  # of the image asked for, where not even two fit
+
+BytesAt = Callable[[int], int]
+
+
+@dataclass(frozen=True)
+class DeviceMemory:
+    """A device's memory now. `total_bytes` and `free_bytes` are None where nobody could say."""
+
+    title: str
+    total_bytes: int | None
+    free_bytes: int | None
+
+
+@dataclass(frozen=True)
+class Batching:
+    """Images a batch, and batches an optimizer step."""
+
+    batch_size: int
+    gradient_accumulation_steps: int = 1
+
+
+@dataclass(frozen=True)
+class Recommendation:
+    """The batch that fits (None: not even two images do, or the free memory is unknown), why, and the bytes predicted
+    for some batches. `instead` keeps a step's images where the batch asked for does not fit but smaller ones do."""
+
+    batch_size: int | None
+    remarks: tuple[Remark, ...]
+    predicted_bytes: Mapping[int, int]
+    terms: Mapping[str, int] = field(default_factory=dict)
+    reserve_bytes: int | None = None
+    instead: Batching | None = None
+
+    @property
+    def reason(self) -> str:
+        """The remarks in English, as the command line says them and a run records them."""
+        return in_english(self.remarks)
+
+
+def recommend_batch_size(
+    *,
+    bytes_per_image: float,
+    constant_bytes: float,
+    free_bytes: int | None,
+    total_bytes: int | None,
+    num_images: int | None = None,
+    floor_bytes: int = 0,
+    reserve_bytes: int | None = None,
+    image_hw: Size | None = None,
+    terms: Mapping[str, int] | None = None,
+    wanted: Batching | None = None,
+) -> Recommendation:
+    """The largest sensible batch that leaves the reserve free, where a need grows along a line.
+
+    A batch of B needs `constant_bytes + B * bytes_per_image`, but never less than `floor_bytes` (the update of
+    the weights). For the rest see `recommend`. Where nothing fits, the reason names the size that would, if
+    `image_hw` is given.
+    """
+    line = _Line(bytes_per_image, constant_bytes, floor_bytes)
+    memory = DeviceMemory("the device", total_bytes, free_bytes)
+    found = recommend(
+        line.at, memory, num_images=num_images, reserve_bytes=reserve_bytes, terms=terms, wanted=wanted
+    )
+    if found.batch_size is None and found.reserve_bytes is not None and free_bytes is not None:
+        cure = line.cure(free_bytes - found.reserve_bytes, image_hw)
+        return replace(found, remarks=(*found.remarks, cure))
+    return found
+
+
+def recommend(
+    bytes_at: BytesAt,
+    memory: DeviceMemory,
+    *,
+    num_images: int | None = None,
+    reserve_bytes: int | None = None,
+    terms: Mapping[str, int] | None = None,
+    measured: Measured = NOTHING_MEASURED,
+    wanted: Batching | None = None,
+) -> Recommendation:
+    """The largest sensible batch that leaves the reserve free; `bytes_at(batch)` is what one needs.
+
+    Sensible is at least 2, at most 64, at most a tenth of `num_images`, the training images, where their number is
+    known, and, once it was measured, no more than where images/s stops growing. The reserve is `reserve_bytes`, or
+    0.6 GiB or a tenth of the total, whichever is more. What was measured corrects what was predicted.
+    """
+    need = measured.correct(bytes_at)
+    known = dict(terms or {})
+    if memory.free_bytes is None:
+        unknown = remark("unknown", device=memory.title)
+        return Recommendation(None, (unknown,), _table(need, wanted), known)
+    reserve = _reserve(memory.total_bytes or memory.free_bytes) if reserve_bytes is None else reserve_bytes
+    budget, free = memory.free_bytes - reserve, in_gib(memory.free_bytes)
+    cap, cap_remark = _largest_sensible(num_images, measured)
+    fitting = [size for size in range(MIN_BATCH, MAX_BATCH + 1) if need(size) <= budget]
+    best = max((size for size in fitting if size <= cap), default=None)
+    if best is None:
+        needed, kept = in_gib(need(MIN_BATCH)), in_gib(reserve)
+        too_few = remark("too_few_fit", least=MIN_BATCH, need=needed, free=free, reserve=kept)
+        return Recommendation(None, (too_few,), _table(need, wanted), known, reserve)
+    more = remark("more_than_free", more=best + 1, reserve=in_gib(reserve))
+    remarks = [
+        remark("fits", batch=best, need=in_gib(need(best)), free=free),
+        cap_remark if best == cap else more,
+    ]
+    instead = None
+    if wanted is not None and need(wanted.batch_size) > budget:
+        # the gradients of the batches before, as large as the weights, lie beside the next one's activations
+        beside = known.get("weights", 0) if wanted.gradient_accumulation_steps == 1 else 0
+        instead = _accumulate(wanted, [size for size in fitting if need(size) + beside <= budget])
+        remarks.append(_not_fitting(wanted, need(wanted.batch_size), instead))
+    return Recommendation(best, tuple(remarks), _table(need, wanted), known, reserve, instead)
+
+
+def _accumulate(wanted: Batching, fitting: list[int]) -> Batching | None:
+    """The fewest batches that fit and keep the images of a step; None where no batch fits beside their gradients.
+
+    Equal parts are preferred (16 as 2 x 8) unless they take twice as many; else the parts hold a few images more.
+    """
+    if not fitting:
+        return None
+    fewest = math.ceil(wanted.batch_size / fitting[-1])
+    parts = range(fewest, min(2 * fewest, wanted.batch_size // MIN_BATCH + 1))
+    steps = next((n for n in parts if wanted.batch_size % n == 0), fewest)
+    part = math.ceil(wanted.batch_size / steps)
+    return Batching(part, steps * wanted.gradient_accumulation_steps)
+
+
+def _not_fitting(wanted: Batching, needed_bytes: int, instead: Batching | None) -> Remark:
+    size, needed = wanted.batch_size, in_gib(needed_bytes)
+    if instead is None:
+        return remark("wanted_does_not_fit", wanted=size, need=needed)
+    batch, steps = instead.batch_size, instead.gradient_accumulation_steps
+    return remark(
+        "accumulate_instead", wanted=size, need=needed, batch=batch, steps=steps, images=batch * steps
+    )
+
+
+@dataclass(frozen=True)
+class _Line:
+    """A need that grows along a line, above a floor."""
+
+    bytes_per_image: float
+    constant_bytes: float
+    floor_bytes: float
+
+    def at(self, batch_size: int) -> int:
+        return round(max(self.floor_bytes, self.constant_bytes + self.bytes_per_image * batch_size))
+
+    def cure(self, budget_bytes: int, image_hw: Size | None) -> Remark:
+        """What would fit into a budget: activations grow with the image's area, everything else does not."""
+        room = budget_bytes - self.constant_bytes
+        if image_hw is None or self.floor_bytes > budget_bytes or room <= 0:
+            return remark("choose_less")
+        shrink = math.sqrt(room / (MIN_BATCH * self.bytes_per_image))
+        height, width = (int(side * shrink) // SIZE_MULTIPLE * SIZE_MULTIPLE for side in image_hw)
+        if min(height, width) < SIZE_MULTIPLE:
+            return remark("choose_less")
+        return remark("size_would_fit", height=height, width=width)
+
+
+def _table(need: BytesAt, wanted: Batching | None) -> dict[int, int]:
+    """For every batch up to the largest sensible one, and for the one asked for."""
+    sizes = {*range(1, MAX_BATCH + 1), *([wanted.batch_size] if wanted else [])}
+    return {size: need(size) for size in sorted(sizes)}
+
+
+def _largest_sensible(num_images: int | None, measured: Measured) -> tuple[int, Remark]:
+    caps = [(MAX_BATCH, remark("too_few_steps", most=MAX_BATCH))]
+    if num_images is not None:
+        caps.append(_largest_share(num_images))
+    if measured.plateau is not None:
+        caps.append((max(MIN_BATCH, measured.plateau), remark("no_faster")))
+    return min(caps, key=lambda cap: cap[0])
+
+
+def _largest_share(num_images: int) -> tuple[int, Remark]:
+    tenth = num_images // SHARE_OF_IMAGES
+    if tenth <= MIN_BATCH:
+        return MIN_BATCH, remark("few_images", images=num_images)
+    return tenth, remark("share_of_images", images=num_images)
+
+
+def _reserve(total_bytes: int) -> int:
+    return max(MIN_RESERVE_BYTES, round(RESERVE_SHARE * total_bytes))
+
+
+def reserve_on(device: str, memory: DeviceMemory) -> int | None:
+    """What a training must leave free on a device; None where its free memory is unknown.
+
+    In main memory (device "cpu") the images that were read need room beside the training.
+    """
+    if memory.free_bytes is None:
+        return None
+    store_bytes = round(SHARE_OF_FREE_MEMORY * memory.free_bytes) if device == "cpu" else 0
+    return max(_reserve(memory.total_bytes or memory.free_bytes), store_bytes)
+
+
+def batching_of(settings: Settings) -> Batching | None:
+    """The batch that the settings ask for; None where they leave it open."""
+    if settings.batch_size == "auto":
+        return None
+    return Batching(settings.batch_size, settings.gradient_accumulation_steps)
+
+
+def recommend_for_memory(
+    need: StepMemory,
+    memory: DeviceMemory,
+    *,
+    device: str,
+    num_images: int | None = None,
+    measured: Measured = NOTHING_MEASURED,
+    wanted: Batching | None = None,
+) -> Recommendation:
+    """`recommend` for a traced step on a device, with the terms of the batch that it recommends."""
+    found = recommend(
+        need.bytes_at,
+        memory,
+        num_images=num_images,
+        reserve_bytes=reserve_on(device, memory),
+        terms=need.terms_at(MIN_BATCH),
+        measured=measured,
+        wanted=wanted,
+    )
+    return replace(found, terms=need.terms_at(found.batch_size or MIN_BATCH))
+
+
+def find_what_fits(settings: Settings, num_landmarks: int, device: str, budget_bytes: int) -> Remark:
+    """Settings near these with which two images fit into a budget, each of them predicted; some seconds."""
+
+    def need(changed: Settings) -> int:
+        return predict_step_memory(changed, num_landmarks, device).bytes_at(MIN_BATCH)
+
+    size: dict[str, str | int] = {}
+    for height, width in _smaller_sizes(settings.image_size):
+        needed = need(settings.model_copy(update={"image_size": (height, width)}))
+        if needed <= budget_bytes:
+            size = {"height": height, "width": width, "image_need": in_gib(needed)}
+            break
+    others = [model for model in get_args(ModelName) if model != settings.model]
+    needs = {model: need(settings.model_copy(update={"model": model})) for model in others}
+    least = min(needs, key=lambda model: needs[model])
+    if needs[least] > budget_bytes:
+        return remark("image_fits", **size) if size else remark("nothing_fits")
+    other: dict[str, str | int] = {"model": least, "model_need": in_gib(needs[least])}
+    return remark("image_or_model_fits" if size else "model_fits", **size, **other)
+
+
+def _smaller_sizes(image_hw: Size) -> Iterator[Size]:
+    seen: set[Size] = set()
+    for share in SMALLER_SIDES:
+        height, width = (int(side * share) // SIZE_MULTIPLE * SIZE_MULTIPLE for side in image_hw)
+        if min(height, width) >= SIZE_MULTIPLE and (height, width) not in seen:
+            seen.add((height, width))
+            yield height, width
+
+
+def read_device_memory(device: str, gpus: tuple[GpuReading, ...] | None = None) -> DeviceMemory:
+    """The memory of "cpu" or "cuda:N" now; `gpus` are NVML's readings where they were made already.
+
+    Where NVML does not know the GPU, torch is asked, which opens a CUDA context; where that fails too, the bytes
+    are None. Raises UserError for a GPU that neither of them knows.
+    """
+    if device == "cpu":
+        host = read_memory()
+        return DeviceMemory(cpu_title(), host.total_bytes, host.free_bytes)
+    number = int(device.partition(":")[2] or 0)
+    listed = next((gpu for gpu in (read_gpus() if gpus is None else gpus) if gpu.index == number), None)
+    if listed is not None and listed.free_bytes is not None:
+        return DeviceMemory(listed.title, listed.total_bytes, listed.free_bytes)
+    return _ask_torch(number, listed)
+
+
+def _ask_torch(number: int, listed: GpuReading | None) -> DeviceMemory:
+    import torch
+
+    try:
+        if number < torch.cuda.device_count():
+            free_bytes, total_bytes = torch.cuda.mem_get_info(number)
+            return DeviceMemory(torch.cuda.get_device_name(number), total_bytes, free_bytes)
+    except (RuntimeError, AssertionError):  # CUDA cannot start: torch raises the one or the other
+        return DeviceMemory(listed.title if listed else f"cuda:{number}", None, None)
+    if listed is not None:
+        return DeviceMemory(listed.title, listed.total_bytes, None)
+    raise UserError(f"there is no cuda:{number} here", field="device", cure="choose cpu, or give --free_gib")
+
+
+def recommend_for_settings(settings: Settings, device: str) -> Choice:
+    """The batch for `--batch_size auto`: reads the data set, the free memory, and traces a step.
+
+    Raises UserError where not even two images fit, where the free memory is unknown, and for a data set that
+    cannot be read.
+    """
+    from backend.resolve import choose_dataset
+    from backend.training.build import build_splits
+
+    splits = build_splits(RunConfig(settings, {"dataset_path": choose_dataset(settings)}))
+    num_landmarks = len(splits.annotations.landmark_names)
+    memory = read_device_memory(device)
+    need = predict_step_memory(settings, num_landmarks, device)
+    measured = Bench(settings, num_landmarks, device, identify(device, read_gpus())).read()
+    found = recommend_for_memory(need, memory, device=device, num_images=len(splits.train), measured=measured)
+    if found.batch_size is None:
+        cure = "give a number"
+        if memory.free_bytes is not None and found.reserve_bytes is not None:
+            budget = memory.free_bytes - found.reserve_bytes
+            cure = in_english([find_what_fits(settings, num_landmarks, device, budget)])
+        raise UserError(found.reason, field="batch_size", cure=cure)
+    return Choice(found.batch_size, found.reason)

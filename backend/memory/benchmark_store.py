@@ -1,0 +1,186 @@
+"""What real steps on a device took: memory and time by batch, kept in the user's cache folder. No torch.
+
+`backend.memory.benchmark` does the steps, in a process of its own that this one starts.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from backend.cache import cache_file
+from backend.config import Settings
+from backend.device.gpu import GpuReading
+from backend.device.machine import cpu_identity
+from backend.errors import UserError
+from backend.files import write_json_atomic
+from backend.memory.cache import torch_version
+from backend.memory.step_memory import TRACED_FIELDS
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+TIMEOUT_S = 600
+FAST_ENOUGH = 0.95  # of the images/s that an endless batch would reach
+KILLED = -int(getattr(signal, "SIGKILL", 9))  # how the kernel ends a process that takes too much memory
+
+
+@dataclass(frozen=True)
+class MeasuredBatch:
+    """Steps of all phases of a run at one batch; seconds are a step's, divided by its images.
+
+    `peak_bytes` is None where the memory did not suffice, and then so are the seconds. `context_bytes` is the part
+    of it that CUDA's context takes; None on a CPU, and where the driver did not say, so that it is not in the peak.
+    """
+
+    batch_size: int
+    peak_bytes: int | None
+    context_bytes: int | None = None
+    training_s: float | None = None
+    validation_s: float | None = None
+    refine_training_s: float | None = None
+    refine_validation_s: float | None = None
+
+    @property
+    def images_per_s(self) -> float | None:
+        """Of the first network's training steps, without reading the images."""
+        return None if self.training_s is None else 1 / self.training_s
+
+
+@dataclass(frozen=True)
+class Measured:
+    """All that was measured for the same settings on the same device, by growing batch."""
+
+    batches: tuple[MeasuredBatch, ...] = ()
+
+    def at(self, batch_size: int) -> MeasuredBatch | None:
+        """The batch that was measured nearest to one, of those that fitted."""
+        return min(self._fitted, key=lambda batch: abs(batch.batch_size - batch_size), default=None)
+
+    def correct(self, bytes_at: Callable[[int], int]) -> Callable[[int], int]:
+        """A prediction moved onto what the largest batch really took; where nothing fitted, as it was.
+
+        From there it grows as predicted, or, where that was more, as measured between the smallest and the largest.
+        """
+        if not self._fitted:
+            return bytes_at
+        small, large = self._fitted[0], self._fitted[-1]
+        taken, predicted = large.peak_bytes or 0, bytes_at(large.batch_size)
+        grown = predicted - bytes_at(small.batch_size)
+        growth = max(1.0, (taken - (small.peak_bytes or 0)) / grown) if grown > 0 else 1.0
+        return lambda batch_size: round(taken + growth * (bytes_at(batch_size) - predicted))
+
+    @property
+    def plateau(self) -> int | None:
+        """The batch from which on images/s hardly grows, or the last one below one that did not fit; None if unknown.
+
+        A step takes `a + c * batch` seconds, by least squares through what was measured: images/s tends to 1 / c, and
+        reaches a share s of it at the batch `a / c * s / (1 - s)`. Below the smallest batch nothing is known.
+        """
+        tried = [batch.batch_size for batch in self.batches if batch.peak_bytes is None]
+        limit = min(tried) - 1 if tried else None
+        points = [(b.batch_size, b.training_s * b.batch_size) for b in self._fitted if b.training_s]
+        if len(points) < 2:
+            return limit
+        mean_x = sum(x for x, _ in points) / len(points)
+        mean_y = sum(y for _, y in points) / len(points)
+        slope = sum((x - mean_x) * (y - mean_y) for x, y in points) / sum(
+            (x - mean_x) ** 2 for x, _ in points
+        )
+        if slope <= 0:
+            return limit  # larger batches take no longer: the end is not in sight
+        enough = (mean_y - slope * mean_x) / slope * FAST_ENOUGH / (1 - FAST_ENOUGH)
+        found = max(points[0][0], math.ceil(enough))
+        return found if limit is None else min(found, limit)
+
+    def with_batch(self, batch: MeasuredBatch) -> Measured:
+        """The same and one more, which takes the place of an earlier one of its size."""
+        others = [other for other in self.batches if other.batch_size != batch.batch_size]
+        return Measured(tuple(sorted([*others, batch], key=lambda each: each.batch_size)))
+
+    @property
+    def _fitted(self) -> list[MeasuredBatch]:
+        return [batch for batch in self.batches if batch.peak_bytes is not None]
+
+
+NOTHING_MEASURED = Measured()
+
+
+def identify(device: str, gpus: Sequence[GpuReading]) -> str:
+    """What tells a device from others: a GPU's UUID, or its title where it has none; else what `cpu_identity` has."""
+    number = int(device.partition(":")[2] or 0)
+    known = next((gpu for gpu in gpus if gpu.index == number), None) if device != "cpu" else None
+    if known is not None:
+        return known.uuid or known.title
+    return json.dumps(cpu_identity()) if device == "cpu" else device
+
+
+@dataclass(frozen=True)
+class Bench:
+    """The settings, the number of landmarks and the device ("cpu", "cuda:N") that are measured.
+
+    `identity` is the device's, see `identify`.
+    """
+
+    settings: Settings
+    num_landmarks: int
+    device: str
+    identity: str
+
+    def measure(self, batch_size: int) -> MeasuredBatch:
+        """Real steps of every phase at one batch, in a process of its own. Raises UserError where that fails."""
+        request = {
+            "settings": self.settings.model_dump(mode="json"),
+            "num_landmarks": self.num_landmarks,
+            "device": self.device,
+            "batch_size": batch_size,
+        }
+        done = subprocess.run(
+            [sys.executable, "-m", "backend.memory.benchmark"],
+            cwd=REPOSITORY,
+            input=json.dumps(request),
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",
+            timeout=TIMEOUT_S,
+            check=False,
+        )
+        if done.returncode == KILLED:
+            return MeasuredBatch(batch_size, peak_bytes=None)
+        if done.returncode != 0:
+            words = [line for line in done.stderr.splitlines() if line.strip()] or [
+                f"exit code {done.returncode}"
+            ]
+            raise UserError(f"steps of {batch_size} images could not be measured ({words[-1]})")
+        return MeasuredBatch(**json.loads(done.stdout))
+
+    def read(self) -> Measured:
+        """What was measured before; nothing where the file is not there or cannot be read."""
+        try:
+            rows: list[Mapping[str, Any]] = json.loads(self._path.read_text(encoding="utf-8"))
+            return Measured(tuple(MeasuredBatch(**row) for row in rows))
+        except (OSError, ValueError, TypeError):
+            return NOTHING_MEASURED
+
+    def keep(self, measured: Measured) -> None:
+        """For the next time, by every process of this user, where the cache folder can be written.
+
+        A batch that did not fit is not kept: that says as much of what else was held then.
+        """
+        with suppress(OSError):
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            write_json_atomic(
+                self._path, [asdict(batch) for batch in measured.batches if batch.peak_bytes is not None]
+            )
+
+    @property
+    def _path(self) -> Path:
+        settings = self.settings.model_dump(mode="json", include=set(TRACED_FIELDS))
+        kind = self.device.partition(":")[0]
+        return cache_file("measured", [settings, self.num_landmarks, kind, self.identity, torch_version()])

@@ -1,0 +1,43 @@
+"""How much memory the steps of a run need, without doing them: traced once, then read from the user's cache.
+
+Nothing here is measured on a device: alive bytes are traced, what CUDA's allocator takes is simulated (allocator.py),
+and the terms for its context and for cuDNN are guesses (traced_memory.py). Imports torch only to trace.
+"""
+
+from __future__ import annotations
+
+from backend.config import Settings
+from backend.device.machine import cpu_identity
+from backend.memory.cache import load_memory, save_memory
+from backend.memory.step_memory import TRACED_FIELDS, StepMemory, memory_from_dict, memory_to_dict
+
+
+def predict_step_memory(settings: Settings, num_landmarks: int, device: str) -> StepMemory:
+    """What a run needs on `device`, "cpu" or "cuda:N", which need not be there.
+
+    The settings are those in force on the device; see `choices.settings_in_force`. Takes some seconds, most of them for
+    torch to be imported, where no earlier answer is in the cache.
+    """
+    kind = device.partition(":")[0]
+    traced = _as_traced(settings)
+    key = {"settings": traced.model_dump(mode="json"), "num_landmarks": num_landmarks, "kind": kind}
+    if kind == "cpu":
+        key["cpu"] = cpu_identity()
+    known = load_memory(key)
+    if known is not None:
+        try:
+            return memory_from_dict(known)
+        except (AttributeError, KeyError, TypeError, ValueError):  # damaged: made anew
+            pass
+    from backend.memory.traced_memory import trace_step_memory
+
+    found = trace_step_memory(traced, num_landmarks, kind)
+    save_memory(key, memory_to_dict(found))
+    return found
+
+
+def _as_traced(settings: Settings) -> Settings:
+    chosen = {name: getattr(settings, name) for name in TRACED_FIELDS}
+    # the second batch of an update finds the gradients of the first; a third finds no more
+    chosen["gradient_accumulation_steps"] = min(2, settings.gradient_accumulation_steps)
+    return Settings.model_validate(chosen)

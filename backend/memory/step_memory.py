@@ -1,0 +1,124 @@
+"""How much memory the steps of a run need, without doing them: traced once, then read from the user's cache.
+
+Nothing here is measured on a device: alive bytes are traced, what CUDA's allocator takes is simulated (allocator.py),
+and the terms for its context and for cuDNN are guesses (prediction.py). Imports torch only to trace. Must not know
+screens or NVML.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from backend.memory.lifetimes import Moment
+
+Plain = Mapping[str, Any]
+
+# the settings that decide the memory and the time of a step; a trace is told no others
+TRACED_FIELDS = (
+    "model", "image_size", "loss", "decoder", "output_stride", "mixed_precision", "gradient_accumulation_steps",
+    "refine", "refine_crops", "num_refiners", "crop_size", "refiner_sides",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class PhaseMemory:
+    """What the steps of one phase need.
+
+    Of the moments of its training and validation steps, those are kept that are the highest at some batch; the bytes
+    named in `held` are in each of them. `beside` is needed on top of any. `fragmentation` is what the allocator holds
+    beyond the highest moment, at some batches. `batch_size` is its own where the run's does not decide it.
+    """
+
+    training: Sequence[Moment]
+    validation: Sequence[Moment]
+    held: Mapping[str, int]
+    beside: Mapping[str, Moment]
+    fragmentation: Mapping[int, int]
+    batch_size: int | None = None
+
+    def alive_at(self, batch_size: int) -> int:
+        """The highest peak of its steps, bytes alive."""
+        batch_size = self.batch_size or batch_size
+        return max(moment.bytes_at(batch_size) for moment in (*self.training, *self.validation))
+
+    def terms_at(self, batch_size: int) -> dict[str, int]:
+        """All that must fit, by name."""
+        batch_size = self.batch_size or batch_size
+        in_step = self.alive_at(batch_size) - sum(self.held.values())
+        terms = {**self.held, "activations_and_gradients": in_step}
+        terms |= {name: moment.bytes_at(batch_size) for name, moment in self.beside.items()}
+        if self.fragmentation:
+            terms["fragmentation"] = _between(self.fragmentation, batch_size)
+        return terms
+
+
+@dataclass(frozen=True)
+class StepMemory:
+    """What a run's phases need, and the trainable weights of its first network."""
+
+    phases: Sequence[PhaseMemory]
+    num_parameters: int
+
+    def bytes_at(self, batch_size: int) -> int:
+        """What must fit on the device at this batch: the peak of all phases, with all named terms."""
+        return max(sum(phase.terms_at(batch_size).values()) for phase in self.phases)
+
+    def terms_at(self, batch_size: int) -> dict[str, int]:
+        """What `bytes_at` is made of: the terms of the phase that needs most; their sum is exactly that number."""
+        terms = (phase.terms_at(batch_size) for phase in self.phases)
+        return max(terms, key=lambda named: sum(named.values()))
+
+
+def memory_to_dict(memory: StepMemory) -> dict[str, Any]:
+    """As JSON has it."""
+    return {
+        "num_parameters": memory.num_parameters,
+        "phases": [
+            {
+                "training": [_pair(moment) for moment in phase.training],
+                "validation": [_pair(moment) for moment in phase.validation],
+                "held": dict(phase.held),
+                "beside": {name: _pair(moment) for name, moment in phase.beside.items()},
+                "fragmentation": [list(pair) for pair in phase.fragmentation.items()],
+                "batch_size": phase.batch_size,
+            }
+            for phase in memory.phases
+        ],
+    }
+
+
+def memory_from_dict(raw: Plain) -> StepMemory:
+    """Inverse of `memory_to_dict`. Raises AttributeError, KeyError, TypeError or ValueError for anything else."""
+    phases = [
+        PhaseMemory(
+            training=[Moment(*pair) for pair in phase["training"]],
+            validation=[Moment(*pair) for pair in phase["validation"]],
+            held=phase["held"],
+            beside={name: Moment(*pair) for name, pair in phase["beside"].items()},
+            fragmentation=dict(phase["fragmentation"]),
+            batch_size=phase["batch_size"],
+        )
+        for phase in raw["phases"]
+    ]
+    memory = StepMemory(phases, raw["num_parameters"])
+    memory.bytes_at(1)  # counts with every number once
+    return memory
+
+
+def _pair(moment: Moment) -> list[int]:
+    return [moment.constant_bytes, moment.bytes_per_image]
+
+
+def _between(known: Mapping[int, int], batch_size: int) -> int:
+    """On the straight line between the batches known; beyond the last, in proportion."""
+    sizes = sorted(known)
+    place = bisect_left(sizes, batch_size)
+    if place == len(sizes):
+        return known[sizes[-1]] * batch_size // sizes[-1]
+    if place == 0 or sizes[place] == batch_size:
+        return known[sizes[place]]
+    lower, upper = sizes[place - 1], sizes[place]
+    return known[lower] + (known[upper] - known[lower]) * (batch_size - lower) // (upper - lower)

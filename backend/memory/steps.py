@@ -1,0 +1,159 @@
+"""Single steps of a run's phases on noise: without data, and nobody watching. For whoever measures or traces them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from backend.config import RunConfig
+from backend.data.dataset import Batch
+from backend.training.build import (
+    Schedule,
+    build_network,
+    build_refiner,
+    build_refiner_task,
+    build_task,
+    build_trainer,
+    first_schedule,
+    refine_schedule,
+)
+from backend.training.engine import Metrics, Trainer
+from backend.training.heatmaps import decode_heatmaps
+from backend.training.loop_state import Request
+from backend.training.task import LandmarkTask
+
+ONE_BATCH = cast(Any, [None])  # a trainer's training data, where it has none
+
+
+@dataclass(frozen=True)
+class LonePhase:
+    """A phase whose steps are called one by one, on noise. A refinement trains on more crops of an image than it
+    validates on."""
+
+    build_network: Callable[[], nn.Module]
+    build_trainer: Callable[[nn.Module], Trainer]
+    make_training_batch: Callable[[int], Batch]
+    make_validation_batch: Callable[[int], Batch]
+
+
+def first_phase(config: RunConfig, num_landmarks: int) -> LonePhase:
+    """The chosen network on whole images."""
+    task = _LoneTask(**vars(build_task(config, _names(num_landmarks))))
+    image = (3, *task.input_hw)
+    return _lone_phase(
+        config, task, first_schedule(config.settings), partial(build_network, config), image, image
+    )
+
+
+def refine_phase(config: RunConfig, num_landmarks: int) -> LonePhase:
+    """The second network on crops; its batch counts images, each with all its crops."""
+    task = _LoneTask(**vars(build_refiner_task(config, _names(num_landmarks))))
+    crops = (num_landmarks, 3, *task.input_hw)
+    drawn = (config.settings.num_refiners * num_landmarks, *crops[1:])
+    return _lone_phase(
+        config, task, refine_schedule(config.settings), partial(build_refiner, config), drawn, crops
+    )
+
+
+def _lone_phase(
+    config: RunConfig,
+    task: LandmarkTask,
+    schedule: Schedule,
+    build: Callable[[int], nn.Module],
+    training_shape: Sequence[int],
+    validation_shape: Sequence[int],
+) -> LonePhase:
+    """`build(num_landmarks)` makes the network; the shapes are those of one image of a batch."""
+    num_landmarks = len(task.landmark_names)
+    return LonePhase(
+        lambda: build(num_landmarks),
+        lambda network: build_trainer(
+            config, schedule, network, task, ONE_BATCH, _one_batch(), cast(Any, _Nobody())
+        ),
+        lambda size: make_noise_batch((size, *training_shape), num_landmarks),
+        lambda size: make_noise_batch((size, *validation_shape), num_landmarks),
+    )
+
+
+def run_validation_step(trainer: Trainer, batch: Batch) -> None:
+    """The engine's validation with this batch alone; the points are found, but nothing is scored."""
+    cast(_OneBatch, trainer._valid).batch = batch
+    trainer.validate()
+
+
+def make_noise_batch(images_shape: Sequence[int], num_landmarks: int) -> Batch:
+    """Noise in the shape of a batch's images, or of their crops, its landmarks anywhere in the input."""
+    batch_size, (height, width) = images_shape[0], images_shape[-2:]
+    size_xy = torch.tensor([width - 1.0, height - 1.0])
+    are_crops = len(images_shape) == 5
+    num_points, num_affines = (images_shape[1], images_shape[1]) if are_crops else (num_landmarks, 1)
+    return Batch(
+        images=torch.randn(*images_shape),
+        points_xy_input=torch.rand(batch_size, num_points, 2) * size_xy,
+        points_xy_image=torch.zeros(batch_size, num_points, 2, dtype=torch.float64),
+        affine_input_to_image=torch.zeros(batch_size, num_affines, 2, 3, dtype=torch.float64),
+        mm_per_px_xy=torch.ones(batch_size, 2, dtype=torch.float64),
+        rows=torch.arange(batch_size),
+    )
+
+
+def _one_batch() -> Any:
+    return _OneBatch()
+
+
+def _names(num_landmarks: int) -> list[str]:
+    return [str(number) for number in range(num_landmarks)]
+
+
+class _Nobody:
+    """In place of a trainer's observer: asks for nothing."""
+
+    def poll(self) -> set[Request]:
+        return set()
+
+
+class _OneBatch:
+    """In place of a data set's batches: one, exchanged at will."""
+
+    batch: Batch
+
+    def __len__(self) -> int:
+        return 1
+
+    @property
+    def largest_batch(self) -> int:
+        return len(self.batch.rows)
+
+    def of_epoch(self, _epoch: int) -> Iterator[Batch]:
+        return iter([self.batch])
+
+
+class _LoneTask(LandmarkTask):
+    """The run's task, which asks no tensor for a number, and whose scorer stops where one would leave the device: fake
+    tensors have none."""
+
+    def count_targets(self, batch: Batch) -> int:
+        return batch.points_xy_input[..., 0].numel()
+
+    def new_scorer(self) -> Any:
+        return _LoneScorer(self)
+
+
+@dataclass(frozen=True)
+class _LoneScorer:
+    """What `LandmarkScorer` does on the device."""
+
+    task: LandmarkTask
+
+    def add(self, heatmaps: Tensor, _batch: Batch) -> None:
+        decode_heatmaps(heatmaps, self.task.stride, self.task.decoder)
+        maps = self.task.display_maps(heatmaps)
+        _ = maps.amax((-2, -1)) - maps.mean((-2, -1))
+
+    def metrics(self) -> Metrics:
+        return {}

@@ -1,0 +1,229 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from backend.config import Choice, parse_settings
+from backend.device.gpu import GpuReading
+from backend.errors import UserError
+from backend.memory import batch_size
+from backend.memory.batch_size import Batching, DeviceMemory, read_device_memory, recommend_batch_size
+from backend.memory.benchmark_store import Measured, MeasuredBatch
+from backend.memory.reasons import GIB, in_english
+
+
+def recommend(**changes):
+    given = {
+        "bytes_per_image": 0.4 * GIB,
+        "constant_bytes": 1.5 * GIB,
+        "free_bytes": round(10.4 * GIB),
+        "total_bytes": 12 * GIB,
+    }
+    return recommend_batch_size(**(given | changes))
+
+
+def test_the_largest_batch_that_leaves_the_reserve():
+    found = recommend()
+    # 10.4 - 1.2 = 9.2 GiB to use, (9.2 - 1.5) / 0.4 = 19.25
+    assert found.batch_size == 19
+    assert found.reason == "19: 9.1 of 10.4 GiB free; 20 would leave less than the reserve of 1.2 GiB"
+    assert found.predicted_bytes[19] == round(9.1 * GIB)
+    assert found.predicted_bytes[2] == round(2.3 * GIB)
+
+
+def test_the_reserve_is_at_least_0_6_gib():
+    found = recommend(total_bytes=2 * GIB, free_bytes=2 * GIB, constant_bytes=0)
+    assert found.batch_size == 3
+    assert "reserve of 0.6 GiB" in found.reason
+
+
+def test_at_most_a_tenth_of_the_training_images():
+    found = recommend(num_images=150)
+    assert found.batch_size == 15
+    assert "a tenth of the 150 training images" in found.reason
+
+
+def test_few_images_still_give_two():
+    found = recommend(num_images=7)
+    assert found.batch_size == 2
+    assert "batch normalisation" in found.reason
+
+
+@pytest.mark.parametrize("num_images", [None, 100_000])
+def test_never_more_than_64(num_images):
+    found = recommend(free_bytes=1000 * GIB, num_images=num_images)
+    assert found.batch_size == 64
+    assert "more than 64" in found.reason
+
+
+def test_the_update_of_the_weights_is_a_floor():
+    found = recommend(floor_bytes=5 * GIB)
+    assert found.predicted_bytes[2] == 5 * GIB
+    assert recommend(floor_bytes=10 * GIB).batch_size is None
+
+
+def test_nothing_fits_says_what_would():
+    found = recommend(free_bytes=3 * GIB, image_hw=(512, 384))
+    assert found.batch_size is None
+    # 3 - 1.2 - 1.5 = 0.3 GiB for two images of 0.4: sides times 0.612
+    assert found.reason == (
+        "not even 2 images fit: 2.3 GiB needed, 3.0 GiB free less a reserve of 1.2 GiB; "
+        "images of about 288 x 224 would fit, or another model"
+    )
+
+
+def test_nothing_fits_when_the_network_alone_is_too_large():
+    assert "choose another model" in (recommend(free_bytes=2 * GIB, image_hw=(512, 512)).reason)
+
+
+def test_unknown_free_memory_gives_no_number_and_says_so():
+    found = recommend(free_bytes=None, total_bytes=None)
+    assert found.batch_size is None
+    assert "unknown" in found.reason
+    assert found.predicted_bytes[2] == round(2.3 * GIB)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "instead"),
+    [
+        (Batching(19), None),
+        (Batching(20), Batching(10, 2)),
+        (Batching(32, 2), Batching(16, 4)),
+        (Batching(46), Batching(16, 3)),  # 46 = 2 x 23, which do not fit: the parts hold two images more
+    ],
+)
+def test_a_batch_that_does_not_fit_is_split_into_some_that_do(wanted, instead):
+    found = recommend(wanted=wanted)
+    assert (found.batch_size, found.instead) == (19, instead)
+    assert ("does not fit" in found.reason) == (instead is not None)
+    if instead is not None:
+        steps = f"{instead.batch_size} with an accumulation of {instead.gradient_accumulation_steps}"
+        assert steps in found.reason
+
+
+def test_accumulated_gradients_need_room_beside_the_activations():
+    # 19 fill the budget to 0.1 GiB: beside 0.5 GiB of gradients 18 fit, and 36 = 2 x 18 and 38 = 3 x 13
+    for wanted, parts in ((36, 18), (38, 13)):
+        found = recommend(wanted=Batching(wanted), terms={"weights": GIB // 2})
+        assert found.instead is not None
+        assert found.instead.batch_size == parts
+
+
+def test_no_larger_than_where_the_speed_stops_growing():
+    # 0.1 s a step and 0.2 s an image: 95 % of 5 images/s are reached at 0.1 / 0.2 * 19 = 9.5 images
+    batches = tuple(MeasuredBatch(n, 0, training_s=(0.1 + 0.2 * n) / n) for n in (4, 16))
+    found = batch_size.recommend(
+        lambda size: 0, DeviceMemory("x", 8 * GIB, 8 * GIB), measured=Measured(batches)
+    )
+    assert found.batch_size == 10
+    assert "no faster, as measured" in found.reason
+
+
+class FakeNeed:
+    """In place of a traced step: bytes that grow with the image's area and the network."""
+
+    def __init__(self, settings) -> None:
+        height, width = settings.image_size
+        self.bytes = {"hrnet": 4, "unet": 3, "resnet": 8, "hourglass": 9}[settings.model] * height * width
+
+    def bytes_at(self, size: int) -> int:
+        return self.bytes
+
+
+@pytest.mark.parametrize(
+    ("budget", "said"),
+    [
+        (4 * 192 * 192, "images of 192 x 192 (0.0 GiB) would fit"),
+        (3 * 256 * 256, "images of 192 x 192 (0.0 GiB) or the model unet (0.0 GiB) would fit"),
+        (100, "no smaller image and no other model fits either: free some memory"),
+    ],
+)
+def test_what_would_fit_is_predicted(monkeypatch, budget, said):
+    monkeypatch.setattr(
+        batch_size, "predict_step_memory", lambda settings, num_landmarks, device: FakeNeed(settings)
+    )
+    found = batch_size.find_what_fits(parse_settings({}), 5, "cpu", budget)
+    assert in_english([found]) == said
+
+
+def reading(index: int, free_bytes: int | None) -> GpuReading:
+    return GpuReading(index, f"GPU-{index}", f"card {index}", 8 * GIB, None, free_bytes, None, None, None)
+
+
+def test_a_gpus_free_memory_is_the_drivers():
+    gpus = (reading(0, 1 * GIB), reading(1, 5 * GIB))
+    assert read_device_memory("cuda:1", gpus) == DeviceMemory("card 1", 8 * GIB, 5 * GIB)
+
+
+def test_torch_is_asked_where_the_driver_is_silent(monkeypatch):
+    import torch
+
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda number: (3, 4))
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda number: "card")
+    assert read_device_memory("cuda:0", (reading(0, None),)) == DeviceMemory("card", 4, 3)
+
+
+@pytest.mark.parametrize("error", [RuntimeError("CUDA error: unknown error"), AssertionError("no CUDA")])
+def test_memory_is_unknown_where_torch_fails_as_well(monkeypatch, error):
+    import torch
+
+    def fail(number):
+        raise error
+
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", fail)
+    assert read_device_memory("cuda:0", (reading(0, None),)) == DeviceMemory("card 0", None, None)
+
+
+def test_memory_is_unknown_on_a_gpu_that_only_the_driver_sees(monkeypatch):
+    import torch
+
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    assert read_device_memory("cuda:0", (reading(0, None),)) == DeviceMemory("card 0", 8 * GIB, None)
+
+
+def test_a_gpu_that_is_not_there_is_the_users_mistake(monkeypatch):
+    import torch
+
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    with pytest.raises(UserError, match="no cuda:3") as caught:
+        read_device_memory("cuda:3", ())
+    assert caught.value.field == "device"
+
+
+@pytest.fixture
+def small_data(monkeypatch, tmp_path):
+    """A data set of 60 training images and 5 landmarks, in place of one on disk."""
+    from types import SimpleNamespace
+
+    from backend import resolve
+    from backend.training import build
+
+    annotations = SimpleNamespace(landmark_names=tuple("abcde"))
+    splits = SimpleNamespace(annotations=annotations, train=range(60))
+    monkeypatch.setattr(resolve, "choose_dataset", lambda settings: Choice(str(tmp_path), "test"))
+    monkeypatch.setattr(build, "build_splits", lambda config: splits)
+
+
+def test_settings_give_a_choice_with_its_reason(small_data, monkeypatch):
+    monkeypatch.setattr(batch_size, "read_device_memory", lambda device: DeviceMemory("x", 8 * GIB, 7 * GIB))
+    choice = batch_size.recommend_for_settings(
+        parse_settings({"model": "unet", "image_size": (64, 64)}), "cpu"
+    )
+    assert choice.value == 6
+    assert "tenth of the 60" in choice.reason
+
+
+def test_settings_for_which_nothing_fits(small_data, monkeypatch):
+    monkeypatch.setattr(batch_size, "read_device_memory", lambda device: DeviceMemory("x", GIB, GIB // 2))
+    with pytest.raises(UserError, match="not even 2 images fit") as caught:
+        batch_size.recommend_for_settings(parse_settings({"model": "unet", "image_size": (64, 64)}), "cpu")
+    assert caught.value.field == "batch_size"
+
+
+def test_importing_brings_no_torch():
+    code = "import sys, backend.memory.batch_size, backend.vram; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

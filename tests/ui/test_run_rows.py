@@ -1,0 +1,144 @@
+from __future__ import annotations
+
+import os
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from backend.config import Choice, RunConfig, Settings
+from backend.errors import UserError
+from backend.run.folder import RunFolder, create_run
+from backend.run.notes import Notes, write_notes
+from backend.run.process import identify
+from backend.run.queue import add_to_queue
+from backend.run.state import RunState
+from ui import run_rows
+from ui.run_rows import ORDERS, RunRow, choose_rows, device_of, free_device, runs_table
+from ui.text.say import say
+
+
+def make_run(runs_dir: Path, label: str, device: str = "cpu", **settings: Any) -> RunFolder:
+    chosen = {"device": Choice(device, "as asked"), "dataset_path": Choice("/data/films", "as asked")}
+    return create_run(runs_dir, RunConfig(Settings(**settings), chosen).to_dict(), label)
+
+
+@pytest.fixture
+def rows(tmp_path: Path) -> list[RunRow]:
+    """Newest first: no error; 12.5 px; 2.1 mm; 10.0 mm."""
+    for number, (label, values) in enumerate(
+        [
+            ("hrnet", {"val/mre_px": 100.0, "val/mre_mm": 10.0}),
+            ("unet", {"val/mre_px": 21.0, "val/mre_mm": 2.1}),
+            ("resnet", {"val/mre_px": 12.5}),
+            ("unet", {}),
+        ]
+    ):
+        folder = make_run(tmp_path, label, model=label)
+        folder.path.rename(tmp_path / f"20260101-00000{number}-{label}")
+        folder = RunFolder(tmp_path / f"20260101-00000{number}-{label}")
+        folder.append_metrics({"phase": "train", "epoch": 1, **values})
+    write_notes(RunFolder(tmp_path / "20260101-000001-unet"), Notes(("Paper", "آزمون"), "with the NEW films"))
+    add_to_queue(RunFolder(tmp_path / "20260101-000003-unet"))
+    RunFolder(tmp_path / "20260101-000002-resnet").write_outcome("failed", "no reason")
+    return runs_table(tmp_path)
+
+
+def numbers(rows: list[RunRow]) -> list[int]:
+    return [int(row.run_id[14]) for row in rows]
+
+
+def test_the_columns_have_their_heads(rows: list[RunRow]) -> None:
+    assert {len(row.cells) for row in rows} == {len(say("runs_columns").split(","))}
+    assert {len(row.sort_keys) for row in rows} == {len(rows[0].cells)}
+    assert rows[2].cells[2] == "Paper, آزمون"
+    assert [row.state for row in rows] == [
+        RunState.QUEUED, RunState.FAILED, RunState.CREATED, RunState.CREATED
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("order", "expected"),
+    [
+        ("newest", [3, 2, 1, 0]),
+        ("oldest", [0, 1, 2, 3]),
+        ("error", [1, 0, 2, 3]),  # mm, then px, then none
+        ("name", [0, 2, 3, 1]),
+        ("state", [1, 0, 2, 3]),
+    ],
+)
+def test_order(rows: list[RunRow], order: str, expected: list[int]) -> None:
+    assert order in ORDERS
+    assert numbers(choose_rows(rows, order=order)) == expected
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ("", [3, 2, 1, 0]),
+        ("UNET", [3, 1]),
+        ("unet paper", [1]),
+        ("new films", [1]),
+        ("آزمون", [1]),
+        ("x?", []),
+    ],
+)
+def test_every_word_is_searched_in_every_column_and_in_the_notes(
+    rows: list[RunRow], words: str, expected: list[int]
+) -> None:
+    found = choose_rows(rows, words)
+    assert numbers(found) == expected
+
+
+def test_of_a_run_the_newest_rows_alone_are_held(tmp_path: Path) -> None:
+    """Each epoch changes the file; all that a page has seen of it would grow with the square of the epochs."""
+    folder = create_run(tmp_path, {}, "long")
+    before = len(run_rows._known_rows)
+    for epoch in range(1, 6):
+        folder.append_metrics({"phase": "train", "epoch": epoch})
+        assert len(run_rows.read_rows(folder)) == epoch
+        assert run_rows.read_rows(folder) is run_rows.read_rows(folder)
+    assert len(run_rows._known_rows) == before + 1
+
+
+def test_one_state_alone(rows: list[RunRow]) -> None:
+    assert numbers(choose_rows(rows, state="queued")) == [3]
+    assert numbers(choose_rows(rows, "hrnet", "created")) == [0]
+    assert choose_rows(rows, state="running") == []
+
+
+def test_a_busy_device_is_told_in_the_words_that_were_asked_for(tmp_path: Path) -> None:
+    live = make_run(tmp_path, "live")
+    live.write_launched(identify(os.getpid()), [])
+    assert device_of(live) == "cpu"
+    with pytest.raises(UserError, match=f"{live.run_id} trains on cpu now; press Add to queue"):
+        free_device(tmp_path, "cpu").__enter__()
+    with pytest.raises(UserError, match="wait for it"):
+        free_device(tmp_path, "cpu", "resume_busy").__enter__()
+    with free_device(tmp_path, "cuda:0"):
+        pass
+
+
+def test_of_two_that_start_at_once_the_second_sees_the_first(tmp_path: Path) -> None:
+    folder = make_run(tmp_path, "run")
+    told: list[str] = []
+
+    def start() -> None:
+        try:
+            with free_device(tmp_path, "cpu"):
+                folder.write_launched(identify(os.getpid()), [])
+                told.append("started")
+        except UserError as error:
+            told.append(str(error))
+
+    threads = [threading.Thread(target=start) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert told.count("started") == 1 and len(told) == 4
+
+
+def test_the_device_of_an_unreadable_run_is_not_known(tmp_path: Path) -> None:
+    assert device_of(create_run(tmp_path, {"format_version": 99}, "later")) is None

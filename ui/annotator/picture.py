@@ -1,0 +1,145 @@
+"""The picture on which landmarks are dragged and the table in which they are typed: one component of our own.
+
+Python hands over an image with its points (`annotator_value`); annotator.js draws it, moves points at once, and tells
+of the moved ones by the event `moved`, {folder, image, points}. Knows no run and no process.
+"""
+
+from __future__ import annotations
+
+import base64
+import itertools
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import gradio as gr
+import numpy as np
+
+from backend.errors import UserError
+from backend.geometry import compose, scaling
+from backend.numbers import read_number, to_latin
+from backend.overlays import encode_png, heatmap_layer
+from ui.annotator.uploads import Upload, Uploads, confidence_level, maps_path, shown_path, uploads_root
+from ui.text.say import quote as quote_words
+from ui.text.say import say
+
+HEATMAP_SIDE_PX = 800
+_turns = itertools.count()
+_WORDS = (
+    "zoom_in", "zoom_out", "fit", "undo", "reset", "reset_all", "remove", "names", "heatmap", "heatmap_off",
+    "heatmap_chosen", "heatmap_all", "opacity", "hint", "picture", "landmark", "confidence", "corrected", "moved",
+    "missing", "tools",
+)  # fmt: skip
+
+
+def create_annotator(elem_id: str) -> gr.HTML:
+    """The component; it shows nothing until it has a value."""
+    return gr.HTML(
+        value=None,
+        html_template=_beside("annotator.html"),
+        css_template=_beside("annotator.css"),
+        js_on_load=_beside("annotator.js"),
+        apply_default_css=False,
+        server_functions=[heatmap_source, read_typed],
+        elem_id=elem_id,
+        padding=False,
+    )
+
+
+def annotator_value(uploads: Uploads) -> dict[str, Any] | None:
+    """Everything that the picture and the table show of the image that is shown; None shows nothing."""
+    image = uploads.find(uploads.shown)
+    if image is None or uploads.folder is None:
+        return None
+    height, width = image.size_hw
+    mm_per_px_xy = uploads.mm_per_px_xy(image)
+    return {
+        "turn": next(_turns),  # the browser draws what differs from what it was sent last
+        "image": image.key,
+        "folder": uploads.folder.name,
+        "title": image.name,
+        "source": file_address(shown_path(uploads, image)),
+        "width": width,
+        "height": height,
+        "names": uploads.landmark_names if image.points_xy_image is not None else [],
+        "points": _plain(image.points_xy_image),
+        "predicted": _plain(image.predicted_xy_image),
+        "confidence": [] if image.confidence is None else [_confidence(value) for value in image.confidence],
+        "mm_per_px_xy": list(mm_per_px_xy) if np.isfinite(mm_per_px_xy).all() else None,
+        "spacing": _spacing_words(uploads, image),
+        "words": _words(),
+    }
+
+
+def _words() -> dict[str, str]:
+    """What the browser says by itself, with places that it fills in."""
+    mistake = say("field_mistake", what=quote_words("{what}"))
+    outside = say("number_outside", number="{number}", minimum="{minimum}", maximum="{maximum}")
+    return {word: say(f"annotator_{word}") for word in _WORDS} | {"mistake": mistake, "outside": outside}
+
+
+def heatmap_source(asked: Mapping[str, Any]) -> str:
+    """A PNG as an address: the maps of one landmark, or of all (-1), over the image `asked` for; empty where none are.
+
+    Called by the browser: what it sends is trusted with nothing but files of its own kind.
+    """
+    folder = uploads_root() / Path(str(asked["folder"])).name
+    path = maps_path(folder, Path(str(asked["image"])).name)
+    if not path.is_file():
+        return ""
+    with np.load(path) as arrays:
+        heatmaps, affines = arrays["heatmaps"], arrays["affine_heatmap_to_image"]
+    chosen = range(len(heatmaps))
+    if int(asked["landmark"]) >= 0:
+        chosen = chosen[int(asked["landmark"]) :][:1]
+    height, width = int(asked["height"]), int(asked["width"])
+    scale = min(1.0, HEATMAP_SIDE_PX / max(height, width))
+    picture_hw = max(1, round(height * scale)), max(1, round(width * scale))
+    to_picture = scaling(picture_hw[1] / width, picture_hw[0] / height)
+    layer = heatmap_layer(
+        [heatmaps[k] for k in chosen],
+        [compose(to_picture, affines[k if len(affines) > 1 else 0]) for k in chosen],
+        picture_hw,
+    )
+    return "data:image/png;base64," + base64.b64encode(encode_png(layer)).decode("ascii")
+
+
+def read_typed(typed: str) -> dict[str, Any]:
+    """A coordinate as it was typed: its `value`, None where nothing was, or the `mistake`. Called by the browser."""
+    if not to_latin(typed):
+        return {"value": None}
+    try:
+        return {"value": read_number(typed)}
+    except UserError as error:
+        return {"mistake": str(error)}
+
+
+def file_address(path: Path) -> str:
+    """Where the browser gets a file of the page."""
+    return "gradio_api/file=" + quote(path.as_posix())
+
+
+def _confidence(value: float) -> dict[str, Any]:
+    level = confidence_level(float(value))
+    words = say(f"annotator_confidence_{level}", value=f"{value:.2f}")
+    return {"level": level, "words": words}
+
+
+def _spacing_words(uploads: Uploads, image: Upload) -> str:
+    mm_x, mm_y = uploads.mm_per_px_xy(image)
+    if not np.isfinite(mm_x):
+        return say("predict_spacing_unknown")
+    shown = f"{mm_x:.4g}" if mm_x == mm_y else f"{mm_x:.4g} x {mm_y:.4g}"
+    return say("predict_spacing", spacing=shown, source=uploads.spacing_source(image))
+
+
+def _plain(points: Any) -> list[list[float] | None]:
+    """(K, 2) as JSON; None for a landmark that is not there."""
+    if points is None:
+        return []
+    return [[round(float(v), 3) for v in point] if np.isfinite(point).all() else None for point in points]
+
+
+def _beside(name: str) -> str:
+    return (Path(__file__).parents[1] / "static" / name).read_text(encoding="utf-8")

@@ -1,0 +1,161 @@
+"""The part of the Data tab that shows one image: every reader's marks, and a landmark in question close by."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+import numpy as np
+
+from backend.data.annotation_outliers import Suspect
+from backend.errors import UserError
+from ui.data.summary import ALL_SPLITS, DataView, caption, landmarks_table
+from ui.datasets import read_full, shrink
+from ui.figures.pictures import Highlight, plot_marks, plot_plain, zoom_in
+from ui.number_field import NumberedSlider, create_numbered_slider
+from ui.text.say import in_markdown, say
+
+LEAST_WINDOW_SHARE = 0.2  # of an image's longer side, when a landmark is looked at closely
+Updates = dict[Any, Any]
+
+
+@dataclass(frozen=True)
+class Shown:
+    """The image in the picture: one of the view's rows, or a file that is not among them; and the suspect, if any."""
+
+    row: int | None = None
+    path: Path | None = None
+    suspect: Suspect | None = None
+
+
+@dataclass(frozen=True)
+class BrowserPanel:
+    """The components of the panel."""
+
+    shown: gr.State  # Shown
+    split: gr.Radio
+    number: NumberedSlider
+    previous: gr.Button
+    next: gr.Button
+    whole: gr.Button
+    caption: gr.Markdown
+    picture: gr.Plot
+    marks: gr.HTML
+
+    @property
+    def parts(self) -> list[Any]:
+        """What showing another image changes."""
+        return [
+            self.shown,
+            self.split,
+            self.number.slider,
+            self.whole,
+            self.caption,
+            self.picture,
+            self.marks,
+        ]
+
+
+def create_browser() -> BrowserPanel:
+    """Lay out the panel."""
+    split = gr.Radio(
+        [(say("data_all"), ALL_SPLITS)], value=ALL_SPLITS, label=say("data_split"), elem_id="data-split"
+    )
+    with gr.Row(equal_height=True):
+        number = create_numbered_slider(
+            1, 2, 1, label=say("data_number"), elem_id="data-number", scale=4, min_width=240
+        )
+        previous = gr.Button(say("data_previous"), elem_id="data-previous", min_width=105, scale=1)
+        following = gr.Button(say("data_next"), elem_id="data-next", min_width=105, scale=1)
+    words = gr.Markdown(elem_id="data-caption")
+    picture = gr.Plot(label=say("data_picture"), elem_id="data-picture")
+    whole = gr.Button(say("data_whole"), visible=False, size="sm", elem_id="data-whole")
+    with gr.Accordion(say("data_marks"), open=False):
+        marks = gr.HTML(elem_id="data-marks")
+    return BrowserPanel(gr.State(Shown()), split, number, previous, following, whole, words, picture, marks)
+
+
+def on_whole(panel: BrowserPanel, view: DataView, shown: Shown) -> Updates:
+    """The whole image again, the landmark in question still marked."""
+    return show(panel, view, shown, is_close=False)
+
+
+def show(
+    panel: BrowserPanel, view: DataView, shown: Shown, split: str | None = None, *, is_close: bool = True
+) -> Updates:
+    """The picture and what stands about it; where `split` is given, the slider follows."""
+    if shown.row is None:
+        assert shown.path is not None
+        return {
+            panel.shown: shown,
+            panel.marks: "",
+            panel.whole: gr.update(visible=False),
+            **_show_file(panel, shown.path),
+        }
+    row, suspect = shown.row, shown.suspect
+    is_close = is_close and suspect is not None
+    try:
+        figure = _draw(view, shown, is_close)
+    except UserError as error:
+        return {
+            panel.shown: shown,
+            panel.caption: say("data_failed", reason=in_markdown(error)),
+            panel.picture: None,
+        }
+    updates = {
+        panel.shown: shown,
+        panel.whole: gr.update(visible=is_close),
+        panel.caption: caption(view, row),
+        panel.picture: figure,
+        panel.marks: landmarks_table(view, row, suspect.landmark if suspect else None),
+    }
+    if split is not None:
+        rows = view.rows_of(split)
+        updates[panel.number.slider] = gr.update(maximum=max(2, len(rows)), value=rows.index(row) + 1)
+        updates[panel.split] = split
+    return updates
+
+
+def _show_file(panel: BrowserPanel, path: Path) -> Updates:
+    """An image that a problem keeps out of the data set."""
+    try:
+        pixels = read_full(path)
+    except UserError as error:
+        return {panel.caption: say("data_failed", reason=in_markdown(error)), panel.picture: None}
+    height, width = pixels.shape[:2]
+    words = say("data_left_out", name=path.name)
+    return {panel.caption: words, panel.picture: plot_plain(shrink(pixels), (height, width))}
+
+
+def _draw(view: DataView, shown: Shown, is_close: bool) -> Any:
+    """The image with every reader's marks; close by, the surroundings of the suspect."""
+    row, suspect = shown.row, shown.suspect
+    assert row is not None
+    pixels = read_full(view.samples.paths[row])
+    readers = view.readers_xy_image[row]
+    highlight = None
+    if suspect is not None:
+        at_xy = _doubted_place(view, suspect)
+        highlight = Highlight(view.names[suspect.landmark], (at_xy[0], at_xy[1]), suspect.expected_xy_image)
+    size_hw = view.samples.sizes_hw[row]
+    figure = plot_marks(shrink(pixels), size_hw, readers, view.names, view.readers, highlight)
+    if is_close and suspect is not None:
+        places = [*readers[:, suspect.landmark], suspect.expected_xy_image or (np.nan, np.nan)]
+        known = np.array([place for place in places if np.isfinite(place).all()], np.float64)
+        side = max(LEAST_WINDOW_SHARE * max(size_hw), 1.5 * float(np.ptp(known, axis=0).max()))
+        figure = zoom_in(figure, pixels, (known.min(axis=0) + known.max(axis=0)) / 2, side)
+    # another picture is seen whole, not where the last one was zoomed
+    figure.update_layout(uirevision=f"{row} {suspect} {is_close}")
+    return figure
+
+
+def _doubted_place(view: DataView, suspect: Suspect) -> tuple[float, float]:
+    """The mark of the reader who is farther off, else the truth that a training would take."""
+    if suspect.reader is not None:
+        x, y = view.readers_xy_image[suspect.row, suspect.reader, suspect.landmark]
+    else:
+        known = view.readers_xy_image[suspect.row, :, suspect.landmark]
+        x, y = np.nanmean(known, axis=0)
+    return float(x), float(y)

@@ -1,0 +1,285 @@
+"""What the Data tab shows of a data set: its images in one row each, tables and words. Builds no component."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from backend.config import Settings
+from backend.data.annotation_outliers import Suspect, Suspects, find_suspects
+from backend.data.annotations import Problem
+from backend.data.leaks import Leak, across_splits, ids_to_exclude
+from backend.data.samples import Samples, SampleSplits, points_of_readers
+from backend.evaluation.statistics import group_columns
+from backend.geometry import FloatArray
+from ui.datasets import read_splits
+from ui.figures.table import WORDS, SortKey, cell_html, opening_line, table_html
+from ui.text.say import quote, say, say_count, say_label
+
+ALL_SPLITS = "all"
+MAX_SUSPECTS = 100
+Key = tuple[object, ...]
+Cell = tuple[str, SortKey]  # words, and what they are sorted by
+
+
+@dataclass(frozen=True)
+class DataView:
+    """A data set as the tab shows it: N images of all splits, R readers, K landmarks."""
+
+    key: Key  # of the settings that it was read with
+    splits: SampleSplits
+    samples: Samples  # of all splits, one after the other
+    readers_xy_image: FloatArray  # (N, R, K, 2)
+    suspects: Suspects
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return self.splits.annotations.landmark_names
+
+    @property
+    def readers(self) -> tuple[str, ...]:
+        return self.splits.annotations.reader_names
+
+    def image_id(self, row: int) -> str:
+        return str(self.samples.images["image_id"].iloc[row])
+
+    @property
+    def split_names(self) -> list[str]:
+        return list(self.splits.by_split)
+
+    def rows_of(self, split: str) -> list[int]:
+        """Positions of a split's images, or of all."""
+        if split == ALL_SPLITS:
+            return list(range(len(self.samples)))
+        return np.flatnonzero((self.samples.images["split"] == split).to_numpy()).tolist()
+
+    def row_of_path(self, path: Path) -> int | None:
+        """The image in this file, None where it is not among those that are used."""
+        rows = np.flatnonzero((self.samples.images["path"] == str(path)).to_numpy())
+        return int(rows[0]) if rows.size else None
+
+    def row_of_id(self, image_id: str) -> int | None:
+        rows = np.flatnonzero((self.samples.images["image_id"] == image_id).to_numpy())
+        return int(rows[0]) if rows.size else None
+
+
+def view_key(settings: Settings) -> Key:
+    """What decides the data that is shown."""
+    return (
+        settings.dataset_path, settings.dataset_format, settings.annotation_type, settings.val_fraction,
+        settings.seed,
+    )  # fmt: skip
+
+
+def read_view(settings: Settings) -> DataView:
+    """Read a data set and look for suspect landmarks. Raises UserError."""
+    splits = read_splits(settings)
+    # the split of an image is the one it was carved into
+    images = pd.concat(
+        [part.images.assign(split=name) for name, part in splits.by_split.items()], ignore_index=True
+    )
+    truth = np.concatenate([part.points_xy_image for part in splits.by_split.values()])
+    samples = Samples(images, truth)
+    readers = points_of_readers(splits.annotations, samples, splits.annotations.landmark_names)
+    suspects = find_suspects(readers, samples.mm_per_px_xy)
+    return DataView(view_key(settings), splits, samples, readers, suspects)
+
+
+def splits_table(view: DataView) -> str:
+    """A line a split: images, marks, sizes, spacings."""
+    heads = [say(f"data_column_{name}") for name in ("split", "images", "marks", "sizes", "spacings")]
+    lines = []
+    for name in view.split_names:
+        part = view.splits.by_split[name]
+        marked = np.isfinite(part.points_xy_image).all(-1)
+        sizes = Counter(f"{width}\u00a0x\u00a0{height}" for height, width in part.sizes_hw)
+        spacings = part.mm_per_px_xy[:, 0]
+        share, spacing = float(marked.mean()), _smallest(spacings)
+        cells: list[Cell] = [
+            (name, WORDS), (str(len(part)), len(part)), (f"{100 * share:.1f} %", share), (_few(sizes), WORDS),
+            (_spacings(spacings), spacing),
+        ]  # fmt: skip
+        lines.append(cells)
+    return _table(say("data_counts"), heads, lines)
+
+
+def groups_table(view: DataView) -> str:
+    """For every column that sorts the images into groups (machine, pixel size ...): images by split."""
+    splits = view.split_names
+    tables = []
+    for column, values in group_columns(
+        view.samples.images.drop(columns=["split", "height", "width"])
+    ).items():
+        counts = pd.crosstab(pd.Series(values), view.samples.images["split"])
+        lines = [
+            [
+                _group_cell(value),
+                *((str(num), num) for num in (int(counts[split].get(value, 0)) for split in splits)),
+            ]
+            for value in counts.index
+        ]
+        label = say_label(column, "data_column_")
+        tables.append(_table(label, [label, *splits], lines))
+    return "".join(tables)
+
+
+def problem_rows(problems: Sequence[Problem], leaks: Sequence[Leak]) -> list[tuple[str, str, str]]:
+    """A line a problem: where, what, cure. Pairs of images that are one come last, those within one split too."""
+    rows = [(problem.where, problem.what, problem.cure) for problem in problems]
+    for leak in in_listed_order(leaks):
+        rows.append((leak.image_ids[0], leak_words(leak), _leak_cure(leak)))
+    return rows
+
+
+def in_listed_order(leaks: Sequence[Leak]) -> list[Leak]:
+    """Pairs in two splits first, then those within one."""
+    across = set(across_splits(leaks))
+    return sorted(leaks, key=lambda leak: leak not in across)
+
+
+def problems_table(problems: Sequence[Problem], leaks: Sequence[Leak]) -> str:
+    """The same as a table whose rows show their image; the key of a row is its place."""
+    rows = problem_rows(problems, leaks)
+    lines = [opening_line(str(place), [(words, WORDS) for words in row]) for place, row in enumerate(rows)]
+    return table_html(say("problems_title"), say("data_problem_columns").split(","), lines, classes="opens")
+
+
+def leak_words(leak: Leak) -> str:
+    """What the first image of a pair is to the other one."""
+    split, other_split = leak.splits
+    return say(
+        "data_leak", kind=_leak_kind(leak), split=split, other=leak.image_ids[1], other_split=other_split
+    )
+
+
+def leak_caption(leak: Leak) -> str:
+    """The other image of a pair, for beneath the first."""
+    return say("data_leak_shown", kind=_leak_kind(leak), other=leak.image_ids[1], other_split=leak.splits[1])
+
+
+def _leak_kind(leak: Leak) -> str:
+    return say("data_leak_bytes" if leak.kind == "same bytes" else "data_leak_picture")
+
+
+def _leak_cure(leak: Leak) -> str:
+    left_out = ids_to_exclude([leak])
+    return say("data_leak_exclude", image=left_out[0]) if left_out else say("data_leak_remove")
+
+
+def suspects_table(view: DataView) -> str:
+    """A line a suspect, the worst first: image, landmark, why, score. The key of a row is its place."""
+    lines = []
+    for place, one in enumerate(view.suspects.found[:MAX_SUSPECTS]):
+        cells: list[Cell] = [
+            (view.image_id(one.row), WORDS), (view.names[one.landmark], WORDS), (suspect_words(view, one), WORDS),
+            (f"{one.score:.1f} x", one.score),
+        ]  # fmt: skip
+        lines.append(opening_line(str(place), cells))
+    return table_html(say("data_suspects"), say("data_suspect_columns").split(","), lines, classes="opens")
+
+
+def suspects_note(view: DataView) -> str:
+    """What the list is, or why there is none."""
+    num = len(view.suspects.found)
+    note = say_count("data_suspects_some", num) if num else say("data_suspects_none")
+    if num:
+        note += " " + say("data_suspects_usual")
+    if num > MAX_SUSPECTS:
+        note += " " + say("data_suspects_cut", num=MAX_SUSPECTS)
+    return note if view.suspects.knows_shapes else f"{note} {say('data_no_shapes')}"
+
+
+def suspect_words(view: DataView, suspect: Suspect) -> str:
+    """Why a landmark is doubted."""
+    distance = _distance(suspect.distance_px, suspect.distance_mm)
+    if suspect.swapped_with is not None:
+        return say("data_suspect_swapped", name=view.names[suspect.swapped_with])
+    if suspect.reason == "shape":
+        return say("data_suspect_shape", distance=distance)
+    words = say("data_suspect_readers", distance=distance)
+    if suspect.reader is not None:
+        words += say("data_suspect_whose", reader=view.readers[suspect.reader])
+    return words
+
+
+def caption(view: DataView, row: int) -> str:
+    """The shown image in one line."""
+    image = view.samples.images.iloc[row]
+    height, width = view.samples.sizes_hw[row]
+    spacing = view.samples.mm_per_px_xy[row]
+    known = _spacings(spacing[:1]) if np.isfinite(spacing[0]) else say("spacing_none")
+    facts = [str(image["split"]), f"{width} x {height} px", known, str(image["group"] or "")]
+    return " · ".join([f"**{quote(image['image_id'])}**", *(quote(fact) for fact in facts if fact)])
+
+
+def landmarks_table(view: DataView, row: int, highlighted: int | None) -> str:
+    """The shown image's landmarks: place, the readers' distance, the distance from the expected place."""
+    heads = [
+        say("landmark"),
+        say("data_column_place"),
+        say("data_column_readers"),
+        say("data_column_expected"),
+    ]
+    readers, truth = view.readers_xy_image[row], view.samples.points_xy_image[row]
+    spacing = view.samples.mm_per_px_xy[row]
+    lines = []
+    for k, name in enumerate(view.names):
+        apart = _span(readers[:, k], spacing)
+        expected = _span(np.stack([truth[k], view.suspects.expected_xy_image[row, k]]), spacing)
+        place = say("data_unmarked") if np.isnan(truth[k]).any() else "{:.1f}, {:.1f}".format(*truth[k])
+        lines.append([(f"➤ {name}" if k == highlighted else name, WORDS), (place, WORDS), apart, expected])
+    return _table(say("data_marks"), heads, lines)
+
+
+def _span(points_xy: FloatArray, mm_per_px_xy: FloatArray) -> Cell:
+    """The largest distance between any two of the known points, as words and as a number."""
+    known = points_xy[np.isfinite(points_xy).all(-1)].astype(np.float64)
+    if len(known) < 2:
+        return "-", None
+    gaps = known[:, None] - known[None]
+    px, mm = (float(np.linalg.norm(gap, axis=-1).max()) for gap in (gaps, gaps * mm_per_px_xy))
+    return _distance(px, mm), mm if np.isfinite(mm) else px
+
+
+def _distance(px: float, mm: float) -> str:
+    return f"{mm:.1f} mm" if np.isfinite(mm) else f"{px:.0f} px"
+
+
+def _spacings(values: FloatArray) -> str:
+    known = np.unique(np.round(values[np.isfinite(values)], 4))
+    if not known.size:
+        return say("data_unknown")
+    words = f"{known[0]:g} mm" if known.size == 1 else f"{known[0]:g} – {known[-1]:g} mm"
+    return words if np.isfinite(values).all() else f"{words}, {say('data_partly')}"
+
+
+def _few(counts: Counter[str], most: int = 3) -> str:
+    """The commonest values, and how many others there are."""
+    words = [value for value, _ in counts.most_common(most)]
+    return ", ".join(words) + (
+        " " + say_count("data_others", len(counts) - most) if len(counts) > most else ""
+    )
+
+
+def _smallest(spacings: FloatArray) -> float | None:
+    known = spacings[np.isfinite(spacings)]
+    return float(known.min()) if known.size else None
+
+
+def _group_cell(value: object) -> Cell:
+    """A group's name, which may be a number, such as a pixel size."""
+    words = str(value)
+    try:
+        return words, float(words)
+    except ValueError:
+        return (words, WORDS) if words else (say("data_unknown"), None)
+
+
+def _table(label: str, heads: Sequence[str], lines: Sequence[Sequence[Cell]]) -> str:
+    rows = [f"<tr>{''.join(cell_html(*cell) for cell in line)}</tr>" for line in lines]
+    return table_html(label, heads, rows)

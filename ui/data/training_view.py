@@ -1,0 +1,183 @@
+"""The part of the Data tab that shows what a training makes of an image: sigma to scale, the floor, augmentation."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from html import escape
+from typing import Any
+
+import gradio as gr
+import numpy as np
+
+from backend.config import Settings
+from backend.errors import UserError
+from backend.geometry import RESIZES, sigma_in_force
+from ui.answers import Part, Superseded
+from ui.data.summary import DataView
+from ui.datasets import read_full, sigma_words
+from ui.figures.pictures import plot_sigma
+from ui.session import Session
+from ui.text.say import in_markdown, say, say_count
+from ui.torch_queries import ask_floor, ask_views
+from ui.train.tab import settings_for_data
+
+FLOOR_PART = "data_floor"  # of the session: the settings whose floor is to be told
+NUM_VIEWS = 7  # and the plain image
+Updates = dict[Any, Any]
+Drawn = tuple[str, int]  # image id and first epoch
+
+
+@dataclass(frozen=True)
+class TrainingPanel:
+    """The components of the panel."""
+
+    landmark: gr.Dropdown
+    sigma: gr.Plot
+    sigma_note: gr.Markdown
+    floor: gr.Markdown
+    draw: gr.Button
+    views: gr.HTML
+    drawn: gr.State  # Drawn, None where nothing is
+
+    @property
+    def parts(self) -> list[Any]:
+        return [self.landmark, self.sigma, self.sigma_note, self.floor, self.views, self.drawn]
+
+    def bind(
+        self, view: gr.State, shown: gr.State, form: list[Any], image: Part, sigma: Part, views: Part
+    ) -> None:
+        """Bind the handlers to the data set, the image in the picture and the Train form."""
+        image.asks(self.landmark.input)
+        image.answers(
+            self.landmark.input,
+            partial(on_landmark, self),
+            [view, shown, self.landmark, *form],
+            [self.landmark, self.sigma, self.sigma_note],
+            also=(sigma,),
+        )
+        once = {
+            "api_visibility": "private",
+            "show_progress": "full",
+            "show_progress_on": self.views,
+            "trigger_mode": "once",
+        }
+        views.answers(
+            self.draw.click,
+            partial(on_draw, self),
+            [view, shown, self.drawn, *form],
+            [self.views, self.drawn],
+            how=once,
+        )
+
+
+def create_training_panel() -> TrainingPanel:
+    """Lay out the panel."""
+    gr.Markdown(f"### {say('data_training')}\n{say('data_training_note')}")
+    with gr.Row():
+        with gr.Column(scale=2, min_width=330):
+            landmark = gr.Dropdown([], label=say("data_sigma_at"), elem_id="data-sigma-landmark")
+            sigma = gr.Plot(label=say("data_sigma"), elem_id="data-sigma")
+            sigma_note = gr.Markdown(elem_id="data-sigma-note")
+            floor = gr.Markdown(elem_id="data-floor")
+        with gr.Column(scale=3, min_width=330):
+            draw = gr.Button(say("data_draw"), elem_id="data-draw")
+            views = gr.HTML(elem_id="data-views", min_height=120)
+    return TrainingPanel(landmark, sigma, sigma_note, floor, draw, views, gr.State())
+
+
+def draw_sigma(
+    panel: TrainingPanel, settings: Settings, view: DataView, row: int, landmark: str | None
+) -> Updates:
+    """Sigma about a landmark of an image; about the first that is marked where that one is not."""
+    points = view.samples.points_xy_image[row]
+    marked = [view.names[k] for k in np.flatnonzero(np.isfinite(points).all(-1))]
+    note = {panel.sigma_note: sigma_words(settings, view.samples, row).words}
+    if not marked:  # only landmarks that nothing can be learnt of
+        return {panel.landmark: gr.update(choices=[], value=None), panel.sigma: None, **note}
+    shown = landmark if landmark in marked else marked[0]
+    try:
+        pixels = read_full(view.samples.paths[row])
+    except UserError:
+        return {panel.sigma: None, **note}  # the picture above says what is wrong
+    stride = settings.stride_in_force
+    figure = plot_sigma(
+        pixels,
+        points,
+        view.names,
+        view.names.index(shown),
+        RESIZES[settings.resize](view.samples.sizes_hw[row], settings.image_size),
+        stride,
+        sigma_in_force(settings.sigma, settings.image_size, stride),
+    )
+    figure.update_layout(uirevision=f"{row} {shown} {settings.image_size}")
+    return {panel.landmark: gr.update(choices=marked, value=shown), panel.sigma: figure, **note}
+
+
+def on_landmark(
+    panel: TrainingPanel, view: DataView | None, shown: Any, landmark: str, *values: Any
+) -> Updates:
+    """Sigma about another landmark."""
+    if view is None:
+        return {panel.sigma: None}
+    return draw_sigma(panel, settings_for_data(values), view, shown.row or 0, landmark)
+
+
+def on_floor(
+    panel: TrainingPanel, session: Session, view: DataView | None, *values: Any
+) -> Iterator[Updates]:
+    """The decoding floor of the form's settings: words at once, the number when a process has found it."""
+    if view is None:
+        yield {panel.floor: ""}
+        return
+    yield {panel.floor: say("data_floor_computing")}
+    try:
+        settings = settings_for_data(values)
+        session.asked[FLOOR_PART] = settings
+        answer = ask_floor(settings)
+    except UserError as error:
+        yield {panel.floor: say("estimate_failed", reason=in_markdown(error))}
+        return
+    if session.asked.get(FLOOR_PART) != settings:
+        raise Superseded  # another data set is shown by now
+    words = say(
+        "data_floor",
+        floor=_floor_words(answer["floor"]),
+        images=say_count("num_images", answer["floor"]["num_images"]),
+    )
+    if answer["crop_floor"] is not None:
+        words += say("data_floor_crops", floor=_floor_words(answer["crop_floor"]))
+    yield {panel.floor: words}
+
+
+def on_draw(
+    panel: TrainingPanel, view: DataView | None, shown: Any, drawn: Drawn | None, *values: Any
+) -> Updates:
+    """The shown image as the next epochs would vary it; another image begins with the first epoch."""
+    if view is None or shown.row is None:
+        return {panel.views: escape(say("data_draw_none"))}
+    image_id = view.image_id(shown.row)
+    first = drawn[1] + NUM_VIEWS if drawn is not None and drawn[0] == image_id else 1
+    try:
+        pictures = ask_views(settings_for_data(values), image_id, first, NUM_VIEWS)
+    except UserError as error:
+        return {panel.views: escape(say("data_failed", reason=error))}
+    titles = [say("data_view_plain"), *(say("data_view_epoch", epoch=first + n) for n in range(NUM_VIEWS))]
+    figures = [_figure(title, picture) for title, picture in zip(titles, pictures, strict=True)]
+    note = escape(say("data_views_of", image_id=image_id))
+    return {
+        panel.views: f'<p>{note}</p><div class="views">{"".join(figures)}</div>',
+        panel.drawn: (image_id, first),
+    }
+
+
+def _figure(title: str, picture: str) -> str:
+    words = escape(title)
+    image = f'<img alt="{words}" src="data:image/jpeg;base64,{picture}">'
+    return f"<figure>{image}<figcaption>{words}</figcaption></figure>"
+
+
+def _floor_words(floor: dict[str, Any]) -> str:
+    px = f"{floor['mre_px']:.2f} px"
+    return px if floor["mre_mm"] is None else f"{floor['mre_mm']:.3f} mm ({px})"

@@ -1,0 +1,84 @@
+"""What every curve over epochs has in common: one line for both phases, the look, ticks at whole epochs. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import plotly.graph_objects as go
+
+from backend.run.best import error_unit as error_unit
+from ui.figures.theme import AXIS_COLOUR, GRID_COLOUR
+from ui.text.say import say
+
+MAX_POINTS = 2000
+HEIGHT_PX = 300
+REFINE = "refine"
+MAX_SINGLE_TICKS = (
+    12  # epochs up to which each has a tick: plotly's own choice for so few would be 1.2, 1.4 ...
+)
+Row = Mapping[str, Any]
+
+
+def in_one_line(rows: Sequence[Row], events: Sequence[Row]) -> tuple[list[Row], list[Row]]:
+    """Rows and events with the refinement's epochs counted on from the first network's last one, and an event where
+    it begins."""
+    before = max((row["epoch"] for row in rows if row.get("phase") != REFINE), default=0)
+
+    def moved(item: Row) -> Row:
+        counts_on = item.get("phase") == REFINE and isinstance(item.get("epoch"), int)
+        return {**item, "epoch": item["epoch"] + before} if counts_on else item
+
+    begins: list[Row] = []
+    if any(row.get("phase") == REFINE for row in rows):
+        begins = [{"kind": "refinement", "epoch": before}]
+    return [moved(row) for row in rows], [*begins, *(moved(event) for event in events)]
+
+
+def place_in_line(best: Row | None, rows: Sequence[Row]) -> Row | None:
+    """The best epoch as `in_one_line` counts it; None where it is none of the run's own."""
+    own = {(row.get("phase"), row["epoch"]) for row in rows}
+    if best is None or (best.get("phase"), best["epoch"]) not in own:
+        return None
+    return in_one_line([*rows, best], ())[0][-1]
+
+
+def thin(rows: Sequence[Row], max_points: int = MAX_POINTS) -> list[Row]:
+    """At most `max_points` rows, evenly spread, first and last among them."""
+    if len(rows) <= max_points:
+        return list(rows)
+    last = len(rows) - 1
+    return [rows[round(i * last / (max_points - 1))] for i in range(max_points)]
+
+
+def plain_figure(**layout: Any) -> go.Figure:
+    """An empty figure with axes, in the page's look, light and dark; `layout` is plotly's."""
+    figure = go.Figure()
+    figure.update_layout(
+        paper_bgcolor="rgba(0, 0, 0, 0)",
+        plot_bgcolor="rgba(0, 0, 0, 0)",
+        font={"color": AXIS_COLOUR, "size": 13},
+        hovermode="x unified",
+        **layout,
+    )
+    for update_axes in (figure.update_xaxes, figure.update_yaxes):
+        update_axes(gridcolor=GRID_COLOUR, zeroline=False)
+    return figure
+
+
+def curve_figure(*, log_axis: bool, last_epoch: int, y_title: str = "") -> go.Figure:
+    """An empty figure over epochs, as every curve of the page has it."""
+    figure = plain_figure(
+        height=HEIGHT_PX,
+        margin={"l": 50, "r": 12, "t": 44, "b": 40},
+        legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 1, "xanchor": "right"},
+        uirevision="kept",  # a zoom survives the next update
+    )
+    figure.update_xaxes(title=say("epoch"), rangemode="nonnegative", **whole_epochs(last_epoch))
+    figure.update_yaxes(title=y_title, type="log" if log_axis else "linear")
+    return figure
+
+
+def whole_epochs(last_epoch: int) -> dict[str, Any]:
+    """What an axis of few epochs is told of its ticks: one at each."""
+    return {"tick0": 0, "dtick": 1} if last_epoch <= MAX_SINGLE_TICKS else {}

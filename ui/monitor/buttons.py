@@ -1,0 +1,139 @@
+"""The Monitor's buttons: what can be asked of the run that stands beside them, and of no other."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from backend.errors import UserError
+from backend.run.folder import RunFolder
+from backend.run.state import derive_state
+from ui.bindings import QUIET
+from ui.run_actions import ANSWERED_AT_ONCE, NOTHING, Action, possible_now, press
+from ui.session import Session
+from ui.text.say import say
+
+ACTS_ON = '<div class="acts-on">{words} <bdi dir="ltr">${{value}}</bdi></div>'
+Updates = dict[Any, Any]
+
+
+@dataclass(frozen=True)
+class RunButtons:
+    """`acts_on` is the id that the browser shows, and sends with each press."""
+
+    runs_dir: Path
+    session: gr.State
+    acts_on: gr.HTML
+    finish: gr.Button
+    save_now: gr.Button
+    preview_now: gr.Button
+    resume: gr.Button
+    cancel: gr.Button
+    confirm: gr.Column
+    confirm_words: gr.Markdown
+    cancel_yes: gr.Button
+    cancel_no: gr.Button
+
+    @property
+    def outputs(self) -> list[Any]:
+        """What drawing them changes."""
+        return [
+            self.session, self.acts_on, self.finish, self.save_now, self.preview_now, self.resume, self.cancel,
+            self.confirm, self.confirm_words,
+        ]  # fmt: skip
+
+
+def create_run_buttons(session: gr.State, runs_dir: Path) -> RunButtons:
+    """Lay them out and bind their handlers."""
+    parts: dict[str, Any] = {
+        "acts_on": gr.HTML(
+            "",
+            visible=False,
+            html_template=ACTS_ON.format(words=say("acts_on")),
+            elem_id="acts-on",
+            padding=False,
+        )
+    }
+    with gr.Row():
+        for name, elem_id, scale in (
+            ("finish", "finish", 2),  # its words are the longest
+            ("save_now", "save-now", 1),
+            ("preview_now", "preview-now", 1),
+            ("resume", "resume-watched", 1),
+        ):
+            parts[name] = gr.Button(say(name), interactive=False, elem_id=elem_id, min_width=150, scale=scale)
+        parts["cancel"] = gr.Button(
+            say("cancel"), variant="stop", interactive=False, elem_id="cancel", min_width=150, scale=1
+        )
+    with gr.Column(visible=False, elem_id="cancel-confirm") as parts["confirm"]:
+        parts["confirm_words"] = gr.Markdown(elem_id="cancel-words")
+        with gr.Row():
+            parts["cancel_yes"] = gr.Button(say("cancel_really"), variant="stop", elem_id="cancel-yes")
+            parts["cancel_no"] = gr.Button(say("cancel_no"), elem_id="cancel-no")
+    buttons = RunButtons(runs_dir, session, **parts)
+    _bind(buttons)
+    return buttons
+
+
+def _bind(buttons: RunButtons) -> None:
+    inputs = [buttons.session, buttons.acts_on]
+    pressed: tuple[tuple[gr.Button, Action], ...] = (
+        (buttons.finish, "finish"),
+        (buttons.save_now, "save_now"),
+        (buttons.preview_now, "preview_now"),
+        (buttons.resume, "resume"),
+        (buttons.cancel_yes, "cancel"),
+    )
+    for button, action in pressed:
+        button.click(
+            partial(on_press, buttons, action), inputs, buttons.outputs, **QUIET, trigger_mode="once"
+        )
+    confirm = [buttons.confirm, buttons.confirm_words]
+    buttons.cancel.click(partial(on_ask_cancel, buttons), [buttons.acts_on], confirm, **QUIET)
+    buttons.cancel_no.click(lambda: gr.update(visible=False), None, [buttons.confirm], **QUIET)
+
+
+def on_press(buttons: RunButtons, action: Action, session: Session, shown: str) -> Updates:
+    """Do it to the run that the browser shows, or say why not."""
+    try:
+        gr.Info(press(action, buttons.runs_dir, shown, session.run_id))
+    except UserError as error:
+        gr.Warning(str(error))
+    session.drawn.pop("buttons", None)
+    folder = RunFolder(buttons.runs_dir / session.run_id) if session.run_id else None
+    answered = {buttons.confirm: gr.update(visible=False)}
+    return {buttons.session: session, **draw_buttons(buttons, session, folder), **answered}
+
+
+def on_ask_cancel(buttons: RunButtons, shown: str) -> Updates:
+    """Name the run that would be cancelled."""
+    return {
+        buttons.confirm: gr.update(visible=True),
+        buttons.confirm_words: say("cancel_ask", run_id=shown),
+    }
+
+
+def draw_buttons(buttons: RunButtons, session: Session, folder: RunFolder | None) -> Updates:
+    """What can be pressed now, where that changed; a question about another run, or about one that ended, goes."""
+    run_id = folder.run_id if folder is not None else ""
+    possible = possible_now(folder, derive_state(folder)) if folder is not None else NOTHING
+    asked = [kind for kind in ANSWERED_AT_ONCE if folder is not None and folder.requested(kind)]
+    updates: Updates = {}
+    if session.is_news("cancel question", (run_id, possible.cancel)):
+        updates[buttons.confirm] = gr.update(visible=False)
+    if not session.is_news("buttons", (run_id, possible, asked)):
+        return updates
+    updates |= {
+        buttons.acts_on: gr.update(value=run_id, visible=bool(run_id)),
+        buttons.finish: gr.update(interactive=possible.finish),
+        buttons.resume: gr.update(interactive=possible.resume),
+        buttons.cancel: gr.update(interactive=possible.cancel),
+    }
+    for kind, button in (("save_now", buttons.save_now), ("preview_now", buttons.preview_now)):
+        words = say(f"{kind}_waits") if kind in asked else say(kind)
+        updates[button] = gr.update(value=words, interactive=getattr(possible, kind))
+    return updates

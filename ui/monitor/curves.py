@@ -1,0 +1,313 @@
+"""A run's curves over one axis of epochs: loss, error, SDR, learning rate, speed and memory.
+
+Pure: rows of metrics to a figure. No files, no components.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+from statistics import median_low
+from typing import Any
+
+import plotly.graph_objects as go
+
+from ui.figures.plots import (
+    REFINE,
+    Row,
+    error_unit,
+    in_one_line,
+    place_in_line,
+    plain_figure,
+    thin,
+    whole_epochs,
+)
+from ui.figures.theme import (
+    AXIS_COLOUR,
+    BEST_COLOUR,
+    GRID_COLOUR,
+    HOVER_BACKGROUND,
+    HOVER_COLOUR,
+    MARK_COLOUR,
+)
+from ui.monitor.values import TALL_PX, Line, Panel, known_panels
+from ui.text.say import from_left, quote, say
+
+MARKED_EVENTS = ("refinement", "lr_lowered", "oom_retry", "early_stop", "resumed")
+MIN_LABEL_GAP = 0.06  # of the axis: on a phone, a line of small type
+GAP_PX = 44  # above each panel, for its title
+BOTTOM_PX = 44
+CLIP_AT = 5  # times the best error: the first epochs miss by a hundred times more
+TITLE_WIDTH, TITLE_GAP = 50, 3  # characters that fit on a phone, and those between two parts
+UNSEEN = re.compile("<[^>]*>|[\u2066-\u2069]")  # markup, and what keeps words in their order
+SIGNS = {"circle": "●", "diamond": "◆", "square": "■", "star": "★"}
+
+
+@dataclass(frozen=True)
+class Wishes:
+    """How the curves are to be drawn. `smoothing`: how many epochs before and after each are averaged; 0: none."""
+
+    smoothing: int = 0
+    log_axis: bool = False
+    clip: bool = True
+
+
+@dataclass(frozen=True)
+class Readers:
+    """What the readers of the validation images are apart by, in the unit of the errors."""
+
+    apart: float
+    unit: str
+
+
+def plot_curves(
+    rows: Sequence[Row],
+    events: Sequence[Row],
+    wishes: Wishes = Wishes(),
+    *,
+    best: Row | None = None,
+    readers: Readers | None = None,
+    memory_title: str = "",
+    revision: str = "kept",
+) -> go.Figure:
+    """Everything that is known of each epoch, panel below panel, zoomed as one; a panel without a value is left out.
+
+    The refinement's epochs follow those of the first network, its curves apart: it learns something else. `best`, the
+    epoch of the weights in best.pt, is a star, what changed the training's course a thin line through all panels.
+    `revision`: while it stays, so does a zoom.
+    """
+    best = place_in_line(best, rows)
+    rows, events = in_one_line(rows, events)
+    panels = known_panels(rows, memory_title)
+    last_epoch = max((row["epoch"] for row in rows), default=0)
+    figure, tops = _panel_figure(panels, wishes, last_epoch, revision)
+    error_key = f"val/mre_{error_unit(rows)}"
+    for number, panel in enumerate(panels):
+        axis = _axis(number)
+        for line in panel.lines:
+            _add_line(figure, rows, line, axis, wishes.smoothing)
+        titles = []
+        if best is not None and panel.follows_log:
+            titles += _add_star(figure, best, panel, axis)
+        titles += [
+            _line_title(line) for line in panel.lines if line.name != panel.title and line.is_known(rows)
+        ]
+        if panel.lines[0].key == error_key:
+            titles += _add_readers(figure, axis, readers)
+            _clip(figure, rows, panel, number, tops[number], wishes, readers)
+        _add_title(figure, panel.title, titles, tops[number])
+    _add_marks(figure, rows, events)
+    return figure
+
+
+def smooth(values: Sequence[float], reach: int) -> list[float]:
+    """The mean of each value and those up to `reach` before and after it, as far as they are there.
+
+    One that looks back alone, as an exponential mean does, would lag far behind an error that falls by decades.
+    """
+    windows = (values[max(0, i - reach) : i + reach + 1] for i in range(len(values)))
+    return [sum(window) / len(window) for window in windows]
+
+
+def _panel_figure(
+    panels: Sequence[Panel], wishes: Wishes, last_epoch: int, revision: str
+) -> tuple[go.Figure, list[float]]:
+    """Empty panels over one axis of epochs, and where each has its top, as shares of the height."""
+    inner = sum(GAP_PX + panel.height_px for panel in panels) or 1
+    figure = plain_figure(
+        height=inner + BOTTOM_PX,
+        margin={"l": 56, "r": 12, "t": 0, "b": BOTTOM_PX},
+        showlegend=False,
+        hoversubplots="axis",
+        hoverlabel={"bgcolor": HOVER_BACKGROUND, "font": {"color": HOVER_COLOUR, "size": 12}},
+        uirevision=revision,
+    )
+    tops, done = [], 0
+    for number, panel in enumerate(panels):
+        top = 1 - (done + GAP_PX) / inner
+        done += GAP_PX + panel.height_px
+        is_log = wishes.log_axis and panel.follows_log
+        figure.update_layout(
+            {
+                f"yaxis{number + 1 if number else ''}": {
+                    "domain": [max(0.0, 1 - done / inner), top],
+                    "type": "log" if is_log else "linear",
+                    "gridcolor": GRID_COLOUR,
+                    "zeroline": False,
+                    "nticks": 6 if panel.height_px == TALL_PX else 4,
+                    "rangemode": "normal" if panel.follows_log else "tozero",
+                    "anchor": "x",
+                    "exponentformat": "e" if panel.lines[0].key == "lr" else "B",
+                    "uirevision": f"{revision} {is_log} {wishes.clip}",  # another wish overrides a zoom
+                }
+            }
+        )
+        tops.append(top)
+    last_axis = _axis(max(0, len(panels) - 1))
+    figure.update_xaxes(
+        title=say("epoch"), rangemode="nonnegative", anchor=last_axis, **whole_epochs(last_epoch)
+    )
+    return figure, tops
+
+
+def _axis(number: int) -> str:
+    return f"y{number + 1}" if number else "y"
+
+
+def _add_line(figure: go.Figure, rows: Sequence[Row], line: Line, axis: str, smoothing: int) -> None:
+    """A curve with a gap between the phases; where it is smoothed, the values themselves stay faintly behind."""
+    known = [row for row in rows if row.get(line.key) is not None]
+    parts = [[row for row in known if (row.get("phase") == REFINE) is second] for second in (False, True)]
+    is_smoothed = smoothing > 0 and line.smooths
+    raw: list[Row] = []
+    curve: list[Row] = []
+    for part in (part for part in parts if part):
+        values = [value for row in part if (value := line.value(row)) is not None]
+        gap: list[Row] = [{"epoch": None, "value": None}] if curve else []
+        points: list[Row] = [{"epoch": row["epoch"], "value": v} for row, v in zip(part, values, strict=True)]
+        raw += [*gap, *thin(points)]
+        smoothed = smooth(values, smoothing) if is_smoothed else values
+        curve += [*gap, *thin([{**p, "value": v} for p, v in zip(points, smoothed, strict=True)])]
+    if not curve:
+        return
+    if is_smoothed:
+        _add_scatter(figure, raw, line, axis, opacity=0.3, hoverinfo="skip", width=1, has_marks=False)
+    name = say("smoothed", name=line.name) if is_smoothed else line.name
+    template = f"%{{y:{line.shown}}}{line.unit}"
+    _add_scatter(
+        figure, curve, line, axis, name=name, hovertemplate=template, width=2,
+        has_marks=len(curve) <= 60 and line.dash == "solid",
+    )  # fmt: skip
+
+
+def _add_scatter(
+    figure: go.Figure,
+    points: Sequence[Row],
+    line: Line,
+    axis: str,
+    *,
+    width: int,
+    has_marks: bool,
+    **more: Any,
+) -> None:
+    figure.add_scatter(
+        x=[point["epoch"] for point in points],
+        y=[point["value"] for point in points],
+        yaxis=axis,
+        mode="lines+markers" if has_marks else "lines",
+        line={"color": line.colour, "width": width, "dash": line.dash},
+        marker={"symbol": line.symbol, "size": 6},
+        **more,
+    )
+
+
+def _add_star(figure: go.Figure, best: Row, panel: Panel, axis: str) -> list[str]:
+    """Mark the epoch with the best error; returns what the panel's title says of it."""
+    lines = {line.key: line for line in panel.lines}
+    line = lines.get("val/loss") or panel.lines[0]
+    value = line.value(best)
+    if value is None:
+        return []
+    marker = {"symbol": "star", "size": 14, "color": BEST_COLOUR}
+    figure.add_scatter(
+        x=[best["epoch"]], y=[value], yaxis=axis, mode="markers", name=say("best_mark"), marker=marker, hoverinfo="skip"
+    )  # fmt: skip
+    words = say("best_mark") if "val/loss" in lines else say("best_value", value=line.words(best))
+    return [_coloured("star", BEST_COLOUR, words)]
+
+
+def _add_readers(figure: go.Figure, axis: str, readers: Readers | None) -> list[str]:
+    """The readers' disagreement as a line; returns what the panel's title says of it."""
+    if readers is None:
+        return []
+    figure.add_shape(
+        type="line", xref="paper", x0=0, x1=1, yref=axis, y0=readers.apart, y1=readers.apart, layer="below",
+        line={"color": AXIS_COLOUR, "width": 2, "dash": "dashdot"},
+    )  # fmt: skip
+    words = say("readers_line", distance=f"{readers.apart:.2f} {readers.unit}")
+    return [f"┅ {escape(words)}"]
+
+
+def _clip(
+    figure: go.Figure,
+    rows: Sequence[Row],
+    panel: Panel,
+    number: int,
+    top: float,
+    wishes: Wishes,
+    readers: Readers | None,
+) -> None:
+    """Cut off errors far above the best, though never more than half of all, and say how many are cut off."""
+    line = panel.lines[0]
+    values = [value for row in rows if (value := line.value(row)) is not None]
+    if not values or wishes.log_axis or not wishes.clip:
+        return
+    best = min((value for value in values if value > 0), default=0.0)
+    shown = max(CLIP_AT * best, median_low(values))
+    beyond = [value for value in values if value > shown]
+    if not beyond:
+        return
+    highest = max(shown, 1.02 * readers.apart if readers is not None and readers.apart < 2 * shown else 0.0)
+    figure.update_layout({f"yaxis{number + 1 if number else ''}": {"range": [0, 1.05 * highest]}})
+    figure.add_annotation(
+        text=from_left("▲ " + quote(say("clipped", num=len(beyond), value=f"{max(beyond):{line.shown}}{line.unit}"))),
+        xref="paper", x=1, xanchor="right", yref="paper", y=top, yanchor="top", showarrow=False, font={"size": 11},
+    )  # fmt: skip
+
+
+def _line_title(line: Line) -> str:
+    return _coloured("dash" if line.dash != "solid" else line.symbol, line.colour, line.name)
+
+
+def _coloured(symbol: str, colour: str, words: str) -> str:
+    return f'<span style="color:{colour}">{SIGNS.get(symbol, "╌")}</span> {escape(words)}'
+
+
+def _add_title(figure: go.Figure, title: str, parts: Sequence[str], top: float) -> None:
+    """A panel's name and what its signs mean, above it: on a phone there is no room for a legend."""
+    lines = [[f"<b>{escape(title)}</b>"]]
+    for part in parts:
+        width = sum(len(UNSEEN.sub("", said)) + TITLE_GAP for said in [*lines[-1], part])
+        if width <= TITLE_WIDTH:
+            lines[-1].append(part)
+        else:
+            lines.append([part])
+    figure.add_annotation(
+        text="<br>".join(from_left((TITLE_GAP * "\u00a0").join(map(quote, line))) for line in lines),
+        xref="paper", x=0, xanchor="left", yref="paper", y=top, yanchor="bottom", yshift=4, align="left",
+        showarrow=False, font={"size": 11},
+    )  # fmt: skip
+
+
+def _add_marks(figure: go.Figure, rows: Sequence[Row], events: Sequence[Row]) -> None:
+    """A thin line at each epoch in which the training's course changed, its label written along it.
+
+    Where lines stand close, only the first of them has a label: all are told in the list of events.
+    """
+    words: dict[int, list[str]] = {}
+    for event in events:
+        # a shortage in a validation or a preview changes no step
+        is_marked = event.get("kind") in MARKED_EVENTS and "pass_micro_batch" not in event
+        if is_marked and isinstance(event.get("epoch"), int):
+            label = say(
+                f"mark_{event['kind']}", lr=event.get("new_lr") or 0, images=event.get("largest_part")
+            )
+            words.setdefault(event["epoch"], [])
+            words[event["epoch"]] += [label] if label not in words[event["epoch"]] else []
+    last_epoch = max([*(row["epoch"] for row in rows), *words], default=0)
+    labelled = -math.inf
+    for epoch in sorted(words):
+        is_free = epoch - labelled >= MIN_LABEL_GAP * last_epoch
+        labelled = epoch if is_free else labelled
+        figure.add_shape(
+            type="line", xref="x", x0=epoch, x1=epoch, yref="paper", y0=0, y1=1, layer="below",
+            line={"color": MARK_COLOUR, "width": 1, "dash": "dot"},
+        )  # fmt: skip
+        if is_free:
+            figure.add_annotation(
+                text=", ".join(words[epoch]), x=epoch, xref="x", y=1, yref="paper", yshift=-GAP_PX, textangle=-90,
+                xanchor="right", yanchor="top", showarrow=False, font={"size": 10, "color": MARK_COLOUR},
+            )  # fmt: skip

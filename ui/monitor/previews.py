@@ -1,0 +1,312 @@
+"""The fixed images at a kept epoch: truth, prediction, error and heatmap; a slider replays the epochs.
+
+The figures are pure; the panel asks the run's folder what is kept. What the slider was put to is in the session.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+import numpy as np
+import plotly.graph_objects as go
+
+from backend.data.splits import TRAIN, VALID
+from backend.geometry import compose
+from backend.overlays import blend_heatmaps
+from backend.run.folder import PHASES, PreviewKey, RunFolder
+from ui.answers import create_part
+from ui.figures.pictures import plot_prediction
+from ui.figures.plots import Row
+from ui.run_rows import has_validated, read_rows
+from ui.session import Session
+from ui.text.say import in_distance, say, say_count
+
+MAX_PREVIEWS = 4
+MAX_POSITIONS = 1000  # far more than are kept
+Updates = dict[Any, Any]
+
+
+@dataclass(frozen=True)
+class Previews:
+    """The components, and the folder of runs."""
+
+    runs_dir: Path
+    session: gr.State
+    title: gr.Markdown
+    controls: gr.Row
+    position: gr.Slider
+    newest: gr.Button
+    heatmap: gr.Dropdown
+    note: gr.Markdown
+    plots: tuple[gr.Plot, ...]
+
+    @property
+    def outputs(self) -> list[Any]:
+        """What drawing them changes."""
+        return [
+            self.session, self.title, self.controls, self.position, self.newest, self.heatmap, self.note, *self.plots
+        ]  # fmt: skip
+
+
+def create_previews(session: gr.State, runs_dir: Path) -> Previews:
+    """Lay out the panel and bind its handlers."""
+    title = gr.Markdown(title_words(None), elem_id="previews-title")
+    with gr.Row(visible=False, equal_height=True) as controls:
+        position = gr.Slider(
+            1, MAX_POSITIONS, 1, step=1, label=say("epoch"), elem_id="preview-position",
+            min_width=280, scale=3, interactive=True,
+        )  # fmt: skip
+        newest = gr.Button(say("newest"), interactive=False, elem_id="preview-newest", min_width=120, scale=0)
+        heatmap = gr.Dropdown(
+            [(say("heatmap_off"), "off"), (say("heatmap_all"), "all")],
+            value="all",
+            allow_custom_value=True,  # a restarted server knows only the first choices
+            label=say("heatmap"),
+            info=say("heatmap_info"),
+            elem_id="heatmap",
+            min_width=200,
+            scale=2,
+        )
+    note = gr.Markdown(say("previews_none"), elem_id="previews-note")
+    with gr.Row():
+        plots = tuple(
+            gr.Plot(visible=False, elem_id=f"preview-{number}", elem_classes="keeps-zoom", min_width=270)
+            for number in range(MAX_PREVIEWS)
+        )
+    panel = Previews(runs_dir, session, title, controls, position, newest, heatmap, note, plots)
+    _bind(panel)
+    return panel
+
+
+def _bind(panel: Previews) -> None:
+    shown = create_part(
+        "previews", ("#previews-note", *(f"#preview-{number}" for number in range(MAX_PREVIEWS)))
+    )
+    events = [panel.position.input, panel.newest.click, panel.heatmap.input]
+    shown.asks(events)
+    inputs = [panel.session, panel.heatmap]
+    shown.answers(
+        events[0], partial(on_slide, panel), [panel.session, panel.position, panel.heatmap], panel.outputs
+    )
+    shown.answers(events[1], partial(on_newest, panel), inputs, panel.outputs)
+    shown.answers(events[2], partial(on_heatmap, panel), inputs, panel.outputs)
+
+
+def on_slide(panel: Previews, session: Session, position: float, heatmap: str) -> Updates:
+    """Show the kept epoch at a position (from 1); the last one means the newest, whichever that is."""
+    folder = _watched(panel, session)
+    keys = folder.preview_keys() if folder is not None else []
+    if folder is not None and keys:
+        number = min(len(keys), max(1, round(position)))
+        session.preview = keys[number - 1] if number < len(keys) else None
+        session.drawn["preview_position"] = (folder.run_id, keys, number)  # there the browser has it already
+    return _redraw(panel, session, folder, heatmap)
+
+
+def on_newest(panel: Previews, session: Session, heatmap: str) -> Updates:
+    """Follow the training again."""
+    session.preview = None
+    return _redraw(panel, session, _watched(panel, session), heatmap)
+
+
+def on_heatmap(panel: Previews, session: Session, heatmap: str) -> Updates:
+    """Lay other maps over the images."""
+    return _redraw(panel, session, _watched(panel, session), heatmap)
+
+
+def draw_previews(panel: Previews, session: Session, folder: RunFolder, heatmap: str) -> Updates:
+    """What changed: the choice of landmarks, the kept epochs, or what is shown of them."""
+    updates: Updates = {}
+    names = preview_choices(folder)
+    if session.is_news("heatmap", (folder.run_id, names)):
+        known = [value for _, value in names]
+        heatmap = heatmap if heatmap in known else "all"
+        updates[panel.heatmap] = gr.update(choices=names, value=heatmap)
+    keys = folder.preview_keys()
+    shown, follows = shown_key(keys, session.preview), session.preview is None
+    updates |= _draw_position(panel, session, folder, keys, shown)
+    stamp = folder.preview_stamp(shown) if shown is not None else None
+    if session.is_news("previews", (folder.run_id, shown, stamp, heatmap, follows)):
+        updates |= _draw_images(panel, folder, shown, heatmap, follows=follows)
+    return updates
+
+
+def title_words(split: str | None) -> str:
+    """What is shown, by the split that the images are of; None where that is not known."""
+    return f"### {say(f'previews_title_{split}' if split is not None else 'previews_title')}"
+
+
+def shown_split(images: Mapping[str, Any] | None, rows: Sequence[Row]) -> str | None:
+    """`valid` or `train`: as the run folder says, else (runs made before it said so) by whether an epoch validated."""
+    if images is not None and "split" in images:
+        return str(images["split"])
+    if images is None or not rows:
+        return None
+    return VALID if has_validated(rows) else TRAIN
+
+
+def shown_key(keys: list[PreviewKey], chosen: PreviewKey | None) -> PreviewKey | None:
+    """The chosen one, or, where it is no longer kept, the nearest of its phase; without a choice the newest."""
+    if chosen is None or not keys:
+        return keys[-1] if keys else None
+    return min(
+        keys, key=lambda key: (abs(PHASES.index(key[0]) - PHASES.index(chosen[0])), abs(key[1] - chosen[1]))
+    )
+
+
+def preview_words(key: PreviewKey, preview: Mapping[str, Any], *, follows: bool) -> str:
+    """Which epoch of which phase is shown, whether it was drawn within that epoch, and what the signs mean."""
+    phase, epoch = say(f"phase_{key[0]}"), key[1]
+    step, steps = int(preview.get("step", 0)), int(preview.get("steps_per_epoch", 0))
+    if step < steps:
+        words = say("previews_within", phase=phase, epoch=epoch, step=step, steps=steps)
+    else:
+        words = say("previews", phase=phase, epoch=epoch)
+    parts = [words, say("previews_follow") if follows else "", say("previews_signs")]
+    return " ".join(part for part in parts if part)
+
+
+def preview_choices(folder: RunFolder) -> list[tuple[str, str]]:
+    """Off, all, and every landmark's own heatmap, as (words, value)."""
+    names = _landmark_names(folder) if folder.preview_keys() else ()
+    return [
+        (say("heatmap_off"), "off"),
+        (say("heatmap_all"), "all"),
+        *((name, f"landmark {number}") for number, name in enumerate(names)),
+    ]
+
+
+def preview_figures(
+    images: Mapping[str, Any], preview: Mapping[str, Any], heatmap: str, *, revision: str = "kept"
+) -> list[tuple[str, go.Figure]]:
+    """(title, figure) of each fixed image; `heatmap` is a value of `preview_choices`. A zoom lasts while `revision`
+    stays, whatever the epoch."""
+    drawn = [_preview_figure(images, preview, number, heatmap) for number in range(len(images["image_ids"]))]
+    for _, figure in drawn:
+        figure.update_layout(uirevision=revision)
+    return drawn
+
+
+def _watched(panel: Previews, session: Session) -> RunFolder | None:
+    return RunFolder(panel.runs_dir / session.run_id) if session.run_id is not None else None
+
+
+def _redraw(panel: Previews, session: Session, folder: RunFolder | None, heatmap: str) -> Updates:
+    updates = draw_previews(panel, session, folder, heatmap) if folder is not None else {}
+    return {panel.session: session, **updates}
+
+
+def _draw_position(
+    panel: Previews, session: Session, folder: RunFolder, keys: list[PreviewKey], shown: PreviewKey | None
+) -> Updates:
+    """Where the slider stands and what it says; what did not change is not sent, so that a drag goes on undisturbed."""
+    follows = session.preview is None
+    if shown is None:
+        is_new = session.is_news("preview_words", (folder.run_id, None))
+        return {panel.controls: gr.update(visible=False)} if is_new else {}
+    slider: dict[str, Any] = {}
+    position = keys.index(shown) + 1
+    if session.is_news("preview_position", (folder.run_id, keys, position)):
+        slider |= {"maximum": max(2, len(keys)), "value": position, "interactive": len(keys) > 1}
+    if not session.is_news("preview_words", (folder.run_id, keys, shown, follows)):
+        return {panel.position: gr.update(**slider)} if slider else {}
+    first, last = (_name_epoch(key) for key in (keys[0], keys[-1]))
+    slider |= {
+        "label": say("replay", epoch=_name_epoch(shown)),
+        "info": say_count("replay_info", len(keys), first=first, last=last),
+    }
+    return {
+        panel.controls: gr.update(visible=True),
+        panel.position: gr.update(**slider),
+        panel.newest: gr.update(interactive=not follows),
+    }
+
+
+def _name_epoch(key: PreviewKey) -> str:
+    return say("replay_epoch", phase=say(f"phase_{key[0]}"), epoch=key[1])
+
+
+def _draw_images(
+    panel: Previews, folder: RunFolder, shown: PreviewKey | None, heatmap: str, *, follows: bool
+) -> Updates:
+    images = folder.read_preview_images()
+    preview = folder.read_preview(shown) if shown is not None else None
+    updates: Updates = {
+        panel.title: title_words(shown_split(images, read_rows(folder))),
+        panel.note: say("previews_none"),
+    }
+    drawn: list[tuple[str, go.Figure]] = []
+    if shown is not None and images is not None and preview is not None:
+        updates[panel.note] = preview_words(shown, preview, follows=follows)
+        drawn = preview_figures(images, preview, heatmap, revision=folder.run_id)
+    for number, plot in enumerate(panel.plots):
+        if number < len(drawn):
+            title, figure = drawn[number]
+            updates[plot] = gr.update(value=figure, label=title, visible=True)
+        else:
+            updates[plot] = gr.update(visible=False)
+    return updates
+
+
+@functools.lru_cache(maxsize=64)
+def _landmark_names(folder: RunFolder) -> tuple[str, ...]:
+    """They do not change once the first preview is there."""
+    images = folder.read_preview_images()
+    return () if images is None else tuple(str(name) for name in images["landmark_names"])
+
+
+def _preview_figure(
+    images: Mapping[str, Any], preview: Mapping[str, Any], number: int, heatmap: str
+) -> tuple[str, go.Figure]:
+    display = images[f"display_{number}"]
+    affine_image_to_display = images[f"affine_image_to_display_{number}"]
+    display = _with_heatmap(display, affine_image_to_display, preview, number, heatmap)
+    truth, predicted = images["truth_xy_image"][number], preview["points_xy_image"][number]
+    px, mm = _distances(truth, predicted, images["mm_per_px_xy"][number])
+    words = [in_distance(*pair) for pair in zip(px, mm, strict=True)]
+    known_px, known_mm = [v for v in px if v is not None], [v for v in mm if v is not None]
+    mean = in_distance(
+        float(np.mean(known_px)) if known_px else None, float(np.mean(known_mm)) if known_mm else None
+    )
+    scale = affine_image_to_display
+    size_hw = (round(display.shape[0] / scale[1, 1]), round(display.shape[1] / scale[0, 0]))
+    names = [str(name) for name in images["landmark_names"]]
+    title = say("preview_title", image_id=str(images["image_ids"][number]), error=mean)
+    return title, plot_prediction(display, size_hw, truth, predicted, names, words)
+
+
+def _with_heatmap(
+    display: Any, affine_image_to_display: Any, preview: Mapping[str, Any], number: int, heatmap: str
+) -> Any:
+    """The image with the chosen maps laid over it; a refined landmark's map covers its own crop only."""
+    heatmaps, affines = preview["heatmaps"][number], preview["affine_heatmap_to_image"][number]
+    if heatmap == "off":
+        return display
+    chosen = range(len(heatmaps))
+    if heatmap != "all":
+        chosen = range(int(heatmap.removeprefix("landmark ")), len(heatmaps))[:1]
+    if len(affines) == 1 and len(chosen):
+        whole = heatmaps[list(chosen)].max(axis=0)
+        return blend_heatmaps(display, [whole], [compose(affine_image_to_display, affines[0])])
+    to_display = [compose(affine_image_to_display, affines[k]) for k in chosen]
+    return blend_heatmaps(display, [heatmaps[k] for k in chosen], to_display)
+
+
+def _distances(
+    truth: Any, predicted: Any, mm_per_px_xy: Any
+) -> tuple[list[float | None], list[float | None]]:
+    """Errors of each landmark in px and in mm; None where the landmark or the spacing is unknown."""
+
+    def known(values: Any) -> list[float | None]:
+        return [float(value) if np.isfinite(value) else None for value in values]
+
+    difference = predicted.astype(np.float64) - truth
+    in_px = np.hypot(difference[:, 0], difference[:, 1])
+    in_mm = np.hypot(*(difference * mm_per_px_xy).T)
+    return known(in_px), known(in_mm)

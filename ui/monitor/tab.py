@@ -1,0 +1,300 @@
+"""The Monitor tab: one run as its folder tells it. Everything shown is read there; nothing is remembered here."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from backend.run.folder import RunFolder, list_runs
+from backend.run.state import derive_state
+from ui.answers import Part, create_part, question_of
+from ui.bindings import LATEST, QUIET
+from ui.devices import device_lines
+from ui.figures.plots import Row, error_unit
+from ui.monitor.buttons import RunButtons, create_run_buttons, draw_buttons
+from ui.monitor.curves import Wishes, plot_curves
+from ui.monitor.landmarks import landmark_table, readers_in
+from ui.monitor.previews import Previews, create_previews, draw_previews, title_words
+from ui.monitor.run_card import event_list, log_text, run_card
+from ui.monitor.values import curves_table
+from ui.number_field import NumberedSlider, create_numbered_slider
+from ui.run_rows import default_run, device_of, find_best, read_rows
+from ui.session import Session
+from ui.text.say import say
+
+POLL_S = 2.0
+KEEP_ZOOM = (Path(__file__).parents[1] / "static" / "keep_zoom.js").read_text(encoding="utf-8")
+SHOWN_IN = (
+    "#run-card", "#acts-on", "#curves", "#curves-note", "#curve-values", "#landmarks", "#events", "#log",
+    "#previews-title", "#previews-note", "[id^=preview-]",
+)  # fmt: skip
+MAX_SMOOTHING = 10  # epochs to each side
+Updates = dict[Any, Any]
+
+
+@dataclass(frozen=True)
+class MonitorTab:
+    """The components of the tab and the folder of runs that it watches."""
+
+    runs_dir: Path
+    session: gr.State
+    run: gr.Dropdown
+    card: gr.HTML
+    buttons: RunButtons
+    devices: gr.HTML
+    smoothing: NumberedSlider
+    log_axis: gr.Checkbox
+    clip: gr.Checkbox
+    curves_note: gr.Markdown
+    curves: gr.Plot
+    values: gr.HTML
+    landmarks: gr.HTML
+    previews: Previews
+    events: gr.HTML
+    log: gr.Textbox
+    answers: Part  # the run
+    curves_part: Part  # and how its curves are drawn
+    timer: gr.Timer
+
+    @property
+    def inputs(self) -> list[Any]:
+        """What a redraw depends on."""
+        return [self.session, self.smoothing.slider, self.log_axis, self.clip, self.previews.heatmap]
+
+    @property
+    def outputs(self) -> list[Any]:
+        """What a redraw may change."""
+        own = [
+            self.session, self.run, self.card, self.devices, self.curves_note, self.curves, self.values, self.landmarks,
+            self.events, self.log,
+        ]  # fmt: skip
+        return list(dict.fromkeys([*own, *self.buttons.outputs, *self.previews.outputs]))
+
+
+def create_monitor_tab(session: gr.State, runs_dir: Path) -> MonitorTab:
+    """Lay out the tab and bind its handlers."""
+    parts: dict[str, Any] = {
+        "run": gr.Dropdown([], label=say("run"), allow_custom_value=True, elem_id="watched-run"),
+        "card": gr.HTML(elem_id="run-card", padding=False),
+        "buttons": create_run_buttons(session, runs_dir),
+        "devices": gr.HTML(elem_id="devices"),
+    }
+    with gr.Row():
+        with gr.Column(scale=3, min_width=320):
+            parts |= _place_curves()
+        with gr.Column(scale=2, min_width=320):
+            gr.Markdown(f"### {say('landmark_table')}")
+            parts["landmarks"] = gr.HTML(elem_id="landmarks", padding=False)
+            with gr.Accordion(say("events"), open=True):
+                parts["events"] = gr.HTML(elem_id="events", padding=False)
+    parts["previews"] = create_previews(session, runs_dir)
+    with gr.Accordion(say("log"), open=False):
+        parts["log"] = gr.Textbox(lines=14, max_lines=14, show_label=False, label=say("log"), elem_id="log")
+    parts["answers"] = create_part("run", SHOWN_IN, [parts["run"]])
+    how = [parts["smoothing"].slider, parts["log_axis"], parts["clip"]]
+    parts["curves_part"] = create_part("curves", ("#curves",), how)
+    tab = MonitorTab(runs_dir=runs_dir, session=session, timer=gr.Timer(POLL_S), **parts)
+    _bind(tab)
+    return tab
+
+
+def _place_curves() -> dict[str, Any]:
+    parts: dict[str, Any] = {}
+    with gr.Row(equal_height=True):
+        parts["smoothing"] = create_numbered_slider(
+            0,
+            MAX_SMOOTHING,
+            0,
+            label=say("smoothing"),
+            info=say("smoothing_info"),
+            elem_id="smoothing",
+            min_width=200,
+        )
+        with gr.Column(min_width=160):
+            parts["log_axis"] = gr.Checkbox(label=say("log_axis"), value=False, elem_id="log-axis")
+            parts["clip"] = gr.Checkbox(
+                label=say("clip"), info=say("clip_info"), value=True, elem_id="clip-outliers"
+            )
+    parts["curves_note"] = gr.Markdown(say("curves_none"), elem_id="curves-note")
+    parts["curves"] = gr.Plot(
+        label=say("curves"), show_label=False, visible=False, elem_id="curves", elem_classes="keeps-zoom"
+    )
+    with gr.Accordion(say("values"), open=False):
+        parts["values"] = gr.HTML(elem_id="curve-values", padding=False)
+    return parts
+
+
+def _bind(tab: MonitorTab) -> None:
+    smoothing = tab.smoothing
+    smoothing.bind()
+    parts = [smoothing.slider, smoothing.field]
+    gr.on(smoothing.typed, partial(on_typed_smoothing, tab), [smoothing.field], parts, **LATEST)
+    tab.answers.asks(tab.run.change)
+    wishes = [smoothing.slider.change, tab.log_axis.change, tab.clip.change]
+    tab.curves_part.asks(wishes)
+    bind_redraw(tab, tab.timer.tick, on_tick, {**QUIET, "trigger_mode": "once"})
+    bind_redraw(tab, wishes, on_tick)
+
+    def choose(answered: str, how: str, run_id: str, session: Session, *choices: Any) -> Updates:
+        return _saying(tab, how, session, on_choose(tab, run_id, session, *choices))
+
+    _bind_drawing(tab, tab.run.input, choose, [tab.run, *tab.inputs], LATEST)
+
+
+def bind_redraw(tab: MonitorTab, events: Any, handler: Any, how: dict[str, Any] = LATEST) -> None:
+    """Redraw what changed; all of it where the browser shows another run than is watched, by an answer that came
+    late."""
+
+    _bind_drawing(tab, events, partial(_redraw, tab, handler), tab.inputs, how)
+
+
+def _redraw(
+    tab: MonitorTab, handler: Any, unanswered: str, curves: str, session: Session, *choices: Any
+) -> Updates:
+    if unanswered:
+        session.forget()
+    elif curves:
+        session.drawn.pop("curves", None)
+    return _saying(tab, curves, session, handler(tab, session, *choices))
+
+
+def _bind_drawing(tab: MonitorTab, events: Any, handler: Any, inputs: list[Any], how: dict[str, Any]) -> None:
+    tab.answers.binds(events, handler, inputs, tab.outputs, how=how, also=(tab.curves_part,), polls=True)
+
+
+def _saying(tab: MonitorTab, curves: str, session: Session, updates: Updates) -> Updates:
+    """The same with what it answers: the run, where anything of it is drawn, and how the curves are."""
+    answered: Updates = {}
+    if {tab.run, tab.card, tab.curves, tab.landmarks} & set(updates):
+        answered[tab.answers.answered] = question_of(session.run_id)
+    if curves and tab.curves in updates:
+        answered[tab.curves_part.answered] = curves
+    return {**answered, **updates}
+
+
+def on_open(tab: MonitorTab, session: Session, *choices: Any) -> Updates:
+    """A browser opened the page: draw everything, whatever was drawn elsewhere before."""
+    session.forget()
+    return on_tick(tab, session, *choices)
+
+
+def on_choose(tab: MonitorTab, run_id: str, session: Session, *choices: Any) -> Updates:
+    """Watch another run; words that name none are forgotten."""
+    known = run_id in {folder.run_id for folder in list_runs(tab.runs_dir)}
+    session.watch(run_id if known else session.run_id)
+    return on_tick(tab, session, *choices)
+
+
+def on_typed_smoothing(tab: MonitorTab, typed: str) -> Updates:
+    """A number was typed beside the slider, whose change draws the curves again."""
+    return tab.smoothing.take(typed, MAX_SMOOTHING)[1]
+
+
+def on_tick(
+    tab: MonitorTab, session: Session, smoothing: int, log_axis: bool, clip: bool, heatmap: str
+) -> Updates:
+    """Redraw what changed in the run's folder since the last time; send nothing else."""
+    folder = _watched(tab, session)
+    updates: Updates = {tab.session: session, **_draw_chooser(tab, session, folder)}
+    devices = device_lines()
+    if session.is_news("devices", devices):
+        updates[tab.devices] = devices
+    if folder is None:
+        return updates | _draw_nothing(tab, session)
+    rows = read_rows(folder)
+    updates |= _draw_card(tab, session, folder, rows)
+    updates |= draw_buttons(tab.buttons, session, folder)
+    updates |= _draw_curves(tab, session, folder, rows, Wishes(smoothing, log_axis, clip))
+    updates |= draw_previews(tab.previews, session, folder, heatmap)
+    updates |= _draw_words(tab, session, folder)
+    return updates
+
+
+def _watched(tab: MonitorTab, session: Session) -> RunFolder | None:
+    """The run of this page; where it chose none (or it was deleted), the one that lives or the newest."""
+    if session.run_id is not None:
+        chosen = RunFolder(tab.runs_dir / session.run_id)
+        if chosen.config_path.is_file():
+            return chosen
+    folder = default_run(tab.runs_dir)
+    found = folder.run_id if folder is not None else None
+    if found != session.run_id:
+        session.watch(found)
+    return folder
+
+
+def _draw_nothing(tab: MonitorTab, session: Session) -> Updates:
+    """There is no run, or there is none any more: say what to do, and leave nothing of it standing."""
+    if not session.is_news("card", None):
+        return {}
+    return {
+        tab.card: say("no_runs"),
+        tab.curves_note: gr.update(visible=True),
+        **dict.fromkeys((tab.curves, tab.previews.controls, *tab.previews.plots), gr.update(visible=False)),
+        **dict.fromkeys((tab.values, tab.events, tab.log), ""),
+        tab.landmarks: landmark_table([]),
+        tab.previews.title: title_words(None),
+        tab.previews.note: say("previews_none"),
+        **draw_buttons(tab.buttons, session, None),
+    }
+
+
+def _draw_chooser(tab: MonitorTab, session: Session, folder: RunFolder | None) -> Updates:
+    names = [run.run_id for run in list_runs(tab.runs_dir)]
+    if not session.is_news("runs", (names, session.run_id)):
+        return {}
+    return {tab.run: gr.update(choices=names, value=folder.run_id if folder else None)}
+
+
+def _draw_card(tab: MonitorTab, session: Session, folder: RunFolder, rows: Sequence[Row]) -> Updates:
+    status, outcome = folder.read_status() or {}, folder.read_outcome()
+    card = run_card(derive_state(folder), status, rows, outcome, find_best(folder))
+    return {tab.card: card} if session.is_news("card", card) else {}
+
+
+def _draw_curves(
+    tab: MonitorTab, session: Session, folder: RunFolder, rows: Sequence[Row], wishes: Wishes
+) -> Updates:
+    """The curves and the two tables; the tables do not follow from how the curves are drawn."""
+    events = folder.read_events()[0]
+    known = (folder.run_id, folder.metrics_stamp())
+    has_new_tables = session.is_news("tables", known)
+    if not session.is_news("curves", (*known, len(events), wishes)):
+        return {}
+    is_cuda = str(device_of(folder)).startswith("cuda")
+    memory = say("axis_gpu_memory") if is_cuda else say("axis_process_memory")
+    readers = folder.read_readers()
+    line = readers_in(error_unit(rows), readers)
+    figure = plot_curves(
+        rows,
+        events,
+        wishes,
+        best=find_best(folder),
+        readers=line,
+        memory_title=memory,
+        revision=folder.run_id,
+    )
+    updates: Updates = {
+        tab.curves_note: gr.update(visible=not rows),
+        tab.curves: gr.update(value=figure if rows else None, visible=bool(rows)),
+    }
+    if has_new_tables:
+        updates[tab.values] = curves_table(rows, memory) if rows else ""
+        updates[tab.landmarks] = landmark_table(rows, readers)
+    return updates
+
+
+def _draw_words(tab: MonitorTab, session: Session, folder: RunFolder) -> Updates:
+    updates: Updates = {}
+    for part, component, words in (
+        ("log", tab.log, log_text(folder)),
+        ("events", tab.events, event_list(folder)),
+    ):
+        if session.is_news(part, words):
+            updates[component] = words
+    return updates

@@ -1,0 +1,99 @@
+"""Predictions in a process of their own, so that the page holds neither torch nor a GPU: started, watched, stopped."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from backend.data.annotations.writers import read_json_export
+from backend.errors import UserError
+from backend.files import read_json, read_tail
+from backend.resolve import REPOSITORY
+from ui.annotator.uploads import Found
+from ui.child_process import LOG_BYTES, Progress, bar_of, mistake_of
+from ui.text.say import say
+
+POLL_S = 0.5
+_LOG, _CSV, _JSON, _MAPS = "predict.log", "predictions.csv", "predictions.json", "maps"
+_started: dict[Path, subprocess.Popen[bytes]] = {}
+_lock = threading.Lock()
+
+
+def start_prediction(folder: Path, images: Path, checkpoint: Path) -> None:
+    """Start predicting on a list of images; what is found comes to lie in `folder`.
+
+    Raises UserError where that folder's prediction is still under way.
+    """
+    with _lock:
+        before = _started.get(folder)
+        if before is not None and before.poll() is None:
+            raise UserError(say("predict_running"))
+        (folder / _JSON).unlink(missing_ok=True)
+        command = [sys.executable, "-m", "backend.predict", "--checkpoint", str(checkpoint)]
+        command += ["--images", str(images), "--out", str(folder / _CSV)]
+        command += ["--json", str(folder / _JSON), "--maps", str(folder / _MAPS)]
+        with (folder / _LOG).open("wb") as log:
+            _started[folder] = subprocess.Popen(
+                command,
+                cwd=REPOSITORY,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=log,
+                env={**os.environ, "PYTHONUNBUFFERED": "1", "PYTHONIOENCODING": "utf-8"},
+            )
+
+
+def progress_of(folder: Path) -> Progress | None:
+    """Of the prediction of a folder; None where it was stopped or has ended well."""
+    process = _started.get(folder)
+    if process is None:
+        return None
+    code, words = process.poll(), read_tail(folder / _LOG, LOG_BYTES)
+    if code is None:
+        return Progress(*bar_of(words))
+    _started.pop(folder, None)
+    return None if code == 0 else Progress(failure=mistake_of(words, code) or _last_line(words, code))
+
+
+def follow_prediction(folder: Path) -> Iterator[Progress]:
+    """How far the prediction of a folder is, as often as that changes, until it has ended or was stopped.
+
+    Raises UserError where it failed.
+    """
+    told = None
+    while (progress := progress_of(folder)) is not None:
+        if progress.failure:
+            raise UserError(progress.failure)
+        if progress != told:
+            yield progress
+            told = progress
+        time.sleep(POLL_S)
+
+
+def is_running(folder: Path) -> bool:
+    """Whether a prediction of the folder is under way, or has ended and was not asked about yet."""
+    return folder in _started
+
+
+def stop_prediction(folder: Path) -> None:
+    """End the process at once; it has nothing to save."""
+    process = _started.pop(folder, None)
+    if process is not None:
+        process.kill()
+        process.wait()
+
+
+def read_predictions(folder: Path) -> tuple[list[str], Found] | None:
+    """Landmark names and what was found by file name; None where the prediction was stopped."""
+    content = read_json(folder / _JSON)
+    return None if content is None else read_json_export(content)
+
+
+def _last_line(words: str, code: int) -> str:
+    lines = [line.strip() for line in words.splitlines() if line.strip()]
+    return say("predict_ended", code=code, line=lines[-1] if lines else "-")

@@ -1,0 +1,442 @@
+"""The Predict tab: images in, landmarks out, corrected by hand, and exported as data to train on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from backend.data.annotations.writers import EXPORTS
+from backend.errors import UserError
+from backend.numbers import read_number, to_latin
+from backend.run.folder import RunFolder
+from ui.annotator.picture import annotator_value, create_annotator, file_address
+from ui.annotator.uploads import (
+    Upload,
+    Uploads,
+    adopt,
+    correct,
+    forget,
+    list_for_prediction,
+    take_in,
+    thumbnail_path,
+)
+from ui.answers import Part, create_part, question_of
+from ui.bindings import IN_TURN, QUIET
+from ui.child_process import Progress
+from ui.number_field import (
+    MISTAKE,
+    create_number_field,
+    field_text,
+    mistake_info,
+    number_classes,
+    understood_info,
+)
+from ui.predict.prediction_process import (
+    follow_prediction,
+    is_running,
+    read_predictions,
+    start_prediction,
+    stop_prediction,
+)
+from ui.predict.runs import own_error_html, run_choices, run_note_html
+from ui.run_rows import click_when_drawn, live_runs
+from ui.text.say import say, say_count
+
+Updates = dict[Any, Any]
+# a click anywhere on a picture of the list tells Python which
+CHOOSE_JS = """element.addEventListener("click", (event) => {
+  const button = event.target.closest("button[data-key]");
+  if (button) trigger("chosen", { key: button.dataset.key });
+});"""
+
+
+@dataclass(frozen=True)
+class PredictTab:
+    """The components of the tab and the folder of runs that it chooses from."""
+
+    runs_dir: Path
+    uploads: gr.State
+    files: gr.File
+    run: gr.Dropdown
+    run_note: gr.HTML
+    by: gr.HTML  # which run the landmarks are of
+    answers: Part  # what is said of the chosen run
+    predictions: Part
+    spacing: gr.Textbox
+    predict: gr.Button
+    cancel: gr.Button
+    clear: gr.Button
+    note: gr.HTML
+    empty: gr.Markdown
+    images: gr.HTML
+    annotator: gr.HTML
+    export_row: gr.Row
+    format: gr.Dropdown
+    export: gr.Button
+    file: gr.DownloadButton
+
+    @property
+    def shown_parts(self) -> list[Any]:
+        """What shows the images and what is marked on them."""
+        return [self.uploads, self.note, self.empty, self.images, self.annotator, self.export_row, self.file]
+
+    @property
+    def working_parts(self) -> list[Any]:
+        """The same and the buttons."""
+        return [*self.shown_parts, self.files, self.predict, self.cancel, self.clear]
+
+
+def create_predict_tab(runs_dir: Path) -> PredictTab:
+    """Lay out the tab and bind its handlers."""
+    uploads = gr.State(Uploads(), delete_callback=on_session_end)
+    with gr.Row():
+        files = gr.File(
+            label=say("predict_files"), file_count="multiple", height=150, elem_id="predict-files", scale=2
+        )
+        with gr.Column(scale=3):
+            parts = _place_request(runs_dir)
+    note = gr.HTML(elem_id="predict-note", padding=False)
+    empty = gr.Markdown(say("predict_empty"), elem_id="predict-empty")
+    by = gr.HTML(elem_id="predict-by", padding=False)
+    images = gr.HTML(js_on_load=CHOOSE_JS, elem_id="predict-images", padding=False)
+    annotator = create_annotator("predict-annotator")
+    of_run = [parts["run"]]
+    answers = create_part("predict-run", ("#predict-run-note",), of_run)
+    predictions = create_part("predictions", ("#predict-by",), of_run, keeps=True)
+    tab = PredictTab(
+        runs_dir, uploads, files, answers=answers, predictions=predictions, by=by, note=note, empty=empty,
+        images=images, annotator=annotator,
+        **parts, **_place_export(),
+    )  # fmt: skip
+    _bind(tab)
+    return tab
+
+
+def _place_request(runs_dir: Path) -> dict[str, Any]:
+    choices = run_choices(runs_dir)
+    with gr.Row():
+        run = gr.Dropdown(
+            choices,
+            value=choices[0][1] if choices else None,
+            label=say("predict_run"),
+            info=_run_info(choices),
+            allow_custom_value=True,  # a restarted server knows only the first choices
+            min_width=420,  # a line of its own: the entries are long
+            elem_id="predict-run",
+        )
+        spacing = create_number_field(
+            None,
+            is_whole=False,
+            label=say("predict_mm_per_px"),
+            info=say("predict_mm_per_px_info"),
+            min_width=220,
+            elem_id="predict-spacing",
+        )
+    run_note = gr.HTML(elem_id="predict-run-note", padding=False)
+    with gr.Row():
+        predict = gr.Button(say("predict"), variant="primary", interactive=False, elem_id="predict-start")
+        cancel = gr.Button(say("predict_cancel"), variant="stop", visible=False, elem_id="predict-cancel")
+        clear = gr.Button(say("predict_clear"), interactive=False, elem_id="predict-clear")
+    return {
+        "run": run, "run_note": run_note, "spacing": spacing, "predict": predict, "cancel": cancel, "clear": clear
+    }  # fmt: skip
+
+
+def _place_export() -> dict[str, Any]:
+    with gr.Row(visible=False, elem_classes="predict-export") as row:
+        format = gr.Dropdown(
+            [(say(f"predict_export_{name}"), name) for name in EXPORTS],
+            value="csv",
+            label=say("predict_format"),
+            info=say("predict_format_info"),
+            elem_id="predict-format",
+            scale=2,
+        )
+        export = gr.Button(say("predict_export"), elem_id="predict-export", min_width=120)
+        file = gr.DownloadButton(
+            say("predict_download"), visible=False, elem_id="predict-file", min_width=120
+        )
+    return {"export_row": row, "format": format, "export": export, "file": file}
+
+
+def _bind(tab: PredictTab) -> None:
+    uploads, parts = [tab.uploads], tab.working_parts
+    for part in (tab.answers, tab.predictions):
+        part.asks(tab.run.change)
+    tab.answers.answers(
+        tab.run.change,
+        lambda run_id: {tab.run_note: run_note_html(tab.runs_dir, run_id)},
+        [tab.run],
+        [tab.run_note],
+    )
+
+    def predict(question: str, uploads: Uploads, run_id: str | None) -> Iterator[Updates]:
+        for updates in on_predict(tab, uploads, run_id):
+            yield {**updates, tab.predictions.answered: question} if tab.by in updates else updates
+
+    tab.files.upload(partial(on_upload, tab), [*uploads, tab.files], parts, **IN_TURN)
+    once = {**QUIET, "trigger_mode": "once"}
+    tab.predictions.binds(tab.predict.click, predict, [*uploads, tab.run], [*parts, tab.by], how=once)
+    tab.cancel.click(on_cancel, uploads, uploads, **QUIET)
+    tab.clear.click(partial(on_clear, tab), uploads, [*parts, tab.by], **QUIET)
+    tab.spacing.change(
+        partial(on_spacing, tab),
+        [*uploads, tab.spacing],
+        [*uploads, tab.spacing, tab.annotator, tab.file],
+        **QUIET,
+    )
+
+    # a partial would hide from Gradio the annotation by which it hands over the event
+    def choose(uploads: Uploads, event: gr.EventData) -> Updates:
+        return on_choose(tab, uploads, str(event.key))
+
+    def move(uploads: Uploads, event: gr.EventData) -> Updates:
+        return on_moved(tab, uploads, event._data)
+
+    tab.images.chosen(choose, uploads, [*uploads, tab.images, tab.annotator], **QUIET)
+    # every correction in its order, none left out
+    tab.annotator.moved(move, uploads, [*uploads, tab.images, tab.file], **IN_TURN)
+    tab.format.change(lambda: gr.update(visible=False), None, tab.file, **QUIET)
+    made = tab.export.click(
+        partial(on_export, tab), [*uploads, tab.format], [tab.note, tab.file], **QUIET, trigger_mode="once"
+    )
+    made.success(None, js=click_when_drawn("#predict-file"), **QUIET)
+
+
+def _run_info(choices: Sequence[tuple[str, str]]) -> str:
+    return say("predict_run_info") if choices else say("predict_no_run")
+
+
+def on_open(tab: PredictTab, run_id: str | None) -> Updates:
+    """The page or the tab was opened: the runs there are now. What was chosen stays chosen."""
+    choices = run_choices(tab.runs_dir)
+    known = [name for _, name in choices]
+    value = run_id if run_id in known else next(iter(known), None)
+    chosen = gr.update(choices=choices, value=value, info=_run_info(choices))
+    answered = {tab.answers.answered: question_of(value)}
+    return {**answered, tab.run: chosen, tab.run_note: run_note_html(tab.runs_dir, value)}
+
+
+def on_upload(tab: PredictTab, uploads: Uploads, files: Sequence[str] | None) -> Iterator[Updates]:
+    """Take in one file after the other; those that are no images are named."""
+    failures: list[str] = []
+    remarks: list[str] = []
+    first = ""
+    for number, file in enumerate(files or (), start=1):
+        note = progress_html(say("predict_reading", done=number, total=len(files or ())), 0, 0)
+        # the field is free for more at once, and then left to them
+        yield {tab.note: note, **({tab.files: None} if number == 1 else {})}
+        try:
+            image = take_in(uploads, Path(file))
+            first = first or image.key
+            remarks += [f"{image.name}: {remark}" for remark in image.remarks]
+        except UserError as error:
+            failures.append(str(error))
+    uploads.shown = uploads.shown or first
+    yield {
+        **_draw(tab, uploads),
+        **_buttons(tab, uploads),
+        tab.note: _failures_html(failures) + _remarks_html(remarks),
+    }
+
+
+def on_predict(tab: PredictTab, uploads: Uploads, run_id: str | None) -> Iterator[Updates]:
+    """Predict on all images, and say how far it is."""
+    by: Updates = {}
+    try:
+        checkpoint = _checkpoint(tab, run_id)
+        if uploads.folder is None:
+            raise UserError(say("predict_no_images"))
+        folder = uploads.folder
+        start_prediction(folder, list_for_prediction(uploads), checkpoint)
+        for progress in follow_prediction(folder):
+            yield {tab.note: _predicting_html(tab, progress), **_buttons(tab, uploads)}
+        found = read_predictions(folder) if uploads.folder == folder else None
+        if found is not None:
+            adopt(uploads, *found)
+            by = {tab.by: say_note("predict_by", run=str(run_id))}
+        words = say_note("predict_stopped") if found is None else _summary(tab, uploads, str(run_id))
+    except UserError as error:
+        words = _failures_html([str(error)])
+    yield {**_draw(tab, uploads), **_buttons(tab, uploads), **by, tab.note: words}
+
+
+def on_cancel(uploads: Uploads) -> Uploads:
+    """End the prediction; the handler that waits for it tells."""
+    if uploads.folder is not None:
+        stop_prediction(uploads.folder)
+    return uploads
+
+
+def on_clear(tab: PredictTab, uploads: Uploads) -> Updates:
+    """Delete all images of the page."""
+    on_session_end(uploads)
+    return {**_draw(tab, uploads), **_buttons(tab, uploads), tab.note: "", tab.by: ""}
+
+
+def on_session_end(uploads: Uploads) -> None:
+    """Nothing is kept of a page that is gone."""
+    on_cancel(uploads)
+    forget(uploads)
+
+
+def on_spacing(tab: PredictTab, uploads: Uploads, typed: str) -> Updates:
+    """The pixel size of images that state none was typed; what is not one leaves it unknown."""
+    uploads.typed_mm_per_px, info, is_wrong = _read_spacing(typed)
+    classes = [*number_classes(is_whole=False), *([MISTAKE] if is_wrong else [])]
+    exported = {tab.file: gr.update(visible=False)}  # it holds the size before
+    marked = {tab.spacing: gr.update(info=info, elem_classes=classes)}
+    return {tab.uploads: uploads, tab.annotator: annotator_value(uploads), **marked, **exported}
+
+
+def _read_spacing(typed: str) -> tuple[float | None, str, bool]:
+    """The size, what is said at the field, and whether that is a mistake."""
+    info = say("predict_mm_per_px_info")
+    if not to_latin(typed):
+        return None, info, False
+    try:
+        mm_per_px = read_number(typed)
+        if mm_per_px <= 0:
+            raise UserError(say("predict_bad_spacing", typed=typed.strip()))
+    except UserError as error:
+        return None, mistake_info(str(error)), True
+    text = field_text(mm_per_px)
+    return mm_per_px, info if text == typed.strip() else understood_info(text, info), False
+
+
+def on_choose(tab: PredictTab, uploads: Uploads, key: str) -> Updates:
+    """Show another image."""
+    if uploads.find(key) is None:
+        return {tab.uploads: uploads}
+    uploads.shown = key
+    return {tab.uploads: uploads, tab.images: images_html(uploads), tab.annotator: annotator_value(uploads)}
+
+
+def on_moved(tab: PredictTab, uploads: Uploads, message: Mapping[str, Any]) -> Updates:
+    """Points were dragged, nudged or typed; the browser shows them already."""
+    before = images_html(uploads)
+    if (
+        uploads.folder is not None and uploads.folder.name == message["folder"]
+    ):  # else of images that were removed
+        correct(uploads, str(message["image"]), message["points"])
+    after = images_html(uploads)
+    images = {} if after == before else {tab.images: after}
+    return {tab.uploads: uploads, tab.file: gr.update(visible=False), **images}
+
+
+def on_export(tab: PredictTab, uploads: Uploads, format: str) -> Updates:
+    """Write the file and offer it."""
+    try:
+        marked = uploads.marked() if uploads.folder is not None else []
+        if not marked or uploads.folder is None:
+            raise UserError(say("predict_nothing_to_export"))
+        name, write = EXPORTS[format]
+        path = uploads.folder / name
+        write(path, marked, uploads.landmark_names)
+    except UserError as error:
+        return {tab.note: _failures_html([str(error)]), tab.file: gr.update(visible=False)}
+    return {
+        tab.note: "",
+        tab.file: gr.update(value=str(path), label=say("predict_download_file", name=name), visible=True),
+    }
+
+
+def images_html(uploads: Uploads) -> str:
+    """The list of images: a small picture, the name, and what there is to see to."""
+    buttons = "".join(_thumbnail(uploads, image) for image in uploads.images)
+    label = escape(say("predict_images"))
+    return f'<div class="thumbnails" role="group" aria-label="{label}">{buttons}</div>' if buttons else ""
+
+
+def _thumbnail(uploads: Uploads, image: Upload) -> str:
+    remarks = [say("predict_num_low", num=image.num_low)] if image.num_low else []
+    if image.is_corrected:
+        remarks.append(say("predict_corrected"))
+    name, small = f'<bdi dir="ltr">{escape(image.name)}</bdi>', escape(" · ".join(remarks))
+    current = "true" if image.key == uploads.shown else "false"
+    source = escape(file_address(thumbnail_path(uploads, image)))
+    return (
+        f'<button type="button" data-key="{image.key}" aria-pressed="{current}">'
+        f'<img src="{source}" alt="" loading="lazy"><span>{name}</span><small>{small}</small></button>'
+    )
+
+
+def progress_html(words: str, done: int, total: int) -> str:
+    """A card with a bar; one without an end where the total is not known."""
+    value = f'max="{total}" value="{done}" ' if total else ""
+    bar = f'<progress {value}aria-label="{escape(words)}"></progress>'
+    return (
+        f'<div class="run-card" role="status"><div class="row"><span>{escape(words)}</span></div>{bar}</div>'
+    )
+
+
+def say_note(key: str, **values: object) -> str:
+    """A sentence of the note."""
+    return f'<p class="note" role="status">{escape(say(key, **values))}</p>'
+
+
+def _predicting_html(tab: PredictTab, progress: Progress) -> str:
+    done, total = progress.num_done, progress.num_images
+    words = say("predict_predicting", done=done, total=total) if total else say("predict_starting")
+    busy = say_note("predict_busy") if live_runs(tab.runs_dir) else ""
+    return progress_html(words, done, total) + busy
+
+
+def _failures_html(failures: Sequence[str]) -> str:
+    if not failures:
+        return ""
+    lines = "".join(f"<li>{escape(failure)}</li>" for failure in failures)
+    return f'<ul class="evaluation-failed" role="alert">{lines}</ul>'
+
+
+def _remarks_html(remarks: Sequence[str]) -> str:
+    """What was decided while the files were read, in the program's own words."""
+    lines = "".join(f'<li><bdi dir="ltr">{escape(remark)}</bdi></li>' for remark in remarks)
+    return say_note("predict_remarks") + f'<ul class="note">{lines}</ul>' if lines else ""
+
+
+def _summary(tab: PredictTab, uploads: Uploads, run_id: str) -> str:
+    marked = [image for image in uploads.images if image.confidence is not None]
+    num_low = sum(image.num_low for image in marked)
+    low = say_count("predict_summary_low", num_low) if num_low else say("predict_summary_sure")
+    images = say_count("num_images", len(marked))
+    landmarks = say_count("num_landmarks", len(uploads.landmark_names))
+    done = say_note("predict_done", images=images, landmarks=landmarks, run=run_id, low=low)
+    return done + own_error_html(RunFolder(tab.runs_dir / run_id))
+
+
+def _checkpoint(tab: PredictTab, run_id: str | None) -> Path:
+    """The chosen run's best weights; the name comes from the browser."""
+    if run_id not in {name for _, name in run_choices(tab.runs_dir)}:
+        raise UserError(say("predict_no_run"))
+    return RunFolder(tab.runs_dir / str(run_id)).checkpoint_path("best").absolute()
+
+
+def _draw(tab: PredictTab, uploads: Uploads) -> Updates:
+    """The list of images, the one that is shown, and whether there is anything to export."""
+    is_marked = any(image.points_xy_image is not None for image in uploads.images)
+    return {
+        tab.uploads: uploads,
+        tab.empty: gr.update(visible=not uploads.images),
+        tab.images: images_html(uploads),
+        tab.annotator: annotator_value(uploads),
+        tab.export_row: gr.update(visible=is_marked),
+        tab.file: gr.update(visible=False),
+    }
+
+
+def _buttons(tab: PredictTab, uploads: Uploads) -> Updates:
+    """What can be pressed: a function of what there is and of whether it is being predicted."""
+    has_images = bool(uploads.images)
+    is_busy = uploads.folder is not None and is_running(uploads.folder)
+    return {
+        tab.predict: gr.update(interactive=has_images and not is_busy),
+        tab.cancel: gr.update(visible=is_busy),
+        tab.clear: gr.update(interactive=has_images and not is_busy),
+    }

@@ -1,0 +1,377 @@
+"""The Evaluate panel of an opened run: measure its best weights on a split, and show what was measured before."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from functools import partial
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from backend.data.annotations import read_annotations
+from backend.errors import UserError
+from backend.evaluation.figures import plot_confidence, plot_cumulative, plot_groups, plot_landmarks
+from backend.evaluation.record import is_readable
+from backend.run.folder import RunFolder
+from ui.answers import create_part
+from ui.bindings import QUIET
+from ui.datasets import annotation_format, list_datasets, splits_to_measure
+from ui.run_rows import live_runs, read_config
+from ui.runs.evaluation_process import Request, progress_of, start_evaluation
+from ui.runs.evaluation_view import MAX_WORST, headline, landmark_errors, progress_html, worst_figures
+from ui.session import Session
+from ui.text.say import say
+
+POLL_S = 2.0
+ASKED_PART = "evaluation"  # of the session: what the evaluation that was started last is to measure
+Updates = dict[Any, Any]
+
+
+@dataclass(frozen=True)
+class EvaluatePanel:
+    """The components of the panel and the folders it works on."""
+
+    runs_dir: Path
+    data_root: Path
+    session: gr.State
+    opened: gr.State  # id of the run whose details are shown
+    dataset: gr.Dropdown
+    split: gr.Dropdown
+    truth: gr.Dropdown
+    exclude: gr.Textbox
+    leave_out: gr.Checkbox
+    evaluate: gr.Button
+    note: gr.HTML
+    shown: gr.Dropdown
+    results: gr.Column
+    numbers: gr.HTML
+    cumulative: gr.Plot
+    confidence: gr.Plot
+    landmarks: gr.Plot
+    group: gr.Dropdown
+    groups: gr.Plot
+    table: gr.HTML
+    worst: tuple[gr.Plot, ...]
+    timer: gr.Timer
+
+    @property
+    def request(self) -> list[Any]:
+        """What is asked."""
+        return [self.dataset, self.split, self.truth, self.exclude, self.leave_out]
+
+    @property
+    def shown_parts(self) -> list[Any]:
+        """What an evaluation is shown in."""
+        return [
+            self.session, self.note, self.evaluate, self.shown, self.results, self.numbers, self.cumulative,
+            self.confidence, self.landmarks, self.group, self.groups, self.table, *self.worst,
+        ]  # fmt: skip
+
+
+def create_evaluate_panel(
+    session: gr.State, opened: gr.State, runs_dir: Path, data_root: Path
+) -> EvaluatePanel:
+    """Lay out the panel and bind its handlers."""
+    with gr.Accordion(say("evaluate_title"), open=True, elem_id="evaluate-panel"):
+        parts = {**_place_request(data_root), **_place_results()}
+    panel = EvaluatePanel(
+        runs_dir=runs_dir,
+        data_root=data_root,
+        session=session,
+        opened=opened,
+        timer=gr.Timer(POLL_S),
+        **parts,
+    )
+    _bind(panel)
+    return panel
+
+
+def _place_request(data_root: Path) -> dict[str, Any]:
+    with gr.Row():
+        dataset = gr.Dropdown(
+            list_datasets(data_root),
+            label=say("dataset_path"),
+            info=say("dataset_path_info"),
+            allow_custom_value=True,
+            elem_id="evaluate-dataset",
+        )
+        split = gr.Dropdown(
+            [],
+            label=say("evaluate_split"),
+            info=say("evaluate_split_info"),
+            allow_custom_value=True,  # a restarted server knows only the first choices
+            elem_id="evaluate-split",
+        )
+        truth = gr.Dropdown(
+            [(say("mean_choice"), "mean")],
+            value="mean",
+            label=say("evaluate_truth"),
+            info=say("annotation_type_info"),
+            allow_custom_value=True,
+            elem_id="evaluate-truth",
+        )
+        exclude = gr.Textbox(
+            label=say("evaluate_exclude"), info=say("evaluate_exclude_info"), elem_id="evaluate-exclude"
+        )
+    leave_out = gr.Checkbox(
+        value=True,
+        label=say("evaluate_leave_out"),
+        info=say("evaluate_leave_out_info"),
+        elem_id="evaluate-leave-out",
+    )
+    evaluate = gr.Button(say("evaluate"), variant="primary", elem_id="evaluate")
+    note = gr.HTML(elem_id="evaluate-note", padding=False)
+    return {
+        "dataset": dataset,
+        "split": split,
+        "truth": truth,
+        "exclude": exclude,
+        "leave_out": leave_out,
+        "evaluate": evaluate,
+        "note": note,
+    }
+
+
+def _place_results() -> dict[str, Any]:
+    parts: dict[str, Any] = {}
+    with gr.Column(visible=False, elem_id="evaluation-results") as parts["results"]:
+        parts["shown"] = gr.Dropdown(
+            [], label=say("evaluation_shown"), allow_custom_value=True, elem_id="evaluation-shown"
+        )
+        parts["numbers"] = gr.HTML(elem_id="evaluation-numbers")
+        with gr.Row():
+            parts["cumulative"] = gr.Plot(
+                label=say("evaluation_curve"), elem_id="evaluation-curve", min_width=320
+            )
+            parts["confidence"] = gr.Plot(elem_id="evaluation-confidence", min_width=320)
+        parts["landmarks"] = gr.Plot(label=say("evaluation_by_landmark"), elem_id="evaluation-landmarks")
+        parts["group"] = gr.Dropdown(
+            [],
+            label=say("evaluation_group"),
+            allow_custom_value=True,
+            visible=False,
+            elem_id="evaluation-group",
+        )
+        parts["groups"] = gr.Plot(
+            label=say("evaluation_by_group"), visible=False, elem_id="evaluation-groups"
+        )
+        with gr.Accordion(say("evaluation_table"), open=True):
+            parts["table"] = gr.HTML(elem_id="evaluation-table")
+        gr.Markdown(say("evaluation_worst"))
+        with gr.Row():
+            parts["worst"] = tuple(
+                gr.Plot(visible=False, elem_id=f"evaluation-worst-{number}", min_width=270)
+                for number in range(MAX_WORST)
+            )
+    return parts
+
+
+def _bind(panel: EvaluatePanel) -> None:
+    session, opened, parts = panel.session, panel.opened, panel.shown_parts
+    choices = [panel.dataset, panel.split, panel.truth, panel.note]
+    # what is shown is of the opened run and the chosen evaluation, and only replaced where another is asked for
+    result = create_part("evaluation", ("#evaluation-results", "#evaluate-note"))
+    asked = create_part("evaluation-asked", ("#evaluation-results",), panel.request, keeps=True)
+    groups = create_part("evaluation-groups", ("#evaluation-groups",))
+    result.asks([opened.change, panel.shown.input])
+    asked.asks([component.input for component in panel.request])
+    groups.asks(panel.group.input)
+
+    def open_run(shown: str, question: str, session: Session, opened: str | None, *request: Any) -> Updates:
+        session.asked[ASKED_PART] = question
+        return {result.answered: shown, asked.answered: question, **on_opened(panel, session, opened)}
+
+    def evaluate(question: str, session: Session, *request: Any) -> Updates:
+        session.asked[ASKED_PART] = question
+        return on_evaluate(panel, session, *request)
+
+    def tick(shown: str, session: Session, opened: str | None) -> Updates:
+        updates = on_tick(panel, session, opened)
+        if panel.results not in updates:
+            return updates
+        return {result.answered: shown, asked.answered: session.asked.get(ASKED_PART, ""), **updates}
+
+    result.binds(
+        opened.change,
+        open_run,
+        [session, opened, *panel.request],
+        list(dict.fromkeys([*choices, *parts])),
+        also=(asked,),
+    )
+    panel.dataset.input(partial(on_dataset, panel), [opened, panel.dataset, panel.truth], choices, **QUIET)
+    once = {**QUIET, "trigger_mode": "once"}
+    asked.binds(panel.evaluate.click, evaluate, [session, opened, *panel.request], parts, how=once)
+    bound = result.binds(panel.timer.tick, tick, [session, opened], [asked.answered, *parts], how=once)
+    asked.settles(bound)
+    result.answers(
+        panel.shown.input,
+        partial(on_show, panel),
+        [session, opened, panel.shown, *panel.request],
+        parts,
+        also=(asked,),
+    )
+    groups.answers(
+        panel.group.input, partial(on_group, panel), [opened, panel.shown, panel.group], [panel.groups]
+    )
+
+
+def on_opened(panel: EvaluatePanel, session: Session, opened: str | None) -> Updates:
+    """Another run was opened: its data set, and its newest evaluation."""
+    if opened is None:
+        return {panel.session: session}
+    config = read_config(_folder(panel, opened))
+    updates = on_tick(panel, session, opened)
+    if config is None:
+        return updates
+    path, truth = str(config.value("dataset_path")), config.settings.annotation_type
+    of_data = on_dataset(panel, opened, path, truth)
+    note = of_data.pop(panel.note) or updates.get(panel.note, "")
+    chosen = gr.update(choices=list_datasets(panel.data_root), value=path)
+    return {**updates, **of_data, panel.dataset: chosen, panel.note: note}
+
+
+def on_dataset(panel: EvaluatePanel, opened: str | None, dataset_path: str | None, truth: str) -> Updates:
+    """A data set was chosen: the splits and the readers that it has."""
+    config = read_config(_folder(panel, opened)) if opened is not None else None
+    dataset_path = _typed_path(dataset_path)
+    if opened is None or config is None or not dataset_path:
+        return {panel.split: gr.update(choices=[], value=None), panel.note: ""}
+    try:
+        readers = read_annotations(Path(dataset_path), annotation_format(config, dataset_path)).reader_names
+        truth = truth if truth in readers else "mean"
+        splits = splits_to_measure(_folder(panel, opened), config, dataset_path, truth)
+    except UserError as error:
+        return {
+            panel.split: gr.update(choices=[], value=None),
+            panel.note: escape(say("data_failed", reason=error)),
+        }
+    return {
+        panel.split: gr.update(choices=splits, value=default_split(splits)),
+        panel.truth: gr.update(choices=[(say("mean_choice"), "mean"), *readers], value=truth),
+        panel.note: "",
+    }
+
+
+def default_split(splits: list[str]) -> str:
+    """A test split where there is one, else the validation images, else the first."""
+    tests = [split for split in splits if split.startswith("test")]
+    return next(iter(tests), "valid" if "valid" in splits else splits[0])
+
+
+def on_evaluate(
+    panel: EvaluatePanel,
+    session: Session,
+    opened: str,
+    dataset_path: str | None,
+    split: str | None,
+    truth: str,
+    exclude: str,
+    leave_out: bool,
+) -> Updates:
+    """Start the process that measures."""
+    folder = _folder(panel, opened)
+    config = read_config(folder)
+    try:
+        path = _typed_path(dataset_path)
+        if config is None or not path or not split:
+            raise UserError(say("evaluate_no_split"))
+        of_data = annotation_format(config, path)
+        request = Request(path, of_data, split, truth, _typed_path(exclude), leave_out)
+        start_evaluation(folder, request)
+    except UserError as error:
+        gr.Warning(str(error))
+        return {panel.session: session, panel.note: escape(say("data_failed", reason=error))}
+    gr.Info(say("evaluate_started", split=split))
+    return on_tick(panel, session, opened)
+
+
+def on_tick(panel: EvaluatePanel, session: Session, opened: str | None) -> Updates:
+    """Show how far the evaluation is, and the newest one when it is there."""
+    updates: Updates = {panel.session: session}
+    if opened is None:
+        return updates
+    folder = _folder(panel, opened)
+    progress = progress_of(folder)
+    is_training = progress is not None and bool(live_runs(panel.runs_dir))
+    if session.is_news("evaluation_progress", (opened, progress, is_training)):
+        updates[panel.note] = progress_html(progress, is_training=is_training)
+        is_idle = progress is None or bool(progress.failure)
+        updates[panel.evaluate] = gr.update(interactive=is_idle)
+    made = folder.evaluations()
+    if session.is_news("evaluations", (opened, made)):
+        names = [name for name, _ in made]
+        newest = names[0] if names else None
+        updates[panel.shown] = gr.update(choices=names, value=newest, visible=len(names) > 1)
+        updates |= _draw(panel, folder, newest)
+    return updates
+
+
+def on_show(panel: EvaluatePanel, session: Session, opened: str, name: str, *request: Any) -> Updates:
+    """Another of the run's evaluations was chosen."""
+    return {panel.session: session, **_draw(panel, _folder(panel, opened), name)}
+
+
+def on_group(panel: EvaluatePanel, opened: str, name: str, column: str) -> Updates:
+    """Another column to group by."""
+    record = _read(_folder(panel, opened), name)
+    if record is None or column not in record["by_group"]:
+        return {panel.groups: gr.skip()}
+    return {panel.groups: plot_groups(record, column, say)}
+
+
+def _draw(panel: EvaluatePanel, folder: RunFolder, name: str | None) -> Updates:
+    """Everything that shows an evaluation; hidden where there is none."""
+    if name is None:
+        return {panel.results: gr.update(visible=False)}
+    record = _read(folder, name)
+    if record is None:
+        return {panel.results: gr.update(visible=False), panel.note: say("evaluation_other_version")}
+    columns = list(record["by_group"])
+    spearman = record["confidence"]["spearman"]
+    title = say("evaluation_confidence", spearman="-" if spearman is None else f"{spearman:.2f}")
+    first = plot_groups(record, columns[0], say) if columns else None
+    return {
+        panel.results: gr.update(visible=True),
+        panel.numbers: headline(folder, name, record),
+        panel.cumulative: plot_cumulative(record, say),
+        panel.confidence: gr.update(value=plot_confidence(record, say), label=title),
+        panel.landmarks: plot_landmarks(record, say),
+        panel.group: gr.update(
+            choices=columns, value=columns[0] if columns else None, visible=len(columns) > 1
+        ),
+        panel.groups: gr.update(value=first, visible=bool(columns)),
+        panel.table: landmark_errors(record),
+        **_draw_worst(panel, record),
+    }
+
+
+def _draw_worst(panel: EvaluatePanel, record: dict[str, Any]) -> Updates:
+    drawn = worst_figures(record)
+    updates: Updates = {}
+    for number, plot in enumerate(panel.worst):
+        if number < len(drawn):
+            title, figure = drawn[number]
+            updates[plot] = gr.update(value=figure, label=title, visible=True)
+        else:
+            updates[plot] = gr.update(visible=False)
+    return updates
+
+
+def _read(folder: RunFolder, name: str) -> dict[str, Any] | None:
+    """The record; None for one that is not there (a name may come from the browser) or of another version."""
+    if name not in {known for known, _ in folder.evaluations()}:
+        return None
+    record = folder.read_evaluation(name)
+    return record if is_readable(record) else None
+
+
+def _folder(panel: EvaluatePanel, run_id: str) -> RunFolder:
+    return RunFolder(panel.runs_dir / run_id)
+
+
+def _typed_path(text: str | None) -> str:
+    """What was typed, its ~ expanded; an unknown ~name stays."""
+    return os.path.expanduser((text or "").strip())  # noqa: PTH111

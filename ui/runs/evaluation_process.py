@@ -1,0 +1,96 @@
+"""Evaluations in processes of their own: started, watched, and let go. What they measure lies in the run's folder."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+
+from backend.errors import UserError
+from backend.files import read_tail
+from backend.resolve import REPOSITORY
+from backend.run.folder import RunFolder, evaluation_name
+from ui.child_process import LOG_BYTES, Progress, bar_of, mistake_of
+from ui.text.say import say
+
+
+@dataclass(frozen=True)
+class Request:
+    """What to measure the run's best weights on."""
+
+    dataset_path: str
+    dataset_format: str
+    split: str
+    annotation_type: str
+    exclude: str = ""
+    leave_out_leaked: bool = True
+
+
+@dataclass(frozen=True)
+class _Started:
+    process: subprocess.Popen[bytes]
+    name: str
+
+
+_started: dict[Path, _Started] = {}
+_lock = threading.Lock()
+
+
+def start_evaluation(folder: RunFolder, request: Request) -> None:
+    """Start measuring. Raises UserError where the run is being evaluated or has no best.pt."""
+    with _lock:
+        before = _started.get(folder.path)
+        if before is not None and before.process.poll() is None:
+            raise UserError(say("evaluate_running"))
+        if not folder.checkpoint_path("best").is_file():
+            raise UserError(say("no_files"))
+        name = evaluation_name(Path(request.dataset_path).name, request.split)
+        log_path = folder.evaluation_path(name, "log")
+        log_path.parent.mkdir(exist_ok=True)
+        with log_path.open("wb") as log:
+            process = subprocess.Popen(
+                _command(folder, name, request),
+                cwd=REPOSITORY,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,  # the table is in the record
+                stderr=log,
+                env={**os.environ, "PYTHONUNBUFFERED": "1", "PYTHONIOENCODING": "utf-8"},
+            )
+        _started[folder.path] = _Started(process, name)
+
+
+def progress_of(folder: RunFolder) -> Progress | None:
+    """Of the evaluation that this program started last; None where there is none or it has ended well."""
+    started = _started.get(folder.path)
+    if started is None:
+        return None
+    code = started.process.poll()
+    words = read_tail(folder.evaluation_path(started.name, "log"), LOG_BYTES)
+    if code is None:
+        return Progress(*bar_of(words))
+    if code == 0:
+        return None
+    return Progress(failure=mistake_of(words, code) or say("evaluate_ended", code=code, name=started.name))
+
+
+def is_evaluating(folder: RunFolder) -> bool:
+    """Whether an evaluation that this program started is under way."""
+    progress = progress_of(folder)
+    return progress is not None and not progress.failure
+
+
+def _command(folder: RunFolder, name: str, request: Request) -> list[str]:
+    command = [sys.executable, "-m", "backend.evaluate"]
+    command += ["--checkpoint", str(folder.checkpoint_path("best").absolute())]
+    command += ["--dataset_path", str(Path(request.dataset_path).absolute())]
+    command += ["--dataset_format", request.dataset_format, "--split", request.split]
+    command += ["--annotation_type", request.annotation_type]
+    if request.exclude:
+        command += ["--exclude", str(Path(request.exclude).absolute())]
+    command += ["--leaked", "leave_out" if request.leave_out_leaked else "keep"]
+    for flag, kind in (("--json", "json"), ("--report", "html")):
+        command += [flag, str(folder.evaluation_path(name, kind).absolute())]  # type: ignore[arg-type]
+    return command

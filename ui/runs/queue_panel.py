@@ -1,0 +1,132 @@
+"""The queue of waiting runs: what is next, why it waits, and the order to be changed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from backend.errors import UserError
+from backend.placement import candidates
+from backend.run.folder import RunFolder
+from backend.run.queue import move_in_queue, read_queue, remove_from_queue
+from ui.bindings import QUIET
+from ui.run_rows import busy_run
+from ui.session import Session
+from ui.text.say import say
+from ui.torch_queries import known_machine
+
+POLL_S = 3.0
+Updates = dict[Any, Any]
+
+
+@dataclass(frozen=True)
+class QueuePanel:
+    """The components of the panel and the folder of runs."""
+
+    runs_dir: Path
+    session: gr.State
+    box: gr.Accordion
+    note: gr.Markdown
+    waiting: gr.Radio
+    buttons: gr.Row
+    up: gr.Button
+    down: gr.Button
+    remove: gr.Button
+    timer: gr.Timer
+
+    @property
+    def outputs(self) -> list[Any]:
+        """What a change of the queue changes."""
+        return [self.session, self.box, self.note, self.waiting, self.buttons]
+
+
+def create_queue_panel(session: gr.State, runs_dir: Path) -> QueuePanel:
+    """Lay out the panel and bind its handlers."""
+    with gr.Accordion(say("queue_title", num=0), open=True, elem_id="queue-panel") as box:
+        note = gr.Markdown(say("queue_empty"), elem_id="queue-note")
+        waiting = gr.Radio([], label=say("queue_waiting"), visible=False, elem_id="queue-waiting")
+        with gr.Row(visible=False) as buttons:
+            up = gr.Button(say("queue_up"), elem_id="queue-up", min_width=120)
+            down = gr.Button(say("queue_down"), elem_id="queue-down", min_width=120)
+            remove = gr.Button(say("queue_take_out"), elem_id="queue-remove", min_width=120)
+    panel = QueuePanel(
+        runs_dir, session, box, note, waiting, buttons, up, down, remove, timer=gr.Timer(POLL_S)
+    )
+    _bind(panel)
+    return panel
+
+
+def _bind(panel: QueuePanel) -> None:
+    chosen = [panel.session, panel.waiting]
+    panel.timer.tick(partial(on_tick, panel), chosen, panel.outputs, **QUIET, trigger_mode="once")
+    panel.up.click(partial(on_move, panel, -1), chosen, panel.outputs, **QUIET)
+    panel.down.click(partial(on_move, panel, 1), chosen, panel.outputs, **QUIET)
+    panel.remove.click(partial(on_remove, panel), chosen, panel.outputs, **QUIET)
+
+
+def on_tick(panel: QueuePanel, session: Session, chosen: str | None) -> Updates:
+    """Redraw the queue where it changed; a chosen run that waits no more is chosen no more."""
+    try:
+        run_ids, failure = read_queue(panel.runs_dir), ""
+    except UserError as error:
+        run_ids, failure = [], str(error)
+    devices = [candidates(RunFolder(panel.runs_dir / run_id), known_machine()) for run_id in run_ids]
+    note = say("data_failed", reason=failure) if failure else _why_it_waits(panel.runs_dir, devices)
+    choices = [
+        (say("queue_place", place=place, run_id=run_id, device=_named(names)), run_id)
+        for place, (run_id, names) in enumerate(zip(run_ids, devices, strict=True), start=1)
+    ]
+    updates: Updates = {panel.session: session}
+    if session.is_news("queue_note", note):
+        updates[panel.note] = note
+    if session.is_news("queue", choices):
+        updates[panel.box] = gr.update(label=say("queue_title", num=len(choices)))
+        updates[panel.waiting] = gr.update(
+            choices=choices, value=chosen if chosen in run_ids else None, visible=bool(choices)
+        )
+        updates[panel.buttons] = gr.update(visible=bool(choices))
+    return updates
+
+
+def on_move(panel: QueuePanel, places: int, session: Session, run_id: str | None) -> Updates:
+    """Let the chosen run start earlier (negative) or later."""
+    if run_id is None:
+        gr.Info(say("queue_choose"))
+        return {panel.session: session}
+    try:
+        move_in_queue(panel.runs_dir, run_id, places)
+    except UserError as error:
+        gr.Warning(str(error))
+    return on_tick(panel, session, run_id)
+
+
+def on_remove(panel: QueuePanel, session: Session, run_id: str | None) -> Updates:
+    """Take the chosen run out; its folder stays."""
+    if run_id is None:
+        gr.Info(say("queue_choose"))
+        return {panel.session: session}
+    try:
+        remove_from_queue(panel.runs_dir, run_id)
+    except UserError as error:
+        gr.Warning(str(error))
+    return on_tick(panel, session, run_id)
+
+
+def _named(devices: tuple[str, ...]) -> str:
+    """Any of which it takes."""
+    return " / ".join(devices) or "?"
+
+
+def _why_it_waits(runs_dir: Path, devices: list[tuple[str, ...]]) -> str:
+    """For the first that waits: what trains on its device now, or on each of those that it may take."""
+    if not devices:
+        return say("queue_empty")
+    busy = [busy_run(runs_dir, device) for device in devices[0]]
+    in_the_way = [run for run in busy if run is not None]
+    if not in_the_way or len(in_the_way) < len(busy):
+        return say("queue_next_starts")
+    return say("queue_waits_for", device=_named(devices[0]), run_id=in_the_way[0].run_id)

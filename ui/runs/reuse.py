@@ -1,0 +1,62 @@
+"""Around the Train form: put its run into the queue, and fill it with the settings of a run that is there."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import gradio as gr
+
+from backend.errors import UserError
+from backend.run.folder import RunFolder
+from ui.bindings import QUIET
+from ui.run_rows import read_config
+from ui.text.say import say
+from ui.train.form import ACCEPT, FORM_KEYS, form_values, settings_of
+from ui.train.implausible_panel import refuse_start
+from ui.train.start import queue_run
+from ui.train.tab import TrainTab
+
+Updates = dict[Any, Any]
+
+
+def bind_queue(tab: TrainTab) -> None:
+    """Bind the button beside Start."""
+    tab.queue.click(
+        partial(on_queue, tab),
+        tab.inputs,
+        [tab.blocked, tab.fields[ACCEPT]],
+        api_visibility="private",
+        trigger_mode="once",
+    )
+
+
+def bind_duplicated(tab: TrainTab, duplicated: gr.State, tabs: gr.Tabs) -> None:
+    """Fill the form when a run was chosen to be duplicated."""
+    duplicated.change(
+        partial(on_duplicated, tab, duplicated, tabs),
+        [duplicated],
+        [tabs, duplicated, *tab.inputs],
+        **QUIET,
+    )
+
+
+def on_queue(tab: TrainTab, *values: Any) -> Updates:
+    """Make the run's folder, its settings frozen, and let it wait."""
+    try:
+        run_id, place = queue_run(settings_of(values), tab.runs_dir)
+    except UserError as error:
+        return refuse_start(tab.blocked, tab.inputs[FORM_KEYS.index(ACCEPT)], error)
+    gr.Info(say("queued", run_id=run_id, place=place))
+    return {tab.blocked: gr.update(visible=False)}
+
+
+def on_duplicated(tab: TrainTab, duplicated: gr.State, tabs: gr.Tabs, run_id: str | None) -> Updates:
+    """Turn to the form with a run's settings; the id is cleared, so that the same run can be chosen again."""
+    config = None if run_id is None else read_config(RunFolder(tab.runs_dir / run_id))
+    if config is None:
+        return {duplicated: None}
+    values = form_values(config)
+    gr.Info(say("duplicated", run_id=run_id))
+    filled = {field: values[key] for key, field in zip(FORM_KEYS, tab.inputs, strict=True)}
+    return {tabs: gr.Tabs(selected="train"), duplicated: None, **filled}

@@ -1,0 +1,63 @@
+"""A run's settings as tables: of one run, and what differs between several. Pure: configs to HTML."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from html import escape
+from typing import Any
+
+from backend.config import RunConfig
+from ui.figures.table import table_html
+from ui.text.say import say, say_label
+
+
+def settings_table(config: RunConfig | None) -> str:
+    """Every setting with its value in force, and why the program chose it where it did."""
+    if config is None:
+        return ""
+    preset = ["preset"] if "preset" in config.chosen else []  # no setting, but what set some of them
+    lines = [
+        _settings_line(name, config.value(name), config.chosen[name].reason if name in config.chosen else "")
+        for name in (*preset, *config.settings.model_dump())
+    ]
+    return table_html(
+        say("settings_of"), [say(word) for word in ("setting", "value", "note")], lines, sorts=False
+    )
+
+
+def differing_settings(configs: Mapping[str, RunConfig]) -> dict[str, list[Any]]:
+    """By setting, the value in force of each run, where they are not all the same."""
+    found: dict[str, list[Any]] = {}
+    for name in next(iter(configs.values())).settings.model_dump():
+        values = [config.value(name) for config in configs.values()]
+        if any(value != values[0] for value in values):
+            found[name] = values
+    return found
+
+
+def differences_table(configs: Mapping[str, RunConfig]) -> str:
+    """The settings in which runs differ, side by side; those unlike the first run's are marked."""
+    differing = differing_settings(configs)
+    if not differing:
+        return f'<p class="note">{escape(say("settings_equal"))}</p>'
+    lines = []
+    for name, values in differing.items():
+        cells = "".join(_marked(value, is_other=value != values[0]) for value in values)
+        lines.append(f"<tr><td>{escape(say_label(name))}</td>{cells}</tr>")
+    return table_html(say("settings_differ"), [say("setting"), *configs], lines, sorts=False)
+
+
+def _marked(value: Any, *, is_other: bool) -> str:
+    words = f"<bdi>{escape(_shown(value))}</bdi>"
+    return f"<td><mark>{words}</mark></td>" if is_other else f"<td>{words}</td>"
+
+
+def _shown(value: Any) -> str:
+    is_size = isinstance(value, Sequence) and not isinstance(value, str)
+    return " x ".join(map(str, value)) if is_size else str(value)
+
+
+def _settings_line(name: str, value: Any, reason: str) -> str:
+    note = say("chosen_by", reason=reason) if reason else ""
+    label, words = escape(say_label(name)), escape(_shown(value))
+    return f"<tr><td>{label}</td><td><bdi>{words}</bdi></td><td>{escape(note)}</td></tr>"

@@ -1,0 +1,108 @@
+"""Which language a browser gets: what it chose on the page, kept in a cookie; else what it asks for, if we speak it.
+
+A request for `?language=fa` is the choice: the cookie is set and the browser sent to that language's page. A request
+for the address of the dashboard alone goes to the page of the chosen language, but one for the API page. What Gradio
+serves as a page is told its language and direction, before anything is drawn.
+"""
+
+from __future__ import annotations
+
+from http.cookies import CookieError, SimpleCookie
+from pathlib import Path
+from urllib.parse import parse_qs
+from urllib.parse import quote as quote_address
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.responses import RedirectResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from ui.text.language import LANGUAGES, Language
+
+API_QUERY = (
+    "?view=api"  # Gradio then shows its API page, which is in English, over that of the dashboard's address
+)
+COOKIE = "fiducial_language"
+COOKIE_S = 10 * 365 * 24 * 3600
+PERSIAN_FILES = Path(__file__).parents[1] / "static" / "persian"
+PAGES = {f"/{language.path}": language for language in LANGUAGES.values()}
+
+
+class LanguageChoice:
+    """ASGI middleware in front of Gradio's pages; whatever else is asked for passes through."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a choice, send to the chosen page, or let Gradio answer and name the language in its answer."""
+        page = PAGES.get(_path_below_root(scope)) if scope["type"] == "http" else None
+        if page is None or scope["method"] != "GET":
+            await self._app(scope, receive, send)
+            return
+        query = scope["query_string"].decode("latin-1")
+        asked = parse_qs(query).get("language", [""])[-1]
+        if asked in LANGUAGES:
+            answer = RedirectResponse(f"./{LANGUAGES[asked].path}", status_code=303)
+            answer.set_cookie(COOKIE, asked, max_age=COOKIE_S, samesite="lax", httponly=True)
+            await answer(scope, receive, send)
+            return
+        wanted = _wanted(Headers(scope=scope))
+        if not page.path and wanted.path and f"?{query}" != API_QUERY:
+            await RedirectResponse(f"./{wanted.path}{'?' + query if query else ''}")(scope, receive, send)
+            return
+        await self._app(scope, receive, _Telling(page, send))
+
+
+class _Telling:
+    """Passes on Gradio's page as one piece with the language in its head."""
+
+    def __init__(self, page: Language, send: Send) -> None:
+        self._page, self._send = page, send
+        self._start: Message | None = None
+        self._body = b""
+
+    async def __call__(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self._start = message
+            return
+        if self._start is None or message["type"] != "http.response.body":
+            await self._send(message)
+            return
+        self._body += message.get("body", b"")
+        if message.get("more_body"):
+            return
+        body = name_language(self._body, self._page)
+        headers = MutableHeaders(scope=self._start)
+        headers["content-length"] = str(len(body))
+        headers.add_vary_header("Cookie")
+        headers["cache-control"] = "no-cache"  # the same address may lead elsewhere after another choice
+        await self._send(self._start)
+        await self._send({"type": "http.response.body", "body": body})
+
+
+def name_language(body: bytes, page: Language) -> bytes:
+    """Gradio's HTML with the language and direction of the page, and what draws it that way.
+
+    Gradio says its own few words in the browser's language; the script has it say them in the page's.
+    """
+    head = f'<script>Object.defineProperty(navigator, "language", {{get: () => "{page.code}"}});</script>'.encode()
+    if page.direction == "rtl":
+        address = "gradio_api/file=" + quote_address((PERSIAN_FILES / "persian.css").as_posix())
+        head += f'<link rel="stylesheet" href="{address}">'.encode()
+    named = f'lang="{page.code}" dir="{page.direction}"'.encode()
+    return body.replace(b'lang="en"', named, 1).replace(b"</head>", head + b"</head>", 1)
+
+
+def _wanted(headers: Headers) -> Language:
+    """The language that was chosen, else the first that the browser names, else the first of ours."""
+    cookies: SimpleCookie = SimpleCookie()
+    try:
+        cookies.load(headers.get("cookie", ""))
+    except CookieError:
+        cookies.clear()  # somebody else's, of this host
+    chosen = cookies[COOKIE].value if COOKIE in cookies else headers.get("accept-language", "")[:2].lower()
+    return LANGUAGES.get(chosen, LANGUAGES["en"])
+
+
+def _path_below_root(scope: Scope) -> str:
+    return str(scope["path"]).removeprefix(str(scope.get("root_path", "")).rstrip("/")) or "/"

@@ -1,0 +1,245 @@
+"""The form of a run: settings to components and back. Ranges, defaults and help come from the settings model."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any, get_args
+
+import gradio as gr
+
+from backend.config import (
+    AUTO,
+    NUMBER_SETTINGS,
+    NumberSetting,
+    RunConfig,
+    Settings,
+    find_mistakes,
+    parse_settings,
+    sides_of,
+)
+from backend.numbers import to_latin
+from backend.presets import PRESETS, preset_values
+from ui.number_field import (
+    MISTAKE,
+    create_number_field,
+    field_text,
+    mistake_info,
+    number_classes,
+    understood_info,
+)
+from ui.text.say import in_markdown, quote, say, say_label
+
+# `image_size` is two numbers on the page; every other setting is one component of its own name
+SIZE_KEYS = ("image_height", "image_width")
+MAIN_KEYS = (
+    "model",
+    *SIZE_KEYS,
+    "batch_size",
+    "loss",
+    "lr",
+    "epochs",
+    "warmup_epochs",
+    "refine",
+    "mixed_precision",
+    "accept_implausible",
+)
+ACCEPT = "accept_implausible"  # shown beside the problem that it accepts
+PLACED_BY_HAND = ("dataset_path", "annotation_type")
+# under a heading each, `advanced_NAME`
+ADVANCED_GROUPS = {
+    "target": ("sigma", "output_stride", "decoder", "shape_prior"),
+    "data": ("dataset_format", "val_fraction", "resize"),
+    "augmentation": ("rotation_deg", "scale_jitter", "shift_jitter", "elastic", "photometric", "flip_pairs"),
+    "optimisation": (
+        "gradient_accumulation_steps",
+        "weight_decay",
+        "clip_norm",
+        "ema_decay",
+        "patience",
+        "on_divergence",
+        "pretrained",
+        "seed",
+    ),
+    "refinement": (
+        "refine_epochs",
+        "refine_lr",
+        "num_refiners",
+        "refine_crops",
+        "crop_size",
+        "crop_mm_per_px",
+        "crop_share",
+        "crop_jitter",
+        "refine_sigma",
+        "refiner_sides",
+        "prediction_crops",
+        "first_network",
+    ),
+    "machine": ("device", "num_workers", "on_oom", "preview_every"),
+}
+ADVANCED_KEYS = tuple(key for keys in ADVANCED_GROUPS.values() for key in keys)
+FORM_KEYS = (*PLACED_BY_HAND, *MAIN_KEYS, *ADVANCED_KEYS)  # the order in which handlers get the form's values
+# how much each model weighs at 29 landmarks; the estimate below the form counts exactly
+MODEL_CHOICES = [
+    ("hrnet · 6.5 M", "hrnet"),
+    ("resnet · 25 M", "resnet"),
+    ("unet · 17 M", "unet"),
+    ("hourglass · 10 M", "hourglass"),
+]
+
+
+CUSTOM = "custom"  # the preset that is none
+
+
+def build_preset_choice() -> gr.Radio:
+    """The presets, each with what it reaches."""
+    choices = [(say("preset_choice", name=name, words=say(f"preset_{name}_words")), name) for name in PRESETS]
+    choices.append((say("preset_custom"), CUSTOM))
+    return gr.Radio(choices, value=CUSTOM, label=say("preset"), info=say("preset_info"), elem_id="preset")
+
+
+def preset_fields(name: str) -> dict[str, Any]:
+    """A preset's values by form key."""
+    values = preset_values(name)
+    sizes = dict(zip(SIZE_KEYS, values.pop("image_size", ()), strict=False))
+    shown = {key: value for key, value in {**sizes, **values}.items() if key in (*MAIN_KEYS, *ADVANCED_KEYS)}
+    return to_fields(shown)
+
+
+def build_field(key: str) -> gr.components.Component:
+    """The component of one form key, with its default and help."""
+    field = Settings.model_fields["image_size" if key in SIZE_KEYS else key]
+    default = field.default[SIZE_KEYS.index(key)] if key in SIZE_KEYS else field.default
+    label, info = say(key), say(f"{key}_info")
+    name = f"field-{key}"
+    if key == "model":
+        return gr.Radio(MODEL_CHOICES, value=default, label=label, info=info, elem_id=name)
+    if isinstance(default, bool):
+        return gr.Checkbox(value=default, label=label, info=info, elem_id=name)
+    choices = get_args(field.annotation)
+    if choices and all(isinstance(choice, str) for choice in choices):
+        kind = gr.Radio if len(choices) <= 4 else gr.Dropdown
+        return kind(list(choices), value=default, label=label, info=info, elem_id=name)
+    if kind_of_number := number_setting(key):
+        return create_number_field(
+            default,
+            is_whole=kind_of_number.is_whole,
+            accepts_auto=kind_of_number.accepts_auto,
+            label=label,
+            info=info,
+            elem_id=name,
+        )
+    return gr.Textbox(value=str(default), label=label, info=info, elem_id=name)
+
+
+def number_setting(key: str) -> NumberSetting | None:
+    """What a field takes that holds a number; None for the others."""
+    return NUMBER_SETTINGS.get("image_size" if key in SIZE_KEYS else key)
+
+
+def to_fields(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Values by form key as the fields show them: numbers are texts there."""
+    return {key: field_text(value) if number_setting(key) else value for key, value in values.items()}
+
+
+def to_settings(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Form values by key -> raw settings for `parse_settings`."""
+    raw = {key: _plain(key, value) for key, value in values.items() if key not in SIZE_KEYS}
+    raw["image_size"] = tuple(_plain(key, values[key]) for key in SIZE_KEYS)
+    # here, once, so that every reader of the form sees the same folder; an unknown ~name stays as it was typed
+    raw["dataset_path"] = os.path.expanduser(values["dataset_path"] or "")  # noqa: PTH111
+    return raw
+
+
+def raw_of(values: Sequence[Any]) -> dict[str, Any]:
+    """The form's values in the order of FORM_KEYS -> raw settings."""
+    return to_settings(dict(zip(FORM_KEYS, values, strict=True)))
+
+
+def settings_of(values: Sequence[Any]) -> Settings:
+    """The form's values in the order of FORM_KEYS -> settings. Raises UserError."""
+    return parse_settings(raw_of(values))
+
+
+def form_values(config: RunConfig) -> dict[str, Any]:
+    """A run's settings by form key: `to_settings` backwards. The page leaves no data set and no batch size open, so
+    those stand in it as they were chosen."""
+    values = {**config.settings.model_dump(), "batch_size": config.value("batch_size")}
+    values["dataset_path"] = config.value("dataset_path")
+    sizes = dict(zip(SIZE_KEYS, values.pop("image_size"), strict=True))
+    return to_fields({**sizes, **values})
+
+
+def understood_by_key(values: Mapping[str, Any]) -> dict[str, str]:
+    """What a field was understood to hold, by form key, where that is written in another way than it was typed."""
+    found: dict[str, str] = {}
+    for key, typed in values.items():
+        if not isinstance(typed, str) or not typed.strip():
+            continue
+        text = _understood(key, typed)
+        if text is not None and text != typed.strip():
+            found[key] = text
+    return found
+
+
+def mistakes_by_key(raw: Mapping[str, Any]) -> dict[str, str]:
+    """What is wrong, by form key; a wrong image size is marked at the side that is wrong."""
+    found: dict[str, str] = {}
+    for mistake in find_mistakes(raw):
+        if mistake.field == "image_size":
+            key = SIZE_KEYS[1] if mistake.what.startswith("width") else SIZE_KEYS[0]
+            found[key] = mistake.what
+        else:
+            found[mistake.field] = mistake.what
+    return found
+
+
+def mark_fields(
+    keys: Sequence[str], mistakes: Mapping[str, str], understood: Mapping[str, str], marked: Sequence[str]
+) -> list[Any]:
+    """Updates that mark the fields in the wrong, say what others were understood to hold, and clear those that were
+    marked before."""
+    updates: list[Any] = []
+    for key in keys:
+        kind = number_setting(key)
+        classes = number_classes(is_whole=kind.is_whole) if kind else []
+        if key in mistakes:
+            updates.append(gr.update(info=mistake_info(mistakes[key]), elem_classes=[*classes, MISTAKE]))
+        elif key in understood:
+            info = understood_info(understood[key], say(f"{key}_info"))
+            updates.append(gr.update(info=info, elem_classes=classes))
+        elif key in marked:
+            updates.append(gr.update(info=say(f"{key}_info"), elem_classes=classes))
+        else:
+            updates.append(gr.skip())
+    return updates
+
+
+def first_mistake(mistakes: Mapping[str, str]) -> str:
+    """One line for the Start button."""
+    key, what = next(iter(mistakes.items()))
+    return say("start_blocked", reason=f"{say_label(key)}: {quote(in_markdown(what))}")
+
+
+def _plain(key: str, value: Any) -> Any:
+    """A number that was typed, or "auto" for an empty field that accepts it; what is neither stays, to be refused."""
+    kind = number_setting(key)
+    if kind is None:
+        return value.strip() if isinstance(value, str) else value
+    if kind.accepts_auto and isinstance(value, str) and not to_latin(value):
+        return AUTO
+    try:
+        return kind.read(value)
+    except ValueError:
+        return value
+
+
+def _understood(key: str, typed: str) -> str | None:
+    """The number or the list of numbers in a field; None for what is neither."""
+    try:
+        if key == "refiner_sides":
+            return ", ".join(map(str, sides_of(typed)))
+        kind = number_setting(key)
+        return field_text(kind.read(typed)) if kind else None
+    except ValueError:
+        return None

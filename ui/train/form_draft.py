@@ -1,0 +1,116 @@
+"""The Train form as it was left, kept by the browser: over a refresh, a restarted dashboard, and in both languages.
+
+What differs from the defaults lies in the browser's storage, by form key, under the address of the dashboard. The
+browser writes it at every change by itself, so that nothing is lost by leaving at once, and hands it over when the page
+opens. Until then the form is hidden (`theme.CSS`) and Start waits, so that nobody types into or starts a form that is
+about to change.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from backend.data.annotations import read_annotations
+from backend.errors import UserError
+from ui.text.say import quote, say, say_label
+from ui.train.form import (
+    FORM_KEYS,
+    mistakes_by_key,
+    number_setting,
+    to_fields,
+    to_settings,
+    understood_by_key,
+)
+
+STORAGE_KEY = "fiducial_train_form"
+RESTORED_CLASS = "form-restored"  # of the page's body
+Values = Mapping[str, Any]
+
+READ_JS = f"""() => {{
+  try {{ return [JSON.parse(localStorage.getItem("{STORAGE_KEY}"))]; }} catch {{ return [null]; }}
+}}"""
+SHOW_JS = f'() => {{ document.body.classList.add("{RESTORED_CLASS}"); }}'
+
+
+@dataclass(frozen=True)
+class Draft:
+    """`values` to fill in, by form key; `lost`: the words of those that were kept and cannot be used any more."""
+
+    values: dict[str, Any]
+    lost: tuple[str, ...] = ()
+
+
+def write_js(defaults: Values) -> str:
+    """What the browser does at every change of the form. The data set is always kept: the first one may change."""
+    return f"""(...values) => {{
+  if (!document.body.classList.contains("{RESTORED_CLASS}")) return;
+  const keys = {json.dumps(FORM_KEYS)}, defaults = {json.dumps(dict(defaults))}, kept = {{}};
+  keys.forEach((key, place) => {{
+    if (key === "dataset_path" || values[place] !== defaults[key]) kept[key] = values[place];
+  }});
+  try {{ localStorage.setItem("{STORAGE_KEY}", JSON.stringify(kept)); }} catch {{ /* the browser keeps nothing */ }}
+}}"""
+
+
+def restore(kept: Any, defaults: Values) -> Draft:
+    """What a browser kept, as far as it can still be used beside the defaults.
+
+    Each value that is no longer known or accepted, and a data set or a reader that is gone, falls back by itself.
+    """
+    if not isinstance(kept, Mapping):
+        return Draft({})
+    alike = {
+        key: value for key, value in kept.items() if key in defaults and _is_alike(key, value, defaults[key])
+    }
+    values = {**to_fields(alike), **understood_by_key(alike)}
+    while wrong := [key for key in mistakes_by_key(to_settings({**defaults, **values})) if key in values]:
+        for key in wrong:
+            del values[key]
+    if not _is_there(values.get("dataset_path")):
+        values.pop("dataset_path", None)
+    if not _is_reader({**defaults, **values}):
+        values.pop("annotation_type", None)
+    lost = [key for key in kept if key not in values and not _is_empty(key, kept[key])]
+    return Draft(
+        values, tuple(say("draft_value", label=say_label(key), value=quote(str(kept[key]))) for key in lost)
+    )
+
+
+def note_words(draft: Draft) -> str:
+    """What to say of a restored form; empty where nothing has fallen back."""
+    return say("draft_lost", values="; ".join(draft.lost)) if draft.lost else ""
+
+
+def _is_alike(key: str, value: Any, default: Any) -> bool:
+    """Whether a component that holds the default can hold the value. Fields of numbers were kept as numbers once."""
+    if isinstance(default, bool) or isinstance(value, bool):
+        return isinstance(value, bool) and isinstance(default, bool)
+    return isinstance(value, str) or (isinstance(value, int | float) and number_setting(key) is not None)
+
+
+def _is_empty(key: str, value: Any) -> bool:
+    """A data set that was never chosen is none to tell of."""
+    return key == "dataset_path" and not value
+
+
+def _is_there(path: str | None) -> bool:
+    try:
+        return path is not None and Path(path).expanduser().exists()
+    except (OSError, RuntimeError, ValueError):  # too long, a home that nobody has, a null byte
+        return False
+
+
+def _is_reader(values: Values) -> bool:
+    if values["annotation_type"] == "mean":
+        return True
+    try:
+        names = read_annotations(
+            Path(values["dataset_path"] or "").expanduser(), values["dataset_format"]
+        ).reader_names
+    except UserError:
+        return True  # the data set is told to be wrong; who read it is unknown
+    return values["annotation_type"] in names
