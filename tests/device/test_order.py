@@ -12,7 +12,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from backend.device import order, uuids
+from backend import torch_uuids
+from backend.device import order
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 ENTRIES = sorted(
@@ -59,7 +60,7 @@ def test_uuids_are_told_in_the_order_of_torch(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda n: SimpleNamespace(uuid=f"uuid-{n}"))
-    assert uuids.torch_uuids() == ["uuid-0", "uuid-1"]
+    assert torch_uuids.torch_uuids() == ["uuid-0", "uuid-1"]
 
 
 def test_a_process_that_sees_no_gpu_tells_of_none() -> None:

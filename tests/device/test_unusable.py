@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 import torch
 
+from backend import torch_devices
 from backend.config import Settings
-from backend.device import machine as machine_module
 from backend.device.gpu import Driver, GpuReading
 from backend.device.machine import Machine, machine_from_dict
 from backend.device.unusable import Card, TorchBuild, find_unusable, has_kernels
@@ -118,8 +118,8 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Machine]:
         monkeypatch.setattr(torch.cuda, "get_device_properties", properties)
         monkeypatch.setattr(torch.cuda, "get_device_capability", lambda index: seen[index])
         monkeypatch.setattr(torch.cuda, "get_arch_list", lambda: list(CU130))
-        monkeypatch.setattr(machine_module, "read_gpus", lambda: listed)
-        monkeypatch.setattr(machine_module, "read_driver", lambda: driver)
+        monkeypatch.setattr(torch_devices, "read_gpus", lambda: listed)
+        monkeypatch.setattr(torch_devices, "read_driver", lambda: driver)
         return describe_machine()
 
     return describe

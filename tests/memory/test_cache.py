@@ -10,7 +10,7 @@ import pytest
 
 from backend.config import Settings, parse_settings
 from backend.device import machine
-from backend.memory import cache, prediction
+from backend.memory import cache, traced_memory
 from backend.memory.lifetimes import Moment
 from backend.memory.prediction import predict_step_memory
 from backend.memory.step_memory import TRACED_FIELDS, PhaseMemory, StepMemory
@@ -48,7 +48,7 @@ def traces(folder, monkeypatch) -> list[tuple[Settings, int, str]]:
         asked.append((settings, num_landmarks, kind))
         return StepMemory([PhaseMemory([Moment(len(asked), 2)], [Moment(1, 1)], {}, {}, {})], 5)
 
-    monkeypatch.setattr(prediction, "trace_step_memory", trace)
+    monkeypatch.setattr(traced_memory, "trace_step_memory", trace)
     return asked
 
 

@@ -4,8 +4,9 @@ import pytest
 
 from backend.config import parse_settings
 from backend.memory.lifetimes import Moment
-from backend.memory.prediction import CUDA_CONTEXT_BYTES, predict_step_memory
+from backend.memory.prediction import predict_step_memory
 from backend.memory.step_memory import PhaseMemory, StepMemory, memory_from_dict, memory_to_dict
+from backend.memory.traced_memory import CUDA_CONTEXT_BYTES
 
 K = 5
 SMALL = parse_settings({"model": "unet", "image_size": (64, 64), "refine": False})

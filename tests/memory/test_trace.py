@@ -295,7 +295,7 @@ def test_another_batch_takes_the_same_course(model, monkeypatch):
 
 
 def test_the_last_good_state_is_as_large_as_predicted():
-    from backend.memory.prediction import _last_good_state
+    from backend.memory.traced_memory import _last_good_state
 
     phase = first_phase(config_of(model="unet", image_size=(64, 64), refine=False), K)
     trainer = RealSteps(phase).trainer
