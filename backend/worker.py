@@ -40,9 +40,9 @@ from backend.training.data_workers import WorkerFailure, find_worker_failure
 from backend.training.loop_state import Ending
 from backend.training.memory_advice import advise
 from backend.training.memory_cap import cap_memory
-from backend.training.out_of_memory import ShortOfMemoryError, is_out_of_memory
+from backend.training.out_of_memory import MemoryShortageError, is_out_of_memory
 from backend.training.phases import train_phases
-from backend.training.run_data import prepare, report_once
+from backend.training.run_data import load_run_data, report_once
 from backend.training.stability import DivergedError
 
 # Data workers of a killed predecessor may hold the lock for a few seconds, and who asks for it for an instant.
@@ -98,7 +98,7 @@ def _outcome_of(folder: RunFolder) -> tuple[str, str, str, int]:
         return "failed", str(error), "", EXIT_USER_ERROR
     except DivergedError as error:
         return "diverged", f"training became unstable: {error}. {DIVERGED_ADVICE}", "", EXIT_DIVERGED
-    except ShortOfMemoryError as error:
+    except MemoryShortageError as error:
         _show(error.shortage.trace)
         reason = f"{error}. {_memory_advice(folder, error.num_images)}"
         return "out_of_memory", reason, error.shortage.trace, EXIT_OUT_OF_MEMORY
@@ -154,8 +154,8 @@ def _train(folder: RunFolder) -> tuple[Ending, str]:
         cap = cap_memory(torch.device(config.value("device")))
         if cap is not None:
             report_once(folder, "memory_cap", cap.words, asdict(cap))
-        job = prepare(folder, config, stop)
-        return train_phases(job)
+        data = load_run_data(folder, config, stop)
+        return train_phases(data)
     finally:
         restore_signals()
 

@@ -57,7 +57,7 @@ def _run_steps(phase: LonePhase, device: torch.device, batch_size: int) -> tuple
     trainer = phase.build_trainer(phase.build_network())
     group = [phase.make_training_batch(batch_size)] * trainer.options.accumulation
     trainer.network.train()
-    training_s = _seconds(lambda: trainer._train_step(group), device)
+    training_s = _seconds(lambda: trainer.train_step(group), device)
     num_batches = len(group)
     group.clear()  # a training's last batch is gone before it validates
     batch = phase.make_validation_batch(batch_size)

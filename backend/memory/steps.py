@@ -22,12 +22,14 @@ from backend.training.build import (
     first_schedule,
     refine_schedule,
 )
-from backend.training.engine import Metrics, Trainer
+from backend.training.engine import Trainer
+from backend.training.events import Event
 from backend.training.heatmaps import decode_heatmaps
 from backend.training.loop_state import Request
+from backend.training.protocols import Metrics
 from backend.training.task import LandmarkTask
 
-ONE_BATCH = cast(Any, [None])  # a trainer's training data, where it has none
+NO_DATA = cast(Any, [None])  # the training data of a trainer that is given its batches one by one
 
 
 @dataclass(frozen=True)
@@ -72,9 +74,7 @@ def _lone_phase(
     num_landmarks = len(task.landmark_names)
     return LonePhase(
         lambda: build(num_landmarks),
-        lambda network: build_trainer(
-            config, schedule, network, task, ONE_BATCH, _one_batch(), cast(Any, _Nobody())
-        ),
+        lambda network: build_trainer(config, schedule, network, task, NO_DATA, None, cast(Any, _Nobody())),
         lambda size: make_noise_batch((size, *training_shape), num_landmarks),
         lambda size: make_noise_batch((size, *validation_shape), num_landmarks),
     )
@@ -82,8 +82,7 @@ def _lone_phase(
 
 def run_validation_step(trainer: Trainer, batch: Batch) -> None:
     """The engine's validation with this batch alone; the points are found, but nothing is scored."""
-    cast(_OneBatch, trainer._valid).batch = batch
-    trainer.validate()
+    trainer.passes.validate(cast(Any, _OneBatch(batch)))
 
 
 def make_noise_batch(images_shape: Sequence[int], num_landmarks: int) -> Batch:
@@ -102,10 +101,6 @@ def make_noise_batch(images_shape: Sequence[int], num_landmarks: int) -> Batch:
     )
 
 
-def _one_batch() -> Any:
-    return _OneBatch()
-
-
 def _names(num_landmarks: int) -> list[str]:
     return [str(number) for number in range(num_landmarks)]
 
@@ -116,14 +111,15 @@ class _Nobody:
     def poll(self) -> set[Request]:
         return set()
 
+    def on_event(self, _event: Event) -> None:
+        pass
 
+
+@dataclass(frozen=True)
 class _OneBatch:
-    """In place of a data set's batches: one, exchanged at will."""
+    """In place of the batches of a data set."""
 
     batch: Batch
-
-    def __len__(self) -> int:
-        return 1
 
     @property
     def largest_batch(self) -> int:

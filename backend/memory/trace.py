@@ -72,7 +72,7 @@ def trace_phase(phase: LonePhase, num_landmarks: int, kind: str) -> PhaseTrace:
             batch = _batch_for(kind, phase.make_training_batch(batch_size))
         num_before = len(followed.order)
         # the second batch of a group finds the first one's gradients
-        trainer._train_step([batch] * min(2, trainer.options.accumulation))
+        trainer.train_step([batch] * min(2, trainer.options.accumulation))
         num_trained = len(followed.order)
         del batch
         with followed.elsewhere() if kind == "cuda" else nullcontext():
@@ -107,7 +107,7 @@ def _sum(batch_size: int, sizes: Sequence[int]) -> Moment:
 
 def _update_as_cuda_does(trainer: Trainer) -> None:
     """On CUDA, AdamW updates all weights at once and holds a temporary copy of them; on a CPU one by one."""
-    for group in trainer._optimizer.param_groups:
+    for group in trainer.state.optimizer.param_groups:
         group["foreach"] = True
 
 
@@ -127,7 +127,7 @@ class _HostBatch(Batch):
 
 
 def _held_between_steps(trainer: Trainer) -> dict[str, int]:
-    states = [value for state in trainer._optimizer.state.values() for value in state.values()]
+    states = [value for state in trainer.state.optimizer.state.values() for value in state.values()]
     return {
         "weights": _bytes_of(_tensors_of(trainer.network)),
         "averaged_weights": _bytes_of(_tensors_of(trainer.ema_network)),

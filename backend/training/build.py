@@ -28,9 +28,10 @@ from backend.geometry import (
     sigma_in_force,
 )
 from backend.training.checkpoint_checks import are_weights
-from backend.training.engine import Observer, Trainer
+from backend.training.engine import Trainer
 from backend.training.loop_state import TrainerOptions
 from backend.training.precision import compute_float32_in_full
+from backend.training.protocols import Observer
 from backend.training.task import DECODER_OF_LOSS, LandmarkTask
 from models import build_model
 from models.refiner import Refiner
@@ -296,7 +297,7 @@ def refine_schedule(settings: Settings) -> Schedule:
     return Schedule(settings.refine_epochs, settings.refine_lr, warmup_epochs, accumulation=1)
 
 
-def least_part(task: LandmarkTask, network: nn.Module) -> int:
+def min_micro_batch(task: LandmarkTask, network: nn.Module) -> int:
     """Samples that must be computed together in training, for batch normalisation needs two pictures at least.
 
     From one it would learn each image's own statistics, which predictions do not use, and on maps of one cell it has
@@ -334,7 +335,7 @@ def build_trainer(
             patience=config.value("patience"),
             on_divergence=settings.on_divergence,
             on_oom=settings.on_oom,
-            least_part=least_part(task, network),
+            min_micro_batch=min_micro_batch(task, network),
         ),
         observer=observer,
     )

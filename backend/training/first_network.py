@@ -1,5 +1,5 @@
-"""The first network that another run trained, as far as this run can use it: read and checked, before a run is made and
-again when it begins."""
+"""A first network that another run trained: read and checked before a run is created and again when it starts, and
+taken over into the run's best.pt."""
 
 from __future__ import annotations
 
@@ -10,13 +10,22 @@ from typing import Any
 import torch
 
 from backend.config import RunConfig
+from backend.data.trained_on import ids_in_training
 from backend.errors import UserError
+from backend.run.best import REFINE
 from backend.training import build
-from backend.training.checkpoint import load_checkpoint
+from backend.training.checkpoint import (
+    first_network_alone,
+    load_checkpoint,
+    save_checkpoint,
+    shape_prior_content,
+)
 from backend.training.checkpoint_checks import check_weights, config_of
+from backend.training.origin import find_trained_on
+from backend.training.run_data import RunData
 
 FIELD = "first_network"
-# what must agree for a first network to see in this run what it saw in its own
+# must agree, so that a first network sees the same input in this run as in its own
 SAME_FIELDS = ("model", "image_size", "output_stride", "resize", "loss", "decoder")
 
 
@@ -32,7 +41,8 @@ def read_first_network(config: RunConfig, landmark_names: Sequence[str]) -> tupl
         _require_same(path, theirs, config)
         if tuple(content["landmark_names"]) != tuple(landmark_names):
             raise UserError(
-                f"{path} knows other landmarks than this data set", cure="give one that was trained on them"
+                f"{path} was trained on other landmarks than those of this data set",
+                cure="give one that was trained on them",
             )
         with torch.device("meta"):
             network = build.build_network(config, len(landmark_names))
@@ -49,3 +59,51 @@ def _require_same(path: Path, theirs: RunConfig, ours: RunConfig) -> None:
             raise UserError(
                 f"{path} was trained with {field} {their}, this run has {our}", cure=f"give the same {field}"
             )
+
+
+def adopt_first_network(data: RunData) -> None:
+    """Save another run's first network as this run's best.pt. Raises UserError where it does not fit this run."""
+    path = Path(data.config.value(FIELD))
+    content, theirs = read_first_network(data.config, data.landmark_names)
+    _require_unseen_validation(data, content, path, theirs)
+    ours = {
+        **data.origin,
+        "args": data.config.to_dict(),
+        "first_args": content.get("first_args") or content["args"],
+        "first_learned_from": content.get("first_learned_from") or content.get("learned_from", {}),
+        "shape_prior": shape_prior_content(data.shape_prior),
+    }
+    save_checkpoint(data.folder.checkpoint_path("best"), {**first_network_alone(content), **ours})
+    _report(data, f"the first network is that of {path}")
+
+
+def _require_unseen_validation(data: RunData, content: dict[str, Any], path: Path, theirs: RunConfig) -> None:
+    """Raises UserError where the first network was trained on this run's validation images, whose errors would then
+    mean nothing; where that cannot be checked, an event says so."""
+    if data.valid is None:
+        return
+    try:
+        trained_on = find_trained_on(path, content)[-1]  # the run that trained its first network
+    except UserError as error:
+        _report(
+            data, f"cannot check whether {path} was trained on validation images of this run: {error.what}"
+        )
+        return
+    seen = ids_in_training(data.valid.samples, data.splits, trained_on, is_own=True)
+    if seen:
+        raise UserError(
+            f"{path} was trained on {len(seen)} of the {len(data.valid.samples)} validation images of this run, "
+            f"so its errors on them mean nothing: {', '.join(seen[:3])}{' ...' if len(seen) > 3 else ''}",
+            field=FIELD,
+            cure=f"use its data set, seed {theirs.settings.seed} and val_fraction {theirs.settings.val_fraction:g}",
+        )
+    if trained_on.num_unseen:
+        _report(
+            data,
+            f"of the images that {path} was trained on, {trained_on.num_unseen} no longer exist: among them, only "
+            "files identical to this run's validation images could be found",
+        )
+
+
+def _report(data: RunData, message: str) -> None:
+    data.folder.append_event(FIELD, message, phase=REFINE)

@@ -44,7 +44,7 @@ from backend.training.build import (
 from backend.training.checkpoint import load_checkpoint
 from backend.training.checkpoint_checks import OTHER_CHECKPOINT, check_weights, config_of, read_shape_prior
 from backend.training.micro_batch import WHOLE_BATCHES, MicroBatch
-from backend.training.out_of_memory import Shortage, attempt
+from backend.training.out_of_memory import MemoryShortage, catch_shortage
 from backend.training.task import (
     LandmarkTask,
     Predictions,
@@ -90,8 +90,8 @@ class Predictor:
         parts = []
         for first in range(0, len(samples), BATCH_SIZE):
             rows = list(range(first, min(first + BATCH_SIZE, len(samples))))
-            found = attempt(partial(self._predict_few, samples.take(rows), on_maps), self.device)
-            if isinstance(found, Shortage):
+            found = catch_shortage(partial(self._predict_few, samples.take(rows), on_maps), self.device)
+            if isinstance(found, MemoryShortage):
                 raise _short_of_memory(self.device)
             if not np.isfinite(found.points_xy_image).all():
                 raise UserError(

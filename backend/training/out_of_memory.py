@@ -43,10 +43,10 @@ WINDOWS_ERRORS = (8, 14, 1455)
 T = TypeVar("T")
 
 
-class ShortOfMemoryError(RuntimeError):
+class MemoryShortageError(RuntimeError):
     """Memory ran out, and smaller parts have not helped or were not wanted. `num_images` were computed at once."""
 
-    def __init__(self, where: str, num_images: int, num_retries: int, shortage: Shortage) -> None:
+    def __init__(self, where: str, num_images: int, num_retries: int, shortage: MemoryShortage) -> None:
         images = "image" if num_images == 1 else "images"
         tried = f", after {num_retries} {'retry' if num_retries == 1 else 'retries'}" if num_retries else ""
         super().__init__(f"out of memory in {where}, with {num_images} {images} at once{tried}")
@@ -55,7 +55,7 @@ class ShortOfMemoryError(RuntimeError):
 
 
 @dataclass(frozen=True)
-class Shortage:
+class MemoryShortage:
     """What is kept of an error that said that memory ran out: words, and none of its frames."""
 
     error: str  # one line
@@ -75,7 +75,7 @@ def is_out_of_memory(
     is seen to be short on `device`: hardly any is free, or its allocator has failed more often than `num_failed` times.
     What befell a process that prepares images is not a step's shortage (see data_workers).
     """
-    if isinstance(error, ShortOfMemoryError) or find_worker_failure(error):  # said and answered elsewhere
+    if isinstance(error, MemoryShortageError) or find_worker_failure(error):  # said and answered elsewhere
         return False
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
@@ -110,9 +110,9 @@ def _num_failed(device: torch.device) -> int:
     return int(torch.cuda.memory_stats(device).get("num_ooms", 0))
 
 
-def attempt(
+def catch_shortage(
     run: Callable[[], T], device: torch.device, has_worked: Callable[[], bool] = lambda: False
-) -> T | Shortage:
+) -> T | MemoryShortage:
     """What `run` returns, or the shortage of memory that it met, once all that it held is free again.
 
     `has_worked` is asked when it fails: whether a step like this one has succeeded before.
@@ -123,7 +123,7 @@ def attempt(
     except (RuntimeError, MemoryError, OSError) as error:
         if not is_out_of_memory(error, device, has_worked=has_worked(), num_failed=num_failed):
             raise
-        shortage = Shortage(f"{type(error).__name__}: {error}".splitlines()[0], traceback.format_exc())
+        shortage = MemoryShortage(f"{type(error).__name__}: {error}".splitlines()[0], traceback.format_exc())
     # only here, outside of the clause, is the traceback gone, and with it the frames that hold tensors
     gc.collect()
     if device.type == "cuda":

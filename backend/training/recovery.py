@@ -1,81 +1,109 @@
-"""What a training does after an unstable step, or after one that ran out of memory: go back to its last good state."""
+"""Going back to the last good state of a training, after an unstable step or one that ran out of memory."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
-from backend.training.events import Place, lr_lowered, oom_retry
-from backend.training.out_of_memory import Shortage, ShortOfMemoryError
+from backend.training.events import Event, Place, lr_lowered, oom_retry
+from backend.training.loop_state import LoopState, TrainerOptions
+from backend.training.out_of_memory import MemoryShortage, MemoryShortageError
 from backend.training.stability import DivergedError, copy_to_main_memory, is_finite, lower_lr
 
-if TYPE_CHECKING:
-    from backend.training.engine import Observer, Trainer
+# known of the best weights, the learning rate and the memory: it still holds after going back
+KEPT_FIELDS = ("best", "own_best", "lr_scale", "num_recoveries", "micro_batch", "pass_micro_batch")
 
-# what is known of the best weights, the learning rate and the memory holds for the state gone back to as well
-KEPT_GOING_BACK = ("best", "own_best", "lr_scale", "num_recoveries", "micro_batch", "pass_micro_batch")
+
+class Recoverable(Protocol):
+    """The part of a `TrainingState` that is saved and restored."""
+
+    loop: LoopState
+
+    def state_dict(self) -> dict[str, Any]: ...
+    def restart_from(self, state: dict[str, Any]) -> None: ...
+    def apply_lr_scale(self) -> None: ...
 
 
 class Recovery:
-    """Keeps the last good state of a training, a finite one in the main memory, and goes back to it."""
+    """Keeps a snapshot of the last good state in main memory, and restores it.
 
-    def __init__(self, trainer: Trainer, observer: Observer) -> None:
-        self._trainer = trainer
-        self._observer = observer
-        self.good: dict[str, Any] | None = None
+    `report` is called with each event, `save` to write the state that training goes on from.
+    """
+
+    def __init__(
+        self,
+        state: Recoverable,
+        options: TrainerOptions,
+        *,
+        report: Callable[[Event], None],
+        save: Callable[[], None],
+    ) -> None:
+        self._state = state
+        self._options = options
+        self._report = report
+        self._save = save
+        self.snapshot: dict[str, Any] | None = None
 
     def start(self) -> None:
-        """Keep the state to start from, where none is kept. Raises DivergedError where it is not finite."""
-        if self.good is None:
-            if not is_finite(self._trainer.state()):
-                raise DivergedError("the weights to start from are no finite numbers")
-            self.keep()
+        """Take the first snapshot, unless a resumed run brought one. Raises DivergedError for weights not finite."""
+        if self.snapshot is None:
+            if not is_finite(self._state.state_dict()):
+                raise DivergedError("the initial weights are not finite numbers")
+            self.save_snapshot()
 
-    def keep(self) -> None:
-        """The present state is the one to go back to from here on."""
-        self.good = None  # its memory is free before the new one's is taken
-        self.good = copy_to_main_memory(self._trainer.state())
+    def save_snapshot(self) -> None:
+        """Go back to the present state from here on."""
+        self.snapshot = None  # frees its memory before the new one is allocated
+        self.snapshot = copy_to_main_memory(self._state.state_dict())
+
+    def snapshot_if_older(self) -> dict[str, Any] | None:
+        """The snapshot; None where it is the present state, as at the start of an epoch."""
+        snapshot = self.snapshot
+        is_present = snapshot is None or snapshot["loop"]["global_step"] == self._state.loop.global_step
+        return None if is_present else snapshot
 
     def lower_lr(self, why: str) -> None:
-        """Go back with a lower learning rate, and save the state.
+        """Go back, with a lower learning rate, and save.
 
-        Raises DivergedError, the good state being saved, where that was done often enough or is not wanted.
+        Raises DivergedError, with the good state saved, after the last retry or where `on_divergence` is "stop".
         """
-        loop, options = self._trainer.loop, self._trainer.options
+        loop, options = self._state.loop, self._options
         epoch, step, tries = loop.epoch + 1, loop.global_step, loop.num_recoveries
         old_lr = options.lr * loop.lr_scale
         new_lr = lower_lr(old_lr, tries) if options.on_divergence == "retry" else None
         if new_lr is None:
-            self._go_back()
-            self._observer.save_last(self._trainer)
+            self._restore_snapshot()
+            self._save()
             tried = f" (after {tries} retries, at a learning rate of {old_lr:.2g})" if tries else ""
             raise DivergedError(f"{why} in epoch {epoch}{tried}")
         loop.lr_scale, loop.num_recoveries = new_lr / options.lr, tries + 1
-        self._go_back()
-        back_to = self._trainer.loop.epoch
-        self._observer.on_event(lr_lowered(why, epoch, step, back_to, old_lr, new_lr, tries + 1))
-        self._observer.save_last(self._trainer)
+        self._restore_snapshot()
+        back_to = self._state.loop.epoch
+        self._report(lr_lowered(why, epoch, step, back_to, old_lr, new_lr, tries + 1))
+        self._save()
 
-    def split_finer(self, shortage: Shortage) -> None:
-        """Go back and save the state, to compute the batches of a step in smaller parts from there on.
+    def use_smaller_parts(self, shortage: MemoryShortage, largest_batch: int, batches_per_step: int) -> None:
+        """Go back, to compute the batches of a step in smaller parts, and save.
 
-        Raises ShortOfMemoryError where that helps no more or is not wanted.
+        Raises MemoryShortageError where no smaller part is possible or `on_oom` is "stop".
         """
-        trainer = self._trainer
-        place = Place("training", trainer.loop.epoch + 1, trainer.loop.global_step + 1)
-        self._go_back()
-        now, largest, least = trainer.loop.micro_batch, trainer.largest_batch, trainer.options.least_part
-        finer = now.halved(largest, least, trainer.options.on_oom)
-        if finer is None:
-            raise ShortOfMemoryError(place.words, now.largest_part(largest, least), now.num_retries, shortage)
-        trainer.loop.micro_batch = finer
-        parts = finer.parts_of_step(largest, trainer.batches_per_step, least)
-        self._observer.on_event(oom_retry(place, trainer.loop.epoch, finer, parts, shortage.error))
-        self._observer.save_last(trainer)
+        place = Place("training", self._state.loop.epoch + 1, self._state.loop.global_step + 1)
+        self._restore_snapshot()
+        loop, least = self._state.loop, self._options.min_micro_batch
+        now = loop.micro_batch
+        smaller = now.halved(largest_batch, least, self._options.on_oom)
+        if smaller is None:
+            num_images = now.largest_part(largest_batch, least)
+            raise MemoryShortageError(place.words, num_images, now.num_retries, shortage)
+        loop.micro_batch = smaller
+        parts = smaller.parts_of_step(largest_batch, batches_per_step, least)
+        self._report(oom_retry(place, loop.epoch, smaller, parts, shortage.error))
+        self._save()
 
-    def _go_back(self) -> None:
-        assert self.good is not None, "a good state is kept before the first step"
-        kept = {name: getattr(self._trainer.loop, name) for name in KEPT_GOING_BACK}
-        self._trainer.restart_from(self.good)
-        self._trainer.loop = replace(self._trainer.loop, **kept)
-        self._trainer.set_lr()
+    def _restore_snapshot(self) -> None:
+        assert self.snapshot is not None, "a snapshot is taken before the first step"
+        kept = {name: getattr(self._state.loop, name) for name in KEPT_FIELDS}
+        self._state.restart_from(self.snapshot)
+        self._state.loop = replace(self._state.loop, **kept)
+        self._state.apply_lr_scale()

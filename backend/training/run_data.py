@@ -1,7 +1,4 @@
-"""A run's data, read and ready for its phases; what is wrong with it is told on the way.
-
-Knows the run folder; must not know networks or processes.
-"""
+"""Load a run's data and report problems before training."""
 
 from __future__ import annotations
 
@@ -31,13 +28,13 @@ from backend.run.folder import RunFolder
 from backend.training import build
 from backend.training.metrics import summarize_readers
 from backend.training.origin import describe_change, describe_program
-from backend.training.recorder import choose_preview_samples
+from backend.training.previews import choose_preview_samples
 
-MAX_TOLD = 20  # problems or leaks that are printed one by one
+MAX_PRINTED = 20  # problems or leaks that are printed one by one
 
 
 @dataclass(frozen=True)
-class Stored:
+class StoredSamples:
     """Samples and their images in memory."""
 
     samples: Samples
@@ -45,16 +42,16 @@ class Stored:
 
 
 @dataclass(frozen=True)
-class Job:
-    """A run's data, read and ready for its phases."""
+class RunData:
+    """The data of a run, loaded and ready for its phases."""
 
     folder: RunFolder
     config: RunConfig
-    splits: SampleSplits  # of which `train` and `valid` are what can be decoded
-    train: Stored
-    valid: Stored | None
-    previews: Stored
-    shape_prior: ShapePrior | None  # to whose shapes predictions are drawn
+    splits: SampleSplits  # as read; `train` and `valid` below leave out images that cannot be decoded
+    train: StoredSamples
+    valid: StoredSamples | None
+    previews: StoredSamples
+    shape_prior: ShapePrior | None  # that predictions use
     origin: dict[str, Any]  # of the weights, for checkpoints: `learned_from` and `made_with`
     stop: threading.Event
 
@@ -65,147 +62,147 @@ class Job:
 
     @property
     def landmark_names(self) -> tuple[str, ...]:
-        """Those to be learnt, in the order of the networks' maps."""
+        """The landmarks to learn, in the order of the networks' maps."""
         return self.splits.annotations.landmark_names
 
 
-def prepare(folder: RunFolder, config: RunConfig, stop: threading.Event) -> Job:
-    """Read the data set and its images: at the first start as it is, later what `data.json` says was learned from.
+def load_run_data(folder: RunFolder, config: RunConfig, stop: threading.Event) -> RunData:
+    """Read the data set and its images: as it is at the first start, later as `data.json` recorded it.
 
-    Raises UserError where nothing is left to train on, where coordinates cannot be meant (at the start alone: a run
-    that goes on has learned from them), or where the data are another data set's.
+    Raises UserError where nothing is left to train on, where coordinates are implausible (at the first start only: a
+    resumed run has already learned from them), or where the data set is not the recorded one.
     """
-    goes_on = folder.checkpoint_path("last").is_file()  # what it has told is not told again
+    resumes = folder.checkpoint_path("last").is_file()  # what was reported before is not reported again
     record = read_record(folder)
     program = describe_program(config.value("device"))
-    _report_program(folder, program, goes_on=goes_on)
+    _report_program(folder, program, resumes=resumes)
     slow = precision_warning(config.value("mixed_precision"), cpu_has_bfloat16())
     if slow:
         report_once(folder, "slow_precision", slow)
-    splits, chosen = _read_splits(folder, config, record, goes_on=goes_on)
+    splits, chosen = _read_splits(folder, config, record, resumes=resumes)
     config = replace(config, chosen={**config.chosen, **chosen})
     _print_problems(splits)
-    if not goes_on:
+    if not resumes:
         require_plausible(splits, accepted=config.settings.accept_implausible)
-        _tell_left_out(folder, splits)
-        _tell_leaks(folder, splits)
-    train = _readable(folder, config, splits.train, is_news=not goes_on)
+        _report_left_out(folder, splits)
+        _report_leaks(folder, splits)
+    train = _load_images(folder, config, splits.train, is_new=not resumes)
     shape_prior = build.build_shape_prior(config, train.samples)
-    if not goes_on:
-        _tell_shape_prior(folder, shape_prior, len(train.samples))
-    valid = _readable(folder, config, splits.valid, is_news=not goes_on) if splits.valid is not None else None
-    if valid is not None:
-        _tell_readers(folder, splits, valid.samples)
-    if record is None and not goes_on:
+    if not resumes:
+        _report_shape_prior(folder, shape_prior, len(train.samples))
+    valid = None
+    if splits.valid is not None:
+        valid = _load_images(folder, config, splits.valid, is_new=not resumes)
+        _report_readers(folder, splits, valid.samples)
+    if record is None and not resumes:
         decoded = {TRAIN: train.samples} | ({VALID: valid.samples} if valid is not None else {})
         record = record_data(replace(splits, by_split=decoded), config.settings.annotation_type, chosen)
         folder.write_data({**to_dict(record), "made_with": program})
     shown = choose_preview_samples((valid or train).samples)
-    previews = Stored(shown, build.build_store(shown, config))
-    kept = None if isinstance(shape_prior, str) else shape_prior
+    previews = StoredSamples(shown, build.build_store(shown, config))
+    fitted = None if isinstance(shape_prior, str) else shape_prior
     origin = {"learned_from": record.digests() if record is not None else {}, "made_with": program}
-    return Job(folder, config, splits, train, valid, previews, kept, origin, stop)
+    return RunData(folder, config, splits, train, valid, previews, fitted, origin, stop)
 
 
 def _read_splits(
-    folder: RunFolder, config: RunConfig, record: DataRecord | None, *, goes_on: bool
+    folder: RunFolder, config: RunConfig, record: DataRecord | None, *, resumes: bool
 ) -> tuple[SampleSplits, Mapping[str, Choice]]:
-    """The splits, and what the training images decide of the settings."""
+    """The splits, and the settings that the training images decide."""
     if record is not None:
         splits, changes = restore_splits(record, read_whole_data(config))
         build.require_validation(config, splits)
         if changes:
-            report_once(
-                folder, "data_changed", f"since the first start the data changed: {changes}", asdict(changes)
-            )
+            message = f"since the first start the data changed: {changes}"
+            report_once(folder, "data_changed", message, asdict(changes))
         return splits, record.chosen
     splits = build.build_splits(config)
-    if goes_on:
-        report_once(
-            folder, "data_unrecorded", "made before the list of its images was kept: today's folder was read"
-        )
+    if resumes:
+        message = "this run was made before its images were recorded: the folder is read as it is today"
+        report_once(folder, "data_unrecorded", message)
     return splits, build.crops_in_force(config, splits.train)
 
 
-def _report_program(folder: RunFolder, program: Mapping[str, Any], *, goes_on: bool) -> None:
-    """Print with what the run is trained; where that is not what it began with, it is an event."""
+def _report_program(folder: RunFolder, program: Mapping[str, Any], *, resumes: bool) -> None:
+    """Print the program and device that train; an event where they differ from those before."""
     print("program: " + ", ".join(f"{name} {value}" for name, value in program.items()), flush=True)
     earlier = [
         (folder.read_data() or {}).get("made_with"),
         *(e.get("made_with") for e in folder.read_events()[0]),
     ]
     before = next((one for one in reversed(earlier) if one), None)
-    if goes_on and before and (change := describe_change(program, before)):
-        folder.append_event("program_changed", f"goes on with {change}", made_with=program)
+    if resumes and before and (change := describe_change(program, before)):
+        folder.append_event("program_changed", f"resumed with {change}", made_with=program)
 
 
 def report_once(folder: RunFolder, kind: str, message: str, values: Mapping[str, Any] | None = None) -> None:
-    """Print, and keep as an event what the last one of its kind does not say already."""
+    """Print, and append an event unless the last one of its kind says the same."""
     print(f"{kind.replace('_', ' ')}: {message}", flush=True)
     before = [event["message"] for event in folder.read_events()[0] if event.get("kind") == kind]
     if before[-1:] != [message]:
         folder.append_event(kind, message, **(values or {}))
 
 
-def _readable(folder: RunFolder, config: RunConfig, samples: Samples, *, is_news: bool) -> Stored:
-    """Samples with their images in memory; an image that cannot be decoded is left out, and told."""
+def _load_images(folder: RunFolder, config: RunConfig, samples: Samples, *, is_new: bool) -> StoredSamples:
+    """Samples with their images in memory; an image that cannot be decoded is reported and left out."""
     store = build.build_store(samples, config)
     broken = store.preload()
     if not broken:
-        return Stored(samples, store)
+        return StoredSamples(samples, store)
     for error in broken.values():
         print(f"problem: {error}", flush=True)
-        if is_news:
+        if is_new:
             folder.append_event("image_left_out", str(error))
     kept = [row for row in range(len(samples)) if row not in broken]
     if not kept:
         first = next(iter(broken.values()))
         raise UserError(f"none of {len(samples)} images can be decoded ({first})", field="dataset_path")
-    return _readable(folder, config, samples.take(kept), is_news=is_news)
+    return _load_images(folder, config, samples.take(kept), is_new=is_new)
 
 
 def _print_problems(splits: SampleSplits) -> None:
     counts = ", ".join(f"{len(samples)} {split}" for split, samples in splits.by_split.items())
     print(f"data: {counts}; {len(splits.annotations.landmark_names)} landmarks", flush=True)
-    _print_some("problem", splits.annotations.problems)
+    _print_first("problem", splits.annotations.problems)
 
 
-def _tell_left_out(folder: RunFolder, splits: SampleSplits) -> None:
+def _report_left_out(folder: RunFolder, splits: SampleSplits) -> None:
     if splits.left_out:
-        message = (
-            f"marked on no training image, so neither learnt nor predicted: {', '.join(splits.left_out)}"
+        message = "annotated on no training image, so neither learned nor predicted: " + ", ".join(
+            splits.left_out
         )
         folder.append_event("landmarks_left_out", message, landmarks=list(splits.left_out))
 
 
-def _tell_leaks(folder: RunFolder, splits: SampleSplits) -> None:
-    """Images that stand in two splits, and the cure: they do not stop a training, but flatter what it reports."""
+def _report_leaks(folder: RunFolder, splits: SampleSplits) -> None:
+    """Images that are in two splits, and the cure: they do not stop a training, but make its errors look too small."""
     leaks = find_leaks(splits)
     across = across_splits(leaks)
     if not across:
-        print("leaks: no image of train or valid stands in another split", flush=True)
+        print("leaks: no image of train or valid is in another split", flush=True)
         return
-    _print_some("leak", across)
+    _print_first("leak", across)
     cures = advise(leaks)
     print(*(f"leaks: {cure}" for cure in cures), sep="\n", flush=True)
     pairs = [[*leak.image_ids, *leak.splits, leak.kind, leak.distance] for leak in across]
-    message = f"{len(across)} pairs of images are one image in two splits; " + "; ".join(cures)
+    message = f"{len(across)} images are in two splits; " + "; ".join(cures)
     folder.append_event("leaks", message, count=len(across), pairs=pairs)
 
 
-def _tell_shape_prior(folder: RunFolder, found: ShapePrior | str, num_images: int) -> None:
+def _report_shape_prior(folder: RunFolder, found: ShapePrior | str, num_images: int) -> None:
     if found == "":
         return
+    is_used = not isinstance(found, str)
     message = (
-        f"predictions are not drawn to likely shapes: {found}"
-        if isinstance(found, str)
-        else f"predictions are drawn to the shapes that {num_images} training images make likely"
+        f"the shape prior is fitted to {num_images} training images"
+        if is_used
+        else f"the shape prior is not used: {found}"
     )
-    folder.append_event("shape_prior", message, used=not isinstance(found, str))
+    folder.append_event("shape_prior", message, used=is_used)
 
 
-def _tell_readers(folder: RunFolder, splits: SampleSplits, valid: Samples) -> None:
-    """Keep what the readers differ by on the validation images, to be shown beside the errors."""
+def _report_readers(folder: RunFolder, splits: SampleSplits, valid: Samples) -> None:
+    """Record the inter-reader distance on the validation images, to be shown beside the errors."""
     annotations = splits.annotations
     names = annotations.landmark_names
     readers = points_of_readers(annotations, valid, names)
@@ -216,8 +213,8 @@ def _tell_readers(folder: RunFolder, splits: SampleSplits, valid: Samples) -> No
         )
 
 
-def _print_some(kind: str, found: Sequence[object]) -> None:
-    for one in found[:MAX_TOLD]:
+def _print_first(kind: str, found: Sequence[object]) -> None:
+    for one in found[:MAX_PRINTED]:
         print(f"{kind}: {one}", flush=True)
-    if len(found) > MAX_TOLD:
-        print(f"... and {len(found) - MAX_TOLD} more {kind}s", flush=True)
+    if len(found) > MAX_PRINTED:
+        print(f"... and {len(found) - MAX_PRINTED} more {kind}s", flush=True)

@@ -193,19 +193,19 @@ class RealSteps:
         self.phase = phase
         self.trainer = phase.build_trainer(phase.build_network())
         self.trainer.network.train()
-        self.trainer._train_step([phase.make_training_batch(2)])  # makes the optimizer's states
+        self.trainer.train_step([phase.make_training_batch(2)])  # makes the optimizer's states
 
     def peaks(self, batch_size: int) -> tuple[int, int]:
         """Bytes of a training and of a validation step."""
         batch = self.phase.make_training_batch(batch_size)
-        training = self._bytes_between_steps(batch) + peak_of(lambda: self.trainer._train_step([batch]))
+        training = self._bytes_between_steps(batch) + peak_of(lambda: self.trainer.train_step([batch]))
         batch = self.phase.make_validation_batch(batch_size)
         validation = peak_of(lambda: run_validation_step(self.trainer, batch))
         return training, self._bytes_between_steps(batch) + validation
 
     def _bytes_between_steps(self, batch) -> int:
         trainer = self.trainer
-        states = [value for state in trainer._optimizer.state.values() for value in state.values()]
+        states = [value for state in trainer.state.optimizer.state.values() for value in state.values()]
         networks = [*trainer.network.state_dict().values(), *trainer.ema_network.state_dict().values()]
         return sum(tensor.numel() * tensor.element_size() for tensor in [*networks, *states, *batch])
 

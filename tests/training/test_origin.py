@@ -353,6 +353,6 @@ def test_a_bfloat16_run_that_goes_on_without_its_instructions_says_so_once(
     config["chosen"]["mixed_precision"] = {"value": "bfloat16", "reason": "this CPU has instructions for it"}
     (folder.path / "config.json").write_text(json.dumps(config), encoding="utf-8")
     for _ in range(2):
-        run_data.prepare(folder, read_run_config(folder), threading.Event())
+        run_data.load_run_data(folder, read_run_config(folder), threading.Event())
     (event,) = events_of(folder, "slow_precision")
     assert "no instructions" in event["message"]

@@ -9,7 +9,12 @@ import pytest
 import torch
 from torch import nn
 
-from backend.training.out_of_memory import Shortage, ShortOfMemoryError, attempt, is_out_of_memory
+from backend.training.out_of_memory import (
+    MemoryShortage,
+    MemoryShortageError,
+    catch_shortage,
+    is_out_of_memory,
+)
 
 CPU = torch.device("cpu")
 
@@ -34,7 +39,7 @@ SHORTAGES: list[BaseException] = [
 ]
 
 OTHERS: list[BaseException] = [
-    ShortOfMemoryError("a preview", 1, 3, Shortage("out of memory", "")),  # answered where it was met
+    MemoryShortageError("a preview", 1, 3, MemoryShortage("out of memory", "")),  # answered where it was met
     RuntimeError("cuDNN error: CUDNN_STATUS_INTERNAL_ERROR"),
     RuntimeError("cuDNN error: CUDNN_STATUS_EXECUTION_FAILED"),
     RuntimeError("GET was unable to find an engine to execute this computation"),
@@ -100,10 +105,10 @@ def test_an_attempt_sees_what_the_allocator_met_meanwhile(monkeypatch: pytest.Mo
         failed[0] += num_more
         raise NO_ENGINE
 
-    assert isinstance(attempt(lambda: plan(1), GPU), Shortage)
+    assert isinstance(catch_shortage(lambda: plan(1), GPU), MemoryShortage)
     with pytest.raises(RuntimeError, match="unable to find an engine"):
-        attempt(lambda: plan(0), GPU)
-    assert isinstance(attempt(lambda: plan(0), GPU, lambda: True), Shortage)
+        catch_shortage(lambda: plan(0), GPU)
+    assert isinstance(catch_shortage(lambda: plan(0), GPU, lambda: True), MemoryShortage)
 
 
 @pytest.mark.parametrize("number", [8, 14, 1455])
@@ -121,8 +126,8 @@ def test_windows_numbers_of_a_shortage_are_recognised(number: int) -> None:
 )
 def test_what_a_real_allocator_says_is_recognised(ask_for_too_much: Callable[[], object]) -> None:
     """More bytes than an address can name."""
-    shortage = attempt(ask_for_too_much, CPU)
-    assert isinstance(shortage, Shortage)
+    shortage = catch_shortage(ask_for_too_much, CPU)
+    assert isinstance(shortage, MemoryShortage)
     assert "\n" not in shortage.error and "rror: " in shortage.error
     assert shortage.error in shortage.trace and "ask_for_too_much" not in shortage.error
 
@@ -142,20 +147,20 @@ def test_what_a_failed_attempt_held_is_free_when_it_returns() -> None:
                 raise torch.OutOfMemoryError("no room") from error
         raise RuntimeError("out of memory")
 
-    assert isinstance(attempt(lambda: fail(2), CPU), Shortage)
+    assert isinstance(catch_shortage(lambda: fail(2), CPU), MemoryShortage)
     assert len(held) == 3 and all(module() is None for module in held)
 
 
 def test_a_result_and_any_other_error_pass_through() -> None:
-    assert attempt(lambda: 3, CPU) == 3
+    assert catch_shortage(lambda: 3, CPU) == 3
     with pytest.raises(RuntimeError, match="shapes differ"):
-        attempt(lambda: (_ for _ in ()).throw(RuntimeError("shapes differ")), CPU)
+        catch_shortage(lambda: (_ for _ in ()).throw(RuntimeError("shapes differ")), CPU)
 
 
 def test_giving_up_says_where_and_with_how_many_images() -> None:
-    shortage = Shortage("MemoryError: ", "")
-    tried = ShortOfMemoryError("epoch 2, step 31", 2, 3, shortage)
+    shortage = MemoryShortage("MemoryError: ", "")
+    tried = MemoryShortageError("epoch 2, step 31", 2, 3, shortage)
     assert str(tried) == "out of memory in epoch 2, step 31, with 2 images at once, after 3 retries"
     assert (tried.num_images, tried.shortage) == (2, shortage)
-    once = ShortOfMemoryError("the validation of epoch 1", 1, 0, shortage)
+    once = MemoryShortageError("the validation of epoch 1", 1, 0, shortage)
     assert str(once) == "out of memory in the validation of epoch 1, with 1 image at once"
