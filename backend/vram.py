@@ -121,14 +121,14 @@ def _report(settings: Settings, options: argparse.Namespace) -> dict[str, Any]:
         with _hidden_gpus():
             budget = memory.free_bytes - found.reserve_bytes
             cure = find_what_fits(settings, options.num_landmarks, device, budget)
-        found = replace(found, remarks=(*found.remarks, cure))
+        found = replace(found, reasons=(*found.reasons, cure))
     timed = measured.at(
         settings.batch_size if settings.batch_size != "auto" else found.batch_size or MIN_BATCH
     )
     return {
         "recommended_batch_size": found.batch_size,
         "reason": found.reason,
-        "remarks": [asdict(each) for each in found.remarks],
+        "remarks": [asdict(each) for each in found.reasons],
         "predicted_bytes": {str(size): need.bytes_at(size) for size in found.predicted_bytes},
         "terms": dict(found.terms),
         "reserve_bytes": found.reserve_bytes,

@@ -11,7 +11,7 @@ from backend.device.host import HostMemory
 from backend.device.unusable import TorchBuild
 from backend.flags import run_command
 from backend.memory.benchmark_store import NOTHING_MEASURED, MeasuredBatch
-from backend.memory.reasons import GIB, remark
+from backend.memory.reasons import GIB, reason
 
 ARGUMENTS = ["--model", "unet", "--image_size", "64", "64", "--num_landmarks", "5", "--no-refine"]
 
@@ -96,7 +96,7 @@ def test_planning_for_a_gpu_that_is_not_here(capsys):
 
 def test_nothing_fits_is_an_answer(capsys, monkeypatch):
     asked = []
-    monkeypatch.setattr(vram, "find_what_fits", lambda *given: asked.append(given) or remark("choose_less"))
+    monkeypatch.setattr(vram, "find_what_fits", lambda *given: asked.append(given) or reason("choose_less"))
     report = report_of(capsys, "--device", "cuda:0", "--free_gib", "0.5", "--measure_speed")
     assert report["recommended_batch_size"] is None
     assert "not even 2 images fit" in report["reason"]

@@ -1,7 +1,6 @@
-"""Which batch fits: free memory and a prediction in, a recommendation with its reason out.
+"""Recommend a batch size, with the reasons, from the free memory and a prediction of the memory that steps need.
 
-Imports torch only when it has to predict or to ask a silent driver's GPU, so that a dashboard can import this.
-Knows no screen.
+Imports torch only to predict, or to query a GPU that the driver does not report, so that the page can import it.
 """
 
 from __future__ import annotations
@@ -20,11 +19,11 @@ from backend.errors import UserError
 from backend.geometry import Size
 from backend.memory.benchmark_store import NOTHING_MEASURED, Bench, Measured, identify
 from backend.memory.prediction import predict_step_memory
-from backend.memory.reasons import GIB, Remark, in_english, in_gib, remark
-from backend.memory.step_memory import StepMemory
+from backend.memory.reasons import GIB, Reason, in_english, in_gib, reason
+from backend.memory.step_memory import ALLOCATOR_MARGIN, StepMemory
 
-MIN_BATCH = 2  # batch normalisation cannot use a lone image
-MAX_BATCH = 64  # beyond, an epoch has too few steps; who wants more sets it
+MIN_BATCH = 2  # batch normalization cannot use a single image
+MAX_BATCH = 64  # larger ones leave too few steps per epoch; a user who wants more sets the batch size
 SHARE_OF_IMAGES = 10
 MIN_RESERVE_BYTES = int(0.6 * GIB)
 RESERVE_SHARE = 0.1
@@ -35,7 +34,7 @@ BytesAt = Callable[[int], int]
 
 @dataclass(frozen=True)
 class DeviceMemory:
-    """A device's memory now. `total_bytes` and `free_bytes` are None where nobody could say."""
+    """A device's memory now. `total_bytes` and `free_bytes` are None where they are unknown."""
 
     title: str
     total_bytes: int | None
@@ -44,7 +43,7 @@ class DeviceMemory:
 
 @dataclass(frozen=True)
 class Batching:
-    """Images a batch, and batches an optimizer step."""
+    """Images per batch, and batches per optimizer step."""
 
     batch_size: int
     gradient_accumulation_steps: int = 1
@@ -52,11 +51,12 @@ class Batching:
 
 @dataclass(frozen=True)
 class Recommendation:
-    """The batch that fits (None: not even two images do, or the free memory is unknown), why, and the bytes predicted
-    for some batches. `instead` keeps a step's images where the batch asked for does not fit but smaller ones do."""
+    """The batch that fits (None: not even two images do, or the free memory is unknown), the reasons, and the bytes
+    predicted by batch. `instead` has as many images per step as the requested batch, in smaller batches, where that
+    batch does not fit."""
 
     batch_size: int | None
-    remarks: tuple[Remark, ...]
+    reasons: tuple[Reason, ...]
     predicted_bytes: Mapping[int, int]
     terms: Mapping[str, int] = field(default_factory=dict)
     reserve_bytes: int | None = None
@@ -64,8 +64,8 @@ class Recommendation:
 
     @property
     def reason(self) -> str:
-        """The remarks in English, as the command line says them and a run records them."""
-        return in_english(self.remarks)
+        """The reasons in English, as the command line prints them and a run records them."""
+        return in_english(self.reasons)
 
 
 def recommend_batch_size(
@@ -81,11 +81,10 @@ def recommend_batch_size(
     terms: Mapping[str, int] | None = None,
     wanted: Batching | None = None,
 ) -> Recommendation:
-    """The largest sensible batch that leaves the reserve free, where a need grows along a line.
+    """The largest sensible batch that leaves the reserve free, where the memory needed is linear in the batch.
 
-    A batch of B needs `constant_bytes + B * bytes_per_image`, but never less than `floor_bytes` (the update of
-    the weights). For the rest see `recommend`. Where nothing fits, the reason names the size that would, if
-    `image_hw` is given.
+    A batch of B needs `constant_bytes + B * bytes_per_image`, but at least `floor_bytes` (the update of the weights).
+    For the rest see `recommend`. Where nothing fits and `image_hw` is given, the reason names the size that would.
     """
     line = _Line(bytes_per_image, constant_bytes, floor_bytes)
     memory = DeviceMemory("the device", total_bytes, free_bytes)
@@ -94,7 +93,7 @@ def recommend_batch_size(
     )
     if found.batch_size is None and found.reserve_bytes is not None and free_bytes is not None:
         cure = line.cure(free_bytes - found.reserve_bytes, image_hw)
-        return replace(found, remarks=(*found.remarks, cure))
+        return replace(found, reasons=(*found.reasons, cure))
     return found
 
 
@@ -111,41 +110,41 @@ def recommend(
     """The largest sensible batch that leaves the reserve free; `bytes_at(batch)` is what one needs.
 
     Sensible is at least 2, at most 64, at most a tenth of `num_images`, the training images, where their number is
-    known, and, once it was measured, no more than where images/s stops growing. The reserve is `reserve_bytes`, or
-    0.6 GiB or a tenth of the total, whichever is more. What was measured corrects what was predicted.
+    known, and, once measured, no more than where images/s stops growing. The reserve is `reserve_bytes`, or 0.6 GiB or
+    a tenth of the total, whichever is more. Measurements correct the prediction.
     """
     need = measured.correct(bytes_at)
     known = dict(terms or {})
     if memory.free_bytes is None:
-        unknown = remark("unknown", device=memory.title)
+        unknown = reason("unknown", device=memory.title)
         return Recommendation(None, (unknown,), _table(need, wanted), known)
     reserve = _reserve(memory.total_bytes or memory.free_bytes) if reserve_bytes is None else reserve_bytes
     budget, free = memory.free_bytes - reserve, in_gib(memory.free_bytes)
-    cap, cap_remark = _largest_sensible(num_images, measured)
+    cap, cap_reason = _largest_sensible(num_images, measured)
     fitting = [size for size in range(MIN_BATCH, MAX_BATCH + 1) if need(size) <= budget]
     best = max((size for size in fitting if size <= cap), default=None)
     if best is None:
         needed, kept = in_gib(need(MIN_BATCH)), in_gib(reserve)
-        too_few = remark("too_few_fit", least=MIN_BATCH, need=needed, free=free, reserve=kept)
+        too_few = reason("too_few_fit", least=MIN_BATCH, need=needed, free=free, reserve=kept)
         return Recommendation(None, (too_few,), _table(need, wanted), known, reserve)
-    more = remark("more_than_free", more=best + 1, reserve=in_gib(reserve))
-    remarks = [
-        remark("fits", batch=best, need=in_gib(need(best)), free=free),
-        cap_remark if best == cap else more,
-    ]
+    more = reason("more_than_free", more=best + 1, reserve=in_gib(reserve))
+    reasons = [reason("fits", batch=best, need=in_gib(need(best)), free=free)]
+    if "allocator_margin" in known and not measured.batches:
+        reasons.append(reason("allocator_margin", percent=round(100 * ALLOCATOR_MARGIN)))
+    reasons.append(cap_reason if best == cap else more)
     instead = None
     if wanted is not None and need(wanted.batch_size) > budget:
-        # the gradients of the batches before, as large as the weights, lie beside the next one's activations
+        # the gradients of earlier batches, as large as the weights, are held beside the next one's activations
         beside = known.get("weights", 0) if wanted.gradient_accumulation_steps == 1 else 0
         instead = _accumulate(wanted, [size for size in fitting if need(size) + beside <= budget])
-        remarks.append(_not_fitting(wanted, need(wanted.batch_size), instead))
-    return Recommendation(best, tuple(remarks), _table(need, wanted), known, reserve, instead)
+        reasons.append(_not_fitting(wanted, need(wanted.batch_size), instead))
+    return Recommendation(best, tuple(reasons), _table(need, wanted), known, reserve, instead)
 
 
 def _accumulate(wanted: Batching, fitting: list[int]) -> Batching | None:
-    """The fewest batches that fit and keep the images of a step; None where no batch fits beside their gradients.
+    """The fewest batches that fit and keep the number of images per step; None where none fits beside the gradients.
 
-    Equal parts are preferred (16 as 2 x 8) unless they take twice as many; else the parts hold a few images more.
+    Equal batches are preferred (16 as 2 x 8) unless they need twice as many; else a step has a few images more.
     """
     if not fitting:
         return None
@@ -156,19 +155,19 @@ def _accumulate(wanted: Batching, fitting: list[int]) -> Batching | None:
     return Batching(part, steps * wanted.gradient_accumulation_steps)
 
 
-def _not_fitting(wanted: Batching, needed_bytes: int, instead: Batching | None) -> Remark:
+def _not_fitting(wanted: Batching, needed_bytes: int, instead: Batching | None) -> Reason:
     size, needed = wanted.batch_size, in_gib(needed_bytes)
     if instead is None:
-        return remark("wanted_does_not_fit", wanted=size, need=needed)
+        return reason("wanted_does_not_fit", wanted=size, need=needed)
     batch, steps = instead.batch_size, instead.gradient_accumulation_steps
-    return remark(
+    return reason(
         "accumulate_instead", wanted=size, need=needed, batch=batch, steps=steps, images=batch * steps
     )
 
 
 @dataclass(frozen=True)
 class _Line:
-    """A need that grows along a line, above a floor."""
+    """Memory needed: linear in the batch, with a minimum."""
 
     bytes_per_image: float
     constant_bytes: float
@@ -177,38 +176,38 @@ class _Line:
     def at(self, batch_size: int) -> int:
         return round(max(self.floor_bytes, self.constant_bytes + self.bytes_per_image * batch_size))
 
-    def cure(self, budget_bytes: int, image_hw: Size | None) -> Remark:
-        """What would fit into a budget: activations grow with the image's area, everything else does not."""
+    def cure(self, budget_bytes: int, image_hw: Size | None) -> Reason:
+        """What would fit into a budget, as activations grow with the image's area and nothing else does."""
         room = budget_bytes - self.constant_bytes
         if image_hw is None or self.floor_bytes > budget_bytes or room <= 0:
-            return remark("choose_less")
+            return reason("choose_less")
         shrink = math.sqrt(room / (MIN_BATCH * self.bytes_per_image))
         height, width = (int(side * shrink) // SIZE_MULTIPLE * SIZE_MULTIPLE for side in image_hw)
         if min(height, width) < SIZE_MULTIPLE:
-            return remark("choose_less")
-        return remark("size_would_fit", height=height, width=width)
+            return reason("choose_less")
+        return reason("size_would_fit", height=height, width=width)
 
 
 def _table(need: BytesAt, wanted: Batching | None) -> dict[int, int]:
-    """For every batch up to the largest sensible one, and for the one asked for."""
+    """By batch, up to the largest sensible one, and for the requested one."""
     sizes = {*range(1, MAX_BATCH + 1), *([wanted.batch_size] if wanted else [])}
     return {size: need(size) for size in sorted(sizes)}
 
 
-def _largest_sensible(num_images: int | None, measured: Measured) -> tuple[int, Remark]:
-    caps = [(MAX_BATCH, remark("too_few_steps", most=MAX_BATCH))]
+def _largest_sensible(num_images: int | None, measured: Measured) -> tuple[int, Reason]:
+    caps = [(MAX_BATCH, reason("too_few_steps", most=MAX_BATCH))]
     if num_images is not None:
         caps.append(_largest_share(num_images))
     if measured.plateau is not None:
-        caps.append((max(MIN_BATCH, measured.plateau), remark("no_faster")))
+        caps.append((max(MIN_BATCH, measured.plateau), reason("no_faster")))
     return min(caps, key=lambda cap: cap[0])
 
 
-def _largest_share(num_images: int) -> tuple[int, Remark]:
+def _largest_share(num_images: int) -> tuple[int, Reason]:
     tenth = num_images // SHARE_OF_IMAGES
     if tenth <= MIN_BATCH:
-        return MIN_BATCH, remark("few_images", images=num_images)
-    return tenth, remark("share_of_images", images=num_images)
+        return MIN_BATCH, reason("few_images", images=num_images)
+    return tenth, reason("share_of_images", images=num_images)
 
 
 def _reserve(total_bytes: int) -> int:
@@ -218,7 +217,7 @@ def _reserve(total_bytes: int) -> int:
 def reserve_on(device: str, memory: DeviceMemory) -> int | None:
     """What a training must leave free on a device; None where its free memory is unknown.
 
-    In main memory (device "cpu") the images that were read need room beside the training.
+    On device "cpu" the images are kept in the same memory.
     """
     if memory.free_bytes is None:
         return None
@@ -227,7 +226,7 @@ def reserve_on(device: str, memory: DeviceMemory) -> int | None:
 
 
 def batching_of(settings: Settings) -> Batching | None:
-    """The batch that the settings ask for; None where they leave it open."""
+    """The batch in the settings; None for "auto"."""
     if settings.batch_size == "auto":
         return None
     return Batching(settings.batch_size, settings.gradient_accumulation_steps)
@@ -242,7 +241,7 @@ def recommend_for_memory(
     measured: Measured = NOTHING_MEASURED,
     wanted: Batching | None = None,
 ) -> Recommendation:
-    """`recommend` for a traced step on a device, with the terms of the batch that it recommends."""
+    """`recommend` for traced steps on a device, with the terms of the recommended batch."""
     found = recommend(
         need.bytes_at,
         memory,
@@ -255,8 +254,8 @@ def recommend_for_memory(
     return replace(found, terms=need.terms_at(found.batch_size or MIN_BATCH))
 
 
-def find_what_fits(settings: Settings, num_landmarks: int, device: str, budget_bytes: int) -> Remark:
-    """Settings near these with which two images fit into a budget, each of them predicted; some seconds."""
+def find_what_fits(settings: Settings, num_landmarks: int, device: str, budget_bytes: int) -> Reason:
+    """Similar settings with which two images fit into a budget. Predicts each of them, which takes some seconds."""
 
     def need(changed: Settings) -> int:
         return predict_step_memory(changed, num_landmarks, device).bytes_at(MIN_BATCH)
@@ -271,9 +270,9 @@ def find_what_fits(settings: Settings, num_landmarks: int, device: str, budget_b
     needs = {model: need(settings.model_copy(update={"model": model})) for model in others}
     least = min(needs, key=lambda model: needs[model])
     if needs[least] > budget_bytes:
-        return remark("image_fits", **size) if size else remark("nothing_fits")
+        return reason("image_fits", **size) if size else reason("nothing_fits")
     other: dict[str, str | int] = {"model": least, "model_need": in_gib(needs[least])}
-    return remark("image_or_model_fits" if size else "model_fits", **size, **other)
+    return reason("image_or_model_fits" if size else "model_fits", **size, **other)
 
 
 def _smaller_sizes(image_hw: Size) -> Iterator[Size]:
@@ -286,10 +285,10 @@ def _smaller_sizes(image_hw: Size) -> Iterator[Size]:
 
 
 def read_device_memory(device: str, gpus: tuple[GpuReading, ...] | None = None) -> DeviceMemory:
-    """The memory of "cpu" or "cuda:N" now; `gpus` are NVML's readings where they were made already.
+    """The memory of "cpu" or "cuda:N" now; `gpus` are NVML's readings where they exist already.
 
-    Where NVML does not know the GPU, torch is asked, which opens a CUDA context; where that fails too, the bytes
-    are None. Raises UserError for a GPU that neither of them knows.
+    Where NVML does not list the GPU, torch is queried, which opens a CUDA context; where that fails too, the bytes are
+    None. Raises UserError for a GPU that neither of them lists.
     """
     if device == "cpu":
         host = read_memory()
@@ -298,17 +297,17 @@ def read_device_memory(device: str, gpus: tuple[GpuReading, ...] | None = None) 
     listed = next((gpu for gpu in (read_gpus() if gpus is None else gpus) if gpu.index == number), None)
     if listed is not None and listed.free_bytes is not None:
         return DeviceMemory(listed.title, listed.total_bytes, listed.free_bytes)
-    return _ask_torch(number, listed)
+    return _query_torch(number, listed)
 
 
-def _ask_torch(number: int, listed: GpuReading | None) -> DeviceMemory:
+def _query_torch(number: int, listed: GpuReading | None) -> DeviceMemory:
     import torch
 
     try:
         if number < torch.cuda.device_count():
             free_bytes, total_bytes = torch.cuda.mem_get_info(number)
             return DeviceMemory(torch.cuda.get_device_name(number), total_bytes, free_bytes)
-    except (RuntimeError, AssertionError):  # CUDA cannot start: torch raises the one or the other
+    except (RuntimeError, AssertionError):  # CUDA cannot start: torch raises either
         return DeviceMemory(listed.title if listed else f"cuda:{number}", None, None)
     if listed is not None:
         return DeviceMemory(listed.title, listed.total_bytes, None)
@@ -316,7 +315,7 @@ def _ask_torch(number: int, listed: GpuReading | None) -> DeviceMemory:
 
 
 def recommend_for_settings(settings: Settings, device: str) -> Choice:
-    """The batch for `--batch_size auto`: reads the data set, the free memory, and traces a step.
+    """The batch for `--batch_size auto`: reads the data set and the free memory, and traces the steps.
 
     Raises UserError where not even two images fit, where the free memory is unknown, and for a data set that
     cannot be read.

@@ -1,7 +1,7 @@
-"""How much memory the steps of a run need, without doing them: traced once, then read from the user's cache.
+"""Predict the memory of a run's steps without running them: traced once, then read from the user's cache.
 
-Nothing here is measured on a device: alive bytes are traced, what CUDA's allocator takes is simulated (allocator.py),
-and the terms for its context and for cuDNN are guesses (traced_memory.py). Imports torch only to trace.
+Nothing is measured on a device: the bytes alive are traced, and what CUDA needs beside them is estimated
+(traced_memory.py). Imports torch only to trace.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from backend.memory.step_memory import TRACED_FIELDS, StepMemory, memory_from_di
 
 
 def predict_step_memory(settings: Settings, num_landmarks: int, device: str) -> StepMemory:
-    """What a run needs on `device`, "cpu" or "cuda:N", which need not be there.
+    """What a run needs on `device`, "cpu" or "cuda:N", which this machine may lack.
 
-    The settings are those in force on the device; see `choices.settings_in_force`. Takes some seconds, most of them for
-    torch to be imported, where no earlier answer is in the cache.
+    The settings are those in force on the device; see `resolve.settings_in_force`. Takes some seconds where no earlier
+    answer is in the cache, most of them to import torch.
     """
     kind = device.partition(":")[0]
     traced = _as_traced(settings)
@@ -27,7 +27,7 @@ def predict_step_memory(settings: Settings, num_landmarks: int, device: str) -> 
     if known is not None:
         try:
             return memory_from_dict(known)
-        except (AttributeError, KeyError, TypeError, ValueError):  # damaged: made anew
+        except (AttributeError, KeyError, TypeError, ValueError):  # damaged: traced again
             pass
     from backend.memory.traced_memory import trace_step_memory
 
@@ -38,6 +38,6 @@ def predict_step_memory(settings: Settings, num_landmarks: int, device: str) -> 
 
 def _as_traced(settings: Settings) -> Settings:
     chosen = {name: getattr(settings, name) for name in TRACED_FIELDS}
-    # the second batch of an update finds the gradients of the first; a third finds no more
+    # the second batch of a step finds the gradients of the first; a third changes nothing
     chosen["gradient_accumulation_steps"] = min(2, settings.gradient_accumulation_steps)
     return Settings.model_validate(chosen)

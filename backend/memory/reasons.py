@@ -1,6 +1,6 @@
-"""What the recommendation of a batch says, as facts: a key and its values, so that a page can say it in its language.
+"""The reasons of a batch recommendation, each as a key and its values, so that a page can say them in its language.
 
-`ENGLISH` holds the sentences of the command line and of what a run records. Must not know how a fact was found.
+`ENGLISH` holds the sentences that the command line prints and a run records.
 """
 
 from __future__ import annotations
@@ -10,18 +10,19 @@ from dataclasses import dataclass
 
 GIB = 2**30
 ENGLISH = {
-    "unknown": "how much memory is free on {device} is unknown: neither the driver nor torch says",
+    "unknown": "the free memory of {device} is unknown: neither the driver nor torch reports it",
     "too_few_fit": "not even {least} images fit: {need} GiB needed, {free} GiB free less a reserve of {reserve} GiB",
     "fits": "{batch}: {need} of {free} GiB free",
+    "allocator_margin": "with a margin of {percent}% for CUDA's memory allocator, which was not measured",
     "more_than_free": "{more} would leave less than the reserve of {reserve} GiB",
-    "too_few_steps": "more than {most} would leave an epoch too few steps",
-    "few_images": "with only {images} training images, no more than the least that batch normalisation can use",
-    "share_of_images": "more than a tenth of the {images} training images would leave an epoch too few steps",
-    "no_faster": "larger batches are no faster, as measured",
+    "too_few_steps": "more than {most} would leave too few steps per epoch",
+    "few_images": "with only {images} training images, no more than the minimum for batch normalization",
+    "share_of_images": "more than a tenth of the {images} training images would leave too few steps per epoch",
+    "no_faster": "larger batches are not faster, as measured",
     "wanted_does_not_fit": "a batch of {wanted} needs {need} GiB and does not fit",
     "accumulate_instead": (
-        "a batch of {wanted} needs {need} GiB and does not fit: {batch} with an accumulation of {steps} takes "
-        "{images} images a step"
+        "a batch of {wanted} needs {need} GiB and does not fit: {batch} with an accumulation of {steps} is {images} "
+        "images per step"
     ),
     "size_would_fit": "images of about {height} x {width} would fit, or another model",
     "choose_less": "choose another model, or free some memory",
@@ -35,20 +36,21 @@ ENGLISH = {
 
 
 @dataclass(frozen=True)
-class Remark:
-    """One fact: a key of `ENGLISH` and what stands at the places of its sentence."""
+class Reason:
+    """A key of `ENGLISH` and the values for its sentence."""
 
     key: str
     values: Mapping[str, str | int]
 
 
-def remark(key: str, **values: str | int) -> Remark:
-    return Remark(key, values)
+def reason(key: str, **values: str | int) -> Reason:
+    """A reason by its key."""
+    return Reason(key, values)
 
 
-def in_english(remarks: Iterable[Remark]) -> str:
-    """One sentence of all."""
-    return "; ".join(ENGLISH[each.key].format(**each.values) for each in remarks)
+def in_english(reasons: Iterable[Reason]) -> str:
+    """All of them as one sentence."""
+    return "; ".join(ENGLISH[each.key].format(**each.values) for each in reasons)
 
 
 def in_gib(num_bytes: float) -> str:

@@ -1,13 +1,8 @@
-"""How much memory the steps of a run need, without doing them: traced once, then read from the user's cache.
-
-Nothing here is measured on a device: alive bytes are traced, what CUDA's allocator takes is simulated (allocator.py),
-and the terms for its context and for cuDNN are guesses (prediction.py). Imports torch only to trace. Must not know
-screens or NVML.
-"""
+"""How much memory the steps of a run need, by batch size and by named term."""
 
 from __future__ import annotations
 
-from bisect import bisect_left
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,27 +11,30 @@ from backend.memory.lifetimes import Moment
 
 Plain = Mapping[str, Any]
 
-# the settings that decide the memory and the time of a step; a trace is told no others
+# the settings that decide the memory and the time of a step; a trace gets no others
 TRACED_FIELDS = (
     "model", "image_size", "loss", "decoder", "output_stride", "mixed_precision", "gradient_accumulation_steps",
     "refine", "refine_crops", "num_refiners", "crop_size", "refiner_sides",
 )  # fmt: skip
 
 
+ALLOCATOR_MARGIN = 0.2  # on CUDA, of the bytes alive; see traced_memory.py
+
+
 @dataclass(frozen=True)
 class PhaseMemory:
     """What the steps of one phase need.
 
-    Of the moments of its training and validation steps, those are kept that are the highest at some batch; the bytes
-    named in `held` are in each of them. `beside` is needed on top of any. `fragmentation` is what the allocator holds
-    beyond the highest moment, at some batches. `batch_size` is its own where the run's does not decide it.
+    `training` and `validation` are the moments of its steps that are the highest at some batch size; the bytes named in
+    `held` are in each of them. `beside` is needed on top of any, and so is the share `allocator_margin` of the highest
+    moment. `batch_size` is the phase's own where the run's does not decide it.
     """
 
     training: Sequence[Moment]
     validation: Sequence[Moment]
     held: Mapping[str, int]
     beside: Mapping[str, Moment]
-    fragmentation: Mapping[int, int]
+    allocator_margin: float = 0.0
     batch_size: int | None = None
 
     def alive_at(self, batch_size: int) -> int:
@@ -47,11 +45,11 @@ class PhaseMemory:
     def terms_at(self, batch_size: int) -> dict[str, int]:
         """All that must fit, by name."""
         batch_size = self.batch_size or batch_size
-        in_step = self.alive_at(batch_size) - sum(self.held.values())
-        terms = {**self.held, "activations_and_gradients": in_step}
+        alive = self.alive_at(batch_size)
+        terms = {**self.held, "activations_and_gradients": alive - sum(self.held.values())}
         terms |= {name: moment.bytes_at(batch_size) for name, moment in self.beside.items()}
-        if self.fragmentation:
-            terms["fragmentation"] = _between(self.fragmentation, batch_size)
+        if self.allocator_margin:
+            terms["allocator_margin"] = math.ceil(self.allocator_margin * alive)
         return terms
 
 
@@ -82,7 +80,7 @@ def memory_to_dict(memory: StepMemory) -> dict[str, Any]:
                 "validation": [_pair(moment) for moment in phase.validation],
                 "held": dict(phase.held),
                 "beside": {name: _pair(moment) for name, moment in phase.beside.items()},
-                "fragmentation": [list(pair) for pair in phase.fragmentation.items()],
+                "allocator_margin": phase.allocator_margin,
                 "batch_size": phase.batch_size,
             }
             for phase in memory.phases
@@ -98,7 +96,7 @@ def memory_from_dict(raw: Plain) -> StepMemory:
             validation=[Moment(*pair) for pair in phase["validation"]],
             held=phase["held"],
             beside={name: Moment(*pair) for name, pair in phase["beside"].items()},
-            fragmentation=dict(phase["fragmentation"]),
+            allocator_margin=phase["allocator_margin"],
             batch_size=phase["batch_size"],
         )
         for phase in raw["phases"]
@@ -110,15 +108,3 @@ def memory_from_dict(raw: Plain) -> StepMemory:
 
 def _pair(moment: Moment) -> list[int]:
     return [moment.constant_bytes, moment.bytes_per_image]
-
-
-def _between(known: Mapping[int, int], batch_size: int) -> int:
-    """On the straight line between the batches known; beyond the last, in proportion."""
-    sizes = sorted(known)
-    place = bisect_left(sizes, batch_size)
-    if place == len(sizes):
-        return known[sizes[-1]] * batch_size // sizes[-1]
-    if place == 0 or sizes[place] == batch_size:
-        return known[sizes[place]]
-    lower, upper = sizes[place - 1], sizes[place]
-    return known[lower] + (known[upper] - known[lower]) * (batch_size - lower) // (upper - lower)

@@ -48,7 +48,18 @@ def test_at_most_a_tenth_of_the_training_images():
 def test_few_images_still_give_two():
     found = recommend(num_images=7)
     assert found.batch_size == 2
-    assert "batch normalisation" in found.reason
+    assert "batch normalization" in found.reason
+
+
+def test_an_unmeasured_margin_for_the_allocator_is_stated():
+    terms = {"allocator_margin": GIB}
+    found = recommend(terms=terms)
+    assert found.reasons[1].key == "allocator_margin" and found.reasons[1].values == {"percent": 20}
+    assert "; with a margin of 20% for CUDA's memory allocator, which was not measured; " in found.reason
+    measured = Measured((MeasuredBatch(4, GIB, training_s=0.1),))
+    memory = DeviceMemory("x", 8 * GIB, 8 * GIB)
+    after = batch_size.recommend(lambda size: GIB, memory, terms=terms, measured=measured)
+    assert "margin" not in after.reason
 
 
 @pytest.mark.parametrize("num_images", [None, 100_000])
@@ -118,7 +129,7 @@ def test_no_larger_than_where_the_speed_stops_growing():
         lambda size: 0, DeviceMemory("x", 8 * GIB, 8 * GIB), measured=Measured(batches)
     )
     assert found.batch_size == 10
-    assert "no faster, as measured" in found.reason
+    assert "not faster, as measured" in found.reason
 
 
 class FakeNeed:

@@ -5,7 +5,13 @@ import pytest
 from backend.config import parse_settings
 from backend.memory.lifetimes import Moment
 from backend.memory.prediction import predict_step_memory
-from backend.memory.step_memory import PhaseMemory, StepMemory, memory_from_dict, memory_to_dict
+from backend.memory.step_memory import (
+    ALLOCATOR_MARGIN,
+    PhaseMemory,
+    StepMemory,
+    memory_from_dict,
+    memory_to_dict,
+)
 from backend.memory.traced_memory import CUDA_CONTEXT_BYTES
 
 K = 5
@@ -19,7 +25,7 @@ def phase_of(**changes) -> PhaseMemory:
         "validation": [Moment(300, 120)],
         "held": {"weights": 300},
         "beside": {"workspace": Moment(7, 3), "context": Moment(40, 0)},
-        "fragmentation": {1: 10, 4: 40},
+        "allocator_margin": 0.05,
     }
     return PhaseMemory(**(given | changes))
 
@@ -31,19 +37,20 @@ def test_terms_by_hand():
         "activations_and_gradients": 700,  # the update of the weights is the highest moment
         "workspace": 13,
         "context": 40,
-        "fragmentation": 20,  # on the line from 10 at 1 to 40 at 4
+        "allocator_margin": 50,  # a twentieth of what is alive
     }
     assert phase.alive_at(8) == 500 + 800
     assert phase.alive_at(20) == 300 + 2400  # validation
-    assert phase.terms_at(8)["fragmentation"] == 80  # beyond what was simulated, in proportion
+    assert phase.terms_at(8)["allocator_margin"] == 65
+    assert "allocator_margin" not in phase_of(allocator_margin=0.0).terms_at(8)
 
 
 def test_the_phase_that_needs_most_decides():
-    first, second = phase_of(), phase_of(batch_size=6, training=[Moment(2000, 0)], fragmentation={6: 5})
+    first, second = phase_of(), phase_of(batch_size=6, training=[Moment(2000, 0)], allocator_margin=0.001)
     memory = StepMemory([first, second], 1)
-    assert memory.bytes_at(1) == memory.bytes_at(2) == 2000 + 25 + 40 + 5
-    assert memory.terms_at(1)["fragmentation"] == 5
-    assert memory.bytes_at(30) == sum(first.terms_at(30).values()) > 2070
+    assert memory.bytes_at(1) == memory.bytes_at(2) == 2000 + 25 + 40 + 2
+    assert memory.terms_at(1)["allocator_margin"] == 2
+    assert memory.bytes_at(30) == sum(first.terms_at(30).values()) > 2067
 
 
 def test_json_and_back():
@@ -58,7 +65,7 @@ def test_terms_sum_up_to_what_must_fit(device):
         terms = memory.terms_at(batch_size)
         assert sum(terms.values()) == memory.bytes_at(batch_size)
         assert min(terms.values()) >= 0
-    others = {"cpu": {"last_good_state"}, "cuda:0": {"cuda_context", "cudnn_workspace", "fragmentation"}}
+    others = {"cpu": {"last_good_state"}, "cuda:0": {"cuda_context", "cudnn_workspace", "allocator_margin"}}
     held = {"weights", "averaged_weights", "optimizer_states", "activations_and_gradients"}
     assert set(terms) == held | others[device]
 
@@ -80,8 +87,10 @@ def test_the_terms_are_the_networks():
 
 
 def test_a_gpu_needs_its_context_and_no_last_good_state():
-    terms = predict_step_memory(SMALL, K, "cuda:1").terms_at(2)
+    memory = predict_step_memory(SMALL, K, "cuda:1")
+    terms = memory.terms_at(2)
     assert terms["cuda_context"] == CUDA_CONTEXT_BYTES
+    assert terms["allocator_margin"] == pytest.approx(ALLOCATOR_MARGIN * memory.phases[0].alive_at(2), abs=1)
     assert predict_step_memory(SMALL, K, "cuda:1") == predict_step_memory(SMALL, K, "cuda:0")
 
 

@@ -207,6 +207,7 @@ TEXT: dict[str, str] = {
     "remark_too_few_fit": "حتی {least} تصویر هم جا نمی‌گیرد: {need} GiB لازم است، {free} GiB آزاد است که ذخیره‌ای "
     "برابر {reserve} GiB از آن کم می‌شود",
     "remark_fits": "دستهٔ {batch}تایی: {need} از {free} GiB آزاد",
+    "remark_allocator_margin": "با {percent}٪ اضافه برای تخصیص‌دهندهٔ حافظهٔ CUDA که اندازه‌گیری نشده است",
     "remark_more_than_free": "با {more} تصویر، کمتر از ذخیرهٔ {reserve} GiB آزاد می‌ماند",
     "remark_too_few_steps": "با بیش از {most} تصویر، گام‌های یک اپوک بسیار کم می‌شود",
     "remark_few_images": "با تنها {images} تصویر آموزشی، بیش از کمترین تعداد برای batch normalisation روا نیست",

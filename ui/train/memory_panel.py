@@ -22,7 +22,7 @@ from backend.memory.batch_size import (
     recommend,
     reserve_on,
 )
-from backend.memory.reasons import Remark
+from backend.memory.reasons import Reason
 from ui.answers import VOID, Part, create_part
 from ui.bindings import QUIET
 from ui.datasets import read_splits
@@ -306,7 +306,7 @@ def draw(panel: MemoryPanel, shown: Shown) -> Updates:
         asked = DeviceMemory(memory.title, memory.total_bytes, answer["free_bytes"])
         if answer["recommended_batch_size"] is not None or _is_news(asked, memory):
             answer = ask_memory(subject, anew=True)
-        found = replace(found, remarks=tuple(Remark(**each) for each in answer["remarks"]))
+        found = replace(found, reasons=tuple(Reason(**each) for each in answer["remarks"]))
     batch_size = subject.settings.batch_size
     return {
         **_answered(panel, replace(shown, answer=answer, memory=memory, found=found)),
@@ -321,7 +321,7 @@ def draw(panel: MemoryPanel, shown: Shown) -> Updates:
 
 def _advice(found: Recommendation) -> str:
     key = "recommended_none" if found.batch_size is None else "recommended"
-    return say(key, reason=remarks_words(found.remarks))
+    return say(key, reason=remarks_words(found.reasons))
 
 
 def _recommend(

@@ -8,7 +8,7 @@ import plotly.graph_objects as go
 
 from backend.memory.batch_size import DeviceMemory, Recommendation
 from backend.memory.benchmark_store import Measured
-from backend.memory.reasons import GIB, Remark
+from backend.memory.reasons import GIB, Reason
 from ui.figures.plots import plain_figure
 from ui.figures.theme import (
     AXIS_COLOUR,
@@ -58,9 +58,9 @@ def plot_memory(
     return figure
 
 
-def remarks_words(remarks: Iterable[Remark]) -> str:
+def remarks_words(reasons: Iterable[Reason]) -> str:
     """What a recommendation says, as one sentence in the language of the page."""
-    return say("remarks_between").join(say(f"remark_{each.key}", **each.values) for each in remarks)
+    return say("remarks_between").join(say(f"remark_{each.key}", **each.values) for each in reasons)
 
 
 def measured_words(measured: Measured, bytes_at: Callable[[int], int]) -> str:

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from backend.memory.batch_size import DeviceMemory, recommend
 from backend.memory.benchmark_store import NOTHING_MEASURED, Measured, MeasuredBatch
-from backend.memory.reasons import GIB, remark
+from backend.memory.reasons import GIB, reason
 from ui.text.language import speaking
 from ui.train.memory_view import measured_words, plot_memory, remarks_words
 
@@ -55,16 +55,16 @@ def test_measured_batches_stand_on_the_line_that_they_correct() -> None:
 
 def test_a_recommendation_is_told_in_the_language_of_the_page() -> None:
     found = recommend(PREDICTED.__getitem__, CARD)
-    assert remarks_words(found.remarks) == found.reason
+    assert remarks_words(found.reasons) == found.reason
     with speaking("fa"):
-        words = remarks_words(found.remarks)
+        words = remarks_words(found.reasons)
     assert "حافظه" not in words and "دستهٔ" in words and "؛ " in words
     assert all(number in words for number in ("35", "8.8", "10.0", "36", "1.2"))
 
 
 def test_the_name_of_a_card_keeps_its_order_between_persian_words() -> None:
     with speaking("fa"):
-        words = remarks_words([remark("unknown", device="RTX 4090 (cuda:0)")])
+        words = remarks_words([reason("unknown", device="RTX 4090 (cuda:0)")])
     assert "\u2068RTX 4090 (cuda:0)\u2069" in words
 
 
