@@ -185,7 +185,7 @@ def _report_leaks(folder: RunFolder, splits: SampleSplits) -> None:
     cures = advise(leaks)
     print(*(f"leaks: {cure}" for cure in cures), sep="\n", flush=True)
     pairs = [[*leak.image_ids, *leak.splits, leak.kind, leak.distance] for leak in across]
-    message = f"{len(across)} images are in two splits; " + "; ".join(cures)
+    message = f"images in two splits: {len(across)}; " + "; ".join(cures)
     folder.append_event("leaks", message, count=len(across), pairs=pairs)
 
 

@@ -2,18 +2,32 @@
 
 from __future__ import annotations
 
+import threading
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
+from backend.config import RunConfig
+from backend.data.dataset import Batch
 from backend.files import Row
 from backend.run.folder import RunFolder
+from backend.training import build
+from backend.training.loop_state import LoopState, StopAskedError
 from backend.training.out_of_memory import MemoryShortage, MemoryShortageError
+from backend.training.phase import Phase
+from backend.training.previews import PreviewImages, load_preview_batch
+from backend.training.protocols import Metrics
 from backend.training.recorder import Recorder
+from backend.training.run_data import RunData
+from backend.training.task import LandmarkTask
 from backend.worker import train_run
 from tests.training.tiny_runs import (
+    LANDMARKS,
+    best_of,
     last_of,
     losses,
     new_run,
@@ -23,6 +37,7 @@ from tests.training.tiny_runs import (
     rows_of,
 )
 
+CPU = torch.device("cpu")
 pytestmark = pytest.mark.usefixtures("tiny_network")
 
 
@@ -80,3 +95,124 @@ def test_an_epoch_whose_preview_finds_no_memory_is_done_and_kept(
     assert losses(folder) == losses(completed)[:1] and last_of(folder)["epoch"] == 1
     resume(folder)
     assert losses(folder) == losses(completed) and len(folder.read_metrics()[0]) == len(rows_of(completed))
+
+
+# A recorder with a training made by hand
+
+
+@dataclass
+class HandMade:
+    """A training that predicts and knows its state, but learns nothing."""
+
+    task: LandmarkTask
+    loop: LoopState
+    device: torch.device = CPU
+    steps_per_epoch: int = 3
+    last_scorer: Any = None
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "model_state_dict": {"weight": torch.ones(1)},
+            "raw_model_state_dict": {"weight": torch.zeros(1)},
+        }
+
+    def predict(self, batch: Batch) -> torch.Tensor:
+        return torch.zeros(len(batch.rows), 3, *self.task.input_hw)
+
+
+@pytest.fixture
+def recorded(run_data: RunData, tmp_path: Path, tiny_dataset: Path) -> tuple[Recorder, HandMade, RunFolder]:
+    folder = new_run(tmp_path, tiny_dataset)
+    config = RunConfig.from_dict(folder.read_config())
+    folder.checkpoint_path("last").parent.mkdir()
+    task = build.build_task(config, LANDMARKS)
+    images = build.build_images(config.settings, run_data.previews.samples, run_data.previews.store)
+    previews = PreviewImages(run_data.previews.samples, load_preview_batch(images), "valid")
+    phase = Phase("train", build.first_schedule(config.settings), 0.0, 1.0)
+    recorder = Recorder(folder, config, phase, task, previews, None, {"made_with": {}}, threading.Event())
+    return recorder, HandMade(task, LoopState(epoch=1, global_step=3)), folder
+
+
+METRICS: Metrics = {"train/loss": 0.5, "images_per_s": 2.0, "epoch_s": 1.0, "val/mre_px": 3.0}
+
+
+def test_the_best_epoch_is_saved_without_what_only_a_resume_needs(recorded: Any) -> None:
+    recorder, training, folder = recorded
+    recorder.on_epoch(training, METRICS, is_best=False)
+    assert not folder.checkpoint_path("best").exists()
+    recorder.on_epoch(training, METRICS, is_best=True)
+    best = best_of(folder)
+    assert best["model_state_dict"].keys() == {"weight"} and best["raw_model_state_dict"] == {}
+    assert best["val_metrics"] == {"val/mre_px": 3.0} and best["landmark_names"] == list(LANDMARKS)
+    recorder.save_last(training)
+    assert last_of(folder)["raw_model_state_dict"].keys() == {"weight"}
+
+
+def test_an_epoch_leaves_its_row_and_its_status(recorded: Any) -> None:
+    recorder, training, folder = recorded
+    recorder.on_epoch(training, METRICS, is_best=False)
+    (row,) = folder.read_metrics()[0]
+    assert (row["epoch"], row["phase"], row["val/mre_px"]) == (1, "train", 3.0)
+    status = folder.read_status()
+    assert status is not None and (status["epoch"], status["step"], status["images_per_s"]) == (2, 0, 2.0)
+
+
+def test_what_is_requested_once_is_done_once_and_is_an_event(recorded: Any) -> None:
+    recorder, training, folder = recorded
+    training.loop.batch_index = 2
+    folder.request("save_now")
+    folder.request("preview_now")
+    recorder.answer(training, recorder.poll())
+    assert recorder.poll() == set() and folder.checkpoint_path("last").exists()
+    preview = folder.read_preview(("train", 2))  # of the epoch under way
+    assert preview is not None and (int(preview["step"]), int(preview["steps_per_epoch"])) == (2, 3)
+    events = folder.read_events()[0]
+    assert [event["kind"] for event in events] == ["save_now", "preview_now"]
+    assert {event["phase"] for event in events} == {"train"}
+
+
+def test_a_preview_that_is_stopped_is_no_event_and_leaves_no_file(recorded: Any, monkeypatch: Any) -> None:
+    recorder, training, folder = recorded
+
+    def stopped(_batch: Batch) -> torch.Tensor:
+        raise StopAskedError
+
+    monkeypatch.setattr(training, "predict", stopped)
+    folder.request("preview_now")
+    recorder.answer(training, recorder.poll())
+    assert folder.read_events()[0] == [] and folder.preview_keys() == []
+    recorder.on_epoch(training, METRICS, is_best=False)
+    assert len(folder.read_metrics()[0]) == 1 and folder.preview_keys() == []
+
+
+def test_a_status_is_written_at_most_once_a_second(recorded: Any, monkeypatch: Any) -> None:
+    recorder, training, folder = recorded
+    written = []
+    monkeypatch.setattr(folder.__class__, "write_status", lambda _folder, status: written.append(status))
+    for _ in range(5):
+        recorder.on_step(training.loop, 3, 0.5, 2.0)
+    assert len(written) == 1
+
+
+def test_last_is_saved_as_often_as_it_costs_a_tenth_of_the_time(recorded: Any, monkeypatch: Any) -> None:
+    recorder, training, _folder = recorded
+    saved = []
+    monkeypatch.setattr(recorder, "save_last", saved.append)
+    recorder._save_cost_s = 3600.0
+    recorder.on_epoch(training, METRICS, is_best=False)
+    assert saved == []
+    recorder._save_cost_s = 0.0
+    recorder.on_epoch(training, METRICS, is_best=False)
+    assert saved == [training]
+    recorder._save_cost_s, training.loop.epoch = 3600.0, 2  # the last epoch
+    recorder.on_epoch(training, METRICS, is_best=False)
+    assert len(saved) == 2
+
+
+def test_preview_images_are_up_to_four_with_their_annotations(recorded: Any) -> None:
+    recorder, _training, folder = recorded
+    recorder.write_preview_images()
+    images = folder.read_preview_images()
+    assert images is not None and len(images["image_ids"]) == 4
+    assert images["truth_xy_image"].shape == (4, 3, 2) and str(images["split"]) == "valid"
+    assert images["display_0"].ndim >= 2

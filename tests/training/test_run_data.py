@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 import math
+import shutil
+import threading
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from backend.config import RunConfig
 from backend.data.shape_prior import fit_shape_prior
+from backend.errors import UserError
+from backend.run.folder import RunFolder
 from backend.training import build
+from backend.training import run_data as run_data_module
 from backend.training.inference import load_predictor
+from backend.training.run_data import RunData, load_run_data, report_once
 from backend.worker import train_run
 from tests.training.tiny_runs import (
+    LANDMARKS,
+    NUM_TRAIN,
     best_of,
     copy_of,
     events_of,
@@ -94,3 +103,95 @@ def test_predictions_are_not_drawn_to_shapes_unless_asked(tmp_path: Path, tiny_d
     assert train_run(folder) == 0
     assert events_of(folder, "shape_prior") == []
     assert load_predictor(folder.checkpoint_path("best"), "cpu").shape_prior is None
+
+
+# Loaded without a training
+
+
+def load(folder: RunFolder) -> RunData:
+    return load_run_data(folder, RunConfig.from_dict(folder.read_config()), threading.Event())
+
+
+def test_the_splits_are_loaded_and_recorded(tmp_path: Path, tiny_dataset: Path) -> None:
+    folder = new_run(tmp_path, tiny_dataset)
+    data = load(folder)
+    assert data.landmark_names == LANDMARKS and data.valid is not None
+    assert (len(data.train.samples), len(data.valid.samples)) == (NUM_TRAIN, 3)
+    assert data.preview_split == "valid" and len(data.previews.samples) == 3
+    recorded = folder.read_data()
+    assert recorded is not None and recorded["made_with"] == data.origin["made_with"]
+    assert {split: len(digests) for split, digests in data.origin["learned_from"].items()} == {
+        "train": NUM_TRAIN,
+        "valid": 3,
+    }
+
+
+def test_without_validation_images_the_previews_are_training_images(
+    tmp_path: Path, tiny_dataset: Path
+) -> None:
+    data = load(new_run(tmp_path, tiny_dataset, val_fraction=0))
+    assert data.valid is None and data.preview_split == "train" and len(data.previews.samples) == 4
+
+
+def test_an_image_that_cannot_be_decoded_is_left_out_and_reported_once(
+    tmp_path: Path, tiny_dataset: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data_path = tmp_path / "data"
+    shutil.copytree(tiny_dataset, data_path)
+    folder = new_run(tmp_path / "runs", data_path)
+    name = load(new_run(tmp_path / "runs", data_path)).train.samples.paths[0].name
+    content = (data_path / name).read_bytes()
+    (data_path / name).write_bytes(content[: len(content) // 2])  # its header is whole
+    assert len(load(folder).train.samples) == NUM_TRAIN - 1
+    (message,) = events_of(folder, "image_left_out")
+    assert name in message and name in capsys.readouterr().out
+    folder.checkpoint_path("last").parent.mkdir()
+    folder.checkpoint_path("last").touch()  # as if it had been trained
+    assert len(load(folder).train.samples) == NUM_TRAIN - 1
+    assert len(events_of(folder, "image_left_out")) == 1
+
+
+def test_where_no_image_can_be_decoded_it_is_a_mistake(tmp_path: Path, tiny_dataset: Path) -> None:
+    data_path = tmp_path / "data"
+    shutil.copytree(tiny_dataset, data_path)
+    for path in data_path.glob("*.png"):
+        path.write_bytes(path.read_bytes()[:200])
+    with pytest.raises(UserError, match="none of 9 images can be decoded") as raised:
+        load(new_run(tmp_path / "runs", data_path))
+    assert raised.value.field == "dataset_path"
+
+
+def test_an_image_in_two_splits_is_reported_with_its_cure(tmp_path: Path, tiny_dataset: Path) -> None:
+    data_path = tmp_path / "data"
+    shutil.copytree(tiny_dataset, data_path)
+    first = load(new_run(tmp_path / "runs", tiny_dataset))
+    assert first.valid is not None and events_of(first.folder, "leaks") == []
+    shutil.copy(data_path / first.train.samples.paths[0].name, data_path / first.valid.samples.paths[0].name)
+    folder = new_run(tmp_path / "runs", data_path)
+    load(folder)
+    (message,) = events_of(folder, "leaks")
+    assert message.startswith("images in two splits: 1; ")
+
+
+def test_a_message_is_recorded_again_only_where_it_changed(tmp_path: Path, tiny_dataset: Path) -> None:
+    folder = new_run(tmp_path, tiny_dataset)
+    for message in ("one", "one", "two", "one"):
+        report_once(folder, "a_kind", message, {"number": 1})
+    assert events_of(folder, "a_kind") == ["one", "two", "one"]
+
+
+def test_resumed_with_another_program_it_is_an_event(
+    tmp_path: Path, tiny_dataset: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = new_run(tmp_path, tiny_dataset)
+    load(folder)
+    folder.checkpoint_path("last").parent.mkdir()
+    folder.checkpoint_path("last").touch()
+    load(folder)
+    assert events_of(folder, "program_changed") == []
+    program = run_data_module.describe_program("cpu") | {"torch": "99.0"}
+    monkeypatch.setattr(run_data_module, "describe_program", lambda device: program)
+    load(folder)
+    load(folder)
+    (message,) = events_of(folder, "program_changed")
+    assert message.startswith("resumed with torch 99.0 (before: ")
