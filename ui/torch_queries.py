@@ -11,7 +11,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from backend.config import Settings, parse_settings
+from backend.config import Settings, parse_settings, settings_affecting
 from backend.data.samples import SampleSplits
 from backend.device.gpu import read_gpus
 from backend.device.machine import Machine, machine_from_dict
@@ -65,18 +65,6 @@ def planned_subject(settings: Settings, num_landmarks: int, num_images: int | No
 _lock = threading.Lock()  # questions wait for each other: two at once would take twice as long
 _machines: list[Machine] = []
 _answers: dict[Any, Answer] = {}
-
-# what a decoding floor does not depend on, of that which a user changes often
-FREE_KEYS = (
-    "model",
-    "batch_size",
-    "lr",
-    "epochs",
-    "warmup_epochs",
-    "mixed_precision",
-    "device",
-    "refine_epochs",
-)
 
 
 def ask_machine() -> Machine:
@@ -150,7 +138,7 @@ def require_weights(settings: Settings) -> None:
 
 def ask_floor(settings: Settings) -> dict[str, Any]:
     """The decoding floor on whole images and on crops, as `backend.views` tells it. Raises UserError."""
-    key = settings.model_copy(update={name: Settings.model_fields[name].default for name in FREE_KEYS})
+    key = tuple(getattr(settings, name) for name in settings_affecting("decoding_error"))
     if key not in _floors:
         _floors[key] = dict(
             _ask("backend.views", *settings_to_flags(settings), "--json", "-", timeout_s=TIMEOUT_S)
@@ -166,7 +154,7 @@ def ask_views(settings: Settings, image_id: str, first_epoch: int, num_views: in
     return views
 
 
-_floors: dict[Settings, dict[str, Any]] = {}
+_floors: dict[tuple[Any, ...], dict[str, Any]] = {}
 
 
 def ask_measurement(subject: Subject) -> Answer:

@@ -19,7 +19,7 @@ from backend.files import read_json, write_json_atomic
 MAX_ANSWERS = 256  # of some KiB each
 REPOSITORY = Path(__file__).resolve().parents[2]
 TRACED_CODE = (
-    "models", "backend/training", "backend/memory", "backend/data/dataset.py", "backend/config.py",
+    "models", "backend/training", "backend/memory", "backend/data/dataset.py", "backend/config",
     "backend/geometry.py",
 )  # fmt: skip
 

@@ -7,15 +7,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from backend.config import settings_affecting
 from backend.memory.lifetimes import Moment
 
 Plain = Mapping[str, Any]
 
-# the settings that decide the memory and the time of a step; a trace gets no others
-TRACED_FIELDS = (
-    "model", "image_size", "loss", "decoder", "output_stride", "mixed_precision", "gradient_accumulation_steps",
-    "refine", "refine_crops", "num_refiners", "crop_size", "refiner_sides",
-)  # fmt: skip
+TRACED_FIELDS = settings_affecting("memory")  # a trace is given no other settings
 
 
 ALLOCATOR_MARGIN = 0.2  # on CUDA, of the bytes alive; see traced_memory.py

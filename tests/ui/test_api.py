@@ -226,7 +226,7 @@ def test_numbers_are_read_as_the_form_reads_them(
         ("stop_run", [""], "run_id: there is no run ''"),
         ("stop_run", [".."], "run_id: there is no run '..'"),
         ("recommend_batch_size", [0], "num_landmarks: 0 is no count; give a number from 1 on"),
-        ("recommend_batch_size", [3, "vgg"], "model: should be 'resnet', 'hrnet', 'unet' or 'hourglass'"),
+        ("recommend_batch_size", [3, "vgg"], "model: should be 'hrnet', 'resnet', 'unet' or 'hourglass'"),
         ("recommend_batch_size", [3, "unet", [250, 64]], "the nearest that fit are 224 and 256"),
         ("recommend_batch_size", ["many"], "num_landmarks: 'many' is not a number; write it such as 20"),
         ("recommend_batch_size", [2.5], "num_landmarks: 2.5 is not a whole number; write 2 or 3"),

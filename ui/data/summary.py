@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from backend.config import Settings
+from backend.config import Settings, settings_affecting
 from backend.data.annotation_outliers import Suspect, Suspects, find_suspects
 from backend.data.annotations import Problem
 from backend.data.leaks import Leak, across_splits, ids_to_exclude
@@ -70,10 +70,7 @@ class DataView:
 
 def view_key(settings: Settings) -> Key:
     """What decides the data that is shown."""
-    return (
-        settings.dataset_path, settings.dataset_format, settings.annotation_type, settings.val_fraction,
-        settings.seed,
-    )  # fmt: skip
+    return tuple(getattr(settings, name) for name in settings_affecting("data"))
 
 
 def read_view(settings: Settings) -> DataView:

@@ -38,8 +38,8 @@ from ui.datasets import list_datasets, read_leaks, summarise
 from ui.figures.table import OPEN_JS
 from ui.session import Session
 from ui.text.say import in_markdown, say
-from ui.train.form import FORM_KEYS
-from ui.train.tab import DATA_KEYS, SAMPLE_KEYS, TrainTab, settings_for_data
+from ui.train.form import DATA_KEYS, FORM_KEYS, SAMPLE_KEYS
+from ui.train.tab import TrainTab, settings_for_data
 
 TO_PICTURE = (
     "() => document.getElementById('data-picture').scrollIntoView({block: 'nearest', behavior: 'smooth'})"

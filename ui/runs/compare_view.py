@@ -10,7 +10,7 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from backend.config import RunConfig
+from backend.config import RunConfig, settings_affecting
 from backend.evaluation.paired import Difference, Paired
 from backend.evaluation.words import as_interval, in_unit
 from ui.figures.plots import HEIGHT_PX, curve_figure, error_unit, in_one_line, place_in_line, thin
@@ -22,8 +22,6 @@ METRICS = ("mre", "sdr", "val_loss", "train_loss")
 """What can be laid over each other; each has its words as `metric_<name>`."""
 
 LEGEND_ROW_PX = 22
-# what decides which images validate
-SPLIT_KEYS = ("dataset_path", "dataset_format", "annotation_type", "val_fraction", "seed")
 Row = Mapping[str, Any]
 Runs = Mapping[str, Sequence[Row]]
 Looks = Mapping[str, Look]
@@ -159,9 +157,10 @@ def caveats(name: str, configs: Mapping[str, RunConfig]) -> str:
     found = []
     if name.endswith("loss") and len({config.settings.loss for config in configs.values()}) > 1:
         found.append(say("compare_losses_differ"))
-    differing = [key for key in SPLIT_KEYS if len({config.value(key) for config in configs.values()}) > 1]
+    names = settings_affecting("data")  # they decide which images validate
+    differing = [name for name in names if len({config.value(name) for config in configs.values()}) > 1]
     if name != "train_loss" and differing:
-        found.append(say("compare_images_differ", names=", ".join(say(key) for key in differing)))
+        found.append(say("compare_images_differ", names=", ".join(map(say, differing))))
     return "".join(f"<p>{escape(words)}</p>" for words in found)
 
 

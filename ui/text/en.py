@@ -204,7 +204,7 @@ TEXT: dict[str, str] = {
     "advanced_target": "Target and decoding: what the network is taught for a landmark, and how its answer is read",
     "advanced_data": "Data",
     "advanced_augmentation": "Augmentation: how each image is varied from epoch to epoch",
-    "advanced_optimisation": "Training",
+    "advanced_optimization": "Training",
     "advanced_refinement": "Refinement: the second, small network; without it nothing here has an effect",
     "advanced_machine": "Machine",
     "sigma_note": "sigma {sigma_px:.3g} input px = {sigma_cells:.3g} cells at output stride {stride}",

@@ -182,7 +182,7 @@ TEXT: dict[str, str] = {
     "advanced_target": "هدف و رمزگشا: شبکه برای هر لندمارک چه می‌آموزد و پاسخش چگونه خوانده می‌شود",
     "advanced_data": "داده‌ها",
     "advanced_augmentation": "داده‌افزایی: هر تصویر از اپوکی به اپوک دیگر چگونه دگرگون می‌شود",
-    "advanced_optimisation": "آموزش",
+    "advanced_optimization": "آموزش",
     "advanced_refinement": "پالایش: شبکهٔ دوم و کوچک؛ بی آن هیچ‌یک از این‌ها اثری ندارد",
     "advanced_machine": "دستگاه",
     "sigma_note": "سیگما {sigma_px:.3g} px ورودی = {sigma_cells:.3g} خانه با گام خروجی {stride}",

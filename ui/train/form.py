@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, get_args
 
 import gradio as gr
@@ -11,11 +11,14 @@ import gradio as gr
 from backend.config import (
     AUTO,
     NUMBER_SETTINGS,
+    Group,
     NumberSetting,
     RunConfig,
     Settings,
     find_mistakes,
     parse_settings,
+    settings_affecting,
+    settings_in,
     sides_of,
 )
 from backend.numbers import to_latin
@@ -32,60 +35,26 @@ from ui.text.say import in_markdown, quote, say, say_label
 
 # `image_size` is two numbers on the page; every other setting is one component of its own name
 SIZE_KEYS = ("image_height", "image_width")
-MAIN_KEYS = (
-    "model",
-    *SIZE_KEYS,
-    "batch_size",
-    "loss",
-    "lr",
-    "epochs",
-    "warmup_epochs",
-    "refine",
-    "mixed_precision",
-    "accept_implausible",
-)
-ACCEPT = "accept_implausible"  # shown beside the problem that it accepts
-PLACED_BY_HAND = ("dataset_path", "annotation_type")
+
+
+def keys_of(names: Iterable[str]) -> tuple[str, ...]:
+    """Names of settings -> keys of their fields."""
+    return tuple(key for name in names for key in (SIZE_KEYS if name == "image_size" else (name,)))
+
+
+DATASET_KEYS = keys_of(settings_in("dataset"))  # placed by hand
+MAIN_KEYS = keys_of(settings_in("main"))
 # under a heading each, `advanced_NAME`
 ADVANCED_GROUPS = {
-    "target": ("sigma", "output_stride", "decoder", "shape_prior"),
-    "data": ("dataset_format", "val_fraction", "resize"),
-    "augmentation": ("rotation_deg", "scale_jitter", "shift_jitter", "elastic", "photometric", "flip_pairs"),
-    "optimisation": (
-        "gradient_accumulation_steps",
-        "weight_decay",
-        "clip_norm",
-        "ema_decay",
-        "patience",
-        "on_divergence",
-        "pretrained",
-        "seed",
-    ),
-    "refinement": (
-        "refine_epochs",
-        "refine_lr",
-        "num_refiners",
-        "refine_crops",
-        "crop_size",
-        "crop_mm_per_px",
-        "crop_share",
-        "crop_jitter",
-        "refine_sigma",
-        "refiner_sides",
-        "prediction_crops",
-        "first_network",
-    ),
-    "machine": ("device", "num_workers", "on_oom", "preview_every"),
+    group: keys_of(settings_in(group)) for group in get_args(Group) if group not in ("dataset", "main")
 }
 ADVANCED_KEYS = tuple(key for keys in ADVANCED_GROUPS.values() for key in keys)
-FORM_KEYS = (*PLACED_BY_HAND, *MAIN_KEYS, *ADVANCED_KEYS)  # the order in which handlers get the form's values
-# how much each model weighs at 29 landmarks; the estimate below the form counts exactly
-MODEL_CHOICES = [
-    ("hrnet · 6.5 M", "hrnet"),
-    ("resnet · 25 M", "resnet"),
-    ("unet · 17 M", "unet"),
-    ("hourglass · 10 M", "hourglass"),
-]
+FORM_KEYS = (*DATASET_KEYS, *MAIN_KEYS, *ADVANCED_KEYS)  # the order in which handlers get the form's values
+# what the page's answers depend on: a change of any other field does not ask for them again
+DATA_KEYS = keys_of(settings_affecting("data"))
+SAMPLE_KEYS = keys_of(settings_affecting("sample"))
+MEMORY_KEYS = keys_of(settings_affecting("data", "memory", "estimate"))
+ACCEPT = "accept_implausible"  # shown beside the problem that it accepts
 
 
 CUSTOM = "custom"  # the preset that is none
@@ -102,8 +71,7 @@ def preset_fields(name: str) -> dict[str, Any]:
     """A preset's values by form key."""
     values = preset_values(name)
     sizes = dict(zip(SIZE_KEYS, values.pop("image_size", ()), strict=False))
-    shown = {key: value for key, value in {**sizes, **values}.items() if key in (*MAIN_KEYS, *ADVANCED_KEYS)}
-    return to_fields(shown)
+    return to_fields({**sizes, **values})
 
 
 def build_field(key: str) -> gr.components.Component:
@@ -112,8 +80,6 @@ def build_field(key: str) -> gr.components.Component:
     default = field.default[SIZE_KEYS.index(key)] if key in SIZE_KEYS else field.default
     label, info = say(key), say(f"{key}_info")
     name = f"field-{key}"
-    if key == "model":
-        return gr.Radio(MODEL_CHOICES, value=default, label=label, info=info, elem_id=name)
     if isinstance(default, bool):
         return gr.Checkbox(value=default, label=label, info=info, elem_id=name)
     choices = get_args(field.annotation)

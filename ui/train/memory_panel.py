@@ -40,7 +40,7 @@ from ui.torch_queries import (
     subject_of,
 )
 from ui.train.estimate import estimate_words
-from ui.train.form import mistakes_by_key, raw_of, settings_of
+from ui.train.form import MEMORY_KEYS, mistakes_by_key, raw_of, settings_of
 from ui.train.memory_view import measured_words, plot_memory, remarks_words
 
 POLL_S = 2.0
@@ -48,13 +48,6 @@ ONCE: dict[str, Any] = {**QUIET, "trigger_mode": "once"}
 NEWS = (
     0.01  # share of the device's memory by which the free part has to change before the chart is drawn again
 )
-# what each answer depends on: a change of any other field does not ask for it again
-MEMORY_KEYS = (
-    "dataset_path", "dataset_format", "annotation_type", "val_fraction", "seed", "model", "image_height",
-    "image_width", "batch_size", "loss", "mixed_precision", "device", "epochs", "gradient_accumulation_steps",
-    "output_stride", "decoder", "ema_decay", "refine", "refine_epochs", "refine_crops", "num_refiners",
-    "crop_size", "refiner_sides",
-)  # fmt: skip
 Updates = dict[Any, Any]
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import gradio as gr
 
-from backend.config import Settings, parse_settings
+from backend.config import Settings, parse_settings, settings_affecting
 from backend.data.annotations import read_annotations
 from backend.data.samples import SampleSplits
 from backend.errors import UserError
@@ -38,11 +38,15 @@ from ui.train.form import (
     ACCEPT,
     ADVANCED_GROUPS,
     CUSTOM,
+    DATA_KEYS,
     FORM_KEYS,
+    MAIN_KEYS,
+    SAMPLE_KEYS,
     SIZE_KEYS,
     build_field,
     build_preset_choice,
     first_mistake,
+    keys_of,
     mark_fields,
     mistakes_by_key,
     preset_fields,
@@ -66,12 +70,6 @@ from ui.train.memory_panel import (
 )
 from ui.train.start import start_run, to_command
 
-# what each answer depends on: a change of any other field does not ask for it again
-DATA_KEYS = ("dataset_path", "annotation_type", "dataset_format", "val_fraction", "seed")
-SAMPLE_KEYS = (
-    "image_height", "image_width", "loss", "sigma", "resize", "output_stride", "refine", "crop_size",
-    "crop_mm_per_px", "crop_share",
-)  # fmt: skip
 Updates = dict[Any, Any]
 
 
@@ -197,30 +195,19 @@ def _place_decisions(fields: dict[str, Any]) -> dict[str, Any]:
     defaults = gr.Button(say("draft_reset"), size="sm", elem_id="defaults")
     fields["model"] = build_field("model")
     with gr.Row():
-        for key in ("image_height", "image_width"):
+        for key in SIZE_KEYS:
             fields[key] = build_field(key)
     with gr.Row(equal_height=True):
         fields["batch_size"] = build_field("batch_size")
         recommend = gr.Button(say("recommend"), min_width=140, scale=0, elem_id="recommend")
     advice = gr.Markdown(say("predicting"), elem_id="advice")
     accumulate = gr.Button(visible=False, size="sm", elem_id="accumulate")
-    with gr.Row():
-        for key in ("loss", "lr"):
-            fields[key] = build_field(key)
-    with gr.Row():
-        for key in ("epochs", "warmup_epochs"):
-            fields[key] = build_field(key)
-    with gr.Row():
-        for key in ("refine", "mixed_precision"):
-            fields[key] = build_field(key)
+    _place_in_pairs(fields, [key for key in MAIN_KEYS if key not in fields])
     with gr.Accordion(say("advanced"), open=False):
         gr.Markdown(say("advanced_info"))
         for name, keys in ADVANCED_GROUPS.items():
             gr.Markdown(f"#### {say(f'advanced_{name}')}")
-            for first in range(0, len(keys), 2):
-                with gr.Row():
-                    for key in keys[first : first + 2]:
-                        fields[key] = build_field(key)
+            _place_in_pairs(fields, keys)
     return {
         "preset": preset,
         "draft_note": draft_note,
@@ -229,6 +216,13 @@ def _place_decisions(fields: dict[str, Any]) -> dict[str, Any]:
         "advice": advice,
         "accumulate": accumulate,
     }
+
+
+def _place_in_pairs(fields: dict[str, Any], keys: Sequence[str]) -> None:
+    for first in range(0, len(keys), 2):
+        with gr.Row():
+            for key in keys[first : first + 2]:
+                fields[key] = build_field(key)
 
 
 def _place_start() -> dict[str, Any]:
@@ -421,7 +415,7 @@ def on_start(tab: TrainTab, watched: Session, *values: Any) -> Updates:
 
 
 def settings_for_data(values: Sequence[Any]) -> Settings:
-    """Only what decides the data set, so that a wrong learning rate does not hide it."""
+    """Only what decides the data set and how it is shown, so that a wrong learning rate does not hide it."""
     raw = raw_of(values)
     path = raw["dataset_path"]
     wanted = {key: raw[key] for key in DATA_KEYS}
@@ -430,11 +424,9 @@ def settings_for_data(values: Sequence[Any]) -> Settings:
         if raw["annotation_type"] not in readers:
             wanted["annotation_type"] = "mean"
     wrong = mistakes_by_key(raw)
-    drawn = (*(key for key in SAMPLE_KEYS if key not in SIZE_KEYS), "image_size", "seed")
-    visible = {key: raw[key] for key in drawn if key not in wrong}
-    if any(key in wrong for key in SIZE_KEYS):
-        visible.pop("image_size")
-    return parse_settings({**visible, **wanted})
+    shown = settings_affecting("sample", "views", "decoding_error")
+    right = {name: raw[name] for name in shown if wrong.keys().isdisjoint(keys_of([name]))}
+    return parse_settings({**right, **wanted})
 
 
 def _draw_sample(tab: TrainTab, settings: Settings, splits: SampleSplits) -> Updates:

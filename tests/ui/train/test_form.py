@@ -13,8 +13,9 @@ from ui.text.en import TEXT
 from ui.train.form import (
     ADVANCED_KEYS,
     CUSTOM,
+    DATASET_KEYS,
+    FORM_KEYS,
     MAIN_KEYS,
-    PLACED_BY_HAND,
     SIZE_KEYS,
     build_field,
     build_preset_choice,
@@ -27,12 +28,10 @@ from ui.train.form import (
     understood_by_key,
 )
 
-FORM_KEYS = (*PLACED_BY_HAND, *MAIN_KEYS, *ADVANCED_KEYS)
-
 
 def defaults() -> dict[str, Any]:
     values = {key: build_field(key).value for key in (*MAIN_KEYS, *ADVANCED_KEYS)}
-    return {**values, "dataset_path": "", "annotation_type": "mean"}
+    return {**values, **dict(zip(DATASET_KEYS, ("", "mean", False), strict=True))}
 
 
 def test_the_untouched_form_gives_the_default_settings() -> None:

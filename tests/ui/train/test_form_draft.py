@@ -13,6 +13,7 @@ from ui.train.form_draft import note_words, restore
 DEFAULTS: dict[str, Any] = {
     "dataset_path": "",
     "annotation_type": "mean",
+    "accept_implausible": False,
     **{key: build_field(key).value for key in (*MAIN_KEYS, *ADVANCED_KEYS)},
 }
 

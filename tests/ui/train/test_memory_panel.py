@@ -16,7 +16,7 @@ from ui import torch_queries
 from ui.answers import VOID, Part
 from ui.torch_queries import Subject
 from ui.train import memory_panel
-from ui.train.form import FORM_KEYS, PLACED_BY_HAND, build_field
+from ui.train.form import FORM_KEYS, build_field
 from ui.train.memory_panel import MemoryPanel, Shown
 
 SUBJECT = Subject(parse_settings({"batch_size": 48}), 29, 800, "cuda:0")
@@ -70,7 +70,7 @@ def panel(tmp_path: Path) -> MemoryPanel:
 
 def form_values(**changed: Any) -> list[Any]:
     """What the form holds where nothing else was changed."""
-    values = {key: build_field(key).value if key not in PLACED_BY_HAND else "" for key in FORM_KEYS}
+    values = {key: build_field(key).value for key in FORM_KEYS}
     return list({**values, "annotation_type": "mean", "dataset_path": "blobs", **changed}.values())
 
 
