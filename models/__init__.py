@@ -1,12 +1,10 @@
-"""The four landmark networks: images in, one raw map a landmark out.
+"""The landmark networks: images in, one raw map per landmark out.
 
 The shape contract, for all of them:
 `forward(images: (B, 3, H, W)) -> (B, K, H/output_stride, W/output_stride)`, raw maps without sigmoid or
 softmax, H and W multiples of 32. At output stride 2, two 256 x 256 images and 29 landmarks:
 (2, 3, 256, 256) -> (2, 29, 128, 128). In training mode the hourglass returns the list of its stacks' maps
 instead, the last one final.
-
-This package imports torch and nothing else of the project.
 """
 
 from __future__ import annotations
@@ -24,15 +22,15 @@ from models.unet import UNet
 __all__ = ["MODELS", "OUTPUT_STRIDES", "SIZE_MULTIPLE", "build_model"]
 
 MODELS: dict[str, Callable[[int, int], nn.Module]] = {
-    "resnet": ResNet,
     "hrnet": HRNet,
+    "resnet": ResNet,
     "unet": UNet,
     "hourglass": StackedHourglass,
 }
-"""Name -> builder, called with (num_landmarks, output_stride)."""
+"""Name -> builder, called with (num_landmarks, output_stride). `backend.config.ModelName` lists the same names."""
 
 OUTPUT_STRIDES = (1, 2, 4)
-"""Input pixels a heatmap cell, as every network can give them."""
+"""Input pixels per heatmap cell that every network offers."""
 
 
 def build_model(name: str, num_landmarks: int, output_stride: int = 4) -> nn.Module:
@@ -41,7 +39,7 @@ def build_model(name: str, num_landmarks: int, output_stride: int = 4) -> nn.Mod
     Args:
         name: a key of `MODELS`.
         num_landmarks: K, the number of maps.
-        output_stride: input pixels a heatmap cell: 1, 2 or 4.
+        output_stride: input pixels per heatmap cell: 1, 2 or 4.
 
     Raises:
         ValueError: an unknown name, a stride not offered, or no landmarks; the message says what fits.
@@ -49,7 +47,7 @@ def build_model(name: str, num_landmarks: int, output_stride: int = 4) -> nn.Mod
     if name not in MODELS:
         raise ValueError(f"unknown model {name!r}: choose one of {', '.join(MODELS)}")
     if num_landmarks < 1:
-        raise ValueError(f"num_landmarks {num_landmarks}: at least 1")
+        raise ValueError(f"num_landmarks must be at least 1, got {num_landmarks}")
     if output_stride not in OUTPUT_STRIDES:
         raise ValueError(
             f"output_stride {output_stride}: choose one of {', '.join(map(str, OUTPUT_STRIDES))}"

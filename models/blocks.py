@@ -1,6 +1,6 @@
-"""Small building blocks that several networks share, their initialisation, and the check of the image size.
+"""Building blocks that several networks share, their initialization, and the check of the image size.
 
-Owns nothing of one architecture alone. Shape letters: B samples, C channels, H x W input pixels, h x w cells.
+Shape letters: B samples, C channels, H x W input pixels, h x w cells.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ SIZE_MULTIPLE = 32
 
 
 def check_image_size(images: Tensor) -> None:
-    """Refuse images (B, 3, H, W) whose height or width is no multiple of `SIZE_MULTIPLE`.
+    """Refuse images (B, 3, H, W) whose height or width is not a multiple of `SIZE_MULTIPLE`.
 
     Raises:
         ValueError: names each side that does not fit, and the nearest sizes that do.
@@ -53,17 +53,17 @@ def conv_bn_relu(in_channels: int, out_channels: int, kernel: int = 3, stride: i
 
 
 def interpolate(maps: Tensor, **how: Any) -> Tensor:
-    """`F.interpolate` of maps (B, C, h, w) in their own dtype, under autocast too. Every network resizes by this alone.
+    """`F.interpolate` of maps (B, C, h, w) in their own dtype, also under autocast. Every network resizes with this.
 
-    CUDA's autocast would compute it in float32, the CPU's does not: so a step takes the memory that its trace on a CPU
-    predicts, and a GPU writes half the bytes.
+    CUDA's autocast would compute it in float32, the CPU's would not. In one dtype, a step takes the memory that a trace
+    on a CPU predicts, and a GPU writes half the bytes.
     """
     with _without_autocast(maps.device.type):
         return F.interpolate(maps, **how)
 
 
 def _without_autocast(device_type: str) -> AbstractContextManager[Any]:
-    if not torch.amp.is_autocast_available(device_type):  # meta tensors have none
+    if not torch.amp.is_autocast_available(device_type):  # meta tensors have no autocast
         return nullcontext()
     return torch.autocast(device_type, enabled=False)
 
@@ -80,7 +80,7 @@ class Upsample(nn.Module):
 
 
 def _shortcut(in_channels: int, out_channels: int, stride: int) -> nn.Sequential | None:
-    """What a residual block adds its result to when its shape differs from its input's; None: the input."""
+    """What a residual block adds to its result where the shapes differ; None: the input itself."""
     if stride == 1 and in_channels == out_channels:
         return None
     return nn.Sequential(conv1x1(in_channels, out_channels, stride), nn.BatchNorm2d(out_channels))
@@ -131,7 +131,7 @@ class Bottleneck(nn.Module):
 
 
 def init_weights(network: nn.Module) -> None:
-    """Kaiming-normal convolutions with zero bias, batch norms at 1 and 0. Heads set their own, later."""
+    """Kaiming-normal convolutions with zero bias, batch norms at 1 and 0. Heads set their own weights later."""
     for module in network.modules():
         if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")

@@ -1,6 +1,6 @@
-"""The last layers: from a trunk's features to one raw map a landmark, at the output stride.
+"""The last layers: from a trunk's features to one raw map per landmark, at the output stride.
 
-Owns the change of stride. A cell at x goes to x' = (x + 0.5) * s - 0.5, so cell centres stay where they are
+A change of stride moves a cell at x to x' = (x + 0.5) * s - 0.5, so that cell centers stay where they are
 in the image. Shape letters: B samples, C channels, K landmarks, h x w cells.
 """
 
@@ -15,12 +15,12 @@ from models.blocks import interpolate
 
 
 def map_conv(in_channels: int, num_landmarks: int, bias: bool = True) -> nn.Conv2d:
-    """1x1 convolution to one map a landmark."""
+    """1x1 convolution to one map per landmark."""
     return nn.Conv2d(in_channels, num_landmarks, 1, bias=bias)
 
 
 def init_map_conv(conv: nn.Conv2d) -> None:
-    """Start near zero, so that the first maps are flat and the first loss is the loss of knowing nothing."""
+    """Start near zero, so that the first maps are flat."""
     nn.init.normal_(conv.weight, std=0.001)
     if conv.bias is not None:
         nn.init.zeros_(conv.bias)
@@ -59,7 +59,7 @@ class HeatmapHead(nn.Module):
 
 
 class MultiScaleHead(nn.Module):
-    """One linear read-out of several resolutions.
+    """One linear readout of several resolutions.
 
     Takes [(B, C0, h, w), (B, C1, h/2, w/2), ...] with h, w at `trunk_stride`; returns (B, K, ...) at
     `output_stride`. In place of HRNetV2's 1x1 convolution of all resolutions side by side (Sun et al. 2019),

@@ -15,10 +15,10 @@ TRUNK_STRIDE = 4
 
 
 class StackedHourglass(nn.Module):
-    """Three hourglasses of 256 channels and depth 4, one residual a level: 9.7 M parameters.
+    """Three hourglasses of 256 channels and depth 4, one residual per level: 9.7 M parameters.
 
     (B, 3, H, W) -> (B, K, H/output_stride, W/output_stride), raw maps. H and W are multiples of 32. In
-    training mode the result is the list of all stacks' maps, the last one final: each is to be supervised.
+    training mode the result is the list of all stacks' maps, the last one final; each is supervised.
     """
 
     def __init__(self, num_landmarks: int, output_stride: int = 4) -> None:
@@ -52,10 +52,10 @@ class StackedHourglass(nn.Module):
 
 
 class Stack(nn.Module):
-    """One hourglass and its read-out: (B, channels, h, w) -> features of the same shape, maps (B, K, h, w).
+    """One hourglass and its readout: (B, channels, h, w) -> features of the same shape, maps (B, K, h, w).
 
     The features handed on are the sum of the input, what was found, and the maps brought back to `channels`.
-    The last stack hands nothing on: its features are its input.
+    The last stack hands on nothing: its features are its input.
     """
 
     def __init__(self, channels: int, num_landmarks: int, last: bool) -> None:

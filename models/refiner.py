@@ -1,7 +1,7 @@
-"""The second network: it looks at a crop of the full image about each landmark and corrects where it stands.
+"""The second network: it sees a crop of the full image around each landmark and corrects the landmark's place.
 
-One network for all landmarks. It is told which one it sees by an embedding at the bottleneck, and reads that
-landmark's map out by weights of its own. Shape letters: B images, K landmarks, C channels, h x w crop pixels.
+One network serves all landmarks. An embedding at the bottleneck says which landmark a crop shows, and each landmark's
+map has readout weights of its own. Shape letters: B images, K landmarks, C channels, h x w crop pixels.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ TRUNK_STRIDE = 2
 
 
 class CropNetwork(UNetTrunk):
-    """A narrow U-Net on crops (B, K, 3, h, w), the k-th one about landmark k -> (B, K, h/stride, w/stride).
+    """A narrow U-Net on crops (B, K, 3, h, w), the k-th one around landmark k -> (B, K, h/stride, w/stride).
 
     With a `side` it sees each crop shrunk to side x side pixels, a multiple of 32; its maps are enlarged again.
     """
@@ -41,7 +41,9 @@ class CropNetwork(UNetTrunk):
         which = self.embedding.repeat(num_images, 1)[:, :, None, None]
         features = self.decode([*levels[:-1], levels[-1] + which])
         features = features.view(num_images, num_landmarks, *features.shape[1:])
-        readout = self.readout.to(features.dtype)  # autocast does not see into an einsum in inference mode
+        readout = self.readout.to(
+            features.dtype
+        )  # in inference mode, autocast does not cast what goes into an einsum
         maps = torch.einsum("bkchw,kc->bkhw", features, readout) + self.bias[:, None, None]
         maps = resize_to_stride(maps, TRUNK_STRIDE, self.output_stride)
         return _enlarge(maps, crops.shape[-2] // self.output_stride, crops.shape[-1] // self.output_stride)
@@ -60,12 +62,12 @@ def _enlarge(maps: Tensor, height: int, width: int) -> Tensor:
 
 
 class Refiner(nn.Module):
-    """Several crop networks, each trained for itself on crops of its own; together they predict the mean of their maps.
+    """Several crop networks, each trained on crops of its own; the prediction is the mean of their maps.
 
     `forward(crops: (B, K, 3, h, w)) -> (B, K, h/output_stride, w/output_stride)`, raw maps; h and w are multiples
-    of 32. In training mode it takes (B, num_members * K, 3, h, w) and gives as many maps: the first K crops are the
-    first member's, and so on. Networks that learn from other draws of the crops err less alike, so that their mean
-    gains more. `sides`, in turn, are the pixels a side at which members see the crop (none: all of them as it is).
+    of 32. In training mode it takes (B, num_members * K, 3, h, w) and returns as many maps: the first K crops are the
+    first member's, and so on. Networks that learn from different random crops make less similar errors, so that their
+    mean gains more. `sides`, in turn, are the sides in pixels at which members see the crop (empty: all as it is).
     """
 
     def __init__(

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from hypothesis import given, settings
@@ -12,6 +12,7 @@ from backend.config import (
     FORMAT_VERSION,
     NUMBER_SETTINGS,
     Choice,
+    ModelName,
     RunConfig,
     Settings,
     find_mistakes,
@@ -201,7 +202,7 @@ def test_the_guides_three_ways_to_train_are_valid() -> None:
 @given(
     st.fixed_dictionaries(
         {
-            "model": st.sampled_from(["resnet", "hrnet", "unet", "hourglass"]),
+            "model": st.sampled_from(get_args(ModelName)),
             "image_size": st.tuples(st.sampled_from([32, 96, 512]), st.sampled_from([64, 256])),
             "batch_size": st.one_of(st.just("auto"), st.integers(1, 4096)),
             "lr": st.floats(1e-9, 10),

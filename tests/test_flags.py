@@ -1,13 +1,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from backend.config import Settings, parse_settings
+from backend.config import ModelName, Settings, parse_settings
 from backend.errors import UserError
 from backend.flags import (
     EXIT_USER_ERROR,
@@ -99,7 +99,7 @@ def test_commands_of_the_guide_are_understood(arguments: str) -> None:
     st.fixed_dictionaries(
         {},
         optional={
-            "model": st.sampled_from(["resnet", "hrnet", "unet", "hourglass"]),
+            "model": st.sampled_from(get_args(ModelName)),
             "image_size": st.tuples(st.sampled_from([32, 96, 512]), st.sampled_from([64, 256])),
             "batch_size": st.one_of(st.just("auto"), st.integers(1, 4096)),
             "lr": st.floats(1e-9, 10),

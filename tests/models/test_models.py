@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import re
+from typing import get_args
+
 import pytest
 import torch
 from torch import Tensor, nn
 
+from backend import config, geometry
 from models import MODELS, OUTPUT_STRIDES, SIZE_MULTIPLE, build_model
 from models.heads import HeatmapHead, MultiScaleHead, resize_to_stride
 from models.resnet import load_pretrained_trunk
 
-NAMES = ("resnet", "hrnet", "unet", "hourglass")
-TRUNK_STRIDES = {"resnet": 4, "hrnet": 4, "unet": 2, "hourglass": 4}
+NAMES = tuple(MODELS)
 PROMISED_MILLIONS = {"resnet": 25.0, "hrnet": 6.35, "unet": 17.0, "hourglass": 10.0}
 
 
@@ -20,16 +23,28 @@ def _seed() -> None:
     torch.manual_seed(0)
 
 
-def test_the_four_models() -> None:
-    assert tuple(MODELS) == NAMES
-    assert SIZE_MULTIPLE == 32
+def millions_of_parameters(name: str) -> float:
+    with torch.device("meta"):
+        network = build_model(name, num_landmarks=29)
+    return sum(p.numel() for p in network.parameters() if p.requires_grad) / 1e6
+
+
+def test_the_settings_offer_the_networks_that_there_are() -> None:
+    assert get_args(config.ModelName) == NAMES
+    assert {*PROMISED_MILLIONS} <= {*NAMES}
+    assert config.SIZE_MULTIPLE == SIZE_MULTIPLE == 32
+    assert geometry.OUTPUT_STRIDES == OUTPUT_STRIDES
+
+
+@pytest.mark.parametrize("name", PROMISED_MILLIONS)
+def test_number_of_parameters(name: str) -> None:
+    assert millions_of_parameters(name) == pytest.approx(PROMISED_MILLIONS[name], rel=0.03)
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_number_of_parameters(name: str) -> None:
-    network = build_model(name, num_landmarks=29)
-    millions = sum(p.numel() for p in network.parameters() if p.requires_grad) / 1e6
-    assert millions == pytest.approx(PROMISED_MILLIONS[name], rel=0.03)
+def test_a_size_in_a_docstring_is_the_counted_one(name: str) -> None:
+    for stated in re.findall(r"([0-9.]+) M parameters", MODELS[name].__doc__ or ""):
+        assert stated == f"{millions_of_parameters(name):.1f}"
 
 
 @pytest.mark.parametrize("size_hw", [(64, 96), (128, 128)])
@@ -91,11 +106,11 @@ def test_size_that_does_not_fit(name: str) -> None:
 
 
 def test_wrong_arguments_name_what_fits() -> None:
-    with pytest.raises(ValueError, match="'vgg': choose one of resnet, hrnet, unet, hourglass"):
+    with pytest.raises(ValueError, match="'vgg': choose one of hrnet, resnet, unet, hourglass"):
         build_model("vgg", num_landmarks=1)
     with pytest.raises(ValueError, match="output_stride 3: choose one of 1, 2, 4"):
         build_model("unet", num_landmarks=1, output_stride=3)
-    with pytest.raises(ValueError, match="num_landmarks 0"):
+    with pytest.raises(ValueError, match="num_landmarks must be at least 1, got 0"):
         build_model("unet", num_landmarks=0)
 
 
