@@ -230,7 +230,7 @@ def test_folder_that_is_no_data_set_leaves_no_run(
 ) -> None:
     (tmp_path / "empty").mkdir()
     assert in_process(*arguments_for(tmp_path / "empty", runs_dir)) == 2
-    assert "no data set" in error_line(capsys.readouterr().err)
+    assert "not a data set" in error_line(capsys.readouterr().err)
     assert not runs_dir.exists()
 
 

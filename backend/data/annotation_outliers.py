@@ -13,7 +13,8 @@ from typing import Literal
 import numpy as np
 
 from backend.data.annotations import mean_of_readers
-from backend.data.shape import DISTRUST_SCORE, FloatArray, ShapeCheck, check_shapes, robust_scores
+from backend.data.shape import DISTRUST_SCORE, ShapeCheck, check_shapes, robust_scores
+from backend.geometry import FloatArray
 
 Reason = Literal["shape", "readers"]
 SWAP_SHARE = 1 / 3  # exchanged, two swapped landmarks lie at most this share as far off

@@ -31,6 +31,7 @@ import numpy.typing as npt
 from backend.data.fingerprints import NUM_THREADS, Fingerprint, read_fingerprints
 from backend.data.samples import SampleSplits
 from backend.data.splits import TRAIN, VALID
+from backend.geometry import FloatArray
 
 MAX_DISTANCE = 0.10
 MIN_COARSE_CORRELATION = 0.88  # true copies have 0.94 and more, 0.86 when cropped by 2 % on two sides
@@ -39,7 +40,6 @@ _DETAIL_SIGMA_PX = 2.0  # of a thumbnail: what is coarser than this is taken awa
 _MARGIN = 1 / 16  # of a thumbnail's side: frames, tags and rulers, which one machine prints on all its films
 _ECC_STOP = (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, 30, 1e-4)
 
-FloatArray = npt.NDArray[np.float32]
 Thumbnail = npt.NDArray[np.uint8]
 Pair = tuple[int, int]
 Kind = Literal["same bytes", "same picture"]

@@ -10,10 +10,10 @@ import numpy as np
 import pandas as pd
 
 from backend.data.annotations import Annotations, read_annotations, select_reader
-from backend.data.annotations.table import FloatArray, Problem
+from backend.data.annotations.table import Problem
 from backend.data.splits import TRAIN, VALID, assign_validation
 from backend.errors import UserError
-from backend.geometry import Size
+from backend.geometry import FloatArray, Size
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from backend.data.shape import (
-    FloatArray,
     align_shapes,
     fit_covariance,
     fit_similarities,
@@ -25,6 +24,7 @@ from backend.data.shape import (
     interleave,
     shape_groups,
 )
+from backend.geometry import FloatArray
 
 # of a heatmap's variance, that is error: chosen on folds of training images, see bench/README.md
 SPREAD_SHARE = 0.35

@@ -18,11 +18,10 @@ from itertools import combinations
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from backend.geometry import FloatArray
 from backend.training.events import Event
 
-FloatArray = npt.NDArray[np.floating]
 Row = Mapping[str, Any]
 
 GRACE_EPOCHS = 5

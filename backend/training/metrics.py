@@ -15,9 +15,9 @@ import numpy as np
 import numpy.typing as npt
 
 from backend.data.samples import Samples
+from backend.geometry import FloatArray
 from backend.run.best import MeanError
 
-FloatArray = npt.NDArray[np.floating]
 SDR_THRESHOLDS_MM = (2.0, 2.5, 3.0, 4.0)
 ROUNDING_MM = 1e-9
 Summary = dict[str, float | int | None]

@@ -3,7 +3,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import cv2
 import numpy as np
@@ -11,9 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from backend.config import DatasetFormat
 from backend.data.annotations import (
+    FORMATS,
     IMAGE_COLUMNS,
-    READERS,
     Annotations,
     aariz,
     detect_format,
@@ -600,8 +601,9 @@ def test_deeplabcut_real(shared_data: Path) -> None:
 # --- any format ---------------------------------------------------------------------------------------------
 
 
-def test_readers_are_named() -> None:
-    assert set(READERS) == {"aariz", "isbi2015", "wide_csv", "deeplabcut", "coco"}
+def test_the_settings_offer_the_formats_that_there_are() -> None:
+    assert get_args(DatasetFormat) == ("auto", *FORMATS)
+    assert all(name == format.name and format.layout for name, format in FORMATS.items())
 
 
 def test_detect_format(isbi: Path, ceph: Path, tmp_path: Path) -> None:
@@ -646,7 +648,7 @@ def test_what_is_no_data_set_says_what_each_reader_found_wrong(
 ) -> None:
     (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
     (tmp_path / name).write_text(text)
-    with pytest.raises(UserError, match="no data set") as error:
+    with pytest.raises(UserError, match="not a data set") as error:
         detect_format(tmp_path)
     assert says in error.value.what
 
@@ -661,7 +663,7 @@ def test_path_and_format_that_are_not_there(isbi: Path, tmp_path: Path) -> None:
     assert error.value.field == "dataset_format"
 
 
-@pytest.mark.parametrize("name", sorted(READERS))
+@pytest.mark.parametrize("name", sorted(FORMATS))
 def test_a_named_format_in_the_wrong_folder(tmp_path: Path, name: str) -> None:
     with pytest.raises(UserError):
         read_annotations(tmp_path, name)

@@ -415,7 +415,7 @@ def test_other_json_is_no_data_set(tmp_path: Path, content: Any) -> None:
     (tmp_path / "empty.json").touch()
     assert find_datasets(tmp_path) == []
     for path in (file, tmp_path):
-        with pytest.raises(UserError, match=r"no data set.*\(coco\)"):
+        with pytest.raises(UserError, match=r"not a data set.*\(coco\)"):
             detect_format(path)
 
 
@@ -459,5 +459,5 @@ def test_coco_real(shared_data: Path) -> None:
         "keypoints are 399 numbers instead of 51 (x, y, visibility of 17 landmarks), as in 13 other annotations",
     ):
         assert wanted in told
-    with pytest.raises(UserError, match="no data set"):
+    with pytest.raises(UserError, match="not a data set"):
         detect_format(folder / "test_coco_det_AP_H_56.json")

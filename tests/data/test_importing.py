@@ -328,7 +328,7 @@ def test_what_the_disk_cannot_hold_is_refused_before_unpacking(
 
 def test_what_no_reader_recognises_is_refused_in_the_words_of_the_archive(tmp_path: Path, root: Path) -> None:
     reason = refused(zip_texts(tmp_path / "holiday.zip", {"notes.txt": "x"}), root)
-    assert reason.startswith("holiday.zip is no data set; looked for") and ".importing" not in reason
+    assert reason.startswith("holiday.zip is not a data set; looked for") and ".importing" not in reason
 
 
 def test_a_fatal_problem_of_the_reader_is_the_reason(tmp_path: Path, root: Path) -> None:

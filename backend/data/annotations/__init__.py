@@ -1,23 +1,22 @@
-"""From a folder or file of annotations to one table, whatever the format, with all the problems found.
-
-A format is a module with `matches(path) -> bool`, cheap, and `read(path) -> Annotations`. No torch here.
-"""
+"""Reads a folder or file of annotations, in any known format, as one table with all problems found."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
 from backend.data.annotations import aariz, coco, coco_files, deeplabcut, isbi2015, wide_csv
-from backend.data.annotations.table import IMAGE_COLUMNS, Annotations, FloatArray, Problem
+from backend.data.annotations.table import IMAGE_COLUMNS, Annotations, Problem
 from backend.errors import UserError
+from backend.geometry import FloatArray
 
 __all__ = [
+    "FORMATS",
     "IMAGE_COLUMNS",
-    "READERS",
+    "AnnotationFormat",
     "Annotations",
     "Problem",
     "detect_format",
@@ -27,75 +26,97 @@ __all__ = [
     "select_reader",
 ]
 
-READERS: dict[str, Callable[[Path], Annotations]] = {
-    "aariz": aariz.read,
-    "isbi2015": isbi2015.read,
-    "deeplabcut": deeplabcut.read,
-    "wide_csv": wide_csv.read,
-    "coco": coco.read,
-}
+NUM_SHOWN = 3  # files that an error names per format
+Miss = tuple[Path, str]  # a file that is nearly an annotation file, and what is wrong with it
 
-# In this order: the strictest layout first; a table made for this program comes before what it was made from, but
-# predictions, which may lie in the folder of what they were made for, come last.
-_MATCHES: tuple[tuple[str, Callable[[Path], bool]], ...] = (
-    ("aariz", aariz.matches),
-    ("isbi2015", isbi2015.matches),
-    ("deeplabcut", deeplabcut.matches),
-    ("wide_csv", wide_csv.matches_marked),
-    ("coco", coco.matches),
-    ("wide_csv", wide_csv.matches),
-)
 
-_LOOKED_FOR = (
-    "train/Cephalograms with train/Annotations (aariz), "
-    "RawImage/TrainingData with AnnotationsByMD (isbi2015), "
-    "labeled-data/*/CollectedData_*.csv or CollectedData*.csv (deeplabcut), "
-    "a CSV file with columns image, <name>_x, <name>_y (wide_csv), "
-    "a JSON file with images, annotations and categories with keypoints (coco)"
-)
+@dataclass(frozen=True)
+class AnnotationFormat:
+    """One annotation format; `backend.config.DatasetFormat` lists the names."""
 
-# What a layout consists of, to say what is missing where some of it is there.
-_LAYOUTS = {
-    "aariz": ("train/Cephalograms", "train/Annotations/Cephalometric Landmarks"),
-    "isbi2015": ("RawImage/TrainingData", "AnnotationsByMD"),
-    "deeplabcut": ("labeled-data", "labeled-data/*/CollectedData_*.csv"),
-}
-_NEARLY: tuple[tuple[str, Callable[[Path], list[tuple[Path, str]]]], ...] = (
-    ("wide_csv", wide_csv.find_misses),
-    ("coco", coco_files.find_misses),
+    name: str
+    layout: str  # what a data set of it looks like, for error messages
+    matches: Callable[[Path], bool]  # by names and headers alone, so that it costs little
+    read: Callable[[Path], Annotations]
+    # a weaker sign, used where no format's `matches` holds
+    matches_weakly: Callable[[Path], bool] = lambda path: False
+    # glob patterns: a folder in which some are found and others are not is missing the others
+    parts: tuple[str, ...] = ()
+    find_misses: Callable[[Path], list[Miss]] = lambda path: []
+
+
+# In the order of detection: the strictest layout first; a table made for this program comes before what it was made
+# from, but predictions, which may be in the folder of what they were made for, come last.
+_ALL = (
+    AnnotationFormat(
+        "aariz",
+        layout="train/Cephalograms with train/Annotations",
+        matches=aariz.matches,
+        read=aariz.read,
+        parts=("train/Cephalograms", "train/Annotations/Cephalometric Landmarks"),
+    ),
+    AnnotationFormat(
+        "isbi2015",
+        layout="RawImage/TrainingData with AnnotationsByMD",
+        matches=isbi2015.matches,
+        read=isbi2015.read,
+        parts=("RawImage/TrainingData", "AnnotationsByMD"),
+    ),
+    AnnotationFormat(
+        "deeplabcut",
+        layout="labeled-data/*/CollectedData_*.csv or CollectedData*.csv",
+        matches=deeplabcut.matches,
+        read=deeplabcut.read,
+        parts=("labeled-data", "labeled-data/*/CollectedData_*.csv"),
+    ),
+    AnnotationFormat(
+        "wide_csv",
+        layout="a CSV file with columns image, <name>_x, <name>_y",
+        matches=wide_csv.matches_annotated,
+        matches_weakly=wide_csv.matches,
+        read=wide_csv.read,
+        find_misses=wide_csv.find_misses,
+    ),
+    AnnotationFormat(
+        "coco",
+        layout="a JSON file with images, annotations and categories with keypoints",
+        matches=coco.matches,
+        read=coco.read,
+        find_misses=coco_files.find_misses,
+    ),
 )
-_NUM_SHOWN = 3  # of the files that a reader found something wrong with
+FORMATS = {format.name: format for format in _ALL}
 
 
 def detect_format(path: Path) -> str:
-    """The name in READERS of the format of a folder or CSV file.
+    """The name in FORMATS of the format of a folder or file.
 
-    Raises UserError when none fits; it says what each reader found wrong with files that are nearly what it reads.
+    Raises UserError where none fits; it says what is wrong with files that nearly fit a format.
     """
     _require_path(path)
-    format = _match(path)
-    if format:
+    if format := _match(path):
         return format
     inside = find_datasets(path)
     cure = f"give {inside[0]}, which is one" if inside else "give the folder that holds one of these"
-    what = "; ".join([f"{path} is no data set", *_explain(path), f"looked for {_LOOKED_FOR}"])
+    layouts = ", ".join(f"{format.layout} ({format.name})" for format in FORMATS.values())
+    what = "; ".join([f"{path} is not a data set", *_explain(path), f"looked for {layouts}"])
     raise UserError(what, field="dataset_path", cure=cure)
 
 
 def read_annotations(path: Path, format: str = "auto", *, confined: bool = False) -> Annotations:
     """Read a data set; problems that leave something to train on are in `problems`.
 
-    `format` is a name in READERS or "auto". Raises UserError that lists every fatal problem, and, where it is to be
-    `confined` to its folder, one for an image that its annotations would fetch from elsewhere.
+    `format` is a name in FORMATS or "auto". Raises UserError that lists every fatal problem and, if `confined`, one for
+    annotations that name images outside of the data set's folder.
     """
     _require_path(path)
     if format == "auto":
         format = detect_format(path)
-    if format not in READERS:
+    if format not in FORMATS:
         raise UserError(
-            f"unknown format {format!r}", field="dataset_format", cure=f"choose auto, {', '.join(READERS)}"
+            f"unknown format {format!r}", field="dataset_format", cure=f"choose auto, {', '.join(FORMATS)}"
         )
-    annotations = READERS[format](path)
+    annotations = FORMATS[format].read(path)
     if confined and annotations.outside:
         listed = "\n".join(annotations.outside[:5])
         raise UserError(
@@ -112,9 +133,9 @@ def read_annotations(path: Path, format: str = "auto", *, confined: bool = False
 
 
 def select_reader(annotations: Annotations, annotation_type: str) -> FloatArray:
-    """(N, K, 2) float32, original image pixels: the truth to train on.
+    """(N, K, 2) float32, original image pixels: the ground truth to train on.
 
-    "mean" is the mean over those readers who have the landmark; else a reader's name, in any case. NaN where
+    "mean" is the mean over those readers who have the landmark; else a reader's name, in upper or lower case. NaN where
     nobody, or not this reader, has it. Raises UserError for an unknown name.
     """
     points = annotations.points_xy_image
@@ -131,7 +152,7 @@ def select_reader(annotations: Annotations, annotation_type: str) -> FloatArray:
     )
 
 
-def mean_of_readers(points_xy_image: npt.NDArray[np.floating]) -> FloatArray:
+def mean_of_readers(points_xy_image: FloatArray) -> FloatArray:
     """(N, R, K, 2) -> (N, K, 2) float32: the mean over those readers who have the landmark, NaN where nobody has."""
     missing = np.isnan(points_xy_image).any(axis=-1, keepdims=True)
     num_readers = (~missing).sum(axis=1)
@@ -141,47 +162,58 @@ def mean_of_readers(points_xy_image: npt.NDArray[np.floating]) -> FloatArray:
 
 
 def find_datasets(root: Path) -> list[Path]:
-    """Those of `root` and its direct sub-folders that some reader recognises by names and CSV headers."""
+    """Those of `root` and its direct subfolders that fit a format by names and headers."""
     if not root.is_dir():
         return []
     try:
         folders = sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
-    except OSError:  # not ours to read
+    except OSError:  # a folder that may not be read
         return []
     return [folder for folder in (root, *folders) if _match(folder)]
 
 
 def _match(path: Path) -> str | None:
+    signs = [(format.name, format.matches) for format in FORMATS.values()]
+    signs += [(format.name, format.matches_weakly) for format in FORMATS.values()]
     try:
-        return next((name for name, matches in _MATCHES if matches(path)), None)
-    except OSError:  # a folder that may not be read is no data set
+        return next((name for name, matches in signs if matches(path)), None)
+    except OSError:  # a folder that may not be read is not a data set
         return None
 
 
 def _explain(path: Path) -> list[str]:
-    """What each reader found wrong with what is nearly a data set of its format."""
-    found = []
-    for format, parts in _LAYOUTS.items():
-        missing = [part for part in parts if not any(path.glob(part))]
-        if path.is_dir() and 0 < len(missing) < len(parts):
-            found.append(f"{format}: {', '.join(missing)} is missing")
-    for format, find_misses in _NEARLY:
-        try:
-            misses = find_misses(path)
-        except OSError:  # not ours to read
-            continue
-        root = path if path.is_dir() else path.parent
-        shown = [f"{file.relative_to(root).as_posix()} {what}" for file, what in misses[:_NUM_SHOWN]]
-        more = [f"{len(misses) - _NUM_SHOWN} more files"] if len(misses) > _NUM_SHOWN else []
-        if shown:
-            found.append(f"{format}: {', '.join([*shown, *more])}")
+    """What is wrong with what is nearly a data set, for each format that it nearly fits."""
+    found = [
+        f"{format.name}: {', '.join(missing)} is missing"
+        for format in FORMATS.values()
+        if (missing := _missing_parts(format, path))
+    ]
+    for format in FORMATS.values():
+        if misses := _find_misses(format, path):
+            root = path if path.is_dir() else path.parent
+            shown = [f"{file.relative_to(root).as_posix()} {what}" for file, what in misses[:NUM_SHOWN]]
+            more = [f"{len(misses) - NUM_SHOWN} more files"] if len(misses) > NUM_SHOWN else []
+            found.append(f"{format.name}: {', '.join([*shown, *more])}")
     return found
+
+
+def _missing_parts(format: AnnotationFormat, path: Path) -> list[str]:
+    """The parts that a folder lacks which has others; none where it has all or none of them."""
+    missing = [part for part in format.parts if not any(path.glob(part))]
+    return missing if path.is_dir() and len(missing) < len(format.parts) else []
+
+
+def _find_misses(format: AnnotationFormat, path: Path) -> list[Miss]:
+    try:
+        return format.find_misses(path)
+    except OSError:  # a folder that may not be read
+        return []
 
 
 def _require_path(path: Path) -> None:
     try:
         exists = path.exists()
-    except OSError as error:  # too long for a path, or in a folder that is not ours to read
+    except OSError as error:  # too long for a path, or in a folder that may not be read
         raise UserError(f"{path} cannot be read ({error.strerror})", field="dataset_path") from error
     if not exists:
         raise UserError(f"{path} does not exist", field="dataset_path", cure="check the path")

@@ -13,8 +13,8 @@ import numpy.typing as npt
 
 from backend.data.annotations.orientation import MarkedImage, judge_orientation, turn_points
 from backend.data.annotations.plausible import judge, mask_zeros
-from backend.data.annotations.table import FloatArray, Problem
-from backend.geometry import BoolArray, Size, outside_image
+from backend.data.annotations.table import Problem
+from backend.geometry import BoolArray, FloatArray, Size, outside_image
 
 Points = npt.NDArray[np.float64]
 

@@ -6,11 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
-import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
-FloatArray = npt.NDArray[np.float32]
+from backend.geometry import FloatArray
+
 GroupKind = Literal["patient", "video", "device"]
 GROUP_KINDS: tuple[GroupKind, ...] = get_args(GroupKind)
 

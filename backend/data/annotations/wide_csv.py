@@ -51,7 +51,7 @@ def matches(path: Path) -> bool:
     return bool(_candidates(path))
 
 
-def matches_marked(path: Path) -> bool:
+def matches_annotated(path: Path) -> bool:
     """Whether there is a file that is more than predictions."""
     return any(not _columns_of(file).is_predicted for file in _candidates(path))
 
