@@ -22,7 +22,7 @@ LEAST_PX = 3.0  # nearer than this nothing can be seen or corrected
 
 
 @dataclass(frozen=True)
-class Suspect:
+class AnnotationOutlier:
     """A landmark of an image, both as positions, and why it is doubted.
 
     `expected_xy_image`: where the other landmarks lead to expect it, where that is known. `swapped_with`: the landmark
@@ -41,15 +41,15 @@ class Suspect:
 
 
 @dataclass(frozen=True)
-class Suspects:
+class AnnotationOutliers:
     """The doubtful landmarks, worst first, at most one entry a landmark and image."""
 
-    found: tuple[Suspect, ...]
+    found: tuple[AnnotationOutlier, ...]
     knows_shapes: bool  # False: too few images or landmarks to say what is likely
     expected_xy_image: FloatArray  # (N, K, 2), NaN where nothing is expected
 
 
-def find_suspects(readers_xy_image: FloatArray, mm_per_px_xy: FloatArray) -> Suspects:
+def find_outliers(readers_xy_image: FloatArray, mm_per_px_xy: FloatArray) -> AnnotationOutliers:
     """Judge the marks (N, R, K, 2) of R readers, original pixels, with spacings (N, 2) in mm, NaN where unknown."""
     mean_xy = mean_of_readers(readers_xy_image).astype(np.float64)
     proportions = _proportions(mm_per_px_xy)
@@ -63,7 +63,7 @@ def find_suspects(readers_xy_image: FloatArray, mm_per_px_xy: FloatArray) -> Sus
         *of_shapes,
         *_of_readers(readers_xy_image.astype(np.float64), expected, mm_per_px_xy),
     ]
-    return Suspects(_worst_first(found), check is not None, expected)
+    return AnnotationOutliers(_worst_first(found), check is not None, expected)
 
 
 def _proportions(mm_per_px_xy: FloatArray) -> FloatArray:
@@ -73,7 +73,7 @@ def _proportions(mm_per_px_xy: FloatArray) -> FloatArray:
 
 def _of_shapes(
     mean_xy: FloatArray, expected: FloatArray, check: ShapeCheck, mm_per_px_xy: FloatArray
-) -> list[Suspect]:
+) -> list[AnnotationOutlier]:
     """The landmarks that are unlikely beside the others of their image; of two that were swapped the worse one."""
     px, mm = _distances(mean_xy, expected, mm_per_px_xy)
     doubted = (check.score > DISTRUST_SCORE) & (px > LEAST_PX)
@@ -85,7 +85,7 @@ def _of_shapes(
         # two swapped landmarks lead each other's expectation astray: each belongs where the other one is marked
         place = mean_xy[row, other] if other >= 0 else expected[row, k]
         found.append(
-            Suspect(
+            AnnotationOutlier(
                 row, k, "shape", check.score[row, k], px[row, k], mm[row, k], _pair(place),
                 other if other >= 0 else None,
             )
@@ -93,21 +93,23 @@ def _of_shapes(
     return found
 
 
-def _of_readers(readers_xy: FloatArray, expected: FloatArray, mm_per_px_xy: FloatArray) -> list[Suspect]:
+def _of_readers(
+    readers_xy: FloatArray, expected: FloatArray, mm_per_px_xy: FloatArray
+) -> list[AnnotationOutlier]:
     """The two readers of every pair who lie unusually far apart."""
-    found: list[Suspect] = []
+    found: list[AnnotationOutlier] = []
     for first, second in combinations(range(readers_xy.shape[1]), 2):
         one, other = readers_xy[:, first], readers_xy[:, second]
         px, mm = _distances(one, other, mm_per_px_xy)
         score = robust_scores(np.where(np.isfinite(mm), mm, px))
         doubted = (score > DISTRUST_SCORE) & (px > LEAST_PX)
         from_expected = np.stack([np.linalg.norm(points - expected, axis=-1) for points in (one, other)])
-        pairs: list[Suspect] = []
+        pairs: list[AnnotationOutlier] = []
         for row, k in np.argwhere(doubted).tolist():
             farther = from_expected[:, row, k]
             whose = (first, second)[int(farther.argmax())] if np.isfinite(farther).all() else None
             pairs.append(
-                Suspect(
+                AnnotationOutlier(
                     row,
                     k,
                     "readers",
@@ -123,21 +125,23 @@ def _of_readers(readers_xy: FloatArray, expected: FloatArray, mm_per_px_xy: Floa
     return found
 
 
-def _join_swapped(found: list[Suspect], actual_xy: FloatArray, wanted_xy: FloatArray) -> list[Suspect]:
+def _join_swapped(
+    found: list[AnnotationOutlier], actual_xy: FloatArray, wanted_xy: FloatArray
+) -> list[AnnotationOutlier]:
     """Two doubted landmarks of one image that lie where the other one should become one entry."""
-    by_row: dict[int, list[Suspect]] = {}
-    for suspect in found:
-        by_row.setdefault(suspect.row, []).append(suspect)
-    joined: list[Suspect] = []
-    for row, suspects in by_row.items():
+    by_row: dict[int, list[AnnotationOutlier]] = {}
+    for outlier in found:
+        by_row.setdefault(outlier.row, []).append(outlier)
+    joined: list[AnnotationOutlier] = []
+    for row, outliers in by_row.items():
         gone: set[int] = set()
-        for one, other in combinations(sorted(suspects, key=lambda suspect: -suspect.score), 2):
+        for one, other in combinations(sorted(outliers, key=lambda outlier: -outlier.score), 2):
             if not gone & {one.landmark, other.landmark} and _are_swapped(
                 actual_xy[row, [one.landmark, other.landmark]], wanted_xy[row, [one.landmark, other.landmark]]
             ):
                 gone |= {one.landmark, other.landmark}
                 joined.append(replace(one, swapped_with=other.landmark))
-        joined += [suspect for suspect in suspects if suspect.landmark not in gone]
+        joined += [outlier for outlier in outliers if outlier.landmark not in gone]
     return joined
 
 
@@ -156,11 +160,11 @@ def _distances(
     return np.linalg.norm(difference, axis=-1), np.linalg.norm(difference * mm_per_px_xy[:, None], axis=-1)
 
 
-def _worst_first(found: Iterable[Suspect]) -> tuple[Suspect, ...]:
+def _worst_first(found: Iterable[AnnotationOutlier]) -> tuple[AnnotationOutlier, ...]:
     """By falling score, each landmark of an image once."""
-    worst: dict[tuple[int, int], Suspect] = {}
-    for suspect in sorted(found, key=lambda suspect: -suspect.score):
-        worst.setdefault((suspect.row, suspect.landmark), suspect)
+    worst: dict[tuple[int, int], AnnotationOutlier] = {}
+    for outlier in sorted(found, key=lambda outlier: -outlier.score):
+        worst.setdefault((outlier.row, outlier.landmark), outlier)
     return tuple(worst.values())
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import gradio as gr
 import numpy as np
 
-from backend.data.annotation_outliers import Suspect
+from backend.data.annotation_outliers import AnnotationOutlier
 from backend.errors import UserError
 from ui.data.summary import ALL_SPLITS, DataView, caption, landmarks_table
 from ui.datasets import read_full, shrink
@@ -27,7 +27,7 @@ class Shown:
 
     row: int | None = None
     path: Path | None = None
-    suspect: Suspect | None = None
+    suspect: AnnotationOutlier | None = None
 
 
 @dataclass(frozen=True)
@@ -151,7 +151,7 @@ def _draw(view: DataView, shown: Shown, is_close: bool) -> Any:
     return figure
 
 
-def _doubted_place(view: DataView, suspect: Suspect) -> tuple[float, float]:
+def _doubted_place(view: DataView, suspect: AnnotationOutlier) -> tuple[float, float]:
     """The mark of the reader who is farther off, else the truth that a training would take."""
     if suspect.reader is not None:
         x, y = view.readers_xy_image[suspect.row, suspect.reader, suspect.landmark]

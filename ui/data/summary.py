@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from backend.config import Settings, settings_affecting
-from backend.data.annotation_outliers import Suspect, Suspects, find_suspects
+from backend.data.annotation_outliers import AnnotationOutlier, AnnotationOutliers, find_outliers
 from backend.data.annotations import Problem
 from backend.data.leaks import Leak, across_splits, ids_to_exclude
 from backend.data.samples import Samples, SampleSplits, points_of_readers
@@ -35,7 +35,7 @@ class DataView:
     splits: SampleSplits
     samples: Samples  # of all splits, one after the other
     readers_xy_image: FloatArray  # (N, R, K, 2)
-    suspects: Suspects
+    suspects: AnnotationOutliers
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -83,7 +83,7 @@ def read_view(settings: Settings) -> DataView:
     truth = np.concatenate([part.points_xy_image for part in splits.by_split.values()])
     samples = Samples(images, truth)
     readers = points_of_readers(splits.annotations, samples, splits.annotations.landmark_names)
-    suspects = find_suspects(readers, samples.mm_per_px_xy)
+    suspects = find_outliers(readers, samples.mm_per_px_xy)
     return DataView(view_key(settings), splits, samples, readers, suspects)
 
 
@@ -191,7 +191,7 @@ def suspects_note(view: DataView) -> str:
     return note if view.suspects.knows_shapes else f"{note} {say('data_no_shapes')}"
 
 
-def suspect_words(view: DataView, suspect: Suspect) -> str:
+def suspect_words(view: DataView, suspect: AnnotationOutlier) -> str:
     """Why a landmark is doubted."""
     distance = _distance(suspect.distance_px, suspect.distance_mm)
     if suspect.swapped_with is not None:

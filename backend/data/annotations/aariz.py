@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from backend.data.annotations.builder import UNKNOWN_SPACING, Draft, pair_files, present_readers
+from backend.data.annotations.builder import UNKNOWN_SPACING, AnnotationsBuilder, pair_files, present_readers
 from backend.data.annotations.csv_rows import read_rows
 from backend.data.annotations.image_names import normalize, stem_of
 from backend.data.annotations.table import Annotations
@@ -51,27 +51,28 @@ def matches(path: Path) -> bool:
 
 
 def read(path: Path) -> Annotations:
-    draft = Draft("aariz", path, LANDMARK_NAMES)
-    splits = [split for split in SPLITS if (draft.root / split).is_dir()]
-    draft.reader_names = present_readers(
-        draft, {name: [_reader_root(draft.root, split) / name for split in splits] for name in READER_NAMES}
+    builder = AnnotationsBuilder("aariz", path, LANDMARK_NAMES)
+    splits = [split for split in SPLITS if (builder.root / split).is_dir()]
+    builder.reader_names = present_readers(
+        builder,
+        {name: [_reader_root(builder.root, split) / name for split in splits] for name in READER_NAMES},
     )
-    machines = _read_machines(draft)
+    machines = _read_machines(builder)
     images: list[tuple[str, Path, dict[str, Path]]] = []
     for split in splits:
-        folders = {name: _reader_root(draft.root, split) / name for name in draft.reader_names}
-        pairs = pair_files(draft, draft.root / split / "Cephalograms", folders, ".json")
+        folders = {name: _reader_root(builder.root, split) / name for name in builder.reader_names}
+        pairs = pair_files(builder, builder.root / split / "Cephalograms", folders, ".json")
         images += [(split, image, files) for image, files in pairs]
-    entries = {file: _read_entries(draft, file) for _, _, files in images for file in files.values()}
+    entries = {file: _read_entries(builder, file) for _, _, files in images for file in files.values()}
     index_of_id = _learn_ids(entries.values())
     for split, image, files in images:
-        points = draft.empty_points()
-        for reader, name in enumerate(draft.reader_names):
+        points = builder.empty_points()
+        for reader, name in enumerate(builder.reader_names):
             if name in files:
-                points[reader] = _join(draft, files[name], entries[files[name]], index_of_id)
+                points[reader] = _join(builder, files[name], entries[files[name]], index_of_id)
         names = [stem_of(image.name), *(file.stem for file in files.values())]
         machine = next((machines[name] for name in map(normalize, names) if name in machines), None)
-        draft.add_image(
+        builder.add_image(
             names[0],
             image,
             points,
@@ -80,57 +81,57 @@ def read(path: Path) -> Annotations:
             group_kind="device",
             mm_per_px_xy=(machine.mm_per_px, machine.mm_per_px) if machine else UNKNOWN_SPACING,
         )
-    return draft.finish(f"list the images in {MACHINES_FILE} with cephalogram_id and pixel_size")
+    return builder.finish(f"list the images in {MACHINES_FILE} with cephalogram_id and pixel_size")
 
 
 def _reader_root(root: Path, split: str) -> Path:
     return root / split / "Annotations" / "Cephalometric Landmarks"
 
 
-def _read_machines(draft: Draft) -> dict[str, _Machine]:
+def _read_machines(builder: AnnotationsBuilder) -> dict[str, _Machine]:
     """By the name of the image, in one Unicode form."""
-    path = draft.root / MACHINES_FILE
+    path = builder.root / MACHINES_FILE
     if not path.is_file():
         return {}  # `finish` counts the images without a pixel size
     try:
-        (_, header), *rows = read_rows(path, draft.report)
+        (_, header), *rows = read_rows(path, builder.report)
     except (UserError, ValueError) as error:
-        draft.report(path, f"cannot be read ({error})", "export it again as CSV in UTF-8")
+        builder.report(path, f"cannot be read ({error})", "export it again as CSV in UTF-8")
         return {}
     missing = {"cephalogram_id", "pixel_size"} - set(header)
     if missing:
-        draft.report(path, f"no column {' nor '.join(sorted(missing))}", "add it to the first line")
+        builder.report(path, f"no column {' nor '.join(sorted(missing))}", "add it to the first line")
         return {}
     machines = {}
     for line, cells in rows:
-        if not draft.has_all_cells(cells, len(header), f"{MACHINES_FILE} line {line}"):
+        if not builder.has_all_cells(cells, len(header), f"{MACHINES_FILE} line {line}"):
             continue
         row = dict(zip(header, cells, strict=True))
-        spacing = draft.parse_spacing(
+        spacing = builder.parse_spacing(
             row.get("pixel_size", ""), f"{MACHINES_FILE} line {line} column pixel_size"
         )
         machines[normalize(row["cephalogram_id"])] = _Machine(row.get("machine", ""), spacing)
     return machines
 
 
-def _read_entries(draft: Draft, path: Path) -> list[dict[str, Any]]:
+def _read_entries(builder: AnnotationsBuilder, path: Path) -> list[dict[str, Any]]:
     """The file's landmark entries as they stand there; [] when there are none to be had."""
     try:
         content = json.loads(path.read_text(encoding="utf-8-sig"))
     except json.JSONDecodeError as error:
-        where = f"{draft.relative(path)} line {error.lineno} column {error.colno}"
-        draft.report(where, f"not JSON ({error.msg})", "export the annotation again")
+        where = f"{builder.relative(path)} line {error.lineno} column {error.colno}"
+        builder.report(where, f"not JSON ({error.msg})", "export the annotation again")
         return []
     except (OSError, UnicodeDecodeError) as error:
-        draft.report(path, f"cannot be read ({error})", "export the annotation again")
+        builder.report(path, f"cannot be read ({error})", "export the annotation again")
         return []
     entries = content.get("landmarks") if isinstance(content, dict) else None
     if not isinstance(entries, list) or not entries or not all(isinstance(entry, dict) for entry in entries):
-        draft.report(path, 'no list "landmarks"', "export the annotation again")
+        builder.report(path, 'no list "landmarks"', "export the annotation again")
         return []
     ceph_id = content.get("ceph_id")
     if ceph_id is not None and str(ceph_id) != path.stem:
-        draft.report(
+        builder.report(
             path, f"ceph_id is {ceph_id!r}; the file's name was followed", "rename the file or mend the id"
         )
     return entries
@@ -159,7 +160,7 @@ def _index_of_symbol(entry: Mapping[str, Any]) -> int | None:
 
 
 def _join(
-    draft: Draft, path: Path, entries: list[dict[str, Any]], index_of_id: Mapping[str, int]
+    builder: AnnotationsBuilder, path: Path, entries: list[dict[str, Any]], index_of_id: Mapping[str, int]
 ) -> npt.NDArray[np.float64]:
     """(K, 2), one reader's points of one image in the order of LANDMARK_NAMES."""
     points = np.full((len(LANDMARK_NAMES), 2), np.nan)
@@ -170,29 +171,33 @@ def _join(
             index = index_of_id.get(str(entry.get("landmark_id")))
         if index is None:
             shown = entry.get("symbol", entry.get("title"))
-            draft.report(path, f"landmark {shown!r} is unknown; it is ignored", "use the data set's symbols")
+            builder.report(
+                path, f"landmark {shown!r} is unknown; it is ignored", "use the data set's symbols"
+            )
             continue
         count[index] += 1
-        points[index] = _read_point(draft, entry, f"{draft.relative(path)} landmark {LANDMARK_NAMES[index]}")
+        points[index] = _read_point(
+            builder, entry, f"{builder.relative(path)} landmark {LANDMARK_NAMES[index]}"
+        )
     for index, times in count.items():
         if times > 1:
-            draft.report(
+            builder.report(
                 path, f"landmark {LANDMARK_NAMES[index]} stands there {times} times; masked", "keep one"
             )
             points[index] = np.nan
     absent = [name for index, name in enumerate(LANDMARK_NAMES) if not count[index]]
     if entries and absent:
         number = len(LANDMARK_NAMES) - len(absent)
-        draft.report(
+        builder.report(
             path, f"{number} of {len(LANDMARK_NAMES)} landmarks; missing: {', '.join(absent)}", "add them"
         )
     return points
 
 
-def _read_point(draft: Draft, entry: Mapping[str, Any], where: str) -> tuple[float, float]:
+def _read_point(builder: AnnotationsBuilder, entry: Mapping[str, Any], where: str) -> tuple[float, float]:
     value = entry.get("value")
     if not isinstance(value, dict):
-        draft.report(where, 'no "value" with x and y; masked', "export the annotation again")
+        builder.report(where, 'no "value" with x and y; masked', "export the annotation again")
         return math.nan, math.nan
     x_text, y_text = ("" if value.get(axis) is None else str(value[axis]) for axis in "xy")
-    return draft.parse_point(x_text, y_text, f"{where} x", f"{where} y")
+    return builder.parse_point(x_text, y_text, f"{where} x", f"{where} y")

@@ -48,7 +48,7 @@ _DTYPES = {
 }
 
 
-class Draft:
+class AnnotationsBuilder:
     """Collects images, points and problems; `finish` judges them as a set and makes `Annotations` of them."""
 
     def __init__(
@@ -281,18 +281,18 @@ def list_files(folder: Path, suffixes: Collection[str]) -> list[Path]:
     )
 
 
-def present_readers(draft: Draft, folders: Mapping[str, Collection[Path]]) -> tuple[str, ...]:
+def present_readers(builder: AnnotationsBuilder, folders: Mapping[str, Collection[Path]]) -> tuple[str, ...]:
     """Names of the readers of whom at least one folder is there; the absence of the others is reported."""
     present = tuple(name for name, places in folders.items() if any(place.is_dir() for place in places))
     for name in folders:
         if name not in present:
-            wanted = " or ".join(draft.relative(place) for place in folders[name])
-            draft.report(draft.root.name, f"no annotations by {name}", f"add {wanted}", fatal=not present)
+            wanted = " or ".join(builder.relative(place) for place in folders[name])
+            builder.report(builder.root.name, f"no annotations by {name}", f"add {wanted}", fatal=not present)
     return present
 
 
 def pair_files(
-    draft: Draft,
+    builder: AnnotationsBuilder,
     image_folder: Path,
     reader_folders: Mapping[str, Path],
     suffix: str,
@@ -311,34 +311,34 @@ def pair_files(
             Wanted(path.stem, (image_folder,), is_stem=True): path for path in list_files(folder, (suffix,))
         }
         # Each reader's files for themselves: those of two about one image are no rivals.
-        for one, found in draft.find_images(wanted).items():
+        for one, found in builder.find_images(wanted).items():
             if found.path is None:
                 unpaired.setdefault(one.name, (wanted[one], one, found))
             else:
-                draft.accept(wanted[one], one, found)
+                builder.accept(wanted[one], one, found)
                 files_of[found.path][name] = wanted[one]
     doubtful = {path for _, _, found in unpaired.values() for path in found.candidates}
     for image, files in files_of.items():
         stem = stem_of(image.name)
         absent = [name for name in reader_folders if name not in files]
         for place in (image, *files.values()):
-            draft.link_image(place, image)
+            builder.link_image(place, image)
         if not files:
             if image not in doubtful:
-                draft.report(
+                builder.report(
                     image, "image without annotation; it is left out", f"add {stem}{suffix} or remove it"
                 )
             continue
         for name in absent:
-            missing = draft.relative(reader_folders[name] / f"{stem}{suffix}")
-            draft.report(image, f"no annotation by {name}", f"add {missing}")
+            missing = builder.relative(reader_folders[name] / f"{stem}{suffix}")
+            builder.report(image, f"no annotation by {name}", f"add {missing}")
         yield image, files
     for stem, (where, one, found) in sorted(unpaired.items()):
         if found.candidates:
-            draft.accept(where, one, found)
+            builder.accept(where, one, found)
         elif belongs(stem):
-            wanted_file = draft.relative(image_folder / f"{stem}{IMAGE_SUFFIXES[0]}")
-            draft.report(
+            wanted_file = builder.relative(image_folder / f"{stem}{IMAGE_SUFFIXES[0]}")
+            builder.report(
                 where,
                 "the image of this annotation is missing",
                 f"add {wanted_file} or remove the annotation",

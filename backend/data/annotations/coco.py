@@ -34,7 +34,7 @@ from pathlib import Path
 from reprlib import repr as shorten
 from typing import Any
 
-from backend.data.annotations.builder import Draft
+from backend.data.annotations.builder import AnnotationsBuilder
 from backend.data.annotations.coco_files import (
     EXPORT_AGAIN,
     Table,
@@ -93,29 +93,29 @@ def matches(path: Path) -> bool:
 
 
 def read(path: Path) -> Annotations:
-    draft = Draft("coco", root_of(path), reader_names=(READER_NAME,))
+    builder = AnnotationsBuilder("coco", root_of(path), reader_names=(READER_NAME,))
     if path.is_file():
         files = [Path(os.path.normpath(path.absolute()))]
     else:
-        files = list(filter(looks_right, json_files(draft.root)))
+        files = list(filter(looks_right, json_files(builder.root)))
     if not files:
         raise UserError(
             f"no JSON file with images, annotations and categories with keypoints in {path}",
             field="dataset_path",
             cure="give the folder that holds it, or the file itself",
         )
-    tables = choose_landmarks(draft, [load(file) for file in files])
-    splits = _assign_splits(draft, [table.path for table in tables])
-    _add_images(draft, _read_entries(draft, tables, splits))
-    return draft.finish("convert to wide CSV with a column mm_per_px if it is known")
+    tables = choose_landmarks(builder, [load(file) for file in files])
+    splits = _assign_splits(builder, [table.path for table in tables])
+    _add_images(builder, _read_entries(builder, tables, splits))
+    return builder.finish("convert to wide CSV with a column mm_per_px if it is known")
 
 
-def _assign_splits(draft: Draft, files: list[Path]) -> list[str]:
-    splits = [named_split(draft.root, file) or "train" for file in files]
+def _assign_splits(builder: AnnotationsBuilder, files: list[Path]) -> list[str]:
+    splits = [named_split(builder.root, file) or "train" for file in files]
     if set(splits) not in ({"valid"}, {"test"}):
         return splits
-    draft.report(
-        draft.root.name,
+    builder.report(
+        builder.root.name,
         f"by their names all annotations are {splits[0]}; they are taken as train",
         "add those to train on, or mind that these are trained on",
     )
@@ -125,34 +125,37 @@ def _assign_splits(draft: Draft, files: list[Path]) -> list[str]:
 # Images
 
 
-def _read_entries(draft: Draft, tables: list[Table], splits: list[str]) -> list[_Entry]:
+def _read_entries(builder: AnnotationsBuilder, tables: list[Table], splits: list[str]) -> list[_Entry]:
     """Every file's images that have an instance with a landmark."""
     visibility_counts = uses_visibility(tables)
-    listed = _read_images(draft, tables)
+    listed = _read_images(builder, tables)
     entries: list[_Entry] = []
     for table, split, images in zip(tables, splits, listed, strict=True):
-        for key, instances in read_instances(draft, table, images, visibility_counts).items():
+        for key, instances in read_instances(builder, table, images, visibility_counts).items():
             image = images[key]
             assert image is not None
-            entries.append(_Entry(image, table.path, split, _place_of(draft, table, image), instances))
-    _report_empty(draft, tables, listed, entries)
+            entries.append(_Entry(image, table.path, split, _place_of(builder, table, image), instances))
+    _report_empty(builder, tables, listed, entries)
     return entries
 
 
 def _report_empty(
-    draft: Draft, tables: list[Table], listed: list[dict[str, _Image | None]], entries: list[_Entry]
+    builder: AnnotationsBuilder,
+    tables: list[Table],
+    listed: list[dict[str, _Image | None]],
+    entries: list[_Entry],
 ) -> None:
     """Report images that no file has a landmark for, under the first file that lists them."""
     known = {entry.place for entry in entries}
     for table, images in zip(tables, listed, strict=True):
         empty: list[str] = []
         for image in filter(None, images.values()):
-            place = image.found.path or _place_of(draft, table, image)
+            place = image.found.path or _place_of(builder, table, image)
             if place not in known:
                 known.add(place)
                 empty.append(image.name)
         if empty:
-            draft.report(
+            builder.report(
                 table.path,
                 f"{len(empty)} of {len(images)} images have no instance with a landmark and are left out: "
                 f"{shorten(empty)}",
@@ -160,40 +163,40 @@ def _report_empty(
             )
 
 
-def _place_of(draft: Draft, table: Table, image: _Image) -> str:
-    return f"{draft.relative(table.path)} image {image.name!r}"
+def _place_of(builder: AnnotationsBuilder, table: Table, image: _Image) -> str:
+    return f"{builder.relative(table.path)} image {image.name!r}"
 
 
-def _read_images(draft: Draft, tables: list[Table]) -> list[dict[str, _Image | None]]:
+def _read_images(builder: AnnotationsBuilder, tables: list[Table]) -> list[dict[str, _Image | None]]:
     """Each file's images by id; None for what is known and left out, being useless."""
-    folders = [tuple(image_folders(draft.root, table.path)) for table in tables]
-    found = draft.find_images(
+    folders = [tuple(image_folders(builder.root, table.path)) for table in tables]
+    found = builder.find_images(
         Wanted.of(name, *places)
         for table, places in zip(tables, folders, strict=True)
         for entry in table.images
         if (name := _name_of(entry))
     )
     return [
-        _read_images_of(draft, table, places, found) for table, places in zip(tables, folders, strict=True)
+        _read_images_of(builder, table, places, found) for table, places in zip(tables, folders, strict=True)
     ]
 
 
 def _read_images_of(
-    draft: Draft, table: Table, folders: tuple[Path, ...], found: Mapping[Wanted, Found]
+    builder: AnnotationsBuilder, table: Table, folders: tuple[Path, ...], found: Mapping[Wanted, Found]
 ) -> dict[str, _Image | None]:
     images: dict[str, _Image | None] = {}
     for number, entry in enumerate(table.images):
-        where = f"{draft.relative(table.path)} images[{number}]"
+        where = f"{builder.relative(table.path)} images[{number}]"
         name = _name_of(entry)
         key = key_of(entry.get("id")) if isinstance(entry, dict) else ""
         if not key or not name:
-            draft.report(where, "no id and file_name; the image is left out", EXPORT_AGAIN)
+            builder.report(where, "no id and file_name; the image is left out", EXPORT_AGAIN)
             if key:
                 images[key] = None
             continue
         if key in images:
             # Whose annotations are they? Neither image can be trusted.
-            draft.report(where, f"id {key} stands there twice; both images are left out", EXPORT_AGAIN)
+            builder.report(where, f"id {key} stands there twice; both images are left out", EXPORT_AGAIN)
             images[key] = None
             continue
         wanted = Wanted.of(name, *folders)
@@ -216,39 +219,41 @@ def _written_size(entry: Mapping[str, Any]) -> Size | None:
 # What several entries say of one image
 
 
-def _add_images(draft: Draft, entries: list[_Entry]) -> None:
+def _add_images(builder: AnnotationsBuilder, entries: list[_Entry]) -> None:
     by_place: dict[Path | str, list[_Entry]] = {}
     for entry in entries:
         by_place.setdefault(entry.place, []).append(entry)
     contradictions = Contradictions()
     for first, *others in by_place.values():
-        path = draft.accept(first.where, first.image.wanted, first.image.found)
+        path = builder.accept(first.where, first.image.wanted, first.image.found)
         if path is None:
             continue
-        points = assemble(draft, first.instances, first.where)
+        points = assemble(builder, first.instances, first.where)
         known = list(first.instances)
         for entry in others:
             new = [instance for instance in entry.instances if not any(map(instance.equals, known))]
             known += new
-            joined, differs = join_points([points, assemble(draft, new, entry.where)])
-            if contradiction := _contradiction(draft, first, entry, differs=bool(differs.any())):
+            joined, differs = join_points([points, assemble(builder, new, entry.where)])
+            if contradiction := _contradiction(builder, first, entry, differs=bool(differs.any())):
                 contradictions.add(entry.file, *contradiction, entry.image.name)
             else:
                 points = joined
-        draft.add_image(
-            draft.relative(path),
+        builder.add_image(
+            builder.relative(path),
             path,
             points[None],
             split=first.split,
             written_hw=first.image.written_hw,
             where=first.where,
         )
-    contradictions.report(draft, Counter(entry.file for entry in entries))
+    contradictions.report(builder, Counter(entry.file for entry in entries))
 
 
-def _contradiction(draft: Draft, first: _Entry, entry: _Entry, *, differs: bool) -> tuple[str, str] | None:
+def _contradiction(
+    builder: AnnotationsBuilder, first: _Entry, entry: _Entry, *, differs: bool
+) -> tuple[str, str] | None:
     """What an entry contradicts the first one of its image in, and the cure; None where the two can be joined."""
-    earlier = "an earlier entry of the image" if first.file == entry.file else draft.relative(first.file)
+    earlier = "an earlier entry of the image" if first.file == entry.file else builder.relative(first.file)
     sizes = first.image.written_hw, entry.image.written_hw
     if first.split != entry.split:
         return f"split {entry.split} instead of {first.split} as in {earlier}", "list an image in one split"

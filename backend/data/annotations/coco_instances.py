@@ -14,7 +14,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from backend.data.annotations.builder import Draft
+from backend.data.annotations.builder import AnnotationsBuilder
 from backend.data.annotations.coco_files import EXPORT_AGAIN, Names, Table, is_number, key_of
 from backend.data.annotations.joining import join_points
 
@@ -65,7 +65,7 @@ def uses_visibility(tables: list[Table]) -> bool:
 
 
 def read_instances(
-    draft: Draft, table: Table, images: Mapping[str, object], visibility_counts: bool
+    builder: AnnotationsBuilder, table: Table, images: Mapping[str, object], visibility_counts: bool
 ) -> dict[str, list[Instance]]:
     """Those with a landmark, by id of an image that is in use.
 
@@ -74,25 +74,25 @@ def read_instances(
     """
     instances: dict[str, list[Instance]] = {}
     tally = _Tally()
-    file = draft.relative(table.path)
+    file = builder.relative(table.path)
     for number, annotation in enumerate(table.annotations):
         where = f"{file} annotations[{number}]"
         if not isinstance(annotation, dict):
-            draft.report(where, "no annotation; it is left out", EXPORT_AGAIN)
+            builder.report(where, "no annotation; it is left out", EXPORT_AGAIN)
             continue
         category = table.categories.get(key_of(annotation.get("category_id")))
         key = key_of(annotation.get("image_id"))
         if category is None:
             category_id = shorten(annotation.get("category_id"))
-            draft.report(where, f"category_id {category_id} is unknown; it is left out", EXPORT_AGAIN)
+            builder.report(where, f"category_id {category_id} is unknown; it is left out", EXPORT_AGAIN)
         elif not category.names or annotation.get("iscrowd") == 1:
             continue
         elif key not in images:
             image_id = shorten(annotation.get("image_id"))
-            draft.report(where, f"image_id {image_id} is unknown; it is left out", EXPORT_AGAIN)
+            builder.report(where, f"image_id {image_id} is unknown; it is left out", EXPORT_AGAIN)
         elif images[key]:
             kept: tuple[_Mark, ...] = ("marked",) if visibility_counts else ("marked", "unlabelled")
-            points = _read_points(draft, category.names, annotation.get("keypoints"), where, kept, tally)
+            points = _read_points(builder, category.names, annotation.get("keypoints"), where, kept, tally)
             if np.isfinite(points).any():
                 shown = key_of(annotation.get("id")) or f"annotations[{number}]"
                 instances.setdefault(key, []).append(
@@ -100,31 +100,31 @@ def read_instances(
                 )
     for what, places in tally.wrong_lists.items():
         others = f", as in {len(places) - 1} other annotations" if len(places) > 1 else ""
-        draft.report(places[0], f"{what}{others}; it is left out", EXPORT_AGAIN)
-    _report_visibility(draft, table, tally.marks, visibility_counts)
-    return _part_by_landmark(draft, table, instances)
+        builder.report(places[0], f"{what}{others}; it is left out", EXPORT_AGAIN)
+    _report_visibility(builder, table, tally.marks, visibility_counts)
+    return _part_by_landmark(builder, table, instances)
 
 
 def _part_by_landmark(
-    draft: Draft, table: Table, instances: dict[str, list[Instance]]
+    builder: AnnotationsBuilder, table: Table, instances: dict[str, list[Instance]]
 ) -> dict[str, list[Instance]]:
     """The instances, each a part of its one landmark where that is how the whole file was written."""
     every = [instance for found in instances.values() for instance in found]
     # In a file with a single instance per image, or with any that has more landmarks, they are instances.
     if len(every) == len(instances) or any(len(one.names) == 1 or one.num_landmarks > 1 for one in every):
         return instances
-    draft.report(
+    builder.report(
         table.path,
         "every annotation marks one landmark; those of an image are taken together as one object",
         "where they are different objects, crop the images to one object each",
     )
     return {
-        key: [replace(one, names=(draft.landmark_names[one.first_landmark],)) for one in found]
+        key: [replace(one, names=(builder.landmark_names[one.first_landmark],)) for one in found]
         for key, found in instances.items()
     }
 
 
-def assemble(draft: Draft, instances: list[Instance], where: str) -> _Points:
+def assemble(builder: AnnotationsBuilder, instances: list[Instance], where: str) -> _Points:
     """(K, 2), original image pixels: one object's landmarks, of one file's instances in one image; NaN where missing.
 
     Of several instances with the same landmarks one is taken. Of those with a single one of several landmarks each,
@@ -135,14 +135,14 @@ def assemble(draft: Draft, instances: list[Instance], where: str) -> _Points:
         parts.setdefault(instance.names, []).append(instance)
     taken: list[Instance] = []
     for names, found in parts.items():
-        single = len(names) == 1 < len(draft.landmark_names)
-        taken += found if single else [_best_of(draft, found, where)]
+        single = len(names) == 1 < len(builder.landmark_names)
+        taken += found if single else [_best_of(builder, found, where)]
     if len(taken) == 1:
         return taken[0].points_xy_image
-    points, differs = join_points([draft.empty_points()[0], *(one.points_xy_image for one in taken)])
+    points, differs = join_points([builder.empty_points()[0], *(one.points_xy_image for one in taken)])
     if differs.any():
-        names = tuple(name for name, several in zip(draft.landmark_names, differs, strict=True) if several)
-        draft.report(
+        names = tuple(name for name, several in zip(builder.landmark_names, differs, strict=True) if several)
+        builder.report(
             where,
             f"landmarks at several places, masked: {', '.join(names)}",
             "keep one annotation of each landmark, or crop the images to one object each",
@@ -151,10 +151,10 @@ def assemble(draft: Draft, instances: list[Instance], where: str) -> _Points:
     return points
 
 
-def _best_of(draft: Draft, instances: list[Instance], where: str) -> Instance:
+def _best_of(builder: AnnotationsBuilder, instances: list[Instance], where: str) -> Instance:
     best = max(instances, key=lambda instance: (instance.num_landmarks, instance.area))
     if len(instances) > 1:
-        draft.report(
+        builder.report(
             where,
             f"{len(instances)} instances; annotation {best.id} with {best.num_landmarks} landmarks was taken",
             "crop the images to one instance each",
@@ -176,13 +176,13 @@ def _area_of(annotation: Mapping[str, Any]) -> float:
 
 
 def _read_points(
-    draft: Draft, names: Names, values: Any, where: str, kept: tuple[_Mark, ...], tally: _Tally
+    builder: AnnotationsBuilder, names: Names, values: Any, where: str, kept: tuple[_Mark, ...], tally: _Tally
 ) -> _Points:
     """(K, 2), original image pixels, of the list x, y, visibility, x, y ... of the names; NaN where missing or bad.
 
     Marks of the kinds `kept` are landmarks.
     """
-    points = np.full((len(draft.landmark_names), 2), np.nan)
+    points = np.full((len(builder.landmark_names), 2), np.nan)
     if values is None or values == []:
         return points  # a box or an outline alone
     if not isinstance(values, list) or len(values) != 3 * len(names):
@@ -190,7 +190,7 @@ def _read_points(
         wanted = f"{3 * len(names)} (x, y, visibility of {len(names)} landmarks)"
         tally.wrong_lists.setdefault(f"keypoints are {number} instead of {wanted}", []).append(where)
         return points
-    index_of = {name: index for index, name in enumerate(draft.landmark_names)}
+    index_of = {name: index for index, name in enumerate(builder.landmark_names)}
     for place, name in enumerate(names):
         x, y, visibility = values[3 * place : 3 * place + 3]
         mark = _judge(x, y, visibility)
@@ -198,7 +198,7 @@ def _read_points(
         if mark in kept:
             points[index_of[name]] = x, y
         elif mark == "bad":
-            draft.report(
+            builder.report(
                 where,
                 f"landmark {name} is {shorten([x, y, visibility])}; it is masked",
                 "write x and y as numbers, and a visibility of 0, 1 or 2",
@@ -216,11 +216,11 @@ def _judge(x: Any, y: Any, visibility: Any) -> _Mark:
 
 
 def _report_visibility(
-    draft: Draft, table: Table, marks: Mapping[_Mark, Counter[str]], visibility_counts: bool
+    builder: AnnotationsBuilder, table: Table, marks: Mapping[_Mark, Counter[str]], visibility_counts: bool
 ) -> None:
     """Say what was made of landmarks whose visibility and coordinates contradict each other."""
     if at_origin := marks.get("at 0, 0"):
-        draft.report(
+        builder.report(
             table.path,
             "visibility 1 or 2 at 0, 0, where tools write what is missing; taken as missing: "
             + _list_marks(at_origin),
@@ -228,13 +228,13 @@ def _report_visibility(
         )
     unlabelled = marks.get("unlabelled")
     if unlabelled and visibility_counts:
-        draft.report(
+        builder.report(
             table.path,
             f"visibility 0 (not labelled) with coordinates; taken as missing: {_list_marks(unlabelled)}",
             "write visibility 1 or 2 for those that are marked",
         )
     elif unlabelled:
-        draft.report(
+        builder.report(
             table.path,
             "no landmark of the data set has visibility 1 or 2; those with coordinates are taken as marked: "
             + _list_marks(unlabelled),

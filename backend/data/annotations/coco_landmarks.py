@@ -12,13 +12,13 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from reprlib import repr as shorten
 
-from backend.data.annotations.builder import Draft
+from backend.data.annotations.builder import AnnotationsBuilder
 from backend.data.annotations.coco_files import Category, Names, Table, key_of
 from backend.errors import UserError
 
 
-def choose_landmarks(draft: Draft, tables: list[Table]) -> list[Table]:
-    """Give the draft the landmarks with the most annotated instances, and report the others.
+def choose_landmarks(builder: AnnotationsBuilder, tables: list[Table]) -> list[Table]:
+    """Give the builder the landmarks with the most annotated instances, and report the others.
 
     Returns the tables that have these landmarks; in them, categories with other landmarks have none any more. Raises
     UserError where no category has landmarks.
@@ -36,21 +36,21 @@ def choose_landmarks(draft: Draft, tables: list[Table]) -> list[Table]:
     # Each part is marked once per object, so the part that is marked most often says how many objects there are.
     chosen, *others = sorted(parts_of, key=lambda whole: -max(count[part] for part in parts_of[whole]))
     for whole in others:
-        draft.report(
-            draft.root.name,
+        builder.report(
+            builder.root.name,
             f"category {_titles_of(tables, parts_of[whole])} has other landmarks; "
             f"its {sum(count[part] for part in parts_of[whole])} instances are left out",
             "make a data set of each category",
         )
     parts = parts_of[chosen]
     if len(parts) > 1:
-        draft.report(
-            draft.root.name,
+        builder.report(
+            builder.root.name,
             f"categories {_titles_of(tables, parts)} mark the same images, each with landmarks of its own; they are "
             f"taken together as {len(chosen)} landmarks of one object",
             "where they are different objects, make a data set of each category",
         )
-    draft.landmark_names = chosen
+    builder.landmark_names = chosen
     tables = [_rename(table, lambda one: one.names if one.names in parts else ()) for table in tables]
     return [table for table in tables if any(category.names for category in table.categories.values())]
 

@@ -25,7 +25,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 import numpy.typing as npt
 
-from backend.data.annotations.builder import Draft, list_files
+from backend.data.annotations.builder import AnnotationsBuilder, list_files
 from backend.data.annotations.csv_rows import Row, read_header, read_rows, settle_decimals
 from backend.data.annotations.image_names import Wanted, loosen
 from backend.data.annotations.joining import Contradictions, join_points
@@ -69,26 +69,26 @@ def read(path: Path) -> Annotations:
             field="dataset_path",
             cure="give the project folder",
         )
-    draft = Draft("deeplabcut", _project_folder(files[0]))
-    tables = [table for file in files if (table := _read_table(draft, file, fatal=len(files) == 1))]
-    tables = _assign_splits(draft, tables)
-    draft.landmark_names = tuple(dict.fromkeys(part for table in tables for part in table.columns))
-    draft.reader_names = tuple(dict.fromkeys(table.scorer for table in tables))
+    builder = AnnotationsBuilder("deeplabcut", _project_folder(files[0]))
+    tables = [table for file in files if (table := _read_table(builder, file, fatal=len(files) == 1))]
+    tables = _assign_splits(builder, tables)
+    builder.landmark_names = tuple(dict.fromkeys(part for table in tables for part in table.columns))
+    builder.reader_names = tuple(dict.fromkeys(table.scorer for table in tables))
     for table in tables:
-        absent = [name for name in draft.landmark_names if name not in table.columns]
+        absent = [name for name in builder.landmark_names if name not in table.columns]
         if absent:
-            draft.report(
+            builder.report(
                 table.path, f"no columns for {', '.join(absent)}", "label these body parts there too"
             )
     views = sorted({table.view for table in tables if table.view})
     if len(views) > 1:
-        draft.report(
-            draft.root.name,
+        builder.report(
+            builder.root.name,
             f"the views {', '.join(views)} are images of one data set, with the same landmarks",
             "to train a network for one view alone, give the path of its table",
         )
-    _add_images(draft, tables)
-    return draft.finish("convert to wide CSV with a column mm_per_px if it is known")
+    _add_images(builder, tables)
+    return builder.finish("convert to wide CSV with a column mm_per_px if it is known")
 
 
 # Files
@@ -131,18 +131,18 @@ def _is_of_video(file: Path) -> bool:
 # Header
 
 
-def _read_table(draft: Draft, path: Path, *, fatal: bool) -> _Table | None:
+def _read_table(builder: AnnotationsBuilder, path: Path, *, fatal: bool) -> _Table | None:
     """The file with its header taken apart, or None after reporting what is wrong with it."""
     try:
-        return _parse_table(draft, path)
+        return _parse_table(builder, path)
     except UserError as error:
-        draft.report(path, error.what, error.cure, fatal=fatal)
+        builder.report(path, error.what, error.cure, fatal=fatal)
         return None
 
 
-def _parse_table(draft: Draft, path: Path) -> _Table:
+def _parse_table(builder: AnnotationsBuilder, path: Path) -> _Table:
     """Raises UserError where the header is broken or labels several animals."""
-    rows = read_rows(path, draft.report)
+    rows = read_rows(path, builder.report)
     titles = tuple(cells[0] for _, cells in rows[:4])
     of_animals = titles == _HEADER_ROWS_OF_ANIMALS
     if not of_animals and titles[:3] != _HEADER_ROWS:
@@ -153,7 +153,7 @@ def _parse_table(draft: Draft, path: Path) -> _Table:
     num_path_columns = next((i for i, axis in enumerate(axes) if axis in ("x", "y")), len(axes))
     positions = list(range(num_path_columns, min(len(parts), len(axes))))
     if of_animals:
-        positions = _keep_one_animal(draft, path, header[1], positions, rows)
+        positions = _keep_one_animal(builder, path, header[1], positions, rows)
     columns = _pair_columns(parts, axes, positions)
     rows = settle_decimals(rows, {position for pair in columns.values() for position in pair})
     if len(scorers) <= num_path_columns:
@@ -164,7 +164,7 @@ def _parse_table(draft: Draft, path: Path) -> _Table:
 
 
 def _keep_one_animal(
-    draft: Draft, path: Path, animals: list[str], positions: list[int], rows: list[Row]
+    builder: AnnotationsBuilder, path: Path, animals: list[str], positions: list[int], rows: list[Row]
 ) -> list[int]:
     """The columns of the one animal that has labels, and of the body parts without an animal."""
     animal_of = dict(zip(positions, animals[positions[0] :] if positions else [], strict=False))
@@ -182,7 +182,7 @@ def _keep_one_animal(
             cure="export the labels of one animal, or crop the images to one animal each",
         )
     if len(names) > 1:
-        draft.report(
+        builder.report(
             path,
             f"of the animals {', '.join(sorted(names))} only {found[0]} has labels; it is taken",
             "label one animal per image",
@@ -223,11 +223,11 @@ def _folder_of(cells: list[str], num_path_columns: int) -> str:
     return PurePosixPath(_written_path(cells, num_path_columns)).parent.name
 
 
-def _assign_splits(draft: Draft, tables: list[_Table]) -> list[_Table]:
+def _assign_splits(builder: AnnotationsBuilder, tables: list[_Table]) -> list[_Table]:
     if {table.split for table in tables} != {"test"}:
         return tables
-    draft.report(
-        draft.root.name,
+    builder.report(
+        builder.root.name,
         "by their names all labels are test; they are taken as train",
         "add those to train on, or mind that these are trained on",
     )
@@ -237,23 +237,23 @@ def _assign_splits(draft: Draft, tables: list[_Table]) -> list[_Table]:
 # Images
 
 
-def _add_images(draft: Draft, tables: list[_Table]) -> None:
+def _add_images(builder: AnnotationsBuilder, tables: list[_Table]) -> None:
     """Join what the tables say of one image, then hand the images over."""
     labels: dict[Path, list[tuple[_Table, Row]]] = {}
-    named = [[_image_of(draft, table, cells) for _, cells in table.rows] for table in tables]
-    found = draft.find_images(chain.from_iterable(named))
+    named = [[_image_of(builder, table, cells) for _, cells in table.rows] for table in tables]
+    found = builder.find_images(chain.from_iterable(named))
     for table, images in zip(tables, named, strict=True):
-        _report_other_videos(draft, table, [wanted for wanted in images if found[wanted].path is None])
+        _report_other_videos(builder, table, [wanted for wanted in images if found[wanted].path is None])
         for (line, cells), wanted in zip(table.rows, images, strict=True):
-            where = f"{draft.relative(table.path)} line {line}"
-            if not draft.has_all_cells(cells, table.num_columns, where):
+            where = f"{builder.relative(table.path)} line {line}"
+            if not builder.has_all_cells(cells, table.num_columns, where):
                 continue
-            image = draft.accept(where, wanted, found[wanted])
+            image = builder.accept(where, wanted, found[wanted])
             if image is None:
                 continue
             entries = labels.setdefault(image, [])
             if any(known.path == table.path for known, _ in entries):
-                draft.report(
+                builder.report(
                     where, f"image {image.name} stands there twice; the first counts", "keep one line"
                 )
             else:
@@ -263,32 +263,35 @@ def _add_images(draft: Draft, tables: list[_Table]) -> None:
         table, (line, _) = entries[0]
         video = image.parent.name
         # Some projects of Lightning Pose have no folder for each video.
-        known_video = "" if image.parent.parent == draft.root else video
-        draft.add_image(
+        known_video = "" if image.parent.parent == builder.root else video
+        builder.add_image(
             f"{video}/{image.stem}",
             image,
-            _join_entries(draft, image, entries, contradictions),
+            _join_entries(builder, image, entries, contradictions),
             split=table.split,
             group=known_video.removesuffix(f"_{table.view}") if table.view else known_video,
             group_kind="video",
-            where=f"{draft.relative(table.path)} line {line}",
+            where=f"{builder.relative(table.path)} line {line}",
         )
-    contradictions.report(draft, Counter(table.path for entries in labels.values() for table, _ in entries))
+    contradictions.report(builder, Counter(table.path for entries in labels.values() for table, _ in entries))
 
 
 def _join_entries(
-    draft: Draft, image: Path, entries: list[tuple[_Table, Row]], contradictions: Contradictions
+    builder: AnnotationsBuilder,
+    image: Path,
+    entries: list[tuple[_Table, Row]],
+    contradictions: Contradictions,
 ) -> npt.NDArray[np.float64]:
     """(R, K, 2) of the tables that label one image; of one reader's, what contradicts an earlier one is left out."""
-    points = draft.empty_points()
+    points = builder.empty_points()
     split = entries[0][0].split
     first_of: dict[str, str] = {}
     for table, row in entries:
-        reader = draft.reader_names.index(table.scorer)
-        earlier = first_of.setdefault(table.scorer, draft.relative(table.path))
-        joined, differs = join_points([points[reader], np.array(_read_points(draft, table, row))])
+        reader = builder.reader_names.index(table.scorer)
+        earlier = first_of.setdefault(table.scorer, builder.relative(table.path))
+        joined, differs = join_points([points[reader], np.array(_read_points(builder, table, row))])
         if table.split != split:
-            what = f"split {table.split} instead of {split} as in {draft.relative(entries[0][0].path)}"
+            what = f"split {table.split} instead of {split} as in {builder.relative(entries[0][0].path)}"
             contradictions.add(table.path, what, "list an image in one split", image.name)
         elif differs.any():
             what = f"landmarks at other places than in {earlier}"
@@ -298,7 +301,7 @@ def _join_entries(
     return points
 
 
-def _image_of(draft: Draft, table: _Table, cells: list[str]) -> Wanted:
+def _image_of(builder: AnnotationsBuilder, table: _Table, cells: list[str]) -> Wanted:
     """The image that a line names, below the project, or beside the table where it names no folder.
 
     A table in a video's folder speaks of no other video's frames: those are numbered alike.
@@ -307,10 +310,10 @@ def _image_of(draft: Draft, table: _Table, cells: list[str]) -> Wanted:
     beside = table.path.absolute().parent
     if "/" not in written:
         return Wanted.of(written, beside)
-    return Wanted.of(written, draft.root, *([] if beside == draft.root else [beside.parent]))
+    return Wanted.of(written, builder.root, *([] if beside == builder.root else [beside.parent]))
 
 
-def _report_other_videos(draft: Draft, table: _Table, missing: Iterable[Wanted]) -> None:
+def _report_other_videos(builder: AnnotationsBuilder, table: _Table, missing: Iterable[Wanted]) -> None:
     """A table that was copied into another video's folder would put its landmarks on that one's frames; `missing` are
     its images that are not there."""
     folder = table.path.absolute().parent
@@ -319,7 +322,7 @@ def _report_other_videos(draft: Draft, table: _Table, missing: Iterable[Wanted])
     absent = (PurePosixPath(one.name).parent.name for one in missing)
     others = [name for name in dict.fromkeys(absent) if name and loosen(name) != loosen(folder.name)]
     if others:
-        draft.report(
+        builder.report(
             table.path,
             f"it names images of {', '.join(others)} that are not there, and lies in the folder of {folder.name}, "
             "whose images are other ones",
@@ -331,11 +334,11 @@ def _written_path(cells: list[str], num_path_columns: int) -> str:
     return "/".join(cell for cell in cells[:num_path_columns] if cell).replace("\\", "/")
 
 
-def _read_points(draft: Draft, table: _Table, row: Row) -> list[tuple[float, float]]:
+def _read_points(builder: AnnotationsBuilder, table: _Table, row: Row) -> list[tuple[float, float]]:
     line, cells = row
     points = []
-    for part in draft.landmark_names:
+    for part in builder.landmark_names:
         x_text, y_text = [cells[position] for position in table.columns.get(part, ())] or ["", ""]
-        places = [f"{draft.relative(table.path)} line {line} column {part} {axis}" for axis in "xy"]
-        points.append(draft.parse_point(x_text, y_text, *places))
+        places = [f"{builder.relative(table.path)} line {line} column {part} {axis}" for axis in "xy"]
+        points.append(builder.parse_point(x_text, y_text, *places))
     return points

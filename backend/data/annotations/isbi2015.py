@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from backend.data.annotations.builder import Draft, pair_files, present_readers
+from backend.data.annotations.builder import AnnotationsBuilder, pair_files, present_readers
 from backend.data.annotations.image_names import stem_of
 from backend.data.annotations.table import Annotations
 
@@ -53,37 +53,37 @@ def matches(path: Path) -> bool:
 
 
 def read(path: Path) -> Annotations:
-    draft = Draft("isbi2015", path, LANDMARK_NAMES)
-    folders = {name: draft.root / "AnnotationsByMD" / folder for name, folder in READER_FOLDERS.items()}
-    draft.reader_names = present_readers(draft, {name: [folder] for name, folder in folders.items()})
-    folders = {name: folders[name] for name in draft.reader_names}
+    builder = AnnotationsBuilder("isbi2015", path, LANDMARK_NAMES)
+    folders = {name: builder.root / "AnnotationsByMD" / folder for name, folder in READER_FOLDERS.items()}
+    builder.reader_names = present_readers(builder, {name: [folder] for name, folder in folders.items()})
+    folders = {name: folders[name] for name in builder.reader_names}
     for split, (folder_name, numbers) in SPLITS.items():
-        image_folder = draft.root / "RawImage" / folder_name
+        image_folder = builder.root / "RawImage" / folder_name
         if not image_folder.is_dir():
             continue
 
         def belongs(stem: str, numbers: range = numbers) -> bool:
             return stem.isdecimal() and int(stem) in numbers
 
-        for image, files in pair_files(draft, image_folder, folders, ".txt", belongs):
-            points = draft.empty_points()
-            for reader, name in enumerate(draft.reader_names):
+        for image, files in pair_files(builder, image_folder, folders, ".txt", belongs):
+            points = builder.empty_points()
+            for reader, name in enumerate(builder.reader_names):
                 if name in files:
-                    points[reader] = _read_points(draft, files[name])
-            draft.add_image(
+                    points[reader] = _read_points(builder, files[name])
+            builder.add_image(
                 stem_of(image.name), image, points, split=split, mm_per_px_xy=(MM_PER_PX, MM_PER_PX)
             )
-    return draft.finish("none is needed")
+    return builder.finish("none is needed")
 
 
-def _read_points(draft: Draft, path: Path) -> npt.NDArray[np.float64]:
+def _read_points(builder: AnnotationsBuilder, path: Path) -> npt.NDArray[np.float64]:
     """(K, 2), one reader's points of one image; all NaN when lines are missing or too many."""
     points = np.full((len(LANDMARK_NAMES), 2), np.nan)
     lines = path.read_text(encoding="utf-8-sig", errors="replace").splitlines()
     num_points = next((i for i, line in enumerate(lines) if line.count(",") != 1), len(lines))
     if num_points != len(LANDMARK_NAMES):
         # Which landmark is missing cannot be told from the order, so none of them can be trusted.
-        draft.report(
+        builder.report(
             path,
             f"{num_points} lines of x,y instead of {len(LANDMARK_NAMES)}; the reader is left out here",
             "write one landmark a line, in the order of the data set",
@@ -91,6 +91,6 @@ def _read_points(draft: Draft, path: Path) -> npt.NDArray[np.float64]:
         return points
     for index, line in enumerate(lines[:num_points]):
         x_text, y_text = line.split(",")
-        where = f"{draft.relative(path)} line {index + 1}"
-        points[index] = draft.parse_point(x_text, y_text, f"{where} column 1", f"{where} column 2")
+        where = f"{builder.relative(path)} line {index + 1}"
+        points[index] = builder.parse_point(x_text, y_text, f"{where} column 1", f"{where} column 2")
     return points

@@ -9,7 +9,7 @@ from reprlib import repr as shorten
 import numpy as np
 import numpy.typing as npt
 
-from backend.data.annotations.builder import Draft
+from backend.data.annotations.builder import AnnotationsBuilder
 
 _SAME_PX = 0.5  # as far as a tool that rounds to whole pixels moves a landmark along an axis
 
@@ -39,10 +39,10 @@ class Contradictions:
         """Note an image; `what` names the earlier file."""
         self._names.setdefault((file, what, cure), []).append(image_name)
 
-    def report(self, draft: Draft, num_images: Mapping[Path, int]) -> None:
+    def report(self, builder: AnnotationsBuilder, num_images: Mapping[Path, int]) -> None:
         """`num_images` is how many images each file annotates."""
         for (file, what, cure), names in self._names.items():
-            draft.report(
+            builder.report(
                 file,
                 f"{what}, which counts, for {len(names)} of {num_images[file]} images: {shorten(names)}",
                 cure,

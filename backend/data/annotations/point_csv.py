@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from backend.data.annotations.builder import Draft
+from backend.data.annotations.builder import AnnotationsBuilder
 from backend.data.annotations.csv_columns import Columns, Pair
 from backend.data.annotations.csv_rows import Row
 from backend.data.annotations.image_names import stem_of
@@ -43,8 +43,10 @@ class PointImage:
     points_xy_image: npt.NDArray[np.float64]  # (1, K, 2), NaN where missing
 
 
-def collect_points(draft: Draft, file_name: str, columns: Columns, rows: Sequence[Row]) -> list[PointImage]:
-    """The images with their points, and the draft's landmark names; what is wrong is reported."""
+def collect_points(
+    builder: AnnotationsBuilder, file_name: str, columns: Columns, rows: Sequence[Row]
+) -> list[PointImage]:
+    """The images with their points, and the builder's landmark names; what is wrong is reported."""
     assert columns.point is not None, "the table has one row per point"
     by_image: dict[str, list[_Point]] = {}
     for point in _name_points(columns, rows):
@@ -52,17 +54,17 @@ def collect_points(draft: Draft, file_name: str, columns: Columns, rows: Sequenc
             by_image.setdefault(point.image, []).append(point)
         else:
             where = f"{file_name} line {point.row[0]} column {columns.titles[columns.named['image']]}"
-            draft.report(where, "no image path; the line is left out", "fill it in")
+            builder.report(where, "no image path; the line is left out", "fill it in")
     if any(point.landmark for points in by_image.values() for point in points):
         names = dict.fromkeys(point.landmark for points in by_image.values() for point in points)
-        draft.landmark_names = tuple(name for name in names if name)
+        builder.landmark_names = tuple(name for name in names if name)
     else:
-        by_image = _number_points(draft, file_name, by_image)
+        by_image = _number_points(builder, file_name, by_image)
     return [
         PointImage(
             name,
             tuple(point.row for point in points),
-            _place_points(draft, file_name, columns, columns.point, points),
+            _place_points(builder, file_name, columns, columns.point, points),
         )
         for name, points in by_image.items()
     ]
@@ -98,18 +100,18 @@ def _split_labels(labels: Sequence[str]) -> list[tuple[str, str]]:
 
 
 def _number_points(
-    draft: Draft, file_name: str, by_image: dict[str, list[_Point]]
+    builder: AnnotationsBuilder, file_name: str, by_image: dict[str, list[_Point]]
 ) -> dict[str, list[_Point]]:
     """Points named after their places, in the images that have as many as most."""
     counts = Counter(map(len, by_image.values()))
     usual = max(counts, key=lambda count: (counts[count], count), default=0)
-    draft.landmark_names = tuple(str(k + 1) for k in range(usual))
+    builder.landmark_names = tuple(str(k + 1) for k in range(usual))
     kept = {}
     for image, points in by_image.items():
         if len(points) == usual:
             kept[image] = [_Point(image, str(k + 1), point.row) for k, point in enumerate(points)]
             continue
-        draft.report(
+        builder.report(
             f"{file_name} line {points[0].row[0]}",
             f"{image} has {len(points)} points without names, most images have {usual}; it is left out",
             "mark all points of every image in one order, or name them in a column landmark",
@@ -118,17 +120,17 @@ def _number_points(
 
 
 def _place_points(
-    draft: Draft, file_name: str, columns: Columns, pair: Pair, points: Sequence[_Point]
+    builder: AnnotationsBuilder, file_name: str, columns: Columns, pair: Pair, points: Sequence[_Point]
 ) -> npt.NDArray[np.float64]:
-    placed = draft.empty_points()
+    placed = builder.empty_points()
     lines: dict[str, int] = {}
     for point in points:
         line, cells = point.row
         where = f"{file_name} line {line}"
         if not point.landmark:
-            draft.report(where, "no landmark's name; the line is left out", "fill it in")
+            builder.report(where, "no landmark's name; the line is left out", "fill it in")
         elif point.landmark in lines:
-            draft.report(
+            builder.report(
                 where,
                 f"landmark {point.landmark} stands in line {lines[point.landmark]} too; the first counts",
                 "keep one line",
@@ -136,6 +138,6 @@ def _place_points(
         else:
             lines[point.landmark] = line
             places = (f"{where} column {columns.titles[k]}" for k in pair)
-            index = draft.landmark_names.index(point.landmark)
-            placed[0, index] = draft.parse_point(*(cells[k] for k in pair), *places)
+            index = builder.landmark_names.index(point.landmark)
+            placed[0, index] = builder.parse_point(*(cells[k] for k in pair), *places)
     return placed

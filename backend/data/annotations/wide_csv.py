@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from backend.data.annotations.builder import Draft, list_files
+from backend.data.annotations.builder import AnnotationsBuilder, list_files
 from backend.data.annotations.csv_columns import SPACING_COLUMNS, Columns, read_columns
 from backend.data.annotations.csv_rows import SUFFIXES, Row, read_header, read_rows, settle_decimals
 from backend.data.annotations.image_names import Wanted
@@ -58,12 +58,12 @@ def matches_annotated(path: Path) -> bool:
 
 def read(path: Path) -> Annotations:
     file = _choose_file(path)
-    draft = Draft("wide_csv", file.parent, reader_names=(READER_NAME,))
-    rows = read_rows(file, draft.report)
-    columns = _read_header(draft, file, rows)
+    builder = AnnotationsBuilder("wide_csv", file.parent, reader_names=(READER_NAME,))
+    rows = read_rows(file, builder.report)
+    columns = _read_header(builder, file, rows)
     if columns:
-        _read_lines(draft, file, columns, settle_decimals(rows[1:], _number_columns(columns)))
-    return draft.finish("add a column mm_per_px")
+        _read_lines(builder, file, columns, settle_decimals(rows[1:], _number_columns(columns)))
+    return builder.finish("add a column mm_per_px")
 
 
 def find_misses(path: Path) -> list[tuple[Path, str]]:
@@ -119,18 +119,18 @@ def _choose_file(path: Path) -> Path:
     return files[0]
 
 
-def _read_header(draft: Draft, file: Path, rows: list[Row]) -> Columns | None:
+def _read_header(builder: AnnotationsBuilder, file: Path, rows: list[Row]) -> Columns | None:
     """The columns, or None after reporting why there is nothing to read."""
     if not rows:
-        draft.report(file, "the file is empty", "write a header and a line an image", fatal=True)
+        builder.report(file, "the file is empty", "write a header and a line an image", fatal=True)
         return None
     columns = read_columns(rows[0][1])
     where = _at(file, rows[0])
     for what, cure in columns.faults:
-        draft.report(where, what, cure, fatal=True)
+        builder.report(where, what, cure, fatal=True)
     if columns.faults:
         return None
-    draft.landmark_names = tuple(columns.points)
+    builder.landmark_names = tuple(columns.points)
     unnamed = [
         f"column {k + 1} (without a name)"
         for k, title in enumerate(columns.titles)
@@ -138,7 +138,7 @@ def _read_header(draft: Draft, file: Path, rows: list[Row]) -> Columns | None:
     ]
     ignored = [*columns.ignored, *unnamed]
     if ignored:
-        draft.report(where, f"unknown columns are ignored: {', '.join(ignored)}", "remove or rename them")
+        builder.report(where, f"unknown columns are ignored: {', '.join(ignored)}", "remove or rename them")
     return columns
 
 
@@ -148,49 +148,49 @@ def _number_columns(columns: Columns) -> set[int]:
     return {position for pair in pairs for position in pair} | spacings
 
 
-def _read_lines(draft: Draft, file: Path, columns: Columns, rows: list[Row]) -> None:
+def _read_lines(builder: AnnotationsBuilder, file: Path, columns: Columns, rows: list[Row]) -> None:
     num_columns = len(columns.titles)
     if columns.point:
-        rows = [row for row in rows if draft.has_all_cells(row[1], num_columns, _at(file, row))]
-        images = list(collect_points(draft, file.name, columns, rows))
-        found = draft.find_images(Wanted.of(image.name, draft.root) for image in images)
+        rows = [row for row in rows if builder.has_all_cells(row[1], num_columns, _at(file, row))]
+        images = list(collect_points(builder, file.name, columns, rows))
+        found = builder.find_images(Wanted.of(image.name, builder.root) for image in images)
         for image in images:
             lines = [_Line(_at(file, row), columns, row[1]) for row in image.rows]
-            _report_contradictions(draft, lines)
-            wanted = Wanted.of(image.name, draft.root)
-            if path := draft.accept(lines[0].where, wanted, found[wanted]):
-                _add_image(draft, lines[0], wanted, path, image.points_xy_image)
+            _report_contradictions(builder, lines)
+            wanted = Wanted.of(image.name, builder.root)
+            if path := builder.accept(lines[0].where, wanted, found[wanted]):
+                _add_image(builder, lines[0], wanted, path, image.points_xy_image)
         return
     lines = [_Line(_at(file, row), columns, row[1]) for row in rows]
     whole = (line for line in lines if len(line.cells) == num_columns)
-    found = draft.find_images(Wanted.of(line.cell("image"), draft.root) for line in whole)
+    found = builder.find_images(Wanted.of(line.cell("image"), builder.root) for line in whole)
     for line in lines:
-        if not draft.has_all_cells(line.cells, num_columns, line.where):
+        if not builder.has_all_cells(line.cells, num_columns, line.where):
             continue
         if not line.cell("image"):
-            draft.report(line.place("image"), "no image path; the line is left out", "fill it in")
+            builder.report(line.place("image"), "no image path; the line is left out", "fill it in")
             continue
-        wanted = Wanted.of(line.cell("image"), draft.root)
-        if path := draft.accept(line.where, wanted, found[wanted]):
-            _add_image(draft, line, wanted, path, _read_points(draft, line))
+        wanted = Wanted.of(line.cell("image"), builder.root)
+        if path := builder.accept(line.where, wanted, found[wanted]):
+            _add_image(builder, line, wanted, path, _read_points(builder, line))
 
 
-def _read_points(draft: Draft, line: _Line) -> npt.NDArray[np.float64]:
+def _read_points(builder: AnnotationsBuilder, line: _Line) -> npt.NDArray[np.float64]:
     """(1, K, 2), original image pixels, NaN where missing."""
-    points = draft.empty_points()
+    points = builder.empty_points()
     for index, pair in enumerate(line.columns.points.values()):
         places = (f"{line.where} column {line.columns.titles[k]}" for k in pair)
-        points[0, index] = draft.parse_point(*(line.cells[k] for k in pair), *places)
+        points[0, index] = builder.parse_point(*(line.cells[k] for k in pair), *places)
     return points
 
 
-def _report_contradictions(draft: Draft, lines: list[_Line]) -> None:
+def _report_contradictions(builder: AnnotationsBuilder, lines: list[_Line]) -> None:
     """What the lines of one image's points say of the image: that of the first counts."""
     first, *others = lines
     for name in set(first.columns.named) - {"image", "landmark"}:
         other = next((line for line in others if line.cell(name) != first.cell(name)), None)
         if other:
-            draft.report(
+            builder.report(
                 other.place(name),
                 f"{other.cell(name)!r} and, in {first.where}, {first.cell(name)!r} for one image; the latter counts",
                 "write the same in all lines of an image",
@@ -198,31 +198,31 @@ def _report_contradictions(draft: Draft, lines: list[_Line]) -> None:
 
 
 def _add_image(
-    draft: Draft, line: _Line, wanted: Wanted, path: Path, points: npt.NDArray[np.float64]
+    builder: AnnotationsBuilder, line: _Line, wanted: Wanted, path: Path, points: npt.NDArray[np.float64]
 ) -> None:
     """Hand over one image with its (1, K, 2) points and what else its line says."""
-    spacings = {name: draft.parse_spacing(line.cell(name), line.place(name)) for name in SPACING_COLUMNS}
+    spacings = {name: builder.parse_spacing(line.cell(name), line.place(name)) for name in SPACING_COLUMNS}
     both, *per_axis = spacings.values()
     mm_per_px_x, mm_per_px_y = (both if math.isnan(spacing) else spacing for spacing in per_axis)
     known = not math.isnan(mm_per_px_x + mm_per_px_y)
     split = line.cell("split").lower()
-    draft.add_image(
+    builder.add_image(
         wanted.name,
         path,
         points,
         split=_SPLIT_ALIASES.get(split, split),
         group=line.cell("group"),
-        group_kind=_read_group_kind(draft, line.cell("group_kind"), line.place("group_kind")),
+        group_kind=_read_group_kind(builder, line.cell("group_kind"), line.place("group_kind")),
         mm_per_px_xy=(mm_per_px_x, mm_per_px_y) if known else (math.nan, math.nan),
         where=line.where,
     )
 
 
-def _read_group_kind(draft: Draft, text: str, where: str) -> GroupKind:
+def _read_group_kind(builder: AnnotationsBuilder, text: str, where: str) -> GroupKind:
     """What the line's group is; a word that is no kind is reported."""
     kind = next((kind for kind in GROUP_KINDS if kind == text.lower()), _USUAL_KIND)
     if text and text.lower() != kind:
-        draft.report(
+        builder.report(
             where, f"{text!r} is not a kind of group; {kind} is taken", f"write {', '.join(GROUP_KINDS)}"
         )
     return kind
