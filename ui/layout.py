@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -60,29 +61,35 @@ def _lay_out(page: gr.Blocks, runs_dir: Path, data_root: Path) -> None:
     page.load(None, js=RUNTIME_JS, **QUIET)  # first: what follows asks
     page.load(None, js=SORT_JS, **QUIET)
     session = gr.State(Session())
+    # one entry per tab, in the order of work; `say("tab_NAME")` is its title
+    create: dict[str, Callable[[], Any]] = {
+        "data": data_tab.create_data_tab,
+        "train": partial(train_tab.create_train_tab, session, runs_dir, data_root),
+        "monitor": partial(monitor_tab.create_monitor_tab, session, runs_dir),
+        "runs": partial(runs_tab.create_runs_tab, session, runs_dir, data_root),
+        "predict": partial(predict_tab.create_predict_tab, runs_dir),
+    }
+    items: dict[str, gr.Tab] = {}
+    made: dict[str, Any] = {}
     with gr.Tabs(selected="train") as tabs:
-        with gr.Tab(say("tab_data"), id="data") as data_item:
-            data = data_tab.create_data_tab()
-        with gr.Tab(say("tab_train"), id="train"):
-            train = train_tab.create_train_tab(session, runs_dir, data_root)
-        with gr.Tab(say("tab_monitor"), id="monitor"):
-            monitor = monitor_tab.create_monitor_tab(session, runs_dir)
-        with gr.Tab(say("tab_runs"), id="runs"):
-            runs = runs_tab.create_runs_tab(session, runs_dir, data_root)
-        with gr.Tab(say("tab_predict"), id="predict") as predict_item:
-            predict = predict_tab.create_predict_tab(runs_dir)
+        for name, create_tab in create.items():
+            with gr.Tab(say(f"tab_{name}"), id=name) as items[name]:
+                made[name] = create_tab()
+    data, train, monitor, runs, predict = (
+        made[name] for name in ("data", "train", "monitor", "runs", "predict")
+    )
     gr.on([tabs.change, tabs.select], None, js=FIT_PLOTS, **QUIET)
     is_training = gr.Checkbox(visible=False)
     page.load(unusable_gpus, None, [unusable], **QUIET)
     asked = page.load(partial(_is_training, runs_dir), None, [is_training], **QUIET)
     asked.then(None, [is_training], [tabs], js=TURN_TO_MONITOR, **QUIET)
     train_tab.bind_load(train, page)
-    data_tab.bind_data_tab(data, data_item, train, data_root)
+    data_tab.bind_data_tab(data, items["data"], train, data_root)
     monitor_tab.bind_redraw(monitor, page.load, monitor_tab.on_open)
     for script in (monitor_tab.KEEP_ZOOM, OFFER_DIGITS):
         page.load(None, js=script, **QUIET)
     page.load(partial(runs_tab.on_load, runs), [session], [runs.table, runs.empty], **QUIET)
-    opened = [page.load, predict_item.select]
+    opened = [page.load, items["predict"].select]
     noted = [predict.answers.answered, predict.run, predict.run_note]
     predict.answers.settles(
         gr.on(opened, partial(predict_tab.on_open, predict), [predict.run], noted, **QUIET)

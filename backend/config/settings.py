@@ -39,6 +39,7 @@ class Settings(BaseModel):
     # an infinity has no JSON, so config.json could not hold it
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
+    # main
     model: ModelName = setting("hrnet", "network", group="main", affects=("memory",))
     image_size: Annotated[tuple[int, int], AfterValidator(check_image_size)] = setting(
         (256, 256),
@@ -80,6 +81,7 @@ class Settings(BaseModel):
         affects=("memory",),
     )
 
+    # dataset
     dataset_path: str = setting(
         "",
         "folder of annotated images; empty: Aariz beside train.py if it is there, else demo data",
@@ -100,6 +102,7 @@ class Settings(BaseModel):
         affects=(),
     )
 
+    # target
     sigma: Annotated[float, Field(gt=0, le=64)] | Auto = setting(
         "auto",
         "standard deviation of the target Gaussian, input pixels; auto: 0.75 at 128, 1.5 at 256, "
@@ -130,6 +133,7 @@ class Settings(BaseModel):
         affects=(),
     )
 
+    # data
     dataset_format: DatasetFormat = setting(
         "auto",
         "annotation format; auto: detected from the folder",
@@ -152,6 +156,7 @@ class Settings(BaseModel):
         affects=("sample", "decoding_error"),
     )
 
+    # augmentation
     rotation_deg: float = setting(
         5.0,
         "augmentation: rotation, degrees (standard deviation)",
@@ -200,6 +205,7 @@ class Settings(BaseModel):
         affects=("views",),
     )
 
+    # optimization
     gradient_accumulation_steps: int = setting(
         1,
         "batches whose gradients are added up for one optimizer step",
@@ -251,6 +257,7 @@ class Settings(BaseModel):
         le=2**31 - 1,
     )
 
+    # refinement
     refine_epochs: int = setting(
         40,
         "refinement: passes over the training images",
@@ -338,6 +345,7 @@ class Settings(BaseModel):
         affects=(),
     )
 
+    # machine
     device: Annotated[str, BeforeValidator(with_latin_digits)] = setting(
         "auto",
         "auto, cpu, cuda or cuda:N; auto: a GPU if there is one",
