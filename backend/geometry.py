@@ -171,6 +171,13 @@ def _sample_bilinear(field: FloatArray, points_xy: FloatArray) -> FloatArray:
     return result
 
 
+def square_unit_xy(mm_per_px_xy: FloatArray) -> FloatArray:
+    """(N, 2): the factors that give both axes of each image one unit: its mm per pixel, or 1 where that is unknown."""
+    known = np.isfinite(mm_per_px_xy).all(axis=1, keepdims=True)
+    unit: FloatArray = np.where(known, mm_per_px_xy, 1.0)
+    return unit
+
+
 def mean_scale(affine: FloatArray) -> float:
     """The factor by which an affine scales lengths on average: the root of its determinant."""
     return float(np.sqrt(abs(np.linalg.det(affine[:, :2]))))

@@ -14,7 +14,7 @@ import numpy as np
 
 from backend.data.annotations import mean_of_readers
 from backend.data.shape import DISTRUST_SCORE, ShapeCheck, check_shapes, robust_scores
-from backend.geometry import FloatArray
+from backend.geometry import FloatArray, square_unit_xy
 
 Reason = Literal["shape", "readers"]
 SWAP_SHARE = 1 / 3  # exchanged, two swapped landmarks lie at most this share as far off
@@ -52,7 +52,7 @@ class AnnotationOutliers:
 def find_outliers(readers_xy_image: FloatArray, mm_per_px_xy: FloatArray) -> AnnotationOutliers:
     """Judge the marks (N, R, K, 2) of R readers, original pixels, with spacings (N, 2) in mm, NaN where unknown."""
     mean_xy = mean_of_readers(readers_xy_image).astype(np.float64)
-    proportions = _proportions(mm_per_px_xy)
+    proportions = square_unit_xy(mm_per_px_xy)
     check = check_shapes(mean_xy * proportions[:, None])
     if check is None:
         expected, of_shapes = np.full(mean_xy.shape, np.nan), []
@@ -64,11 +64,6 @@ def find_outliers(readers_xy_image: FloatArray, mm_per_px_xy: FloatArray) -> Ann
         *_of_readers(readers_xy_image.astype(np.float64), expected, mm_per_px_xy),
     ]
     return AnnotationOutliers(_worst_first(found), check is not None, expected)
-
-
-def _proportions(mm_per_px_xy: FloatArray) -> FloatArray:
-    """(N, 2): what makes an image's axes alike. A shape has no size, so pixels will do where the spacing is unknown."""
-    return np.where(np.isfinite(mm_per_px_xy).all(axis=1, keepdims=True), mm_per_px_xy, 1.0)
 
 
 def _of_shapes(

@@ -46,14 +46,6 @@ class Samples:
         return Samples(self.images.iloc[rows].reset_index(drop=True), self.points_xy_image[rows])
 
 
-def square_unit_xy(samples: Samples) -> FloatArray:
-    """(N, 2): what a pixel of each image measures along x and y, in mm where that is known, else 1."""
-    mm_per_px_xy = samples.mm_per_px_xy
-    known = np.isfinite(mm_per_px_xy).all(axis=1, keepdims=True)
-    unit: FloatArray = np.where(known, mm_per_px_xy, 1.0)
-    return unit
-
-
 @dataclass(frozen=True)
 class SampleSplits:
     """A data set ready to train on: its splits by name, train and valid first, the others as the data set has them."""

@@ -17,7 +17,7 @@ from backend.data.crops import CropDataset, crop_scale
 from backend.data.dataset import Batches, EpochBatches, LandmarkDataset
 from backend.data.flip_pairs import flip_order
 from backend.data.image_store import SHARE_OF_FREE_MEMORY, ImageStore, input_scale
-from backend.data.samples import Samples, SampleSplits, load_splits, square_unit_xy
+from backend.data.samples import Samples, SampleSplits, load_splits
 from backend.data.shape_prior import ShapePrior, fit_shape_prior
 from backend.device.host import read_memory
 from backend.errors import UserError
@@ -26,6 +26,7 @@ from backend.geometry import (
     FloatArray,
     refiner_sigma_in_force,
     sigma_in_force,
+    square_unit_xy,
 )
 from backend.training.checkpoint_checks import are_weights
 from backend.training.engine import Trainer
@@ -111,7 +112,7 @@ def build_shape_prior(config: RunConfig, train: Samples) -> ShapePrior | str:
         return ""
     if settings.loss != "kl":
         return f"maps of {settings.loss} do not tell how sure they are"
-    prior = fit_shape_prior(train.points_xy_image * square_unit_xy(train)[:, None])
+    prior = fit_shape_prior(train.points_xy_image * square_unit_xy(train.mm_per_px_xy)[:, None])
     return prior or "the training images have too few landmarks in common"
 
 

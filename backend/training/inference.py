@@ -23,11 +23,11 @@ from backend.data.annotations.builder import UNKNOWN_SPACING
 from backend.data.annotations.table import IMAGE_COLUMNS
 from backend.data.dataset import Batches
 from backend.data.images import read_image_size
-from backend.data.samples import Samples, square_unit_xy
+from backend.data.samples import Samples
 from backend.data.shape_prior import ShapePrior
 from backend.device.gpu import read_gpus
 from backend.errors import UserError
-from backend.geometry import FloatArray
+from backend.geometry import FloatArray, square_unit_xy
 from backend.resolve import choose_device
 from backend.run.best import REFINE
 from backend.torch_devices import describe_machine
@@ -133,7 +133,7 @@ class Predictor:
         """With the points that a likely shape has."""
         if self.shape_prior is None or found.spread_xy_image is None:
             return found
-        unit = square_unit_xy(samples)[:, None]
+        unit = square_unit_xy(samples.mm_per_px_xy)[:, None]
         if not self.config.learned_pixel_sizes:  # then the shapes were learned in pixels
             unit = np.ones_like(unit)
         spread = found.spread_xy_image * unit[..., None] * unit[..., None, :]
