@@ -19,12 +19,11 @@ from typing import Any
 
 import gradio as gr
 
-from ui.bindings import LATEST, QUIET
+from ui.bindings import LATEST, PRIVATE, Updates
 from ui.text.say import say
 
 RUNTIME_JS = (Path(__file__).parent / "static" / "answers.js").read_text(encoding="utf-8")
 VOID = "!"  # before a question that has no answer; answers.js has the same
-Updates = Mapping[Any, Any]
 
 
 class NoAnswer(Exception):  # noqa: N818 (not a mistake of the program's)
@@ -60,9 +59,9 @@ class Part:
         """
         if anew:
             js = f"() => {{ window.fiducialAnswers.forget({self._json}); }}"
-            _binder(events)(None, None, None, js=js, **QUIET)
+            _binder(events)(None, None, None, js=js, **PRIVATE)
         else:
-            _binder(events)(None, list(self.inputs), None, js=self.ask_js, **QUIET)
+            _binder(events)(None, list(self.inputs), None, js=self.ask_js, **PRIVATE)
 
     def answers(
         self,
@@ -101,7 +100,7 @@ class Part:
             answered = {self.answered: unanswered} if unanswered else {}
             return {**answered, **handler(session, *values)}
 
-        self.binds(event, look, inputs, outputs, how={**QUIET, "trigger_mode": "once"}, polls=True)
+        self.binds(event, look, inputs, outputs, how={**PRIVATE, "trigger_mode": "once"}, polls=True)
 
     def binds(
         self,
@@ -130,7 +129,7 @@ class Part:
 
     def settles(self, bound: Any) -> None:
         """The mark anew after an event that may have changed what is shown."""
-        bound.then(None, [self.answered], None, js=self.answer_js, **QUIET)
+        bound.then(None, [self.answered], None, js=self.answer_js, **PRIVATE)
 
     @property
     def ask_js(self) -> str:

@@ -1,15 +1,18 @@
-"""How the page's own events are bound: they show no progress and are not offered to programs."""
+"""How the page binds its events: none of them is offered to programs or shows Gradio's own progress."""
 
 from __future__ import annotations
 
 from typing import Any
 
-# `show_progress_on=[]` is what keeps the page quick: with "hidden" alone, Gradio writes the state of every output of
-# every event that ever ran anew at each event, and looks each of them up in the whole page.
-QUIET: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden", "show_progress_on": []}
+Updates = dict[Any, Any]
+"""What a handler returns: the new value of each component that changes."""
 
-LATEST: dict[str, Any] = {**QUIET, "trigger_mode": "always_last"}
-"""For what changes faster than it is answered: of those that come meanwhile, the last one is answered too."""
+# `show_progress_on=[]` keeps the page fast: with "hidden" alone, each event makes Gradio rewrite the state of every
+# output of every event that ever ran, and look each of them up in the whole page.
+PRIVATE: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden", "show_progress_on": []}
 
-IN_TURN: dict[str, Any] = {**QUIET, "trigger_mode": "multiple", "concurrency_limit": 1}
-"""For what must be answered each and in its order."""
+LATEST: dict[str, Any] = {**PRIVATE, "trigger_mode": "always_last"}
+"""For inputs that change faster than they are answered: the last change is always answered."""
+
+SEQUENTIAL: dict[str, Any] = {**PRIVATE, "trigger_mode": "multiple", "concurrency_limit": 1}
+"""For events of which every one must be answered, in order."""

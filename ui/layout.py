@@ -11,7 +11,7 @@ import gradio as gr
 
 from ui.answers import RUNTIME_JS
 from ui.api import bind_api
-from ui.bindings import QUIET
+from ui.bindings import PRIVATE
 from ui.data import tab as data_tab
 from ui.devices import unusable_gpus
 from ui.figures.table import SORT_JS
@@ -58,8 +58,8 @@ def build_app(runs_dir: Path, data_root: Path) -> gr.Blocks:
 def _lay_out(page: gr.Blocks, runs_dir: Path, data_root: Path) -> None:
     gr.HTML(_head())
     unusable = gr.HTML(elem_id="unusable-gpus", padding=False)
-    page.load(None, js=RUNTIME_JS, **QUIET)  # first: what follows asks
-    page.load(None, js=SORT_JS, **QUIET)
+    page.load(None, js=RUNTIME_JS, **PRIVATE)  # first: what follows asks
+    page.load(None, js=SORT_JS, **PRIVATE)
     session = gr.State(Session())
     # one entry per tab, in the order of work; `say("tab_NAME")` is its title
     create: dict[str, Callable[[], Any]] = {
@@ -78,24 +78,24 @@ def _lay_out(page: gr.Blocks, runs_dir: Path, data_root: Path) -> None:
     data, train, monitor, runs, predict = (
         made[name] for name in ("data", "train", "monitor", "runs", "predict")
     )
-    gr.on([tabs.change, tabs.select], None, js=FIT_PLOTS, **QUIET)
+    gr.on([tabs.change, tabs.select], None, js=FIT_PLOTS, **PRIVATE)
     is_training = gr.Checkbox(visible=False)
-    page.load(unusable_gpus, None, [unusable], **QUIET)
-    asked = page.load(partial(_is_training, runs_dir), None, [is_training], **QUIET)
-    asked.then(None, [is_training], [tabs], js=TURN_TO_MONITOR, **QUIET)
+    page.load(unusable_gpus, None, [unusable], **PRIVATE)
+    asked = page.load(partial(_is_training, runs_dir), None, [is_training], **PRIVATE)
+    asked.then(None, [is_training], [tabs], js=TURN_TO_MONITOR, **PRIVATE)
     train_tab.bind_load(train, page)
     data_tab.bind_data_tab(data, items["data"], train, data_root)
     monitor_tab.bind_redraw(monitor, page.load, monitor_tab.on_open)
     for script in (monitor_tab.KEEP_ZOOM, OFFER_DIGITS):
-        page.load(None, js=script, **QUIET)
-    page.load(partial(runs_tab.on_load, runs), [session], [runs.table, runs.empty], **QUIET)
+        page.load(None, js=script, **PRIVATE)
+    page.load(partial(runs_tab.on_load, runs), [session], [runs.table, runs.empty], **PRIVATE)
     opened = [page.load, items["predict"].select]
     noted = [predict.answers.answered, predict.run, predict.run_note]
     predict.answers.settles(
-        gr.on(opened, partial(predict_tab.on_open, predict), [predict.run], noted, **QUIET)
+        gr.on(opened, partial(predict_tab.on_open, predict), [predict.run], noted, **PRIVATE)
     )
     for chosen in (train.started, runs.details.watched):
-        shown = chosen.change(_show_monitor, [chosen], [tabs, chosen], **QUIET)
+        shown = chosen.change(_show_monitor, [chosen], [tabs, chosen], **PRIVATE)
         # at once: until the next tick the run before would stand there
         monitor_tab.bind_redraw(monitor, shown.then, monitor_tab.on_tick)
     reuse.bind_queue(train)

@@ -17,13 +17,12 @@ import gradio as gr
 from backend.config import AUTO
 from backend.errors import UserError
 from backend.numbers import format_number, read_whole_number
-from ui.bindings import QUIET
+from ui.bindings import PRIVATE, Updates
 from ui.text.say import quote, say
 
 # Gradio's text boxes have no inputmode; this gives it to those that are there and to those that come
 OFFER_DIGITS = (Path(__file__).parent / "static" / "number_field.js").read_text(encoding="utf-8")
 MISTAKE = "field-error"
-Updates = dict[Any, Any]
 
 
 def number_classes(*, is_whole: bool) -> list[str]:
@@ -80,7 +79,7 @@ class NumberedSlider:
             {{info: {json.dumps(self.info)}, __type__: "update"}},
           ];
         }}"""
-        self.slider.change(None, self.slider, [self.field, self.slider], js=follow, **QUIET)
+        self.slider.change(None, self.slider, [self.field, self.slider], js=follow, **PRIVATE)
 
     @property
     def typed(self) -> Sequence[Any]:

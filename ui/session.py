@@ -23,7 +23,7 @@ class Session:
         self.run_id, self.preview = run_id, None
         self.forget()
 
-    def is_news(self, part: str, signature: Any) -> bool:
+    def has_changed(self, part: str, signature: Any) -> bool:
         """True once for every new signature of a part."""
         if self.drawn.get(part, _NOTHING) == signature:
             return False

@@ -11,6 +11,7 @@ import numpy as np
 
 from backend.data.annotation_outliers import AnnotationOutlier
 from backend.errors import UserError
+from ui.bindings import Updates
 from ui.data.summary import ALL_SPLITS, DataView, caption, landmarks_table
 from ui.datasets import read_full, shrink
 from ui.figures.pictures import Highlight, plot_marks, plot_plain, zoom_in
@@ -18,7 +19,6 @@ from ui.number_field import NumberedSlider, create_numbered_slider
 from ui.text.say import in_markdown, say
 
 LEAST_WINDOW_SHARE = 0.2  # of an image's longer side, when a landmark is looked at closely
-Updates = dict[Any, Any]
 
 
 @dataclass(frozen=True)

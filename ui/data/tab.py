@@ -18,7 +18,7 @@ from backend.data.importing import import_zip
 from backend.data.leaks import Leak
 from backend.errors import UserError
 from ui.answers import Part, Superseded, create_part
-from ui.bindings import LATEST, QUIET
+from ui.bindings import LATEST, PRIVATE, Updates
 from ui.data.browser import BrowserPanel, Shown, create_browser, on_whole, show
 from ui.data.summary import (
     ALL_SPLITS,
@@ -46,7 +46,6 @@ TO_PICTURE = (
 )
 LEAKS_PART = "data_leaks"  # of the session: whose leaks are to be told
 TO_FORM = "(path) => (path ?? '').trim()"
-Updates = dict[Any, Any]
 
 
 @dataclass(frozen=True)
@@ -145,7 +144,7 @@ def bind_data_tab(parts: dict[str, Any], own: gr.Tab, train: TrainTab, data_root
         also=(answers.sigma,),
     )
     # in the browser: the Train form has it at once, and what is shown of another one is marked
-    moved = tab.dataset.input(None, [tab.dataset], [train.fields["dataset_path"]], js=TO_FORM, **QUIET)
+    moved = tab.dataset.input(None, [tab.dataset], [train.fields["dataset_path"]], js=TO_FORM, **PRIVATE)
 
     def reads(event: Any) -> Any:
         return answers.data.answers(
@@ -213,7 +212,7 @@ def _bind_browser(tab: DataTab) -> None:
         bound = image.binds(
             table.chosen, chosen, [tab.view, *known, *form], [sigma.answered, *outputs], also=(sigma,)
         )
-        bound.then(None, js=TO_PICTURE, **QUIET)
+        bound.then(None, js=TO_PICTURE, **PRIVATE)
 
 
 def _place_choice() -> dict[str, Any]:

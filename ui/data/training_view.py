@@ -15,6 +15,7 @@ from backend.config import Settings
 from backend.errors import UserError
 from backend.geometry import RESIZES, sigma_in_force
 from ui.answers import Part, Superseded
+from ui.bindings import Updates
 from ui.data.summary import DataView
 from ui.datasets import read_full, sigma_words
 from ui.figures.pictures import plot_sigma
@@ -25,7 +26,6 @@ from ui.train.tab import settings_for_data
 
 FLOOR_PART = "data_floor"  # of the session: the settings whose floor is to be told
 NUM_VIEWS = 7  # and the plain image
-Updates = dict[Any, Any]
 Drawn = tuple[str, int]  # image id and first epoch
 
 

@@ -12,13 +12,12 @@ import gradio as gr
 from backend.errors import UserError
 from backend.run.folder import RunFolder
 from backend.run.state import derive_state
-from ui.bindings import QUIET
+from ui.bindings import PRIVATE, Updates
 from ui.run_actions import ANSWERED_AT_ONCE, NOTHING, Action, possible_now, press
 from ui.session import Session
 from ui.text.say import say
 
 ACTS_ON = '<div class="acts-on">{words} <bdi dir="ltr">${{value}}</bdi></div>'
-Updates = dict[Any, Any]
 
 
 @dataclass(frozen=True)
@@ -90,11 +89,11 @@ def _bind(buttons: RunButtons) -> None:
     )
     for button, action in pressed:
         button.click(
-            partial(on_press, buttons, action), inputs, buttons.outputs, **QUIET, trigger_mode="once"
+            partial(on_press, buttons, action), inputs, buttons.outputs, **PRIVATE, trigger_mode="once"
         )
     confirm = [buttons.confirm, buttons.confirm_words]
-    buttons.cancel.click(partial(on_ask_cancel, buttons), [buttons.acts_on], confirm, **QUIET)
-    buttons.cancel_no.click(lambda: gr.update(visible=False), None, [buttons.confirm], **QUIET)
+    buttons.cancel.click(partial(on_ask_cancel, buttons), [buttons.acts_on], confirm, **PRIVATE)
+    buttons.cancel_no.click(lambda: gr.update(visible=False), None, [buttons.confirm], **PRIVATE)
 
 
 def on_press(buttons: RunButtons, action: Action, session: Session, shown: str) -> Updates:
@@ -123,9 +122,9 @@ def draw_buttons(buttons: RunButtons, session: Session, folder: RunFolder | None
     possible = possible_now(folder, derive_state(folder)) if folder is not None else NOTHING
     asked = [kind for kind in ANSWERED_AT_ONCE if folder is not None and folder.requested(kind)]
     updates: Updates = {}
-    if session.is_news("cancel question", (run_id, possible.cancel)):
+    if session.has_changed("cancel question", (run_id, possible.cancel)):
         updates[buttons.confirm] = gr.update(visible=False)
-    if not session.is_news("buttons", (run_id, possible, asked)):
+    if not session.has_changed("buttons", (run_id, possible, asked)):
         return updates
     updates |= {
         buttons.acts_on: gr.update(value=run_id, visible=bool(run_id)),

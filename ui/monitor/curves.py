@@ -47,7 +47,7 @@ SIGNS = {"circle": "●", "diamond": "◆", "square": "■", "star": "★"}
 
 
 @dataclass(frozen=True)
-class Wishes:
+class CurveOptions:
     """How the curves are to be drawn. `smoothing`: how many epochs before and after each are averaged; 0: none."""
 
     smoothing: int = 0
@@ -66,7 +66,7 @@ class Readers:
 def plot_curves(
     rows: Sequence[Row],
     events: Sequence[Row],
-    wishes: Wishes = Wishes(),
+    options: CurveOptions = CurveOptions(),
     *,
     best: Row | None = None,
     readers: Readers | None = None,
@@ -83,12 +83,12 @@ def plot_curves(
     rows, events = in_one_line(rows, events)
     panels = known_panels(rows, memory_title)
     last_epoch = max((row["epoch"] for row in rows), default=0)
-    figure, tops = _panel_figure(panels, wishes, last_epoch, revision)
+    figure, tops = _panel_figure(panels, options, last_epoch, revision)
     error_key = f"val/mre_{error_unit(rows)}"
     for number, panel in enumerate(panels):
         axis = _axis(number)
         for line in panel.lines:
-            _add_line(figure, rows, line, axis, wishes.smoothing)
+            _add_line(figure, rows, line, axis, options.smoothing)
         titles = []
         if best is not None and panel.follows_log:
             titles += _add_star(figure, best, panel, axis)
@@ -97,7 +97,7 @@ def plot_curves(
         ]
         if panel.lines[0].key == error_key:
             titles += _add_readers(figure, axis, readers)
-            _clip(figure, rows, panel, number, tops[number], wishes, readers)
+            _clip(figure, rows, panel, number, tops[number], options, readers)
         _add_title(figure, panel.title, titles, tops[number])
     _add_marks(figure, rows, events)
     return figure
@@ -113,7 +113,7 @@ def smooth(values: Sequence[float], reach: int) -> list[float]:
 
 
 def _panel_figure(
-    panels: Sequence[Panel], wishes: Wishes, last_epoch: int, revision: str
+    panels: Sequence[Panel], options: CurveOptions, last_epoch: int, revision: str
 ) -> tuple[go.Figure, list[float]]:
     """Empty panels over one axis of epochs, and where each has its top, as shares of the height."""
     inner = sum(GAP_PX + panel.height_px for panel in panels) or 1
@@ -129,7 +129,7 @@ def _panel_figure(
     for number, panel in enumerate(panels):
         top = 1 - (done + GAP_PX) / inner
         done += GAP_PX + panel.height_px
-        is_log = wishes.log_axis and panel.follows_log
+        is_log = options.log_axis and panel.follows_log
         figure.update_layout(
             {
                 f"yaxis{number + 1 if number else ''}": {
@@ -141,7 +141,7 @@ def _panel_figure(
                     "rangemode": "normal" if panel.follows_log else "tozero",
                     "anchor": "x",
                     "exponentformat": "e" if panel.lines[0].key == "lr" else "B",
-                    "uirevision": f"{revision} {is_log} {wishes.clip}",  # another wish overrides a zoom
+                    "uirevision": f"{revision} {is_log} {options.clip}",  # another wish overrides a zoom
                 }
             }
         )
@@ -237,13 +237,13 @@ def _clip(
     panel: Panel,
     number: int,
     top: float,
-    wishes: Wishes,
+    options: CurveOptions,
     readers: Readers | None,
 ) -> None:
     """Cut off errors far above the best, though never more than half of all, and say how many are cut off."""
     line = panel.lines[0]
     values = [value for row in rows if (value := line.value(row)) is not None]
-    if not values or wishes.log_axis or not wishes.clip:
+    if not values or options.log_axis or not options.clip:
         return
     best = min((value for value in values if value > 0), default=0.0)
     shown = max(CLIP_AT * best, median_low(values))

@@ -21,6 +21,7 @@ from backend.geometry import compose
 from backend.overlays import blend_heatmaps
 from backend.run.folder import PHASES, PreviewKey, RunFolder
 from ui.answers import create_part
+from ui.bindings import Updates
 from ui.figures.pictures import plot_prediction
 from ui.figures.plots import Row
 from ui.run_rows import has_validated, read_rows
@@ -29,7 +30,6 @@ from ui.text.say import in_distance, say, say_count
 
 MAX_PREVIEWS = 4
 MAX_POSITIONS = 1000  # far more than are kept
-Updates = dict[Any, Any]
 
 
 @dataclass(frozen=True)
@@ -124,7 +124,7 @@ def draw_previews(panel: Previews, session: Session, folder: RunFolder, heatmap:
     """What changed: the choice of landmarks, the kept epochs, or what is shown of them."""
     updates: Updates = {}
     names = preview_choices(folder)
-    if session.is_news("heatmap", (folder.run_id, names)):
+    if session.has_changed("heatmap", (folder.run_id, names)):
         known = [value for _, value in names]
         heatmap = heatmap if heatmap in known else "all"
         updates[panel.heatmap] = gr.update(choices=names, value=heatmap)
@@ -132,7 +132,7 @@ def draw_previews(panel: Previews, session: Session, folder: RunFolder, heatmap:
     shown, follows = shown_key(keys, session.preview), session.preview is None
     updates |= _draw_position(panel, session, folder, keys, shown)
     stamp = folder.preview_stamp(shown) if shown is not None else None
-    if session.is_news("previews", (folder.run_id, shown, stamp, heatmap, follows)):
+    if session.has_changed("previews", (folder.run_id, shown, stamp, heatmap, follows)):
         updates |= _draw_images(panel, folder, shown, heatmap, follows=follows)
     return updates
 
@@ -208,13 +208,13 @@ def _draw_position(
     """Where the slider stands and what it says; what did not change is not sent, so that a drag goes on undisturbed."""
     follows = session.preview is None
     if shown is None:
-        is_new = session.is_news("preview_words", (folder.run_id, None))
+        is_new = session.has_changed("preview_words", (folder.run_id, None))
         return {panel.controls: gr.update(visible=False)} if is_new else {}
     slider: dict[str, Any] = {}
     position = keys.index(shown) + 1
-    if session.is_news("preview_position", (folder.run_id, keys, position)):
+    if session.has_changed("preview_position", (folder.run_id, keys, position)):
         slider |= {"maximum": max(2, len(keys)), "value": position, "interactive": len(keys) > 1}
-    if not session.is_news("preview_words", (folder.run_id, keys, shown, follows)):
+    if not session.has_changed("preview_words", (folder.run_id, keys, shown, follows)):
         return {panel.position: gr.update(**slider)} if slider else {}
     first, last = (_name_epoch(key) for key in (keys[0], keys[-1]))
     slider |= {

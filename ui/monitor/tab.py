@@ -13,11 +13,11 @@ import gradio as gr
 from backend.run.folder import RunFolder, list_runs
 from backend.run.state import derive_state
 from ui.answers import Part, create_part, question_of
-from ui.bindings import LATEST, QUIET
+from ui.bindings import LATEST, PRIVATE, Updates
 from ui.devices import device_lines
 from ui.figures.plots import Row, error_unit
 from ui.monitor.buttons import RunButtons, create_run_buttons, draw_buttons
-from ui.monitor.curves import Wishes, plot_curves
+from ui.monitor.curves import CurveOptions, plot_curves
 from ui.monitor.landmarks import landmark_table, readers_in
 from ui.monitor.previews import Previews, create_previews, draw_previews, title_words
 from ui.monitor.run_card import event_list, log_text, run_card
@@ -34,7 +34,6 @@ SHOWN_IN = (
     "#previews-title", "#previews-note", "[id^=preview-]",
 )  # fmt: skip
 MAX_SMOOTHING = 10  # epochs to each side
-Updates = dict[Any, Any]
 
 
 @dataclass(frozen=True)
@@ -135,10 +134,10 @@ def _bind(tab: MonitorTab) -> None:
     parts = [smoothing.slider, smoothing.field]
     gr.on(smoothing.typed, partial(on_typed_smoothing, tab), [smoothing.field], parts, **LATEST)
     tab.answers.asks(tab.run.change)
-    wishes = [smoothing.slider.change, tab.log_axis.change, tab.clip.change]
-    tab.curves_part.asks(wishes)
-    bind_redraw(tab, tab.timer.tick, on_tick, {**QUIET, "trigger_mode": "once"})
-    bind_redraw(tab, wishes, on_tick)
+    options = [smoothing.slider.change, tab.log_axis.change, tab.clip.change]
+    tab.curves_part.asks(options)
+    bind_redraw(tab, tab.timer.tick, on_tick, {**PRIVATE, "trigger_mode": "once"})
+    bind_redraw(tab, options, on_tick)
 
     def choose(answered: str, how: str, run_id: str, session: Session, *choices: Any) -> Updates:
         return _saying(tab, how, session, on_choose(tab, run_id, session, *choices))
@@ -202,14 +201,14 @@ def on_tick(
     folder = _watched(tab, session)
     updates: Updates = {tab.session: session, **_draw_chooser(tab, session, folder)}
     devices = device_lines()
-    if session.is_news("devices", devices):
+    if session.has_changed("devices", devices):
         updates[tab.devices] = devices
     if folder is None:
         return updates | _draw_nothing(tab, session)
     rows = read_rows(folder)
     updates |= _draw_card(tab, session, folder, rows)
     updates |= draw_buttons(tab.buttons, session, folder)
-    updates |= _draw_curves(tab, session, folder, rows, Wishes(smoothing, log_axis, clip))
+    updates |= _draw_curves(tab, session, folder, rows, CurveOptions(smoothing, log_axis, clip))
     updates |= draw_previews(tab.previews, session, folder, heatmap)
     updates |= _draw_words(tab, session, folder)
     return updates
@@ -230,7 +229,7 @@ def _watched(tab: MonitorTab, session: Session) -> RunFolder | None:
 
 def _draw_nothing(tab: MonitorTab, session: Session) -> Updates:
     """There is no run, or there is none any more: say what to do, and leave nothing of it standing."""
-    if not session.is_news("card", None):
+    if not session.has_changed("card", None):
         return {}
     return {
         tab.card: say("no_runs"),
@@ -246,7 +245,7 @@ def _draw_nothing(tab: MonitorTab, session: Session) -> Updates:
 
 def _draw_chooser(tab: MonitorTab, session: Session, folder: RunFolder | None) -> Updates:
     names = [run.run_id for run in list_runs(tab.runs_dir)]
-    if not session.is_news("runs", (names, session.run_id)):
+    if not session.has_changed("runs", (names, session.run_id)):
         return {}
     return {tab.run: gr.update(choices=names, value=folder.run_id if folder else None)}
 
@@ -254,17 +253,17 @@ def _draw_chooser(tab: MonitorTab, session: Session, folder: RunFolder | None) -
 def _draw_card(tab: MonitorTab, session: Session, folder: RunFolder, rows: Sequence[Row]) -> Updates:
     status, outcome = folder.read_status() or {}, folder.read_outcome()
     card = run_card(derive_state(folder), status, rows, outcome, find_best(folder))
-    return {tab.card: card} if session.is_news("card", card) else {}
+    return {tab.card: card} if session.has_changed("card", card) else {}
 
 
 def _draw_curves(
-    tab: MonitorTab, session: Session, folder: RunFolder, rows: Sequence[Row], wishes: Wishes
+    tab: MonitorTab, session: Session, folder: RunFolder, rows: Sequence[Row], options: CurveOptions
 ) -> Updates:
     """The curves and the two tables; the tables do not follow from how the curves are drawn."""
     events = folder.read_events()[0]
     known = (folder.run_id, folder.metrics_stamp())
-    has_new_tables = session.is_news("tables", known)
-    if not session.is_news("curves", (*known, len(events), wishes)):
+    has_new_tables = session.has_changed("tables", known)
+    if not session.has_changed("curves", (*known, len(events), options)):
         return {}
     is_cuda = str(device_of(folder)).startswith("cuda")
     memory = say("axis_gpu_memory") if is_cuda else say("axis_process_memory")
@@ -273,7 +272,7 @@ def _draw_curves(
     figure = plot_curves(
         rows,
         events,
-        wishes,
+        options,
         best=find_best(folder),
         readers=line,
         memory_title=memory,
@@ -295,6 +294,6 @@ def _draw_words(tab: MonitorTab, session: Session, folder: RunFolder) -> Updates
         ("log", tab.log, log_text(folder)),
         ("events", tab.events, event_list(folder)),
     ):
-        if session.is_news(part, words):
+        if session.has_changed(part, words):
             updates[component] = words
     return updates

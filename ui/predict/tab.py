@@ -27,7 +27,7 @@ from ui.annotator.uploads import (
     thumbnail_path,
 )
 from ui.answers import Part, create_part, question_of
-from ui.bindings import IN_TURN, QUIET
+from ui.bindings import PRIVATE, SEQUENTIAL, Updates
 from ui.child_process import Progress
 from ui.number_field import (
     MISTAKE,
@@ -48,7 +48,6 @@ from ui.predict.runs import own_error_html, run_choices, run_note_html
 from ui.run_rows import click_when_drawn, live_runs
 from ui.text.say import say, say_count
 
-Updates = dict[Any, Any]
 # a click anywhere on a picture of the list tells Python which
 CHOOSE_JS = """element.addEventListener("click", (event) => {
   const button = event.target.closest("button[data-key]");
@@ -180,16 +179,16 @@ def _bind(tab: PredictTab) -> None:
         for updates in on_predict(tab, uploads, run_id):
             yield {**updates, tab.predictions.answered: question} if tab.by in updates else updates
 
-    tab.files.upload(partial(on_upload, tab), [*uploads, tab.files], parts, **IN_TURN)
-    once = {**QUIET, "trigger_mode": "once"}
+    tab.files.upload(partial(on_upload, tab), [*uploads, tab.files], parts, **SEQUENTIAL)
+    once = {**PRIVATE, "trigger_mode": "once"}
     tab.predictions.binds(tab.predict.click, predict, [*uploads, tab.run], [*parts, tab.by], how=once)
-    tab.cancel.click(on_cancel, uploads, uploads, **QUIET)
-    tab.clear.click(partial(on_clear, tab), uploads, [*parts, tab.by], **QUIET)
+    tab.cancel.click(on_cancel, uploads, uploads, **PRIVATE)
+    tab.clear.click(partial(on_clear, tab), uploads, [*parts, tab.by], **PRIVATE)
     tab.spacing.change(
         partial(on_spacing, tab),
         [*uploads, tab.spacing],
         [*uploads, tab.spacing, tab.annotator, tab.file],
-        **QUIET,
+        **PRIVATE,
     )
 
     # a partial would hide from Gradio the annotation by which it hands over the event
@@ -199,14 +198,14 @@ def _bind(tab: PredictTab) -> None:
     def move(uploads: Uploads, event: gr.EventData) -> Updates:
         return on_moved(tab, uploads, event._data)
 
-    tab.images.chosen(choose, uploads, [*uploads, tab.images, tab.annotator], **QUIET)
+    tab.images.chosen(choose, uploads, [*uploads, tab.images, tab.annotator], **PRIVATE)
     # every correction in its order, none left out
-    tab.annotator.moved(move, uploads, [*uploads, tab.images, tab.file], **IN_TURN)
-    tab.format.change(lambda: gr.update(visible=False), None, tab.file, **QUIET)
+    tab.annotator.moved(move, uploads, [*uploads, tab.images, tab.file], **SEQUENTIAL)
+    tab.format.change(lambda: gr.update(visible=False), None, tab.file, **PRIVATE)
     made = tab.export.click(
-        partial(on_export, tab), [*uploads, tab.format], [tab.note, tab.file], **QUIET, trigger_mode="once"
+        partial(on_export, tab), [*uploads, tab.format], [tab.note, tab.file], **PRIVATE, trigger_mode="once"
     )
-    made.success(None, js=click_when_drawn("#predict-file"), **QUIET)
+    made.success(None, js=click_when_drawn("#predict-file"), **PRIVATE)
 
 
 def _run_info(choices: Sequence[tuple[str, str]]) -> str:

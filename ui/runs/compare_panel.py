@@ -12,6 +12,7 @@ import gradio as gr
 
 from backend.run.folder import RunFolder, list_runs
 from ui.answers import Part, create_part
+from ui.bindings import Updates
 from ui.run_rows import find_best, read_config, read_rows
 from ui.runs.compare_view import METRICS, caveats, choose_metric, plot_runs, values_table
 from ui.runs.looks import MAX_RUNS, looks_of
@@ -21,7 +22,6 @@ from ui.session import Session
 from ui.text.say import say
 
 POLL_S = 3.0
-Updates = dict[Any, Any]
 
 
 @dataclass(frozen=True)
@@ -133,11 +133,11 @@ def on_tick(
     updates: Updates = {panel.session: session}
     names = _names(panel)
     known = _known(chosen, names)
-    if session.is_news("compare_names", names):
+    if session.has_changed("compare_names", names):
         updates[panel.chosen] = gr.update(choices=names, value=known)
     folders = [RunFolder(panel.runs_dir / run_id) for run_id in known]
     stamps = [folder.metrics_stamp() for folder in folders]
-    if not session.is_news("compare", (known, stamps, metric, log_axis)):
+    if not session.has_changed("compare", (known, stamps, metric, log_axis)):
         return updates
     updates[panel.empty] = gr.update(visible=len(known) < 2)
     updates[panel.results] = gr.update(visible=len(known) >= 2)

@@ -23,7 +23,7 @@ from backend.run.notes import Notes, read_notes, split_tags, write_notes
 from backend.run.queue import add_to_queue, remove_from_queue
 from backend.run.removal import delete_run, size_bytes
 from backend.run.state import RunState, derive_state
-from ui.bindings import QUIET
+from ui.bindings import PRIVATE, Updates
 from ui.run_actions import CHECKPOINTS, possible_now, resume_run
 from ui.run_rows import click_when_drawn, file_link, read_config, read_rows
 from ui.runs.evaluation_process import is_evaluating
@@ -44,7 +44,6 @@ SHOW_DETAILS = (
     "() => { setTimeout(() => document.querySelector('#opened-run')?.scrollIntoView("
     "{behavior: 'smooth', block: 'start'}), 100); }"
 )
-Updates = dict[Any, Any]
 
 
 @dataclass(frozen=True)
@@ -130,24 +129,24 @@ def _place_actions() -> dict[str, Any]:
 
 
 def _bind(details: RunDetails) -> None:
-    once: dict[str, Any] = {**QUIET, "trigger_mode": "once"}
+    once: dict[str, Any] = {**PRIVATE, "trigger_mode": "once"}
     session, opened = details.session, details.opened
     choose = [session, details.watched]
-    details.watch.click(partial(on_watch, details), [session, opened], choose, **QUIET)
+    details.watch.click(partial(on_watch, details), [session, opened], choose, **PRIVATE)
     details.resume.click(
         partial(on_resume, details),
         [session, opened, *details.resume_fields.inputs],
         [*choose, *details.resume_fields.outputs],
         **once,
     )
-    details.duplicate.click(lambda run_id: run_id, [opened], [details.duplicated], **QUIET)
+    details.duplicate.click(lambda run_id: run_id, [opened], [details.duplicated], **PRIVATE)
     details.queue.click(partial(on_queue, details), [session, opened], details.outputs, **once)
     packed = details.bundle.click(partial(on_bundle, details), [opened], [details.bundle_link], **once)
-    packed.then(None, js=click_when_drawn("#bundle-link a"), **QUIET)
+    packed.then(None, js=click_when_drawn("#bundle-link a"), **PRIVATE)
     details.delete.click(
-        partial(on_ask_delete, details), [opened], [details.confirm, details.confirm_words], **QUIET
+        partial(on_ask_delete, details), [opened], [details.confirm, details.confirm_words], **PRIVATE
     )
-    details.delete_no.click(lambda: gr.update(visible=False), None, [details.confirm], **QUIET)
+    details.delete_no.click(lambda: gr.update(visible=False), None, [details.confirm], **PRIVATE)
     details.delete_yes.click(partial(on_delete, details), [session, opened], details.outputs, **once)
     saved = [opened, details.tags, details.notes]
     details.save_notes.click(partial(on_save_notes, details), saved, [details.tags], **once)
@@ -179,7 +178,7 @@ def draw_details(details: RunDetails, session: Session, run_id: str) -> Updates:
         return _closed(details, session)
     there = [folder.checkpoint_path(kind).is_file() for kind in CHECKPOINTS]
     possible = possible_now(folder, derive_state(folder))
-    if not session.is_news("details", (run_id, folder.metrics_stamp(), there, possible)):
+    if not session.has_changed("details", (run_id, folder.metrics_stamp(), there, possible)):
         return {details.session: session}
     words = say("queue_take_out") if possible.unqueue else say("queue_add")
     return {

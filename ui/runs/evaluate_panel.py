@@ -17,7 +17,7 @@ from backend.evaluation.figures import plot_confidence, plot_cumulative, plot_gr
 from backend.evaluation.record import is_readable
 from backend.run.folder import RunFolder
 from ui.answers import create_part
-from ui.bindings import QUIET
+from ui.bindings import PRIVATE, Updates
 from ui.datasets import annotation_format, list_datasets, splits_to_measure
 from ui.run_rows import live_runs, read_config
 from ui.runs.evaluation_process import Request, progress_of, start_evaluation
@@ -27,7 +27,6 @@ from ui.text.say import say
 
 POLL_S = 2.0
 ASKED_PART = "evaluation"  # of the session: what the evaluation that was started last is to measure
-Updates = dict[Any, Any]
 
 
 @dataclass(frozen=True)
@@ -201,8 +200,8 @@ def _bind(panel: EvaluatePanel) -> None:
         list(dict.fromkeys([*choices, *parts])),
         also=(asked,),
     )
-    panel.dataset.input(partial(on_dataset, panel), [opened, panel.dataset, panel.truth], choices, **QUIET)
-    once = {**QUIET, "trigger_mode": "once"}
+    panel.dataset.input(partial(on_dataset, panel), [opened, panel.dataset, panel.truth], choices, **PRIVATE)
+    once = {**PRIVATE, "trigger_mode": "once"}
     asked.binds(panel.evaluate.click, evaluate, [session, opened, *panel.request], parts, how=once)
     bound = result.binds(panel.timer.tick, tick, [session, opened], [asked.answered, *parts], how=once)
     asked.settles(bound)
@@ -296,12 +295,12 @@ def on_tick(panel: EvaluatePanel, session: Session, opened: str | None) -> Updat
     folder = _folder(panel, opened)
     progress = progress_of(folder)
     is_training = progress is not None and bool(live_runs(panel.runs_dir))
-    if session.is_news("evaluation_progress", (opened, progress, is_training)):
+    if session.has_changed("evaluation_progress", (opened, progress, is_training)):
         updates[panel.note] = progress_html(progress, is_training=is_training)
         is_idle = progress is None or bool(progress.failure)
         updates[panel.evaluate] = gr.update(interactive=is_idle)
     made = folder.evaluations()
-    if session.is_news("evaluations", (opened, made)):
+    if session.has_changed("evaluations", (opened, made)):
         names = [name for name, _ in made]
         newest = names[0] if names else None
         updates[panel.shown] = gr.update(choices=names, value=newest, visible=len(names) > 1)

@@ -18,7 +18,7 @@ from backend.evaluation.record import is_readable
 from backend.overrides import read_run_config
 from backend.run.folder import RunFolder, evaluation_name, list_runs
 from ui.answers import Part, create_part, question_of
-from ui.bindings import QUIET
+from ui.bindings import PRIVATE, Updates
 from ui.datasets import annotation_format, splits_to_measure
 from ui.run_rows import live_runs, read_config
 from ui.runs.compare_view import paired_html
@@ -30,7 +30,6 @@ from ui.text.say import say
 
 POLL_S = 2.0
 Record = dict[str, Any]
-Updates = dict[Any, Any]
 
 
 @dataclass(frozen=True)
@@ -82,7 +81,7 @@ def create_paired_panel(session: gr.State, runs_dir: Path) -> PairedPanel:
     panel.answers.asks([choice.change for choice in (first, second, measured)])
     answers.polls(panel.timer.tick, partial(draw_paired, panel), panel.inputs, panel.outputs, "paired")
     bind_redraw(panel, [first.input, second.input, measured.input])
-    evaluate.click(partial(on_evaluate, panel), panel.inputs, panel.outputs, **QUIET, trigger_mode="once")
+    evaluate.click(partial(on_evaluate, panel), panel.inputs, panel.outputs, **PRIVATE, trigger_mode="once")
     return panel
 
 
@@ -119,7 +118,7 @@ def draw_paired(
     pair = _pair(panel, first, second)
     progress = [progress_of(folder) for folder in pair]
     made = [folder.evaluations() for folder in pair]
-    if not session.is_news("paired", (first, second, measured, made, progress)):
+    if not session.has_changed("paired", (first, second, measured, made, progress)):
         return updates
     if not pair:
         return updates | _said(panel, say("paired_empty"))
@@ -129,7 +128,7 @@ def draw_paired(
         return updates | _said(panel, say("data_failed", reason=error))
     name = measured if measured in names else names[0]
     updates[panel.measured] = gr.update(choices=names, value=name)
-    session.is_news(
+    session.has_changed(
         "paired", (first, second, name, made, progress)
     )  # what is drawn now is drawn for this name
     return updates | _draw_pair(panel, pair, name)

@@ -13,14 +13,13 @@ from backend.errors import UserError
 from backend.placement import candidates
 from backend.run.folder import RunFolder
 from backend.run.queue import move_in_queue, read_queue, remove_from_queue
-from ui.bindings import QUIET
+from ui.bindings import PRIVATE, Updates
 from ui.run_rows import busy_run
 from ui.session import Session
 from ui.text.say import say
 from ui.torch_queries import known_machine
 
 POLL_S = 3.0
-Updates = dict[Any, Any]
 
 
 @dataclass(frozen=True)
@@ -62,10 +61,10 @@ def create_queue_panel(session: gr.State, runs_dir: Path) -> QueuePanel:
 
 def _bind(panel: QueuePanel) -> None:
     chosen = [panel.session, panel.waiting]
-    panel.timer.tick(partial(on_tick, panel), chosen, panel.outputs, **QUIET, trigger_mode="once")
-    panel.up.click(partial(on_move, panel, -1), chosen, panel.outputs, **QUIET)
-    panel.down.click(partial(on_move, panel, 1), chosen, panel.outputs, **QUIET)
-    panel.remove.click(partial(on_remove, panel), chosen, panel.outputs, **QUIET)
+    panel.timer.tick(partial(on_tick, panel), chosen, panel.outputs, **PRIVATE, trigger_mode="once")
+    panel.up.click(partial(on_move, panel, -1), chosen, panel.outputs, **PRIVATE)
+    panel.down.click(partial(on_move, panel, 1), chosen, panel.outputs, **PRIVATE)
+    panel.remove.click(partial(on_remove, panel), chosen, panel.outputs, **PRIVATE)
 
 
 def on_tick(panel: QueuePanel, session: Session, chosen: str | None) -> Updates:
@@ -81,9 +80,9 @@ def on_tick(panel: QueuePanel, session: Session, chosen: str | None) -> Updates:
         for place, (run_id, names) in enumerate(zip(run_ids, devices, strict=True), start=1)
     ]
     updates: Updates = {panel.session: session}
-    if session.is_news("queue_note", note):
+    if session.has_changed("queue_note", note):
         updates[panel.note] = note
-    if session.is_news("queue", choices):
+    if session.has_changed("queue", choices):
         updates[panel.box] = gr.update(label=say("queue_title", num=len(choices)))
         updates[panel.waiting] = gr.update(
             choices=choices, value=chosen if chosen in run_ids else None, visible=bool(choices)

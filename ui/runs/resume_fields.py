@@ -11,10 +11,9 @@ import gradio as gr
 from backend.config import RunConfig, Settings
 from backend.errors import UserError
 from backend.overrides import CHANGEABLE
+from ui.bindings import Updates
 from ui.number_field import MISTAKE, create_number_field, number_classes
 from ui.text.say import quote, say
-
-Updates = dict[Any, Any]
 
 
 @dataclass(frozen=True)

@@ -9,15 +9,13 @@ import gradio as gr
 
 from backend.errors import UserError
 from backend.run.folder import RunFolder
-from ui.bindings import QUIET
+from ui.bindings import PRIVATE, Updates
 from ui.run_rows import read_config
 from ui.text.say import say
 from ui.train.form import ACCEPT, FORM_KEYS, form_values, settings_of
 from ui.train.implausible_panel import refuse_start
 from ui.train.start import queue_run
 from ui.train.tab import TrainTab
-
-Updates = dict[Any, Any]
 
 
 def bind_queue(tab: TrainTab) -> None:
@@ -37,7 +35,7 @@ def bind_duplicated(tab: TrainTab, duplicated: gr.State, tabs: gr.Tabs) -> None:
         partial(on_duplicated, tab, duplicated, tabs),
         [duplicated],
         [tabs, duplicated, *tab.inputs],
-        **QUIET,
+        **PRIVATE,
     )
 
 

@@ -11,7 +11,7 @@ import gradio as gr
 
 from backend.run.state import RunState
 from ui.answers import create_part
-from ui.bindings import LATEST, QUIET
+from ui.bindings import LATEST, PRIVATE, Updates
 from ui.figures.table import OPEN_JS
 from ui.run_rows import ORDERS, choose_rows, describe_state, rows_html, runs_table
 from ui.runs.compare_panel import create_compare_panel
@@ -22,7 +22,6 @@ from ui.session import Session
 from ui.text.say import say
 
 POLL_S = 3.0
-Updates = dict[Any, Any]
 
 
 @dataclass(frozen=True)
@@ -40,7 +39,7 @@ class RunsTab:
     timer: gr.Timer
 
     @property
-    def wishes(self) -> list[Any]:
+    def options(self) -> list[Any]:
         """What is searched for, and in which order."""
         return [self.words, self.state, self.order]
 
@@ -85,24 +84,24 @@ def _bind(tab: RunsTab) -> None:
     details = tab.details
     drawn = [tab.session, tab.table, tab.empty]
     everything = list(dict.fromkeys([*drawn, *details.outputs]))
-    listed = create_part("runs", ("#runs-table", "#runs-empty"), tab.wishes)
+    listed = create_part("runs", ("#runs-table", "#runs-empty"), tab.options)
     wished = [tab.words.input, tab.state.input, tab.order.input]
     listed.asks([wish.change for wish in (tab.words, tab.state, tab.order)])
     listed.polls(
         tab.timer.tick,
         partial(on_tick, tab),
-        [tab.session, details.opened, *tab.wishes],
+        [tab.session, details.opened, *tab.options],
         everything,
         "runs_table",
     )
-    listed.answers(wished, partial(on_wish, tab), [tab.session, *tab.wishes], drawn)
+    listed.answers(wished, partial(on_wish, tab), [tab.session, *tab.options], drawn)
 
     # a partial would hide from Gradio the annotation by which it hands over the event
     def select(session: Session, event: gr.EventData) -> Updates:
         return on_open(details, session, str(event.key))
 
     shown = tab.table.chosen(select, [tab.session], details.outputs, **LATEST)
-    shown.then(None, js=SHOW_DETAILS, **QUIET)
+    shown.then(None, js=SHOW_DETAILS, **PRIVATE)
 
 
 def on_load(tab: RunsTab, session: Session) -> Updates:
@@ -111,23 +110,23 @@ def on_load(tab: RunsTab, session: Session) -> Updates:
     return _draw_table(tab, session)
 
 
-def on_wish(tab: RunsTab, session: Session, *wishes: str) -> Updates:
+def on_wish(tab: RunsTab, session: Session, *options: str) -> Updates:
     """Other words, another state or order."""
-    return {tab.session: session, **_draw_table(tab, session, *wishes)}
+    return {tab.session: session, **_draw_table(tab, session, *options)}
 
 
-def on_tick(tab: RunsTab, session: Session, opened: str | None, *wishes: str) -> Updates:
+def on_tick(tab: RunsTab, session: Session, opened: str | None, *options: str) -> Updates:
     """Redraw the table and the details where they changed."""
-    updates = {tab.session: session, **_draw_table(tab, session, *wishes)}
+    updates = {tab.session: session, **_draw_table(tab, session, *options)}
     if opened is not None:
         updates |= draw_details(tab.details, session, opened)
     return updates
 
 
-def _draw_table(tab: RunsTab, session: Session, *wishes: str) -> Updates:
+def _draw_table(tab: RunsTab, session: Session, *options: str) -> Updates:
     rows = runs_table(tab.runs_dir)
-    chosen = choose_rows(rows, *wishes)
-    if not session.is_news("runs_table", (chosen, bool(rows))):
+    chosen = choose_rows(rows, *options)
+    if not session.has_changed("runs_table", (chosen, bool(rows))):
         return {}
     words = say("runs_no_match") if rows else say("runs_none")
     return {

@@ -9,12 +9,11 @@ import gradio as gr
 
 from backend.data.samples import SampleSplits
 from backend.errors import UserError
+from ui.bindings import Updates
 from ui.datasets import list_implausible
 from ui.number_field import MISTAKE, mistake_info
 from ui.text.say import in_markdown, say
 from ui.train.form import ACCEPT, build_field
-
-Updates = dict[Any, Any]
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ from backend.memory.batch_size import (
 )
 from backend.memory.reasons import Reason
 from ui.answers import VOID, Part, create_part
-from ui.bindings import QUIET
+from ui.bindings import PRIVATE, Updates
 from ui.datasets import read_splits
 from ui.devices import device_lines
 from ui.run_rows import live_runs
@@ -44,11 +44,10 @@ from ui.train.form import MEMORY_KEYS, mistakes_by_key, raw_of, settings_of
 from ui.train.memory_view import measured_words, plot_memory, remarks_words
 
 POLL_S = 2.0
-ONCE: dict[str, Any] = {**QUIET, "trigger_mode": "once"}
+ONCE: dict[str, Any] = {**PRIVATE, "trigger_mode": "once"}
 NEWS = (
     0.01  # share of the device's memory by which the free part has to change before the chart is drawn again
 )
-Updates = dict[Any, Any]
 
 
 @dataclass(frozen=True)
@@ -134,9 +133,9 @@ def bind_memory_panel(panel: MemoryPanel, inputs: Sequence[Any]) -> None:
     panel.step.binds(panel.timer.tick, partial(on_tick, panel), about, panel.drawn, how=ONCE, polls=True)
     batch_size, steps = panel.fields["batch_size"], panel.fields["gradient_accumulation_steps"]
     panel.step.binds(
-        panel.recommend.click, partial(on_recommend, panel), about, [*panel.drawn, batch_size], how=QUIET
+        panel.recommend.click, partial(on_recommend, panel), about, [*panel.drawn, batch_size], how=PRIVATE
     )
-    panel.accumulate.click(partial(on_accumulate, panel), [panel.shown], [batch_size, steps], **QUIET)
+    panel.accumulate.click(partial(on_accumulate, panel), [panel.shown], [batch_size, steps], **PRIVATE)
     panel.step.binds(
         panel.measure.click,
         partial(on_measure, panel),

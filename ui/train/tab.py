@@ -17,7 +17,7 @@ from backend.data.samples import SampleSplits
 from backend.errors import UserError
 from backend.presets import PRESETS, match_preset
 from ui.answers import NoAnswer, Part, create_part
-from ui.bindings import LATEST, QUIET
+from ui.bindings import LATEST, PRIVATE, Updates
 from ui.datasets import (
     crop_sides,
     list_datasets,
@@ -69,8 +69,6 @@ from ui.train.memory_panel import (
     mark_memory_panel,
 )
 from ui.train.start import start_run, to_command
-
-Updates = dict[Any, Any]
 
 
 @dataclass(frozen=True)
@@ -253,7 +251,7 @@ def _place_start() -> dict[str, Any]:
 def _bind(tab: TrainTab) -> None:
     answers = tab.answers
     # what the browser does by itself comes first: it does not wait for the server
-    gr.on(tab.events(FORM_KEYS), None, tab.inputs, None, js=write_js(tab.initial), **QUIET)
+    gr.on(tab.events(FORM_KEYS), None, tab.inputs, None, js=write_js(tab.initial), **PRIVATE)
     for part in (answers.data, answers.leaks, answers.sample):
         part.asks(tab.events(DATA_KEYS))
     answers.sample.asks(tab.events(SAMPLE_KEYS))
@@ -264,7 +262,7 @@ def _bind(tab: TrainTab) -> None:
         tab.events(SAMPLE_KEYS), partial(on_sample, tab), tab.inputs, [tab.sample, tab.sigma_note], mends=True
     )
     _bind_form(tab, tab.events(FORM_KEYS), mends=True)
-    tab.defaults.click(partial(on_defaults, tab), None, [*tab.inputs, tab.draft_note], **QUIET)
+    tab.defaults.click(partial(on_defaults, tab), None, [*tab.inputs, tab.draft_note], **PRIVATE)
     bind_memory_panel(tab.memory, tab.inputs)
     # `input` is the user's own choice alone: what on_form shows there sets off nothing
     tab.preset.input(partial(on_preset, tab), tab.preset, tab.inputs, **LATEST)
@@ -298,8 +296,8 @@ def _bind_form(tab: TrainTab, events: Any, *, mends: bool = False) -> None:
 def bind_load(tab: TrainTab, page: gr.Blocks) -> None:
     """Fill the tab when a browser opens the page: the form as it was left there, then what follows from it."""
     kept = gr.JSON(visible=False)
-    restored = page.load(partial(on_open, tab), [kept], [*tab.inputs, tab.draft_note], js=READ_JS, **QUIET)
-    restored.then(None, js=SHOW_JS, **QUIET)
+    restored = page.load(partial(on_open, tab), [kept], [*tab.inputs, tab.draft_note], js=READ_JS, **PRIVATE)
+    restored.then(None, js=SHOW_JS, **PRIVATE)
     of_form = (tab.answers.data, tab.answers.leaks, tab.answers.sample, tab.answers.form)
     for part in (*of_form, tab.memory.step, tab.memory.time):
         part.asks(restored.then)

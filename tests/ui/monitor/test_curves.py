@@ -7,7 +7,7 @@ import pytest
 
 from backend.run.best import best_row
 from ui.figures.plots import MAX_POINTS
-from ui.monitor.curves import Readers, Wishes, plot_curves, smooth
+from ui.monitor.curves import CurveOptions, Readers, plot_curves, smooth
 from ui.text.language import speaking
 
 
@@ -101,7 +101,7 @@ def test_smoothing_is_the_mean_with_the_neighbours_that_are_there() -> None:
 def test_a_smoothed_curve_keeps_the_values_faintly_behind_and_the_phases_apart() -> None:
     first = [{"epoch": e, "phase": "train", "train/loss": 8.0 * e, "lr": 0.1 * e} for e in (1, 2)]
     second = [{"epoch": 1, "phase": "refine", "train/loss": 1.0, "lr": 0.5}]
-    raw, smoothed, lr = plot_curves([*first, *second], [], Wishes(smoothing=1)).data
+    raw, smoothed, lr = plot_curves([*first, *second], [], CurveOptions(smoothing=1)).data
     assert raw.y == (8.0, 16.0, None, 1.0) and raw.opacity < 0.5 and raw.hoverinfo == "skip"
     assert smoothed.y == (12.0, 12.0, None, 1.0)
     assert smoothed.name == "train, smoothed"
@@ -113,8 +113,8 @@ def test_outliers_are_cut_off_and_that_is_said() -> None:
     clipped = plot_curves(far, [])
     assert clipped.layout.yaxis.range == (0, pytest.approx(1.05 * 50))
     assert "▲ 2 above, up to 900.00 px" in [note.text for note in clipped.layout.annotations]
-    for wishes in (Wishes(clip=False), Wishes(log_axis=True)):
-        whole = plot_curves(far, [], wishes)
+    for options in (CurveOptions(clip=False), CurveOptions(log_axis=True)):
+        whole = plot_curves(far, [], options)
         assert whole.layout.yaxis.range is None
         assert not any("▲" in note.text for note in whole.layout.annotations)
     near = plot_curves(far[2:], [])
@@ -138,24 +138,30 @@ def test_what_the_readers_differ_by_is_a_line_that_clipping_leaves_in_sight() ->
 
 
 def test_the_axis_of_loss_and_error_can_be_logarithmic() -> None:
-    layout = plot_curves(rows(6, **EVERYTHING), [], Wishes(log_axis=True)).layout
+    layout = plot_curves(rows(6, **EVERYTHING), [], CurveOptions(log_axis=True)).layout
     assert [layout[f"yaxis{number}"].type for number in ("", 2, 3, 4)] == ["log", "log", "linear", "linear"]
 
 
 def test_another_wish_overrides_a_zoom_of_the_values_and_another_epoch_does_not() -> None:
-    def revision(num: int, wishes: Wishes) -> str:
-        return str(plot_curves(rows(num), [], wishes, revision="run").layout.yaxis2.uirevision)
+    def revision(num: int, options: CurveOptions) -> str:
+        return str(plot_curves(rows(num), [], options, revision="run").layout.yaxis2.uirevision)
 
-    assert revision(3, Wishes()) == revision(4, Wishes(smoothing=5))
+    assert revision(3, CurveOptions()) == revision(4, CurveOptions(smoothing=5))
     assert (
-        len({revision(3, Wishes(log_axis=log, clip=clip)) for log in (False, True) for clip in (False, True)})
+        len(
+            {
+                revision(3, CurveOptions(log_axis=log, clip=clip))
+                for log in (False, True)
+                for clip in (False, True)
+            }
+        )
         == 4
     )
 
 
 def test_long_curves_are_thinned() -> None:
-    for wishes in (Wishes(), Wishes(smoothing=3)):
-        figure = plot_curves(rows(5001), [], wishes)
+    for options in (CurveOptions(), CurveOptions(smoothing=3)):
+        figure = plot_curves(rows(5001), [], options)
         assert all(len(trace.x) <= MAX_POINTS for trace in figure.data)
 
 
@@ -190,7 +196,7 @@ EVENTS: list[dict[str, Any]] = [
 
 @pytest.mark.parametrize("log_axis", [False, True])
 def test_events_that_change_the_course_stand_as_labelled_lines_through_all_panels(log_axis: bool) -> None:
-    figure = plot_curves(rows(60), EVENTS, Wishes(log_axis=log_axis))
+    figure = plot_curves(rows(60), EVENTS, CurveOptions(log_axis=log_axis))
     assert [(shape.x0, shape.x1, shape.yref, shape.y0, shape.y1) for shape in figure.layout.shapes] == [
         (20, 20, "paper", 0, 1),
         (40, 40, "paper", 0, 1),
@@ -198,7 +204,7 @@ def test_events_that_change_the_course_stand_as_labelled_lines_through_all_panel
     ]
     labels = [note for note in figure.layout.annotations if note.textangle == -90]
     assert [note.text for note in labels] == ["LR 1.7e-04, resumed", "parts of 8", "early stop"]
-    assert len(plot_curves(rows(60), [], Wishes(log_axis=log_axis)).layout.shapes) == 0
+    assert len(plot_curves(rows(60), [], CurveOptions(log_axis=log_axis)).layout.shapes) == 0
 
 
 def test_labels_do_not_stand_on_one_another() -> None:

@@ -20,7 +20,7 @@ from ui.monitor.tab import MonitorTab
 from ui.session import Session
 from ui.text.say import say
 
-WISHES = (0, False, True, "all")
+OPTIONS = (0, False, True, "all")
 
 
 def named(kind: type, prefix: str = "", **values: Any) -> Any:
@@ -74,13 +74,13 @@ def finish_epoch(folder: RunFolder, epoch: int) -> None:
 def test_a_tick_sends_what_changed_and_nothing_else(tab: MonitorTab) -> None:
     folder = make_run(tab.runs_dir, "run")
     session = Session()
-    first = monitor_tab.on_tick(tab, session, *WISHES)
+    first = monitor_tab.on_tick(tab, session, *OPTIONS)
     assert {tab.card, tab.curves, tab.values, tab.landmarks, tab.previews.note, tab.devices} <= set(first)
     assert first[tab.curves]["visible"] and "process memory" in first[tab.values]
-    assert monitor_tab.on_tick(tab, session, *WISHES) == {tab.session: session}
+    assert monitor_tab.on_tick(tab, session, *OPTIONS) == {tab.session: session}
 
     finish_epoch(folder, 2)
-    second = monitor_tab.on_tick(tab, session, *WISHES)
+    second = monitor_tab.on_tick(tab, session, *OPTIONS)
     assert {tab.curves, tab.landmarks, tab.previews.note} <= set(second)
     assert not {tab.run, tab.devices, tab.events} & set(second)
 
@@ -92,24 +92,24 @@ def test_another_run_is_drawn_whole_at_its_newest_preview(tab: MonitorTab) -> No
     older, newer = make_run(tab.runs_dir, "a"), make_run(tab.runs_dir, "b")
     finish_epoch(older, 2)
     session = Session(older.run_id, preview=("train", 1))
-    monitor_tab.on_tick(tab, session, *WISHES)
-    updates = monitor_tab.on_choose(tab, newer.run_id, session, *WISHES)
+    monitor_tab.on_tick(tab, session, *OPTIONS)
+    updates = monitor_tab.on_choose(tab, newer.run_id, session, *OPTIONS)
     assert session.run_id == newer.run_id and session.preview is None
     assert updates[tab.buttons.acts_on]["value"] == newer.run_id
     assert {tab.card, tab.curves, tab.landmarks} <= set(updates)
-    monitor_tab.on_choose(tab, "no such run", session, *WISHES)
+    monitor_tab.on_choose(tab, "no such run", session, *OPTIONS)
     assert session.run_id == newer.run_id
 
 
 def test_the_buttons_go_with_the_page_where_its_run_was_deleted(tab: MonitorTab) -> None:
     older, newer = make_run(tab.runs_dir, "a"), make_run(tab.runs_dir, "b")
     session = Session(newer.run_id)
-    monitor_tab.on_tick(tab, session, *WISHES)
+    monitor_tab.on_tick(tab, session, *OPTIONS)
     delete_run(newer)
-    updates = monitor_tab.on_tick(tab, session, *WISHES)
+    updates = monitor_tab.on_tick(tab, session, *OPTIONS)
     assert updates[tab.buttons.acts_on]["value"] == session.run_id == older.run_id
     delete_run(older)
-    updates = monitor_tab.on_tick(tab, session, *WISHES)
+    updates = monitor_tab.on_tick(tab, session, *OPTIONS)
     assert updates[tab.card] == say("no_runs") and updates[tab.curves]["visible"] is False
     assert updates[tab.buttons.acts_on]["visible"] is False and updates["plot 0"]["visible"] is False
-    assert monitor_tab.on_tick(tab, session, *WISHES) == {tab.session: session}
+    assert monitor_tab.on_tick(tab, session, *OPTIONS) == {tab.session: session}
