@@ -109,9 +109,14 @@ def read_json_lines(path: Path, offset: int = 0) -> tuple[list[Row], int]:
             content = file.read()
     except FileNotFoundError:
         return [], 0
-    end = content.rfind(b"\n") + 1
-    rows = [_decode_row(line) for line in content[:end].split(b"\n")]
-    return [row for row in rows if row is not None], offset + end
+    finished = content[: content.rfind(b"\n") + 1]
+    return decode_json_lines(finished), offset + len(finished)
+
+
+def decode_json_lines(content: bytes) -> list[Row]:
+    """The rows of finished lines; a line that holds no JSON object is skipped."""
+    rows = (_decode_row(line) for line in content.split(b"\n"))
+    return [row for row in rows if row is not None]
 
 
 def read_tail(path: Path, max_bytes: int) -> str:

@@ -17,9 +17,10 @@ from backend.errors import UserError
 from backend.placement import device_of as device_of
 from backend.placement import read_config as read_config
 from backend.run.best import BestWeights, best_row, read_best_weights
-from backend.run.folder import RunFolder, list_runs, merge_metrics
+from backend.run.folder import RunFolder, list_runs
 from backend.run.notes import read_notes
 from backend.run.queue import queue_lock
+from backend.run.rows import read_metrics
 from backend.run.state import RunState, derive_state
 from backend.run.state import live_runs as live_runs
 from ui.figures.table import WORDS, SortKey, opening_line, table_html
@@ -76,18 +77,8 @@ MAX_KNOWN_RUNS = 256
 
 
 def read_rows(folder: RunFolder) -> list[dict[str, Any]]:
-    """The run's metrics, an epoch a row; parsed again only when something was appended."""
-    stamp = folder.metrics_stamp()
-    known = _known_rows.get(folder)
-    if known is None or known[0] != stamp:
-        known = _known_rows[folder] = (stamp, merge_metrics(folder.read_metrics()[0]))
-        for oldest in list(_known_rows)[:-MAX_KNOWN_RUNS]:
-            _known_rows.pop(oldest, None)
-    return known[1]
-
-
-# of each run as its file stood last: every epoch of a run makes a new one
-_known_rows: dict[RunFolder, tuple[tuple[int, int], list[dict[str, Any]]]] = {}
+    """The run's metrics, one row per epoch. They are shared: do not change them."""
+    return read_metrics(folder).rows
 
 
 def has_validated(rows: Sequence[Mapping[str, Any]]) -> bool:

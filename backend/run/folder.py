@@ -107,6 +107,10 @@ class RunFolder:
     def log_path(self) -> Path:
         return self.path / "log.txt"
 
+    def log_stamp(self) -> tuple[int, int]:
+        """(modification time in ns, bytes) of the log: unchanged while nothing was written."""
+        return _stamp(self.log_path)
+
     def read_log_tail(self, max_bytes: int = 20_000) -> str:
         """The last whole lines of the log within `max_bytes` bytes."""
         return read_tail(self.log_path, max_bytes)
@@ -150,26 +154,34 @@ class RunFolder:
     def read_status(self) -> Row | None:
         return read_json(self.path / "status.json")
 
+    @property
+    def metrics_path(self) -> Path:
+        return self.path / _METRICS
+
+    @property
+    def events_path(self) -> Path:
+        return self.path / _EVENTS
+
     def append_metrics(self, row: Mapping[str, Any]) -> None:
         """Append one epoch's values (`phase`, `epoch`, ...); `time` is added where it is missing."""
-        append_json_line(self.path / _METRICS, {"time": time.time(), **row})
+        append_json_line(self.metrics_path, {"time": time.time(), **row})
 
     def read_metrics(self, offset: int = 0) -> tuple[list[Row], int]:
         """The rows from byte `offset` on, as they were written, and the next offset; see `merge_metrics`."""
-        return read_json_lines(self.path / _METRICS, offset)
+        return read_json_lines(self.metrics_path, offset)
 
     def metrics_stamp(self) -> tuple[int, int]:
         """(modification time in ns, bytes) of the metrics: unchanged while nothing was appended."""
-        return _stamp(self.path / _METRICS)
+        return _stamp(self.metrics_path)
 
     def append_event(self, kind: str, message: str, **values: Any) -> None:
         """Append something that happened: a kind for programs, a sentence for people."""
         row = {"time": time.time(), "kind": kind, "message": message, **values}
-        append_json_line(self.path / _EVENTS, row)
+        append_json_line(self.events_path, row)
 
     def read_events(self, offset: int = 0) -> tuple[list[Row], int]:
         """The events from byte `offset` on, and the next offset."""
-        return read_json_lines(self.path / _EVENTS, offset)
+        return read_json_lines(self.events_path, offset)
 
     def write_data(self, data: Mapping[str, Any]) -> None:
         """Record what is learned from; written once, at the first start."""

@@ -14,7 +14,6 @@ from backend.run.notes import Notes, write_notes
 from backend.run.process import identify
 from backend.run.queue import add_to_queue
 from backend.run.state import RunState
-from ui import run_rows
 from ui.run_rows import ORDERS, RunRow, choose_rows, device_of, free_device, runs_table
 from ui.text.say import say
 
@@ -89,17 +88,6 @@ def test_every_word_is_searched_in_every_column_and_in_the_notes(
 ) -> None:
     found = choose_rows(rows, words)
     assert numbers(found) == expected
-
-
-def test_of_a_run_the_newest_rows_alone_are_held(tmp_path: Path) -> None:
-    """Each epoch changes the file; all that a page has seen of it would grow with the square of the epochs."""
-    folder = create_run(tmp_path, {}, "long")
-    before = len(run_rows._known_rows)
-    for epoch in range(1, 6):
-        folder.append_metrics({"phase": "train", "epoch": epoch})
-        assert len(run_rows.read_rows(folder)) == epoch
-        assert run_rows.read_rows(folder) is run_rows.read_rows(folder)
-    assert len(run_rows._known_rows) == before + 1
 
 
 def test_one_state_alone(rows: list[RunRow]) -> None:

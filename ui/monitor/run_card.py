@@ -49,9 +49,8 @@ def epochs_since_best(rows: Sequence[Row], best: Row) -> int:
     return sum(row.get("val/mre_px") is not None and place(row) > place(best) for row in rows)
 
 
-def event_list(folder: RunFolder) -> str:
+def event_list(events: Sequence[Row]) -> str:
     """The run's events, newest first, as HTML."""
-    events = folder.read_events()[0]
     if not events:
         return f'<p class="note">{escape(say("no_events"))}</p>'
     lines = [f"<li>{escape(str(event.get('message', event.get('kind', ''))))}</li>" for event in events[::-1]]

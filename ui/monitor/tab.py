@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -11,11 +10,12 @@ from typing import Any
 import gradio as gr
 
 from backend.run.folder import RunFolder, list_runs
+from backend.run.rows import RowsRead, read_events, read_metrics
 from backend.run.state import derive_state
 from ui.answers import Part, create_part, question_of
 from ui.bindings import LATEST, PRIVATE, Updates
 from ui.devices import device_lines
-from ui.figures.plots import Row, error_unit
+from ui.figures.plots import error_unit
 from ui.monitor.buttons import RunButtons, create_run_buttons, draw_buttons
 from ui.monitor.curves import CurveOptions, plot_curves
 from ui.monitor.landmarks import landmark_table, readers_in
@@ -23,7 +23,7 @@ from ui.monitor.previews import Previews, create_previews, draw_previews, title_
 from ui.monitor.run_card import event_list, log_text, run_card
 from ui.monitor.values import curves_table
 from ui.number_field import NumberedSlider, create_numbered_slider
-from ui.run_rows import default_run, device_of, find_best, read_rows
+from ui.run_rows import default_run, device_of, find_best
 from ui.session import Session
 from ui.text.say import say
 
@@ -205,12 +205,14 @@ def on_tick(
         updates[tab.devices] = devices
     if folder is None:
         return updates | _draw_nothing(tab, session)
-    rows = read_rows(folder)
-    updates |= _draw_card(tab, session, folder, rows)
+    metrics, events = read_metrics(folder), read_events(folder)
+    updates |= _draw_card(tab, session, folder, metrics)
     updates |= draw_buttons(tab.buttons, session, folder)
-    updates |= _draw_curves(tab, session, folder, rows, CurveOptions(smoothing, log_axis, clip))
+    updates |= _draw_tables(tab, session, folder, metrics)
+    updates |= _draw_curves(tab, session, folder, metrics, events, CurveOptions(smoothing, log_axis, clip))
     updates |= draw_previews(tab.previews, session, folder, heatmap)
-    updates |= _draw_words(tab, session, folder)
+    updates |= _draw_events(tab, session, folder, events)
+    updates |= _draw_log(tab, session, folder)
     return updates
 
 
@@ -250,50 +252,62 @@ def _draw_chooser(tab: MonitorTab, session: Session, folder: RunFolder | None) -
     return {tab.run: gr.update(choices=names, value=folder.run_id if folder else None)}
 
 
-def _draw_card(tab: MonitorTab, session: Session, folder: RunFolder, rows: Sequence[Row]) -> Updates:
-    status, outcome = folder.read_status() or {}, folder.read_outcome()
-    card = run_card(derive_state(folder), status, rows, outcome, find_best(folder))
+def _draw_card(tab: MonitorTab, session: Session, folder: RunFolder, metrics: RowsRead) -> Updates:
+    state, outcome, best = derive_state(folder), folder.read_outcome(), find_best(folder)
+    status = {name: value for name, value in (folder.read_status() or {}).items() if name != "heartbeat"}
+    if not session.has_changed("card facts", (folder.run_id, state, status, metrics.version, outcome, best)):
+        return {}
+    card = run_card(state, status, metrics.rows, outcome, best)
     return {tab.card: card} if session.has_changed("card", card) else {}
 
 
-def _draw_curves(
-    tab: MonitorTab, session: Session, folder: RunFolder, rows: Sequence[Row], options: CurveOptions
-) -> Updates:
-    """The curves and the two tables; the tables do not follow from how the curves are drawn."""
-    events = folder.read_events()[0]
-    known = (folder.run_id, folder.metrics_stamp())
-    has_new_tables = session.has_changed("tables", known)
-    if not session.has_changed("curves", (*known, len(events), options)):
+def _draw_tables(tab: MonitorTab, session: Session, folder: RunFolder, metrics: RowsRead) -> Updates:
+    """The values and the landmarks: they do not depend on how the curves are drawn."""
+    if not session.has_changed("tables", (folder.run_id, metrics.version)):
         return {}
-    is_cuda = str(device_of(folder)).startswith("cuda")
-    memory = say("axis_gpu_memory") if is_cuda else say("axis_process_memory")
-    readers = folder.read_readers()
-    line = readers_in(error_unit(rows), readers)
+    return {
+        tab.values: curves_table(metrics.rows, _memory_title(folder)) if metrics.rows else "",
+        tab.landmarks: landmark_table(metrics.rows, folder.read_readers()),
+    }
+
+
+def _draw_curves(
+    tab: MonitorTab,
+    session: Session,
+    folder: RunFolder,
+    metrics: RowsRead,
+    events: RowsRead,
+    options: CurveOptions,
+) -> Updates:
+    if not session.has_changed("curves", (folder.run_id, metrics.version, events.version, options)):
+        return {}
+    rows = metrics.rows
+    if not rows:
+        return {tab.curves_note: gr.update(visible=True), tab.curves: gr.update(value=None, visible=False)}
     figure = plot_curves(
         rows,
-        events,
+        events.rows,
         options,
         best=find_best(folder),
-        readers=line,
-        memory_title=memory,
+        readers=readers_in(error_unit(rows), folder.read_readers()),
+        memory_title=_memory_title(folder),
         revision=folder.run_id,
     )
-    updates: Updates = {
-        tab.curves_note: gr.update(visible=not rows),
-        tab.curves: gr.update(value=figure if rows else None, visible=bool(rows)),
-    }
-    if has_new_tables:
-        updates[tab.values] = curves_table(rows, memory) if rows else ""
-        updates[tab.landmarks] = landmark_table(rows, readers)
-    return updates
+    return {tab.curves_note: gr.update(visible=False), tab.curves: gr.update(value=figure, visible=True)}
 
 
-def _draw_words(tab: MonitorTab, session: Session, folder: RunFolder) -> Updates:
-    updates: Updates = {}
-    for part, component, words in (
-        ("log", tab.log, log_text(folder)),
-        ("events", tab.events, event_list(folder)),
-    ):
-        if session.has_changed(part, words):
-            updates[component] = words
-    return updates
+def _memory_title(folder: RunFolder) -> str:
+    is_cuda = str(device_of(folder)).startswith("cuda")
+    return say("axis_gpu_memory" if is_cuda else "axis_process_memory")
+
+
+def _draw_events(tab: MonitorTab, session: Session, folder: RunFolder, events: RowsRead) -> Updates:
+    if not session.has_changed("events", (folder.run_id, events.version)):
+        return {}
+    return {tab.events: event_list(events.rows)}
+
+
+def _draw_log(tab: MonitorTab, session: Session, folder: RunFolder) -> Updates:
+    if not session.has_changed("log", (folder.run_id, folder.log_stamp())):
+        return {}
+    return {tab.log: log_text(folder)}

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from backend.run.folder import RunFolder, list_runs
+from backend.run.rows import read_events
 from ui.run_rows import find_best, read_config
 from ui.text.say import in_distance, quote, say
 
@@ -23,7 +24,7 @@ def run_note_html(runs_dir: Path, run_id: str | None) -> str:
     if run_id not in {folder.run_id for folder in list_runs(runs_dir)}:  # it comes from the browser
         return ""
     folder = RunFolder(runs_dir / str(run_id))
-    found = [event["message"] for event in folder.read_events()[0] if event.get("kind") == "did_not_learn"]
+    found = [event["message"] for event in read_events(folder).rows if event.get("kind") == "did_not_learn"]
     warning = f'<p class="refused" role="alert">⚠ {escape(quote(found[-1]))}</p>' if found else ""
     return own_error_html(folder) + warning
 

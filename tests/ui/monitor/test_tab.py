@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
+from io import FileIO
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,8 @@ from backend.config import Choice, RunConfig, Settings
 from backend.geometry import scaling
 from backend.run.folder import RunFolder, create_run
 from backend.run.removal import delete_run
+from backend.run.rows import MARK_BYTES
+from ui.monitor import previews as previews_module
 from ui.monitor import tab as monitor_tab
 from ui.monitor.buttons import RunButtons
 from ui.monitor.previews import Previews
@@ -113,3 +117,76 @@ def test_the_buttons_go_with_the_page_where_its_run_was_deleted(tab: MonitorTab)
     assert updates[tab.card] == say("no_runs") and updates[tab.curves]["visible"] is False
     assert updates[tab.buttons.acts_on]["visible"] is False and updates["plot 0"]["visible"] is False
     assert monitor_tab.on_tick(tab, session, *OPTIONS) == {tab.session: session}
+
+
+def test_a_tick_reads_only_what_was_appended_and_draws_only_what_changed(
+    tab: MonitorTab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = make_run(tab.runs_dir, "run")
+    folder.append_event("note", "first")
+    folder.log_path.write_text("a line\n", encoding="utf-8")
+    read = count_bytes_read(monkeypatch, folder)
+    built = count_calls(
+        monkeypatch,
+        {
+            monitor_tab: (
+                "plot_curves", "curves_table", "landmark_table", "event_list", "log_text", "run_card"
+            ),
+            previews_module: ("preview_figures",),
+        },
+    )  # fmt: skip
+    session, other_browser = Session(), Session()
+    monitor_tab.on_tick(tab, session, *OPTIONS)
+    assert read == {path: path.stat().st_size for path in read} and built == dict.fromkeys(built, 1)
+
+    for _ in range(3):
+        monitor_tab.on_tick(tab, session, *OPTIONS)
+        folder.write_status({})  # a heartbeat is no news
+    assert built == dict.fromkeys(built, 1)
+
+    monitor_tab.on_tick(tab, other_browser, *OPTIONS)
+    assert read == {path: path.stat().st_size for path in read}  # what one browser made it read serves all
+
+    finish_epoch(folder, 2)
+    monitor_tab.on_tick(tab, session, *OPTIONS)
+    appended = {path: path.stat().st_size - num for path, num in read.items()}
+    assert appended[folder.events_path] == 0
+    assert abs(appended[folder.metrics_path]) <= MARK_BYTES  # the end of what was read is looked at again
+    assert (built["plot_curves"], built["event_list"], built["log_text"]) == (3, 2, 2)
+
+
+def count_bytes_read(monkeypatch: pytest.MonkeyPatch, folder: RunFolder) -> dict[Path, int]:
+    """How much of a run's rows is read from now on, by file, whoever reads them."""
+    read = {folder.metrics_path: 0, folder.events_path: 0}
+    plain_open = Path.open
+
+    class Counting(FileIO):
+        def read(self, size: int | None = -1, /) -> bytes:
+            content = super().read(-1 if size is None else size) or b""
+            read[Path(str(self.name))] += len(content)
+            return content
+
+    def counting_open(path: Path, mode: str = "r", *more: Any, **named: Any) -> Any:
+        return (
+            Counting(path, "r") if path in read and mode == "rb" else plain_open(path, mode, *more, **named)
+        )
+
+    monkeypatch.setattr(Path, "open", counting_open)
+    return read
+
+
+def count_calls(monkeypatch: pytest.MonkeyPatch, names: Mapping[Any, Sequence[str]]) -> dict[str, int]:
+    """How often functions are called from now on; `names` by module."""
+    called = {name: 0 for of_module in names.values() for name in of_module}
+
+    def counting(name: str, function: Any) -> Any:
+        def call(*values: Any, **named: Any) -> Any:
+            called[name] += 1
+            return function(*values, **named)
+
+        return call
+
+    for module, of_module in names.items():
+        for name in of_module:
+            monkeypatch.setattr(module, name, counting(name, getattr(module, name)))
+    return called
