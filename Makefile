@@ -18,6 +18,7 @@ test: lint types walls unit
 lint: .venv/dev.stamp
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/biome check --error-on-warnings
 
 types: .venv/dev.stamp
 	$(BIN)/mypy

@@ -14,7 +14,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import gradio as gr
@@ -22,7 +21,6 @@ import gradio as gr
 from ui.bindings import LATEST, PRIVATE, Updates
 from ui.text.say import say
 
-RUNTIME_JS = (Path(__file__).parent / "static" / "answers.js").read_text(encoding="utf-8")
 VOID = "!"  # before a question that has no answer; answers.js has the same
 
 

@@ -1,14 +1,18 @@
-"""How the page binds its events: none of them is offered to programs or shows Gradio's own progress."""
+"""How the page binds its events and their scripts."""
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
+
+STATIC = Path(__file__).parent / "static"
 
 Updates = dict[Any, Any]
 """What a handler returns: the new value of each component that changes."""
 
-# `show_progress_on=[]` keeps the page fast: with "hidden" alone, each event makes Gradio rewrite the state of every
-# output of every event that ever ran, and look each of them up in the whole page.
+# Not offered to programs. `show_progress_on=[]` keeps the page fast: with "hidden" alone, each event makes Gradio
+# rewrite the state of every output of every event that ever ran, and look each of them up in the whole page.
 PRIVATE: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden", "show_progress_on": []}
 
 LATEST: dict[str, Any] = {**PRIVATE, "trigger_mode": "always_last"}
@@ -16,3 +20,17 @@ LATEST: dict[str, Any] = {**PRIVATE, "trigger_mode": "always_last"}
 
 SEQUENTIAL: dict[str, Any] = {**PRIVATE, "trigger_mode": "multiple", "concurrency_limit": 1}
 """For events of which every one must be answered, in order."""
+
+
+def read_static(name: str) -> str:
+    """The text of a file in `ui/static`."""
+    return (STATIC / name).read_text(encoding="utf-8")
+
+
+def script(name: str, *values: object) -> str:
+    """A function in a file of `ui/static`, for `js=`; it gets `values` before what Gradio passes."""
+    function = read_static(name).strip().removesuffix(";")
+    if not values:
+        return function
+    given = ", ".join(json.dumps(value, ensure_ascii=False) for value in values)
+    return f"(...shown) => ({function})({given}, ...shown)"

@@ -9,14 +9,11 @@ from typing import Any
 
 import gradio as gr
 
-from ui.answers import RUNTIME_JS
 from ui.api import bind_api
-from ui.bindings import PRIVATE
+from ui.bindings import PRIVATE, script
 from ui.data import tab as data_tab
 from ui.devices import unusable_gpus
-from ui.figures.table import SORT_JS
 from ui.monitor import tab as monitor_tab
-from ui.number_field import OFFER_DIGITS
 from ui.predict import tab as predict_tab
 from ui.run_rows import live_runs
 from ui.runs import reuse
@@ -26,15 +23,6 @@ from ui.text.language import LANGUAGES, answering_in, speaking, spoken
 from ui.text.language_choice import API_QUERY
 from ui.text.say import say
 from ui.train import tab as train_tab
-
-# a plot that is drawn on a hidden tab has no box to fit into: plotly measures again when the window changes
-FIT_PLOTS = "() => { setTimeout(() => window.dispatchEvent(new Event('resize')), 100); }"
-# The page opens on Monitor while a run is alive, unless the user has already turned to another tab than the first:
-# only the browser knows.
-TURN_TO_MONITOR = """(isTraining) => {
-  const onTrain = document.querySelector("#train-form").offsetParent !== null;
-  return isTraining && onTrain ? {selected: "monitor", __type__: "update"} : {__type__: "update"};
-}"""
 
 # uploads and exports that Gradio holds: looked at every 10 minutes, deleted after an hour
 CACHE_S = (600, 3600)
@@ -58,8 +46,8 @@ def build_app(runs_dir: Path, data_root: Path) -> gr.Blocks:
 def _lay_out(page: gr.Blocks, runs_dir: Path, data_root: Path) -> None:
     gr.HTML(_head())
     unusable = gr.HTML(elem_id="unusable-gpus", padding=False)
-    page.load(None, js=RUNTIME_JS, **PRIVATE)  # first: what follows asks
-    page.load(None, js=SORT_JS, **PRIVATE)
+    page.load(None, js=script("answers.js"), **PRIVATE)  # first: what follows asks
+    page.load(None, js=script("sort_tables.js"), **PRIVATE)
     session = gr.State(Session())
     # one entry per tab, in the order of work; `say("tab_NAME")` is its title
     create: dict[str, Callable[[], Any]] = {
@@ -78,16 +66,16 @@ def _lay_out(page: gr.Blocks, runs_dir: Path, data_root: Path) -> None:
     data, train, monitor, runs, predict = (
         made[name] for name in ("data", "train", "monitor", "runs", "predict")
     )
-    gr.on([tabs.change, tabs.select], None, js=FIT_PLOTS, **PRIVATE)
+    gr.on([tabs.change, tabs.select], None, js=script("fit_plots.js"), **PRIVATE)
     is_training = gr.Checkbox(visible=False)
     page.load(unusable_gpus, None, [unusable], **PRIVATE)
     asked = page.load(partial(_is_training, runs_dir), None, [is_training], **PRIVATE)
-    asked.then(None, [is_training], [tabs], js=TURN_TO_MONITOR, **PRIVATE)
+    asked.then(None, [is_training], [tabs], js=script("turn_to_monitor.js"), **PRIVATE)
     train_tab.bind_load(train, page)
     data_tab.bind_data_tab(data, items["data"], train, data_root)
     monitor_tab.bind_redraw(monitor, page.load, monitor_tab.on_open)
-    for script in (monitor_tab.KEEP_ZOOM, OFFER_DIGITS):
-        page.load(None, js=script, **PRIVATE)
+    for name in ("keep_zoom.js", "number_field.js"):
+        page.load(None, js=script(name), **PRIVATE)
     page.load(partial(runs_tab.on_load, runs), [session], [runs.table, runs.empty], **PRIVATE)
     opened = [page.load, items["predict"].select]
     noted = [predict.answers.answered, predict.run, predict.run_note]

@@ -6,10 +6,8 @@ typed stays as it was typed; where it is written otherwise, a line above it says
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import gradio as gr
@@ -17,11 +15,9 @@ import gradio as gr
 from backend.config import AUTO
 from backend.errors import UserError
 from backend.numbers import format_number, read_whole_number
-from ui.bindings import PRIVATE, Updates
+from ui.bindings import PRIVATE, Updates, script
 from ui.text.say import quote, say
 
-# Gradio's text boxes have no inputmode; this gives it to those that are there and to those that come
-OFFER_DIGITS = (Path(__file__).parent / "static" / "number_field.js").read_text(encoding="utf-8")
 MISTAKE = "field-error"
 
 
@@ -71,14 +67,8 @@ class NumberedSlider:
 
     def bind(self) -> None:
         """Let the field show where the slider is, unless it is being typed in."""
-        shown = {"elem_classes": number_classes(is_whole=True), "__type__": "update"}
-        follow = f"""(value) => {{
-          const isTyping = document.activeElement?.closest("#{self.field.elem_id}");
-          return [
-            {{...{json.dumps(shown)}, ...(isTyping ? {{}} : {{value: String(value)}})}},
-            {{info: {json.dumps(self.info)}, __type__: "update"}},
-          ];
-        }}"""
+        given = (self.field.elem_id, number_classes(is_whole=True), self.info)
+        follow = script("follow_slider.js", *given)
         self.slider.change(None, self.slider, [self.field, self.slider], js=follow, **PRIVATE)
 
     @property

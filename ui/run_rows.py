@@ -144,19 +144,6 @@ def file_link(path: Path, words: str) -> str:
     return f'<a download="{escape(path.name)}" href="{address}">{escape(words)}</a>'
 
 
-def click_when_drawn(selector: str) -> str:
-    """JavaScript that clicks a link which the handler before it has made: drawn a moment later, on a busy computer
-    seconds later."""
-    return f"""() => {{
-  const click = (tries) => {{
-    const link = document.querySelector("{selector}");
-    if (link) link.click();
-    else if (tries > 0) setTimeout(click, 200, tries - 1);
-  }};
-  setTimeout(click, 200, 50);
-}}"""
-
-
 def describe_state(state: RunState) -> str:
     """A state in words."""
     return say(f"state_{state.value}")

@@ -8,7 +8,8 @@ from playwright.sync_api import Page, expect
 from backend.config import Choice, RunConfig, Settings
 from backend.run.folder import create_run
 from tests.browser.on_page import open_run, open_tab
-from ui.figures.table import SORT_JS, cell_html, table_html
+from ui.bindings import script
+from ui.figures.table import cell_html, table_html
 from ui.monitor.landmarks import landmark_table
 
 pytestmark = pytest.mark.browser
@@ -17,7 +18,7 @@ Cells = list[tuple[str, float | None]]
 
 def show(page: Page, html: str) -> None:
     page.set_content(f'<div id="here">{html}</div>')
-    page.evaluate(SORT_JS)
+    page.evaluate(script("sort_tables.js"))
 
 
 def column(page: Page, number: int = 0) -> list[str]:

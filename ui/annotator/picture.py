@@ -21,6 +21,7 @@ from backend.geometry import compose, scaling
 from backend.numbers import read_number, to_latin
 from backend.overlays import encode_png, heatmap_layer
 from ui.annotator.uploads import Upload, Uploads, confidence_level, maps_path, shown_path, uploads_root
+from ui.bindings import read_static
 from ui.text.say import quote as quote_words
 from ui.text.say import say
 
@@ -37,9 +38,9 @@ def create_annotator(elem_id: str) -> gr.HTML:
     """The component; it shows nothing until it has a value."""
     return gr.HTML(
         value=None,
-        html_template=_beside("annotator.html"),
-        css_template=_beside("annotator.css"),
-        js_on_load=_beside("annotator.js"),
+        html_template=read_static("annotator.html"),
+        css_template=read_static("annotator.css"),
+        js_on_load=read_static("annotator.js"),
         apply_default_css=False,
         server_functions=[heatmap_source, read_typed],
         elem_id=elem_id,
@@ -139,7 +140,3 @@ def _plain(points: Any) -> list[list[float] | None]:
     if points is None:
         return []
     return [[round(float(v), 3) for v in point] if np.isfinite(point).all() else None for point in points]
-
-
-def _beside(name: str) -> str:
-    return (Path(__file__).parents[1] / "static" / name).read_text(encoding="utf-8")

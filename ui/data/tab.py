@@ -18,7 +18,7 @@ from backend.data.importing import import_zip
 from backend.data.leaks import Leak
 from backend.errors import UserError
 from ui.answers import Part, Superseded, create_part
-from ui.bindings import LATEST, PRIVATE, Updates
+from ui.bindings import LATEST, PRIVATE, Updates, read_static
 from ui.data.browser import BrowserPanel, Shown, create_browser, on_whole, show
 from ui.data.summary import (
     ALL_SPLITS,
@@ -35,7 +35,6 @@ from ui.data.summary import (
 )
 from ui.data.training_view import FLOOR_PART, TrainingPanel, create_training_panel, draw_sigma, on_floor
 from ui.datasets import list_datasets, read_leaks, summarise
-from ui.figures.table import OPEN_JS
 from ui.session import Session
 from ui.text.say import in_markdown, say
 from ui.train.form import DATA_KEYS, FORM_KEYS, SAMPLE_KEYS
@@ -268,7 +267,7 @@ def _place_list(name: str, title: str) -> tuple[gr.Markdown, gr.HTML]:
     """A note under a title, and the table whose rows show their image."""
     gr.Markdown(f"### {title}")
     note = gr.Markdown(elem_id=f"data-{name}-note")
-    return note, gr.HTML(js_on_load=OPEN_JS, elem_id=f"data-{name}", padding=False)
+    return note, gr.HTML(js_on_load=read_static("open_rows.js"), elem_id=f"data-{name}", padding=False)
 
 
 def on_look(tab: DataTab, session: Session, view: DataView | None, shown: Shown, *values: Any) -> Updates:

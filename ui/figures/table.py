@@ -10,14 +10,6 @@ import math
 from collections.abc import Sequence
 from enum import Enum
 from html import escape
-from pathlib import Path
-
-SORT_JS = (Path(__file__).parents[1] / "static" / "sort_tables.js").read_text(encoding="utf-8")
-# for a gr.HTML whose table has rows that open something: a click on a row, or its button by keyboard, reports its key
-OPEN_JS = """element.addEventListener("click", (event) => {
-  const row = event.target.closest("tr[data-key]");
-  if (row) trigger("chosen", { key: row.dataset.key });
-});"""
 
 
 class ByWords(Enum):

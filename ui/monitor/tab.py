@@ -28,7 +28,6 @@ from ui.session import Session
 from ui.text.say import say
 
 POLL_S = 2.0
-KEEP_ZOOM = (Path(__file__).parents[1] / "static" / "keep_zoom.js").read_text(encoding="utf-8")
 SHOWN_IN = (
     "#run-card", "#acts-on", "#curves", "#curves-note", "#curve-values", "#landmarks", "#events", "#log",
     "#previews-title", "#previews-note", "[id^=preview-]",

@@ -27,7 +27,7 @@ from ui.annotator.uploads import (
     thumbnail_path,
 )
 from ui.answers import Part, create_part, question_of
-from ui.bindings import PRIVATE, SEQUENTIAL, Updates
+from ui.bindings import PRIVATE, SEQUENTIAL, Updates, read_static, script
 from ui.child_process import Progress
 from ui.number_field import (
     MISTAKE,
@@ -45,14 +45,8 @@ from ui.predict.prediction_process import (
     stop_prediction,
 )
 from ui.predict.runs import own_error_html, run_choices, run_note_html
-from ui.run_rows import click_when_drawn, live_runs
+from ui.run_rows import live_runs
 from ui.text.say import say, say_count
-
-# a click anywhere on a picture of the list tells Python which
-CHOOSE_JS = """element.addEventListener("click", (event) => {
-  const button = event.target.closest("button[data-key]");
-  if (button) trigger("chosen", { key: button.dataset.key });
-});"""
 
 
 @dataclass(frozen=True)
@@ -103,7 +97,7 @@ def create_predict_tab(runs_dir: Path) -> PredictTab:
     note = gr.HTML(elem_id="predict-note", padding=False)
     empty = gr.Markdown(say("predict_empty"), elem_id="predict-empty")
     by = gr.HTML(elem_id="predict-by", padding=False)
-    images = gr.HTML(js_on_load=CHOOSE_JS, elem_id="predict-images", padding=False)
+    images = gr.HTML(js_on_load=read_static("choose_image.js"), elem_id="predict-images", padding=False)
     annotator = create_annotator("predict-annotator")
     of_run = [parts["run"]]
     answers = create_part("predict-run", ("#predict-run-note",), of_run)
@@ -205,7 +199,7 @@ def _bind(tab: PredictTab) -> None:
     made = tab.export.click(
         partial(on_export, tab), [*uploads, tab.format], [tab.note, tab.file], **PRIVATE, trigger_mode="once"
     )
-    made.success(None, js=click_when_drawn("#predict-file"), **PRIVATE)
+    made.success(None, js=script("click_when_drawn.js", "#predict-file"), **PRIVATE)
 
 
 def _run_info(choices: Sequence[tuple[str, str]]) -> str:

@@ -23,9 +23,9 @@ from backend.run.notes import Notes, read_notes, split_tags, write_notes
 from backend.run.queue import add_to_queue, remove_from_queue
 from backend.run.removal import delete_run, size_bytes
 from backend.run.state import RunState, derive_state
-from ui.bindings import PRIVATE, Updates
+from ui.bindings import PRIVATE, Updates, script
 from ui.run_actions import CHECKPOINTS, possible_now, resume_run
-from ui.run_rows import click_when_drawn, file_link, read_config, read_rows
+from ui.run_rows import file_link, read_config, read_rows
 from ui.runs.evaluation_process import is_evaluating
 from ui.runs.resume_fields import (
     ResumeFields,
@@ -142,7 +142,7 @@ def _bind(details: RunDetails) -> None:
     details.duplicate.click(lambda run_id: run_id, [opened], [details.duplicated], **PRIVATE)
     details.queue.click(partial(on_queue, details), [session, opened], details.outputs, **once)
     packed = details.bundle.click(partial(on_bundle, details), [opened], [details.bundle_link], **once)
-    packed.then(None, js=click_when_drawn("#bundle-link a"), **PRIVATE)
+    packed.then(None, js=script("click_when_drawn.js", "#bundle-link a"), **PRIVATE)
     details.delete.click(
         partial(on_ask_delete, details), [opened], [details.confirm, details.confirm_words], **PRIVATE
     )

@@ -11,8 +11,7 @@ import gradio as gr
 
 from backend.run.state import RunState
 from ui.answers import create_part
-from ui.bindings import LATEST, PRIVATE, Updates
-from ui.figures.table import OPEN_JS
+from ui.bindings import LATEST, PRIVATE, Updates, read_static
 from ui.run_rows import ORDERS, choose_rows, describe_state, rows_html, runs_table
 from ui.runs.compare_panel import create_compare_panel
 from ui.runs.details import SHOW_DETAILS, RunDetails, create_run_details, draw_details, on_open
@@ -76,7 +75,7 @@ def _place_table() -> dict[str, Any]:
         "state": state,
         "order": order,
         "empty": gr.Markdown(say("runs_none"), elem_id="runs-empty"),
-        "table": gr.HTML(js_on_load=OPEN_JS, elem_id="runs-table", padding=False),
+        "table": gr.HTML(js_on_load=read_static("open_rows.js"), elem_id="runs-table", padding=False),
     }
 
 

@@ -2,22 +2,32 @@
 // Gradio calls this text as a function of (element, trigger, props, server, upload, watch). Points are pixels of the
 // original image, pixel centres at integers, so that the image spans -0.5 .. width - 0.5; the svg's units are these pixels.
 const find = (selector) => element.querySelector(selector);
-const root = find(".annotator"), svg = find(".picture"), marks = find(".marks"), rows = find("tbody");
+const root = find(".annotator"),
+  svg = find(".picture"),
+  marks = find(".marks"),
+  rows = find("tbody");
 const SVG = "http://www.w3.org/2000/svg";
 // predicted, open in the middle so that the place itself is seen; corrected by a person
-const CROSS = "M-8-8L-2-2M2 2L8 8M-8 8L-2 2M2-2L8-8", RING = "M6 0A6 6 0 1 1-6 0A6 6 0 1 1 6 0";
-const SEND_AFTER_MS = 200, MAX_ZOOM = 40, ZOOM_STEP = 1.4;
+const CROSS = "M-8-8L-2-2M2 2L8 8M-8 8L-2 2M2-2L8-8",
+  RING = "M6 0A6 6 0 1 1-6 0A6 6 0 1 1 6 0";
+const SEND_AFTER_MS = 200,
+  MAX_ZOOM = 40,
+  ZOOM_STEP = 1.4;
 
 let shown = null; // the value as Python sent it
 let points = []; // where they stand now: [x, y], or null for a landmark that is not there
-let chosen = 0, undone = [], view = null, waiting = null;
+let chosen = 0,
+  undone = [],
+  view = null,
+  waiting = null;
 
 // ---- what Python sends, and what it is told
 
 function draw() {
-  const unsent = waiting?.message, before = shown; // a value that Python made before it heard of the last move
+  const unsent = waiting?.message,
+    before = shown; // a value that Python made before it heard of the last move
   flush();
-  shown = props.value && props.value.image ? props.value : null;
+  shown = props.value?.image ? props.value : null;
   root.hidden = !shown;
   if (!shown) return;
   const isShown = (other) => other && other.image === shown.image && other.folder === shown.folder;
@@ -49,7 +59,8 @@ function flush() {
 }
 
 async function showHeatmap() {
-  const mode = find("[data-heatmap]").value, image = shown.image;
+  const mode = find("[data-heatmap]").value,
+    image = shown.image;
   const asked = { folder: shown.folder, image, width: shown.width, height: shown.height };
   asked.landmark = mode === "all" ? -1 : chosen;
   const source = mode === "off" || !points.length ? "" : await server.heatmap_source(asked);
@@ -90,7 +101,10 @@ function restore(earlier) {
 
 const round = (value) => Math.round(value * 100) / 100;
 const clamp = (value, low, high) => Math.min(high, Math.max(low, value));
-const inside = ([x, y]) => [clamp(round(x), -0.5, shown.width - 0.5), clamp(round(y), -0.5, shown.height - 0.5)];
+const inside = ([x, y]) => [
+  clamp(round(x), -0.5, shown.width - 0.5),
+  clamp(round(y), -0.5, shown.height - 0.5),
+];
 const isMoved = (k) => String(points[k]) !== String(shown.predicted[k]);
 
 function choose(k, focus) {
@@ -101,13 +115,16 @@ function choose(k, focus) {
   if (other && find("[data-heatmap]").value === "chosen") showHeatmap();
 }
 
-function distance(k) { // how far a point was moved, in mm where the spacing is known
+function distance(k) {
+  // how far a point was moved, in mm where the spacing is known
   const [from, to] = [shown.predicted[k], points[k]];
   if (!isMoved(k)) return "";
   if (!from || !to) return shown.words.missing;
   const [sx, sy] = shown.mm_per_px_xy || [1, 1];
-  return Math.hypot((to[0] - from[0]) * sx, (to[1] - from[1]) * sy).toFixed(shown.mm_per_px_xy ? 2 : 1) +
-    (shown.mm_per_px_xy ? " mm" : " px");
+  return (
+    Math.hypot((to[0] - from[0]) * sx, (to[1] - from[1]) * sy).toFixed(shown.mm_per_px_xy ? 2 : 1) +
+    (shown.mm_per_px_xy ? " mm" : " px")
+  );
 }
 
 // ---- the picture
@@ -132,7 +149,8 @@ function buildMarks() {
   });
 }
 
-function refresh() { // everything that follows from points, view and choice
+function refresh() {
+  // everything that follows from points, view and choice
   svg.setAttribute("viewBox", `${view.x} ${view.y} ${view.w} ${view.h}`);
   svg.classList.toggle("zoomed", view.w < shown.width);
   const box = svg.getBoundingClientRect();
@@ -148,7 +166,7 @@ function refresh() { // everything that follows from points, view and choice
     mark.setAttribute("transform", `translate(${point[0]} ${point[1]}) scale(${unit})`);
     mark.setAttribute("aria-label", `${shown.names[k]}: ${point[0].toFixed(1)}, ${point[1].toFixed(1)} px`);
   });
-  [...rows.children].forEach((row, k) => fillRow(row, k));
+  for (const [k, row] of [...rows.children].entries()) fillRow(row, k);
   const moved = points.some((_, k) => isMoved(k));
   const usable = { undo: undone.length > 0, reset: points.length > 0 && isMoved(chosen), reset_all: moved };
   usable.remove = Boolean(points[chosen]);
@@ -167,11 +185,16 @@ function fit() {
   svg.style.aspectRatio = `${shown.width} / ${shown.height}`;
 }
 
-function zoom(factor, centre) { // the image point `centre` stays where it is on the screen
-  const w = clamp(view.w / factor, shown.width / MAX_ZOOM, shown.width), h = (w * shown.height) / shown.width;
+function zoom(factor, centre) {
+  // the image point `centre` stays where it is on the screen
+  const w = clamp(view.w / factor, shown.width / MAX_ZOOM, shown.width),
+    h = (w * shown.height) / shown.width;
   const at = centre || { x: view.x + view.w / 2, y: view.y + view.h / 2 };
   view = {
-    x: at.x - ((at.x - view.x) / view.w) * w, y: at.y - ((at.y - view.y) / view.h) * h, w, h,
+    x: at.x - ((at.x - view.x) / view.w) * w,
+    y: at.y - ((at.y - view.y) / view.h) * h,
+    w,
+    h,
   };
   pan(0, 0);
 }
@@ -189,25 +212,35 @@ function imagePoint(event) {
 // ---- the table
 
 function buildTable() {
-  const words = shown.words, axes = shown.mm_per_px_xy ? ["x, px", "y, px", "x, mm", "y, mm"] : ["x, px", "y, px"];
+  const words = shown.words,
+    axes = shown.mm_per_px_xy ? ["x, px", "y, px", "x, mm", "y, mm"] : ["x, px", "y, px"];
   const cell = (name, text) => Object.assign(document.createElement(name), { textContent: text });
   const titles = [words.landmark, ...axes, words.confidence, words.moved];
   find("thead tr").replaceChildren(...titles.map((title) => cell("th", title)));
-  rows.replaceChildren(...shown.names.map((name, k) => {
-    const row = document.createElement("tr");
-    row.dataset.k = k;
-    const head = row.appendChild(document.createElement("th"));
-    head.scope = "row";
-    head.appendChild(Object.assign(cell("button", name), { type: "button" }));
-    for (const axis of ["x", "y"]) {
-      const input = row.appendChild(document.createElement("td")).appendChild(document.createElement("input"));
-      Object.assign(input, { type: "text", inputMode: "decimal", autocomplete: "off", ariaLabel: `${name} ${axis}, px` });
-    }
-    if (shown.mm_per_px_xy) row.append(cell("td", ""), cell("td", ""));
-    row.appendChild(cell("td", ""));
-    row.appendChild(cell("td", "")).appendChild(cell("bdi", ""));
-    return row;
-  }));
+  rows.replaceChildren(
+    ...shown.names.map((name, k) => {
+      const row = document.createElement("tr");
+      row.dataset.k = k;
+      const head = row.appendChild(document.createElement("th"));
+      head.scope = "row";
+      head.appendChild(Object.assign(cell("button", name), { type: "button" }));
+      for (const axis of ["x", "y"]) {
+        const input = row
+          .appendChild(document.createElement("td"))
+          .appendChild(document.createElement("input"));
+        Object.assign(input, {
+          type: "text",
+          inputMode: "decimal",
+          autocomplete: "off",
+          ariaLabel: `${name} ${axis}, px`,
+        });
+      }
+      if (shown.mm_per_px_xy) row.append(cell("td", ""), cell("td", ""));
+      row.appendChild(cell("td", ""));
+      row.appendChild(cell("td", "")).appendChild(cell("bdi", ""));
+      return row;
+    }),
+  );
 }
 
 function fillRow(row, k) {
@@ -215,14 +248,20 @@ function fillRow(row, k) {
   row.classList.toggle("chosen", k === chosen);
   if (row.dataset.at !== String(point)) inputsOf(row).forEach(release);
   row.dataset.at = String(point);
-  if (!row.querySelector("input:focus")) // what is being typed stays
-    inputsOf(row).forEach((input, axis) => { if (!held.has(input)) input.value = point ? point[axis].toFixed(2) : ""; });
+  if (!row.querySelector("input:focus"))
+    // what is being typed stays
+    inputsOf(row).forEach((input, axis) => {
+      if (!held.has(input)) input.value = point ? point[axis].toFixed(2) : "";
+    });
   if (shown.mm_per_px_xy)
     [0, 1].forEach((axis) => {
       row.children[3 + axis].textContent = point ? (point[axis] * shown.mm_per_px_xy[axis]).toFixed(2) : "-";
     });
   const sure = isMoved(k) ? { words: shown.words.corrected, level: "" } : shown.confidence[k]; // of another place
-  Object.assign(row.lastElementChild.previousElementSibling, { textContent: sure.words, className: sure.level });
+  Object.assign(row.lastElementChild.previousElementSibling, {
+    textContent: sure.words,
+    className: sure.level,
+  });
   row.querySelector("bdi").textContent = distance(k);
 }
 
@@ -233,10 +272,12 @@ const inputsOf = (row) => [...row.querySelectorAll("input")];
 
 function hold(input, what) {
   held.set(input, what);
-  const wrong = Boolean(what.mistake), words = input.nextElementSibling;
+  const wrong = Boolean(what.mistake),
+    words = input.nextElementSibling;
   input.setAttribute("aria-invalid", wrong);
   if (!wrong) words?.remove();
-  else if (!words) input.after(Object.assign(document.createElement("small"), { role: "alert", textContent: what.mistake }));
+  else if (!words)
+    input.after(Object.assign(document.createElement("small"), { role: "alert", textContent: what.mistake }));
   else words.textContent = what.mistake;
 }
 
@@ -246,18 +287,23 @@ function release(input) {
 }
 
 async function readTyped(input) {
-  const row = input.closest("tr"), k = Number(row.dataset.k), inputs = inputsOf(row), typed = input.value;
+  const row = input.closest("tr"),
+    k = Number(row.dataset.k),
+    inputs = inputsOf(row),
+    typed = input.value;
   hold(input, { typed });
   const read = await server.read_typed(typed);
   if (!input.isConnected || held.get(input)?.typed !== typed) return; // moved or typed anew meanwhile
-  const { value } = read, mistake = read.mistake ?? outside(value, [shown.width, shown.height][inputs.indexOf(input)]);
+  const { value } = read,
+    mistake = read.mistake ?? outside(value, [shown.width, shown.height][inputs.indexOf(input)]);
   if (mistake) return hold(input, { typed, mistake: shown.words.mistake.replace("{what}", () => mistake) });
   hold(input, { typed, value });
   const at = inputs.map((other, axis) => {
     const read = held.get(other)?.value;
-    return read === undefined ? points[k]?.[axis] ?? null : read;
+    return read === undefined ? (points[k]?.[axis] ?? null) : read;
   });
-  const isWhole = at.every((one) => one !== null), isEmpty = at.every((one) => one === null);
+  const isWhole = at.every((one) => one !== null),
+    isEmpty = at.every((one) => one === null);
   if (isWhole || isEmpty) {
     release(input);
     change(k, isWhole ? at : null);
@@ -265,14 +311,20 @@ async function readTyped(input) {
   settle(row);
 }
 
-function outside(value, side) { // what is wrong with a coordinate; nothing where it is within the image or left empty
-  const [minimum, maximum] = [-0.5, side - 0.5], places = { number: value, minimum, maximum };
+function outside(value, side) {
+  // what is wrong with a coordinate; nothing where it is within the image or left empty
+  const [minimum, maximum] = [-0.5, side - 0.5],
+    places = { number: value, minimum, maximum };
   if (value === null || (value >= minimum && value <= maximum)) return "";
   return shown.words.outside.replace(/\{(\w+)\}/g, (_, name) => places[name]);
 }
 
-function settle(row) { // an axis that was emptied alone comes back once the row is left
-  if (!row.querySelector("input:focus")) inputsOf(row).filter((input) => held.get(input)?.value === null).forEach(release);
+function settle(row) {
+  // an axis that was emptied alone comes back once the row is left
+  if (!row.querySelector("input:focus"))
+    inputsOf(row)
+      .filter((input) => held.get(input)?.value === null)
+      .forEach(release);
   if (shown) refresh();
 }
 
@@ -290,11 +342,17 @@ let drag = null; // {k, dx, dy}: a point, and the pointer's offset from it; or {
 
 svg.addEventListener("pointerdown", (event) => {
   if (!shown || event.button) return;
-  const mark = event.target.closest(".mark"), at = imagePoint(event);
+  const mark = event.target.closest(".mark"),
+    at = imagePoint(event);
   if (mark) {
     const k = Number(mark.dataset.k);
     choose(k, true);
-    drag = { k, dx: points[k][0] - at.x, dy: points[k][1] - at.y, before: points.map((point) => point && [...point]) };
+    drag = {
+      k,
+      dx: points[k][0] - at.x,
+      dy: points[k][1] - at.y,
+      before: points.map((point) => point && [...point]),
+    };
   } else if (view.w < shown.width) drag = { x: at.x, y: at.y };
   if (!drag) return;
   svg.setPointerCapture(event.pointerId);
@@ -316,21 +374,28 @@ for (const end of ["pointerup", "pointercancel"])
     drag = null;
     if (shown) refresh();
   });
-svg.addEventListener("dblclick", (event) => { // puts the chosen landmark there
+svg.addEventListener("dblclick", (event) => {
+  // puts the chosen landmark there
   if (!points.length || event.target.closest(".mark")) return;
   const at = imagePoint(event);
   change(chosen, [at.x, at.y]);
 });
-svg.addEventListener("wheel", (event) => { // only once the picture was clicked, so that the page can be scrolled past it
-  if (!shown || !(event.ctrlKey || svg.contains(document.activeElement))) return;
-  event.preventDefault();
-  zoom(event.deltaY < 0 ? ZOOM_STEP : 1 / ZOOM_STEP, imagePoint(event));
-}, { passive: false });
+svg.addEventListener(
+  "wheel",
+  (event) => {
+    // only once the picture was clicked, so that the page can be scrolled past it
+    if (!shown || !(event.ctrlKey || svg.contains(document.activeElement))) return;
+    event.preventDefault();
+    zoom(event.deltaY < 0 ? ZOOM_STEP : 1 / ZOOM_STEP, imagePoint(event));
+  },
+  { passive: false },
+);
 svg.addEventListener("keydown", (event) => {
   const steps = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
   const actions = { "+": "zoom_in", "-": "zoom_out", 0: "fit", Delete: "remove" };
   if (steps[event.key] && points[chosen]) {
-    const by = event.shiftKey ? 10 : 1, [dx, dy] = steps[event.key];
+    const by = event.shiftKey ? 10 : 1,
+      [dx, dy] = steps[event.key];
     change(chosen, [points[chosen][0] + dx * by, points[chosen][1] + dy * by]);
   } else if ((event.ctrlKey || event.metaKey) && event.key === "z") act("undo");
   else if (actions[event.key]) act(actions[event.key]);
@@ -343,17 +408,31 @@ svg.addEventListener("keydown", (event) => {
 function act(name) {
   if (name === "zoom_in") zoom(ZOOM_STEP, points[chosen] && { x: points[chosen][0], y: points[chosen][1] });
   if (name === "zoom_out") zoom(1 / ZOOM_STEP);
-  if (name === "fit") { fit(); refresh(); }
+  if (name === "fit") {
+    fit();
+    refresh();
+  }
   if (name === "undo" && undone.length) restore(undone.pop());
-  if (name === "reset") { undone.push(points); restore(points.map((at, k) => k === chosen ? shown.predicted[k] : at)); }
+  if (name === "reset") {
+    undone.push(points);
+    restore(points.map((at, k) => (k === chosen ? shown.predicted[k] : at)));
+  }
   if (name === "remove") change(chosen, null);
-  if (name === "reset_all") { undone.push(points); restore(shown.predicted); }
+  if (name === "reset_all") {
+    undone.push(points);
+    restore(shown.predicted);
+  }
 }
 
-for (const button of element.querySelectorAll("[data-do]")) button.addEventListener("click", () => act(button.dataset.do));
-find("[data-names]").addEventListener("change", (event) => svg.classList.toggle("nameless", !event.target.checked));
+for (const button of element.querySelectorAll("[data-do]"))
+  button.addEventListener("click", () => act(button.dataset.do));
+find("[data-names]").addEventListener("change", (event) =>
+  svg.classList.toggle("nameless", !event.target.checked),
+);
 find("[data-heatmap]").addEventListener("change", showHeatmap);
-find("[data-opacity]").addEventListener("input", (event) => { find(".heat").style.opacity = event.target.value; });
+find("[data-opacity]").addEventListener("input", (event) => {
+  find(".heat").style.opacity = event.target.value;
+});
 find(".heat").style.opacity = find("[data-opacity]").value;
 if (window.innerWidth < 600) find("[data-names]").click();
 new ResizeObserver(() => shown && refresh()).observe(svg);

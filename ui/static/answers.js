@@ -1,12 +1,16 @@
 () => {
   // Which question each part of the page was asked last, and which one it answers now. Where the two differ, the part is
   // marked at once, without the server, which may be busy; see ui/answers.py.
-  const parts = new Map(), asked = new Map(), answered = new Map(), done = new Map();
+  const parts = new Map(),
+    asked = new Map(),
+    answered = new Map(),
+    done = new Map();
   let serial = 0;
   const VOID = "!"; // before a question that has no answer: a field is wrong
 
   const wordOf = ({ name, updating, other, keeps }) => {
-    const wanted = asked.get(name), shown = answered.get(name) === null ? "?" : answered.get(name) ?? "";
+    const wanted = asked.get(name),
+      shown = answered.get(name) === null ? "?" : (answered.get(name) ?? "");
     if (wanted === undefined || shown === wanted || (keeps && !shown)) return null;
     return keeps || shown === VOID + wanted ? other : updating;
   };
@@ -51,11 +55,13 @@
       return asked.get(part.name) ?? "";
     },
     unanswered(part) {
-      const wanted = asked.get(part.name) ?? "", shown = answered.get(part.name) ?? "";
+      const wanted = asked.get(part.name) ?? "",
+        shown = answered.get(part.name) ?? "";
       return shown === wanted || shown === VOID + wanted ? "" : wanted;
     },
     answer(part, question) {
-      const { name } = part, wanted = asked.get(name);
+      const { name } = part,
+        wanted = asked.get(name);
       answered.set(name, question);
       if (question === wanted || question === VOID + wanted) done.set(name, wanted);
       // a late answer to a question of before has replaced the right one
@@ -77,4 +83,4 @@
       parts.forEach(mark);
     });
   }).observe(document.body, { childList: true, subtree: true });
-}
+};

@@ -8,7 +8,9 @@
 
   const watch = (plot) => {
     let resets = false;
-    plot.on("plotly_doubleclick", () => { resets = true; });
+    plot.on("plotly_doubleclick", () => {
+      resets = true;
+    });
     plot.on("plotly_relayout", (change) => {
       const axes = Object.keys(change).map((key) => key.match(/^([xy]axis\d*)\.(auto)?range/)?.[1]);
       for (const axis of new Set(axes.filter(Boolean))) {
@@ -37,4 +39,4 @@
       watch(plot);
     }
   }).observe(document.body, { childList: true, subtree: true });
-}
+};

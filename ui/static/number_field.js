@@ -3,8 +3,9 @@
   const modes = { "whole-number": "numeric", "any-number": "decimal" };
   const offer = () => {
     for (const [name, mode] of Object.entries(modes))
-      for (const input of document.querySelectorAll(`.${name} input:not([inputmode])`)) input.inputMode = mode;
+      for (const input of document.querySelectorAll(`.${name} input:not([inputmode])`))
+        input.inputMode = mode;
   };
   new MutationObserver(offer).observe(document.body, { childList: true, subtree: true });
   offer();
-}
+};

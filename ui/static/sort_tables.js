@@ -3,7 +3,7 @@
   // sorted again by the head of the same words in the table of the same name.
   const chosen = new Map(); // name of the table -> [words of the head, direction]
   const words = new Intl.Collator(undefined, { numeric: true });
-  const nameOf = (box) => (box.closest("[id]")?.id ?? "") + " " + box.getAttribute("aria-label");
+  const nameOf = (box) => `${box.closest("[id]")?.id ?? ""} ${box.getAttribute("aria-label")}`;
 
   const keyOf = (cell) => {
     const sort = cell?.dataset.sort;
@@ -20,14 +20,18 @@
   };
 
   const sort = (box) => {
-    const table = box.querySelector("table"), body = table?.tBodies[0];
+    const table = box.querySelector("table"),
+      body = table?.tBodies[0];
     if (!body) return;
     const [head, direction] = chosen.get(nameOf(box)) ?? [null, 0];
     const heads = [...table.tHead.rows[0].cells];
     const column = heads.findIndex((cell) => cell.textContent === head);
     const state = `${column} ${direction}`;
     if (table.sorted === state) return;
-    if (table.sorted === undefined) [...body.rows].forEach((row, place) => { row.place = place; });
+    if (table.sorted === undefined)
+      [...body.rows].forEach((row, place) => {
+        row.place = place;
+      });
     table.sorted = state;
     heads.forEach((cell, place) => {
       const words = place === column && direction ? (direction > 0 ? "ascending" : "descending") : null;
@@ -56,4 +60,4 @@
   new MutationObserver(() => {
     if (chosen.size) document.querySelectorAll(".plain-table").forEach(sort);
   }).observe(document.body, { childList: true, subtree: true });
-}
+};

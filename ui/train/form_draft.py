@@ -2,13 +2,12 @@
 
 What differs from the defaults lies in the browser's storage, by form key, under the address of the dashboard. The
 browser writes it at every change by itself, so that nothing is lost by leaving at once, and hands it over when the page
-opens. Until then the form is hidden (`theme.CSS`) and Start waits, so that nobody types into or starts a form that is
+opens. Until then the form is hidden (`page.css`) and Start waits, so that nobody types into or starts a form that is
 about to change.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +17,6 @@ from backend.data.annotations import read_annotations
 from backend.errors import UserError
 from ui.text.say import quote, say, say_label
 from ui.train.form import (
-    FORM_KEYS,
     mistakes_by_key,
     number_setting,
     to_fields,
@@ -27,13 +25,7 @@ from ui.train.form import (
 )
 
 STORAGE_KEY = "fiducial_train_form"
-RESTORED_CLASS = "form-restored"  # of the page's body
 Values = Mapping[str, Any]
-
-READ_JS = f"""() => {{
-  try {{ return [JSON.parse(localStorage.getItem("{STORAGE_KEY}"))]; }} catch {{ return [null]; }}
-}}"""
-SHOW_JS = f'() => {{ document.body.classList.add("{RESTORED_CLASS}"); }}'
 
 
 @dataclass(frozen=True)
@@ -42,18 +34,6 @@ class Draft:
 
     values: dict[str, Any]
     lost: tuple[str, ...] = ()
-
-
-def write_js(defaults: Values) -> str:
-    """What the browser does at every change of the form. The data set is always kept: the first one may change."""
-    return f"""(...values) => {{
-  if (!document.body.classList.contains("{RESTORED_CLASS}")) return;
-  const keys = {json.dumps(FORM_KEYS)}, defaults = {json.dumps(dict(defaults))}, kept = {{}};
-  keys.forEach((key, place) => {{
-    if (key === "dataset_path" || values[place] !== defaults[key]) kept[key] = values[place];
-  }});
-  try {{ localStorage.setItem("{STORAGE_KEY}", JSON.stringify(kept)); }} catch {{ /* the browser keeps nothing */ }}
-}}"""
 
 
 def restore(kept: Any, defaults: Values) -> Draft:

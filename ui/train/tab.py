@@ -17,7 +17,7 @@ from backend.data.samples import SampleSplits
 from backend.errors import UserError
 from backend.presets import PRESETS, match_preset
 from ui.answers import NoAnswer, Part, create_part
-from ui.bindings import LATEST, PRIVATE, Updates
+from ui.bindings import LATEST, PRIVATE, Updates, script
 from ui.datasets import (
     crop_sides,
     list_datasets,
@@ -54,7 +54,7 @@ from ui.train.form import (
     settings_of,
     understood_by_key,
 )
-from ui.train.form_draft import READ_JS, SHOW_JS, note_words, restore, write_js
+from ui.train.form_draft import STORAGE_KEY, note_words, restore
 from ui.train.implausible_panel import (
     ImplausiblePanel,
     create_implausible_panel,
@@ -251,7 +251,14 @@ def _place_start() -> dict[str, Any]:
 def _bind(tab: TrainTab) -> None:
     answers = tab.answers
     # what the browser does by itself comes first: it does not wait for the server
-    gr.on(tab.events(FORM_KEYS), None, tab.inputs, None, js=write_js(tab.initial), **PRIVATE)
+    gr.on(
+        tab.events(FORM_KEYS),
+        None,
+        tab.inputs,
+        None,
+        js=script("keep_form.js", STORAGE_KEY, FORM_KEYS, tab.initial),
+        **PRIVATE,
+    )
     for part in (answers.data, answers.leaks, answers.sample):
         part.asks(tab.events(DATA_KEYS))
     answers.sample.asks(tab.events(SAMPLE_KEYS))
@@ -296,8 +303,14 @@ def _bind_form(tab: TrainTab, events: Any, *, mends: bool = False) -> None:
 def bind_load(tab: TrainTab, page: gr.Blocks) -> None:
     """Fill the tab when a browser opens the page: the form as it was left there, then what follows from it."""
     kept = gr.JSON(visible=False)
-    restored = page.load(partial(on_open, tab), [kept], [*tab.inputs, tab.draft_note], js=READ_JS, **PRIVATE)
-    restored.then(None, js=SHOW_JS, **PRIVATE)
+    restored = page.load(
+        partial(on_open, tab),
+        [kept],
+        [*tab.inputs, tab.draft_note],
+        js=script("read_form.js", STORAGE_KEY),
+        **PRIVATE,
+    )
+    restored.then(None, js=script("show_form.js"), **PRIVATE)
     of_form = (tab.answers.data, tab.answers.leaks, tab.answers.sample, tab.answers.form)
     for part in (*of_form, tab.memory.step, tab.memory.time):
         part.asks(restored.then)

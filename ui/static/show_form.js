@@ -1,0 +1,3 @@
+() => {
+  document.body.classList.add("form-restored");
+};
