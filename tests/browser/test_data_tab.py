@@ -76,10 +76,10 @@ def test_choose_browse_check_and_import(dashboard, page: Page, faces: Path, tmp_
     expect(page.locator("#data-caption")).to_contain_text("17.png")
 
     # the swapped pair comes first, and a click shows it close by
-    expect(cell(page, "data-suspects", "seems to have changed places")).to_be_visible()
+    expect(cell(page, "data-suspects", "seems to be swapped")).to_be_visible()
     cell(page, "data-suspects", "07.png").click()
     expect(page.locator("#data-caption")).to_contain_text("07.png")
-    expect(page.locator("#data-picture")).to_contain_text("expected here")
+    expect(page.locator("#data-picture")).to_contain_text("expected position")
     page.locator("#data-whole").click()
     expect(page.locator("#data-whole")).to_be_hidden()
 
@@ -87,7 +87,7 @@ def test_choose_browse_check_and_import(dashboard, page: Page, faces: Path, tmp_
     cell(page, "data-problems", "outside the image").click()
     expect(page.locator("#data-caption")).to_contain_text("03.png")
     cell(page, "data-problems", "gone.png is missing").click()
-    expect(page.locator("#data-caption")).to_contain_text("no single image")
+    expect(page.locator("#data-caption")).to_contain_text("not about a single image")
 
     # what a training sees
     expect(page.locator("#data-sigma-note")).to_contain_text("cells")

@@ -89,7 +89,7 @@ def test_impossible_input_is_marked_at_its_field_and_start_waits(idle_dashboard,
 
 def test_a_preset_fills_the_form_and_an_edited_form_is_custom(idle_dashboard, page: Page) -> None:
     page.goto(idle_dashboard.url)
-    expect(page.locator("#data-leaks")).to_contain_text("no image of train or valid stands in another split")
+    expect(page.locator("#data-leaks")).to_contain_text("no image of train or valid is in another split")
     expect(page.locator("#preset input[value=balanced]")).to_be_checked()  # the defaults
     for name, epochs in (
         ("fast", PRESETS["fast"].values["epochs"]),
@@ -145,7 +145,7 @@ def test_two_browsers_see_the_same_run_and_one_device_trains_one_run(busy: Dashb
     open_tab(other, "Train")
     expect(other.locator("#start")).to_be_enabled()
     other.locator("#start").click()
-    expect(other.locator("#blocked")).to_contain_text("trains on cpu now")
+    expect(other.locator("#blocked")).to_contain_text("is training on cpu")
     assert len(list_runs(busy.runs_dir)) == 1
 
 

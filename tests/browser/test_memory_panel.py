@@ -1,4 +1,4 @@
-"""What the Train tab says of memory, and the buttons that act on it: Measure, and smaller batches that accumulate."""
+"""The Train tab's words on memory, its test on this device, and the button that accumulates smaller batches."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_measured_steps_are_shown_and_the_recommendation_goes_by_them(dashboard,
     expect(advice).to_contain_text("GiB free")
 
     page.locator("#measure").click()
-    expect(page.locator("#measure-note")).to_contain_text("Measuring real steps")
+    expect(page.locator("#measure-note")).to_contain_text("Running real steps")
     expect(page.locator("#measure")).to_be_disabled()
     for batch in (2, 4):
         expect(measured).to_contain_text(f"batch {batch}:", timeout=SLOW_MS)

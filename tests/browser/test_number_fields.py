@@ -148,7 +148,7 @@ def test_a_landmarks_place_is_typed_with_every_digit(dashboard, page: Page) -> N
     expect(spacing).to_contain_text("= 0.5")
     page.locator("#predict-start").click()
     expect(page.locator("#predict-annotator .mark")).to_have_count(3)
-    expect(page.locator("#predict-annotator")).to_contain_text("0.5 mm a pixel (typed)")
+    expect(page.locator("#predict-annotator")).to_contain_text("0.5 mm per pixel (typed)")
 
     x, y = (page.get_by_label(f"chin {axis}, px") for axis in "xy")
     expect(x).to_have_attribute("inputmode", "decimal")
@@ -160,7 +160,7 @@ def test_a_landmarks_place_is_typed_with_every_digit(dashboard, page: Page) -> N
     expect(y).to_have_value("33.25")
     row = page.locator("#predict-annotator tbody tr").nth(1)
     for wrong, cure in (
-        ("500", "500 is outside -0.5 to 79.5"),
+        ("500", "500 is not between -0.5 and 79.5"),
         ("1.2.3", "more than one separator"),
         ("x", "not a number"),
     ):

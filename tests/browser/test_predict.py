@@ -40,7 +40,7 @@ def test_predict_correct_and_export(dashboard, page: Page, tmp_path: Path) -> No
 
     page.goto(dashboard.url)
     open_tab(page, "Predict")
-    expect(page.locator("#predict-empty")).to_contain_text("Drop one or many images")
+    expect(page.locator("#predict-empty")).to_contain_text("Drop one or more images")
     expect(page.locator("#predict-start")).to_be_disabled()
     page.locator("#predict-files input[type=file]").set_input_files(files)
     expect(page.locator("#predict-images button")).to_have_count(2)
@@ -50,7 +50,7 @@ def test_predict_correct_and_export(dashboard, page: Page, tmp_path: Path) -> No
     marks = page.locator("#predict-annotator .mark")
     expect(marks).to_have_count(3)
     expect(page.locator("#predict-note")).to_contain_text("2 images, 3 landmarks each")
-    expect(page.locator("#predict-annotator")).to_contain_text("0.5 mm a pixel (typed)")
+    expect(page.locator("#predict-annotator")).to_contain_text("0.5 mm per pixel (typed)")
 
     # drag: the table follows, and an image pixel is some screen pixels here
     nose = page.locator("#predict-annotator .mark[data-k='0'] .hit")

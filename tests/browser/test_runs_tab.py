@@ -43,7 +43,7 @@ def test_what_waits_starts_by_itself_and_can_be_put_in_order(dashboard, page: Pa
         fill(page, epochs=number)
         expect(page.locator("#command")).to_contain_text(f"--epochs {number}")
         page.locator("#queue").click()
-        expect(page.get_by_text(f"waits in the queue, place {number}")).to_be_visible()
+        expect(page.get_by_text(f"waits in the queue at place {number}")).to_be_visible()
     one, two = read_queue(dashboard.runs_dir)
     open_tab(page, "Runs")
     expect(page.locator("#queue-panel")).to_contain_text("Queue (2)")

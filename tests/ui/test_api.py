@@ -111,7 +111,7 @@ def test_a_run_is_started_watched_and_stopped(client: Client, served: Dashboard)
     assert status["outcome"] is None and status["folder"] == str(folder.path)
 
     # the device is taken: refused, or queued on request, and taken out of the queue again
-    with pytest.raises(AppError, match=f"run {run_id} trains on cpu now; call with queue=True"):
+    with pytest.raises(AppError, match=f"run {run_id} is training on cpu; call with queue=True"):
         ask(client, "start_run", SMALL)
     waiting = ask(client, "start_run", SMALL, queue=True)
     assert read_queue(served.runs_dir) == [waiting]
@@ -123,7 +123,7 @@ def test_a_run_is_started_watched_and_stopped(client: Client, served: Dashboard)
     ended = reaches(client, run_id, "finished_early")
     assert ended["outcome"]["state"] == "finished_early" and ended["outcome"]["reason"]
     assert ended["seconds_left"] is None
-    with pytest.raises(AppError, match=f"run_id: {run_id} does not train now"):
+    with pytest.raises(AppError, match=f"run_id: {run_id} is not training"):
         ask(client, "stop_run", run_id)
 
 
@@ -201,7 +201,7 @@ def test_numbers_are_read_as_the_form_reads_them(
         (
             "start_run",
             [{**SMALL, "dataset_path": "../demo"}],
-            "dataset_path: no data set is called '../demo'",
+            "dataset_path: there is no data set '../demo'",
         ),
         (
             "start_run",
@@ -209,7 +209,7 @@ def test_numbers_are_read_as_the_form_reads_them(
             "choose one of demo, or give an absolute path",
         ),
         ("start_run", [{**SMALL, "dataset_path": "/nowhere"}], "/nowhere does not exist"),
-        ("start_run", [{}], "dataset_path: no data set is called ''"),
+        ("start_run", [{}], "dataset_path: there is no data set ''"),
         ("start_run", [{**SMALL, "flip_pairs": "nose=tail"}], "flip_pairs: 'nose=tail' is no pair"),
         (
             "start_run",
@@ -225,7 +225,11 @@ def test_numbers_are_read_as_the_form_reads_them(
         ("run_status", ["../../etc"], "run_id: there is no run '../../etc'"),
         ("stop_run", [""], "run_id: there is no run ''"),
         ("stop_run", [".."], "run_id: there is no run '..'"),
-        ("recommend_batch_size", [0], "num_landmarks: 0 is no count; give a number from 1 on"),
+        (
+            "recommend_batch_size",
+            [0],
+            "num_landmarks: must be at least 1, got 0; give a whole number, 1 or more",
+        ),
         ("recommend_batch_size", [3, "vgg"], "model: should be 'hrnet', 'resnet', 'unet' or 'hourglass'"),
         ("recommend_batch_size", [3, "unet", [250, 64]], "the nearest that fit are 224 and 256"),
         ("recommend_batch_size", ["many"], "num_landmarks: 'many' is not a number; write it such as 20"),
@@ -254,7 +258,7 @@ def test_a_prediction_takes_uploads_alone(
     bad.write_bytes(b"nonsense")
     for run_id, images, mm_per_px, told in (
         (trained.run_id, [], None, "images: no image was given"),
-        (trained.run_id, [handle_file(inside)], -1, "mm_per_px: -1.0 is no pixel size"),
+        (trained.run_id, [handle_file(inside)], -1, "mm_per_px: -1.0 is not a pixel size"),
         (trained.run_id, [handle_file(bad)], None, "bad.png"),
         ("..", [handle_file(inside)], None, "run_id: there is no run '..'"),
     ):

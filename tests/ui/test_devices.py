@@ -25,7 +25,7 @@ def lines_of(monkeypatch: pytest.MonkeyPatch, *gpus: GpuReading) -> list[str]:
 
 def test_a_gpu_is_told_with_all_that_the_driver_says(monkeypatch: pytest.MonkeyPatch) -> None:
     first, last = lines_of(monkeypatch, CARD)
-    said = "H100 &lt;x&gt;: 60.0 GiB of 80.0 GiB free, 12.0 GiB held by programs, 37 % busy, 55 °C"
+    said = "H100 &lt;x&gt;: 60.0 GiB of 80.0 GiB free, 12.0 GiB used by programs, 37 % busy, 55 °C"
     assert first == f"<small>{said}</small>"
     assert "4.0 GiB of 16.0 GiB memory free" in last
 

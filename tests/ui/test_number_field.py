@@ -52,7 +52,7 @@ def test_a_number_typed_beside_a_slider_moves_it(numbered: NumberedSlider, typed
     ("typed", "said"),
     [
         ("2.5", "write 2 or 3"),
-        ("31", "31 is outside 1 to 30"),
+        ("31", "31 is not between 1 and 30"),
         ("0", "outside"),
         ("", "not a number"),
         ("x", "not a"),

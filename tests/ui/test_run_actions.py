@@ -93,7 +93,7 @@ def test_a_press_is_a_request_in_the_run_folder(folder: RunFolder, action: Any) 
     assert press(action, folder.path.parent, folder.run_id, folder.run_id)
     assert folder.requested(action)
     if action != "finish":
-        with pytest.raises(UserError, match="cannot be done"):
+        with pytest.raises(UserError, match="not possible"):
             press(action, folder.path.parent, folder.run_id, folder.run_id)
 
 

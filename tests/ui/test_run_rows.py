@@ -100,7 +100,7 @@ def test_a_busy_device_is_told_in_the_words_that_were_asked_for(tmp_path: Path) 
     live = make_run(tmp_path, "live")
     live.write_launched(identify(os.getpid()), [])
     assert device_of(live) == "cpu"
-    with pytest.raises(UserError, match=f"{live.run_id} trains on cpu now; press Add to queue"):
+    with pytest.raises(UserError, match=f"{live.run_id} is training on cpu; press Add to queue"):
         free_device(tmp_path, "cpu").__enter__()
     with pytest.raises(UserError, match="wait for it"):
         free_device(tmp_path, "cpu", "resume_busy").__enter__()

@@ -128,11 +128,11 @@ def test_counts_are_told_by_split_and_by_group(view: DataView) -> None:
 def test_the_stray_landmark_is_the_first_to_check(view: DataView) -> None:
     table = suspects_table(view)
     assert 'data-key="0"' in table and "04.png" in table and "<bdi>d</bdi>" in table
-    assert "mm from where the other landmarks put it" in table
+    assert "mm from where the other landmarks predict it" in table
     (score,) = re.findall('data-sort="([0-9.]+)"><bdi>[0-9.]+ x</bdi>', table)
     assert float(score) > 4
     assert len(view.suspects.found) == 1 and suspects_note(view).startswith("1 landmark stands out")
-    assert "*Times usual*: how far off it is" in suspects_note(view)
+    assert "*Times usual*: how many times the usual deviation" in suspects_note(view)
 
 
 def test_problems_come_with_their_cure_and_leaks_after_them(view: DataView) -> None:
@@ -167,7 +167,7 @@ def test_an_image_is_told_in_words_and_in_a_table(view: DataView) -> None:
     table = landmarks_table(view, row, 3)
     assert "<td><bdi>➤ d</bdi></td>" in table and "<td><bdi>a</bdi></td>" in table
     outside = view.row_of_id("06.png")
-    assert outside is not None and "<td><bdi>not marked</bdi></td>" in landmarks_table(view, outside, None)
+    assert outside is not None and "<td><bdi>not annotated</bdi></td>" in landmarks_table(view, outside, None)
 
 
 def test_each_part_of_a_caption_keeps_its_order_on_a_page_from_right_to_left(view: DataView) -> None:

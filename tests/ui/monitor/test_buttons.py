@@ -61,7 +61,7 @@ def test_save_now_waits_for_its_answer(buttons: RunButtons, folder: RunFolder, p
     live(folder)
     session = Session(folder.run_id)
     updates = monitor_buttons.on_press(buttons, "save_now", session, folder.run_id)
-    assert folder.requested("save_now") and "saved after the step" in popups[0]
+    assert folder.requested("save_now") and "saved after the current step" in popups[0]
     assert updates[buttons.save_now]["value"] == "Saving ..." and not updates[buttons.save_now]["interactive"]
     assert updates[buttons.preview_now]["interactive"]
     folder.clear_request("save_now")

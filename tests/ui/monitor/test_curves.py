@@ -134,7 +134,7 @@ def test_what_the_readers_differ_by_is_a_line_that_clipping_leaves_in_sight() ->
     (line,) = (shape for shape in figure.layout.shapes if shape.y0 == 60.0)
     assert (line.yref, line.y1) == ("y", 60.0)
     assert figure.layout.yaxis.range[1] > 60
-    assert "readers 60.00 px apart" in titles(figure)[0]
+    assert "inter-reader distance 60.00 px" in titles(figure)[0]
 
 
 def test_the_axis_of_loss_and_error_can_be_logarithmic() -> None:

@@ -56,9 +56,9 @@ def test_a_sparkline_falls_as_the_error_falls() -> None:
 def test_what_the_readers_differ_by_stands_beside_each_error() -> None:
     table = landmark_table([row(1, good=0.1, bad=0.9)], READERS)
     heads, *lines = cells(table)
-    assert heads[-1] == "readers apart"
+    assert heads[-1] == "inter-reader distance"
     assert [line[-1] for line in lines] == ["2.50 mm", "-"]
-    assert "may well be smaller" in table
+    assert "can well be smaller" in table
     assert "readers" not in landmark_table([row(1, good=0.1)], None)
 
 

@@ -78,8 +78,8 @@ def test_a_run_that_prepares_has_done_nothing_yet() -> None:
 
 def test_the_card_says_how_many_images_are_computed_at_once_where_memory_ran_out() -> None:
     html = run_card(RunState.RUNNING, {**STATUS, "micro_batch": 8}, [], None)
-    assert "8 images at once" in html
-    assert "at once" not in run_card(RunState.RUNNING, {**STATUS, "micro_batch": None}, [], None)
+    assert "in parts of 8 images" in html
+    assert "in parts" not in run_card(RunState.RUNNING, {**STATUS, "micro_batch": None}, [], None)
 
 
 def test_the_card_tells_the_reason_of_an_end_and_escapes_it() -> None:
@@ -89,7 +89,7 @@ def test_the_card_tells_the_reason_of_an_end_and_escapes_it() -> None:
 
 
 def test_the_card_of_a_run_that_has_ended_well_says_what_to_do_next() -> None:
-    assert "Next: the Runs tab" in run_card(RunState.COMPLETED, STATUS, [], None)
+    assert "on the Runs tab" in run_card(RunState.COMPLETED, STATUS, [], None)
     assert "Next:" not in run_card(RunState.RUNNING, STATUS, [], None)
 
 

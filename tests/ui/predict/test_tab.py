@@ -147,7 +147,7 @@ def test_a_mistake_is_told_with_its_cure(tab: PredictTab, uploads: Uploads) -> N
     assert "No run has weights" in updates[tab.note]
     run_id = predict_tab.run_choices(tab.runs_dir)[0][1]
     (updates,) = list(predict_tab.on_predict(tab, Uploads(), run_id))
-    assert "no image yet" in updates[tab.note]
+    assert "no images yet" in updates[tab.note]
     assert "press Predict first" in predict_tab.on_export(tab, uploads, "csv")[tab.note]
     predict(tab, uploads)
     updates = predict_tab.on_export(tab, uploads, "aariz_zip")
@@ -160,7 +160,7 @@ def test_what_was_decided_while_an_image_was_read_is_said(tab: PredictTab, tmp_p
     held = Uploads()
     *_, updates = list(predict_tab.on_upload(tab, held, [str(tmp_path / "pages.tif")]))
     assert "pages.tif: a TIFF of 2 pages: only the first is used" in updates[tab.note]
-    assert "Decided while the files were read" in updates[tab.note]
+    assert "Decided while reading the files" in updates[tab.note]
     predict_tab.on_session_end(held)
 
 
@@ -183,7 +183,7 @@ def test_a_cancelled_prediction_changes_nothing(tab: PredictTab, uploads: Upload
     predict_tab.on_cancel(uploads)
     assert process.poll() is not None
     *_, updates = list(going)
-    assert "Cancelled" in updates[tab.note] and updates[tab.annotator]["points"] == []
+    assert "Canceled" in updates[tab.note] and updates[tab.annotator]["points"] == []
 
 
 def test_an_image_is_chosen_and_all_are_removed(tab: PredictTab, uploads: Uploads) -> None:

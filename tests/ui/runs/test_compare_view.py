@@ -152,11 +152,11 @@ def paired(difference: float, interval: tuple[float, float] | None, **how: Any) 
     [
         (-0.25, (-0.4, -0.1), "b is better than a by 0.25 mm", "▼ better"),
         (0.25, (0.1, 0.4), "b is worse than a by 0.25 mm", "▲ worse"),
-        (0.25, (-0.1, 0.6), "No difference between a and b can be told", "≈ open"),
+        (0.25, (-0.1, 0.6), "No difference between a and b can be shown", "≈ undecided"),
         (
             0.25,
             None,
-            "Too few for a verdict between a and b: 4 patients, and it takes at least 6",
+            "Too little data for a verdict between a and b: 4 patients, at least 6 needed",
             "– too few",
         ),
     ],
@@ -168,7 +168,7 @@ def test_the_verdict_is_in_words_and_by_landmark(
     assert words in html and verdict in html
     assert "12 images" in html and "films-test" in html
     assert "sign-flip test over 4 patients" in html and "Their intervals are at 97.5 %" in html
-    assert ("Of 2 landmarks, one takes at least 7 patients that show it" in html) is (interval is None)
+    assert ("Of 2 landmarks, each needs at least 7 patients that show it" in html) is (interval is None)
     assert html.count("<tr>") == 3
 
 
@@ -177,13 +177,13 @@ def test_the_p_value_is_shown_and_evaluations_that_know_no_patients_are_named() 
     assert [in_p(value) for value in (0.0004, 0.001, 1.0)] == ["< 0.001", "0.001", "1.000"]
     for known in (True, False):
         html = paired_html("a", "b", "films-test", paired(0.25, (0.1, 0.4), cases_known=known))
-        assert ("do not know which images are of one patient" in html) is not known
+        assert ("do not know which images belong to one patient" in html) is not known
 
 
 def test_where_no_landmark_can_have_a_verdict_no_correction_is_claimed() -> None:
     few = Difference(1.5, 1.0, -0.5, 4, 7, None, None)
     html = paired_html("a", "b", "films-test", paired(-0.25, (-0.4, -0.1), per_landmark={"S": few}))
-    assert "Holm" not in html and "Of 1 landmark, one takes at least 7 patients" in html
+    assert "Holm" not in html and "Of 1 landmark, each needs at least 7 patients" in html
 
 
 def test_in_persian_an_interval_is_persian_and_a_sign_stays_before_its_number() -> None:

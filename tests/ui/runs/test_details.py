@@ -171,7 +171,7 @@ def test_resuming_beside_a_live_run_is_refused(
     other = create_run(details.runs_dir, folder.read_config(), "other")
     live(other)
     updates = run_details.on_resume(details, Session(), folder.run_id, "", None, " ", "")
-    assert details.watched not in updates and f"{other.run_id} trains on cpu now; wait" in popups[0]
+    assert details.watched not in updates and f"{other.run_id} is training on cpu; wait" in popups[0]
 
 
 @pytest.mark.parametrize(

@@ -38,4 +38,4 @@ def test_an_evaluation_of_version_1_is_shown_and_its_intervals_are_not_trusted()
     old = {"format_version": 1, "interval": {"mre_mm": [1.0, 2.5], "sdr_2mm": None}}
     assert _interval_words(old, "mre_mm", "mm") == "95 % interval 1.00 to 2.50 mm"
     assert _interval_words(old, "sdr_2mm", "%") == "95 % interval -"
-    assert "too narrow on few images" in _interval_note(old)
+    assert "too narrow for few images" in _interval_note(old)

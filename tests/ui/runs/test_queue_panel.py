@@ -48,7 +48,7 @@ def test_waiting_runs_stand_in_order_with_their_device_and_are_drawn_once(
     updates = queue_panel.on_tick(panel, session, None)
     words = [words for words, _ in updates[panel.waiting]["choices"]]
     assert words == [f"{place}. {run_id} · cpu" for place, run_id in enumerate(waiting, start=1)]
-    assert "in a moment" in updates[panel.note]
+    assert "is about to start" in updates[panel.note]
     assert queue_panel.on_tick(panel, session, waiting[0]) == {panel.session: session}
 
 

@@ -193,13 +193,13 @@ def test_what_measuring_says_stands_while_the_chart_is_drawn_anew(
 ) -> None:
     shown = drawn(panel)
     measuring = memory_panel.on_measure(panel, "new", shown, *form_values())
-    assert next(measuring)[panel.measure_note].startswith("Measuring real steps")
+    assert next(measuring)[panel.measure_note].startswith("Running real steps")
     machine.free_bytes = 5 * GIB
     redrawn = memory_panel.on_tick(panel, "", shown)
     assert panel.chart in redrawn and panel.measure_note not in redrawn
     assert set(redrawn) <= set(panel.drawn)
     *_, last = measuring
-    assert last[panel.measure_note].startswith("Takes some real steps")
+    assert last[panel.measure_note].startswith("Runs some real steps")
 
 
 def test_where_nothing_fits_any_more_what_would_is_asked_for(panel: MemoryPanel, machine: Machine) -> None:

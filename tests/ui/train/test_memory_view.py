@@ -73,5 +73,5 @@ def test_a_line_for_each_batch_that_was_measured() -> None:
     assert (
         words[1] == "- batch 8: 3.0 GiB measured, 2.0 GiB predicted; 20 images/s in training, without reading"
     )
-    assert words[2] == "- batch 16: out of memory when measured"
+    assert words[2] == "- batch 16: out of memory in the test"
     assert measured_words(NOTHING_MEASURED, PREDICTED.__getitem__) == ""
