@@ -53,7 +53,7 @@ def test_a_number_typed_beside_a_slider_moves_it(numbered: NumberedSlider, typed
     [
         ("2.5", "write 2 or 3"),
         ("31", "31 is not between 1 and 30"),
-        ("0", "outside"),
+        ("0", "not between"),
         ("", "not a number"),
         ("x", "not a"),
     ],

@@ -1,14 +1,12 @@
-"""The Data tab: is the data sound? Counts, problems, suspect landmarks, every image, and what a training makes of it.
+"""The Data tab: is the data sound? Counts, problems, suspect landmarks, every image, and what training sees.
 
-The data set and the settings are those of the Train form, so that the two tabs never speak of different things.
+Data set and settings are those of the Train form, so that the two tabs always agree.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import partial
-from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -17,15 +15,15 @@ import gradio as gr
 from backend.data.importing import import_zip
 from backend.data.leaks import Leak
 from backend.errors import UserError
-from ui.answers import Part, Superseded, create_part
-from ui.bindings import LATEST, PRIVATE, Updates, read_static
-from ui.data.browser import BrowserPanel, Shown, create_browser, on_whole, show
+from ui.answers import Superseded
+from ui.bindings import LATEST, PRIVATE, Updates
+from ui.data.browser import Shown, show
+from ui.data.parts import Answers, DataTab, place_body, place_choice
+from ui.data.shown_image import bind_browser
 from ui.data.summary import (
     ALL_SPLITS,
     DataView,
     groups_table,
-    in_listed_order,
-    leak_caption,
     problems_table,
     read_view,
     splits_table,
@@ -33,241 +31,108 @@ from ui.data.summary import (
     suspects_table,
     view_key,
 )
-from ui.data.training_view import FLOOR_PART, TrainingPanel, create_training_panel, draw_sigma, on_floor
+from ui.data.training_view import FLOOR_PART, draw_sigma, on_floor
 from ui.datasets import list_datasets, read_leaks, summarise
 from ui.session import Session
 from ui.text.say import in_markdown, say
+from ui.train.data_view import settings_for_data
 from ui.train.form import DATA_KEYS, FORM_KEYS, SAMPLE_KEYS
-from ui.train.tab import TrainTab, settings_for_data
+from ui.train.parts import TrainTab
 
-TO_PICTURE = (
-    "() => document.getElementById('data-picture').scrollIntoView({block: 'nearest', behavior: 'smooth'})"
-)
 LEAKS_PART = "data_leaks"  # of the session: whose leaks are to be told
 TO_FORM = "(path) => (path ?? '').trim()"
 
 
-@dataclass(frozen=True)
-class Answers:
-    """The parts of the tab that answer the Train form, and those that answer which image was asked for."""
-
-    data: Part
-    problems: Part
-    floor: Part
-    views: Part
-    image: Part
-    sigma: Part
-
-    @classmethod
-    def create(cls, train: TrainTab) -> Answers:
-        data = [train.fields[key] for key in DATA_KEYS]
-        return cls(
-            create_part("data-view", ("#data-tab-summary", "#data-body"), data),
-            create_part("data-problems", ("#data-problems-note", "#data-problems"), data),
-            create_part("data-floor", ("#data-floor",), train.inputs),
-            create_part("data-views", ("#data-views",), train.inputs, keeps=True),
-            create_part(
-                "data-image",
-                ("#data-caption", "#data-picture", "#data-marks", "#data-sigma", "#data-sigma-note"),
-            ),
-            create_part(
-                "data-sigma",
-                ("#data-sigma", "#data-sigma-note"),
-                [train.fields[key] for key in (*DATA_KEYS, *SAMPLE_KEYS)],
-            ),
-        )
-
-
-@dataclass(frozen=True)
-class DataTab:
-    """The components of the tab; `train` holds the form whose data set and settings are shown."""
-
-    data_root: Path
-    train: TrainTab
-    view: gr.State  # DataView, None where no data set could be read
-    leaks: gr.State  # the pairs that are listed among the problems
-    dataset: gr.Dropdown
-    upload: gr.UploadButton
-    refused: gr.Markdown  # why an archive was not taken
-    imported: gr.State  # the folder that was imported last
-    reload: gr.Button
-    summary: gr.Markdown
-    body: gr.Column
-    counts: gr.HTML
-    suspects_note: gr.Markdown
-    suspects: gr.HTML
-    problems_note: gr.Markdown
-    problems: gr.HTML
-    browser: BrowserPanel
-    training: TrainingPanel
-    answers: Answers
-
-    @property
-    def everything(self) -> list[Any]:
-        """What showing another data set changes."""
-        return [
-            self.view, self.leaks, self.dataset, self.summary, self.body, self.counts, self.suspects_note,
-            self.suspects, self.problems_note, self.problems, *self.browser.parts, *self.training.parts,
-        ]  # fmt: skip
-
-
 def create_data_tab() -> dict[str, Any]:
     """Lay out the tab; `bind_data_tab` makes it work, once the Train form is there."""
-    return {**_place_choice(), **_place_body()}
+    return {**place_choice(), **place_body()}
 
 
 def bind_data_tab(parts: dict[str, Any], own: gr.Tab, train: TrainTab, data_root: Path) -> DataTab:
-    """Bind the handlers. The tab reads when it is looked at, so that opening the page costs nothing."""
+    """Bind the handlers. The tab reads when the user turns to it, so that opening the page costs nothing."""
     states: dict[str, Any] = {"view": gr.State(), "leaks": gr.State(()), "imported": gr.State()}
     answers = Answers.create(train)
     tab = DataTab(data_root=data_root, train=train, answers=answers, **states, **parts)
+    _mark_changes(tab)
+    for read in (_bind_look(tab, own), *_bind_choice(tab), _bind_import(tab)):
+        _bind_slow_answers(tab, read)
+    bind_browser(tab)
+    tab.training.bind(tab.view, tab.browser.shown, train.inputs, answers.image, answers.sigma, answers.views)
+    return tab
+
+
+def _mark_changes(tab: DataTab) -> None:
+    """Mark what the Train form no longer matches, before the handlers of the same events."""
+    answers, train = tab.answers, tab.train
     answers.data.asks(train.events(DATA_KEYS))
     answers.problems.asks(train.events(DATA_KEYS))
     answers.sigma.asks(train.events((*DATA_KEYS, *SAMPLE_KEYS)))
     for part in (answers.floor, answers.views):
         part.asks(train.events(FORM_KEYS))
-    read: dict[str, Any] = {
-        "api_visibility": "private",
-        "show_progress": "minimal",
-        "show_progress_on": tab.summary,
-    }
-    form, session = train.inputs, train.session
-    asked = [session, *form]
-    drawn = (answers.image, answers.sigma)
-    opened = answers.data.answers(
+
+
+def _bind_look(tab: DataTab, own: gr.Tab) -> Any:
+    """Turning to the tab."""
+    inputs = [tab.train.session, tab.view, tab.browser.shown, *tab.train.inputs]
+    return tab.answers.data.answers(
         own.select,
         partial(on_look, tab),
-        [session, tab.view, tab.browser.shown, *form],
+        inputs,
         tab.everything,
-        how=read,
-        also=(answers.sigma,),
+        how=_reading(tab),
+        also=(tab.answers.sigma,),
     )
+
+
+def _bind_choice(tab: DataTab) -> tuple[Any, Any]:
+    """Choosing another data set, and reading this one again."""
+    answers = tab.answers
     # in the browser: the Train form has it at once, and what is shown of another one is marked
-    moved = tab.dataset.input(None, [tab.dataset], [train.fields["dataset_path"]], js=TO_FORM, **PRIVATE)
-
-    def reads(event: Any) -> Any:
-        return answers.data.answers(
-            event, partial(on_read, tab), asked, tab.everything, how={**LATEST, **read}, also=drawn
-        )
-
+    moved = tab.dataset.input(None, [tab.dataset], [tab.train.fields["dataset_path"]], js=TO_FORM, **PRIVATE)
     for part in (answers.data, answers.problems, answers.sigma, answers.floor, answers.views):
         part.asks(moved.then)
-    chosen = reads(moved.then)
+    chosen = _bind_reading(tab, moved.then)
     for part in (answers.data, answers.problems):
         part.asks(tab.reload.click, anew=True)
-    again = reads(tab.reload.click)
+    return chosen, _bind_reading(tab, tab.reload.click)
+
+
+def _bind_import(tab: DataTab) -> Any:
+    """Uploading a zip file."""
 
     # a partial would hide from Gradio the default by which it hands over the progress
     def upload(file: str, progress: gr.Progress = gr.Progress()) -> Updates:  # noqa: B008
         return on_import(tab, file, progress)
 
-    tab.upload.upload(
-        upload,
-        [tab.upload],
-        [tab.refused, tab.imported, tab.dataset, train.fields["dataset_path"], tab.summary],
-        api_visibility="private",
+    outputs = [tab.refused, tab.imported, tab.dataset, tab.train.fields["dataset_path"], tab.summary]
+    tab.upload.upload(upload, [tab.upload], outputs, api_visibility="private")
+    return _bind_reading(tab, tab.imported.change)
+
+
+def _bind_reading(tab: DataTab, event: Any) -> Any:
+    answers = tab.answers
+    return answers.data.answers(
+        event,
+        partial(on_read, tab),
+        [tab.train.session, *tab.train.inputs],
+        tab.everything,
+        how={**LATEST, **_reading(tab)},
+        also=(answers.image, answers.sigma),
     )
-    imported = reads(tab.imported.change)
-    about = [session, tab.view, *form]
-    for event in (opened, chosen, again, imported):
-        listed = answers.problems.answers(
-            event.then, partial(on_leaks, tab), about, [tab.leaks, tab.problems_note, tab.problems]
-        )
-        answers.floor.answers(listed.then, partial(on_floor, tab.training), about, [tab.training.floor])
-    _bind_browser(tab)
-    tab.training.bind(tab.view, tab.browser.shown, form, answers.image, answers.sigma, answers.views)
-    return tab
 
 
-def _bind_browser(tab: DataTab) -> None:
-    outputs = [*tab.browser.parts, tab.training.landmark, tab.training.sigma, tab.training.sigma_note]
-    form = tab.train.inputs
-    browser, number = tab.browser, tab.browser.number
-    place = [tab.view, browser.shown, browser.split, number.slider, tab.training.landmark, *form]
-    image, sigma = tab.answers.image, tab.answers.sigma
-    number.bind()
-    moves = [number.slider.input, browser.split.input, browser.previous.click, browser.next.click]
-    for event in ([*moves, *number.typed], browser.whole.click, tab.suspects.chosen, tab.problems.chosen):
-        image.asks(event)
-    steps = (partial(on_step, tab, -1), partial(on_step, tab, 1))
-    for event, handler in zip(moves, (partial(on_number, tab), partial(on_split, tab), *steps), strict=True):
-        image.answers(event, handler, place, outputs, also=(sigma,))
-    typed, marked = partial(on_typed_number, tab), [*outputs, number.field]
-    image.answers(number.typed, typed, [number.field, *place], marked, also=(sigma,))
-    image.answers(browser.whole.click, partial(on_whole, browser), [tab.view, browser.shown], browser.parts)
-
-    # Gradio hands over the event by its annotation, which `answers` would hide
-    def suspect(shown: str, drawn: str, view: DataView, event: gr.EventData, *values: Any) -> Updates:
-        updates = on_suspect(tab, view, int(event.key), *values)
-        return {image.answered: shown, sigma.answered: drawn, **updates}
-
-    def problem(
-        shown: str, drawn: str, view: DataView, leaks: tuple[Leak, ...], event: gr.EventData, *values: Any
-    ) -> Updates:
-        updates = on_problem(tab, view, leaks, int(event.key), *values)
-        return {image.answered: shown, sigma.answered: drawn, **updates}
-
-    for table, chosen, known in ((tab.suspects, suspect, []), (tab.problems, problem, [tab.leaks])):
-        bound = image.binds(
-            table.chosen, chosen, [tab.view, *known, *form], [sigma.answered, *outputs], also=(sigma,)
-        )
-        bound.then(None, js=TO_PICTURE, **PRIVATE)
+def _reading(tab: DataTab) -> dict[str, Any]:
+    """How the progress of reading is shown."""
+    return {"api_visibility": "private", "show_progress": "minimal", "show_progress_on": tab.summary}
 
 
-def _place_choice() -> dict[str, Any]:
-    with gr.Row(equal_height=True):
-        dataset = gr.Dropdown(
-            [],
-            label=say("dataset_path"),
-            info=say("data_dataset_info"),
-            allow_custom_value=True,
-            elem_id="data-dataset",
-            scale=4,
-            min_width=260,
-        )
-        with gr.Column(scale=1, min_width=150):
-            upload = gr.UploadButton(
-                say("data_import"), file_types=[".zip"], size="md", elem_id="data-import", min_width=150
-            )
-            reload = gr.Button(say("data_reload"), size="md", elem_id="data-reload", min_width=150)
-    note = f'<p class="note">{escape(say("data_import_note"))}</p>'
-    gr.HTML(note, elem_id="data-import-note", padding=False)
-    refused = gr.Markdown(visible=False, elem_id="data-import-refused", elem_classes="refused")
-    summary = gr.Markdown(say("data_reading"), elem_id="data-tab-summary")
-    return {
-        "dataset": dataset,
-        "upload": upload,
-        "refused": refused,
-        "reload": reload,
-        "summary": summary,
-    }
-
-
-def _place_body() -> dict[str, Any]:
-    with gr.Column(visible=False, elem_id="data-body") as body:
-        counts = gr.HTML(elem_id="data-counts")
-        with gr.Row():
-            with gr.Column(scale=3, min_width=330):
-                browser = create_browser()
-            with gr.Column(scale=2, min_width=330):
-                parts = _place_lists()
-        training = create_training_panel()
-    return {"body": body, "counts": counts, "browser": browser, "training": training, **parts}
-
-
-def _place_lists() -> dict[str, Any]:
-    suspects_note, suspects = _place_list("suspects", say("data_suspects"))
-    problems_note, problems = _place_list("problems", say("problems_title"))
-    return {
-        "suspects_note": suspects_note, "suspects": suspects, "problems_note": problems_note, "problems": problems
-    }  # fmt: skip
-
-
-def _place_list(name: str, title: str) -> tuple[gr.Markdown, gr.HTML]:
-    """A note under a title, and the table whose rows show their image."""
-    gr.Markdown(f"### {title}")
-    note = gr.Markdown(elem_id=f"data-{name}-note")
-    return note, gr.HTML(js_on_load=read_static("open_rows.js"), elem_id=f"data-{name}", padding=False)
+def _bind_slow_answers(tab: DataTab, read: Any) -> None:
+    """After a data set was read: identical images, then the decoding error."""
+    answers, inputs = tab.answers, [tab.train.session, tab.view, *tab.train.inputs]
+    listed = answers.problems.answers(
+        read.then, partial(on_leaks, tab), inputs, [tab.leaks, tab.problems_note, tab.problems]
+    )
+    answers.floor.answers(listed.then, partial(on_floor, tab.training), inputs, [tab.training.floor])
 
 
 def on_look(tab: DataTab, session: Session, view: DataView | None, shown: Shown, *values: Any) -> Updates:
@@ -363,80 +228,6 @@ def _is_of_form(view: DataView, values: Sequence[Any]) -> bool:
         return False
 
 
-def on_number(
-    tab: DataTab, view: DataView, shown: Shown, split: str, number: float, landmark: str | None, *values: Any
-) -> Updates:
-    """Another place on the slider."""
-    rows = view.rows_of(split)
-    return _show_and_draw(tab, view, Shown(row=rows[min(int(number), len(rows)) - 1]), landmark, values)
-
-
-def on_typed_number(
-    tab: DataTab,
-    typed: str,
-    view: DataView,
-    shown: Shown,
-    split: str,
-    number: float,
-    landmark: str | None,
-    *values: Any,
-) -> Updates:
-    """The number of an image was typed beside the slider."""
-    asked, marks = tab.browser.number.take(typed, len(view.rows_of(split)))
-    if asked is None or asked == number:
-        return marks
-    return {**on_number(tab, view, shown, split, asked, landmark, *values), **marks}
-
-
-def on_split(
-    tab: DataTab, view: DataView, shown: Shown, split: str, number: float, landmark: str | None, *values: Any
-) -> Updates:
-    """Another split: its first image, the slider as long as it."""
-    return _show_and_draw(tab, view, Shown(row=view.rows_of(split)[0]), landmark, values, split)
-
-
-def on_step(
-    tab: DataTab,
-    step: int,
-    view: DataView,
-    shown: Shown,
-    split: str,
-    number: float,
-    landmark: str | None,
-    *values: Any,
-) -> Updates:
-    """The image before or after, round the corner at the ends."""
-    rows = view.rows_of(split)
-    row = rows[(int(number) - 1 + step) % len(rows)]
-    return _show_and_draw(tab, view, Shown(row=row), landmark, values, split)
-
-
-def on_suspect(tab: DataTab, view: DataView, place: int, *values: Any) -> Updates:
-    """A line of the suspects was clicked."""
-    one = view.suspects.found[place]
-    shown = Shown(row=one.row, suspect=one)
-    return _show_and_draw(tab, view, shown, view.names[one.landmark], values, ALL_SPLITS)
-
-
-def on_problem(tab: DataTab, view: DataView, leaks: tuple[Leak, ...], place: int, *values: Any) -> Updates:
-    """A line of the problems was clicked: the picture that it is about, where there is one."""
-    problems, pair, path = view.splits.annotations.problems, None, None
-    if place < len(problems):
-        path = problems[place].image
-        row = view.row_of_path(path) if path is not None else None
-    else:
-        pair = in_listed_order(leaks)[place - len(problems)]
-        row = view.row_of_id(pair.image_ids[0])
-    if row is not None:
-        updates = _show_and_draw(tab, view, Shown(row=row), None, values, ALL_SPLITS)
-        if pair is not None:
-            updates[tab.browser.caption] += f" · {leak_caption(pair)}"
-        return updates
-    if path is None:
-        return {tab.browser.caption: say("data_no_picture")}
-    return show(tab.browser, view, Shown(path=path))
-
-
 def _nothing(tab: DataTab, words: str, dataset: Any) -> Updates:
     """No data set can be shown."""
     return {
@@ -453,15 +244,3 @@ def _list_problems(tab: DataTab, view: DataView, leaks: tuple[Leak, ...]) -> Upd
     note = say("data_problems_some", num=num) if num else say("data_problems_none")
     table = gr.update(value=problems_table(problems, leaks), visible=bool(num))
     return {tab.problems_note: note, tab.problems: table}
-
-
-def _show_and_draw(
-    tab: DataTab, view: DataView, shown: Shown, landmark: str | None, values: Any, split: str | None = None
-) -> Updates:
-    """The image, and sigma on it."""
-    assert shown.row is not None
-    settings = settings_for_data(values)
-    return {
-        **show(tab.browser, view, shown, split),
-        **draw_sigma(tab.training, settings, view, shown.row, landmark),
-    }

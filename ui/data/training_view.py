@@ -22,7 +22,7 @@ from ui.figures.pictures import plot_sigma
 from ui.session import Session
 from ui.text.say import in_markdown, say, say_count
 from ui.torch_queries import ask_floor, ask_views
-from ui.train.tab import settings_for_data
+from ui.train.data_view import settings_for_data
 
 FLOOR_PART = "data_floor"  # of the session: the settings whose floor is to be told
 NUM_VIEWS = 7  # and the plain image

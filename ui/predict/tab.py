@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
-from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -15,28 +13,25 @@ from backend.data.annotations.writers import EXPORTS
 from backend.errors import UserError
 from backend.numbers import read_number, to_latin
 from backend.run.folder import RunFolder
-from ui.annotator.picture import annotator_value, create_annotator, file_address
+from ui.annotator.picture import annotator_value, create_annotator
 from ui.annotator.uploads import (
-    Upload,
     Uploads,
     adopt,
     correct,
     forget,
     list_for_prediction,
     take_in,
-    thumbnail_path,
 )
-from ui.answers import Part, create_part, question_of
+from ui.answers import create_part, question_of
 from ui.bindings import PRIVATE, SEQUENTIAL, Updates, read_static, script
-from ui.child_process import Progress
 from ui.number_field import (
     MISTAKE,
-    create_number_field,
     field_text,
     mistake_info,
     number_classes,
     understood_info,
 )
+from ui.predict.parts import PredictTab, place_export, place_request, run_info
 from ui.predict.prediction_process import (
     follow_prediction,
     is_running,
@@ -44,45 +39,17 @@ from ui.predict.prediction_process import (
     start_prediction,
     stop_prediction,
 )
-from ui.predict.runs import own_error_html, run_choices, run_note_html
-from ui.run_rows import live_runs
-from ui.text.say import say, say_count
-
-
-@dataclass(frozen=True)
-class PredictTab:
-    """The components of the tab and the folder of runs that it chooses from."""
-
-    runs_dir: Path
-    uploads: gr.State
-    files: gr.File
-    run: gr.Dropdown
-    run_note: gr.HTML
-    by: gr.HTML  # which run the landmarks are of
-    answers: Part  # what is said of the chosen run
-    predictions: Part
-    spacing: gr.Textbox
-    predict: gr.Button
-    cancel: gr.Button
-    clear: gr.Button
-    note: gr.HTML
-    empty: gr.Markdown
-    images: gr.HTML
-    annotator: gr.HTML
-    export_row: gr.Row
-    format: gr.Dropdown
-    export: gr.Button
-    file: gr.DownloadButton
-
-    @property
-    def shown_parts(self) -> list[Any]:
-        """What shows the images and what is marked on them."""
-        return [self.uploads, self.note, self.empty, self.images, self.annotator, self.export_row, self.file]
-
-    @property
-    def working_parts(self) -> list[Any]:
-        """The same and the buttons."""
-        return [*self.shown_parts, self.files, self.predict, self.cancel, self.clear]
+from ui.predict.runs import run_choices, run_note_html
+from ui.predict.words import (
+    failures_html,
+    images_html,
+    predicting_html,
+    progress_html,
+    remarks_html,
+    say_note,
+    summary_html,
+)
+from ui.text.say import say
 
 
 def create_predict_tab(runs_dir: Path) -> PredictTab:
@@ -93,7 +60,7 @@ def create_predict_tab(runs_dir: Path) -> PredictTab:
             label=say("predict_files"), file_count="multiple", height=150, elem_id="predict-files", scale=2
         )
         with gr.Column(scale=3):
-            parts = _place_request(runs_dir)
+            parts = place_request(runs_dir)
     note = gr.HTML(elem_id="predict-note", padding=False)
     empty = gr.Markdown(say("predict_empty"), elem_id="predict-empty")
     by = gr.HTML(elem_id="predict-by", padding=False)
@@ -105,57 +72,10 @@ def create_predict_tab(runs_dir: Path) -> PredictTab:
     tab = PredictTab(
         runs_dir, uploads, files, answers=answers, predictions=predictions, by=by, note=note, empty=empty,
         images=images, annotator=annotator,
-        **parts, **_place_export(),
+        **parts, **place_export(),
     )  # fmt: skip
     _bind(tab)
     return tab
-
-
-def _place_request(runs_dir: Path) -> dict[str, Any]:
-    choices = run_choices(runs_dir)
-    with gr.Row():
-        run = gr.Dropdown(
-            choices,
-            value=choices[0][1] if choices else None,
-            label=say("predict_run"),
-            info=_run_info(choices),
-            allow_custom_value=True,  # a restarted server knows only the first choices
-            min_width=420,  # a line of its own: the entries are long
-            elem_id="predict-run",
-        )
-        spacing = create_number_field(
-            None,
-            is_whole=False,
-            label=say("predict_mm_per_px"),
-            info=say("predict_mm_per_px_info"),
-            min_width=220,
-            elem_id="predict-spacing",
-        )
-    run_note = gr.HTML(elem_id="predict-run-note", padding=False)
-    with gr.Row():
-        predict = gr.Button(say("predict"), variant="primary", interactive=False, elem_id="predict-start")
-        cancel = gr.Button(say("predict_cancel"), variant="stop", visible=False, elem_id="predict-cancel")
-        clear = gr.Button(say("predict_clear"), interactive=False, elem_id="predict-clear")
-    return {
-        "run": run, "run_note": run_note, "spacing": spacing, "predict": predict, "cancel": cancel, "clear": clear
-    }  # fmt: skip
-
-
-def _place_export() -> dict[str, Any]:
-    with gr.Row(visible=False, elem_classes="predict-export") as row:
-        format = gr.Dropdown(
-            [(say(f"predict_export_{name}"), name) for name in EXPORTS],
-            value="csv",
-            label=say("predict_format"),
-            info=say("predict_format_info"),
-            elem_id="predict-format",
-            scale=2,
-        )
-        export = gr.Button(say("predict_export"), elem_id="predict-export", min_width=120)
-        file = gr.DownloadButton(
-            say("predict_download"), visible=False, elem_id="predict-file", min_width=120
-        )
-    return {"export_row": row, "format": format, "export": export, "file": file}
 
 
 def _bind(tab: PredictTab) -> None:
@@ -202,16 +122,12 @@ def _bind(tab: PredictTab) -> None:
     made.success(None, js=script("click_when_drawn.js", "#predict-file"), **PRIVATE)
 
 
-def _run_info(choices: Sequence[tuple[str, str]]) -> str:
-    return say("predict_run_info") if choices else say("predict_no_run")
-
-
 def on_open(tab: PredictTab, run_id: str | None) -> Updates:
     """The page or the tab was opened: the runs there are now. What was chosen stays chosen."""
     choices = run_choices(tab.runs_dir)
     known = [name for _, name in choices]
     value = run_id if run_id in known else next(iter(known), None)
-    chosen = gr.update(choices=choices, value=value, info=_run_info(choices))
+    chosen = gr.update(choices=choices, value=value, info=run_info(choices))
     answered = {tab.answers.answered: question_of(value)}
     return {**answered, tab.run: chosen, tab.run_note: run_note_html(tab.runs_dir, value)}
 
@@ -235,7 +151,7 @@ def on_upload(tab: PredictTab, uploads: Uploads, files: Sequence[str] | None) ->
     yield {
         **_draw(tab, uploads),
         **_buttons(tab, uploads),
-        tab.note: _failures_html(failures) + _remarks_html(remarks),
+        tab.note: failures_html(failures) + remarks_html(remarks),
     }
 
 
@@ -249,14 +165,16 @@ def on_predict(tab: PredictTab, uploads: Uploads, run_id: str | None) -> Iterato
         folder = uploads.folder
         start_prediction(folder, list_for_prediction(uploads), checkpoint)
         for progress in follow_prediction(folder):
-            yield {tab.note: _predicting_html(tab, progress), **_buttons(tab, uploads)}
+            yield {tab.note: predicting_html(tab.runs_dir, progress), **_buttons(tab, uploads)}
         found = read_predictions(folder) if uploads.folder == folder else None
         if found is not None:
             adopt(uploads, *found)
             by = {tab.by: say_note("predict_by", run=str(run_id))}
-        words = say_note("predict_stopped") if found is None else _summary(tab, uploads, str(run_id))
+        words = (
+            say_note("predict_stopped") if found is None else summary_html(tab.runs_dir, uploads, str(run_id))
+        )
     except UserError as error:
-        words = _failures_html([str(error)])
+        words = failures_html([str(error)])
     yield {**_draw(tab, uploads), **_buttons(tab, uploads), **by, tab.note: words}
 
 
@@ -333,75 +251,11 @@ def on_export(tab: PredictTab, uploads: Uploads, format: str) -> Updates:
         path = uploads.folder / name
         write(path, marked, uploads.landmark_names)
     except UserError as error:
-        return {tab.note: _failures_html([str(error)]), tab.file: gr.update(visible=False)}
+        return {tab.note: failures_html([str(error)]), tab.file: gr.update(visible=False)}
     return {
         tab.note: "",
         tab.file: gr.update(value=str(path), label=say("predict_download_file", name=name), visible=True),
     }
-
-
-def images_html(uploads: Uploads) -> str:
-    """The list of images: a small picture, the name, and what there is to see to."""
-    buttons = "".join(_thumbnail(uploads, image) for image in uploads.images)
-    label = escape(say("predict_images"))
-    return f'<div class="thumbnails" role="group" aria-label="{label}">{buttons}</div>' if buttons else ""
-
-
-def _thumbnail(uploads: Uploads, image: Upload) -> str:
-    remarks = [say("predict_num_low", num=image.num_low)] if image.num_low else []
-    if image.is_corrected:
-        remarks.append(say("predict_corrected"))
-    name, small = f'<bdi dir="ltr">{escape(image.name)}</bdi>', escape(" · ".join(remarks))
-    current = "true" if image.key == uploads.shown else "false"
-    source = escape(file_address(thumbnail_path(uploads, image)))
-    return (
-        f'<button type="button" data-key="{image.key}" aria-pressed="{current}">'
-        f'<img src="{source}" alt="" loading="lazy"><span>{name}</span><small>{small}</small></button>'
-    )
-
-
-def progress_html(words: str, done: int, total: int) -> str:
-    """A card with a bar; one without an end where the total is not known."""
-    value = f'max="{total}" value="{done}" ' if total else ""
-    bar = f'<progress {value}aria-label="{escape(words)}"></progress>'
-    return (
-        f'<div class="run-card" role="status"><div class="row"><span>{escape(words)}</span></div>{bar}</div>'
-    )
-
-
-def say_note(key: str, **values: object) -> str:
-    """A sentence of the note."""
-    return f'<p class="note" role="status">{escape(say(key, **values))}</p>'
-
-
-def _predicting_html(tab: PredictTab, progress: Progress) -> str:
-    done, total = progress.num_done, progress.num_images
-    words = say("predict_predicting", done=done, total=total) if total else say("predict_starting")
-    busy = say_note("predict_busy") if live_runs(tab.runs_dir) else ""
-    return progress_html(words, done, total) + busy
-
-
-def _failures_html(failures: Sequence[str]) -> str:
-    if not failures:
-        return ""
-    lines = "".join(f"<li>{escape(failure)}</li>" for failure in failures)
-    return f'<ul class="evaluation-failed" role="alert">{lines}</ul>'
-
-
-def _remarks_html(remarks: Sequence[str]) -> str:
-    """What was decided while the files were read, in the program's own words."""
-    lines = "".join(f'<li><bdi dir="ltr">{escape(remark)}</bdi></li>' for remark in remarks)
-    return say_note("predict_remarks") + f'<ul class="note">{lines}</ul>' if lines else ""
-
-
-def _summary(tab: PredictTab, uploads: Uploads, run_id: str) -> str:
-    marked = [image for image in uploads.images if image.confidence is not None]
-    num_low = sum(image.num_low for image in marked)
-    low = say_count("predict_summary_low", num_low) if num_low else say("predict_summary_sure")
-    images = say_count("num_images", len(marked))
-    landmarks = say_count("num_landmarks", len(uploads.landmark_names))
-    done = say_note("predict_done", images=images, landmarks=landmarks, run=run_id, low=low)
-    return done + own_error_html(RunFolder(tab.runs_dir / run_id))
 
 
 def _checkpoint(tab: PredictTab, run_id: str | None) -> Path:

@@ -14,8 +14,8 @@ from ui.run_rows import read_config
 from ui.text.say import say
 from ui.train.form import ACCEPT, FORM_KEYS, form_values, settings_of
 from ui.train.implausible_panel import refuse_start
+from ui.train.parts import TrainTab
 from ui.train.start import queue_run
-from ui.train.tab import TrainTab
 
 
 def bind_queue(tab: TrainTab) -> None:

@@ -13,8 +13,9 @@ import pytest
 
 from backend.config import Settings
 from backend.data.leaks import Leak
+from ui.data import shown_image, training_view
 from ui.data import tab as data_tab
-from ui.data import training_view
+from ui.data.parts import DataTab
 from ui.data.summary import (
     ALL_SPLITS,
     DataView,
@@ -61,9 +62,9 @@ def view(tmp_path_factory: pytest.TempPathFactory) -> DataView:
 @pytest.fixture
 def tab() -> Any:
     # a component is only what an update is addressed to, so its name serves as well
-    parts = {field.name: field.name for field in fields(data_tab.DataTab)}
+    parts = {field.name: field.name for field in fields(DataTab)}
     training = TrainingPanel(**{field.name: f"training-{field.name}" for field in fields(TrainingPanel)})
-    return data_tab.DataTab(**{**parts, "training": training})
+    return DataTab(**{**parts, "training": training})
 
 
 def test_leaks_and_floor_are_told_though_a_run_was_started_meanwhile(
@@ -152,12 +153,12 @@ def test_a_row_of_a_pair_shows_its_image_and_names_the_other_one(
     pair = Leak(("00.png", "17.png"), ("train", "test"), "same picture", 0.01)
     tab: Any = SimpleNamespace(browser=SimpleNamespace(caption="caption"))
     monkeypatch.setattr(
-        data_tab, "_show_and_draw", lambda tab, view, shown, *rest: {"caption": view.image_id(shown.row)}
+        shown_image, "_show_and_draw", lambda tab, view, shown, *rest: {"caption": view.image_id(shown.row)}
     )
     rows = problem_rows(view.splits.annotations.problems, [pair])
-    updates = data_tab.on_problem(tab, view, (pair,), len(rows) - 1)
+    updates = shown_image.on_problem(tab, view, (pair,), len(rows) - 1)
     assert updates["caption"] == "00.png · the same picture as **17.png** (test)"
-    assert data_tab.on_problem(tab, view, (pair,), 0)["caption"] == "06.png"
+    assert shown_image.on_problem(tab, view, (pair,), 0)["caption"] == "06.png"
 
 
 def test_an_image_is_told_in_words_and_in_a_table(view: DataView) -> None:

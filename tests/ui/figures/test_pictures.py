@@ -42,7 +42,11 @@ def test_one_crop_is_outlined_to_scale_about_the_known_landmark_in_the_middle() 
     assert (min(outline.x), max(outline.x)) == (104.0, 296.0)
     assert (min(outline.y), max(outline.y)) == (202.0, 298.0)
     assert figure.layout.showlegend
-    assert [trace.name for trace in figure.data] == ["circle of 1 sigma", "crop around Nasion", "truth"]
+    assert [trace.name for trace in figure.data] == [
+        "circle of 1 sigma",
+        "crop around Nasion",
+        "ground truth",
+    ]
     assert (outline.x[0], outline.y[0]) == (outline.x[-1], outline.y[-1])
     nothing = plot_sample(display, (500, 400), np.full((2, 2), np.nan), names[:2], 7.0, np.array([9.0, 9.0]))
     assert len(nothing.data) == 2

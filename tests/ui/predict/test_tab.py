@@ -22,8 +22,8 @@ from ui.annotator.picture import annotator_value, heatmap_source
 from ui.annotator.uploads import Uploads
 from ui.predict import prediction_process
 from ui.predict import tab as predict_tab
-from ui.predict.runs import run_note_html
-from ui.predict.tab import PredictTab
+from ui.predict.parts import PredictTab
+from ui.predict.runs import run_choices, run_note_html
 from ui.text.say import say
 
 SETTINGS = [
@@ -75,13 +75,13 @@ def uploads(tab: PredictTab, tiny_dataset: Path, tmp_path: Path) -> Iterator[Upl
 
 
 def predict(tab: PredictTab, uploads: Uploads) -> tuple[list[Any], dict[Any, Any]]:
-    run_id = predict_tab.run_choices(tab.runs_dir)[0][1]
+    run_id = run_choices(tab.runs_dir)[0][1]
     *told, last = list(predict_tab.on_predict(tab, uploads, run_id))
     return told, last
 
 
 def test_the_runs_with_weights_are_offered(tab: PredictTab) -> None:
-    ((label, run_id),) = predict_tab.run_choices(tab.runs_dir)
+    ((label, run_id),) = run_choices(tab.runs_dir)
     assert (
         label.startswith(f"{run_id} · hrnet · tiny_dataset") and ", 3 landmarks · " in label and "mm" in label
     )
@@ -94,7 +94,7 @@ def test_the_runs_with_weights_are_offered(tab: PredictTab) -> None:
 
 def test_a_run_that_learnt_nothing_warns_before_it_predicts(tab: PredictTab, tmp_path: Path) -> None:
     runs_dir = Path(shutil.copytree(tab.runs_dir, tmp_path / "runs"))
-    run_id = predict_tab.run_choices(runs_dir)[0][1]
+    run_id = run_choices(runs_dir)[0][1]
     RunFolder(runs_dir / run_id).append_event("did_not_learn", "worse than <one> place for all")
     html = run_note_html(runs_dir, run_id)
     assert 'role="alert">⚠ worse than &lt;one&gt; place for all' in html and "validation images" in html
@@ -105,7 +105,7 @@ def test_a_run_that_was_not_validated_says_so(tmp_path: Path) -> None:
     folder = create_run(tmp_path, {}, "bare")
     folder.checkpoint_path("best").parent.mkdir()
     folder.checkpoint_path("best").touch()
-    assert predict_tab.run_choices(tmp_path) == [(folder.run_id, folder.run_id)]
+    assert run_choices(tmp_path) == [(folder.run_id, folder.run_id)]
     assert "not validated" in run_note_html(tmp_path, folder.run_id)
 
 
@@ -145,7 +145,7 @@ def test_images_are_predicted_shown_corrected_and_exported(
 def test_a_mistake_is_told_with_its_cure(tab: PredictTab, uploads: Uploads) -> None:
     (updates,) = list(predict_tab.on_predict(tab, uploads, "../outside"))
     assert "No run has weights" in updates[tab.note]
-    run_id = predict_tab.run_choices(tab.runs_dir)[0][1]
+    run_id = run_choices(tab.runs_dir)[0][1]
     (updates,) = list(predict_tab.on_predict(tab, Uploads(), run_id))
     assert "no images yet" in updates[tab.note]
     assert "press Predict first" in predict_tab.on_export(tab, uploads, "csv")[tab.note]
@@ -166,7 +166,7 @@ def test_what_was_decided_while_an_image_was_read_is_said(tab: PredictTab, tmp_p
 
 def test_a_process_that_fails_says_why(tab: PredictTab, uploads: Uploads, tmp_path: Path) -> None:
     damaged = RunFolder(
-        Path(shutil.copytree(tab.runs_dir, tmp_path / "runs")) / predict_tab.run_choices(tab.runs_dir)[0][1]
+        Path(shutil.copytree(tab.runs_dir, tmp_path / "runs")) / run_choices(tab.runs_dir)[0][1]
     )
     damaged.checkpoint_path("best").write_bytes(b"nonsense")
     other = replace(tab, runs_dir=tmp_path / "runs")
@@ -176,7 +176,7 @@ def test_a_process_that_fails_says_why(tab: PredictTab, uploads: Uploads, tmp_pa
 
 
 def test_a_cancelled_prediction_changes_nothing(tab: PredictTab, uploads: Uploads) -> None:
-    run_id = predict_tab.run_choices(tab.runs_dir)[0][1]
+    run_id = run_choices(tab.runs_dir)[0][1]
     going = predict_tab.on_predict(tab, uploads, run_id)
     assert next(going)[tab.cancel]["visible"] is True
     process = next(iter(prediction_process._started.values()))

@@ -29,7 +29,7 @@ def test_an_interval_is_shown_with_what_it_is_over() -> None:
 )
 def test_where_cases_are_too_few_the_page_says_so(kind: str, num: int, words: str) -> None:
     few = {**RECORD, "case_kind": kind, "num_cases": num, "interval": {"mre_mm": None}}
-    assert _interval_words(few, "mre_mm", "mm") == f"no interval: {words} and it takes at least 6"
+    assert _interval_words(few, "mre_mm", "mm") == f"no interval: {words} at least 6 needed"
     with speaking("fa"):
         assert "بدون بازه" in _interval_words(few, "mre_mm", "mm")
 

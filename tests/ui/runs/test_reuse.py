@@ -13,8 +13,7 @@ from backend.run.queue import read_queue
 from backend.run.state import RunState, derive_state
 from ui.runs import reuse
 from ui.train import start
-from ui.train.form import form_values
-from ui.train.tab import FORM_KEYS
+from ui.train.form import FORM_KEYS, form_values
 
 
 @pytest.fixture

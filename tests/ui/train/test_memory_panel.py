@@ -89,7 +89,7 @@ def test_the_sentence_explains_the_number_and_offers_what_keeps_the_step(
     assert updates[panel.advice].startswith(
         "**Recommended batch size 35: 8.8 of 10.0 GiB free; 36 would leave less than the reserve"
     )
-    assert updates[panel.accumulate]["value"] == "Use batches of 24 and an accumulation of 2"
+    assert updates[panel.accumulate]["value"] == "Use batches of 24 and accumulate 2 per step"
     filled = memory_panel.on_accumulate(panel, updates[panel.shown])
     batch_size, steps = panel.fields["batch_size"], panel.fields["gradient_accumulation_steps"]
     assert (filled[batch_size], filled[steps]) == (24, 2)

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from backend.config import Settings, settings_affecting
+from ui.train.data_view import settings_for_data
 from ui.train.form import FORM_KEYS, build_field, keys_of
-from ui.train.tab import settings_for_data
 
 
 def form_values(**typed: Any) -> list[Any]:

@@ -1,0 +1,83 @@
+"""What the Predict tab says and lists, as HTML: the images, progress, mistakes and the result."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from html import escape
+from pathlib import Path
+
+from backend.run.folder import RunFolder
+from ui.annotator.picture import file_address
+from ui.annotator.uploads import (
+    Upload,
+    Uploads,
+    thumbnail_path,
+)
+from ui.child_process import Progress
+from ui.predict.runs import own_error_html
+from ui.run_rows import live_runs
+from ui.text.say import say, say_count
+
+
+def images_html(uploads: Uploads) -> str:
+    """The list of images: a small picture, the name, and what there is to see to."""
+    buttons = "".join(_thumbnail(uploads, image) for image in uploads.images)
+    label = escape(say("predict_images"))
+    return f'<div class="thumbnails" role="group" aria-label="{label}">{buttons}</div>' if buttons else ""
+
+
+def _thumbnail(uploads: Uploads, image: Upload) -> str:
+    remarks = [say("predict_num_low", num=image.num_low)] if image.num_low else []
+    if image.is_corrected:
+        remarks.append(say("predict_corrected"))
+    name, small = f'<bdi dir="ltr">{escape(image.name)}</bdi>', escape(" · ".join(remarks))
+    current = "true" if image.key == uploads.shown else "false"
+    source = escape(file_address(thumbnail_path(uploads, image)))
+    return (
+        f'<button type="button" data-key="{image.key}" aria-pressed="{current}">'
+        f'<img src="{source}" alt="" loading="lazy"><span>{name}</span><small>{small}</small></button>'
+    )
+
+
+def progress_html(words: str, done: int, total: int) -> str:
+    """A card with a bar; one without an end where the total is not known."""
+    value = f'max="{total}" value="{done}" ' if total else ""
+    bar = f'<progress {value}aria-label="{escape(words)}"></progress>'
+    return (
+        f'<div class="run-card" role="status"><div class="row"><span>{escape(words)}</span></div>{bar}</div>'
+    )
+
+
+def say_note(key: str, **values: object) -> str:
+    """A sentence of the note."""
+    return f'<p class="note" role="status">{escape(say(key, **values))}</p>'
+
+
+def predicting_html(runs_dir: Path, progress: Progress) -> str:
+    done, total = progress.num_done, progress.num_images
+    words = say("predict_predicting", done=done, total=total) if total else say("predict_starting")
+    busy = say_note("predict_busy") if live_runs(runs_dir) else ""
+    return progress_html(words, done, total) + busy
+
+
+def failures_html(failures: Sequence[str]) -> str:
+    if not failures:
+        return ""
+    lines = "".join(f"<li>{escape(failure)}</li>" for failure in failures)
+    return f'<ul class="evaluation-failed" role="alert">{lines}</ul>'
+
+
+def remarks_html(remarks: Sequence[str]) -> str:
+    """What was decided while the files were read, in the program's own words."""
+    lines = "".join(f'<li><bdi dir="ltr">{escape(remark)}</bdi></li>' for remark in remarks)
+    return say_note("predict_remarks") + f'<ul class="note">{lines}</ul>' if lines else ""
+
+
+def summary_html(runs_dir: Path, uploads: Uploads, run_id: str) -> str:
+    marked = [image for image in uploads.images if image.confidence is not None]
+    num_low = sum(image.num_low for image in marked)
+    low = say_count("predict_summary_low", num_low) if num_low else say("predict_summary_sure")
+    images = say_count("num_images", len(marked))
+    landmarks = say_count("num_landmarks", len(uploads.landmark_names))
+    done = say_note("predict_done", images=images, landmarks=landmarks, run=run_id, low=low)
+    return done + own_error_html(RunFolder(runs_dir / run_id))

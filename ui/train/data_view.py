@@ -1,0 +1,121 @@
+"""What the Train tab shows of the chosen data set: summary, problems, identical images and a sample."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from backend.config import Settings, parse_settings, settings_affecting
+from backend.data.annotations import read_annotations
+from backend.data.samples import SampleSplits
+from backend.errors import UserError
+from ui.answers import NoAnswer
+from ui.bindings import Updates
+from ui.datasets import (
+    crop_sides,
+    list_leaks,
+    list_problems,
+    read_display,
+    read_leaks,
+    read_splits,
+    sigma_words,
+    summarise,
+    summarise_leaks,
+)
+from ui.figures.pictures import plot_sample
+from ui.text.say import in_markdown, say
+from ui.train.form import (
+    DATA_KEYS,
+    SAMPLE_KEYS,
+    keys_of,
+    mistakes_by_key,
+    raw_of,
+)
+from ui.train.implausible_panel import (
+    show_implausible,
+)
+from ui.train.parts import TrainTab
+
+
+def on_data(tab: TrainTab, *values: Any) -> Updates:
+    """A data set was chosen: its summary, problems and readers."""
+    cleared = {
+        **show_implausible(tab.implausible, None),
+        tab.problems_box: gr.update(visible=False),
+        tab.leaks: "",
+    }
+    try:
+        settings = settings_for_data(values)
+        if not settings.dataset_path:
+            return {**cleared, tab.summary: say("choose_data")}
+        splits = read_splits(settings)
+    except UserError as error:
+        return {**cleared, tab.summary: say("data_failed", reason=in_markdown(error))}
+    readers = [(say("mean_choice"), "mean"), *((name, name) for name in splits.annotations.reader_names)]
+    return {
+        **show_implausible(tab.implausible, splits),
+        tab.summary: summarise(splits),
+        tab.problems_box: gr.update(visible=bool(splits.annotations.problems)),
+        tab.problems: list_problems(splits),
+        tab.leaks: say("leaks_looking"),
+        tab.leak_list: "",
+        tab.fields["annotation_type"]: gr.update(choices=readers, value=settings.annotation_type),
+    }
+
+
+def on_leaks(tab: TrainTab, *values: Any) -> Updates:
+    """After the summary: images that stand in two splits, among the problems. The first look decodes every image."""
+    try:
+        settings = settings_for_data(values)
+        leaks = read_leaks(read_splits(settings)) if settings.dataset_path else None
+    except UserError:
+        leaks = None
+    if leaks is None:
+        return {tab.leaks: ""}  # on_data says what is wrong
+    box = gr.update(visible=True) if leaks else gr.skip()
+    return {tab.leaks: summarise_leaks(leaks), tab.leak_list: list_leaks(leaks), tab.problems_box: box}
+
+
+def on_sample(tab: TrainTab, *values: Any) -> Updates:
+    """The data set, or something that changes sigma: draw the sample again."""
+    if any(key in SAMPLE_KEYS for key in mistakes_by_key(raw_of(values))):
+        raise NoAnswer  # the field that is wrong is marked by on_form
+    nothing = {tab.sample: None, tab.sigma_note: ""}
+    try:
+        settings = settings_for_data(values)
+        return _draw_sample(tab, settings, read_splits(settings)) if settings.dataset_path else nothing
+    except UserError:
+        return nothing  # on_data says what is wrong
+
+
+def settings_for_data(values: Sequence[Any]) -> Settings:
+    """Only what decides the data set and how it is shown, so that a wrong learning rate does not hide it."""
+    raw = raw_of(values)
+    path = raw["dataset_path"]
+    wanted = {key: raw[key] for key in DATA_KEYS}
+    if path:
+        readers = read_annotations(Path(path), raw["dataset_format"]).reader_names
+        if raw["annotation_type"] not in readers:
+            wanted["annotation_type"] = "mean"
+    wrong = mistakes_by_key(raw)
+    shown = settings_affecting("sample", "views", "decoding_error")
+    right = {name: raw[name] for name in shown if wrong.keys().isdisjoint(keys_of([name]))}
+    return parse_settings({**right, **wanted})
+
+
+def _draw_sample(tab: TrainTab, settings: Settings, splits: SampleSplits) -> Updates:
+    """The first training image with its landmarks and sigma."""
+    train = splits.train
+    sigma = sigma_words(settings, train)
+    figure = plot_sample(
+        read_display(train.paths[0], train.sizes_hw[0]),
+        train.sizes_hw[0],
+        train.points_xy_image[0],
+        splits.annotations.landmark_names,
+        sigma.sigma_px_image,
+        crop_sides(settings, train),
+    )
+    return {tab.sample: figure, tab.sigma_note: sigma.words}
