@@ -10,6 +10,7 @@ from typing import Any, NoReturn, TypeVar, get_args
 
 from pydantic.fields import FieldInfo
 
+from backend import __version__
 from backend.config import Settings
 from backend.errors import UserError
 from backend.numbers import read_number, read_whole_number
@@ -25,7 +26,12 @@ Number = TypeVar("Number", int, float)
 
 
 class OneLineParser(argparse.ArgumentParser):
-    """argparse that reports a mistake as one line `error: ...` and exits with 2."""
+    """argparse that reports a mistake as one line `error: ...` and exits with 2. Every command has `--version`."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        version = f"Fiducial {__version__}"
+        self.add_argument("--version", action="version", version=version, help="show the version and exit")
 
     def error(self, message: str) -> NoReturn:
         raise UserError(message, cure=f"see {self.prog} --help")

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from backend import __version__
 from backend.config import ModelName, Settings, parse_settings
 from backend.errors import UserError
 from backend.flags import (
@@ -40,6 +41,13 @@ def test_every_setting_has_a_flag_whose_help_is_its_description_and_default() ->
         assert field.description and field.description in help_text
     text = parser().format_help()
     assert "--image_size H W" in text and "(default: 256 256)" in text and "--no-mixed_precision" in text
+
+
+def test_every_command_says_its_version(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        parser().parse_args(["--version"])
+    assert ended.value.code == 0
+    assert capsys.readouterr().out == f"Fiducial {__version__}\n"
 
 
 def test_a_flag_that_is_not_given_is_not_a_setting_given() -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import gradio as gr
 
+from backend import __version__
 from ui.api import bind_api
 from ui.bindings import PRIVATE, script
 from ui.data import tab as data_tab
@@ -66,6 +67,7 @@ def _lay_out(page: gr.Blocks, runs_dir: Path, data_root: Path) -> None:
     data, train, monitor, runs, predict = (
         made[name] for name in ("data", "train", "monitor", "runs", "predict")
     )
+    gr.HTML(f"<small>{say('version', version=__version__)}</small>", elem_id="version")
     gr.on([tabs.change, tabs.select], None, js=script("fit_plots.js"), **PRIVATE)
     is_training = gr.Checkbox(visible=False)
     page.load(unusable_gpus, None, [unusable], **PRIVATE)

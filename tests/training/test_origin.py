@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import shutil
 import threading
 import tomllib
@@ -132,8 +133,10 @@ def measured(checkpoint: Path, data: Path, capsys: pytest.CaptureFixture[str], *
 
 
 def test_the_version_is_that_of_the_project() -> None:
-    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text(encoding="utf-8"))
-    assert backend.__version__ == project["project"]["version"]
+    content = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text(encoding="utf-8"))
+    assert "version" not in content["project"] and content["project"]["dynamic"] == ["version"]
+    assert content["tool"]["setuptools"]["dynamic"]["version"] == {"attr": "backend.__version__"}
+    assert re.fullmatch(r"\d+\.\d+\.\d+", backend.__version__)
 
 
 def test_a_run_keeps_what_it_learned_from_and_with_what_once(data: Path, tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ import pytest
 from starlette.testclient import TestClient
 from starlette.types import Receive, Scope, Send
 
+import backend
 from ui.figures import theme
 from ui.layout import build_app
 from ui.monitor import tab as monitor_tab
@@ -66,6 +67,12 @@ def test_both_pages_have_the_same_elements_and_no_endpoint_shows_twice(page: gr.
     assert elements(page, "fa") == elements(page, "")
     shown = [fn.api_name for fn in page.fns.values() if fn.api_visibility != "private"]
     assert len(shown) == len(set(shown))
+
+
+def test_the_foot_of_each_page_shows_the_version(page: gr.Blocks) -> None:
+    foots = [block for block in page.blocks.values() if block.elem_id == "version"]
+    assert {block.page for block in foots} == {"", "fa"}
+    assert all(backend.__version__ in block.value for block in foots)
 
 
 def test_no_event_without_progress_writes_to_what_it_does_not_change(page: gr.Blocks) -> None:

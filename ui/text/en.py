@@ -18,6 +18,7 @@ TEXT: dict[str, str] = {
     "title": "Fiducial",
     "tagline": "train landmark detectors on your own images",
     "ways": "Language and API",
+    "version": "Version {version}",
     "api_page": "API",
     "tab_train": "Train",
     "tab_monitor": "Monitor",

@@ -21,6 +21,7 @@ TEXT: dict[str, str] = {
     "title": "Fiducial",
     "tagline": "آموزش شبکه‌های یابندهٔ لندمارک روی تصویرهای خودتان",
     "ways": "زبان و API",
+    "version": "نسخهٔ {version}",
     "api_page": "API",
     "tab_train": "آموزش",
     "tab_monitor": "پایش",
