@@ -1,6 +1,7 @@
 """Train the defaults on DeepLabCut's `openfield` mouse, every fifth frame kept for the test.
 
-Prints a line for the README: mean error in pixels on the frames that trained nothing, before and after refinement.
+Prints a line for docs/method-and-measurements.md: mean error in pixels on the test frames, before and after
+refinement.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Take the README's pictures: `python bench/screenshots.py docs`.
+"""Take the documentation's pictures: `python bench/screenshots.py docs`.
 
 Makes demo data and three small runs (minutes on two cores), serves the page over them, and saves a small PNG of each
 tab in each language. Needs the development requirements and Chromium.

@@ -1,30 +1,33 @@
-"""The README says what the program does."""
+"""The two READMEs: short, and the same program in both languages."""
 
 from __future__ import annotations
 
 import re
-import sys
 from pathlib import Path
+
+import pytest
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
-sys.path.append(str(REPOSITORY / "bench"))  # last: bench/models.py must not hide the package models
+PERSIAN_README = (REPOSITORY / "README.fa.md").read_text(encoding="utf-8")
 
 
-def test_the_table_of_settings_is_the_one_that_the_settings_give() -> None:
-    from flags import flag_table
-
-    assert flag_table() in README, "run python bench/flags.py and put its table into README.md"
-
-
-def test_every_picture_and_file_that_the_readme_names_is_there() -> None:
-    named = re.findall(r"\]\((?!http)([^)]+)\)", README)
-    assert named
-    assert not [path for path in named if not (REPOSITORY / path).exists()]
+@pytest.mark.parametrize("text", [README, PERSIAN_README], ids=["en", "fa"])
+def test_the_readme_is_short(text: str) -> None:
+    assert len(text.splitlines()) <= 150
 
 
-def test_every_pinned_dependency_has_its_reason_in_the_readme() -> None:
-    pinned = re.findall(r"^([\w-]+)==", (REPOSITORY / "requirements.txt").read_text(), re.MULTILINE)
-    assert len(pinned) > 8
-    reasons = README.split("## Dependencies")[1]
-    assert not [name for name in pinned if name not in reasons]
+def test_the_readme_leads_to_every_page_of_the_documentation() -> None:
+    named = set(re.findall(r"\]\(docs/([\w-]+\.md)", README))
+    pages = {page.name for page in (REPOSITORY / "docs").glob("*.md")}
+    assert pages - named == {"README.md", "contributing.md"}
+    named = set(re.findall(r"\]\(docs/fa/([\w-]+\.md)", PERSIAN_README))
+    assert named == {page.name for page in (REPOSITORY / "docs" / "fa").glob("*.md")}
+
+
+def test_the_results_are_those_that_the_benchmarks_list() -> None:
+    benchmarks = (REPOSITORY / "bench" / "README.md").read_text(encoding="utf-8")
+    for text in (README, PERSIAN_README):
+        results = re.findall(r"\*{0,2}(1\.\d{3})(?: \+- 0\.\d+)? mm", text)
+        assert len(results) >= 3
+        assert not [number for number in results if f"**{number}**" not in benchmarks]

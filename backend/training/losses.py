@@ -42,7 +42,7 @@ def mse(heatmaps: Tensor, targets: Tensor, visible: Tensor) -> Tensor:
 
     Each cell weighs 1 + target * cells / sum(target), so that a landmark's Gaussian counts as much as the map that
     it stands on. Unweighted, a Gaussian of some five cells in ten thousand is outvoted: training ends at a map of
-    zeros, whose error is as small as 1e-4 (see the README's table of losses).
+    zeros, whose error is as small as 1e-4 (see the losses in docs/method-and-measurements.md).
     """
     heatmaps, targets = heatmaps.float(), targets.float()
     num_cells = targets.shape[-2] * targets.shape[-1]

@@ -23,7 +23,7 @@ from backend.run.state import live_runs
 from tests.dashboard import Dashboard
 from tests.waiting import LIMIT_S, wait_for
 
-README = (Path(__file__).resolve().parents[2] / "README.md").read_text(encoding="utf-8")
+API_PAGE = (Path(__file__).resolve().parents[2] / "docs" / "api.md").read_text(encoding="utf-8")
 ENDPOINTS = {"/start_run", "/run_status", "/stop_run", "/recommend_batch_size", "/predict"}
 SMALL: dict[str, Any] = {
     "dataset_path": "demo", "image_size": [64, 64], "epochs": 2, "batch_size": 4, "refine": False, "device": "cpu",
@@ -279,9 +279,9 @@ def test_long_calls_leave_the_others_their_answers(client: Client) -> None:
         job.cancel()
 
 
-def test_the_example_of_the_readme_works(served: Dashboard, tmp_path: Path) -> None:
+def test_the_example_of_the_documentation_works(served: Dashboard, tmp_path: Path) -> None:
     free(served)
-    (example,) = re.findall(r"```python\n(.*?gradio_client.*?)```", README, re.DOTALL)
+    (example,) = re.findall(r"```python\n(.*?gradio_client.*?)```", API_PAGE, re.DOTALL)
     shutil.copy(served.data_root / "demo" / "00.png", tmp_path / "film.png")
     script = example.replace("http://127.0.0.1:7860", served.url)
     assert script != example

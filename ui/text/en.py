@@ -28,7 +28,7 @@ TEXT: dict[str, str] = {
     "data_dataset_info": "the Train tab trains on this data set; a folder below the data root, or any path",
     "data_import": "Import a zip ...",
     "data_import_note": "A zip file contains one data set: images and their annotations, as a CSV table, "
-    "Aariz, ISBI 2015, COCO keypoints or DeepLabCut (the README shows the layouts).",
+    "Aariz, ISBI 2015, COCO keypoints or DeepLabCut (docs/data.md shows the layouts).",
     "data_reload": "Reload",
     "data_reading": "reading the data set ...",
     "data_unpacking": "unpacking",

@@ -717,7 +717,7 @@ TEXT: dict[str, str] = {
     "data_dataset_info": "زبانهٔ آموزش با همین مجموعه‌داده کار می‌کند؛ پوشه‌ای زیر ریشهٔ داده‌ها، یا هر مسیر دیگر",
     "data_import": "وارد کردن فایل zip ...",
     "data_import_note": "فایل zip یک مجموعه‌داده دارد: تصویرها و نشانه‌گذاری‌هایشان، به شکل جدول CSV، "
-    "Aariz، ISBI 2015، نقطه‌های COCO یا DeepLabCut (چینش هر یک در README آمده است).",
+    "Aariz، ISBI 2015، نقطه‌های COCO یا DeepLabCut (چینش هر یک در docs/fa/data.md آمده است).",
     "data_reload": "بارگذاری دوباره",
     "data_reading": "در حال خواندن مجموعه‌داده ...",
     "data_unpacking": "در حال باز کردن",
