@@ -8,7 +8,7 @@ endif
 export NO_ALBUMENTATIONS_UPDATE = 1
 export GRADIO_ANALYTICS_ENABLED = False
 
-.PHONY: run test lint types walls unit bench screenshots clean
+.PHONY: run test lint types walls unit bench screenshots docs clean
 
 run: .venv/run.stamp
 	$(BIN)/python app.py
@@ -36,6 +36,10 @@ bench: .venv/run.stamp
 screenshots: .venv/dev.stamp
 	$(BIN)/python bench/screenshots.py docs
 
+docs: .venv/dev.stamp
+	$(BIN)/python docs/reference.py
+	$(BIN)/python -m sphinx -b html -n -W -q -c docs . build/docs
+
 .venv/run.stamp: requirements.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet -r requirements.txt
@@ -47,4 +51,4 @@ screenshots: .venv/dev.stamp
 	touch .venv/run.stamp $@
 
 clean:
-	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv build .mypy_cache .ruff_cache .pytest_cache .hypothesis

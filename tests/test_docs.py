@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import re
 import shlex
+import subprocess
 import sys
 from collections.abc import Iterator
 from functools import cache
@@ -154,3 +155,26 @@ def test_each_persian_page_and_its_english_one_lead_to_each_other() -> None:
         assert (DOCS / page.name).is_file()
     by_task = re.findall(r"^\d+\. \[.*?\]\(([\w-]+\.md)\)", text_of(DOCS / "README.md"), re.MULTILINE)
     assert {page.name for page in (DOCS / "fa").glob("*.md")} == {"README.md", *by_task}
+
+
+def test_the_site_builds_without_a_warning(tmp_path: Path) -> None:
+    pytest.importorskip("myst_parser", reason="Sphinx is not installed: make docs installs it")
+    command = [
+        sys.executable,
+        "-m",
+        "sphinx",
+        "-b",
+        "html",
+        "-n",
+        "-W",
+        "-q",
+        "-c",
+        "docs",
+        ".",
+        str(tmp_path),
+    ]
+    done = subprocess.run(command, cwd=REPOSITORY, check=False, capture_output=True, encoding="utf-8")
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "docs" / "fa" / "README.html").is_file()
+    loaded = re.compile(r'<(?:script|img|link)[^>]+(?:src|href)="https?://')
+    assert not [page.name for page in tmp_path.rglob("*.html") if loaded.search(text_of(page))]
