@@ -44,7 +44,7 @@ def code_lines(text: str) -> Iterator[str]:
 def code_spans(text: str) -> list[str]:
     """What stands in backticks or, on a Persian page, in `bdi`, each on one line."""
     prose = re.sub(r"^```.*?^```$|^ {4}[^\n]*$", "", text, flags=re.MULTILINE | re.DOTALL)
-    found = re.findall(r"`([^`]+)`", prose) + re.findall(r"<bdi dir=\"ltr\">([^<]+)</bdi>", prose)
+    found = re.findall(r"`([^`]+)`", prose) + re.findall(r"<bdi\s+dir=\"ltr\">([^<]+)</bdi>", prose)
     return [" ".join(span.split()) for span in found]
 
 

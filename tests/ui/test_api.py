@@ -282,7 +282,7 @@ def test_long_calls_leave_the_others_their_answers(client: Client) -> None:
 def test_the_example_of_the_documentation_works(served: Dashboard, tmp_path: Path) -> None:
     free(served)
     (example,) = re.findall(r"```python\n(.*?gradio_client.*?)```", API_PAGE, re.DOTALL)
-    shutil.copy(served.data_root / "demo" / "00.png", tmp_path / "film.png")
+    shutil.copy(served.data_root / "demo" / "00.png", tmp_path / "image.png")
     script = example.replace("http://127.0.0.1:7860", served.url)
     assert script != example
     done = subprocess.run(
