@@ -1,7 +1,8 @@
-"""Real steps of a run's phases on a device, their memory and time measured: `python -m backend.memory.benchmark`.
+"""Measure memory and time of real steps of a run's phases on a device: `python -m backend.memory.benchmark`.
 
-A process of its own for each batch, so that nothing of an earlier one is counted and running out of memory takes
-nobody along. A request (JSON, as `measured.Bench.measure` writes it) comes on stdin, the answer leaves on stdout.
+Each batch is measured in a process of its own, so that nothing of an earlier one is counted and running out of memory
+ends that process alone. It reads a request (JSON, as `benchmark_store.Bench.measure` writes it) on stdin and writes the
+answer to stdout.
 """
 
 from __future__ import annotations
@@ -26,15 +27,15 @@ from backend.memory.steps import LonePhase, first_phase, refine_phase, run_valid
 from backend.resolve import precision_in_force
 from backend.training.build import images_of_crops
 from backend.training.memory_cap import cap_memory
-from backend.training.out_of_memory import is_out_of_memory
+from backend.training.out_of_memory import MemoryShortageError, is_out_of_memory
 
-MIN_STEPS = 2  # the first makes the optimizer's states and chooses convolutions; it is not timed
+MIN_STEPS = 2  # the first allocates the optimizer's states and chooses convolutions; it is not timed
 MAX_STEPS = 6
-LIMIT_S = 8.0  # a phase; past it, the fewest steps have to do
+LIMIT_S = 8.0  # per kind of step; after it, no more than MIN_STEPS
 
 
 def measure_batch(config: RunConfig, num_landmarks: int, batch_size: int) -> MeasuredBatch:
-    """Training and validation steps of every phase on noise, one phase after the other as in a run."""
+    """Training and validation steps of every phase on random inputs, one phase after the other as in a run."""
     device = torch.device(config.value("device"))
     before_bytes = _resident_bytes() if device.type == "cpu" else 0
     phases = [(first_phase(config, num_landmarks), batch_size)]
@@ -43,7 +44,7 @@ def measure_batch(config: RunConfig, num_landmarks: int, batch_size: int) -> Mea
     seconds: list[float | None] = []
     for phase, phase_batch in phases:
         seconds += _run_steps(phase, device, phase_batch)
-        gc.collect()  # a phase's networks are gone before the next one's are made
+        gc.collect()  # frees a phase's networks before the next one's are built
     seconds += [None] * (4 - len(seconds))
     if device.type == "cpu":
         return MeasuredBatch(batch_size, _peak_resident_bytes() - before_bytes, None, *seconds)
@@ -53,20 +54,20 @@ def measure_batch(config: RunConfig, num_landmarks: int, batch_size: int) -> Mea
 
 
 def _run_steps(phase: LonePhase, device: torch.device, batch_size: int) -> tuple[float, float]:
-    """Seconds an image of a training and of a validation step."""
+    """Seconds per image of a training step and of a validation step."""
     trainer = phase.build_trainer(phase.build_network())
     group = [phase.make_training_batch(batch_size)] * trainer.options.accumulation
     trainer.network.train()
     training_s = _seconds(lambda: trainer.train_step(group), device)
     num_batches = len(group)
-    group.clear()  # a training's last batch is gone before it validates
+    group.clear()  # as a training frees its last batch before it validates
     batch = phase.make_validation_batch(batch_size)
     validation_s = _seconds(lambda: run_validation_step(trainer, batch), device)
     return training_s / (batch_size * num_batches), validation_s / batch_size
 
 
 def _seconds(step: Callable[[], object], device: torch.device) -> float:
-    """The median of some steps after one that is not timed."""
+    """The median of several steps, without the first."""
     times: list[float] = []
     deadline = time.monotonic() + LIMIT_S
     while len(times) < MIN_STEPS or (len(times) < MAX_STEPS and time.monotonic() < deadline):
@@ -79,7 +80,7 @@ def _seconds(step: Callable[[], object], device: torch.device) -> float:
 
 
 def _context_bytes(device: torch.device) -> int | None:
-    """What the driver counts for this process beyond torch's own memory; None where it does not say."""
+    """What the driver counts for this process beyond torch's own memory; None where it does not report it."""
     held_bytes = own_bytes(device.index or 0)
     return None if held_bytes is None else held_bytes - torch.cuda.memory_reserved(device)
 
@@ -89,7 +90,7 @@ def _resident_bytes() -> int:
 
 
 def _peak_resident_bytes() -> int:
-    """The most that this process ever held in main memory."""
+    """The peak of this process in main memory."""
     if sys.platform == "win32":
         return int(psutil.Process().memory_info().peak_wset)
     import resource
@@ -104,18 +105,21 @@ def _answer(request: dict[str, Any]) -> MeasuredBatch:
         "device": Choice(device, "measured"),
         "mixed_precision": precision_in_force(settings, device),
     }
-    cap_memory(torch.device(device))  # as in a training: a batch that would be lent main memory does not fit
+    cap_memory(
+        torch.device(device)
+    )  # as in a training: a batch that would spill into main memory does not fit
     try:
         return measure_batch(RunConfig(settings, chosen), request["num_landmarks"], request["batch_size"])
     except (RuntimeError, MemoryError) as error:
-        if not is_out_of_memory(error, torch.device(device)):
+        does_not_fit = isinstance(error, MemoryShortageError) or is_out_of_memory(error, torch.device(device))
+        if not does_not_fit:
             raise
         return MeasuredBatch(request["batch_size"], peak_bytes=None)
 
 
 def main() -> None:
     """Answer the request on stdin."""
-    with redirect_stdout(sys.stderr):  # what a library may print is no part of the answer
+    with redirect_stdout(sys.stderr):  # whatever a library prints is not part of the answer
         answer = _answer(json.load(sys.stdin))
     print(json.dumps(asdict(answer)))
 

@@ -1,9 +1,9 @@
-"""Single steps of a run's phases on noise: without data, and nobody watching. For whoever measures or traces them."""
+"""Run single training and validation steps on random inputs; used by the memory tracer and the benchmark."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, cast
 
@@ -34,7 +34,7 @@ NO_DATA = cast(Any, [None])  # the training data of a trainer that is given its 
 
 @dataclass(frozen=True)
 class LonePhase:
-    """A phase whose steps are called one by one, on noise. A refinement trains on more crops of an image than it
+    """A phase whose steps are run one by one on random inputs. The refinement trains on more crops per image than it
     validates on."""
 
     build_network: Callable[[], nn.Module]
@@ -53,7 +53,7 @@ def first_phase(config: RunConfig, num_landmarks: int) -> LonePhase:
 
 
 def refine_phase(config: RunConfig, num_landmarks: int) -> LonePhase:
-    """The second network on crops; its batch counts images, each with all its crops."""
+    """The second network on crops; its batch size counts images, each with all its crops."""
     task = _LoneTask(**vars(build_refiner_task(config, _names(num_landmarks))))
     crops = (num_landmarks, 3, *task.input_hw)
     drawn = (config.settings.num_refiners * num_landmarks, *crops[1:])
@@ -70,8 +70,12 @@ def _lone_phase(
     training_shape: Sequence[int],
     validation_shape: Sequence[int],
 ) -> LonePhase:
-    """`build(num_landmarks)` makes the network; the shapes are those of one image of a batch."""
+    """`build(num_landmarks)` builds the network; the shapes are those of one image of a batch.
+
+    Where memory runs out the steps fail: what fits only in smaller parts does not fit.
+    """
     num_landmarks = len(task.landmark_names)
+    config = replace(config, settings=config.settings.model_copy(update={"on_oom": "stop"}))
     return LonePhase(
         lambda: build(num_landmarks),
         lambda network: build_trainer(config, schedule, network, task, NO_DATA, None, cast(Any, _Nobody())),
@@ -81,12 +85,12 @@ def _lone_phase(
 
 
 def run_validation_step(trainer: Trainer, batch: Batch) -> None:
-    """The engine's validation with this batch alone; the points are found, but nothing is scored."""
+    """The engine's validation on this batch alone; its points are decoded, but not scored."""
     trainer.passes.validate(cast(Any, _OneBatch(batch)))
 
 
 def make_noise_batch(images_shape: Sequence[int], num_landmarks: int) -> Batch:
-    """Noise in the shape of a batch's images, or of their crops, its landmarks anywhere in the input."""
+    """Random images, or crops, of a shape, with landmarks anywhere in the input."""
     batch_size, (height, width) = images_shape[0], images_shape[-2:]
     size_xy = torch.tensor([width - 1.0, height - 1.0])
     are_crops = len(images_shape) == 5
@@ -106,7 +110,7 @@ def _names(num_landmarks: int) -> list[str]:
 
 
 class _Nobody:
-    """In place of a trainer's observer: asks for nothing."""
+    """In place of a trainer's observer: requests nothing."""
 
     def poll(self) -> set[Request]:
         return set()
@@ -130,8 +134,8 @@ class _OneBatch:
 
 
 class _LoneTask(LandmarkTask):
-    """The run's task, which asks no tensor for a number, and whose scorer stops where one would leave the device: fake
-    tensors have none."""
+    """The run's task without reading numbers from tensors, which fake tensors lack; its scorer stops where they would
+    leave the device."""
 
     def count_targets(self, batch: Batch) -> int:
         return batch.points_xy_input[..., 0].numel()
@@ -142,7 +146,7 @@ class _LoneTask(LandmarkTask):
 
 @dataclass(frozen=True)
 class _LoneScorer:
-    """What `LandmarkScorer` does on the device."""
+    """What `LandmarkScorer` computes on the device."""
 
     task: LandmarkTask
 

@@ -5,6 +5,8 @@ import torch
 
 from backend.config import Choice, RunConfig, parse_settings
 from backend.memory import benchmark
+from backend.memory.benchmark_store import MeasuredBatch
+from backend.training.task import LandmarkTask
 
 SETTINGS = parse_settings({"model": "unet", "image_size": (64, 64), "refine": False})
 REQUEST = {
@@ -51,3 +53,14 @@ def test_the_first_step_is_not_timed(monkeypatch):
     monkeypatch.setattr(benchmark.time, "monotonic", lambda: next(clock, 10.0))
     monkeypatch.setattr(benchmark, "MAX_STEPS", 2)
     assert benchmark._seconds(lambda: None, torch.device("cpu")) == 1.0
+
+
+@pytest.mark.parametrize("fails", ["compute_loss", "display_maps"], ids=["training", "validation"])
+def test_a_step_of_either_kind_that_does_not_fit_is_an_answer(monkeypatch, fails):
+    """A validation is not repeated in smaller parts: its memory is what is measured."""
+
+    def fail(*_given):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+
+    monkeypatch.setattr(LandmarkTask, fails, fail)
+    assert benchmark._answer(REQUEST) == MeasuredBatch(2, peak_bytes=None)
