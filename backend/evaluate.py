@@ -34,7 +34,7 @@ Leaked = dict[str, Any]
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Print a table; write the record and the report that were asked for."""
+    """Print a table; write the record and the report where requested."""
     options = _parser().parse_args(arguments)
     predictor = load_predictor(options.checkpoint, options.device)
     settings, names = predictor.config.settings, predictor.task.landmark_names
@@ -57,7 +57,7 @@ def main(arguments: Sequence[str]) -> int:
         **measure(comparison, nme_landmarks),
         "about": describe_evaluation(predictor, options, excluded, leaked),
     }
-    # the report first: who sees the record finds the report beside it
+    # the report first: a reader of the record finds the report beside it
     if options.report:
         options.report.parent.mkdir(parents=True, exist_ok=True)
         write_bytes_atomic(options.report, build_report(record).encode("utf-8"))
@@ -73,8 +73,8 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def compare(predictor: Predictor, samples: Samples, splits: SampleSplits, truth_name: str) -> Comparison:
-    """Predict on the samples, a bar on stderr, and lay the readers' points beside. Raises UserError as prediction
-    does."""
+    """Predict on the samples, with a bar on stderr, and add the readers' points. Raises UserError as
+    prediction does."""
     names = tuple(predictor.task.landmark_names)
     with tqdm(total=len(samples), unit="image", desc="predicting") as bar:
         predictions = predictor.predict(samples, on_batch=bar.update)
@@ -117,14 +117,16 @@ def _parser() -> OneLineParser:
     parser.add_argument("--dataset_path", type=Path, required=True, help="folder of annotated images")
     parser.add_argument("--dataset_format", default="auto", help="annotation format (default: detected)")
     parser.add_argument("--split", default="test", help="split to measure on (default: test)")
-    parser.add_argument("--annotation_type", help="whose landmarks are the truth (default: the run's)")
-    parser.add_argument("--exclude", type=Path, metavar="FILE", help="image ids, one a line, to leave out")
+    parser.add_argument(
+        "--annotation_type", help="reader whose annotations are the ground truth (default: the run's)"
+    )
+    parser.add_argument("--exclude", type=Path, metavar="FILE", help="image ids, one per line, to leave out")
     parser.add_argument(
         "--leaked",
         choices=(KEEP, LEAVE_OUT),
         default=KEEP,
-        help="images that stand in the run's train or valid split: counted, which is said, or left out "
-        "(default: %(default)s)",
+        help="images that are also in the run's train or valid split: keep and report them, or leave them "
+        "out (default: %(default)s)",
     )
     parser.add_argument(
         "--nme_landmarks",
@@ -134,16 +136,14 @@ def _parser() -> OneLineParser:
     )
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: auto)")
     parser.add_argument(
-        "--json", metavar="FILE", help="write the record there; - is stdout, and nothing else"
+        "--json", metavar="FILE", help="write the record to it; - is stdout, with nothing else"
     )
-    parser.add_argument(
-        "--report", type=Path, metavar="FILE", help="write an HTML page there that needs nothing else"
-    )
+    parser.add_argument("--report", type=Path, metavar="FILE", help="write a self-contained HTML page to it")
     return parser
 
 
 def _samples_of(splits: SampleSplits, split: str, names: Sequence[str]) -> Samples:
-    """The split, its landmarks in the order of the checkpoint's."""
+    """The split, with its landmarks in the order of the checkpoint."""
     if split not in splits.by_split:
         there = ", ".join(splits.by_split)
         raise UserError(f"no split {split!r} in this data set", field="split", cure=f"choose {there}")
@@ -160,7 +160,7 @@ def _samples_of(splits: SampleSplits, split: str, names: Sequence[str]) -> Sampl
 
 
 def _read_excluded(path: Path, samples: Samples) -> list[str]:
-    """The ids in a file that stand in the samples; the others are named on stderr."""
+    """The ids in a file that are in the samples; the others are named on stderr."""
     try:
         unwanted = {
             line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()
@@ -168,36 +168,36 @@ def _read_excluded(path: Path, samples: Samples) -> list[str]:
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path} cannot be read ({error})", field="exclude", cure="check the file") from error
     ids = {str(image_id) for image_id in samples.images["image_id"]}
-    strangers = sorted(unwanted - ids)
-    if strangers:
-        print(f"not in this split, so not excluded: {', '.join(strangers)}", file=sys.stderr)
+    unknown = sorted(unwanted - ids)
+    if unknown:
+        print(f"not in this split, so not excluded: {', '.join(unknown)}", file=sys.stderr)
     if unwanted >= ids:
         raise UserError(f"{path} excludes every image", field="exclude", cure="check the file")
     return sorted(unwanted & ids)
 
 
 def _find_trained_on(predictor: Predictor, checkpoint: Path, *, leave_out: bool) -> list[TrainedOn]:
-    """What the run learned from, and the run that trained its first network; empty where that cannot be known any more
-    and nothing is to be left out. Raises UserError."""
+    """What the run learned from, and the run that trained its first network; empty where that is no longer
+    known and nothing is to be left out. Raises UserError."""
     try:
         return find_trained_on(checkpoint, predictor.checkpoint)
     except UserError as error:
         if not leave_out:
             return []
         raise UserError(
-            f"images that stand in the training data cannot be found, since it cannot be read: {error.what}",
+            f"images of the training data cannot be found, since it cannot be read: {error.what}",
             field="leaked",
-            cure="bring it back, or keep such images",
+            cure="restore it, or keep such images",
         ) from error
 
 
 def _read_splits(
     config: RunConfig, options: Namespace, trained_on: Sequence[TrainedOn]
 ) -> tuple[SampleSplits, bool]:
-    """The data set by its own splits, train and valid of the run's own data as the run had them; and whether it is the
-    run's own.
+    """The splits of the data set, train and valid as the run had them where it is the run's own, and whether
+    it is.
 
-    Of another data set nothing was kept from training as validation: `valid` is carved where it is asked for.
+    In another data set `valid` is carved off where it is requested.
     """
 
     def load(val_fraction: float) -> SampleSplits:
@@ -213,7 +213,7 @@ def _read_splits(
     is_valid = options.split == VALID
     if not trained_on or trained_on[0].known_by == "folder":
         on_path = config.val_fraction_on(options.dataset_path)
-        # where valid is asked for, the run's data may have moved
+        # where valid is requested, the run's data may have moved
         splits = load(config.settings.val_fraction if is_valid else on_path)
         return splits, bool(trained_on) and as_learned(splits, trained_on[0]) is not None
     whole = load(0.0)
@@ -228,9 +228,9 @@ def _read_splits(
 def _find_leaked(
     trained_on: Sequence[TrainedOn], samples: Samples, splits: SampleSplits, *, is_own: bool, leave_out: bool
 ) -> Leaked | None:
-    """The record's `leaked`: `image_ids` that stand in what the run was trained or validated on, whether they are
-    `left_out`, how the training images were `known_by`, and of how many of them (`num_unseen`) only equal files could
-    be looked for; None where nothing is known. Raises UserError."""
+    """The record's `leaked`: `image_ids` that the run was trained or validated on, whether they are
+    `left_out`, how the training images were `known_by`, and how many of them (`num_unseen`) could only be
+    compared by their files; None where nothing is known. Raises UserError."""
     if not trained_on:
         return None
     found = sorted(
@@ -242,7 +242,7 @@ def _find_leaked(
     )
     if leave_out and len(found) == len(samples):
         raise UserError(
-            "every image of this split stands in the training data",
+            "every image of this split is in the training data",
             field="leaked",
             cure="choose another split, or keep such images",
         )

@@ -1,4 +1,5 @@
-"""Find images that stand in two splits of a data set: `python -m backend.leaks --dataset_path D [--write FILE]`."""
+"""Find images that are in two splits of a data set: `python -m backend.leaks --dataset_path D [--write
+FILE]`."""
 
 from __future__ import annotations
 
@@ -15,7 +16,7 @@ from backend.flags import OneLineParser, run_command
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Print every pair; write the ids of the test images that a measurement should leave out."""
+    """Print every pair; write the ids of the test images that an evaluation should leave out."""
     options = _parser().parse_args(arguments)
     defaults = parse_settings({})
     splits = load_splits(
@@ -31,7 +32,7 @@ def main(arguments: Sequence[str]) -> int:
     excluded = ids_to_exclude(leaks)
     print(
         f"pairs: {len(leaks)}, across splits: {len(across_splits(leaks))}, "
-        f"test images to leave out of a measurement: {len(excluded)}"
+        f"test images to leave out of an evaluation: {len(excluded)}"
     )
     if options.write:
         _write(options.write, excluded)
@@ -46,7 +47,7 @@ def _parser() -> OneLineParser:
         "--write",
         type=Path,
         metavar="FILE",
-        help="write these ids there, one a line, for backend.evaluate --exclude",
+        help="write these ids to it, one per line, for backend.evaluate --exclude",
     )
     return parser
 

@@ -1,7 +1,7 @@
 """Predict landmarks on images with a checkpoint: `python -m backend.predict --help`.
 
-Writes the wide CSV that the readers read (`image, <name>_x, <name>_y`) with a confidence column a landmark, and on
-request the same as JSON, pictures, and the heatmaps that the points were read from.
+Writes the wide CSV that the program reads (`image, <name>_x, <name>_y`) with a confidence column per
+landmark, and on request the same as JSON, pictures, and the heatmaps.
 """
 
 from __future__ import annotations
@@ -38,19 +38,19 @@ from backend.overlays import draw_points, encode_png
 from backend.training.inference import load_predictor, unlabelled_samples
 from backend.training.task import Predictions
 
-# files that lie beside images and need no word
+# files beside images that are not reported
 QUIET_SUFFIXES = {
     ".csv", ".tsv", ".txt", ".md", ".rst", ".html", ".htm", ".pdf", ".xml", ".json", ".jsonl", ".yaml", ".yml",
     ".ini", ".log", ".xls", ".xlsx", ".ods", ".doc", ".docx", ".db", ".npz",
 }  # fmt: skip
 QUIET_NAMES = {"readme", "license", "dicomdir"}
-NUM_NAMED = 3  # files that are passed over, of any number
+NUM_NAMED = 3  # of the skipped files
 STDOUT = Path("-")
 
 
 @dataclass(frozen=True)
 class Source:
-    """An image to predict on, its pixel size, NaN where unknown, and what is to be said of how it is read."""
+    """An image to predict on, its pixel size, NaN where unknown, and remarks on how it was read."""
 
     path: Path
     mm_per_px_xy: tuple[float, float] = UNKNOWN_SPACING
@@ -58,7 +58,7 @@ class Source:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Predict, and write the CSV and what else was asked for."""
+    """Predict, and write the CSV and the other files that were requested."""
     options = _parser().parse_args(arguments)
     sources = keep_readable(find_images(options.images))
     predictor = load_predictor(options.checkpoint, options.device)
@@ -74,47 +74,47 @@ def main(arguments: Sequence[str]) -> int:
     marked = mark(sources, samples, predictions, options.out.parent)
     options.out.parent.mkdir(parents=True, exist_ok=True)
     write_bytes_atomic(options.out, to_csv(marked, names).encode("utf-8"))
-    tell = sys.stderr if options.json == STDOUT else sys.stdout
-    print(f"{options.out}: {len(paths)} images, {len(names)} landmarks each", file=tell)
+    stream = sys.stderr if options.json == STDOUT else sys.stdout
+    print(f"{options.out}: {len(paths)} images, {len(names)} landmarks each", file=stream)
     if options.json:
         _write_json(options.json, to_json(marked, names))
     if options.overlays:
         _write_overlays(options.overlays, paths, predictions)
-        print(f"{options.overlays}: {len(paths)} overlays", file=tell)
+        print(f"{options.overlays}: {len(paths)} overlays", file=stream)
     return 0
 
 
 def find_images(path: Path) -> list[Source]:
-    """The image itself, every image in a folder by name, or those that a CSV file lists.
+    """The image itself, every image in a folder in order of name, or those that a CSV file lists.
 
-    In a folder, DICOM is known by its bytes, whatever it is called; hidden files and folders are left alone, and other
-    files are named on stderr. Raises UserError where there is no image.
+    In a folder, DICOM is recognized by its bytes, whatever its name; hidden files and folders are skipped,
+    and other files are named on stderr. Raises UserError where there is no image.
     """
     if path.is_file():
         return _read_list(path) if path.suffix.lower() in SUFFIXES else [_source(path)]
     files = sorted(_visible_files(path))
     # a DICOMDIR has DICOM's bytes, but lists images
     found = [file for file in files if is_image(file) and file.name.lower() not in QUIET_NAMES]
-    others = _worth_a_word(path, set(files) - set(found))
+    others = _describe_others(path, set(files) - set(found))
     if not found:
         kinds = " ".join(sorted(IMAGE_SUFFIXES))
         among = f", among {others}" if others else ""
         cure = f"give an image or a folder of {kinds} or DICOM files"
         raise UserError(f"no image at {path}{among}", field="images", cure=cure)
     if others:
-        print(f"passed over, for they are no images: {others}", file=sys.stderr)
+        print(f"skipped, not images: {others}", file=sys.stderr)
     return [_source(file) for file in found]
 
 
 def _visible_files(folder: Path) -> Iterator[Path]:
-    """All files below a folder but hidden ones and those in hidden folders."""
+    """All files below a folder except hidden ones and those in hidden folders."""
     for place, folders, names in os.walk(folder):
         folders[:] = [name for name in folders if not name.startswith(".") and name != "__MACOSX"]
         yield from (Path(place, name) for name in names if not name.startswith("."))
 
 
-def _worth_a_word(folder: Path, files: set[Path]) -> str:
-    """How many of the files may have been meant as images, and the first names; empty where none."""
+def _describe_others(folder: Path, files: set[Path]) -> str:
+    """How many of the files may be meant as images, and the first names; empty where none."""
     named = sorted(
         file.relative_to(folder).as_posix()
         for file in files
@@ -142,7 +142,8 @@ def keep_readable(sources: Sequence[Source]) -> list[Source]:
 def mark(
     sources: Sequence[Source], samples: Samples, predictions: Predictions, folder: Path
 ) -> list[MarkedImage]:
-    """What was predicted, by image; names are paths relative to `folder`, where the table will lie, if they can be."""
+    """The predictions by image; names are paths relative to `folder`, where the table will be written, if
+    possible."""
     return [
         MarkedImage(
             _relative(source.path, folder),
@@ -185,7 +186,7 @@ def _source(path: Path) -> Source:
 
 
 def _with_spacing(source: Source, stated_xy: tuple[float, float] | None) -> Source:
-    """With the pixel size that a list states, if any, and a word on it where the image itself states another."""
+    """With the pixel size that a list states, if any, and a remark where the image itself states another."""
     if stated_xy is None:
         return source
     remark = remark_on_spacing(stated_xy, source.mm_per_px_xy)
@@ -193,11 +194,11 @@ def _with_spacing(source: Source, stated_xy: tuple[float, float] | None) -> Sour
 
 
 def _read_list(path: Path) -> list[Source]:
-    """The images of a CSV file with the column `image` and, where pixel sizes are known, `mm_per_px`, or `mm_per_px_x`
-    and `mm_per_px_y`.
+    """The images of a CSV file with the column `image` and, where pixel sizes are known, `mm_per_px`, or
+    `mm_per_px_x` and `mm_per_px_y`.
 
-    An image that is not there is named on stderr, and so is one that was found by nearly the same name. Raises
-    UserError where none is there.
+    A missing image is named on stderr, and so is one that was found under a similar name. Raises UserError
+    where none exists.
     """
     (_, header), *rows = read_rows(path, _warn) or [(1, [])]
     columns = read_columns(header)
@@ -216,7 +217,7 @@ def _read_list(path: Path) -> list[Source]:
     images = _find_listed({where: row["image"] for where, row in listed.items()}, path.parent)
     if not images:
         raise UserError(
-            f"{path}: none of its {len(rows)} images is there",
+            f"{path}: none of its {len(rows)} images exists",
             field="images",
             cure="write their paths relative to the list",
         )
@@ -228,7 +229,7 @@ def _warn(file: Path, what: str, cure: str) -> None:
 
 
 def _find_listed(names: Mapping[str, str], folder: Path) -> dict[str, Path]:
-    """The files of images by the line that names them; one that is not there is reported and left out."""
+    """The files of images by the line that names them; a missing one is reported and left out."""
     wanted = {where: Wanted.of(name, folder) for where, name in names.items()}
     found = find_named_images(wanted.values())
     images: dict[str, Path] = {}
@@ -239,7 +240,7 @@ def _find_listed(names: Mapping[str, str], folder: Path) -> dict[str, Path]:
             continue
         images[where] = image
         if found[one].differs:
-            note = f"image {one.name} is not there: {image} was taken ({found[one].kind})"
+            note = f"image {one.name} does not exist: {image} was used ({found[one].kind})"
             print(f"{where}: {note}", file=sys.stderr)
     return images
 
@@ -247,7 +248,7 @@ def _find_listed(names: Mapping[str, str], folder: Path) -> dict[str, Path]:
 def _read_size(row: Mapping[str, str], where: str) -> tuple[float, float] | None:
     """The pixel size that a line states, mm; None without one.
 
-    Raises UserError, naming the line, where it gives no image or an impossible pixel size.
+    Raises UserError, naming the line, where it has no image or an impossible pixel size.
     """
     if not row.get("image"):
         raise UserError(f"{where}: no image", field="images", cure="fill in its path, or remove the line")
@@ -260,7 +261,7 @@ def _read_size(row: Mapping[str, str], where: str) -> tuple[float, float] | None
         mm_per_px_x = mm_per_px_y = math.nan
     if not all(0 < value < math.inf for value in (mm_per_px_x, mm_per_px_y)):
         raise UserError(
-            f"{where}: {' and '.join(map(repr, texts))} are no pixel size",
+            f"{where}: {' and '.join(map(repr, texts))} are not a pixel size",
             field="images",
             cure="write two numbers above 0, or leave both cells empty",
         )
@@ -275,7 +276,7 @@ def _relative(path: Path, folder: Path) -> str:
 
 
 def _write_overlays(folder: Path, paths: Sequence[Path], predictions: Predictions) -> None:
-    """One PNG an image."""
+    """One PNG per image."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, path, points in zip(_file_names(paths), paths, predictions.points_xy_image, strict=True):
         write_bytes_atomic(folder / f"{name}.png", encode_png(draw_points(read_image(path), points)))
@@ -305,7 +306,9 @@ def _parser() -> OneLineParser:
         help="an image, a folder of them, or a CSV file with the column image (and mm_per_px)",
     )
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="predictions.csv to write")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="also write all that is known (-: stdout)")
+    parser.add_argument(
+        "--json", type=Path, metavar="FILE", help="also write the predictions as JSON (-: stdout)"
+    )
     parser.add_argument("--maps", type=Path, metavar="DIR", help="also write each image's heatmaps (.npz)")
     parser.add_argument("--overlays", type=Path, metavar="DIR", help="also draw each image with its points")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: auto)")

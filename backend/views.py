@@ -1,7 +1,8 @@
-"""What a training with these settings would see of a data set: `python -m backend.views --dataset_path D ...`.
+"""Show what a training with these settings would see of a data set: `python -m backend.views --dataset_path D
+...`.
 
-Prints the decoding floor, the error that is left where a network's heatmaps are perfect; with `--image`, draws that
-image as the first epochs would vary it, landmarks marked.
+Prints the decoding error, which remains where a network's heatmaps are perfect; with `--image`, draws that
+image as the first epochs would augment it, with its landmarks.
 """
 
 from __future__ import annotations
@@ -21,11 +22,11 @@ from backend.errors import UserError
 from backend.flags import OneLineParser, add_setting_flags, given_settings, run_command, whole_number
 from backend.overlays import draw_points, encode_jpeg
 from backend.training.build import build_augmentation, build_images, build_store, crops_in_force
-from backend.training.decoding_error import Floor, floor_on_crops, floor_on_images
+from backend.training.decoding_error import DecodingError, decoding_error_on_crops, decoding_error_on_images
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Print what was asked for, in words or as JSON; write pictures where they were asked for."""
+    """Print the decoding error, as text or JSON; write the pictures that were requested."""
     options = _parser().parse_args(arguments)
     settings = parse_settings(given_settings(options))
     splits = load_splits(
@@ -37,8 +38,10 @@ def main(arguments: Sequence[str]) -> int:
     )
     report: dict[str, Any] = {"floor": None, "crop_floor": None, "views": []}
     if options.floor:
-        report["floor"] = asdict(floor_on_images(splits.train, settings))
-        report["crop_floor"] = asdict(floor_on_crops(splits.train, settings)) if settings.refine else None
+        report["floor"] = asdict(decoding_error_on_images(splits.train, settings))
+        report["crop_floor"] = (
+            asdict(decoding_error_on_crops(splits.train, settings)) if settings.refine else None
+        )
     pictures = _draw_views(splits, settings, options) if options.image else []
     if options.out:
         _write_pictures(options.out, pictures)
@@ -46,15 +49,17 @@ def main(arguments: Sequence[str]) -> int:
         report["views"] = [base64.b64encode(picture).decode("ascii") for picture in pictures]
         print(json.dumps(report))
     elif options.floor:
-        print(*_in_words(report), sep="\n")
+        print(*_format_report(report), sep="\n")
     return 0
 
 
 def _parser() -> OneLineParser:
     parser = OneLineParser(prog="python -m backend.views", description=__doc__)
-    parser.add_argument("--no-floor", dest="floor", action="store_false", help="leave the decoding floor out")
-    parser.add_argument("--image", metavar="ID", help="image to draw as a training would vary it")
-    parser.add_argument("--first_epoch", type=whole_number, default=1, help="of those drawn (default: 1)")
+    parser.add_argument("--no-floor", dest="floor", action="store_false", help="leave out the decoding error")
+    parser.add_argument("--image", metavar="ID", help="image to draw as a training would augment it")
+    parser.add_argument(
+        "--first_epoch", type=whole_number, default=1, help="first epoch to draw (default: 1)"
+    )
     parser.add_argument("--num_views", type=whole_number, default=7, help="epochs to draw (default: 7)")
     parser.add_argument(
         "--out", type=Path, metavar="DIR", help="write the plain image and the epochs there, as JPEG"
@@ -94,13 +99,13 @@ def _write_pictures(folder: Path, pictures: Sequence[bytes]) -> None:
         raise UserError(f"{folder} cannot be written ({error.strerror})", field="out") from error
 
 
-def _in_words(report: dict[str, Any]) -> list[str]:
+def _format_report(report: dict[str, Any]) -> list[str]:
     lines = []
     for name, key in (("whole images", "floor"), ("crops", "crop_floor")):
         if report[key] is not None:
-            floor = Floor(**report[key])
-            mm = "" if floor.mre_mm is None else f", {floor.mre_mm:.4f} mm"
-            lines.append(f"decoding floor on {name}: {floor.mre_px:.4f} px{mm} ({floor.num_images} images)")
+            error = DecodingError(**report[key])
+            mm = "" if error.mre_mm is None else f", {error.mre_mm:.4f} mm"
+            lines.append(f"decoding error on {name}: {error.mre_px:.4f} px{mm} ({error.num_images} images)")
     return lines
 
 

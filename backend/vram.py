@@ -1,7 +1,7 @@
-"""How much memory a training needs and which batch fits: `python -m backend.vram --model hrnet ...`.
+"""Predict how much memory a training needs, and which batch fits: `python -m backend.vram --model hrnet ...`.
 
-Predicts without a GPU: torch does not see it unless its memory can be read in no other way. `--measure` does real
-steps, in processes of their own.
+Predicts without a GPU, which torch uses only where its free memory cannot be read otherwise. `--measure` runs
+real steps, each batch in a process of its own.
 """
 
 from __future__ import annotations
@@ -49,8 +49,8 @@ from backend.presets import with_preset
 from backend.resolve import settings_in_force
 from backend.torch_devices import describe_machine, torch_build
 
-SPEED_BATCH = 4  # on a CPU, four images tell the time of an image as well as more
-MEASURED_BATCH = 16  # at most, before the one that is recommended is measured
+SPEED_BATCH = 4  # on a CPU, the time per image is the same with more
+MEASURED_BATCH = 16  # at most, before the recommended one is measured
 MAX_CORRECTIONS = 2
 Recommend = Callable[[Measured], Recommendation]
 
@@ -59,7 +59,7 @@ def main(arguments: Sequence[str]) -> int:
     """Recommend a batch and print why. Returns the exit code; raises UserError."""
     options = _parser().parse_args(arguments)
     settings = parse_settings(with_preset(options.preset, given_settings(options)))
-    with redirect_stdout(sys.stderr):  # what a library may print is no part of the JSON
+    with redirect_stdout(sys.stderr):  # whatever a library prints is not part of the JSON
         report = _report(settings, options)
     _write(report, options.json)
     return EXIT_COMPLETED
@@ -67,20 +67,21 @@ def main(arguments: Sequence[str]) -> int:
 
 def _parser() -> OneLineParser:
     parser = OneLineParser(prog="python -m backend.vram", description=__doc__)
-    parser.add_argument("--num_landmarks", type=count, required=True, metavar="K", help="landmarks an image")
-    parser.add_argument("--num_images", type=count, metavar="N", help="training images, where known")
+    parser.add_argument("--num_landmarks", type=count, required=True, metavar="K", help="landmarks per image")
+    parser.add_argument("--num_images", type=count, metavar="N", help="number of training images")
     parser.add_argument(
         "--free_gib", type=_gib, metavar="X", help="free memory to plan for, GiB (default: read it)"
     )
     parser.add_argument(
         "--measure",
         action="store_true",
-        help="take real steps at two batches and at the one recommended, kept for the next time (a minute or more)",
+        help="run real steps at two batch sizes and the recommended one, and keep the results (a minute or "
+        "more)",
     )
     parser.add_argument(
         "--measure_speed",
         action="store_true",
-        help="the seconds of an image: of what --measure kept, else from steps at one batch (some seconds)",
+        help="seconds per image: from earlier results, else from steps at one batch size (some seconds)",
     )
     parser.add_argument("--json", metavar="FILE", help="write the report as JSON; - is stdout")
     add_preset_flag(parser)
@@ -91,7 +92,7 @@ def _parser() -> OneLineParser:
 def _gib(text: str) -> float:
     value = number(text)
     if not 0 <= value <= 1e6:
-        raise argparse.ArgumentTypeError(f"{text} GiB is no memory")
+        raise argparse.ArgumentTypeError(f"must be from 0 to 1e6, got {text}")
     return value
 
 
@@ -101,7 +102,7 @@ def _report(settings: Settings, options: argparse.Namespace) -> dict[str, Any]:
     if settings.mixed_precision and device == "cpu":
         settings = settings_in_force(settings, device, cpu_has_bfloat16())
     memory = _memory(device, gpus, options.free_gib)
-    with _hidden_gpus():  # the prediction needs none: take nothing from a run on one
+    with _hidden_gpus():  # the prediction needs none, and must not take memory from a run on one
         need = predict_step_memory(settings, options.num_landmarks, device)
 
     def recommend(measured: Measured) -> Recommendation:
@@ -150,7 +151,7 @@ def _report(settings: Settings, options: argparse.Namespace) -> dict[str, Any]:
 
 @contextmanager
 def _hidden_gpus() -> Iterator[None]:
-    """As if there were none, for torch in this process; the processes that measure see them again."""
+    """Hide the GPUs from torch in this process; the processes that measure see them."""
     before = os.environ.get("CUDA_VISIBLE_DEVICES")
     os.environ["CUDA_VISIBLE_DEVICES"] = ""
     try:
@@ -163,7 +164,7 @@ def _hidden_gpus() -> Iterator[None]:
 
 
 def _measure(bench: Bench, recommend: Recommend, options: argparse.Namespace) -> Measured:
-    """What was measured now, as far as it was asked for, or before."""
+    """What was measured before, and now as far as requested."""
     known = bench.read()
     first = recommend(NOTHING_MEASURED).batch_size
     if first is None:
@@ -172,18 +173,18 @@ def _measure(bench: Bench, recommend: Recommend, options: argparse.Namespace) ->
         known = measure_batches(bench, recommend, first)
     elif options.measure_speed and known.at(first) is None:
         wanted = bench.settings.batch_size
-        # a GPU needs the batch that will be trained to be as fast as it is
+        # a GPU reaches its speed only at the batch that will be trained
         timed = SPEED_BATCH if bench.device == "cpu" or wanted == "auto" else wanted
         known = known.with_batch(bench.measure(min(timed, first)))
     else:
         return known
-    bench.keep(known)
+    bench.save(known)
     return known
 
 
 def measure_batches(bench: Bench, recommend: Recommend, first: int) -> Measured:
-    """Steps at two batches, none above `first`, the batch that the prediction alone recommends; then at the one that is
-    recommended once these are known, and, where that moves it, at the next one."""
+    """Steps at two batches up to `first`, the recommendation of the prediction alone; then at the one
+    recommended from these results, and once more where that changes it."""
     large = min(first, MEASURED_BATCH)
     measured = NOTHING_MEASURED
     for batch_size in sorted({max(MIN_BATCH, large // 4), large}):
@@ -202,7 +203,7 @@ def _with_measured(bench: Bench, measured: Measured, batch_size: int) -> Measure
 
 
 def _read_gpus(device: str) -> tuple[GpuReading, ...]:
-    """An empty CUDA_VISIBLE_DEVICES hides the GPUs from torch; one that is asked for by name is still read."""
+    """An empty CUDA_VISIBLE_DEVICES hides the GPUs from torch; one that is named is still read."""
     hidden = os.environ.get("CUDA_VISIBLE_DEVICES") == ""
     return read_gpus(hidden_too=hidden and device.startswith("cuda"))
 
@@ -214,8 +215,8 @@ def _device_of(asked: str, gpus: tuple[GpuReading, ...]) -> str:
 
 
 def _free_gpu(gpus: tuple[GpuReading, ...]) -> str | None:
-    """The one that a training would take; None without any. torch itself is asked only where the driver lists no GPU:
-    it may see one all the same."""
+    """The one that a training would take; None without any. torch is queried only where the driver lists no
+    GPU: it may still see one."""
     if not gpus:
         machine = describe_machine()
         return machine.gpus[0].name if machine.gpus else None
@@ -249,10 +250,10 @@ def _write(report: Mapping[str, Any], target: str | None) -> None:
         except OSError as error:
             raise UserError(f"{target} cannot be written ({error.strerror})", field="json") from error
     if target != "-":
-        print(*_in_words(report), sep="\n")
+        print(*_format_report(report), sep="\n")
 
 
-def _in_words(report: Mapping[str, Any]) -> list[str]:
+def _format_report(report: Mapping[str, Any]) -> list[str]:
     lines = [f"device: {report['device_title']}", f"batch size: {report['reason']}"]
     sizes = [
         f"{size}: {value / GIB:.2f}"
@@ -261,9 +262,9 @@ def _in_words(report: Mapping[str, Any]) -> list[str]:
     ]
     lines.append(f"predicted GiB at a batch of {', '.join(sizes)}")
     lines.append("of it, MiB: " + ", ".join(f"{k} {v / 2**20:.0f}" for k, v in report["terms"].items()))
-    lines += [_measured_words(batch, report["predicted_bytes"]) for batch in report["measured"]]
+    lines += [_format_measured(batch, report["predicted_bytes"]) for batch in report["measured"]]
     if report["refine_seconds_per_image"] is not None:
-        lines.append(f"refinement: {report['refine_seconds_per_image']:.3f} s an image")
+        lines.append(f"refinement: {report['refine_seconds_per_image']:.3f} s per image")
     return lines
 
 
@@ -271,14 +272,14 @@ def _is_power(size: int) -> bool:
     return size & (size - 1) == 0
 
 
-def _measured_words(batch: Mapping[str, Any], predicted: Mapping[str, int]) -> str:
+def _format_measured(batch: Mapping[str, Any], predicted: Mapping[str, int]) -> str:
     where = f"measured at a batch of {batch['batch_size']}: "
     if batch["peak_bytes"] is None:
         return f"{where}out of memory"
-    foretold = predicted.get(str(batch["batch_size"]))
-    beside = "" if foretold is None else f" ({foretold / GIB:.2f} predicted)"
+    prediction = predicted.get(str(batch["batch_size"]))
+    beside = "" if prediction is None else f" ({prediction / GIB:.2f} predicted)"
     speed = 1 / batch["training_s"]
-    return f"{where}{batch['peak_bytes'] / GIB:.2f} GiB{beside}, {speed:.1f} images/s, without reading them"
+    return f"{where}{batch['peak_bytes'] / GIB:.2f} GiB{beside}, {speed:.1f} images/s, without reading images"
 
 
 if __name__ == "__main__":

@@ -109,7 +109,8 @@ def test_excluded_images_are_left_out_and_strangers_named(
 
 
 def load_older(checkpoint: Path) -> dict[str, Any]:
-    """A checkpoint as it was before it kept fingerprints: what it was trained on is read from today's folder."""
+    """A checkpoint as it was before it kept fingerprints: what it was trained on is read from today's
+    folder."""
     content: dict[str, Any] = torch.load(checkpoint, weights_only=True)
     del content["learned_from"]
     return content
@@ -117,7 +118,8 @@ def load_older(checkpoint: Path) -> dict[str, Any]:
 
 @pytest.fixture
 def with_test_split(tiny_dataset: Path, tmp_path: Path) -> Path:
-    """A data set elsewhere: of its two test images one is image 03.png of the training data, one is like no other."""
+    """A data set elsewhere: of its two test images one is image 03.png of the training data, one is like no
+    other."""
     folder = tmp_path / "other"
     folder.mkdir()
     header, *lines = (tiny_dataset / "annotations.csv").read_text(encoding="utf-8").splitlines()
@@ -135,8 +137,8 @@ def with_test_split(tiny_dataset: Path, tmp_path: Path) -> Path:
 @pytest.mark.parametrize(
     ("flags", "num_images", "words"),
     [
-        ([], 2, "1 of the 2 images stand in the training data: the error is flattered."),
-        (["--leaked", "leave_out"], 1, "1 images left out: they stand in the training data."),
+        ([], 2, "1 of the 2 images are in the training data: the error looks too small."),
+        (["--leaked", "leave_out"], 1, "1 images left out: they are in the training data."),
     ],
 )
 def test_images_of_the_training_data_are_counted_and_said_or_left_out(
@@ -205,7 +207,7 @@ def test_what_was_trained_on_can_be_unknown_but_then_not_left_out(
     assert run_command(evaluate.main, flags) == 0
     assert "is not known" in capsys.readouterr().out
     assert run_command(evaluate.main, [*flags, "--leaked", "leave_out"]) == 2
-    assert "leaked: images that stand in the training data cannot be found" in capsys.readouterr().err
+    assert "leaked: images of the training data cannot be found" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -215,9 +217,9 @@ def test_what_was_trained_on_can_be_unknown_but_then_not_left_out(
         (["--split", "train", "--annotation_type", "Nobody"], "choose mean"),
         (
             ["--split", "train", "--leaked", "leave_out"],
-            "every image of this split stands in the training data",
+            "every image of this split is in the training data",
         ),
-        (["--split", "train", "--checkpoint", "nowhere.pt"], "is no file"),
+        (["--split", "train", "--checkpoint", "nowhere.pt"], "is not a file"),
         (
             ["--split", "train", "--nme_landmarks", "nose", "knee"],
             "no landmark knee; name two of nose, chin, ear",
@@ -381,7 +383,7 @@ def test_the_images_of_a_list_are_found_as_those_of_annotations_are(
     file.write_text("\n".join(["image,mm_per_px", *(f"{name},0.5" for name in names)]))
     assert predict.find_images(file) == [predict.Source(tmp_path / "A b.png", (0.5, 0.5))]
     near, first, second, gone = capsys.readouterr().err.splitlines()
-    assert "line 2: image D:/films/a%20b.png is not there: " in near and "A b.png was taken" in near
+    assert "line 2: image D:/films/a%20b.png does not exist: " in near and "A b.png was used" in near
     assert "line 3: image cam1/0001.png is ambiguous" in first and "cam2/0001.png" in first
     assert "line 4: image cam2/0001.png is ambiguous" in second and "cam1/0001.png" in second
     assert gone.endswith("line 5: image gone.png is missing")
@@ -390,13 +392,13 @@ def test_the_images_of_a_list_are_found_as_those_of_annotations_are(
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("image\ngone.png\n", "none of its 1 images is there"),
+        ("image\ngone.png\n", "none of its 1 images exists"),
         ("picture\na.png\n", "lists no image"),
         ("", "lists no image"),
-        ("image,mm_per_px\na.png,small\n", "line 2: 'small' and 'small' are no pixel size"),
-        ("image,mm_per_px\na.png,0\n", "line 2: '0' and '0' are no pixel size"),
-        ("image,mm_per_px\na.png,-0.1\n", "line 2: '-0.1' and '-0.1' are no pixel size"),
-        ("image,mm_per_px_x,mm_per_px_y\na.png,0.1,inf\n", "line 2: '0.1' and 'inf' are no pixel size"),
+        ("image,mm_per_px\na.png,small\n", "line 2: 'small' and 'small' are not a pixel size"),
+        ("image,mm_per_px\na.png,0\n", "line 2: '0' and '0' are not a pixel size"),
+        ("image,mm_per_px\na.png,-0.1\n", "line 2: '-0.1' and '-0.1' are not a pixel size"),
+        ("image,mm_per_px_x,mm_per_px_y\na.png,0.1,inf\n", "line 2: '0.1' and 'inf' are not a pixel size"),
         ("mm_per_px,image\n0.1\n", "line 2: no image"),
     ],
 )

@@ -43,7 +43,7 @@ def test_files_that_are_no_images_are_counted_and_the_first_named(
         place(tmp_path, name)
     assert [source.path.name for source in find_images(tmp_path)] == ["a.png"]
     (line,) = capsys.readouterr().err.splitlines()
-    assert line == "passed over, for they are no images: 4 files (1.heic, 2.heic, sub/3.gif ...)"
+    assert line == "skipped, not images: 4 files (1.heic, 2.heic, sub/3.gif ...)"
 
 
 def test_files_beside_images_need_no_word(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

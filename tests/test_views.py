@@ -16,7 +16,7 @@ from backend.errors import UserError
 FLAGS = ["--image_size", "64", "64"]
 
 
-def test_floor_and_pictures_as_json(tiny_dataset: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_decoding_error_and_pictures_as_json(tiny_dataset: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = [
         "--dataset_path",
         str(tiny_dataset),
@@ -65,10 +65,10 @@ def test_without_augmentation_every_epoch_is_the_plain_image(tiny_dataset: Path,
     assert len({path.read_bytes() for path in (tmp_path / "out").iterdir()}) == 1
 
 
-def test_the_floor_in_words(tiny_dataset: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_decoding_error_as_text(tiny_dataset: Path, capsys: pytest.CaptureFixture[str]) -> None:
     views.main(["--dataset_path", str(tiny_dataset), *FLAGS, "--no-refine"])
     (line,) = capsys.readouterr().out.splitlines()
-    assert line.startswith("decoding floor on whole images: 0.") and " mm (11 images)" in line
+    assert line.startswith("decoding error on whole images: 0.") and " mm (11 images)" in line
 
 
 def test_an_unknown_image_is_told(tiny_dataset: Path) -> None:

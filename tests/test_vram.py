@@ -18,8 +18,8 @@ ARGUMENTS = ["--model", "unet", "--image_size", "64", "64", "--num_landmarks", "
 
 @pytest.fixture(autouse=True)
 def own_environment(monkeypatch, tmp_path):
-    """The command hides GPUs from its own process, and keeps what was measured: neither reaches another test. The main
-    memory is not this machine's, which may be full."""
+    """The command hides GPUs from its own process, and keeps what was measured: neither reaches another test.
+    The main memory is not this machine's, which may be full."""
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     monkeypatch.setattr("backend.memory.batch_size.read_memory", lambda: HostMemory(16 * GIB, 8 * GIB))
     monkeypatch.setattr(
@@ -107,7 +107,8 @@ def test_nothing_fits_is_an_answer(capsys, monkeypatch):
 
 
 def fake_steps(monkeypatch, step_s, peak_bytes=10**9) -> list[int]:
-    """In place of real steps: `step_s` and `peak_bytes` of a batch; returns the batches that were asked for."""
+    """In place of real steps: `step_s` and `peak_bytes` of a batch; returns the batches that were asked
+    for."""
     asked: list[int] = []
 
     def measure(self, size: int) -> MeasuredBatch:

@@ -254,7 +254,7 @@ def test_save_now_is_answered_once_and_training_goes_on(
     assert train_run(folder) == 0
     assert saved.count(4) == 1 and 5 not in saved
     assert not folder.requested("save_now")
-    assert "last.pt saved in epoch 2, step 4, as asked" in [
+    assert "last.pt saved in epoch 2, step 4, as requested" in [
         event["message"] for event in folder.read_events()[0]
     ]
 
@@ -496,7 +496,7 @@ def test_patience_ends_a_run_early_and_the_outcome_says_why(tmp_path: Path, tiny
     assert train_run(folder) == 0
     outcome = outcome_of(folder)
     assert outcome["state"] == "finished_early"
-    assert outcome["reason"].startswith("no better validation error for 3 epochs: ended early after ")
+    assert outcome["reason"].startswith("no lower validation error for 3 epochs: ended early after ")
     assert derive_state(folder).value == "finished_early"
     (event,) = [event for event in folder.read_events()[0] if event["kind"] == "early_stop"]
     last = load_checkpoint(folder.checkpoint_path("last"))

@@ -1,5 +1,5 @@
-"""From predicted points and the readers' to one record that can be published: measures, figures, a report.
+"""Evaluation: from predicted and annotated points to statistics, one record, figures and a report.
 
-`comparison` is what is measured, `record.measure` measures it, `figures` and `report` show the record. Knows numpy and
-pandas, and plotly in its figures alone; must not know torch, a network or the page.
+`comparison` is what is measured, `record.measure` measures it, `figures` and `report` show the record. Knows
+numpy and pandas, and plotly in its figures alone; must not know torch, a network or the page.
 """

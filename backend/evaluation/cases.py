@@ -1,4 +1,4 @@
-"""Cases: what is independent of each other in a split, an image or all images of one patient or video."""
+"""Cases: the independent units of a split, which are images, or all images of one patient or video."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ IntArray = npt.NDArray[np.intp]
 
 @dataclass(frozen=True)
 class Cases:
-    """`of_image` (N,) numbers the case that each image belongs to; `kind` is "group" where patients and videos mix."""
+    """`of_image` (N,) numbers the case that each image belongs to; `kind` is "group" where patients and
+    videos mix."""
 
     kind: CaseKind
     of_image: IntArray
@@ -35,7 +36,7 @@ class Cases:
 
 
 def cases_of_images(images: pd.DataFrame) -> Cases:
-    """Of an images table as the readers make it; an image without a patient or video is a case of its own."""
+    """Of an images table; an image without a patient or video is a case of its own."""
     is_grouped = images["group_kind"].isin(GROUPED_KINDS).to_numpy()
     kinds = [str(kind) for kind in images["group_kind"][is_grouped].unique()]
     keys = [
@@ -50,7 +51,8 @@ def cases_of_images(images: pd.DataFrame) -> Cases:
 
 
 def cases_of_record(record: Mapping[str, Any], image_ids: list[str]) -> Cases | None:
-    """Of some of a record's images, numbered in their order; None where the record does not know its cases."""
+    """Of some of a record's images, numbered in their order; None where the record does not know its
+    cases."""
     if "case_kind" not in record:
         return None
     of_image = dict(zip(record["errors"]["image_ids"], record["errors"]["cases"], strict=True))
@@ -59,7 +61,8 @@ def cases_of_record(record: Mapping[str, Any], image_ids: list[str]) -> Cases | 
 
 
 def sum_by_case(values: FloatArray, of_image: IntArray) -> tuple[FloatArray, FloatArray]:
-    """Sums and counts (C, M) of the known values (N, M), NaN being unknown, by case in the order of their numbers."""
+    """Sums and counts (C, M) of the known values (N, M), NaN being unknown, by case in the order of their
+    numbers."""
     known = np.isfinite(values)
     numbers, rows = np.unique(of_image, return_inverse=True)
     sums, counts = np.zeros((2, len(numbers), values.shape[1]))

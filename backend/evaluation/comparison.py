@@ -1,4 +1,4 @@
-"""Predicted points beside what the readers marked: arrays of one split, ready to be measured."""
+"""Predicted and annotated points of one split, ready for evaluation."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from backend.geometry import FloatArray
 class Comparison:
     """N images, K landmarks, R readers. All points are original pixels; NaN is missing.
 
-    `samples` holds the images (their sizes, spacings, groups) and the truth (N, K, 2) that `truth_name` names: "mean"
-    or a reader.
+    `samples` holds the images (their sizes, spacings, groups) and the truth (N, K, 2) that `truth_name`
+    names: "mean" or a reader.
     """
 
     landmark_names: tuple[str, ...]
     samples: Samples
     truth_name: str
     predicted_xy_image: FloatArray  # (N, K, 2)
-    confidence: FloatArray  # (N, K), larger is surer
+    confidence: FloatArray  # (N, K), larger is more certain
     reader_names: tuple[str, ...]
     readers_xy_image: FloatArray  # (N, R, K, 2)
     unrefined_xy_image: FloatArray | None = None  # (N, K, 2), where a second network refined the prediction
-    unshaped_xy_image: FloatArray | None = None  # (N, K, 2), where the prediction was drawn to likely shapes
+    unshaped_xy_image: FloatArray | None = None  # (N, K, 2), where the shape prior moved the prediction

@@ -1,4 +1,4 @@
-"""Whether a prediction's confidence foretells its error: rank correlation, calibration, what a review would catch."""
+"""How well confidence predicts errors: rank correlation, calibration, and what a review would catch."""
 
 from __future__ import annotations
 
@@ -30,7 +30,8 @@ def confidence_against_error(
 
 
 def spearman(first: FloatArray, second: FloatArray) -> float | None:
-    """Rank correlation of two (n,), ties sharing their mean rank; None below three points or without spread."""
+    """Rank correlation of two (n,), ties sharing their mean rank; None below three points or without
+    spread."""
     if first.size < MIN_POINTS or np.ptp(first) == 0 or np.ptp(second) == 0:
         return None
     from scipy import stats  # here: the page reads records without it, and it takes long to load
@@ -39,7 +40,8 @@ def spearman(first: FloatArray, second: FloatArray) -> float | None:
 
 
 def calibration_bins(confidence: FloatArray, error: FloatArray) -> list[dict[str, float | int]]:
-    """Up to ten bins of equal counts, by confidence (n,): a well calibrated one has errors that fall evenly."""
+    """Up to ten bins of equal counts, by confidence (n,): a well calibrated one has errors that fall
+    evenly."""
     order = np.argsort(confidence, kind="stable")
     return [
         {
@@ -54,9 +56,11 @@ def calibration_bins(confidence: FloatArray, error: FloatArray) -> list[dict[str
 
 
 def review(confidence: FloatArray, error_mm: FloatArray, threshold_mm: float) -> dict[str, Any] | None:
-    """`caught[i]`: the share of errors above the threshold among the least confident `reviewed[i]` of the points.
+    """`caught[i]`: the share of errors above the threshold among the least confident `reviewed[i]` of the
+    points.
 
-    Chance would catch as many as it reviews. None where no error is known in mm; `caught` is None where none is above.
+    Chance would catch as many as it reviews. None where no error is known in mm; `caught` is None where none
+    is above.
     """
     known = np.isfinite(confidence) & np.isfinite(error_mm)
     if not known.any():

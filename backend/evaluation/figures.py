@@ -1,7 +1,7 @@
-"""A record as plotly figures; the only file of the backend that knows plotly. No files, no components.
+"""A record as plotly figures.
 
-Transparent, and in colours that every kind of colour vision tells apart (Okabe and Ito) in light and in dark; what
-differs in colour differs in shape or dash too.
+Transparent, and in colours that every kind of colour vision tells apart (Okabe and Ito) in light and in dark;
+what differs in colour differs in shape or dash too.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ Record = Any
 
 
 def plot_cumulative(record: Record, say: Say = say_english) -> go.Figure:
-    """Share of landmarks by the error they do not exceed, the readers' disagreement beside it, 2 mm marked."""
+    """Share of landmarks by the error they do not exceed, with the inter-reader distance beside it and 2 mm
+    marked."""
     unit = record["unit"]
     figure = _figure(say("figure_error", unit=unit), say("figure_share_within"))
     curves = [("figure_prediction", record, PREDICTION_COLOUR, "solid")]
@@ -61,7 +62,7 @@ def plot_cumulative(record: Record, say: Say = say_english) -> go.Figure:
 
 
 def plot_landmarks(record: Record, say: Say = say_english) -> go.Figure:
-    """MRE of each landmark with its interval, worst on top, the readers' disagreement as a mark."""
+    """MRE of each landmark with its interval, worst on top, with the inter-reader distance as a mark."""
     names = [n for n in record["landmarks_worst_first"] if record["per_landmark"][n]["num_points"]]
     figure = _bars(names, [record["per_landmark"][name] for name in names], record["unit"], say)
     between = record["readers"]["between"]

@@ -1,7 +1,7 @@
 """95 % intervals of a mean error and of a share over cases, which may have unequal numbers of points.
 
-Both are ratios of two sums over cases, with the variance of a ratio between cases (Cochran 1977), so that points of
-one case may depend on each other. Sums and counts (C,) are those of the cases that have a point.
+Both are ratios of two sums over cases, with the variance of a ratio between cases (Cochran 1977), so that
+points of one case may depend on each other. Sums and counts (C,) are those of the cases that have a point.
 """
 
 from __future__ import annotations
@@ -22,8 +22,9 @@ Interval = list[float]
 def mean_interval(sums: FloatArray, counts: FloatArray) -> Interval | None:
     """[low, high] of a mean of distances by the bootstrap-t over cases (Efron 1982); None below LEAST_CASES.
 
-    Unlike percentiles of resampled means, the resampled t values know that few cases show less than the whole spread,
-    and which side of the mean a skewed distribution leaves uncertain. Cases that all have one mean give that mean.
+    Unlike percentiles of resampled means, the resampled t values know that few cases show less than the whole
+    spread, and which side of the mean a skewed distribution leaves uncertain. Cases that all have one mean
+    give that mean.
     """
     num = len(sums)
     if num < LEAST_CASES:
@@ -46,8 +47,8 @@ def mean_interval(sums: FloatArray, counts: FloatArray) -> Interval | None:
 def share_interval(sums: FloatArray, counts: FloatArray) -> Interval | None:
     """[low, high] of a share, within [0, 1], after Korn and Graubard (1998); None below LEAST_CASES.
 
-    The exact binomial interval (Clopper and Pearson) of as many independent points as would vary as the share does
-    between cases. Where all points, or none, are hits, nothing varies, and a case counts as one point.
+    The exact binomial interval (Clopper and Pearson) of as many independent points as would vary as the share
+    does between cases. Where all points, or none, are hits, nothing varies, and a case counts as one point.
     """
     from scipy import special  # here: the page reads records without it, and it takes long to load
 

@@ -1,8 +1,8 @@
-"""Two runs on the same images: by how much the second one errs less or more, and whether that may be chance.
+"""Compare two runs on the same images: the difference of their errors, and whether it may be chance.
 
-The difference is taken landmark by landmark on each image, so that what makes an image hard for both cancels out, and
-tested over cases (images, or patients or videos) by flipping signs. What is compared are the records that
-`backend.evaluate` writes.
+The difference is taken landmark by landmark on each image, so that what makes an image hard for both cancels
+out, and tested over cases (images, or patients or videos) by flipping signs. What is compared are the records
+that `backend.evaluate` writes.
 """
 
 from __future__ import annotations
@@ -27,8 +27,9 @@ Record = Any
 class Difference:
     """Mean errors over the points that both runs were measured on; `difference` is second less first.
 
-    `p` is the sign-flip test's, of a landmark corrected for the number of landmarks; `interval` holds all differences
-    that the same test would not reject. Both are None below `least_cases` cases, on which it could reject none.
+    `p` is the sign-flip test's, of a landmark corrected for the number of landmarks; `interval` holds all
+    differences that the same test would not reject. Both are None below `least_cases` cases, on which it
+    could reject none.
     """
 
     first: float
@@ -53,8 +54,8 @@ class Difference:
 class Paired:
     """Both runs over all landmarks, and by landmark, the most improved first.
 
-    `cases_known`: whether the records say which images belong together; else each is a case. The interval of a
-    landmark is at `landmark_share`, at which Holm's correction ended; that over all landmarks at 95 %.
+    `cases_known`: whether the records say which images belong together; else each is a case. The interval of
+    a landmark is at `landmark_share`, at which Holm's correction ended; that over all landmarks at 95 %.
     """
 
     unit: Unit
@@ -67,7 +68,7 @@ class Paired:
 
 
 def compare_records(first: Record, second: Record) -> Paired:
-    """Compare two records on the images and landmarks that stand in both, in mm where both are.
+    """Compare two records on the images and landmarks that are in both, in mm where both are.
 
     Raises UserError where they were measured against different truths, or have nothing in common.
     """
@@ -79,7 +80,7 @@ def compare_records(first: Record, second: Record) -> Paired:
         if one != other:
             raise UserError(
                 f"the two were measured on different {what}, {one} and {other}",
-                cure="evaluate both runs on the same split with the same truth",
+                cure="evaluate both runs on the same split with the same ground truth",
             )
     unit: Unit = "mm" if first["unit"] == second["unit"] == "mm" else "px"
     names = [name for name in first["per_landmark"] if name in second["per_landmark"]]
@@ -105,7 +106,7 @@ def compare_records(first: Record, second: Record) -> Paired:
 
 
 def _errors(record: Record, unit: Unit, image_ids: list[str], names: list[str]) -> FloatArray:
-    """(N, K): the record's errors, images and landmarks in the order that is asked for; NaN where unknown."""
+    """(N, K): the record's errors, images and landmarks in the given order; NaN where unknown."""
     rows = {image_id: row for row, image_id in enumerate(record["errors"]["image_ids"])}
     columns = {name: column for column, name in enumerate(record["per_landmark"])}
     values = np.array(record["errors"][unit], np.float64).reshape(len(rows), len(columns))
@@ -124,8 +125,8 @@ def _cases(first: Record, second: Record, image_ids: list[str]) -> Cases | None:
 
 
 def _test(first: FloatArray, second: FloatArray, cases: Cases) -> tuple[list[Difference], float]:
-    """Over all landmarks, then for each, of (N, K) errors that are NaN at the same places; and the alpha at which
-    each landmark was tested."""
+    """Over all landmarks, then for each, of (N, K) errors that are NaN at the same places; and the alpha at
+    which each landmark was tested."""
     num_landmarks = first.shape[1]
     columns = [slice(None), *(slice(k, k + 1) for k in range(num_landmarks))]
     scale = 10**DECIMALS  # as whole numbers, equal sums are equal

@@ -1,4 +1,4 @@
-"""Everything that is measured of a comparison, as one plain record that JSON can hold."""
+"""All statistics of a comparison, as one plain record that JSON can hold."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ DECIMALS = 4  # of single errors and points: a tenth of a micrometre
 
 
 def is_readable(record: Measured | None) -> bool:
-    """Whether a stored record is there and of a version that this program shows and compares."""
+    """Whether there is a stored record of a version that this program can show and compare."""
     return record is not None and record.get("format_version") in READABLE_VERSIONS
 
 
@@ -44,13 +44,13 @@ def is_old(record: Mapping[str, Any]) -> bool:
 
 
 def measure(comparison: Comparison, nme_landmarks: tuple[str, str] | None = None) -> Measured:
-    """The record. On its top level `measures.describe` of all landmarks, and:
+    """The record. At its top level `statistics.describe` of all landmarks, and:
 
-    `unit` of whatever is shown on one axis; `case_kind`, what the intervals are over, and `intervals`, how they are
-    made; `per_landmark` {name: describe} and `landmarks_worst_first`; `by_group` {column: {value: describe}};
-    `worst_images`; `confidence`; `readers`; `errors` of every image and landmark, and the case of each image;
-    `unrefined` and `unshaped`, a describe too, where the comparison has such points. Raises UserError for a
-    wrong `nme_landmarks`.
+    `unit` of whatever is shown on one axis; `case_kind`, what the intervals are over, and `intervals`, how
+    they are made; `per_landmark` {name: describe} and `landmarks_worst_first`; `by_group` {column: {value:
+    describe}}; `worst_images`; `confidence`; `readers`; `errors` of every image and landmark, and the case of
+    each image; `unrefined` and `unshaped`, a describe too, where the comparison has such points. Raises
+    UserError for a wrong `nme_landmarks`.
     """
     samples, names = comparison.samples, comparison.landmark_names
     lengths_px = norm_lengths_px(comparison, nme_landmarks)
@@ -98,7 +98,7 @@ def measure(comparison: Comparison, nme_landmarks: tuple[str, str] | None = None
 
 
 def _worst_first(per_landmark: dict[str, Measured], unit: Unit) -> list[str]:
-    """The landmarks by falling MRE; those that nobody marked come last."""
+    """The landmarks by decreasing MRE; those without annotations come last."""
     key = f"mre_{unit}"
     return sorted(per_landmark, key=lambda name: -_or(per_landmark[name][key], -1.0))
 
@@ -156,7 +156,8 @@ def _readers(comparison: Comparison, lengths_px: FloatArray, unit: Unit, cases: 
 
 
 def _between(comparison: Comparison, lengths_px: FloatArray, unit: Unit, cases: Cases) -> Measured:
-    """`describe` of the distances between readers, and `per_landmark` of them; an image's pairs stay together."""
+    """`describe` of the distances between readers, and `per_landmark` of them; an image's pairs stay
+    together."""
     readers, samples = comparison.readers_xy_image, comparison.samples
     apart = reader_distances(readers, samples.mm_per_px_xy)
     px, mm = (np.stack([getattr(radial, axis) for radial in apart], axis=1) for axis in ("px", "mm"))

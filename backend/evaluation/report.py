@@ -1,4 +1,4 @@
-"""A record as one HTML page that needs nothing else: figures, tables and pictures are in it. Knows no checkpoint."""
+"""A record as one self-contained HTML page, with figures, tables and pictures."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def _figures(record: Record) -> dict[str, Any]:
 
 
 def _picture(image: Mapping[str, Any]) -> str | None:
-    """A data URI: truth a ring, prediction a cross, the error a line; None where the file can no longer be read."""
+    """A data URI: annotation a ring, prediction a cross, error a line; None where the file cannot be read."""
     try:
         pixels = read_image(Path(image["path"]))
     except UserError:

@@ -1,13 +1,15 @@
-"""The sign-flip test of a mean difference over cases, its interval, and Holm's correction of several such tests.
+"""The sign-flip test of a mean difference over cases, its interval, and Holm's correction of several such
+tests.
 
-Where two runs are equal, either could have been the first: a case's difference has either sign with equal chance. The
-test counts in which share of all assignments of signs the mean lies as far from 0 as the measured one (Fisher 1935); a
-case has one sign for all of its points, and counts by their number, so that the mean that is reported is tested.
+Where two runs are equal, either could have been the first: a case's difference has either sign with equal
+chance. The test counts in which share of all assignments of signs the mean lies as far from 0 as the measured
+one (Fisher 1935); a case has one sign for all of its points, and counts by their number, so that the mean
+that is reported is tested.
 
-Flipping the cases A takes the mean as far from d as it was exactly where d lies between the mean over A and the mean
-over the other cases. So every split of the cases in two gives two means, the p-value of d is the share of splits whose
-means enclose it, and the interval of all d that are not rejected ends at order statistics of these means
-(Hartigan 1969): the verdict and the interval come from the same numbers.
+Flipping the cases A takes the mean as far from d as it was exactly where d lies between the mean over A and
+the mean over the other cases. So every split of the cases in two gives two means, the p-value of d is the
+share of splits whose means enclose it, and the interval of all d that are not rejected ends at order
+statistics of these means (Hartigan 1969): the verdict and the interval come from the same numbers.
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ import numpy as np
 from backend.geometry import FloatArray
 
 ALPHA = 0.05  # the share of equal runs that may be called different
-MAX_EXACT_CASES = 16  # up to here every split is looked at, beyond it a random selection
+MAX_EXACT_CASES = 16  # up to here every split is examined, above a random selection
 NUM_RANDOM_SPLITS = 9_999
 MIN_SPLITS_PER_TEST = 40  # of a random selection: two of them are below ALPHA / number of tests
 SEED = 0
@@ -64,15 +66,18 @@ class Splits:
 
 
 def least_cases(num_tests: int) -> int:
-    """The fewest cases on which Holm's correction of that many tests can reject one: 6 for one test, 10 for 19.
+    """The fewest cases on which Holm's correction of that many tests can reject one: 6 for one test, 10 for
+    19.
 
-    The smallest p-value of n cases is 2 / 2 ** n, and the smallest one of the tests is compared with ALPHA / num_tests.
+    The smallest p-value of n cases is 2 / 2 ** n, and the smallest one of the tests is compared with ALPHA /
+    num_tests.
     """
     return next(n for n in itertools.count(1) if 2 * num_tests <= ALPHA * 2**n)
 
 
 def split_cases(sums: FloatArray, counts: FloatArray) -> list[Splits]:
-    """The splits for each of M columns (C cases, M): sums of differences and numbers of points; 0 points: no case.
+    """The splits for each of M columns (C cases, M): sums of differences and numbers of points; 0 points: no
+    case.
 
     Sums that are whole numbers are compared without rounding.
     """
@@ -104,7 +109,8 @@ def adjust_by_holm(p_values: Sequence[float]) -> list[float]:
 
 
 def holm_level(tests: Sequence[Splits]) -> float:
-    """The alpha at which Holm's procedure ends: it rejects the tests that reject at this alpha, and no others."""
+    """The alpha at which Holm's procedure ends: it rejects the tests that reject at this alpha, and no
+    others."""
     num_left = len(tests)
     for test in sorted(tests, key=lambda test: test.p):
         if not test.rejects(ALPHA / num_left):
@@ -114,7 +120,8 @@ def holm_level(tests: Sequence[Splits]) -> float:
 
 
 def _all_splits(num_cases: int) -> FloatArray:
-    """(2 ** (C - 1) - 1, C): 1 on the side without the last case; every split once, but for all against none."""
+    """(2 ** (C - 1) - 1, C): 1 on the side without the last case; every split once, but for all against
+    none."""
     numbers = np.arange(1, 2 ** max(0, num_cases - 1))
     return np.asarray((numbers[:, None] >> np.arange(num_cases)) & 1, np.float64)
 

@@ -1,7 +1,7 @@
-"""What is said of a set of errors: mean, spread, shares within a distance, and how far chance moves them.
+"""Statistics of a set of errors: mean, spread, shares within a distance, and confidence intervals.
 
-Errors are (N images, M landmarks), NaN where unknown. Intervals are over cases (images, or patients or videos), since
-the landmarks of one case are not independent of each other.
+Errors are (N images, M landmarks), NaN where unknown. Intervals are over cases (images, or patients or
+videos), since the landmarks of one case are not independent of each other.
 """
 
 from __future__ import annotations
@@ -61,8 +61,8 @@ def choose_unit(radial: RadialErrors) -> Unit:
 def describe(errors: Errors) -> Measured:
     """`mre sd median` in px and mm, `sdr_*mm`, `nme`, counts, `quantiles` in the unit, and 95 % intervals.
 
-    SD is the sample's (over N - 1); `quantiles[i]` is the error that i % of the landmarks do not exceed. None where
-    nothing is known, and for an interval of too few cases (see `intervals`).
+    SD is the sample's (over N - 1); `quantiles[i]` is the error that i % of the landmarks do not exceed. None
+    where nothing is known, and for an interval of too few cases (see `intervals`).
     """
     result: Measured = dict(summarize(errors.radial))
     for unit, values in (("px", errors.radial.px), ("mm", errors.radial.mm)):
@@ -93,8 +93,9 @@ def quantiles(values: FloatArray) -> list[float] | None:
 
 
 def norm_lengths_px(comparison: Comparison, landmarks: tuple[str, str] | None) -> FloatArray:
-    """(N,) what an image's errors are divided by for the NME: the truth's distance between two landmarks, else
-    the image's diagonal, px; NaN where one of the pair is missing. Raises UserError as `check_nme_landmarks`."""
+    """(N,) the length by which an image's errors are divided for the NME: the annotated distance of two
+    landmarks, else the image's diagonal, px; NaN where one of the pair is missing. Raises UserError as
+    `check_nme_landmarks`."""
     if landmarks is None:
         sizes_hw = np.asarray(comparison.samples.sizes_hw, np.float64).reshape(-1, 2)
         return np.asarray(np.hypot(sizes_hw[:, 0], sizes_hw[:, 1]))
@@ -115,10 +116,11 @@ def check_nme_landmarks(landmarks: tuple[str, str], names: Sequence[str]) -> Non
 
 
 def group_columns(images: pd.DataFrame) -> dict[str, list[str]]:
-    """The columns of an images table that sort the images into 2 to 20 groups, and each image's value in words.
+    """The columns of an images table that sort the images into 2 to 20 groups, and each image's value in
+    words.
 
-    An unknown value is "". Left out: ids, paths, kinds of group, a column in which no value stands twice, and one that
-    sorts the images as an earlier one does (the spacings of both axes).
+    An unknown value is "". Left out: ids, paths, kinds of group, a column in which no value occurs twice, and
+    one that sorts the images as an earlier one does (the spacings of both axes).
     """
     found: dict[str, list[str]] = {}
     partitions: set[tuple[int, ...]] = set()

@@ -1,4 +1,4 @@
-"""The words in figures, and numbers as people read them. A page with words of its own passes its own `say`."""
+"""The texts of figures and reports, and numbers as text. A page with its own texts passes its own `say`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ WORDS: dict[str, str] = {
     "figure_share_within": "share of landmarks, %",
     "figure_prediction": "prediction",
     "figure_unrefined": "before refinement",
-    "figure_readers": "readers among themselves",
+    "figure_readers": "inter-reader distance",
     "figure_interval": "prediction, 95 % interval",
     "figure_confidence": "mean confidence",
     "figure_rank": "% of landmarks, least confident first",
@@ -22,12 +22,13 @@ WORDS: dict[str, str] = {
     "interval_from_to": "{low} to {high} {unit}",
 }
 LEAKED: dict[str, str] = {
-    "leaked_unknown": "Whether any image stands in the training data is not known: it could not be read.",
-    "leaked_none": "None of the images stands in the training data.",
-    "leaked_out": "{leaked} images left out: they stand in the training data.",
-    "leaked_unseen": "Of {unseen} training images, which are not there any more, only equal files could be looked for.",
-    "leaked_made_before": "The run was made before the list of its images was kept: today's folder was read.",
-    "leaked_kept": "{leaked} of the {num} images stand in the training data: the error is flattered.",
+    "leaked_unknown": "Whether any image is in the training data is unknown: it could not be read.",
+    "leaked_none": "None of the images is in the training data.",
+    "leaked_out": "{leaked} images left out: they are in the training data.",
+    "leaked_unseen": "{unseen} training images no longer exist: only identical files could be found.",
+    "leaked_made_before": "The run was made before its images were recorded: the folder was read as it is "
+    "today.",
+    "leaked_kept": "{leaked} of the {num} images are in the training data: the error looks too small.",
 }
 
 
@@ -112,7 +113,8 @@ def find_leak_limits(record: Mapping[str, Any]) -> list[tuple[str, dict[str, int
 
 
 def describe_leaked(record: Mapping[str, Any]) -> str:
-    """How many of the images stand in the run's training data too, what was done about it, and how that is known."""
+    """How many of the images stand in the run's training data too, what was done about it, and how that is
+    known."""
     found = [find_leaked(record), *find_leak_limits(record)]
     return " ".join(LEAKED[key].format(**numbers) for key, numbers in found)
 

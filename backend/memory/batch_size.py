@@ -1,6 +1,8 @@
-"""Recommend a batch size, with the reasons, from the free memory and a prediction of the memory that steps need.
+"""Recommend a batch size, with the reasons, from the free memory and a prediction of the memory that steps
+need.
 
-Imports torch only to predict, or to query a GPU that the driver does not report, so that the page can import it.
+Imports torch only to predict, or to query a GPU that the driver does not report, so that the page can import
+it.
 """
 
 from __future__ import annotations
@@ -51,9 +53,9 @@ class Batching:
 
 @dataclass(frozen=True)
 class Recommendation:
-    """The batch that fits (None: not even two images do, or the free memory is unknown), the reasons, and the bytes
-    predicted by batch. `instead` has as many images per step as the requested batch, in smaller batches, where that
-    batch does not fit."""
+    """The batch that fits (None: not even two images do, or the free memory is unknown), the reasons, and the
+    bytes predicted by batch. `instead` has as many images per step as the requested batch, in smaller
+    batches, where that batch does not fit."""
 
     batch_size: int | None
     reasons: tuple[Reason, ...]
@@ -81,10 +83,12 @@ def recommend_batch_size(
     terms: Mapping[str, int] | None = None,
     wanted: Batching | None = None,
 ) -> Recommendation:
-    """The largest sensible batch that leaves the reserve free, where the memory needed is linear in the batch.
+    """The largest sensible batch that leaves the reserve free, where the memory needed is linear in the
+    batch.
 
-    A batch of B needs `constant_bytes + B * bytes_per_image`, but at least `floor_bytes` (the update of the weights).
-    For the rest see `recommend`. Where nothing fits and `image_hw` is given, the reason names the size that would.
+    A batch of B needs `constant_bytes + B * bytes_per_image`, but at least `floor_bytes` (the update of the
+    weights). For the rest see `recommend`. Where nothing fits and `image_hw` is given, the reason names the
+    size that would.
     """
     line = _Line(bytes_per_image, constant_bytes, floor_bytes)
     memory = DeviceMemory("the device", total_bytes, free_bytes)
@@ -109,9 +113,10 @@ def recommend(
 ) -> Recommendation:
     """The largest sensible batch that leaves the reserve free; `bytes_at(batch)` is what one needs.
 
-    Sensible is at least 2, at most 64, at most a tenth of `num_images`, the training images, where their number is
-    known, and, once measured, no more than where images/s stops growing. The reserve is `reserve_bytes`, or 0.6 GiB or
-    a tenth of the total, whichever is more. Measurements correct the prediction.
+    Sensible is at least 2, at most 64, at most a tenth of `num_images`, the training images, where their
+    number is known, and, once measured, no more than where images/s stops growing. The reserve is
+    `reserve_bytes`, or 0.6 GiB or a tenth of the total, whichever is more. Measurements correct the
+    prediction.
     """
     need = measured.correct(bytes_at)
     known = dict(terms or {})
@@ -134,7 +139,8 @@ def recommend(
     reasons.append(cap_reason if best == cap else more)
     instead = None
     if wanted is not None and need(wanted.batch_size) > budget:
-        # the gradients of earlier batches, as large as the weights, are held beside the next one's activations
+        # the gradients of earlier batches, as large as the weights, are held beside the next one's
+        # activations
         beside = known.get("weights", 0) if wanted.gradient_accumulation_steps == 1 else 0
         instead = _accumulate(wanted, [size for size in fitting if need(size) + beside <= budget])
         reasons.append(_not_fitting(wanted, need(wanted.batch_size), instead))
@@ -142,9 +148,11 @@ def recommend(
 
 
 def _accumulate(wanted: Batching, fitting: list[int]) -> Batching | None:
-    """The fewest batches that fit and keep the number of images per step; None where none fits beside the gradients.
+    """The fewest batches that fit and keep the number of images per step; None where none fits beside the
+    gradients.
 
-    Equal batches are preferred (16 as 2 x 8) unless they need twice as many; else a step has a few images more.
+    Equal batches are preferred (16 as 2 x 8) unless they need twice as many; else a step has a few images
+    more.
     """
     if not fitting:
         return None
@@ -255,7 +263,8 @@ def recommend_for_memory(
 
 
 def find_what_fits(settings: Settings, num_landmarks: int, device: str, budget_bytes: int) -> Reason:
-    """Similar settings with which two images fit into a budget. Predicts each of them, which takes some seconds."""
+    """Similar settings with which two images fit into a budget. Predicts each of them, which takes some
+    seconds."""
 
     def need(changed: Settings) -> int:
         return predict_step_memory(changed, num_landmarks, device).bytes_at(MIN_BATCH)
@@ -287,8 +296,8 @@ def _smaller_sizes(image_hw: Size) -> Iterator[Size]:
 def read_device_memory(device: str, gpus: tuple[GpuReading, ...] | None = None) -> DeviceMemory:
     """The memory of "cpu" or "cuda:N" now; `gpus` are NVML's readings where they exist already.
 
-    Where NVML does not list the GPU, torch is queried, which opens a CUDA context; where that fails too, the bytes are
-    None. Raises UserError for a GPU that neither of them lists.
+    Where NVML does not list the GPU, torch is queried, which opens a CUDA context; where that fails too, the
+    bytes are None. Raises UserError for a GPU that neither of them lists.
     """
     if device == "cpu":
         host = read_memory()

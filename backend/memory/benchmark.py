@@ -1,8 +1,8 @@
 """Measure memory and time of real steps of a run's phases on a device: `python -m backend.memory.benchmark`.
 
-Each batch is measured in a process of its own, so that nothing of an earlier one is counted and running out of memory
-ends that process alone. It reads a request (JSON, as `benchmark_store.Bench.measure` writes it) on stdin and writes the
-answer to stdout.
+Each batch is measured in a process of its own, so that nothing of an earlier one is counted and running out
+of memory ends that process alone. It reads a request (JSON, as `benchmark_store.Bench.measure` writes it) on
+stdin and writes the answer to stdout.
 """
 
 from __future__ import annotations
@@ -35,7 +35,8 @@ LIMIT_S = 8.0  # per kind of step; after it, no more than MIN_STEPS
 
 
 def measure_batch(config: RunConfig, num_landmarks: int, batch_size: int) -> MeasuredBatch:
-    """Training and validation steps of every phase on random inputs, one phase after the other as in a run."""
+    """Training and validation steps of every phase on random inputs, one phase after the other as in a
+    run."""
     device = torch.device(config.value("device"))
     before_bytes = _resident_bytes() if device.type == "cpu" else 0
     phases = [(first_phase(config, num_landmarks), batch_size)]

@@ -1,6 +1,6 @@
-"""What real steps on a device took: memory and time by batch, kept in the user's cache folder. No torch.
+"""Memory and time of real steps by batch, kept in the user's cache folder.
 
-`backend.memory.benchmark` does the steps, in a process of its own that this one starts.
+`backend.memory.benchmark` runs the steps, in a process that this module starts.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from backend.memory.step_memory import TRACED_FIELDS
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 TIMEOUT_S = 600
-FAST_ENOUGH = 0.95  # of the images/s that an endless batch would reach
+FAST_ENOUGH = 0.95  # of the images/s that an infinite batch would reach
 KILLED = -int(getattr(signal, "SIGKILL", 9))  # how the kernel ends a process that takes too much memory
 
 
@@ -35,8 +35,9 @@ KILLED = -int(getattr(signal, "SIGKILL", 9))  # how the kernel ends a process th
 class MeasuredBatch:
     """Steps of all phases of a run at one batch; seconds are a step's, divided by its images.
 
-    `peak_bytes` is None where the memory did not suffice, and then so are the seconds. `context_bytes` is the part
-    of it that CUDA's context takes; None on a CPU, and where the driver did not say, so that it is not in the peak.
+    `peak_bytes` is None where memory ran out, and then so are the seconds. `context_bytes` is the
+    part of it that CUDA's context takes; None on a CPU, and where the driver did not say, so that it is not
+    in the peak.
     """
 
     batch_size: int
@@ -60,13 +61,15 @@ class Measured:
     batches: tuple[MeasuredBatch, ...] = ()
 
     def at(self, batch_size: int) -> MeasuredBatch | None:
-        """The batch that was measured nearest to one, of those that fitted."""
+        """The measured batch nearest to a batch size, of those that fitted."""
         return min(self._fitted, key=lambda batch: abs(batch.batch_size - batch_size), default=None)
 
     def correct(self, bytes_at: Callable[[int], int]) -> Callable[[int], int]:
-        """A prediction moved onto what the largest batch really took; where nothing fitted, as it was.
+        """A prediction corrected so that the largest batch needs what it really took; unchanged where nothing
+        fitted.
 
-        From there it grows as predicted, or, where that was more, as measured between the smallest and the largest.
+        From there it grows as predicted, or, where that was more, as measured between the smallest and the
+        largest.
         """
         if not self._fitted:
             return bytes_at
@@ -78,10 +81,12 @@ class Measured:
 
     @property
     def plateau(self) -> int | None:
-        """The batch from which on images/s hardly grows, or the last one below one that did not fit; None if unknown.
+        """The batch from which on images/s hardly grows, or the last one below one that did not fit; None if
+        unknown.
 
-        A step takes `a + c * batch` seconds, by least squares through what was measured: images/s tends to 1 / c, and
-        reaches a share s of it at the batch `a / c * s / (1 - s)`. Below the smallest batch nothing is known.
+        A step takes `a + c * batch` seconds, by least squares through what was measured: images/s tends to 1
+        / c, and reaches a share s of it at the batch `a / c * s / (1 - s)`. Below the smallest batch nothing
+        is known.
         """
         tried = [batch.batch_size for batch in self.batches if batch.peak_bytes is None]
         limit = min(tried) - 1 if tried else None
@@ -94,13 +99,13 @@ class Measured:
             (x - mean_x) ** 2 for x, _ in points
         )
         if slope <= 0:
-            return limit  # larger batches take no longer: the end is not in sight
+            return limit  # larger batches take no longer: no limit is known
         enough = (mean_y - slope * mean_x) / slope * FAST_ENOUGH / (1 - FAST_ENOUGH)
         found = max(points[0][0], math.ceil(enough))
         return found if limit is None else min(found, limit)
 
     def with_batch(self, batch: MeasuredBatch) -> Measured:
-        """The same and one more, which takes the place of an earlier one of its size."""
+        """With one more batch, which replaces an earlier one of its size."""
         others = [other for other in self.batches if other.batch_size != batch.batch_size]
         return Measured(tuple(sorted([*others, batch], key=lambda each: each.batch_size)))
 
@@ -113,7 +118,8 @@ NOTHING_MEASURED = Measured()
 
 
 def identify(device: str, gpus: Sequence[GpuReading]) -> str:
-    """What tells a device from others: a GPU's UUID, or its title where it has none; else what `cpu_identity` has."""
+    """What tells a device from others: a GPU's UUID, or its title where it has none; else what `cpu_identity`
+    has."""
     number = int(device.partition(":")[2] or 0)
     known = next((gpu for gpu in gpus if gpu.index == number), None) if device != "cpu" else None
     if known is not None:
@@ -134,7 +140,8 @@ class Bench:
     identity: str
 
     def measure(self, batch_size: int) -> MeasuredBatch:
-        """Real steps of every phase at one batch, in a process of its own. Raises UserError where that fails."""
+        """Real steps of every phase at one batch, in a process of its own. Raises UserError where that
+        fails."""
         request = {
             "settings": self.settings.model_dump(mode="json"),
             "num_landmarks": self.num_landmarks,
@@ -161,17 +168,17 @@ class Bench:
         return MeasuredBatch(**json.loads(done.stdout))
 
     def read(self) -> Measured:
-        """What was measured before; nothing where the file is not there or cannot be read."""
+        """What was measured before; nothing where the file is missing or cannot be read."""
         try:
             rows: list[Mapping[str, Any]] = json.loads(self._path.read_text(encoding="utf-8"))
             return Measured(tuple(MeasuredBatch(**row) for row in rows))
         except (OSError, ValueError, TypeError):
             return NOTHING_MEASURED
 
-    def keep(self, measured: Measured) -> None:
-        """For the next time, by every process of this user, where the cache folder can be written.
+    def save(self, measured: Measured) -> None:
+        """Keep the results for every process of this user, where the cache folder can be written.
 
-        A batch that did not fit is not kept: that says as much of what else was held then.
+        A batch that did not fit is not kept: that depends on what else used the memory.
         """
         with suppress(OSError):
             self._path.parent.mkdir(parents=True, exist_ok=True)

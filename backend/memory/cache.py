@@ -1,7 +1,7 @@
-"""Answers of the memory prediction, kept in the user's cache folder: a JSON file for each question.
+"""Cache of the memory predictions in the user's cache folder: one JSON file per question.
 
-A file's name is a hash of all that changes the answer: the question, torch's version and the source code that is
-traced or that traces. Imports no torch. Must not know what an answer holds.
+The name of a file is a hash of everything that changes the answer: the question, torch's version, and the
+source code that is traced or that traces.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 from backend.cache import cache_file
 from backend.files import read_json, write_json_atomic
 
-MAX_ANSWERS = 256  # of some KiB each
+MAX_ANSWERS = 256  # a few KiB each
 REPOSITORY = Path(__file__).resolve().parents[2]
 TRACED_CODE = (
     "models", "backend/training", "backend/memory", "backend/data/dataset.py", "backend/config",
@@ -25,7 +25,7 @@ TRACED_CODE = (
 
 
 def load_memory(question: Mapping[str, Any]) -> dict[str, Any] | None:
-    """The answer kept for a question; None where there is none, or only a damaged file."""
+    """The answer to a question; None where it is not cached or its file is damaged."""
     try:
         content = read_json(_path_of(question))
     except OSError:
@@ -34,7 +34,8 @@ def load_memory(question: Mapping[str, Any]) -> dict[str, Any] | None:
 
 
 def save_memory(question: Mapping[str, Any], answer: Mapping[str, Any]) -> None:
-    """Keep an answer, and of all only the newest; where the folder cannot be written it is made anew next time."""
+    """Cache an answer, and keep only the newest ones; where the folder cannot be written, nothing is
+    cached."""
     path = _path_of(question)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -49,7 +50,7 @@ def save_memory(question: Mapping[str, Any], answer: Mapping[str, Any]) -> None:
 
 
 def torch_version() -> str:
-    """As `torch.__version__` has it, without importing torch."""
+    """`torch.__version__`, without importing torch."""
     return version("torch")
 
 
@@ -67,7 +68,7 @@ def code_hash(root: Path = REPOSITORY) -> str:
 
 @functools.cache
 def _own_code_hash() -> str:
-    """Of the code as this process has imported it, or will."""
+    """Of the code that this process imports."""
     return code_hash()
 
 

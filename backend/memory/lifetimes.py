@@ -1,4 +1,4 @@
-"""When storages are born and die, and how many bytes are alive meanwhile. Must not know torch."""
+"""When storages are allocated and freed in a step, and how many bytes are alive in between."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from itertools import accumulate
 
 @dataclass(frozen=True)
 class Moment:
-    """A moment of a step: the bytes alive then are a constant and so many an image."""
+    """A moment of a step: the bytes alive are a constant plus bytes per image."""
 
     constant_bytes: int
     bytes_per_image: int
@@ -20,14 +20,14 @@ class Moment:
 
 @dataclass(frozen=True)
 class Lifetimes:
-    """Storages by number, and their births and deaths in order: n is the birth of storage n, ~n its death.
+    """Storages by number, and their allocations and releases in order: n allocates storage n, ~n releases it.
 
-    A step's own storages die within it; what is born and stays (the optimizer's states, in the first step) is there
-    from the start in every later one.
+    A step releases its own storages; what stays (the optimizer's states, in the first step) is alive from the
+    start in every later one.
     """
 
     sizes: Sequence[Moment]
-    before: Sequence[int]  # births and deaths up to the first training step
+    before: Sequence[int]  # allocations and releases up to the first training step
     training: Sequence[int]
     validation: Sequence[int]
 
@@ -37,7 +37,7 @@ class Lifetimes:
         return {n for n in self.training if n >= 0} - {~n for n in self.training if n < 0}
 
     def later_training(self) -> list[int]:
-        """The training step as it is once its predecessor has left behind what stays."""
+        """The training step after the first, which has left behind what stays."""
         staying = self.staying
         return [n for n in self.training if n not in staying]
 
@@ -64,7 +64,7 @@ class Lifetimes:
 
 
 def upper_envelope(moments: set[Moment]) -> list[Moment]:
-    """Those that are the highest at some batch of at least 1, by growing slope."""
+    """Those that are the highest at some batch of at least 1, by increasing slope."""
     top = [max(moments, key=lambda m: (m.bytes_at(1), m.bytes_per_image))]
     while steeper := [m for m in moments if m.bytes_per_image > top[-1].bytes_per_image]:
         top.append(min(steeper, key=lambda m: (_crossing(top[-1], m), -m.bytes_per_image)))

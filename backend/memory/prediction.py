@@ -15,8 +15,8 @@ from backend.memory.step_memory import TRACED_FIELDS, StepMemory, memory_from_di
 def predict_step_memory(settings: Settings, num_landmarks: int, device: str) -> StepMemory:
     """What a run needs on `device`, "cpu" or "cuda:N", which this machine may lack.
 
-    The settings are those in force on the device; see `resolve.settings_in_force`. Takes some seconds where no earlier
-    answer is in the cache, most of them to import torch.
+    The settings are those in force on the device; see `resolve.settings_in_force`. Takes some seconds where
+    no earlier answer is in the cache, most of them to import torch.
     """
     kind = device.partition(":")[0]
     traced = _as_traced(settings)

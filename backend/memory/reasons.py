@@ -1,4 +1,5 @@
-"""The reasons of a batch recommendation, each as a key and its values, so that a page can say them in its language.
+"""The reasons of a batch recommendation, each as a key and its values, so that a page can say them in its
+language.
 
 `ENGLISH` holds the sentences that the command line prints and a run records.
 """
@@ -11,18 +12,20 @@ from dataclasses import dataclass
 GIB = 2**30
 ENGLISH = {
     "unknown": "the free memory of {device} is unknown: neither the driver nor torch reports it",
-    "too_few_fit": "not even {least} images fit: {need} GiB needed, {free} GiB free less a reserve of {reserve} GiB",
+    "too_few_fit": "not even {least} images fit: {need} GiB needed, {free} GiB free less a reserve of "
+    "{reserve} GiB",
     "fits": "{batch}: {need} of {free} GiB free",
     "allocator_margin": "with a margin of {percent}% for CUDA's memory allocator, which was not measured",
     "more_than_free": "{more} would leave less than the reserve of {reserve} GiB",
     "too_few_steps": "more than {most} would leave too few steps per epoch",
     "few_images": "with only {images} training images, no more than the minimum for batch normalization",
-    "share_of_images": "more than a tenth of the {images} training images would leave too few steps per epoch",
+    "share_of_images": "more than a tenth of the {images} training images would leave too few steps per "
+    "epoch",
     "no_faster": "larger batches are not faster, as measured",
     "wanted_does_not_fit": "a batch of {wanted} needs {need} GiB and does not fit",
     "accumulate_instead": (
-        "a batch of {wanted} needs {need} GiB and does not fit: {batch} with an accumulation of {steps} is {images} "
-        "images per step"
+        "a batch of {wanted} needs {need} GiB and does not fit: {batch} with an accumulation of {steps} is "
+        "{images} images per step"
     ),
     "size_would_fit": "images of about {height} x {width} would fit, or another model",
     "choose_less": "choose another model, or free some memory",

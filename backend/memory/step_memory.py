@@ -22,9 +22,10 @@ ALLOCATOR_MARGIN = 0.2  # on CUDA, of the bytes alive; see traced_memory.py
 class PhaseMemory:
     """What the steps of one phase need.
 
-    `training` and `validation` are the moments of its steps that are the highest at some batch size; the bytes named in
-    `held` are in each of them. `beside` is needed on top of any, and so is the share `allocator_margin` of the highest
-    moment. `batch_size` is the phase's own where the run's does not decide it.
+    `training` and `validation` are the moments of its steps that are the highest at some batch size; the
+    bytes named in `held` are in each of them. `beside` is needed on top of any, and so is the share
+    `allocator_margin` of the highest moment. `batch_size` is the phase's own where the run's does not decide
+    it.
     """
 
     training: Sequence[Moment]
@@ -62,7 +63,8 @@ class StepMemory:
         return max(sum(phase.terms_at(batch_size).values()) for phase in self.phases)
 
     def terms_at(self, batch_size: int) -> dict[str, int]:
-        """What `bytes_at` is made of: the terms of the phase that needs most; their sum is exactly that number."""
+        """What `bytes_at` is made of: the terms of the phase that needs most; their sum is exactly that
+        number."""
         terms = (phase.terms_at(batch_size) for phase in self.phases)
         return max(terms, key=lambda named: sum(named.values()))
 
@@ -86,7 +88,8 @@ def memory_to_dict(memory: StepMemory) -> dict[str, Any]:
 
 
 def memory_from_dict(raw: Plain) -> StepMemory:
-    """Inverse of `memory_to_dict`. Raises AttributeError, KeyError, TypeError or ValueError for anything else."""
+    """Inverse of `memory_to_dict`. Raises AttributeError, KeyError, TypeError or ValueError for anything
+    else."""
     phases = [
         PhaseMemory(
             training=[Moment(*pair) for pair in phase["training"]],

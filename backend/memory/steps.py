@@ -34,8 +34,8 @@ NO_DATA = cast(Any, [None])  # the training data of a trainer that is given its 
 
 @dataclass(frozen=True)
 class LonePhase:
-    """A phase whose steps are run one by one on random inputs. The refinement trains on more crops per image than it
-    validates on."""
+    """A phase whose steps are run one by one on random inputs. The refinement trains on more crops per image
+    than it validates on."""
 
     build_network: Callable[[], nn.Module]
     build_trainer: Callable[[nn.Module], Trainer]
@@ -134,8 +134,8 @@ class _OneBatch:
 
 
 class _LoneTask(LandmarkTask):
-    """The run's task without reading numbers from tensors, which fake tensors lack; its scorer stops where they would
-    leave the device."""
+    """The run's task without reading numbers from tensors, which fake tensors lack; its scorer stops where
+    they would leave the device."""
 
     def count_targets(self, batch: Batch) -> int:
         return batch.points_xy_input[..., 0].numel()

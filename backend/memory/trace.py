@@ -1,8 +1,8 @@
-"""The steps of a phase run on fake tensors, which have sizes but no data, following every storage from birth to death.
+"""Run the steps of a phase on fake tensors, which have sizes but no data, and follow every storage.
 
-The engine's own steps are run, once each, at a batch size that is a prime number: a storage whose size is a multiple
-of it grows with the batch, any other does not. What a kernel takes for itself is not seen, except for a CPU's
-convolutions (`_note_copies`); prediction.py has words on CUDA's.
+The engine's own steps run once each, at a batch size that is a prime number: a storage whose size is a
+multiple of it grows with the batch, any other does not. The workspace of kernels is not seen, except for a
+CPU's convolutions (`_note_copies`); for CUDA see traced_memory.py.
 """
 
 from __future__ import annotations
@@ -43,10 +43,10 @@ IN_PLACE = {
 
 @dataclass(frozen=True)
 class PhaseTrace:
-    """What was seen of a phase.
+    """The trace of a phase.
 
-    `held` names the bytes that are alive between its steps; `largest_convolution` is the bytes of the input, weights
-    and output of the one with the most.
+    `held` names the bytes that are alive between its steps; `largest_convolution` is the bytes of the input,
+    weights and output of the one with the most.
     """
 
     lifetimes: Lifetimes
@@ -56,7 +56,8 @@ class PhaseTrace:
 
 
 def trace_phase(phase: LonePhase, num_landmarks: int, kind: str) -> PhaseTrace:
-    """One training and one validation step of a phase on a `kind` of device, "cpu" or "cuda", which need not be there.
+    """One training and one validation step of a phase on a `kind` of device, "cpu" or "cuda", which this
+    machine may lack.
 
     The trace uses the CPU's float16 autocast for mixed precision; its tensors are as wide as CUDA's.
     """
@@ -116,7 +117,7 @@ def _batch_for(kind: str, batch: Batch) -> Batch:
 
 
 class _HostBatch(Batch):
-    """A batch in the main memory: what the step needs of it is copied to the GPU, also where the trace has no GPU."""
+    """A batch in main memory: what the step needs is copied to the GPU, also in a trace without one."""
 
     def to(self, device: torch.device) -> Batch:
         moved = Batch(*self).to(device)
@@ -144,7 +145,7 @@ def _bytes_of(tensors: Sequence[Tensor]) -> int:
 
 
 class _PlacedNetwork(nn.Module):
-    """A network of fake weights that lie as the Trainer wants them.
+    """A network of fake weights in the memory format of the Trainer.
 
     `Module.to` and `deepcopy` exchange the storage inside a parameter, which fake tensors refuse; here whole
     parameters are exchanged.
@@ -174,10 +175,10 @@ class _PlacedNetwork(nn.Module):
 
 
 class FollowStorages(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Notes the births and deaths of all storages that are born under this mode; see `Lifetimes` for their order.
+    """Records when storages are allocated and released under this mode; see `Lifetimes` for their order.
 
-    Answers the few questions that a step asks of its values (`.item()`), which fake tensors do not have, as an
-    untroubled step would: all is finite, and no gradient overflowed.
+    Where a step reads a value (`.item()`), which fake tensors do not have, it gets that of a normal step: all
+    is finite, and no gradient overflows.
     """
 
     def __init__(self, copies_in_convolutions: bool = False) -> None:
@@ -194,7 +195,7 @@ class FollowStorages(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     @contextmanager
     def elsewhere(self) -> Iterator[None]:
-        """What is born in this block lies in another memory and does not count."""
+        """What is allocated in this block is in another memory and does not count."""
         self._is_elsewhere = True
         try:
             yield
@@ -214,7 +215,7 @@ class FollowStorages(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if name in IN_PLACE:
             return args[
                 0
-            ]  # no storage is born or dies, and there are no values to change: this saves half the time
+            ]  # no storage is allocated or released, and there are no values: this saves half the time
         if name.startswith("_foreach_") and name.endswith("_"):
             return None
         if (
@@ -247,10 +248,11 @@ class FollowStorages(TorchDispatchMode):  # type: ignore[no-untyped-call]
             weakref.finalize(storage, self._forget, self._born(storage.nbytes())).atexit = False
 
     def _note_copies(self, weights: Tensor, number: int) -> None:
-        """oneDNN lays the weights out anew for a convolution, and again their gradient in the backward pass.
+        """oneDNN copies the weights into its own layout for a convolution, and their gradient in the backward
+        pass.
 
-        Each copy is gone when the operator returns. oneDNN's scratchpads of some KiB for each thread are left out, as
-        are its other ways with single small images.
+        Each copy is gone when the operator returns. oneDNN's scratchpads of some KiB for each thread are left
+        out, as are its other ways with single small images.
         """
         if self._copies_in_convolutions:
             born = [self._born(weights.untyped_storage().nbytes()) for _ in range(number)]
@@ -272,15 +274,16 @@ class FollowStorages(TorchDispatchMode):  # type: ignore[no-untyped-call]
 def _copies_in_backward(images: Tensor, weights: Tensor, instructions: Set[str], num_threads: int) -> int:
     """How many copies of a convolution's weights oneDNN holds beside their gradient, in the backward pass.
 
-    Its kernels hold two: the gradient in its own layout, and then that in ours; in bfloat16 the second is the sum of
-    the gradient in float32, as large as two copies while the other is not there yet. Where it has no kernel of its own
-    it multiplies matrices, and takes for the sum of each thread four times the weights (a size in bytes that it takes
-    for a number of floats), or of one thread alone where those would take a GiB: on a CPU without AVX-512 where the
-    map (..., H, W) is lower than its kernel, as at the bottom of a network, and everywhere on one without AVX2.
+    Its kernels hold two: the gradient in its own layout, and then that in ours; in bfloat16 the second is the
+    sum of the gradient in float32, as large as two copies while the other is not there yet. Where it has no
+    kernel of its own it multiplies matrices, and takes for the sum of each thread four times the weights (a
+    size in bytes that it takes for a number of floats), or of one thread alone where those would take a GiB:
+    on a CPU without AVX-512 where the map (..., H, W) is lower than its kernel, as at the bottom of a
+    network, and everywhere on one without AVX2.
 
-    Read from oneDNN's descriptors for each of these instruction sets (torch 2.13, oneDNN 3.12). Not counted is what
-    further threads take with AVX-512 and AMX: sums of their own where the batch is divided among them, which is not
-    worth it where there are many weights, and their buffers.
+    Read from oneDNN's descriptors for each of these instruction sets (torch 2.13, oneDNN 3.12). Not counted
+    is what further threads take with AVX-512 and AMX: sums of their own where the batch is divided among
+    them, which is not worth it where there are many weights, and their buffers.
     """
     multiplies = images.shape[-2] < weights.shape[-2] or instructions == {"sse41"}
     if "avx512" in instructions or not multiplies:

@@ -4,13 +4,14 @@ On CUDA what is added are estimates, as no GPU was available to calibrate them:
 
 - the context: 0.5 GiB;
 - cuDNN's workspace: room for the input, weights and output of the largest convolution once more;
-- a margin for PyTorch's caching allocator, which reserves more than is alive: free blocks are too small or cut up.
-  Its rules, replayed on the traces of all four networks at 128 to 512 pixels and batches of 2 to 32, gave 2% to 19%
-  of the bytes alive, without a pattern that the settings explain. A fifth covers all of them.
+- a margin for PyTorch's caching allocator, which reserves more than is alive: free blocks are too small or
+  cut up. Its rules, replayed on the traces of all four networks at 128 to 512 pixels and batches of 2 to 32,
+  gave 2% to 19% of the bytes alive, without a pattern that the settings explain. A fifth covers all of them.
 
-What CUDA's kernels are known to keep is in the trace, since the CPU's operators return the same: the int64 indices of
-max-pooling, the mean and deviation that batch normalization saves, autocast's float16 copies of weights. The reserve of
-cuDNN's batch normalization is not counted (it holds the mask of a fused activation, and none is fused here).
+What CUDA's kernels are known to keep is in the trace, since the CPU's operators return the same: the int64
+indices of max-pooling, the mean and deviation that batch normalization saves, autocast's float16 copies of
+weights. The reserve of cuDNN's batch normalization is not counted (it holds the mask of a fused activation,
+and none is fused here).
 """
 
 from __future__ import annotations

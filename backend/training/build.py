@@ -1,4 +1,4 @@
-"""From a run's configuration to the objects that train it: the one place where settings meet constructors."""
+"""Builds the objects that train and predict from a run's settings."""
 
 from __future__ import annotations
 
@@ -40,13 +40,13 @@ from models.resnet import ResNet, load_pretrained_trunk
 
 REFINER_STRIDE = 2  # of its maps: the stride of its trunk
 REFINER_WARMUP = 0.1  # share of its epochs
-# by the choice of `mixed_precision`; runs on a GPU had True for float16
+# by `mixed_precision`; True is float16 in old runs
 AUTOCAST = {False: None, True: torch.float16, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """What differs between the phases of a run."""
+    """The training settings that differ between the phases of a run."""
 
     epochs: int
     lr: float
@@ -55,7 +55,7 @@ class Schedule:
 
 
 def build_splits(config: RunConfig) -> SampleSplits:
-    """Read the run's data set as it is today, its validation split carved. Raises UserError."""
+    """Read the run's data set as it is today and carve off the validation split. Raises UserError."""
     settings = config.settings
     splits = load_splits(
         Path(config.value("dataset_path")),
@@ -72,7 +72,7 @@ def require_validation(config: RunConfig, splits: SampleSplits) -> None:
     """Raises UserError where patience has no validation images to watch."""
     if config.value("patience") and splits.valid is None:
         raise UserError(
-            "there are no validation images, so it has no error to watch",
+            "there are no validation images, so there is no error to watch",
             field="patience",
             cure="give --val_fraction above 0, or --patience 0",
         )
@@ -106,18 +106,18 @@ def build_refiner_task(config: RunConfig, landmark_names: Sequence[str]) -> Land
 
 
 def build_shape_prior(config: RunConfig, train: Samples) -> ShapePrior | str:
-    """The shapes of the training images, or why predictions are not drawn to any; empty where nobody asked for it."""
+    """The shape prior of the training images, or why there is none; empty where it is switched off."""
     settings = config.settings
     if not settings.shape_prior:
         return ""
     if settings.loss != "kl":
-        return f"maps of {settings.loss} do not tell how sure they are"
+        return f"maps of {settings.loss} do not show how certain they are"
     prior = fit_shape_prior(train.points_xy_image * square_unit_xy(train.mm_per_px_xy)[:, None])
     return prior or "the training images have too few landmarks in common"
 
 
 def decoder_in_force(settings: Settings) -> str:
-    """The decoder asked for, or the one that fits the loss."""
+    """The decoder that is set, or with "auto" the one that fits the loss."""
     return DECODER_OF_LOSS[settings.loss] if settings.decoder == "auto" else settings.decoder
 
 
@@ -136,13 +136,14 @@ def build_refiner(config: RunConfig, num_landmarks: int) -> nn.Module:
 
 
 def _prepare_torch(config: RunConfig) -> None:
-    """Before any network of a run or a checkpoint is built: the seed, and what float32 means."""
+    """Before any network of a run or a checkpoint is built: the seed, and float32 in full precision."""
     torch.manual_seed(config.settings.seed)
     compute_float32_in_full()
 
 
 def load_pretrained(network: nn.Module, path: Path) -> tuple[list[str], list[str]]:
-    """Load ImageNet weights into a resnet's trunk; returns the keys that were loaded and those that did not fit."""
+    """Load ImageNet weights into a resnet's trunk; returns the keys that were loaded and those that did not
+    fit."""
     assert isinstance(network, ResNet), "the settings admit pretrained weights for resnet only"
     try:
         weights: Any = torch.load(path, map_location="cpu", weights_only=True)
@@ -169,27 +170,27 @@ def load_pretrained(network: nn.Module, path: Path) -> tuple[list[str], list[str
 
 
 def crops_in_force(config: RunConfig, train: Samples) -> dict[str, Choice]:
-    """What the training images decide of the refinement's crops, by setting: networks are shown one scale, with or
-    without a pixel size.
+    """The crop settings that the training images decide, so that the refinement always sees one scale.
 
-    Where training images have a pixel size, crops of images without one are as wide as theirs. Where none has, every
-    crop is a share of its image, also where a later image has a pixel size: that scale alone was learned.
+    Where training images have a pixel size, crops of images without one are as wide as theirs on average.
+    Where none has, every crop is a share of its image, even of a later image with a pixel size: the network
+    learned that scale.
     """
     settings = config.settings
     known = np.isfinite(train.mm_per_px_xy).all(axis=1)
     if not known.any():
-        reason = "no training image has a pixel size: crops are shares of an image, whether it has one or not"
+        reason = "no training image has a pixel size: every crop is a share of its image"
         return {"crop_mm_per_px": Choice(None, reason)}
     if not settings.refine:
         return {}
     sides = image_px_per_crop_px(train, settings.crop_frame)[:, 0].mean(axis=1) * settings.crop_size
     share = min(1.0, float(np.median((sides / np.mean(train.sizes_hw, axis=1))[known])))
-    reason = "as wide as crops of the training images that have a pixel size"
+    reason = "as wide as the crops of training images with a pixel size"
     return {"crop_share": Choice(share, reason)}
 
 
 def build_store(samples: Samples, config: RunConfig) -> ImageStore:
-    """Images in memory, within a quarter of what is free: a level for each network that the run trains."""
+    """Images in memory, within a share of the free memory: one size for each network that the run trains."""
     budget_bytes = int(read_memory().free_bytes * SHARE_OF_FREE_MEMORY)
     settings, frame = config.settings, config.crop_frame
     scales = []
@@ -202,7 +203,8 @@ def build_store(samples: Samples, config: RunConfig) -> ImageStore:
 
 
 def build_augmentation(settings: Settings, landmark_names: Sequence[str]) -> Augmentation:
-    """How training images vary. Raises UserError for a flip pair that the data set does not have."""
+    """The augmentation of training images. Raises UserError for a flip pair that the data set does not
+    have."""
     return Augmentation(
         rotation_deg=settings.rotation_deg,
         scale_jitter=settings.scale_jitter,
@@ -230,7 +232,8 @@ def build_images(
 def build_batches(
     config: RunConfig, samples: Samples, store: ImageStore, augmentation: Augmentation | None = None
 ) -> Batches:
-    """Batches of whole images: augmented and shuffled for training, plain and in order without augmentation."""
+    """Batches of whole images: augmented and shuffled for training, plain and in order without
+    augmentation."""
     dataset = build_images(config.settings, samples, store, augmentation)
     return _build_batches(config, dataset, config.value("batch_size"), training=augmentation is not None)
 
@@ -243,8 +246,8 @@ def build_crop_batches(
     augmentation: Augmentation | None = None,
     jitter_px: float = 0.0,
 ) -> Batches:
-    """Batches of crops about centres (N, K, 2): moved, augmented and shuffled for training, where each of the refiner's
-    networks gets crops of its own; else plain and in order."""
+    """Batches of crops about centres (N, K, 2): shifted, augmented and shuffled for training, where each of
+    the refiner's networks gets its own crops; plain and in order without augmentation."""
     settings = config.settings
     dataset = CropDataset(
         samples,
@@ -261,7 +264,7 @@ def build_crop_batches(
 
 
 def image_px_per_crop_px(samples: Samples, frame: CropFrame) -> FloatArray:
-    """(N, 1, 2): original pixels along a crop pixel of each image."""
+    """(N, 1, 2): original pixels per crop pixel of each image, along x and y."""
     scales = [
         frame.image_px_per_px_xy(size, spacing)
         for size, spacing in zip(samples.sizes_hw, samples.mm_per_px_xy, strict=True)
@@ -270,7 +273,7 @@ def image_px_per_crop_px(samples: Samples, frame: CropFrame) -> FloatArray:
 
 
 def images_of_crops(settings: Settings, num_landmarks: int) -> int:
-    """How many images' crops make a step of the refinement."""
+    """How many images are in a batch of the refinement, each with all its crops."""
     return max(2, round(settings.refine_crops / num_landmarks))
 
 
@@ -280,7 +283,7 @@ def _build_batches(
     seed = config.settings.seed if training else None
     sampler = EpochBatches(len(dataset), batch_size, shuffle_seed=seed)
     on_gpu = str(config.value("device")).startswith("cuda")
-    # validation is short: one process keeps up with it
+    # one process is enough for validation, which is not augmented
     num_workers = config.value("num_workers") if training else min(1, config.value("num_workers"))
     return Batches(dataset, sampler, num_workers=num_workers, pin_memory=on_gpu)
 
@@ -299,10 +302,11 @@ def refine_schedule(settings: Settings) -> Schedule:
 
 
 def min_micro_batch(task: LandmarkTask, network: nn.Module) -> int:
-    """Samples that must be computed together in training, for batch normalisation needs two pictures at least.
+    """Samples that must be computed together in training, since batch normalization needs at least two
+    pictures.
 
-    From one it would learn each image's own statistics, which predictions do not use, and on maps of one cell it has
-    none at all. To the refiner an image is a picture for each landmark.
+    From one it would learn each image's own statistics, which predictions do not use, and maps of one cell
+    have none. The refiner gets a picture of each landmark from a single image.
     """
     return 1 if isinstance(network, Refiner) and len(task.landmark_names) > 1 else 2
 

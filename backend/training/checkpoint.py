@@ -1,7 +1,5 @@
-"""Checkpoints: tensors and plain values only, readable with `torch.load(path, weights_only=True)`.
-
-Owns the format. Knows nothing of run folders beyond the path that it is given.
-"""
+"""Save and load checkpoints: tensors and plain values only, readable with `torch.load(path,
+weights_only=True)`."""
 
 from __future__ import annotations
 
@@ -22,9 +20,9 @@ from backend.training.checkpoint_checks import check_content
 from backend.training.out_of_memory import is_out_of_memory
 
 FORMAT_VERSION = 1
-DOWNLOAD_PATIENCE_S = 300.0  # on Windows a download of the old file holds it; it must not end the training
+DOWNLOAD_PATIENCE_S = 300.0  # on Windows, a download locks the old file; that must not end the training
 REQUIRED_KEYS = ("format_version", "epoch", "model_state_dict", "args", "landmark_names", "preprocessing")
-# what only a resume needs, and how it is left empty in a file that only predicts
+# keys that only a resume needs, empty in a file that only predicts
 WITHOUT_RESUME: dict[str, Any] = {
     **{key: {} for key in ("raw_model_state_dict", "optimizer_state_dict", "scheduler", "scaler", "rng")},
     "last_good": None,
@@ -33,9 +31,9 @@ RESUME_KEYS = ("raw_model_state_dict", "optimizer_state_dict", "scheduler", "rng
 
 
 def save_checkpoint(path: Path, content: Mapping[str, Any]) -> None:
-    """Replace the file at once: written beside, flushed to disk, renamed; at no instant absent or half.
+    """Replace the file atomically: written beside it, flushed to disk, renamed.
 
-    Tensors are saved as those of the main memory, wherever they are: a file from cuda:1 loads on any machine.
+    Tensors are saved as CPU tensors, so that a file from cuda:1 loads on any machine.
     """
     buffer = io.BytesIO()
     on_cpu = tree_map_only(Tensor, lambda tensor: tensor.detach().to("cpu"), dict(content))
@@ -46,7 +44,7 @@ def save_checkpoint(path: Path, content: Mapping[str, Any]) -> None:
 def load_checkpoint(path: Path, device: str | torch.device = "cpu") -> dict[str, Any]:
     """Read a checkpoint. Raises UserError for a missing, damaged or foreign file or an unknown format."""
     if not path.is_file():
-        raise UserError(f"{path} is no file", field="checkpoint", cure="give a run's checkpoints/best.pt")
+        raise UserError(f"{path} is not a file", field="checkpoint", cure="give a run's checkpoints/best.pt")
     try:
         content = torch.load(path, map_location=device, weights_only=True)
     except Exception as error:  # damaged bytes make the unpickler raise anything, from EOFError to KeyError
@@ -58,7 +56,7 @@ def load_checkpoint(path: Path, device: str | torch.device = "cpu") -> dict[str,
     missing = [k for k in REQUIRED_KEYS if not isinstance(content, dict) or k not in content]
     if missing:
         raise UserError(
-            f"{path} is no checkpoint of Fiducial: it lacks {', '.join(missing)}",
+            f"{path} is not a checkpoint of Fiducial: it lacks {', '.join(missing)}",
             field="checkpoint",
             cure="give a run's checkpoints/best.pt",
         )
@@ -73,8 +71,8 @@ def load_checkpoint(path: Path, device: str | torch.device = "cpu") -> dict[str,
 
 
 def load_best(path: Path) -> dict[str, Any] | None:
-    """Read a best.pt; None where there is none, or a damaged one. Raises UserError for one that may be whole, but
-    cannot be read at this moment."""
+    """Read a best.pt; None where it is missing or damaged. Raises UserError where it cannot be read at the
+    moment, but may be intact."""
     try:
         return load_checkpoint(path) if path.is_file() else None
     except UserError as error:
@@ -85,12 +83,13 @@ def load_best(path: Path) -> dict[str, Any] | None:
 
 
 def load_resumable(path: Path) -> dict[str, Any]:
-    """Read a `last.pt`. Raises UserError where the file cannot be read or is a `best.pt`, which only predicts."""
+    """Read a `last.pt`. Raises UserError where the file cannot be read or is a `best.pt`, which only
+    predicts."""
     content = load_checkpoint(path)
     missing = [key for key in RESUME_KEYS if not content.get(key)]
     if missing:
         raise UserError(
-            f"{path} holds no {', '.join(missing)}: training cannot go on from it",
+            f"{path} has no {', '.join(missing)}: training cannot be resumed from it",
             field="resume",
             cure="a best.pt only predicts; put the run's own last.pt back",
         )
@@ -98,10 +97,10 @@ def load_resumable(path: Path) -> dict[str, Any]:
 
 
 def first_network_alone(content: Mapping[str, Any]) -> dict[str, Any]:
-    """What a best.pt holds of a checkpoint's first network, without all that belongs to a second one.
+    """The content of a best.pt for a checkpoint's first network, without the second one.
 
-    Its errors are those on the validation images of the run that trained it, as far as the checkpoint keeps them: of
-    the weights of a last.pt they are not known, nor, after a refinement, is the epoch.
+    Its errors are those on the validation images of the run that trained it, where the checkpoint has them:
+    for the weights of a last.pt they are unknown, and after a refinement so is the epoch.
     """
     epoch, metrics = content["epoch"], content.get("val_metrics", {})
     if content.get("phase") == REFINE:
@@ -121,5 +120,5 @@ def first_network_alone(content: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def shape_prior_content(prior: ShapePrior | None) -> dict[str, torch.Tensor]:
-    """A checkpoint's `shape_prior`; empty where predictions are not drawn to shapes."""
+    """A checkpoint's `shape_prior`; empty without one."""
     return {} if prior is None else {name: torch.from_numpy(values) for name, values in vars(prior).items()}

@@ -1,6 +1,6 @@
-"""Whether what a checkpoint holds is of the kind and size that it must be, and finite: else a mistake with its cure.
+"""Check that the content of a checkpoint has the right types and sizes and finite numbers.
 
-A checkpoint comes from anywhere: nothing of it is used before it is looked at here. Reads no file.
+A checkpoint may come from anywhere: nothing in it is used before it is checked here.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from backend.data.shape_prior import ShapePrior, find_flaw
 from backend.errors import UserError
 from backend.run.best import REFINE, TRAIN
 
-MAX_SHOWN = 200  # characters of another error that a message repeats
+MAX_SHOWN = 200  # characters of another error that a message quotes
 OTHER_CHECKPOINT = "use the run's other checkpoint, or train again"
 
 
 def check_content(path: Path, content: Mapping[str, Any]) -> None:
-    """Raises UserError for the first key whose value is of another kind; keys that are not there are not missed."""
+    """Raises UserError for the first key whose value has the wrong type; missing keys are not checked."""
     for key, (is_right, kind) in _KINDS.items():
         if key in content and not is_right(content[key]):
             raise UserError(
@@ -34,7 +34,7 @@ def check_content(path: Path, content: Mapping[str, Any]) -> None:
 
 
 def config_of(path: Path, args: Mapping[str, Any]) -> RunConfig:
-    """The configuration that a checkpoint keeps. Raises UserError, naming the file, where it is none."""
+    """The configuration in a checkpoint. Raises UserError, naming the file, where it is not valid."""
     try:
         return RunConfig.from_dict(args)
     except UserError as error:
@@ -45,7 +45,8 @@ def config_of(path: Path, args: Mapping[str, Any]) -> RunConfig:
 
 
 def check_weights(path: Path, weights: Mapping[str, Tensor], network: nn.Module, name: str) -> None:
-    """Raises UserError where weights do not fit a network, which may be on torch's device meta, or are not finite."""
+    """Raises UserError where weights do not fit a network (which may be on torch's meta device) or are not
+    finite."""
     wanted = network.state_dict()
     odd = [
         key
@@ -54,8 +55,8 @@ def check_weights(path: Path, weights: Mapping[str, Tensor], network: nn.Module,
     ]
     if odd:
         raise UserError(
-            f"the weights in {path} do not fit {name}: {', '.join(map(repr, odd[:2]))} and {len(odd) - 1} more are "
-            "missing, unknown, or of another size or type",
+            f"the weights in {path} do not fit {name}: {', '.join(map(repr, odd[:2]))} and {len(odd) - 1} "
+            "more are missing, unknown, or of another size or type",
             field="checkpoint",
             cure="use the version of Fiducial that made it",
         )
@@ -69,8 +70,8 @@ def check_weights(path: Path, weights: Mapping[str, Tensor], network: nn.Module,
 
 
 def read_shape_prior(path: Path, content: Mapping[str, Any]) -> ShapePrior | None:
-    """The shapes to which a checkpoint draws its points; None where it has none, as older versions have. Raises
-    UserError where they are not what can be drawn to."""
+    """The shape prior in a checkpoint; None without one, as in older files. Raises UserError where it is
+    invalid."""
     kept = content.get("shape_prior")
     if not kept:
         return None
@@ -96,7 +97,7 @@ def _is_alike(tensor: Tensor | None, wanted: Tensor) -> bool:
 
 
 def _is_tensor(value: Any) -> bool:
-    """Dense and with values, so that it can be read as numbers."""
+    """Dense and with values, so that its numbers can be read."""
     return (
         isinstance(value, Tensor)
         and value.layout == torch.strided
@@ -114,7 +115,7 @@ def _is_mapping_of(is_right: Callable[[Any], bool]) -> Callable[[Any], bool]:
 
 
 def _is_plain_mapping(value: Any) -> bool:
-    """Of what JSON holds, which is what is written there."""
+    """Only what JSON can hold, as the program writes it."""
     try:
         json.dumps(value)
     except (

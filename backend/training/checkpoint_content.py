@@ -28,8 +28,8 @@ class CheckpointContent:
     def build(self, training: Training, metrics: Metrics, *, resumable: bool) -> dict[str, Any]:
         """The checkpoint's keys; `metrics` are those of the last epoch.
 
-        What only a resume needs is left empty in `best.pt`, a quarter of the size. `model_state_dict` is always the
-        first network; the second one is kept under `networks`.
+        What only a resume needs is left empty in `best.pt`, a quarter of the size. `model_state_dict` is
+        always the first network; the second one is kept under `networks`.
         """
         state = training.state_dict()
         if not resumable:

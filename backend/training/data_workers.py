@@ -1,11 +1,13 @@
-"""What befalls the processes that prepare images: killed, short of shared memory, crashed. Recognised by torch's words.
+"""Recognize why a process that prepares images failed: killed, out of shared memory, crashed; by torch's
+messages.
 
-They are those of torch 2.13: torch/csrc/DataLoader.cpp ("DataLoader worker (pid N) is killed by signal: ...", and of a
-bus error "... out of shared memory"), torch/utils/data/dataloader.py ("... exited unexpectedly"), torch/_utils.py
-("Caught ... in DataLoader worker process N") and aten/src/ATen/MapAllocator.cpp ("unable to allocate shared
-memory(shm) for file <...>", "unable to write to file </torch_...>"). A batch goes from process to process in shared
-memory, of which a container has 64 MiB unless it is started with --shm-size (Docker's reference, `docker run`). Where
-main memory runs out, Linux kills a process with SIGKILL (its documentation, "Out Of Memory Handling").
+They are those of torch 2.13: torch/csrc/DataLoader.cpp ("DataLoader worker (pid N) is killed by signal: ...",
+and of a bus error "... out of shared memory"), torch/utils/data/dataloader.py ("... exited unexpectedly"),
+torch/_utils.py ("Caught ... in DataLoader worker process N") and aten/src/ATen/MapAllocator.cpp ("unable to
+allocate shared memory(shm) for file <...>", "unable to write to file </torch_...>"). A batch goes from
+process to process in shared memory, of which a container has 64 MiB unless it is started with --shm-size
+(Docker's reference, `docker run`). Where main memory runs out, Linux kills a process with SIGKILL (its
+documentation, "Out Of Memory Handling").
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ from pathlib import Path
 SHARED_MEMORY = Path("/dev/shm")
 MIB = 2**20
 
-# kind, whether memory ran out, and the words by which it is known; the first that fits counts
+# kind, whether memory ran out, and a pattern of the message; the first match counts
 _KINDS = (
     ("files", False, r"too many open files|received \d+ items of ancdata"),
     (
@@ -44,7 +46,7 @@ _WHAT = {
     "shared": "the processes that prepare images ran out of shared memory{size}",
     "killed": "a process that prepares images was killed, as the system does when main memory runs out",
     "crashed": "a process that prepares images crashed ({signal})",
-    "gone": "a process that prepares images ended without a word, as when main memory runs out",
+    "gone": "a process that prepares images ended without an error message, as when main memory runs out",
     "memory": "a process that prepares images ran out of memory",
 }
 _FIRST_CURE = {
@@ -57,14 +59,14 @@ _FIRST_CURE = {
 
 @dataclass(frozen=True)
 class WorkerFailure:
-    """What befell the processes, in words, and whether it was memory that ran out."""
+    """What happened to the processes, and whether memory ran out."""
 
     kind: str
     what: str
     is_memory: bool
 
     def cure(self, num_workers: int, *, is_resumable: bool) -> str:
-        """One line of cures, the mildest first; `num_workers` is how many there were."""
+        """One line of cures, the mildest first; `num_workers` is how many processes there were."""
         fewer = num_workers // 2 if self.is_memory or self.kind in ("files", "gone") else 0
         how = "resume with" if is_resumable else "start a new run with"
         none = (
@@ -76,7 +78,7 @@ class WorkerFailure:
 
 
 def find_worker_failure(error: BaseException) -> WorkerFailure | None:
-    """What befell a process that prepares images, where this error comes of that; else None."""
+    """The failure of a process that prepares images, where it caused this error; else None."""
     chain = list(_chain(error))
     for kind, is_memory, pattern in _KINDS:
         for words in chain:
@@ -95,7 +97,7 @@ def _is_of_a_worker(chain: list[str]) -> bool:
 
 
 def _chain(error: BaseException | None) -> Iterator[str]:
-    """The words of an error and of those that it came of."""
+    """The messages of an error and of its causes."""
     seen: set[int] = set()
     while error is not None and id(error) not in seen:
         seen.add(id(error))

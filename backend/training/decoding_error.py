@@ -1,6 +1,6 @@
-"""The decoding floor: how far the truth comes back from its own heatmaps. No network can be measured below it.
+"""The decoding error: the error of points decoded from perfect heatmaps. No network can be measured below it.
 
-MRE of decode(encode(truth)), in the frame of each phase: whole images, and crops about the landmarks.
+MRE of decode(encode(points)), in the frame of each phase: whole images, and crops about the landmarks.
 """
 
 from __future__ import annotations
@@ -19,28 +19,28 @@ from backend.training.heatmaps import as_logits, encode_heatmaps
 from backend.training.metrics import radial_errors, summarize
 from backend.training.task import LandmarkTask
 
-MAX_IMAGES = 200  # evenly from the samples: the mean has settled long before
+MAX_IMAGES = 200  # evenly spaced: the mean hardly changes with more
 
 
 @dataclass(frozen=True)
-class Floor:
-    """Mean distance, in the original image, of the points that come back from perfect maps; mm is None if unknown."""
+class DecodingError:
+    """Mean distance, in the original image, of points decoded from perfect maps; mm is None if unknown."""
 
     mre_px: float | None
     mre_mm: float | None
     num_images: int
 
 
-def floor_on_images(samples: Samples, settings: Settings) -> Floor:
-    """Of the first network: its input holds the whole image."""
+def decoding_error_on_images(samples: Samples, settings: Settings) -> DecodingError:
+    """Of the first network, on whole images."""
     samples = _thin_out(samples)
     task = build_task(RunConfig(settings, {}), _names(samples))
     affines = [RESIZES[settings.resize](size_hw, settings.image_size)[None] for size_hw in samples.sizes_hw]
     return _measure(samples, task, affines)
 
 
-def floor_on_crops(samples: Samples, settings: Settings) -> Floor:
-    """Of the refinement, on crops as it sees them in training: about a place that differs from the truth."""
+def decoding_error_on_crops(samples: Samples, settings: Settings) -> DecodingError:
+    """Of the refinement, on crops about places near the annotated points."""
     samples, frame = _thin_out(samples), settings.crop_frame
     task = build_refiner_task(RunConfig(settings, {}), _names(samples))
     rng = np.random.default_rng(settings.seed)
@@ -49,20 +49,20 @@ def floor_on_crops(samples: Samples, settings: Settings) -> Floor:
         samples.points_xy_image, samples.sizes_hw, samples.mm_per_px_xy, strict=True
     ):
         scale_xy = frame.image_px_per_px_xy(size_hw, spacing)
-        # anywhere within two cells, so that the truth has no favourite place between the cells' centres
+        # anywhere within two cells, so that the points lie everywhere between the centers of cells
         centres = points + rng.uniform(-task.stride, task.stride, points.shape) * scale_xy
         affines.append(np.stack([frame.affine(centre, scale_xy) for centre in centres]))
     return _measure(samples, task, affines)
 
 
 def decode_truth(points_xy_input: Tensor, task: LandmarkTask) -> Tensor:
-    """(B, K, 2) input pixels -> what the task's decoder reads from perfect maps of them; NaN stays NaN."""
+    """(B, K, 2) input pixels -> what the task's decoder finds in perfect maps of them; NaN stays NaN."""
     maps = encode_heatmaps(points_xy_input, task.input_hw, task.stride, task.sigma_px)
     decoded, _ = task.decode(as_logits(maps) if task.loss_name == "kl" else maps)
     return torch.where(torch.isnan(points_xy_input), points_xy_input, decoded)
 
 
-def _measure(samples: Samples, task: LandmarkTask, affines: list[FloatArray]) -> Floor:
+def _measure(samples: Samples, task: LandmarkTask, affines: list[FloatArray]) -> DecodingError:
     """`affines` map each image to its input, (1, 2, 3), or to the crop of each landmark, (K, 2, 3)."""
     decoded = []
     for points_xy_image, image_affines in zip(samples.points_xy_image, affines, strict=True):
@@ -76,7 +76,7 @@ def _measure(samples: Samples, task: LandmarkTask, affines: list[FloatArray]) ->
         ]
         decoded.append(np.stack(back))
     summary = summarize(radial_errors(np.stack(decoded), samples.points_xy_image, samples.mm_per_px_xy))
-    return Floor(summary["mre_px"], summary["mre_mm"], len(samples))
+    return DecodingError(summary["mre_px"], summary["mre_mm"], len(samples))
 
 
 def _thin_out(samples: Samples) -> Samples:

@@ -1,7 +1,9 @@
-"""The training loop: epochs of steps, each epoch followed by a validation, with recovery from what goes wrong.
+"""The training loop: epochs of steps, each epoch followed by a validation, with recovery from what goes
+wrong.
 
-It gets a network, a task, batches and an observer, and knows neither models by name nor files nor whether its images
-are whole images or crops. A step is one update of the weights, from one or more batches (gradient accumulation).
+It gets a network, a task, batches and an observer, and knows neither models by name nor files nor whether its
+images are whole images or crops. A step is one update of the weights, from one or more batches (gradient
+accumulation).
 """
 
 from __future__ import annotations
@@ -186,7 +188,8 @@ class Trainer:
         return {} if self._valid is None else self.passes.validate(self._valid)
 
     def predict(self, batch: Batch) -> Tensor:
-        """Maps (B, K, h, w) float32 of the averaged weights. Raises MemoryShortageError and StopAskedError."""
+        """Maps (B, K, h, w) float32 of the averaged weights. Raises MemoryShortageError and
+        StopAskedError."""
         return self.passes.predict(batch)
 
     @property

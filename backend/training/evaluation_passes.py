@@ -1,4 +1,5 @@
-"""Forward passes of the averaged weights: validation and prediction, in smaller parts where memory runs out."""
+"""Forward passes of the averaged weights: validation and prediction, in smaller parts where memory runs
+out."""
 
 from __future__ import annotations
 
@@ -23,8 +24,8 @@ T = TypeVar("T")
 class EvaluationPasses:
     """Validates and predicts with the averaged weights of a state, which passes leave unchanged.
 
-    Every pass raises MemoryShortageError where smaller parts do not help, and StopAskedError where a stop is requested
-    between two parts.
+    Every pass raises MemoryShortageError where smaller parts do not help, and StopAskedError where a stop is
+    requested between two parts.
     """
 
     def __init__(

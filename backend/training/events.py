@@ -1,4 +1,4 @@
-"""What happens on the way of a training, in words: told to the observer, kept in the run's events, marked on curves."""
+"""The events of a training with their messages, for the observer, the run's record and the curves."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ class Event(NamedTuple):
 
 
 class Place(NamedTuple):
-    """Where a training was when something happened."""
+    """The place in a training at which something happened."""
 
     during: str  # "training", "validation" or "prediction"
     epoch: int  # from 1
-    step: int  # of all steps: the one under way in training, else the last one done
+    step: int  # counted over all epochs: the one under way in training, else the last one done
 
     @property
     def words(self) -> str:
@@ -35,9 +35,9 @@ class Place(NamedTuple):
 def lr_lowered(
     why: str, epoch: int, step: int, back_to_epoch: int, old_lr: float, new_lr: float, retry: int
 ) -> Event:
-    """Training was unstable in an epoch and goes on from the end of an earlier one (0: from the start).
+    """Training was unstable in an epoch and continues from the end of an earlier one (0: from the start).
 
-    The rates are peaks of the schedule: what the setting `lr` would be. `retry` counts from 1.
+    The rates are peaks of the schedule, as the setting `lr` is. `retry` counts from 1.
     """
     return Event(
         "lr_lowered",
@@ -56,7 +56,7 @@ def lr_lowered(
 
 
 def retried_after_divergence(loop: LoopState, old_lr: float, new_lr: float, after_outcome: int) -> Event:
-    """A run that had diverged is resumed: it would diverge again in the same steps at the same rate.
+    """A run that had diverged is resumed; at the same learning rate it would diverge again in the same steps.
 
     `after_outcome` is the number of the outcome that was set aside.
     """
@@ -75,7 +75,7 @@ def retried_after_divergence(loop: LoopState, old_lr: float, new_lr: float, afte
 
 
 def early_stop(loop: LoopState) -> Event:
-    """Patience is over. `best_epoch` is the phase's own best; null where no epoch had an error."""
+    """Patience is over. `best_epoch` is the phase's own best; null where no epoch has an error."""
     best = loop.own_best.epoch or None
     return Event(
         "early_stop",
@@ -86,43 +86,42 @@ def early_stop(loop: LoopState) -> Event:
 
 
 def without_progress(loop: LoopState) -> str:
-    """For how long a phase has become no better."""
-    return f"no better validation error for {loop.epoch - loop.own_best.epoch} epochs"
+    """How long a phase has not improved."""
+    return f"no lower validation error for {loop.epoch - loop.own_best.epoch} epochs"
 
 
 def did_not_learn(epoch: int, best: str, guess: str) -> Event:
-    """A training has ended, and its best validation error is no better than that of the mean positions."""
+    """A training has ended with a best validation error that is not below that of the mean positions."""
     return Event(
         "did_not_learn",
-        f"nothing was learned: the best validation error, {best}, is no better than pointing at the mean position of "
-        f"each landmark, {guess}. Train for more epochs; lower the learning rate, to 1e-4 say, if the loss jumped; "
-        "look through the marks of the data set",
+        f"nothing was learned: the best validation error, {best}, is not below that of the mean position "
+        f"of each landmark, {guess}. Train for more epochs; lower the learning rate, for example to 1e-4, "
+        "if the loss jumped; check the annotations of the data set",
         {"epoch": epoch},
     )
 
 
 def answered(request: Request, loop: LoopState) -> Event:
-    """What was asked for in the middle of an epoch is done."""
-    done = {Request.SAVE_NOW: "last.pt saved", Request.PREVIEW_NOW: "preview of the fixed images kept"}[
-        request
-    ]
+    """A request in the middle of an epoch has been carried out."""
+    done = {Request.SAVE_NOW: "last.pt saved", Request.PREVIEW_NOW: "preview saved"}[request]
     epoch, step = loop.epoch + 1, loop.global_step
     return Event(
-        request.value, f"{done} in epoch {epoch}, step {step}, as asked", {"epoch": epoch, "step": step}
+        request.value, f"{done} in epoch {epoch}, step {step}, as requested", {"epoch": epoch, "step": step}
     )
 
 
 def oom_retry(place: Place, back_to_epoch: int, finer: MicroBatch, parts: StepParts, why: str) -> Event:
     """Memory ran out in a training step, and steps are computed in smaller parts from here on.
 
-    Training goes on from the end of an earlier epoch (0: from the start).
+    Training continues from the end of an earlier epoch (0: from the start).
     """
     size = "" if parts.num * parts.largest == parts.num_samples else "at most "
     return Event(
         "oom_retry",
         f"out of memory in {place.words}: back to {_state_after(back_to_epoch)}, "
-        f"a step now takes {parts.num} {'part' if parts.num == 1 else 'parts'} of {size}{_images(parts.largest)}; "
-        f"the effective batch stays {parts.num_samples} (retry {finer.num_retries} of {MAX_RETRIES})",
+        f"a step now takes {parts.num} {'part' if parts.num == 1 else 'parts'} of "
+        f"{size}{_images(parts.largest)}; the effective batch stays {parts.num_samples} "
+        f"(retry {finer.num_retries} of {MAX_RETRIES})",
         {
             **place._asdict(),
             "back_to_epoch": back_to_epoch,
@@ -136,7 +135,7 @@ def oom_retry(place: Place, back_to_epoch: int, finer: MicroBatch, parts: StepPa
 
 
 def pass_retry(place: Place, finer: MicroBatch, largest: int, why: str) -> Event:
-    """Memory ran out in a pass that changes no weights: it alone is repeated in smaller parts, now and later."""
+    """Memory ran out in a validation or prediction, which is repeated in smaller parts, now and later."""
     return Event(
         "oom_retry",
         f"out of memory in {place.words}: it is repeated with {_at_most(largest)} at once "
@@ -152,7 +151,7 @@ def pass_retry(place: Place, finer: MicroBatch, largest: int, why: str) -> Event
 
 
 def prediction_retry(where: str, finer: MicroBatch, why: str) -> Event:
-    """Memory ran out in predictions outside of a training loop, and they are repeated in smaller parts."""
+    """Memory ran out in predictions outside a training loop, and they are repeated in smaller parts."""
     return Event(
         "oom_retry",
         f"out of memory in {where}: {_images(finer.limit or 0)} at once now "

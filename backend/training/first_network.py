@@ -1,5 +1,5 @@
-"""A first network that another run trained: read and checked before a run is created and again when it starts, and
-taken over into the run's best.pt."""
+"""A first network that another run trained: read and checked before a run is created and again when it
+starts, and taken over into the run's best.pt."""
 
 from __future__ import annotations
 
@@ -30,7 +30,8 @@ SAME_FIELDS = ("model", "image_size", "output_stride", "resize", "loss", "decode
 
 
 def read_first_network(config: RunConfig, landmark_names: Sequence[str]) -> tuple[dict[str, Any], RunConfig]:
-    """The checkpoint that a run's `first_network` names, and the configuration that trained its first network.
+    """The checkpoint that a run's `first_network` names, and the configuration that trained its first
+    network.
 
     Raises UserError, at that field, where it cannot be read or does not fit this run and its landmarks.
     """
@@ -62,7 +63,8 @@ def _require_same(path: Path, theirs: RunConfig, ours: RunConfig) -> None:
 
 
 def adopt_first_network(data: RunData) -> None:
-    """Save another run's first network as this run's best.pt. Raises UserError where it does not fit this run."""
+    """Save another run's first network as this run's best.pt. Raises UserError where it does not fit this
+    run."""
     path = Path(data.config.value(FIELD))
     content, theirs = read_first_network(data.config, data.landmark_names)
     _require_unseen_validation(data, content, path, theirs)
@@ -78,8 +80,8 @@ def adopt_first_network(data: RunData) -> None:
 
 
 def _require_unseen_validation(data: RunData, content: dict[str, Any], path: Path, theirs: RunConfig) -> None:
-    """Raises UserError where the first network was trained on this run's validation images, whose errors would then
-    mean nothing; where that cannot be checked, an event says so."""
+    """Raises UserError where the first network was trained on this run's validation images, whose errors
+    would then mean nothing; where that cannot be checked, an event says so."""
     if data.valid is None:
         return
     try:
@@ -92,16 +94,18 @@ def _require_unseen_validation(data: RunData, content: dict[str, Any], path: Pat
     seen = ids_in_training(data.valid.samples, data.splits, trained_on, is_own=True)
     if seen:
         raise UserError(
-            f"{path} was trained on {len(seen)} of the {len(data.valid.samples)} validation images of this run, "
-            f"so its errors on them mean nothing: {', '.join(seen[:3])}{' ...' if len(seen) > 3 else ''}",
+            f"{path} was trained on {len(seen)} of the {len(data.valid.samples)} validation images of this "
+            "run, so its errors on them mean nothing: "
+            f"{', '.join(seen[:3])}{' ...' if len(seen) > 3 else ''}",
             field=FIELD,
-            cure=f"use its data set, seed {theirs.settings.seed} and val_fraction {theirs.settings.val_fraction:g}",
+            cure=f"use its data set, seed {theirs.settings.seed} and val_fraction "
+            f"{theirs.settings.val_fraction:g}",
         )
     if trained_on.num_unseen:
         _report(
             data,
-            f"of the images that {path} was trained on, {trained_on.num_unseen} no longer exist: among them, only "
-            "files identical to this run's validation images could be found",
+            f"of the images that {path} was trained on, {trained_on.num_unseen} no longer exist: among "
+            "them, only files identical to this run's validation images could be found",
         )
 
 

@@ -1,5 +1,5 @@
-"""Where the trained first network finds the landmarks, how large its errors are, and how far crops are shifted in
-training because of them."""
+"""Where the trained first network finds the landmarks, how large its errors are, and how far crops are
+shifted in training because of them."""
 
 from __future__ import annotations
 
@@ -84,8 +84,8 @@ def _predict(data: RunData, network: nn.Module, stored: StoredSamples) -> FloatA
 
 
 def choose_jitter(data: RunData, first: FirstPoints) -> float:
-    """By how many crop pixels crops are shifted in training: as set, or half as much again as the spread of the first
-    network's errors on the validation images."""
+    """By how many crop pixels crops are shifted in training: as set, or half as much again as the spread of
+    the first network's errors on the validation images."""
     setting = data.config.settings.crop_jitter
     if setting != "auto":
         return float(setting)

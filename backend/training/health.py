@@ -1,12 +1,12 @@
-"""Has the network collapsed? What a validation showed, to alarms that name landmarks and a cure. numpy alone.
+"""Detect a network that has collapsed from its validations; each alarm names the landmarks and a cure.
 
-A network that is young does all of this too: its maps are nearly flat, it points at the mean position everywhere, a
-landmark has not begun to fall. So nothing is looked at before GRACE_EPOCHS after the warm-up, a symptom counts only
-when IN_A_ROW validations show it one after the other (STUCK_IN_A_ROW that of one landmark), and each cause is told once
-in the life of a run.
+A network early in training shows the same symptoms: its maps are nearly flat, it predicts the mean position
+everywhere, the error of a landmark has not started to fall. So nothing is checked before GRACE_EPOCHS after
+the warm-up, a symptom counts only when IN_A_ROW validations in a row show it (STUCK_IN_A_ROW for a single
+landmark), and each cause is reported once per run.
 
-N validation images, K landmarks; points in input pixels, the frame in which a network that ignores its image always
-points at the same place.
+N validation images, K landmarks; points are in input pixels, in which a network that ignores its image always
+predicts the same place.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ Row = Mapping[str, Any]
 
 GRACE_EPOCHS = 5
 IN_A_ROW = 3
-STUCK_IN_A_ROW = 10  # landmarks are found one after the other, some many epochs later than the rest
-MIN_IMAGES = 3  # of one or two images, equal or crossed predictions may be chance
-FLAT_CONTRAST = 0.05  # a map that has found something stands above 0.5, even an unsure one above 0.2
-SAME_SHARE = 0.02  # predictions vary less than this share of what the truth does
-MIN_SPREAD_PX = 1.0  # where the truth itself hardly moves, equal predictions are right
+STUCK_IN_A_ROW = 10  # some landmarks are found many epochs later than the others
+MIN_IMAGES = 3  # on one or two images, equal or crossed predictions may be chance
+FLAT_CONTRAST = 0.05  # a map with a peak has more than 0.5, an uncertain one more than 0.2
+SAME_SHARE = 0.02  # predictions vary less than this share of the variation of the annotations
+MIN_SPREAD_PX = 1.0  # where the annotations hardly vary, equal predictions are right
 FIRST_EPOCHS = 3
-STUCK_SHARE = 0.8  # of the error at first
-OTHERS_SHARE = 0.5  # the others, at the median, have halved theirs
-STUCK_FACTOR = 3.0  # and are this many times better: an easy landmark that was good at once is not stuck
-SWAP_RADIUS = 0.25  # of the distance between the two truths
+STUCK_SHARE = 0.8  # of the first error
+OTHERS_SHARE = 0.5  # the median of the others has halved
+STUCK_FACTOR = 3.0  # and is this many times lower: an easy landmark that was good at once is not stuck
+SWAP_RADIUS = 0.25  # of the distance between the two annotated points
 SWAP_SHARE = 0.8  # of the images that show both
 
 
@@ -54,7 +54,7 @@ def are_all_flat(contrast: FloatArray) -> bool:
 
 
 def are_all_equal(predicted_xy: FloatArray, true_xy: FloatArray) -> bool:
-    """Whether every landmark is predicted at one place in all images, though the truth moves between them."""
+    """Whether every landmark is predicted at the same place in all images, although the annotations vary."""
     if len(predicted_xy) < MIN_IMAGES:
         return False
     known = np.isfinite(true_xy).all(-1).sum(0) >= MIN_IMAGES
@@ -65,9 +65,10 @@ def are_all_equal(predicted_xy: FloatArray, true_xy: FloatArray) -> bool:
 
 
 def find_stuck(errors: FloatArray) -> list[int]:
-    """Landmarks whose error stays where it was in the first epochs while the others' fell.
+    """Landmarks whose error is as large as in the first epochs while that of the others fell.
 
-    `errors` (epochs, K) px, NaN where unknown; medians of three epochs at each end, so that one epoch decides nothing.
+    `errors` (epochs, K) px, NaN where unknown; medians of three epochs at each end, so that no single epoch
+    decides.
     """
     if len(errors) < 2 * FIRST_EPOCHS:
         return []
@@ -85,10 +86,10 @@ def find_stuck(errors: FloatArray) -> list[int]:
 
 
 def find_swapped(predicted_xy: FloatArray, true_xy: FloatArray) -> list[tuple[int, int]]:
-    """Pairs of landmarks each of which is predicted on the other's truth.
+    """Pairs of landmarks, each of which is predicted where the other is annotated.
 
-    On it means within a quarter of the distance between the two: predictions that lie together between both, as a
-    young network's do, are nobody's swap, and a place at random is hit once in some ten thousand.
+    That is within a quarter of the distance between the two. So predictions midway between both, as a network
+    makes them early in training, are not a swap, and a random prediction is one in some ten thousand.
     """
     found = []
     for i, j in combinations(range(true_xy.shape[1]), 2):
@@ -108,9 +109,9 @@ def find_swapped(predicted_xy: FloatArray, true_xy: FloatArray) -> list[tuple[in
 
 @dataclass
 class HealthWatch:
-    """Follows a run's validations and tells what is new.
+    """Follows a run's validations and returns new alarms.
 
-    `rows` and `events` are those that the run has already: after a resume nothing is told twice.
+    `rows` and `events` are those that the run has so far: after a resume nothing is reported twice.
     """
 
     names: Sequence[str]
@@ -119,12 +120,14 @@ class HealthWatch:
     events: Iterable[Row] = ()
     _errors: dict[int, list[float]] = field(default_factory=dict)  # by epoch, of each landmark, px
     _seen: dict[tuple[str, ...], int] = field(default_factory=dict)  # validations in a row, by cause
-    _told: set[tuple[str, ...]] = field(default_factory=set)
+    _reported: set[tuple[str, ...]] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         for row in self.rows:
             self._remember(row)
-        self._told |= {(event["kind"], *event["landmarks"]) for event in self.events if "landmarks" in event}
+        self._reported |= {
+            (event["kind"], *event["landmarks"]) for event in self.events if "landmarks" in event
+        }
 
     def look(self, row: Row, evidence: Evidence) -> list[Event]:
         """The alarms of one epoch's validation; `row` holds `epoch` and `val/mre_px/<landmark>`."""
@@ -134,9 +137,11 @@ class HealthWatch:
         causes = {(alarm.kind, *alarm.values["landmarks"]): alarm for alarm in alarms}
         self._seen = {cause: self._seen.get(cause, 0) + 1 for cause in causes}
         news = [
-            cause for cause in causes if self._seen[cause] >= _needed(cause[0]) and cause not in self._told
+            cause
+            for cause in causes
+            if self._seen[cause] >= _needed(cause[0]) and cause not in self._reported
         ]
-        self._told |= set(news)
+        self._reported |= set(news)
         return [causes[cause] for cause in news]
 
     def _is_grown(self, epoch: int) -> bool:
@@ -161,10 +166,10 @@ class HealthWatch:
 
 
 def flat_heatmaps(epoch: int) -> Event:
-    """All maps are flat."""
+    """All heatmaps are flat."""
     return Event(
         "flat_heatmaps",
-        f"epoch {epoch}: the heatmaps of all landmarks are flat, nothing is found in any image; start a new run with "
+        f"epoch {epoch}: the heatmaps of all landmarks are flat in every image; start a new run with "
         "the loss kl, a larger sigma or a lower learning rate (1e-4)",
         {"epoch": epoch, "landmarks": []},
     )
@@ -174,8 +179,9 @@ def equal_predictions(epoch: int, num_images: int) -> Event:
     """All images get the same points."""
     return Event(
         "equal_predictions",
-        f"epoch {epoch}: the same points are predicted on all {num_images} validation images, whatever they show; "
-        "check that each image has its own landmarks, and start a new run with a lower learning rate (1e-4)",
+        f"epoch {epoch}: the same points are predicted on all {num_images} validation images; "
+        "check that each image has its own annotations, and start a new run with a lower learning rate "
+        "(1e-4)",
         {"epoch": epoch, "landmarks": []},
     )
 
@@ -184,19 +190,19 @@ def landmark_stuck(epoch: int, name: str, error_px: float) -> Event:
     """One landmark does not learn."""
     return Event(
         "landmark_stuck",
-        f"epoch {epoch}: {name} does not improve ({error_px:.1f} px, as in the first epochs) while the others do; "
-        f"check where {name} is marked in the training images: a wrong column, another side, too few images; if it is "
-        "marked well, start a new run with the loss kl, which finds most",
+        f"epoch {epoch}: {name} does not improve ({error_px:.1f} px, as in the first epochs) while the "
+        f"others do; check how {name} is annotated in the training images: a wrong column, the other side, "
+        "too few images; if that is right, start a new run with the loss kl, which finds the most landmarks",
         {"epoch": epoch, "landmarks": [name]},
     )
 
 
 def landmarks_swapped(epoch: int, first: str, second: str) -> Event:
-    """Two landmarks have changed places."""
+    """Two landmarks are interchanged."""
     return Event(
         "landmarks_swapped",
-        f"epoch {epoch}: {first} is predicted where {second} is marked, and {second} where {first} is; check the two "
-        "names in the annotations of the training and of the validation images",
+        f"epoch {epoch}: {first} is predicted where {second} is annotated, and {second} where {first} is; "
+        "check the two names in the annotations of the training and of the validation images",
         {"epoch": epoch, "landmarks": [first, second]},
     )
 

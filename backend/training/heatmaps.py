@@ -1,7 +1,7 @@
-"""Points to heatmaps and back: the two directions live side by side so that they cannot drift apart.
+"""Encode points as heatmaps, and decode heatmaps to points.
 
-Shapes: B samples, K landmarks, h x w cells. A cell's centre (cx, cy) lies at (c + 0.5) * stride - 0.5 input
-pixels. Knows nothing of losses, networks or files.
+Shapes: B samples, K landmarks, h x w cells. The center of cell c lies at (c + 0.5) * stride - 0.5 input
+pixels.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from torch import Tensor
 from backend.geometry import Size
 
 EXPECTATION_RADIUS_CELLS = 7
-LEAST_SPREAD_CELLS = 1 / 6  # standard deviation: no map is surer of its landmark
+LEAST_SPREAD_CELLS = 1 / 6  # standard deviation: the least uncertainty of a map
 DARK_BLUR_CELLS = 1.0
 LEAST_HEIGHT = 1e-37  # of a map, before its logarithm
 DECODERS = ("dark", "expectation", "argmax")
@@ -36,7 +36,7 @@ def inside_heatmap(points_xy_input: Tensor, size_hw: Size) -> Tensor:
 
 
 def encode_heatmaps(points_xy_input: Tensor, size_hw: Size, stride: int, sigma_px: float) -> Tensor:
-    """Gaussians of peak 1 about float centres.
+    """Gaussians of peak 1 about float centers.
 
     `points_xy_input` (B, K, 2) in input pixels, `size_hw` the input's size, `sigma_px` in input pixels.
     Returns (B, K, h, w) float32 on the points' device. A NaN point gives a zero map: mask it by `visible`.
@@ -89,9 +89,11 @@ def expectation(probabilities: Tensor) -> Tensor:
 
 
 def spread_of_maps(logits: Tensor, stride: int, sigma_px: float) -> Tensor:
-    """How far maps of `kl` (B, K, h, w) leave it open where their landmark is: covariances (B, K, 2, 2), square pixels.
+    """The uncertainty of maps of `kl` (B, K, h, w): covariances (B, K, 2, 2) of the landmark, square input
+    pixels.
 
-    Such a map learns the chance of each place, blurred by the target's Gaussian, whose variance is taken off.
+    Such a map learns the probability of each place, blurred by the target's Gaussian, whose variance is
+    subtracted.
     """
     window, _ = _window_about_peak(logits.float())
     mean = expectation(window)
@@ -125,7 +127,8 @@ def _local_expectation(logits: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _window_about_peak(logits: Tensor) -> tuple[Tensor, Tensor]:
-    """Probabilities (B, K, h, w) near the peak, which sum to 1, and the share (B, K) of all that they are."""
+    """Probabilities (B, K, h, w) near the peak, scaled to sum to 1, and the share (B, K) of the whole map
+    that they are."""
     probabilities = spatial_softmax(logits)
     peak = _argmax_cells(logits)
     columns = torch.arange(logits.shape[-1], device=logits.device)
@@ -140,8 +143,8 @@ def _window_about_peak(logits: Tensor) -> tuple[Tensor, Tensor]:
 def _dark(heatmaps: Tensor) -> tuple[Tensor, Tensor]:
     """Zhang et al. 2020, "Distribution-aware coordinate representation": blur, log, one Newton step.
 
-    The logarithm of a Gaussian is a parabola, so central differences and one step find its centre exactly;
-    blurring only widens it, and tames the noise that the logarithm would magnify.
+    The logarithm of a Gaussian is a parabola, so central differences and one step find its center exactly;
+    blurring only widens it, and reduces the noise that the logarithm would amplify.
     """
     confidence = heatmaps.flatten(2).amax(-1).clamp(0, 1)
     log_maps = _blur(heatmaps.clamp(min=0)).clamp(min=1e-10).log()

@@ -1,4 +1,4 @@
-"""From a checkpoint and image files to points: what `predict`, `evaluate` and later the page share.
+"""Predict landmarks on images with a checkpoint.
 
 The checkpoint alone decides network, input size and decoding; no run folder is needed.
 """
@@ -53,7 +53,7 @@ from backend.training.task import (
 )
 
 BATCH_SIZE = 8
-# hears of each batch its maps (B, K, h, w) uint8 and their affines to original pixels (B, 1 or K, 2, 3)
+# called with the maps of each batch (B, K, h, w) uint8 and their affines to original pixels (B, 1 or K, 2, 3)
 OnMaps = Callable[[npt.NDArray[np.uint8], FloatArray], object]
 OFFSET_RADIUS_PX = 3.0
 FOR_PREDICTION = {
@@ -64,8 +64,8 @@ FOR_PREDICTION = {
 
 @dataclass(frozen=True)
 class Predictor:
-    """A trained network, ready to predict; where there are such, the one that refines its points, and the shapes to
-    which they are drawn."""
+    """A trained network, ready to predict, with the network that refines its points and the shape prior where
+    it has them."""
 
     network: nn.Module
     task: LandmarkTask
@@ -83,8 +83,8 @@ class Predictor:
     ) -> Predictions:
         """Points (N, K, 2) in original pixels and confidence (N, K), in the order of the samples.
 
-        `on_batch` hears how many images each batch held, `on_maps` what the points were read from: the maps of the
-        last network, on crops about the landmarks where there is a second one. Raises UserError for an image that
+        `on_batch` is called with the number of images of each batch, `on_maps` with the maps of the last
+        network: on crops about the landmarks where there is a second one. Raises UserError for an image that
         cannot be decoded, and where memory runs out.
         """
         parts = []
@@ -95,11 +95,11 @@ class Predictor:
                 raise _short_of_memory(self.device)
             if not np.isfinite(found.points_xy_image).all():
                 raise UserError(
-                    "the networks answer with numbers that are not finite",
+                    "the networks return numbers that are not finite",
                     field="checkpoint",
                     cure=OTHER_CHECKPOINT,
                 )
-            parts.append(self._drawn_to_shapes(found, samples.take(rows)))
+            parts.append(self._with_shape_prior(found, samples.take(rows)))
             on_batch(len(rows))
         return concatenate_predictions(parts)
 
@@ -107,7 +107,7 @@ class Predictor:
         """A batch of images, each decoded once for both networks."""
         settings = self.config.settings
         store = build_store(samples, self.config)
-        here = {"device": Choice(str(self.device), "prediction")}  # not where it was trained
+        here = {"device": Choice(str(self.device), "prediction")}  # perhaps not the device that trained it
         config = RunConfig(settings, {**self.config.chosen, **FOR_PREDICTION, **here})
         whole = build_batches(config, samples, store)
         shaped = self.shape_prior is not None
@@ -129,12 +129,12 @@ class Predictor:
             answers.append(answer)
         return replace(mean_predictions(answers), unrefined_xy_image=found.points_xy_image)
 
-    def _drawn_to_shapes(self, found: Predictions, samples: Samples) -> Predictions:
-        """With the points that a likely shape has."""
+    def _with_shape_prior(self, found: Predictions, samples: Samples) -> Predictions:
+        """With the shape prior applied to the points."""
         if self.shape_prior is None or found.spread_xy_image is None:
             return found
         unit = square_unit_xy(samples.mm_per_px_xy)[:, None]
-        if not self.config.learned_pixel_sizes:  # then the shapes were learned in pixels
+        if not self.config.learned_pixel_sizes:  # the shape prior was fitted in pixels
             unit = np.ones_like(unit)
         spread = found.spread_xy_image * unit[..., None] * unit[..., None, :]
         drawn = self.shape_prior.draw(found.points_xy_image * unit, spread) / unit
@@ -146,14 +146,16 @@ def _short_of_memory(device: torch.device) -> UserError:
     return UserError(
         f"{'the GPU' if on_gpu else 'this computer'} has too little free memory",
         field="device",
-        cure=f"wait until nothing trains there, or {'give --device cpu' if on_gpu else 'close other programs'}",
+        cure="wait until nothing trains there, or "
+        f"{'give --device cpu' if on_gpu else 'close other programs'}",
     )
 
 
 def crop_offsets(num: int) -> FloatArray:
-    """(num, 2) crop pixels: one crop stands on the point, the others spread evenly over a disc of 3 px about it.
+    """(num, 2) crop pixels: one crop is centered on the point, the others are spread evenly over a disc of 3
+    px.
 
-    A spiral of the golden angle (Vogel 1979), which is even at any number.
+    A spiral of the golden angle (Vogel 1979), which is even for any number.
     """
     index = np.arange(num)
     radius, angle = OFFSET_RADIUS_PX * np.sqrt(index / max(1, num - 1)), index * np.pi * (3 - np.sqrt(5))
@@ -172,9 +174,10 @@ def predict_batches(
     before_part: Callable[[], object] = lambda: None,
     with_spread: bool = False,
 ) -> Predictions:
-    """The points that a network in evaluation mode finds, batch by batch; `with_spread`, how sure its maps are too.
+    """The points that a network in evaluation mode finds, batch by batch; `with_spread`, also their
+    uncertainty.
 
-    `before_part` is called before each batch, or part of one, and may end it all by an exception.
+    `before_part` is called before each batch, or part of one, and may abort by an exception.
     """
     found: list[Predictions] = []
     for part in (part for batch in batches.of_epoch(0) for part in micro_batch.split(batch)):
@@ -190,8 +193,8 @@ def predict_batches(
 def load_predictor(checkpoint_path: Path, device: str = "auto") -> Predictor:
     """Rebuild the network of a checkpoint with its averaged weights.
 
-    Raises UserError for a file that is no checkpoint, for weights, settings or shapes in it that cannot be used, and
-    for a device that is not there.
+    Raises UserError for a file that is not a checkpoint, for weights, settings or a shape prior that cannot
+    be used, and for a device that does not exist.
     """
     on_device = _device(device)
     checkpoint = load_checkpoint(checkpoint_path)
@@ -203,9 +206,7 @@ def load_predictor(checkpoint_path: Path, device: str = "auto") -> Predictor:
         partial(build_network, config, num_landmarks),
         config.settings.model,
     )
-    second = checkpoint.get("networks", {}).get(
-        REFINE
-    )  # where the run has trained one that is better than none
+    second = checkpoint.get("networks", {}).get(REFINE)  # kept once it improves on the first one
     refiner = None
     if second is not None:
         build = partial(build_refiner, config, num_landmarks)
@@ -224,7 +225,7 @@ def load_predictor(checkpoint_path: Path, device: str = "auto") -> Predictor:
 def _load_network(
     path: Path, weights: Mapping[str, Tensor], build: Callable[[], nn.Module], name: str
 ) -> nn.Module:
-    """A network with a checkpoint's weights; it takes no memory before they are known to fit."""
+    """A network with a checkpoint's weights, which are checked before memory is allocated."""
     with torch.device("meta"):
         check_weights(path, weights, build(), name)
     network = build()
@@ -240,9 +241,10 @@ def _placed(network: nn.Module, device: torch.device) -> nn.Module:
 def unlabelled_samples(
     paths: Sequence[Path], num_landmarks: int, spacings: Sequence[tuple[float, float]] | None = None
 ) -> Samples:
-    """Images without truth, for prediction; `spacings` are mm a pixel along x and y, NaN where unknown.
+    """Images without annotations, for prediction; `spacings` are mm per pixel along x and y, NaN where
+    unknown.
 
-    Raises UserError for a file that is no image.
+    Raises UserError for a file that is not an image.
     """
     rows = []
     for path, mm_per_px_xy in zip(paths, spacings or [UNKNOWN_SPACING] * len(paths), strict=True):
@@ -253,9 +255,10 @@ def unlabelled_samples(
 
 
 def _device(name: str) -> torch.device:
-    """The device asked for; "auto" is a free GPU that torch can compute on. One that it cannot is named on stderr.
+    """A device by its name; "auto" is a free GPU that torch can use, else the CPU. Unusable GPUs are named on
+    stderr.
 
-    Raises UserError for a name that is none, and for a GPU that is not there or cannot be used.
+    Raises UserError for a name that is not a device, and for a GPU that does not exist or cannot be used.
     """
     machine = describe_machine()
     for gpu in machine.unusable if name == "auto" else ():

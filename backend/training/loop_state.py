@@ -66,7 +66,8 @@ class Best:
 
 @dataclass
 class LoopState:
-    """The place in the loop. `epoch` counts the epochs that are done; batches and sums are of the one under way."""
+    """The place in the loop. `epoch` counts the epochs that are done; batches and sums are of the one under
+    way."""
 
     epoch: int = 0
     batch_index: int = 0  # next batch of the epoch under way
@@ -134,8 +135,8 @@ class EpochClock:
 
 
 def _is_better(metrics: Mapping[str, Any], bar: MeanError) -> bool:
-    """Without validation images, or their annotations, the last weights are the best known; an epoch whose loss or
-    points are not finite is never the best."""
+    """Without validation images, or their annotations, the last weights are the best known; an epoch whose
+    loss or points are not finite is never the best."""
     loss = metrics.get("val/loss")
     if loss is not None and not math.isfinite(loss):
         return False

@@ -1,7 +1,7 @@
 """Losses on heatmaps, masked where a landmark is missing. All are computed in float32.
 
-Shapes: heatmaps and targets (B, K, h, w), visible (B, K) bool. Each returns a scalar; where nothing is visible
-it is a zero that still carries gradients.
+Shapes: heatmaps and targets (B, K, h, w), visible (B, K) bool. Each returns a scalar; where nothing is
+visible it is a zero that still carries gradients.
 """
 
 from __future__ import annotations
@@ -18,11 +18,12 @@ EXPECTATION_WEIGHT = 0.2
 
 
 def adaptive_wing(heatmaps: Tensor, targets: Tensor, visible: Tensor) -> Tensor:
-    """Adaptive wing loss with its weighted map (Wang, Bo, Fuxin 2019), mean over the cells of visible landmarks.
+    """Adaptive wing loss with its weighted map (Wang, Bo, Fuxin 2019), mean over the cells of visible
+    landmarks.
 
-    Where the error is below theta it is omega * ln(1 + |e / epsilon| ** (alpha - target)), steep near the peak
-    and mild in the background; beyond, a line that continues it. Cells where the 3 x 3 dilated target exceeds
-    0.2 weigh 1 + 10.
+    Where the error is below theta it is omega * ln(1 + |e / epsilon| ** (alpha - target)), steep near the
+    peak and mild in the background; above, a line that continues it. Cells where the 3 x 3 dilated target
+    exceeds 0.2 weigh 1 + 10.
     """
     heatmaps, targets = heatmaps.float(), targets.float()
     error = (targets - heatmaps).abs()
@@ -40,9 +41,9 @@ def adaptive_wing(heatmaps: Tensor, targets: Tensor, visible: Tensor) -> Tensor:
 def mse(heatmaps: Tensor, targets: Tensor, visible: Tensor) -> Tensor:
     """Squared error, balanced, mean over the cells of visible landmarks.
 
-    Each cell weighs 1 + target * cells / sum(target), so that a landmark's Gaussian counts as much as the map that
-    it stands on. Unweighted, a Gaussian of some five cells in ten thousand is outvoted: training ends at a map of
-    zeros, whose error is as small as 1e-4 (see the losses in docs/method-and-measurements.md).
+    Each cell weighs 1 + target * cells / sum(target), so that a landmark's Gaussian counts as much as the
+    rest of the map. Unweighted, a Gaussian of some five cells in ten thousand has no effect: training ends at
+    a map of zeros, whose error is as small as 1e-4 (see docs/method-and-measurements.md).
     """
     heatmaps, targets = heatmaps.float(), targets.float()
     num_cells = targets.shape[-2] * targets.shape[-1]

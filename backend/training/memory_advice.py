@@ -1,14 +1,15 @@
-"""What to change in a run that did not fit into the memory, in numbers: the flags of another one. Knows no torch."""
+"""Advice for a run that ran out of memory: flags for a new run that needs less."""
 
 from __future__ import annotations
 
 from backend.config import SIZE_MULTIPLE, RunConfig, sides_of
 
-LEAST_BATCH = 2  # what batch normalisation wants
+MIN_BATCH = 2  # of batch normalization
 
 
 def advise(config: RunConfig, phase: str, num_images: int | None, *, is_resumable: bool) -> str:
-    """One line of cures, the mildest first. `num_images` at once were too many; None: it ran out elsewhere."""
+    """One line of cures, the mildest first. `num_images` at once were too many; None: memory ran out
+    elsewhere."""
     cures = ["--on_oom retry (a step in smaller parts)"] if config.settings.on_oom == "stop" else []
     cures += _refinement_cures(config) if phase == "refine" else _first_cures(config, num_images)
     free = "Free memory that other programs hold" + (" and resume" if is_resumable else "")
@@ -17,14 +18,14 @@ def advise(config: RunConfig, phase: str, num_images: int | None, *, is_resumabl
 
 def _first_cures(config: RunConfig, num_images: int | None) -> list[str]:
     too_many = num_images or config.value("batch_size")
-    fewer = max(LEAST_BATCH, too_many // 2)
+    fewer = max(MIN_BATCH, too_many // 2)
     effective = config.value("batch_size") * config.settings.gradient_accumulation_steps
     cures = []
     if fewer < too_many:
         steps = -(-effective // fewer)
         cures.append(
-            f"--batch_size {fewer} --gradient_accumulation_steps {steps} (an effective batch of {fewer * steps}, "
-            f"now {effective})"
+            f"--batch_size {fewer} --gradient_accumulation_steps {steps} (an effective batch of "
+            f"{fewer * steps}, now {effective})"
         )
     return [*cures, *_precision_cures(config), *_image_cures(config)]
 
@@ -41,7 +42,7 @@ def _image_cures(config: RunConfig) -> list[str]:
 
 
 def _refinement_cures(config: RunConfig) -> list[str]:
-    """Steps of the refinement are small already: two images, or one where memory ran out before."""
+    """Steps of the refinement are small already: two images, or one after memory ran out."""
     settings, cures = config.settings, []
     sides = sides_of(settings.refiner_sides)
     all_small = f" --refiner_sides {min(sides)}" if len(set(sides)) > 1 else ""

@@ -1,11 +1,12 @@
-"""A limit on what torch takes of a GPU, where the driver would lend it main memory and not say that there is none.
+"""A limit on torch's GPU memory, where the driver would otherwise move it to main memory instead of failing.
 
-NVIDIA's drivers for Windows since 536.40 move an application that runs "close to maxing out GPU memory" to shared
-memory, that is main memory, where it goes on "at lower speeds" (NVIDIA's support answer 5490, "System Memory Fallback",
-nvidia.custhelp.com): a step takes many times as long, nothing fails, and no step is computed in smaller parts. torch's
-own limit (torch.cuda.set_per_process_memory_fraction: "Allowed memory equals total_memory * fraction", beyond which its
-allocator raises OutOfMemoryError) makes the shortage one that is met. WSL runs on the same Windows driver (NVIDIA's
-CUDA on WSL User Guide). Elsewhere the driver refuses what it does not have, and a limit would only cost memory.
+NVIDIA's drivers for Windows since 536.40 move an application that runs "close to maxing out GPU memory" to
+shared memory, that is main memory, where it continues "at lower speeds" (NVIDIA's support answer 5490,
+"System Memory Fallback", nvidia.custhelp.com): a step takes many times as long, nothing fails, and no step is
+computed in smaller parts. torch's own limit (torch.cuda.set_per_process_memory_fraction: "Allowed memory
+equals total_memory * fraction", beyond which its allocator raises OutOfMemoryError) turns this into an error
+that is handled. WSL runs on the same Windows driver (NVIDIA's CUDA on WSL User Guide). Elsewhere the driver
+fails where memory runs out, and a limit would only cost memory.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from dataclasses import dataclass
 
 import torch
 
-# what the driver, cuDNN and cuBLAS take besides torch's allocator, and what keeps a distance from the point of moving
+# for the driver, cuDNN and cuBLAS, which torch's allocator does not count, and as a distance from the limit
 MARGIN_SHARE = 0.03
 MIN_MARGIN_BYTES = 256 * 2**20
 GIB = 2**30
@@ -24,7 +25,7 @@ GIB = 2**30
 
 @dataclass(frozen=True)
 class MemoryCap:
-    """`limit_bytes` of `total_bytes` that torch may take, as `free_bytes` were free when it was set."""
+    """torch may take `limit_bytes` of `total_bytes`; `free_bytes` were free when the limit was set."""
 
     limit_bytes: int
     free_bytes: int
@@ -41,8 +42,9 @@ class MemoryCap:
             f"{number / GIB:.1f}" for number in (self.limit_bytes, self.free_bytes, self.total_bytes)
         )
         return (
-            f"this process takes at most {limit} GiB of the GPU's memory ({free} of {total} GiB are free): beyond, the "
-            "Windows driver would lend slow main memory instead of saying that memory ran out"
+            f"this process uses at most {limit} GiB of the GPU's memory ({free} of {total} GiB are free): "
+            "with more, the Windows driver would use slow main memory instead of reporting that memory "
+            "ran out"
         )
 
 
@@ -54,7 +56,8 @@ def choose_cap(free_bytes: int, total_bytes: int, held_bytes: int = 0) -> Memory
 
 
 def driver_lends_main_memory() -> bool:
-    """Whether the GPU's driver is one for Windows, here or below WSL, whose kernel is named after Microsoft."""
+    """Whether the GPU's driver is one for Windows, here or below WSL, whose kernel is named after
+    Microsoft."""
     return sys.platform == "win32" or (
         sys.platform == "linux" and "microsoft" in platform.uname().release.lower()
     )

@@ -1,4 +1,4 @@
-"""Errors of predicted points, in the original image. numpy alone; knows no network and no file.
+"""Errors of predicted points, in the original image.
 
 MRE: mean over visible landmarks of the distance in the original image, with the spacing of each axis.
 SDR at t mm: share of visible landmarks with an error of at most t.
@@ -25,7 +25,8 @@ Summary = dict[str, float | int | None]
 
 @dataclass(frozen=True)
 class RadialErrors:
-    """Distances (N images, K landmarks), NaN where unknown: the landmark is missing or, for mm, the spacing."""
+    """Distances (N images, K landmarks), NaN where unknown: the landmark is missing or, for mm, the
+    spacing."""
 
     px: FloatArray
     mm: FloatArray
@@ -41,8 +42,8 @@ def radial_errors(
 
 
 def in_one_unit(errors: RadialErrors) -> RadialErrors:
-    """The same distances, in mm only where every one is known in mm: the mm of a part of the images are never
-    reported for all of them."""
+    """The same distances, in mm only where all of them are known in mm: the mm of some images are never
+    reported for all."""
     known = np.isfinite(errors.px)
     return (
         errors if np.isfinite(errors.mm[known]).all() else replace(errors, mm=np.full_like(errors.mm, np.nan))
@@ -67,7 +68,7 @@ def mean_error(errors: RadialErrors) -> MeanError:
 
 
 def within(errors_mm: FloatArray, threshold_mm: float) -> npt.NDArray[np.bool_]:
-    """Whether errors are at most a threshold; one that differs from it by rounding is (readers mark whole pixels)."""
+    """Whether errors are at most a threshold, but for rounding (readers annotate whole pixels)."""
     inside: npt.NDArray[np.bool_] = errors_mm <= threshold_mm + ROUNDING_MM
     return inside
 
@@ -81,7 +82,7 @@ def summarize_per_landmark(errors: RadialErrors, names: Sequence[str]) -> dict[s
 
 
 def reader_distances(readers_xy_image: FloatArray, mm_per_px_xy: FloatArray) -> list[RadialErrors]:
-    """What each pair of R readers (N, R, K, 2) is apart by; none where there is but one reader."""
+    """The distances between each pair of R readers (N, R, K, 2); empty with one reader."""
     pairs = itertools.combinations(range(readers_xy_image.shape[1]), 2)
     return [radial_errors(readers_xy_image[:, i], readers_xy_image[:, j], mm_per_px_xy) for i, j in pairs]
 
@@ -89,8 +90,8 @@ def reader_distances(readers_xy_image: FloatArray, mm_per_px_xy: FloatArray) -> 
 def summarize_readers(
     readers_xy_image: FloatArray, mm_per_px_xy: FloatArray, names: Sequence[str]
 ) -> dict[str, Any] | None:
-    """`mre_px mre_mm` of the readers among themselves, over all pairs, and `per_landmark` the same; None where no two
-    readers marked the same landmark."""
+    """`mre_px mre_mm` between readers, over all pairs, and the same `per_landmark`; None where no two readers
+    annotated the same landmark."""
     apart = reader_distances(readers_xy_image, mm_per_px_xy)
     if not any(np.isfinite(pair.px).any() for pair in apart):
         return None
@@ -102,8 +103,9 @@ def summarize_readers(
 
 
 def guess_mean_positions(train: Samples, images: Samples) -> FloatArray:
-    """(N, K, 2) original pixels of `images`: where the training images have each landmark on average, as shares of
-    their width and height; NaN for a landmark that they never show. What learns nothing is at best as good."""
+    """(N, K, 2) original pixels of `images`: the mean position of each landmark in the training images, as a
+    share of width and height; NaN for a landmark that they never show. A network that learned nothing is at
+    best as good."""
     shares = train.points_xy_image / _sizes_wh(train)
     known = np.isfinite(shares).all(-1, keepdims=True)
     total, count = np.where(known, shares, 0).sum(0), known.sum(0)

@@ -1,8 +1,7 @@
-"""What a step is made of: one or more batches, each in several parts where the memory does not suffice for the whole.
+"""The parts of a step: one or more batches, each split where memory is too small for the whole.
 
-A batch in parts stays what it was: the same samples in the same order, their gradients added up, weighted by the
-landmarks that each part shows.
-Only batch normalisation sees the difference: its statistics are those of a part.
+A split batch has the same samples in the same order; the gradients of its parts are added up, weighted by the
+landmarks that each part shows. Only batch normalization differs: its statistics are those of a part.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ T = TypeVar("T")
 
 
 class StepParts(NamedTuple):
-    """What an optimizer step is made of."""
+    """The parts of an optimizer step."""
 
     num: int
     largest: int  # samples of the largest part
@@ -32,10 +31,11 @@ class MicroBatch:
     """How many samples are computed at once; a part of the loop's state."""
 
     limit: int | None = None  # None: a whole batch
-    num_retries: int = 0  # how often memory ran out so far
+    num_retries: int = 0  # how often memory ran out
 
     def num_parts(self, num_samples: int, least: int = 1) -> int:
-        """Parts of a batch: none larger than the limit, as far as none need be smaller than `least` for that."""
+        """Number of parts of a batch: none larger than the limit, unless one would be smaller than
+        `least`."""
         if self.limit is None:
             return 1
         return max(1, min(-(-num_samples // self.limit), num_samples // least))
@@ -45,12 +45,12 @@ class MicroBatch:
         return -(-num_samples // self.num_parts(num_samples, least))
 
     def parts_of_step(self, batch_size: int, num_batches: int, least: int) -> StepParts:
-        """The parts of an optimizer step from some batches of a size."""
+        """The parts of an optimizer step from several batches of a size."""
         num = self.num_parts(batch_size, least)
         return StepParts(num * num_batches, self.largest_part(batch_size, least), batch_size * num_batches)
 
     def split(self, batch: Batch, least: int = 1) -> list[Batch]:
-        """The batch in parts of nearly equal size, in its order; a whole one as it is."""
+        """The batch in parts of nearly equal size, in order; unchanged without a limit."""
         num_samples = len(batch.rows)
         num = self.num_parts(num_samples, least)
         if num == 1:
@@ -61,7 +61,7 @@ class MicroBatch:
     def halved(self, num_samples: int, least: int, on_oom: str) -> MicroBatch | None:
         """After memory ran out in a batch of `num_samples`: half as many at once, rounded up.
 
-        None where that is not wanted (`on_oom` is "stop"), was done MAX_RETRIES times, or gives no smaller part.
+        None where `on_oom` is "stop", after MAX_RETRIES, or where no smaller part is possible.
         """
         if on_oom == "stop" or self.num_retries == MAX_RETRIES:
             return None
@@ -74,7 +74,7 @@ WHOLE_BATCHES = MicroBatch()
 
 
 def in_groups(items: Iterable[T], size: int) -> Iterator[list[T]]:
-    """Lists of `size` items in a row; the last may be shorter."""
+    """Lists of `size` consecutive items; the last may be shorter."""
     group: list[T] = []
     for item in items:
         group.append(item)

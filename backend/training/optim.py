@@ -18,7 +18,7 @@ MIN_GRADIENT_SCALE = 2.0**-10  # the scaler starts at 2 ** 16 and halves at each
 
 
 def build_optimizer(network: nn.Module, lr: float, weight_decay: float) -> AdamW:
-    """AdamW; biases and normalisation scales are not decayed."""
+    """AdamW; biases and normalization scales are not decayed."""
     decayed = [p for p in network.parameters() if p.requires_grad and p.ndim > 1]
     free = [p for p in network.parameters() if p.requires_grad and p.ndim <= 1]
     groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": free, "weight_decay": 0.0}]
@@ -28,7 +28,7 @@ def build_optimizer(network: nn.Module, lr: float, weight_decay: float) -> AdamW
 def lr_factor(step: int, warmup_steps: int, total_steps: int) -> float:
     """Share of the peak learning rate at a step: a linear rise, then one cosine down to a hundredth.
 
-    A warm-up longer than the run is allowed: the rate then only rises.
+    A warm-up longer than the run is allowed: then the rate only rises.
     """
     if step < warmup_steps:
         return (step + 1) / warmup_steps
@@ -42,7 +42,7 @@ def build_scheduler(optimizer: AdamW, warmup_steps: int, total_steps: int) -> La
 
 
 def set_peak_lr(scheduler: LambdaLR, peak_lr: float) -> None:
-    """Give the schedule another peak, from the step at which it stands on."""
+    """Give the schedule another peak, from its present step on."""
     lr = peak_lr * scheduler.lr_lambdas[0](scheduler.last_epoch)
     scheduler.base_lrs = [peak_lr for _ in scheduler.base_lrs]
     scheduler._last_lr = [lr for _ in scheduler.base_lrs]
@@ -60,10 +60,10 @@ def step_once(
 ) -> tuple[float, bool]:
     """One update from the gradients of `losses`: their sum, and whether the weights moved.
 
-    It waits for the device once, to read losses and gradient together. Without a scaler that is after the update, which
-    a gradient that is not finite spoils: it raises UnstableError, no average may follow, and the state is thrown away.
-    Under the scaler, such a gradient is ordinary: it leaves the update out and lowers the scale. The scaler's own
-    `step` would wait once more to learn of it.
+    It waits for the device once, to read losses and gradient together. Without a scaler that is after the
+    update: where the gradient is not finite, the weights are spoiled, UnstableError is raised, and the state
+    must be discarded before it is averaged. With a scaler, such a gradient is ordinary: the update is skipped
+    and the scale lowered. The scaler's own `step` would wait once more.
     """
     scaler.unscale_(optimizer)
     norm = nn.utils.clip_grad_norm_(network.parameters(), clip_norm)
@@ -81,20 +81,20 @@ def step_once(
         optimizer.step()
     scaler.update()
     if has_overflowed and scaler.get_scale() < MIN_GRADIENT_SCALE:
-        raise UnstableError(f"gradients overflow whatever their scale, at step {step}")
+        raise UnstableError(f"gradients overflow at every scale, at step {step}")
     return total, not has_overflowed
 
 
 def ema_decay_at(step: int, decay: float) -> float:
-    """Decay that grows to its final value, so that the average forgets the first, random weights."""
+    """Decay that grows to its final value, so that the average forgets the random initial weights."""
     return min(decay, step / (step + EMA_WARMUP_STEPS))
 
 
 class MovingAverage:
-    """An average of a network's weights, which lie in a network of its own.
+    """The exponential moving average of a network's weights, kept in a second network.
 
-    Running statistics of normalisation layers are averaged like weights; counters are copied. Both networks keep their
-    tensors: what they load is copied into them.
+    Running statistics of normalization layers are averaged like weights; counters are copied. Both networks
+    must keep their tensors: loading a state copies into them.
     """
 
     def __init__(self, average: nn.Module, network: nn.Module) -> None:

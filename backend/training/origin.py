@@ -1,4 +1,4 @@
-"""What a checkpoint was trained on, and with which program, torch and device. Reads run folders and data sets."""
+"""What a checkpoint was trained on, and with which program, torch and device."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ from backend.training.precision import FLOAT32_ON_GPU
 
 
 def describe_program(device: str) -> dict[str, str | None]:
-    """Version, git commit (None outside of a checkout), torch, Python and the device that trains, for run and
-    checkpoint; on a GPU also what float32 is there."""
+    """Version, git commit (None outside a checkout), torch, Python and device, for run and checkpoint; on a
+    GPU also the precision of float32."""
     on_gpu = device.startswith("cuda")
     return {
         "version": __version__,
         "git_commit": _git_commit(),
-        "torch": str(torch.__version__),  # a class of torch's own, which no checkpoint may hold
+        "torch": str(torch.__version__),  # torch's own class of string cannot be saved in a checkpoint
         "python": platform.python_version(),
         "device": device,
         "device_name": torch.cuda.get_device_name(device) if on_gpu else cpu_title(),
@@ -38,7 +38,7 @@ def describe_program(device: str) -> dict[str, str | None]:
 
 
 def describe_change(program: Mapping[str, Any], before: Mapping[str, Any]) -> str:
-    """What a run goes on with that is not as before; empty where all is."""
+    """What differs from before when a run is resumed; empty where nothing does."""
     return ", ".join(
         f"{name} {value} (before: {before.get(name)})"
         for name, value in program.items()
@@ -47,11 +47,12 @@ def describe_change(program: Mapping[str, Any], before: Mapping[str, Any]) -> st
 
 
 def find_trained_on(checkpoint_path: Path, content: Mapping[str, Any]) -> list[TrainedOn]:
-    """The images that the weights were trained and validated on; of two runs where another trained the first network.
+    """The images that the weights were trained and validated on; of two runs where another trained the first
+    network.
 
-    From the run's own list where the checkpoint lies in its folder, else from the fingerprints in the checkpoint; a
-    checkpoint without any was made before they were kept, and its data set is read as it is today. Raises UserError
-    where that cannot be read.
+    From the run's own record where the checkpoint is in its folder, else from the fingerprints in the
+    checkpoint. For an old checkpoint without fingerprints the data set is read as it is today. Raises
+    UserError where it cannot be read.
     """
     config = RunConfig.from_dict(content["args"])
     found = [_trained_on(checkpoint_path, content.get("learned_from"), config)]
@@ -69,7 +70,7 @@ def _trained_on(
         return trained_on_splits(build_splits(config))
     try:
         record = read_record(RunFolder(checkpoint_path.absolute().parent.parent))
-    except UserError:  # damaged; the fingerprints are still there
+    except UserError:  # damaged; the checkpoint has the fingerprints
         record = None
     if record is None or record.digests() != learned_from:  # another run's folder
         return trained_on_digests(learned_from)
@@ -78,9 +79,9 @@ def _trained_on(
 
 
 def _git_commit() -> str | None:
-    """The commit of this checkout, `-dirty` where files were changed since."""
+    """The commit of this checkout, with `-dirty` where files have changed since."""
     command = ["git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
-    if not (REPOSITORY / ".git").exists():  # a copy within somebody else's checkout has no commit of its own
+    if not (REPOSITORY / ".git").exists():  # a copy inside another project's checkout has no commit
         return None
     try:
         done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=10, check=True)

@@ -1,4 +1,4 @@
-"""Running out of memory: how it is recognised, and how what was under way is let go. Knows no network and no loop."""
+"""Recognize that memory ran out, and free what a failed step held."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import torch
 from backend.training.data_workers import find_worker_failure
 
 # As torch 2.13 and cuDNN 9 put it.
-WORDS = (
+MESSAGES = (
     "out of memory",  # the allocators of CUDA, HIP and MPS, and the driver's "CUDA error: out of memory"
     "can't allocate memory",  # DefaultCPUAllocator
     "not enough memory",  # the same on Windows
@@ -24,12 +24,13 @@ WORDS = (
     "cudnn_status_internal_error_device_allocation_failed",
     "cudnn_status_internal_error_host_allocation_failed",
 )
-# A shortage is behind these, or a GPU that this torch or cuDNN has no kernels for, which would fail in the first step:
-# cuDNN's plans are tried one after the other, each with a workspace of its own, and a workspace that cannot be had is
-# passed over (aten/src/ATen/native/cudnn/Conv_v8.cpp); a handle of cuBLAS is made where a thread first needs it, and
-# "the CUDA Runtime API called by the cuBLAS routine" may fail in it (cuBLAS's documentation, cublasStatus_t).
+# These mean a shortage, or a GPU that this torch or cuDNN has no kernels for, which would fail in the first
+# step: cuDNN's plans are tried one after the other, each with a workspace of its own, and a plan whose
+# workspace cannot be allocated is skipped (aten/src/ATen/native/cudnn/Conv_v8.cpp); a cuBLAS handle is
+# created when a thread first needs it, and "the CUDA Runtime API called by the cuBLAS routine" may fail in it
+# (cuBLAS's documentation, cublasStatus_t).
 AFTER_A_GOOD_STEP = ("unable to find an engine", "cublas_status_not_initialized")
-# These mean many things, and memory only where it is seen to be short.
+# These mean many things, and a shortage only where little memory is free.
 WHERE_MEMORY_IS_SHORT = (
     *AFTER_A_GOOD_STEP,
     "cudnn_status_not_supported",
@@ -44,7 +45,8 @@ T = TypeVar("T")
 
 
 class MemoryShortageError(RuntimeError):
-    """Memory ran out, and smaller parts have not helped or were not wanted. `num_images` were computed at once."""
+    """Memory ran out, and smaller parts did not help or are not allowed. `num_images` were computed at
+    once."""
 
     def __init__(self, where: str, num_images: int, num_retries: int, shortage: MemoryShortage) -> None:
         images = "image" if num_images == 1 else "images"
@@ -56,7 +58,7 @@ class MemoryShortageError(RuntimeError):
 
 @dataclass(frozen=True)
 class MemoryShortage:
-    """What is kept of an error that said that memory ran out: words, and none of its frames."""
+    """The text of an out-of-memory error, without its frames, which hold tensors."""
 
     error: str  # one line
     trace: str
@@ -69,13 +71,13 @@ def is_out_of_memory(
     has_worked: bool = False,
     num_failed: int | None = None,
 ) -> bool:
-    """Whether an error says that memory ran out, on a GPU or in the machine.
+    """Whether an error means that memory ran out, on a GPU or in main memory.
 
-    Some words are said of other things too. They are believed where steps like this one `has_worked`, or where memory
-    is seen to be short on `device`: hardly any is free, or its allocator has failed more often than `num_failed` times.
-    What befell a process that prepares images is not a step's shortage (see data_workers).
+    Some messages have other meanings too. They count where a step like this one `has_worked`, or where memory
+    is short on `device`: hardly any is free, or its allocator has failed more often than `num_failed` times.
+    Failures of the processes that prepare images do not count (see data_workers).
     """
-    if isinstance(error, MemoryShortageError) or find_worker_failure(error):  # said and answered elsewhere
+    if isinstance(error, MemoryShortageError) or find_worker_failure(error):  # handled elsewhere
         return False
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
@@ -84,7 +86,7 @@ def is_out_of_memory(
     if not isinstance(error, RuntimeError):
         return False
     said = str(error).lower()
-    if any(words in said for words in WORDS):
+    if any(words in said for words in MESSAGES):
         return True
     if has_worked and any(words in said for words in AFTER_A_GOOD_STEP):
         return True
@@ -98,13 +100,13 @@ def _is_short(device: torch.device | None, num_failed: int | None) -> bool:
         return True
     try:
         free_bytes, _ = torch.cuda.mem_get_info(device)
-    except RuntimeError:  # the GPU itself has failed: then this was not memory
+    except RuntimeError:  # the GPU itself has failed, not its memory
         return False
     return free_bytes < SHORT_BYTES
 
 
 def _num_failed(device: torch.device) -> int:
-    """How often torch's allocator found no memory on a device (`num_ooms` of torch.cuda.memory_stats)."""
+    """How often torch's allocator failed on a device (`num_ooms` of torch.cuda.memory_stats)."""
     if device.type != "cuda":
         return 0
     return int(torch.cuda.memory_stats(device).get("num_ooms", 0))
@@ -113,9 +115,9 @@ def _num_failed(device: torch.device) -> int:
 def catch_shortage(
     run: Callable[[], T], device: torch.device, has_worked: Callable[[], bool] = lambda: False
 ) -> T | MemoryShortage:
-    """What `run` returns, or the shortage of memory that it met, once all that it held is free again.
+    """What `run` returns, or the memory shortage that ended it, after all that it held is freed.
 
-    `has_worked` is asked when it fails: whether a step like this one has succeeded before.
+    `has_worked` is called when it fails: whether a step like this one has succeeded before.
     """
     num_failed = _num_failed(device)
     try:
@@ -124,7 +126,7 @@ def catch_shortage(
         if not is_out_of_memory(error, device, has_worked=has_worked(), num_failed=num_failed):
             raise
         shortage = MemoryShortage(f"{type(error).__name__}: {error}".splitlines()[0], traceback.format_exc())
-    # only here, outside of the clause, is the traceback gone, and with it the frames that hold tensors
+    # only here, outside the clause, is the traceback gone, and with it the frames that hold tensors
     gc.collect()
     if device.type == "cuda":
         torch.cuda.empty_cache()

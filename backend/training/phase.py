@@ -12,7 +12,8 @@ from backend.training.protocols import Metrics
 
 @dataclass(frozen=True)
 class FirstNetwork:
-    """What the refinement starts from: the first network's weights, and its errors where they were measured."""
+    """What the refinement starts from: the first network's weights, and its errors where they were
+    measured."""
 
     state: Mapping[str, Any]
     errors: Metrics  # mre_px, mre_mm on the validation images; empty without any

@@ -1,5 +1,5 @@
-"""The phases of a run: `train`, the chosen network on whole images; then `refine`, a second network on crops about
-the points that the first one finds."""
+"""The phases of a run: `train`, the chosen network on whole images; then `refine`, a second network on crops
+about the points that the first one finds."""
 
 from __future__ import annotations
 

@@ -18,7 +18,8 @@ def autocast(device: torch.device, dtype: torch.dtype | None) -> AbstractContext
 def compute_float32_in_full() -> None:
     """Float32 on a GPU means float32, in convolutions too, which torch would round to TF32 (10 bits of 23).
 
-    So a checkpoint predicts the same on a GPU as on a CPU, and training without mixed precision is in full precision.
+    So a checkpoint predicts the same on a GPU as on a CPU, and training without mixed precision is in full
+    precision.
     """
     torch.backends.cudnn.allow_tf32 = False
     torch.backends.cuda.matmul.allow_tf32 = False

@@ -1,4 +1,5 @@
-"""How far a phase is: the rows of status.json and metrics.jsonl, the line printed per epoch, and the time left."""
+"""How far a phase is: the rows of status.json and metrics.jsonl, the line printed per epoch, and the time
+left."""
 
 from __future__ import annotations
 

@@ -16,14 +16,16 @@ Metrics = dict[str, float | int | None]
 
 
 class Scorer(Protocol):
-    """Collects final outputs and computes metrics, among them `mre_px` and `mre_mm`, which choose the best weights."""
+    """Collects final outputs and computes metrics, among them `mre_px` and `mre_mm`, which choose the best
+    weights."""
 
     def add(self, outputs: Tensor, batch: Batch) -> None: ...
     def metrics(self) -> Metrics: ...
 
 
 class Task(Protocol):
-    """What is learned: a scalar loss, the mean over the targets of a batch (0 without any), and a way to score."""
+    """What is learned: a scalar loss, the mean over the targets of a batch (0 without any), and a way to
+    score."""
 
     def compute_loss(self, outputs: Outputs, batch: Batch) -> Tensor: ...
     def count_targets(self, batch: Batch) -> int: ...
@@ -48,7 +50,8 @@ class Training(Protocol):
 class Observer(Protocol):
     """Follows a training: hears of every step, epoch and event, returns requests, and saves the state.
 
-    `poll` only looks, also between the batches of a validation; `answer` carries out requests and clears them.
+    `poll` only looks, also between the batches of a validation; `answer` carries out requests and clears
+    them.
     """
 
     def poll(self) -> set[Request]: ...

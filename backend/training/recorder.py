@@ -95,8 +95,8 @@ class Recorder:
     def _write_epoch(self, training: Training, row: Mapping[str, Any]) -> None:
         num_steps, images_per_s = training.steps_per_epoch, float(row["images_per_s"] or 0)
         self._folder.write_status(self._progress.status(training.loop, 0, num_steps, images_per_s))
-        # after best.pt and the preview, so that a reader of this row finds them; before last.pt, so that a kill in
-        # between repeats the epoch and its row instead of losing it
+        # after best.pt and the preview, so that a reader of this row finds them; before last.pt, so that a
+        # kill in between repeats the epoch and its row instead of losing it
         self._folder.append_metrics(row)
         self._watch_health(training, row)
 
@@ -131,11 +131,13 @@ class Recorder:
         save_checkpoint(self._folder.checkpoint_path(kind), content)
 
     def _save_is_due(self) -> bool:
-        """Small runs would spend their time on the disk: save only where that costs a tenth of the time at most."""
+        """Small runs would spend their time on the disk: save only where that costs a tenth of the time at
+        most."""
         return time.monotonic() - self._last_saved >= self._save_cost_s / SAVE_SHARE
 
     def write_preview(self, training: Training) -> None:
-        """Points and heatmaps of the preview images by the averaged weights, after an epoch or in the middle of one."""
+        """Points and heatmaps of the preview images by the averaged weights, after an epoch or in the middle
+        of one."""
         maps = training.predict(self._previews.batch)
         loop, num_steps = training.loop, training.steps_per_epoch
         is_within = loop.batch_index > 0

@@ -46,7 +46,8 @@ class Recovery:
         self.snapshot: dict[str, Any] | None = None
 
     def start(self) -> None:
-        """Take the first snapshot, unless a resumed run brought one. Raises DivergedError for weights not finite."""
+        """Take the first snapshot, unless a resumed run brought one. Raises DivergedError for weights not
+        finite."""
         if self.snapshot is None:
             if not is_finite(self._state.state_dict()):
                 raise DivergedError("the initial weights are not finite numbers")
@@ -66,7 +67,8 @@ class Recovery:
     def lower_lr(self, why: str) -> None:
         """Go back, with a lower learning rate, and save.
 
-        Raises DivergedError, with the good state saved, after the last retry or where `on_divergence` is "stop".
+        Raises DivergedError, with the good state saved, after the last retry or where `on_divergence` is
+        "stop".
         """
         loop, options = self._state.loop, self._options
         epoch, step, tries = loop.epoch + 1, loop.global_step, loop.num_recoveries

@@ -35,7 +35,8 @@ def _report_resumed(data: RunData, phase: str, trainer: Trainer) -> None:
 
 
 def _take_best_from_file(data: RunData, phase: str, trainer: Trainer, last: Checkpoint | None) -> None:
-    """The error to beat is that of best.pt where it holds this phase: after a kill it may be newer than last.pt."""
+    """The error to beat is that of best.pt where it holds this phase: after a kill it may be newer than
+    last.pt."""
     content = load_best(data.folder.checkpoint_path("best"))
     if content is None and last is not None and (phase == REFINE or trainer.loop.best.epoch):
         content = _restore_best(data, phase, last)
@@ -61,7 +62,8 @@ def _restore_best(data: RunData, phase: str, last: Checkpoint) -> Checkpoint:
 
 
 def _retry_after_divergence(data: RunData, recorder: Recorder, trainer: Trainer) -> None:
-    """Lower the learning rate once where the run had ended as diverged, and allow as many retries as in a new run."""
+    """Lower the learning rate once where the run had ended as diverged, and allow as many retries as in a new
+    run."""
     number, outcome = data.folder.read_outcome_aside()
     is_done = any(event.get("after_outcome") == number for event in data.folder.read_events()[0])
     old_lr = trainer.options.lr * trainer.loop.lr_scale

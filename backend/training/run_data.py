@@ -69,8 +69,8 @@ class RunData:
 def load_run_data(folder: RunFolder, config: RunConfig, stop: threading.Event) -> RunData:
     """Read the data set and its images: as it is at the first start, later as `data.json` recorded it.
 
-    Raises UserError where nothing is left to train on, where coordinates are implausible (at the first start only: a
-    resumed run has already learned from them), or where the data set is not the recorded one.
+    Raises UserError where nothing is left to train on, where coordinates are implausible (at the first start
+    only: a resumed run has already learned from them), or where the data set is not the recorded one.
     """
     resumes = folder.checkpoint_path("last").is_file()  # what was reported before is not reported again
     record = read_record(folder)
@@ -175,7 +175,8 @@ def _report_left_out(folder: RunFolder, splits: SampleSplits) -> None:
 
 
 def _report_leaks(folder: RunFolder, splits: SampleSplits) -> None:
-    """Images that are in two splits, and the cure: they do not stop a training, but make its errors look too small."""
+    """Images that are in two splits, and the cure: they do not stop a training, but make its errors look too
+    small."""
     leaks = find_leaks(splits)
     across = across_splits(leaks)
     if not across:

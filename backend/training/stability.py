@@ -1,4 +1,4 @@
-"""When a training counts as unstable, and what is kept to go back to. Knows no network, no optimizer and no file."""
+"""When a training counts as unstable, and copies of its state to go back to."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 
 MAX_RECOVERIES = 3
 LR_CUT = 1 / 3
-MIN_LR = 1e-6  # below it AdamW moves no weight that matters: another cut would be another try of the same
+MIN_LR = 1e-6  # below it AdamW hardly moves a weight: another cut would repeat the same
 
 WINDOW_STEPS = 64
 MIN_STEPS = 32
@@ -29,26 +29,26 @@ class UnstableError(RuntimeError):
 
 
 class DivergedError(RuntimeError):
-    """Training is unstable, and going back has not helped or was not wanted; the last good state was saved."""
+    """Training is unstable, and going back did not help or is not allowed; the last good state was saved."""
 
 
 @dataclass
 class LossWatch:
-    """Losses of steps as far as they tell whether training is stable; a part of the loop's state.
+    """The losses that show whether training is stable; a part of the loop's state.
 
-    Two ways to be unstable: SPIKE_STEPS in a row that stand out from those before them (see `is_spike`), and
-    WINDOW_STEPS in a row that are SPIKE_FACTOR times as high as the untrained network's, which is how a training
-    ends up that went wrong before there was anything to stand out from.
+    Training is unstable after SPIKE_STEPS in a row that stand out from those before them (see `is_spike`),
+    and after WINDOW_STEPS in a row that are SPIKE_FACTOR times as high as the untrained network's: then it
+    went wrong before there were losses to compare with.
     """
 
     first: list[float] = field(default_factory=list)
     recent: list[float] = field(default_factory=list)
-    spike: list[float] = field(default_factory=list)  # the last steps, as long as they stand out
+    spike: list[float] = field(default_factory=list)  # the last steps, while they stand out
     num_high: int = 0  # steps in a row above the untrained network's
 
     @property
     def is_calm(self) -> bool:
-        """Whether nothing speaks against the present state."""
+        """Whether no recent loss stands out."""
         return not self.spike and not self.num_high
 
     def note(self, loss: float, step: int) -> None:
@@ -64,12 +64,12 @@ class LossWatch:
             self.recent, self.spike = [*self.recent, *self.spike, loss][-WINDOW_STEPS:], []
         if len(self.spike) == SPIKE_STEPS:
             raise UnstableError(
-                f"the loss stood above {SPIKE_FACTOR:g} times its median for {SPIKE_STEPS} steps, "
+                f"the loss was above {SPIKE_FACTOR:g} times its median for {SPIKE_STEPS} steps, "
                 f"{loss:.3g} at step {step}"
             )
         if self.num_high == WINDOW_STEPS:
             raise UnstableError(
-                f"the loss stood above {SPIKE_FACTOR:g} times its first values for {WINDOW_STEPS} steps, "
+                f"the loss was above {SPIKE_FACTOR:g} times its first values for {WINDOW_STEPS} steps, "
                 f"{loss:.3g} at step {step}"
             )
 
@@ -77,24 +77,26 @@ class LossWatch:
 def is_spike(loss: float, recent: Sequence[float]) -> bool:
     """Whether a step's loss stands out from those before it (at most WINDOW_STEPS of them).
 
-    Training is unstable after SPIKE_STEPS of these in a row. Why that never is ordinary noise: each of them is above
-    every loss of the window. Batches come in random order, so without a trend any order of the last n + 8 losses is
-    as likely as any other, however heavy their tails, and the 8 largest come last once in C(n + 8, 8) times: 1e-8 a
-    step at n = 32 and 8e-11 at 64. A falling loss makes it rarer still, and a slowly rising one does not reach ten
-    times its median. A batch with few visible landmarks makes a step or two, never eight; one with none (loss 0) is
-    not counted at all. The first MIN_STEPS steps have nothing to be compared with.
+    Training is unstable after SPIKE_STEPS of these in a row, which is never ordinary noise: each of them is
+    above every loss of the window. Batches come in random order, so without a trend any order of the last n +
+    8 losses is equally likely, however heavy their tails, and the 8 largest come last once in C(n + 8, 8)
+    times: 1e-8 per step at n = 32 and 8e-11 at 64. A falling loss makes it rarer still, and a slowly rising
+    one does not reach ten times its median. A batch with few visible landmarks makes a step or two stand out,
+    never eight; one with none (loss 0) is not counted. The first MIN_STEPS steps have nothing to be compared
+    with.
     """
     return len(recent) >= MIN_STEPS and loss > max(recent) and loss > SPIKE_FACTOR * median(recent)
 
 
 def lower_lr(lr: float, num_recoveries: int) -> float | None:
-    """The rate of the next try, a third but not below MIN_LR; None where no further try would help."""
+    """The learning rate of the next retry, a third but at least MIN_LR; None where no further retry would
+    help."""
     lowered = max(lr * LR_CUT, MIN_LR)
     return lowered if num_recoveries < MAX_RECOVERIES and lowered < lr else None
 
 
 def is_finite(state: Any) -> bool:
-    """Whether every number in a nest of tensors is; a NaN passes through the norm."""
+    """Whether every number in nested tensors is finite; a NaN passes through the norm."""
     tensors = [leaf for leaf in tree_leaves(state) if isinstance(leaf, Tensor)]
     return all(
         math.isfinite(torch.linalg.vector_norm(tensor, math.inf).item())
@@ -104,6 +106,6 @@ def is_finite(state: Any) -> bool:
 
 
 def copy_to_main_memory(state: State) -> State:
-    """The same nest with tensors of its own, on the CPU."""
+    """The same nested state with copies of its tensors on the CPU."""
     copied: State = tree_map_only(Tensor, lambda tensor: tensor.detach().to("cpu", copy=True), state)
     return copied

@@ -1,4 +1,4 @@
-"""What must hold of a run's settings beside its data before a folder is made for it."""
+"""Checks of a run's settings against its data, before a folder is created for it."""
 
 from __future__ import annotations
 

@@ -1,8 +1,7 @@
-"""What a network learns: heatmaps about landmarks, how wrong they are, and where they point.
+"""Heatmap regression of landmarks: the loss, the decoding to points in the original image, and the scores.
 
-The same on whole images and on crops: a batch says in which frame each landmark stands.
-
-The Trainer asks a task for a loss and a scorer and knows nothing else of landmarks.
+The same on whole images and on crops: a batch has the affine from the input of each landmark to the original
+image.
 """
 
 from __future__ import annotations
@@ -46,9 +45,9 @@ class Predictions:
     confidence: FloatArray  # (N, K) in 0..1
     # (N, K, 2) the first network's, where a second one refined them
     unrefined_xy_image: FloatArray | None = None
-    # (N, K, 2, 2) square pixels, how far the maps leave it open where a landmark is, where that was asked for
+    # (N, K, 2, 2) square pixels, the uncertainty of the points, where it was requested
     spread_xy_image: FloatArray | None = None
-    # (N, K, 2) the networks' own, where they were drawn to likely shapes
+    # (N, K, 2) the networks' own, where the shape prior moved them
     unshaped_xy_image: FloatArray | None = None
 
 
@@ -93,7 +92,7 @@ class LandmarkTask:
         return torch.stack(losses).mean()
 
     def count_targets(self, batch: Batch) -> int:
-        """How many visible landmarks the loss is a mean over."""
+        """The number of visible landmarks, over which the loss is a mean."""
         return int(inside_heatmap(batch.points_xy_input, self.input_hw).sum())
 
     def _loss_of_maps(self, maps: Tensor, targets: Tensor, points: Tensor, visible: Tensor) -> Tensor:
@@ -112,8 +111,8 @@ class LandmarkTask:
     def decode(self, heatmaps: Tensor) -> tuple[Tensor, Tensor]:
         """Final maps (B, K, h, w) -> points (B, K, 2) in input pixels and confidence (B, K) in 0..1.
 
-        Maps of `kl` are logits, others have a peak of 1: each decoder gets what it reads, and confidence is the
-        loss's own.
+        Maps of `kl` are logits, others have a peak of 1: they are converted where the decoder expects the
+        other kind. Confidence is that of the loss's own decoder.
         """
         if (self.loss_name == "kl") == (self.decoder == "expectation"):
             return decode_heatmaps(heatmaps, self.stride, self.decoder)
@@ -123,21 +122,21 @@ class LandmarkTask:
         return points_xy_input, confidence
 
     def spread(self, heatmaps: Tensor, batch: Batch) -> FloatArray:
-        """(B, K, 2, 2) square pixels of the original images: how far maps of `kl` leave it open where a landmark is."""
+        """(B, K, 2, 2) square pixels of the original images: the uncertainty of points from maps of `kl`."""
         to_image = batch.affine_input_to_image[..., :2].double().cpu()
         in_input = spread_of_maps(heatmaps, self.stride, self.sigma_px)
         spread: FloatArray = (to_image @ in_input @ to_image.mT).numpy()
         return spread
 
     def display_maps(self, heatmaps: Tensor) -> Tensor:
-        """Maps (B, K, h, w) in 0..1 for the eye: a `kl` map as its probabilities over their peak."""
+        """Maps (B, K, h, w) in 0..1 for display: a `kl` map as its probabilities over their peak."""
         if self.loss_name != "kl":
             return heatmaps.clamp(0, 1)
         return torch.exp(heatmaps - heatmaps.amax((-2, -1), keepdim=True))
 
     def small_maps(self, heatmaps: Tensor, batch: Batch) -> tuple[npt.NDArray[np.uint8], FloatArray]:
-        """Maps for the eye, (B, K, h, w) uint8, and the affines from their cells to original pixels, (B, 1, 2, 3), or
-        (B, K, 2, 3) for crops."""
+        """Maps for display, (B, K, h, w) uint8, and the affines from their cells to original pixels, (B, 1,
+        2, 3), or (B, K, 2, 3) for crops."""
         stride = float(self.stride)
         to_image = [
             [compose(affine, scaling(stride, stride)) for affine in affines]
@@ -146,7 +145,7 @@ class LandmarkTask:
         return (self.display_maps(heatmaps) * 255).round().to(torch.uint8).cpu().numpy(), np.array(to_image)
 
     def contrast(self, heatmaps: Tensor) -> FloatArray:
-        """(B, K) in 0..1: how far a map's peak stands above its mean; 0 is a flat map, under any loss."""
+        """(B, K) in 0..1: the peak of a map less its mean; 0 is a flat map, under any loss."""
         maps = self.display_maps(heatmaps)
         difference: FloatArray = (maps.amax((-2, -1)) - maps.mean((-2, -1))).cpu().numpy()
         return difference
@@ -157,7 +156,7 @@ class LandmarkTask:
 
 @dataclass
 class LandmarkScorer:
-    """Collects predictions batch by batch and turns them into metrics."""
+    """Collects predictions batch by batch and computes metrics."""
 
     task: LandmarkTask
     _predicted: list[FloatArray] = field(default_factory=list)
@@ -179,7 +178,7 @@ class LandmarkScorer:
         )
 
     def evidence(self) -> Evidence:
-        """What predictions on whole images tell of the network's health."""
+        """What the health checks need of predictions on whole images."""
         to_input = [invert_affine(affine) for (affine,) in np.concatenate(self._affines)]
 
         def in_input(parts: list[FloatArray]) -> FloatArray:
@@ -189,8 +188,8 @@ class LandmarkScorer:
         return Evidence(in_input(self._predicted), in_input(self._true), np.concatenate(self._contrast))
 
     def metrics(self) -> dict[str, float | int | None]:
-        """`mre_px`, `mre_mm`, `sdr_2mm` ..., and `mre_px/<landmark>`, `mre_mm/<landmark>`; those in mm only where
-        every image has a pixel size."""
+        """`mre_px`, `mre_mm`, `sdr_2mm` ..., and `mre_px/<landmark>`, `mre_mm/<landmark>`; those in mm only
+        where every image has a pixel size."""
         errors = in_one_unit(self.errors())
         named = summarize_per_landmark(errors, self.task.landmark_names)
         result = summarize(errors)

@@ -1,4 +1,5 @@
-"""Everything that training changes: weights, their average, optimizer, schedule, gradient scaler, place in the loop."""
+"""Everything that training changes: weights, their average, optimizer, schedule, gradient scaler, place in
+the loop."""
 
 from __future__ import annotations
 
@@ -48,7 +49,8 @@ class TrainingState:
         return torch.amp.GradScaler(self._device.type, enabled=self._options.autocast is torch.float16)
 
     def update(self, losses: Sequence[Tensor]) -> float:
-        """One step from the gradients of the parts' losses; returns the sum of the losses. Raises UnstableError."""
+        """One step from the gradients of the parts' losses; returns the sum of the losses. Raises
+        UnstableError."""
         step, clip_norm = self.loop.global_step + 1, self._options.clip_norm
         total, has_moved = step_once(losses, self.network, self.optimizer, self.scaler, clip_norm, step)
         if has_moved:

@@ -116,7 +116,8 @@ def test_the_mean_that_is_told_is_the_one_that_is_tested(record: MakeRecord) -> 
     found = compare_records(record(first), record(second)).overall
     assert found.difference == pytest.approx((12 * 6 - 7) / 19 / 2)
     assert found.interval is not None and found.interval[0] <= found.difference <= found.interval[1]
-    # the first image outweighs all others, whatever their signs: only where all agree with it, the mean is as far off
+    # the first image outweighs all others, whatever their signs: only where all agree with it, the mean is as
+    # far off
     assert found.verdict == "open" and found.p == 2 * 128 / 2**8
 
 

@@ -1,4 +1,5 @@
-"""How often verdicts and intervals are wrong, over many simulated pairs of runs; `bench/verdicts.py` prints more."""
+"""How often verdicts and intervals are wrong, over many simulated pairs of runs; `bench/verdicts.py` prints
+more."""
 
 from __future__ import annotations
 
@@ -16,7 +17,8 @@ from backend.evaluation.sign_flip import ALPHA, Splits, holm_level, split_cases
 Array = np.ndarray[Any, Any]
 Draw = Callable[[np.random.Generator, tuple[int, ...]], Array]
 MAX_FALSE_SHARE = 0.06
-# errors of a run by their distribution, the mean that they are drawn from, and the share of intervals that must hold it
+# errors of a run by their distribution, the mean that they are drawn from, and the share of intervals that
+# must hold it
 DISTRIBUTIONS: dict[str, tuple[Draw, float, float]] = {
     "symmetric": (lambda rng, shape: rng.normal(5, 1, shape), 5.0, 0.93),
     "log-normal": (lambda rng, shape: rng.lognormal(0, 0.75, shape), float(np.exp(0.75**2 / 2)), 0.90),
@@ -90,8 +92,8 @@ def test_intervals_of_a_mean_hold_it(num_images: int, distribution: str) -> None
 def draw_patients(
     rng: np.random.Generator, draw: Draw, num_patients: int, num_pairs: int
 ) -> tuple[Array, Array, Array]:
-    """Two equal runs on the images of patients, half of an error being the patient's own: errors (N, num_pairs, 5)
-    with gaps, and each image's patient (N,). A patient has 1 to 6 images."""
+    """Two equal runs on the images of patients, half of an error being the patient's own: errors (N,
+    num_pairs, 5) with gaps, and each image's patient (N,). A patient has 1 to 6 images."""
     patients = np.repeat(np.arange(num_patients), rng.integers(1, 7, num_patients))
     shape = (len(patients), num_pairs, 5)
     missing = rng.random(shape) < 0.2

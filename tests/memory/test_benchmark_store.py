@@ -75,7 +75,7 @@ def test_a_batch_measured_again_takes_the_place_of_the_first():
 
 def test_what_was_measured_is_kept_for_the_same_step_on_the_same_device():
     kept = Measured((batch(4, 7),))
-    BENCH.keep(kept.with_batch(batch(8, None)))  # that one failed says as much of what else was held then
+    BENCH.save(kept.with_batch(batch(8, None)))  # that one failed says as much of what else was held then
     assert BENCH.read() == kept
     same = SETTINGS.model_copy(update={"batch_size": 32, "lr": 1.0, "epochs": 1})
     assert Bench(same, 5, "cpu", "this machine").read() == kept
@@ -86,7 +86,7 @@ def test_what_was_measured_is_kept_for_the_same_step_on_the_same_device():
 
 
 def test_a_damaged_file_counts_as_none():
-    BENCH.keep(NOTHING_MEASURED)
+    BENCH.save(NOTHING_MEASURED)
     BENCH._path.write_text("[{}]")
     assert BENCH.read() == NOTHING_MEASURED
 

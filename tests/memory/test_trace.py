@@ -21,11 +21,11 @@ from backend.training.stability import copy_to_main_memory
 K = 5
 NO_BFLOAT16 = "this CPU has no instructions for bfloat16"
 
-# What a CPU's kernels keep for themselves differs from CPU to CPU: instructions decide which kernel runs, threads how
-# often it keeps it. So the tests choose the number of threads, which a machine would by its cores, and what they allow
-# holds on each instruction set, as oneDNN's own descriptors of its convolutions have it (SSE4.1, AVX2, AVX-512,
-# AVX512-BF16, AMX). One thread keeps at most some hundred KiB that the trace does not count (AMX: tiles, and the input
-# laid out for them).
+# What a CPU's kernels keep for themselves differs from CPU to CPU: instructions decide which kernel runs,
+# threads how often it keeps it. So the tests choose the number of threads, which a machine would by its
+# cores, and what they allow holds on each instruction set, as oneDNN's own descriptors of its convolutions
+# have it (SSE4.1, AVX2, AVX-512, AVX512-BF16, AMX). One thread keeps at most some hundred KiB that the trace
+# does not count (AMX: tiles, and the input laid out for them).
 KEPT_BY_A_THREAD_BYTES = 2**19
 # With AVX-512 and AMX, a further thread may also keep a sum of a convolution's gradient, in float32.
 
@@ -49,7 +49,8 @@ def test_a_tiny_step_agrees_with_a_count_by_hand():
             heights.append(alive)
     # maps 256, relu 256 beside them, then the maps go
     assert heights[:3] == [640 + 256, 640 + 512, 640 + 256]
-    # relu and the loss 4; backward: its seed 4, the relu's gradient 256, and, after relu has gone, the weights' 512
+    # relu and the loss 4; backward: its seed 4, the relu's gradient 256, and, after relu has gone, the
+    # weights' 512
     assert max(heights) == 640 + 4 + 4 + 256 + 512
     assert followed.alive_bytes == 640 + 512  # the gradient stays
 
@@ -144,7 +145,8 @@ class TinyTask:
 
 
 def test_a_tiny_engine_step_agrees_with_a_count_by_hand(monkeypatch):
-    """A 1 x 1 convolution without bias, 3 -> 64 channels, images of 32 x 32, batch B; counted below in bytes."""
+    """A 1 x 1 convolution without bias, 3 -> 64 channels, images of 32 x 32, batch B; counted below in
+    bytes."""
     monkeypatch.setattr(trace_module, "cpu_instructions", lambda: frozenset({"sse41", "avx2"}))
     config = config_of(model="unet", image_size=(32, 32), refine=False)
     lone = first_phase(config, K)
@@ -165,14 +167,14 @@ def test_a_tiny_engine_step_agrees_with_a_count_by_hand(monkeypatch):
     images, maps = 3 * 32 * 32 * 4, 64 * 32 * 32 * 4
     batch = images + K * 2 * 4 + K * 2 * 8 + 2 * 3 * 8 + 2 * 8 + 8  # with points, affine, spacing and row
     copies = weights if torch.backends.mkldnn.is_available() else 0
-    # validation: the images twice (as read, and channels-last) and the maps, beside which the kernel's copy of the
-    # weights comes and goes, or the mean of four bytes and the mean times one
+    # validation: the images twice (as read, and channels-last) and the maps, beside which the kernel's copy
+    # of the weights comes and goes, or the mean of four bytes and the mean times one
     held = sum(found.held.values())
     (validation,) = found.lifetimes.validation_moments()
     assert validation.bytes_per_image == batch + images + maps
     assert validation.constant_bytes == held + max(copies, 4)
-    # training: backward, when the maps have gone and their gradient is there, then the weights' gradient and its
-    # copies; the loss, its product with a weight of one and its gradient are of four bytes each
+    # training: backward, when the maps have gone and their gradient is there, then the weights' gradient and
+    # its copies; the loss, its product with a weight of one and its gradient are of four bytes each
     training = found.lifetimes.training_moments()[-1]
     assert training.bytes_per_image == batch + images + maps
     assert training.constant_bytes == pytest.approx(held + weights + 2 * copies, abs=16)

@@ -1,4 +1,5 @@
-"""Tiny trainings: networks that learn to find bright dots, tasks that go wrong, and an observer that takes notes."""
+"""Tiny trainings: networks that learn to find bright dots, tasks that go wrong, and an observer that takes
+notes."""
 
 from __future__ import annotations
 
@@ -128,7 +129,7 @@ def plain_network(seed: int = 0) -> nn.Module:
 
 
 def wayward_network(seed: int = 0) -> nn.Module:
-    """With batch normalisation and dropout: what an inexact resume would betray."""
+    """With batch normalization and dropout: what an inexact resume would betray."""
     torch.manual_seed(seed)
     return nn.Sequential(
         nn.Conv2d(3, 8, 3, padding=1),
@@ -181,8 +182,8 @@ def same(first: list[Tensor], second: list[Tensor]) -> bool:
 
 
 class Spoiled:
-    """A task whose training loss goes wrong at some calls, counted from 1 (without accumulation: steps, and their
-    repetitions after a recovery)."""
+    """A task whose training loss goes wrong at some calls, counted from 1 (without accumulation: steps, and
+    their repetitions after a recovery)."""
 
     def __init__(self, calls: Collection[int], spoil: Callable[[Tensor], Tensor]) -> None:
         self._task, self._calls, self._spoil = task(), calls, spoil
@@ -218,7 +219,8 @@ def shortage() -> Exception:
 
 
 class Cramped:
-    """A task on a device that has room for so many samples at once, in training and in validation, from a call on.
+    """A task on a device that has room for so many samples at once, in training and in validation, from a
+    call on.
 
     Calls count from 1, in each of the two. `rows` are those that were trained on, in their order.
     """

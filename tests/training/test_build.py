@@ -23,7 +23,8 @@ def in_force(settings: Settings, train: Samples) -> RunConfig:
 
 
 def test_a_crop_without_a_pixel_size_is_as_wide_as_those_that_were_learned_from() -> None:
-    """Trained on images of 0.1 mm, a network is shown the same scale on the same image without its pixel size."""
+    """Trained on images of 0.1 mm, a network is shown the same scale on the same image without its pixel
+    size."""
     settings = Settings(crop_size=64, crop_mm_per_px=0.3)
     config = in_force(settings, samples((2000, 0.1), (1000, 0.2), (1000, None)))
     scales = image_px_per_crop_px(samples((2000, 0.1), (2000, None), (500, None)), config.crop_frame)

@@ -1,4 +1,5 @@
-"""Checkpoints as nobody's training writes them: each is a mistake of one line, wherever a checkpoint is taken."""
+"""Checkpoints as nobody's training writes them: each is a mistake of one line, wherever a checkpoint is
+taken."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ import torch
 
 from backend.config import Settings
 from backend.data.samples import load_splits
-from backend.training.decoding_error import decode_truth, floor_on_crops, floor_on_images
+from backend.training.decoding_error import decode_truth, decoding_error_on_crops, decoding_error_on_images
 from backend.training.heatmaps import encode_heatmaps
 from backend.training.task import LandmarkTask
 
@@ -68,12 +68,12 @@ def test_the_floor_of_a_data_set_is_told_in_its_pixels_and_mm(tiny_dataset: Path
     settings = Settings(
         image_size=(64, 64), output_stride=4, loss="mse", decoder="argmax", sigma=6.0, resize="stretch"
     )
-    floor = floor_on_images(samples, settings)
+    floor = decoding_error_on_images(samples, settings)
     # 96 x 80 pixels on 64 x 64: a cell of 4 is 6 by 5 pixels of the image
     assert floor.num_images == 12
     assert 0.8 < (floor.mre_px or 0) / (MEAN_DISTANCE_IN_UNIT_SQUARE * 5.5) < 1.2
     assert floor.mre_mm == pytest.approx(0.5 * (floor.mre_px or 0))
-    fine = floor_on_images(samples, settings.model_copy(update={"decoder": "dark"}))
+    fine = decoding_error_on_images(samples, settings.model_copy(update={"decoder": "dark"}))
     assert (fine.mre_px or 1) < 0.1
 
 
@@ -83,5 +83,5 @@ def test_the_floor_on_crops_is_that_of_their_own_frame(tiny_dataset: Path) -> No
     ).train
     # a crop pixel is one of the image, and a cell two: 0.38 * 2 px
     settings = Settings(loss="mse", decoder="argmax", crop_size=32, crop_mm_per_px=0.5)
-    floor = floor_on_crops(samples, settings)
+    floor = decoding_error_on_crops(samples, settings)
     assert floor.mre_px == pytest.approx(MEAN_DISTANCE_IN_UNIT_SQUARE * 2, rel=0.2)

@@ -1,7 +1,8 @@
-"""Nothing on the way from images to a gradient, or to points, is made on another device than what it is computed with.
+"""Nothing on the way from images to a gradient, or to points, is made on another device than what it is
+computed with.
 
-Tensors on `meta` have no values and lie on no real device: one made on the CPU beside them is found, as it would be
-beside those of a GPU.
+Tensors on `meta` have no values and lie on no real device: one made on the CPU beside them is found, as it
+would be beside those of a GPU.
 """
 
 from __future__ import annotations
@@ -56,7 +57,8 @@ def task_of(loss: str, decoder: str, stride: int) -> LandmarkTask:
 
 
 class OnMetaAlone(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Refuses every tensor elsewhere: not all kernels of `meta` look at the devices of what they are given."""
+    """Refuses every tensor elsewhere: not all kernels of `meta` look at the devices of what they are
+    given."""
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None

@@ -56,8 +56,8 @@ class AsksInValidation(Watcher):
 
 @pytest.mark.parametrize("num_batches", [1, 3, 5])
 def test_a_stop_during_a_validation_gives_it_up_and_loses_no_step(num_batches: int) -> None:
-    """Two validation batches an epoch: after the first one of each, of the last epoch too. What comes after a resume is
-    an undisturbed training to the bit."""
+    """Two validation batches an epoch: after the first one of each, of the last epoch too. What comes after a
+    resume is an undisturbed training to the bit."""
     whole, first, second = Watcher(), AsksInValidation(Request.STOP, num_batches), Watcher()
     undisturbed = build(whole, network=wayward_network())
     assert undisturbed.fit() is Ending.COMPLETED
@@ -104,7 +104,8 @@ def test_a_prediction_is_given_up_where_a_stop_is_asked_for() -> None:
 def test_a_shortage_in_a_validation_leaves_the_training_as_it_is_to_the_bit(
     call: int, room: int, epoch: int
 ) -> None:
-    """Five validation images in batches of 3 and 2: the validation alone is repeated in parts, then and later."""
+    """Five validation images in batches of 3 and 2: the validation alone is repeated in parts, then and
+    later."""
     whole = Watcher()
     undisturbed = build(whole, network=wayward_network())
     undisturbed.fit()

@@ -225,7 +225,8 @@ def test_unknown_decoder_is_refused_with_the_known_ones() -> None:
 def test_maps_of_peak_1_are_read_to_half_a_hundredth_of_a_cell(
     data: st.DataObject, stride_and_sigma_px: tuple[int, float]
 ) -> None:
-    """Sigma of 0.75 cells at 128, 256 and 512 pixels, and the refinement's 0.7: the narrowest that are taught."""
+    """Sigma of 0.75 cells at 128, 256 and 512 pixels, and the refinement's 0.7: the narrowest that are
+    taught."""
     stride, sigma_px = stride_and_sigma_px
     xy = data.draw(points_within(3, stride))
     maps = encode_heatmaps(one_point(xy), SIZE_HW, stride, sigma_px)
@@ -260,7 +261,8 @@ def test_dark_is_weaker_the_nearer_the_border_and_the_wider_the_gaussian(
 
 
 def bias_of_a_cut_gaussian(distance: float, sigma: float) -> float:
-    """How far the mean of a Gaussian moves that is cut off at a distance on one side: sigma phi(d) / Phi(d)."""
+    """How far the mean of a Gaussian moves that is cut off at a distance on one side: sigma phi(d) /
+    Phi(d)."""
     scaled = distance / sigma
     density = math.exp(-(scaled**2) / 2) / math.sqrt(2 * math.pi)
     return sigma * density / (0.5 * (1 + math.erf(scaled / math.sqrt(2))))

@@ -122,8 +122,8 @@ def test_each_landmark_has_its_own_summary_under_its_name_in_order() -> None:
 
 
 def test_readers_differ_by_their_distance_over_all_pairs() -> None:
-    """Three readers of one image: 3, 4 and 5 px apart at the first landmark; only two marked the second, none the
-    third."""
+    """Three readers of one image: 3, 4 and 5 px apart at the first landmark; only two marked the second, none
+    the third."""
     first = [[0.0, 0.0], [3.0, 0.0], [0.0, 4.0]]
     second = [[10.0, 10.0], [10.0, 12.0], [np.nan, np.nan]]
     third = [[np.nan, np.nan]] * 3

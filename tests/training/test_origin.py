@@ -1,4 +1,5 @@
-"""A run remembers what it learned from, whatever becomes of the folder; on the tiny data set, with a quick network."""
+"""A run remembers what it learned from, whatever becomes of the folder; on the tiny data set, with a quick
+network."""
 
 from __future__ import annotations
 
@@ -244,7 +245,7 @@ def test_images_of_the_training_are_known_though_the_table_changed_their_split(
     rewrite(data, change)
     record = measured(folder.checkpoint_path("best"), data, capsys, "--split", "test")
     assert set(record["about"]["leaked"]["image_ids"]) == trained and record["num_images"] == 9
-    assert "9 of the 9 images stand in the training data" in record["printed"]
+    assert "9 of the 9 images are in the training data" in record["printed"]
     moved = tmp_path / "alone.pt"
     shutil.copyfile(folder.checkpoint_path("best"), moved)
     record = measured(moved, data, capsys, "--split", "test")

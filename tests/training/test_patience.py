@@ -72,7 +72,7 @@ def test_patience_waits_for_the_end_of_the_warm_up() -> None:
     assert trainer.fit() is Ending.EARLY_STOPPED
     assert trainer.loop.epoch == 5
     (event,) = watcher.events
-    assert event.values["best_epoch"] == 1 and "no better validation error for 4 epochs" in event.message
+    assert event.values["best_epoch"] == 1 and "no lower validation error for 4 epochs" in event.message
 
 
 def after_a_first_network(watcher: Watcher, errors: Sequence[float | None], **options: Any) -> Trainer:
@@ -98,7 +98,7 @@ def test_patience_ends_a_second_network_that_gets_no_better_and_names_its_own_be
     assert not any(watcher.bests) and trainer.loop.best == Best(error=MeanError(2.0, 0.2))
     (event,) = watcher.events
     assert event.values == {"epoch": 5, "step": 20, "best_epoch": 2}
-    assert event.message.startswith("no better validation error for 3 epochs: ")
+    assert event.message.startswith("no lower validation error for 3 epochs: ")
     assert event.message.endswith("its best was epoch 2")
 
 

@@ -93,7 +93,8 @@ def test_a_resumed_completed_run_trains_no_more(completed: RunFolder, tmp_path: 
 
 
 def test_a_refiner_that_never_beats_the_first_network_is_not_kept(tmp_path: Path, tiny_dataset: Path) -> None:
-    # weights that hardly move from their random start, on crops of 64 pixels: far worse than any first network here
+    # weights that hardly move from their random start, on crops of 64 pixels: far worse than any first
+    # network here
     folder = new_run(tmp_path, tiny_dataset, refine_lr=1e-9, refine_epochs=1, crop_size=64)
     assert train_run(folder) == 0
     (row,) = rows_by_phase(folder)["refine"]
@@ -186,7 +187,8 @@ def test_an_image_of_one_cell_alone_in_its_batch_is_a_mistake_with_a_cure(
 
 
 def cramp(patch: pytest.MonkeyPatch, phase: str, from_call: int, room: int) -> list[list[int]]:
-    """Room for so many images at once in a phase's training, from a call of the loss on. Returns the rows it trains."""
+    """Room for so many images at once in a phase's training, from a call of the loss on. Returns the rows it
+    trains."""
     compute_loss = LandmarkTask.compute_loss
     trained: list[list[int]] = []
     calls = []
@@ -207,7 +209,8 @@ def cramp(patch: pytest.MonkeyPatch, phase: str, from_call: int, room: int) -> l
 def test_a_refinement_that_runs_out_of_memory_goes_on_with_single_images(
     completed: RunFolder, tmp_path: Path, tiny_dataset: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """At step 7, in its second epoch of five steps of 2 images, 6 crops: an image alone still is three of them."""
+    """At step 7, in its second epoch of five steps of 2 images, 6 crops: an image alone still is three of
+    them."""
     trained = cramp(monkeypatch, "refine", 7, room=1)
     folder = new_run(tmp_path, tiny_dataset)
     assert train_run(folder) == 0

@@ -30,7 +30,8 @@ from tests.training.dots import (
 
 
 def in_parts_from(epoch: int, limit: int, **options: Any) -> tuple[Trainer, Watcher]:
-    """A training whose steps are computed in parts from the end of an epoch on, though memory never ran out."""
+    """A training whose steps are computed in parts from the end of an epoch on, though memory never ran
+    out."""
     head = Watcher({4 * epoch: Request.STOP})
     first = build(head, network=wayward_network(), **options)
     state = first.state_dict()
@@ -104,8 +105,8 @@ def test_what_may_mean_memory_is_believed_after_a_good_step_alone(words: str) ->
 
 @pytest.mark.parametrize("accumulation", [1, 3])
 def test_parts_make_the_same_step_as_the_whole_batch_where_no_statistics_are_taken(accumulation: int) -> None:
-    """Without batch normalisation, and with landmarks missing: gradients weighted by what is marked are those of the
-    batch."""
+    """Without batch normalization, and with landmarks missing: gradients weighted by what is marked are those
+    of the batch."""
     results = []
     for room in ({}, {1: 3}):
         cramped = Cramped(training=room, the_task=task("adaptive_wing"))
@@ -225,7 +226,8 @@ def test_a_shortage_within_the_update_leaves_no_half_of_it() -> None:
 
 
 def test_an_unstable_step_and_a_shortage_do_not_forget_each_other() -> None:
-    """A bad loss in epoch 2 after memory ran out in it: back again, at a third of the rate and in the same parts."""
+    """A bad loss in epoch 2 after memory ran out in it: back again, at a third of the rate and in the same
+    parts."""
 
     class Both(Cramped):
         def compute_loss(self, outputs: Any, batch: Batch) -> Tensor:

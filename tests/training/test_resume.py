@@ -66,7 +66,8 @@ def test_a_run_stopped_in_either_phase_goes_on_with_exactly_the_losses_of_an_und
 
 
 def ask_in_a_pass(patch: pytest.MonkeyPatch, phase: str, epoch: int, owner: Any, name: str, ask: Any) -> None:
-    """Ask for something at the beginning of a pass of an epoch: `Trainer.validate` or `Recorder.write_preview`."""
+    """Ask for something at the beginning of a pass of an epoch: `Trainer.validate` or
+    `Recorder.write_preview`."""
     run = getattr(owner, name)
 
     def asked(first: Any, *rest: Any) -> Any:
@@ -155,7 +156,8 @@ def test_a_run_killed_about_the_change_of_phase_goes_on_as_if_nothing_had_happen
 
 
 def killed_with_an_old_last(patch: pytest.MonkeyPatch, phase: str, saved: int, killed: int) -> None:
-    """Killed when an epoch of a phase has its best.pt but no row yet; last.pt was not written after epoch `saved`."""
+    """Killed when an epoch of a phase has its best.pt but no row yet; last.pt was not written after epoch
+    `saved`."""
     save_last, append = Recorder.save_last, RunFolder.append_metrics
 
     def save_first_ones(recorder: Recorder, trainer: Any) -> None:
@@ -177,7 +179,8 @@ def test_a_killed_run_never_replaces_its_best_weights_by_worse_ones(
     undisturbed: RunFolder, tmp_path: Path, tiny_dataset: Path, monkeypatch: pytest.MonkeyPatch, phase: str,
     saved: int,
 ) -> None:  # fmt: skip
-    """last.pt is two or three epochs older than best.pt; then stopped after the next epoch, and gone on with."""
+    """last.pt is two or three epochs older than best.pt; then stopped after the next epoch, and gone on
+    with."""
     folder = new_run(tmp_path, tiny_dataset, **LONG)
     with monkeypatch.context() as patch:
         killed_with_an_old_last(patch, phase, saved, killed=3)

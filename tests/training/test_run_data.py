@@ -81,7 +81,7 @@ def test_the_shapes_of_the_training_images_stand_in_the_checkpoint(
 @pytest.mark.parametrize(
     ("values", "why"),
     [
-        ({"loss": "mse"}, "maps of mse do not tell how sure they are"),
+        ({"loss": "mse"}, "maps of mse do not show how certain they are"),
         ({"val_fraction": 0.25}, "the training images have too few landmarks in common"),
     ],
 )

@@ -88,7 +88,8 @@ def test_noise_however_heavy_its_tails_is_never_unstable(seed: int, sigma: float
 
 
 def test_easy_and_hard_batches_in_any_order_are_never_unstable() -> None:
-    """A third of the batches is a hundred times as hard; by the factor over the median alone this would fire."""
+    """A third of the batches is a hundred times as hard; by the factor over the median alone this would
+    fire."""
     rng = random.Random(0)
     losses = [rng.choice([1.0, 1.0, 100.0]) * rng.uniform(0.5, 1.5) for _ in range(20_000)]
     runs = "".join("x" if loss > 10 else "." for loss in losses)
@@ -108,7 +109,8 @@ def test_single_outliers_and_short_runs_of_them_are_not_unstable() -> None:
 
 
 def test_a_data_set_with_hardly_any_landmarks_is_not_unstable() -> None:
-    """Nine batches in ten show none (loss 0): the median must not become 0, nor anything else ten times it."""
+    """Nine batches in ten show none (loss 0): the median must not become 0, nor anything else ten times
+    it."""
     rng = random.Random(0)
     assert watch(rng.lognormvariate(0, 1) if rng.random() < 0.1 else 0.0 for _ in range(20_000)) is None
 

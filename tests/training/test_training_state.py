@@ -105,7 +105,8 @@ def test_overflow_under_the_scaler_skips_a_step_and_is_no_divergence() -> None:
 
 
 def test_a_first_step_that_overflows_moves_neither_weights_nor_schedule() -> None:
-    """Torch warns where a schedule is moved on before its optimizer made a step, and warnings are errors here."""
+    """Torch warns where a schedule is moved on before its optimizer made a step, and warnings are errors
+    here."""
     watcher, undisturbed = Watcher(), Watcher()
     spoiled = Spoiled({1}, lambda loss: loss + torch.sqrt(loss - loss))
     build(watcher, the_task=spoiled, autocast=torch.float16, epochs=2, warmup_epochs=2).fit()

@@ -130,7 +130,7 @@ def test_nothing_is_measured_where_all_of_it_was_trained_on_and_is_to_be_left_ou
 ) -> None:
     evaluate_panel.on_evaluate(panel, Session(), folder.run_id, str(tiny_dataset), "train", "mean", "", True)
     failed = end_of(folder)
-    assert failed is not None and "every image of this split stands in the training data" in failed.failure
+    assert failed is not None and "every image of this split is in the training data" in failed.failure
 
 
 @pytest.mark.parametrize(
