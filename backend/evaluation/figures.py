@@ -1,7 +1,7 @@
 """A record as plotly figures.
 
-Transparent, and in colours that every kind of colour vision tells apart (Okabe and Ito) in light and in dark;
-what differs in colour differs in shape or dash too.
+Transparent, and in colors that every kind of color vision tells apart (Okabe and Ito) in light and in dark;
+what differs in color differs in shape or dash too.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from plotly.offline import get_plotlyjs
 from backend.evaluation.statistics import INTERVAL_MM, QUANTILE_SHARES
 from backend.evaluation.words import Say, say_english
 
-PREDICTION_COLOUR = "#0072B2"
-READERS_COLOUR = "#D55E00"
-UNREFINED_COLOUR = "#CC79A7"
-AXIS_COLOUR = "#7d828a"
-GRID_COLOUR = "rgba(128, 134, 142, 0.25)"
+PREDICTION_COLOR = "#0072B2"
+READERS_COLOR = "#D55E00"
+UNREFINED_COLOR = "#CC79A7"
+AXIS_COLOR = "#7d828a"
+GRID_COLOR = "rgba(128, 134, 142, 0.25)"
 HEIGHT_PX = 340
 ROW_PX = 24  # of a bar
 CURVE_SHARE = 99  # per cent: the curve's axis ends there, and zooming out shows the rest
@@ -31,13 +31,13 @@ def plot_cumulative(record: Record, say: Say = say_english) -> go.Figure:
     marked."""
     unit = record["unit"]
     figure = _figure(say("figure_error", unit=unit), say("figure_share_within"))
-    curves = [("figure_prediction", record, PREDICTION_COLOUR, "solid")]
+    curves = [("figure_prediction", record, PREDICTION_COLOR, "solid")]
     if record.get("unrefined"):
-        curves.append(("figure_unrefined", record["unrefined"], UNREFINED_COLOUR, "dot"))
+        curves.append(("figure_unrefined", record["unrefined"], UNREFINED_COLOR, "dot"))
     if record["readers"]["between"]:
-        curves.append(("figure_readers", record["readers"]["between"], READERS_COLOUR, "dash"))
+        curves.append(("figure_readers", record["readers"]["between"], READERS_COLOR, "dash"))
     ends = []
-    for name, described, colour, dash in curves:
+    for name, described, color, dash in curves:
         if described["quantiles"]:
             ends.append(described["quantiles"][CURVE_SHARE])
             figure.add_scatter(
@@ -45,13 +45,13 @@ def plot_cumulative(record: Record, say: Say = say_english) -> go.Figure:
                 y=[0, *(100 * share for share in QUANTILE_SHARES)],
                 name=say(name),
                 mode="lines",
-                line={"color": colour, "dash": dash, "width": 2, "shape": "hv"},
+                line={"color": color, "dash": dash, "width": 2, "shape": "hv"},
                 hovertemplate="%{y:.0f} % &#8804; %{x:.2f} " + unit,
             )
     if unit == "mm":
         figure.add_vline(
             INTERVAL_MM,
-            line={"color": AXIS_COLOUR, "width": 1, "dash": "dot"},
+            line={"color": AXIS_COLOR, "width": 1, "dash": "dot"},
             annotation_text=f"{INTERVAL_MM:g} mm",
             annotation_position="top",
         )
@@ -76,7 +76,7 @@ def plot_landmarks(record: Record, say: Say = say_english) -> go.Figure:
             marker={
                 "symbol": "diamond-open",
                 "size": 9,
-                "color": READERS_COLOUR,
+                "color": READERS_COLOR,
                 "line": {"width": 2},
             },
             hovertemplate="%{x:.2f} " + record["unit"],
@@ -114,7 +114,7 @@ def plot_confidence(record: Record, say: Say = say_english) -> go.Figure:
         y=[error for _, error in points],
         mode="markers",
         name=say("figure_single"),
-        marker={"size": 4, "color": AXIS_COLOUR, "opacity": 0.35},
+        marker={"size": 4, "color": AXIS_COLOR, "opacity": 0.35},
         hoverinfo="skip",
     )
     bins = record["confidence"]["bins"]
@@ -124,7 +124,7 @@ def plot_confidence(record: Record, say: Say = say_english) -> go.Figure:
         mode="lines+markers",
         name=say("figure_bin"),
         customdata=[bin["mean_confidence"] for bin in bins],
-        line={"color": PREDICTION_COLOUR, "width": 2},
+        line={"color": PREDICTION_COLOR, "width": 2},
         marker={"symbol": "diamond", "size": 9},
         hovertemplate=say("figure_confidence") + " %{customdata:.3f}: %{y:.2f} " + unit + "<extra></extra>",
     )
@@ -160,13 +160,13 @@ def _bars(names: list[str], rows: list[Any], unit: str, say: Say) -> go.Figure:
         y=names,
         orientation="h",
         name=say("figure_interval"),
-        marker={"color": PREDICTION_COLOUR, "opacity": 0.45},
+        marker={"color": PREDICTION_COLOR, "opacity": 0.45},
         error_x={
             "type": "data",
             "symmetric": False,
             "array": [_length(high, mean) for mean, (_, high) in zip(means, intervals, strict=True)],
             "arrayminus": [_length(mean, low) for mean, (low, _) in zip(means, intervals, strict=True)],
-            "color": PREDICTION_COLOUR,
+            "color": PREDICTION_COLOR,
             "thickness": 2,
         },
         hovertemplate="%{y}: %{x:.2f} " + unit + "<extra></extra>",
@@ -189,7 +189,7 @@ def _figure(x_title: str, y_title: str) -> go.Figure:
         margin={"l": 55, "r": 14, "t": 34, "b": 96},
         paper_bgcolor="rgba(0, 0, 0, 0)",
         plot_bgcolor="rgba(0, 0, 0, 0)",
-        font={"color": AXIS_COLOUR, "size": 13, "family": "system-ui, sans-serif"},
+        font={"color": AXIS_COLOR, "size": 13, "family": "system-ui, sans-serif"},
         # at the foot: the page lays a title over the head, and on a small screen the legend takes two lines
         legend={"orientation": "h", "y": 0, "yref": "container", "yanchor": "bottom"},
         hovermode="closest",
@@ -198,9 +198,9 @@ def _figure(x_title: str, y_title: str) -> go.Figure:
     )
     figure.update_xaxes(
         title={"text": x_title, "font": {"size": 13}},
-        gridcolor=GRID_COLOUR,
+        gridcolor=GRID_COLOR,
         zeroline=False,
         rangemode="nonnegative",
     )
-    figure.update_yaxes(title={"text": y_title, "font": {"size": 13}}, gridcolor=GRID_COLOUR, zeroline=False)
+    figure.update_yaxes(title={"text": y_title, "font": {"size": 13}}, gridcolor=GRID_COLOR, zeroline=False)
     return figure

@@ -33,7 +33,7 @@ class Errors:
     """Distances of N images and M landmarks, also as shares of each image's own length (for the NME)."""
 
     radial: RadialErrors
-    normalised: FloatArray  # (N, M)
+    normalized: FloatArray  # (N, M)
     unit: Unit  # in which one axis shows them all
     cases: Cases  # of the images
 
@@ -45,12 +45,12 @@ class Errors:
     def of_images(self, rows: FloatArray) -> Errors:
         """Some images, by position or mask."""
         radial = RadialErrors(self.radial.px[rows], self.radial.mm[rows])
-        return Errors(radial, self.normalised[rows], self.unit, self.cases.of_images(rows))
+        return Errors(radial, self.normalized[rows], self.unit, self.cases.of_images(rows))
 
     def of_landmark(self, index: int) -> Errors:
         """One landmark of all images."""
         radial = RadialErrors(self.radial.px[:, [index]], self.radial.mm[:, [index]])
-        return Errors(radial, self.normalised[:, [index]], self.unit, self.cases)
+        return Errors(radial, self.normalized[:, [index]], self.unit, self.cases)
 
 
 def choose_unit(radial: RadialErrors) -> Unit:
@@ -69,8 +69,8 @@ def describe(errors: Errors) -> Measured:
         known = values[np.isfinite(values)]
         result[f"sd_{unit}"] = float(known.std(ddof=1)) if known.size > 1 else None
         result[f"median_{unit}"] = float(np.median(known)) if known.size else None
-    normalised = errors.normalised[np.isfinite(errors.normalised)]
-    result["nme"] = float(normalised.mean()) if normalised.size else None
+    normalized = errors.normalized[np.isfinite(errors.normalized)]
+    result["nme"] = float(normalized.mean()) if normalized.size else None
     result["num_points"] = int(np.isfinite(errors.radial.px).sum())
     result["num_cases"] = errors.cases.of_images(np.isfinite(errors.radial.px).any(axis=1)).num
     result["quantiles"] = quantiles(errors.in_unit)
@@ -125,7 +125,7 @@ def group_columns(images: pd.DataFrame) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
     partitions: set[tuple[int, ...]] = set()
     for column in images.columns.drop(["image_id", "path", "group_kind"], errors="ignore"):
-        values = ["" if pd.isna(value) else _in_words(value) for value in images[column]]
+        values = ["" if pd.isna(value) else _format_value(value) for value in images[column]]
         partition = tuple(int(code) for code in pd.factorize(np.array(values, object))[0])
         num_groups = len(set(partition))
         if (
@@ -138,7 +138,7 @@ def group_columns(images: pd.DataFrame) -> dict[str, list[str]]:
     return found
 
 
-def _in_words(value: object) -> str:
+def _format_value(value: object) -> str:
     return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 

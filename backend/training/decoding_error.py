@@ -50,8 +50,8 @@ def decoding_error_on_crops(samples: Samples, settings: Settings) -> DecodingErr
     ):
         scale_xy = frame.image_px_per_px_xy(size_hw, spacing)
         # anywhere within two cells, so that the points lie everywhere between the centers of cells
-        centres = points + rng.uniform(-task.stride, task.stride, points.shape) * scale_xy
-        affines.append(np.stack([frame.affine(centre, scale_xy) for centre in centres]))
+        centers = points + rng.uniform(-task.stride, task.stride, points.shape) * scale_xy
+        affines.append(np.stack([frame.affine(center, scale_xy) for center in centers]))
     return _measure(samples, task, affines)
 
 

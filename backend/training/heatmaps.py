@@ -41,13 +41,13 @@ def encode_heatmaps(points_xy_input: Tensor, size_hw: Size, stride: int, sigma_p
     `points_xy_input` (B, K, 2) in input pixels, `size_hw` the input's size, `sigma_px` in input pixels.
     Returns (B, K, h, w) float32 on the points' device. A NaN point gives a zero map: mask it by `visible`.
     """
-    centres = points_to_cells(points_xy_input.float(), stride)
+    centers = points_to_cells(points_xy_input.float(), stride)
     sigma_cells = sigma_px / stride
     height, width = size_hw[0] // stride, size_hw[1] // stride
-    columns = torch.arange(width, device=centres.device)
-    rows = torch.arange(height, device=centres.device)
-    gauss_x = torch.exp(-0.5 * ((columns - centres[..., 0:1]) / sigma_cells) ** 2)
-    gauss_y = torch.exp(-0.5 * ((rows - centres[..., 1:2]) / sigma_cells) ** 2)
+    columns = torch.arange(width, device=centers.device)
+    rows = torch.arange(height, device=centers.device)
+    gauss_x = torch.exp(-0.5 * ((columns - centers[..., 0:1]) / sigma_cells) ** 2)
+    gauss_y = torch.exp(-0.5 * ((rows - centers[..., 1:2]) / sigma_cells) ** 2)
     return torch.nan_to_num(gauss_y[..., :, None] * gauss_x[..., None, :], nan=0.0)
 
 
@@ -171,8 +171,8 @@ def _dark(heatmaps: Tensor) -> tuple[Tensor, Tensor]:
         ],
         dim=-1,
     )
-    centre = torch.stack([x, y], dim=-1).float()
-    refined = centre + step.clamp(-1.5, 1.5)
+    center = torch.stack([x, y], dim=-1).float()
+    refined = center + step.clamp(-1.5, 1.5)
     return torch.where(is_peak[..., None], refined, peak.float()), confidence
 
 

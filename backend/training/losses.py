@@ -52,7 +52,7 @@ def mse(heatmaps: Tensor, targets: Tensor, visible: Tensor) -> Tensor:
 
 
 def kl(logits: Tensor, targets: Tensor, centres_xy_heatmap: Tensor, visible: Tensor) -> Tensor:
-    """Cross-entropy of the spatial softmax with the normalised Gaussian, plus 0.2 x L1 of its expectation.
+    """Cross-entropy of the spatial softmax with the normalized Gaussian, plus 0.2 x L1 of its expectation.
 
     The entropy of the target is subtracted, so that the first term is the Kullback-Leibler divergence (the
     gradients are the same) and a perfect prediction scores 0. `centres_xy_heatmap` (B, K, 2) in cells; NaN
