@@ -1,4 +1,4 @@
-"""Where what can be made anew is kept between runs of the program. Must not know what that is."""
+"""Per-user cache directory (override with FIDUCIAL_CACHE_DIR)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 
 def cache_folder() -> Path:
-    """The user's folder for what can be made anew: FIDUCIAL_CACHE_DIR, else where the system has it."""
+    """The user's cache directory: FIDUCIAL_CACHE_DIR, else the system's usual place."""
     if chosen := os.environ.get("FIDUCIAL_CACHE_DIR"):
         return Path(chosen)
     home = Path.home()
@@ -23,6 +23,8 @@ def cache_folder() -> Path:
 
 
 def cache_file(room: str, key: Any) -> Path:
-    """Where the answer to a question is kept: a JSON file named by a hash of `key`, all that changes the answer."""
+    """The file of one answer: JSON, named by a hash of `key`, which holds everything that changes the
+    answer.
+    """
     name = hashlib.blake2b(json.dumps(key, sort_keys=True).encode(), digest_size=16).hexdigest()
     return cache_folder() / room / f"{name}.json"

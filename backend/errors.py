@@ -1,10 +1,10 @@
-"""The one exception type for mistakes that the user can mend."""
+"""The exception for mistakes that the user can correct."""
 
 from __future__ import annotations
 
 
 class UserError(ValueError):
-    """A mistake of the user's: what is wrong, in which setting, and the cure.
+    """A user's mistake: what is wrong, in which setting, and the cure.
 
     The command line prints it as one line and exits with 2; the form marks the field.
     """

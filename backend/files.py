@@ -1,6 +1,5 @@
-"""Files that another process may read at any instant, and that a kill at any instant leaves readable.
-
-Owns atomic replacement and JSON lines. Must not know what a run is or what its files are called.
+"""Atomic replacement of files, and JSON lines: files stay readable at any instant, even when the writer is
+killed.
 """
 
 from __future__ import annotations
@@ -47,11 +46,11 @@ def patiently(action: Callable[[], T], patience_s: float = 1.0) -> T:
 
 
 def write_bytes_atomic(path: Path, content: bytes | memoryview, patience_s: float = 1.0) -> None:
-    """Replace `path` by `content`: a reader sees the old file or the new one, never a half, never none.
+    """Replace `path` by `content`: a reader sees the old file or the new one, never a partial one or none.
 
     Waits up to `patience_s` for a reader on Windows to let go of the old one.
     """
-    # The name is our own and not tempfile's, whose files only their owner may read.
+    # not a name by tempfile, whose files only their owner may read
     temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
     try:
         with temporary.open("xb") as file:
@@ -87,7 +86,7 @@ def append_json_line(path: Path, row: Row) -> None:
 
 
 def read_json(path: Path) -> Row | None:
-    """The object in `path`, or None where the file is absent or holds no JSON object."""
+    """The object in `path`; None where the file is absent or is not a JSON object."""
     try:
         content = patiently(path.read_bytes)
     except FileNotFoundError:
@@ -98,7 +97,7 @@ def read_json(path: Path) -> Row | None:
 def read_json_lines(path: Path, offset: int = 0) -> tuple[list[Row], int]:
     """The finished lines of `path` from byte `offset` on, and the offset to go on from next time.
 
-    An unfinished last line is left for the next call; a finished line that holds no JSON object is
+    An unfinished last line is left for the next call; a finished line that is not a JSON object is
     skipped. An absent file has no rows; a file shorter than `offset` is read from its start.
     """
     try:
@@ -135,33 +134,38 @@ def read_tail(path: Path, max_bytes: int) -> str:
 
 
 def is_lock_held(path: Path) -> bool:
-    """Whether a process holds the `filelock.FileLock` at `path`, which is neither made nor changed.
+    """Whether a process holds the `filelock.FileLock` at `path`, which is neither created nor changed.
 
-    False where nobody can say: an absent file, one that may not be read, a file system without locks.
+    False where this cannot be determined: an absent file, one that may not be read, a file system without
+    locks.
     """
     try:
-        with path.open("rb") as file:  # a read-only folder is no obstacle
+        with path.open("rb") as file:  # a read-only folder does not matter
             return not _is_free(file.fileno())
     except OSError:
         return False
 
 
 def _is_free(descriptor: int) -> bool:
-    """Try the lock, and let go of it at once: whoever wants it meanwhile gets it at his next try."""
+    """Try the lock and release it at once: a process that wants it in the meantime gets it on its next
+    try.
+    """
     if sys.platform == "win32":
         return _is_free_in_turn(descriptor)
     try:
-        # Shared, so that two who ask at once do not take each other for the holder.
+        # Shared, so that two processes that check at once do not take each other for the holder.
         fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except (BlockingIOError, PermissionError):
         return False
-    # Not left to closing the file: a child that was forked meanwhile would keep it.
+    # Closing the file is not enough: a child that was forked in the meantime would keep the lock.
     fcntl.flock(descriptor, fcntl.LOCK_UN)
     return True
 
 
 def _is_free_in_turn(descriptor: int) -> bool:
-    """Where there is no shared lock: somebody else who only asks holds it for an instant, a holder at every try."""
+    """Without shared locks: another process that only checks holds it for an instant, a real holder at every
+    try.
+    """
     for _ in range(_PROBES):
         if filelock.lock_descriptor(descriptor, blocking=False):
             filelock.unlock_descriptor(descriptor)
@@ -172,7 +176,7 @@ def _is_free_in_turn(descriptor: int) -> bool:
 
 def _encode_json(value: Any, indent: int | None = None) -> bytes:
     text = json.dumps(_to_plain(value), ensure_ascii=False, allow_nan=False, indent=indent)
-    # A lone surrogate (an undecodable file name) has no UTF-8, but its backslash form is valid JSON.
+    # a lone surrogate (an undecodable file name) cannot be UTF-8, but its backslash form is valid JSON
     return text.encode("utf-8", errors="backslashreplace")
 
 

@@ -1,4 +1,4 @@
-"""Command-line flags from the one settings model: names, types, ranges and help are written there alone."""
+"""Command-line flags, generated from the settings model."""
 
 from __future__ import annotations
 
@@ -38,32 +38,32 @@ class OneLineParser(argparse.ArgumentParser):
 
 
 def number(text: str) -> float:
-    """argparse's `type` of a flag that takes a number; those of settings are read by `Settings`."""
+    """argparse's `type` of a flag that takes a number; `Settings` reads the flags of settings itself."""
     return _as_argument(read_number, text)
 
 
 def whole_number(text: str) -> int:
-    """The same for what is counted."""
+    """argparse's `type` of a flag that takes a whole number."""
     return _as_argument(read_whole_number, text)
 
 
 def count(text: str) -> int:
-    """The same, from 1 on."""
+    """argparse's `type` of a flag that takes a whole number of at least 1."""
     num = whole_number(text)
     if num < 1:
-        raise argparse.ArgumentTypeError(f"{num} is not a number from 1 on")
+        raise argparse.ArgumentTypeError(f"must be at least 1, got {num}")
     return num
 
 
 def add_setting_flags(parser: argparse.ArgumentParser) -> None:
-    """One flag a setting; a flag that is not given stays out of the namespace."""
+    """One flag per setting; a flag that is not given is not in the namespace."""
     group = parser.add_argument_group("settings of the run")
     for name, field in Settings.model_fields.items():
         group.add_argument(f"--{name}", default=argparse.SUPPRESS, **_argument_of(field))
 
 
 def add_preset_flag(parser: argparse.ArgumentParser) -> None:
-    """`--preset NAME`, with what each of them reaches."""
+    """`--preset NAME`, with the measured result of each in the help."""
     words = "; ".join(f"{name}: {preset.description}" for name, preset in PRESETS.items())
     parser.add_argument(
         "--preset", choices=PRESETS, help=f"start from these settings; flags win ({words})".replace("%", "%%")
@@ -71,12 +71,14 @@ def add_preset_flag(parser: argparse.ArgumentParser) -> None:
 
 
 def given_settings(namespace: argparse.Namespace) -> dict[str, Any]:
-    """The settings that stand in a namespace, as raw values for `parse_settings`."""
+    """The settings in a namespace, as raw values for `parse_settings`."""
     return {k: v for k, v in vars(namespace).items() if k in Settings.model_fields}
 
 
 def settings_to_flags(settings: Settings) -> list[str]:
-    """The arguments of train.py that differ from the defaults, model and size always among them."""
+    """The arguments of train.py that differ from the defaults, with the most important ones always among
+    them.
+    """
     always = ("model", "image_size", "batch_size", "lr", "epochs", "loss")
     flags: list[str] = []
     for name, field in Settings.model_fields.items():
@@ -92,14 +94,16 @@ def setting_to_flag(name: str, value: Any) -> list[str]:
     if isinstance(value, bool):
         return [f"--{name}" if value else f"--no-{name}"]
     if isinstance(value, str) and value.startswith("-"):
-        return [f"--{name}={value}"]  # on its own it would be taken for a flag
+        return [f"--{name}={value}"]  # as a separate argument it would be taken for a flag
     return [f"--{name}", *map(str, value if isinstance(value, tuple) else (value,))]
 
 
 def run_command(main: Callable[[Sequence[str]], int], arguments: Sequence[str] | None = None) -> int:
-    """Run a command's `main`; a mistake of the user's becomes one line on stderr and exit code 2."""
+    """Run a command's `main`; a user's mistake becomes one line on stderr and exit code 2."""
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # a console that cannot write a name shows ? and goes on
+        if isinstance(
+            stream, io.TextIOWrapper
+        ):  # a console that cannot show a character prints ? instead of failing
             stream.reconfigure(errors="replace")
     try:
         return main(sys.argv[1:] if arguments is None else arguments)

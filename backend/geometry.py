@@ -1,10 +1,9 @@
-"""The only owner of coordinate arithmetic: frames, affines, sizes, and the sigma that follows them.
+"""Coordinate arithmetic: frames, affines, sizes, and the sigma that follows from them.
 
-Pixel centres are integers in every frame, so a point at (0, 0) is the centre of the first pixel and a frame of
-width W spans -0.5 .. W - 0.5. Three frames, always in the name: `_image` (original pixels), `_input` (network
-pixels), `_heatmap` (cells). From a frame to one `s` times as large: x' = (x + 0.5) * s - 0.5.
-Points are (x, y), sizes are (height, width), affines are 2 x 3 matrices that map (x, y, 1).
-Knows numpy; must not know torch, files or screens.
+Pixel centres are integers in every frame, so a point at (0, 0) is the centre of the first pixel and a frame
+of width W spans -0.5 .. W - 0.5. Three frames, always in the name: `_image` (original pixels), `_input`
+(network pixels), `_heatmap` (cells). From a frame to one `s` times as large: x' = (x + 0.5) * s - 0.5. Points
+are (x, y), sizes are (height, width), affines are 2 x 3 matrices that map (x, y, 1).
 """
 
 from __future__ import annotations
@@ -50,7 +49,8 @@ def refiner_sigma_in_force(sigma: float | str, stride: int) -> float:
 
 
 def outside_image(points_xy: FloatArray, size_hw: npt.ArrayLike, margin_px: float = 0.0) -> BoolArray:
-    """Which points (..., 2) lie more than a margin outside a frame of this size, (2,) or one per point (..., 2).
+    """Which points (..., 2) lie more than a margin outside a frame of this size, (2,) or one per point (...,
+    2).
 
     A frame ends half a pixel beyond its first and its last centre. A missing point (NaN) is not outside.
     """
@@ -102,10 +102,11 @@ RESIZES = {"letterbox": letterbox, "stretch": stretch}
 
 @dataclass(frozen=True)
 class CropFrame:
-    """What a crop about a landmark covers: `side_px` crop pixels of `mm_per_px` millimetres each where the image's
-    spacing is known, else `share` of the image's mean side in all; never finer than the image's own pixels.
+    """What a crop around a landmark covers: `side_px` crop pixels of `mm_per_px` millimeters each where the
+    image's pixel size is known, else `share` of the image's mean side in all; never finer than the image's
+    own pixels.
 
-    `mm_per_px` is None where the network has only seen crops by share: then a known spacing changes nothing.
+    `mm_per_px` is None where the network has only seen crops by share: then a known pixel size is not used.
     """
 
     side_px: int
@@ -117,12 +118,12 @@ class CropFrame:
         return (self.side_px, self.side_px)
 
     def image_px_per_px_xy(self, image_hw: Size, mm_per_px_xy: FloatArray) -> FloatArray:
-        """Image pixels along a crop pixel, (2,), for an image with this spacing (NaN where unknown)."""
+        """Image pixels per crop pixel, (2,), for an image with this pixel size (NaN where unknown)."""
         if self.mm_per_px is not None and np.isfinite(mm_per_px_xy).all():
             wanted = self.mm_per_px / np.asarray(mm_per_px_xy, np.float64)
         else:
             wanted = np.full(2, self.share * (image_hw[0] + image_hw[1]) / 2 / self.side_px)
-        # an axis at the limit takes the other along, so that the crop keeps the proportions that were meant
+        # an axis at the limit scales the other one too, so that the crop keeps its proportions
         return wanted * max(1.0, 1.0 / float(wanted.min()))
 
     def affine(self, centre_xy_image: FloatArray, image_px_per_px_xy: FloatArray) -> FloatArray:
@@ -143,15 +144,17 @@ def rotate_scale_shift(
 
 
 def mirror(frame_hw: Size) -> FloatArray:
-    """Left and right of a frame change places."""
+    """The affine that swaps left and right of a frame."""
     return np.array([[-1.0, 0.0, frame_hw[1] - 1.0], [0.0, 1.0, 0.0]])
 
 
 def displace_points(points_xy: FloatArray, displacement: FloatArray) -> FloatArray:
-    """Where points (..., 2) of a frame come to in a picture whose pixel x shows what lay at x + displacement(x).
+    """Where points (..., 2) of a frame move to in a picture whose pixel x shows what was at x +
+    displacement(x).
 
-    `displacement` is (h, w, 2), (x, y) in pixels, and smooth: steps of the fixed point p = q - displacement(p)
-    then shrink by its steepest slope each. NaN stays NaN; outside the frame the border's displacement holds.
+    `displacement` is (h, w, 2), (x, y) in pixels, and smooth: steps of the fixed point p = q -
+    displacement(p) then shrink by its steepest slope each. NaN stays NaN; outside the frame the border's
+    displacement holds.
     """
     moved = points_xy.astype(np.float64)
     for _ in range(20):

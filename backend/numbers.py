@@ -1,7 +1,7 @@
-"""Numbers as people type them: Latin, Persian and Arabic digits, three decimal separators, exponents.
+"""Reads numbers as people type them: Latin, Persian and Arabic digits, three decimal separators, exponents.
 
-The form, the flags, the API and the settings model all read a number here. Nothing is guessed: where a text can be
-read in two ways, or holds more than one number does, it is refused with what to write instead.
+Used by the form, the flags, the API and the settings. A text that can be read in two ways, or that is more
+than one number, is refused with what to write instead.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from decimal import Decimal
 from backend.errors import UserError
 
 _PERSIAN, _ARABIC = "۰۱۲۳۴۵۶۷۸۹", "٠١٢٣٤٥٦٧٨٩"
-# direction marks, embeddings, isolates, joiners, spaces of no width: they only steer how a text is drawn
+# direction marks, embeddings, isolates, joiners, spaces of no width: they only control how a text is drawn
 _INVISIBLE = "".join(
     map(chr, (0x61C, *range(0x200B, 0x2010), *range(0x202A, 0x202F), *range(0x2060, 0x206A), 0xFEFF))
 )
@@ -33,20 +33,23 @@ NUM_SHOWN = 40  # characters of a wrong text that a message repeats
 
 
 def to_latin(typed: str) -> str:
-    """A text with its digits, its minus and the Arabic decimal separator as Latin ones, without invisible marks."""
+    """A text with its digits, its minus and the Arabic decimal separator as Latin ones, without invisible
+    marks.
+    """
     return typed.translate(_TO_LATIN).strip()
 
 
 def read_number(typed: object) -> float:
-    """The number that was typed, or is a number already. Raises UserError with the cure; no NaN and no infinity.
+    """The number that was typed; a number is accepted too. Raises UserError with the cure; no NaN and no
+    infinity.
 
-    A comma is a decimal separator, as a point and ٫ are; nothing separates thousands.
+    A comma is a decimal separator, like a point and ٫; thousands are not separated.
     """
     return float(_read(typed))
 
 
 def read_whole_number(typed: object) -> int:
-    """The same for what is counted: 20, 20.0 and 2e1 are whole, 2.5 is refused and never cut off."""
+    """The same for whole numbers: 20, 20.0 and 2e1 are whole, 2.5 is refused and never rounded."""
     value = _read(typed)
     if value != value.to_integral_value():
         below = math.floor(value)
@@ -55,12 +58,12 @@ def read_whole_number(typed: object) -> int:
 
 
 def read_whole_numbers(typed: str) -> tuple[int, ...]:
-    """A list of whole numbers, between which a comma stands (, or ،). Raises UserError for one that is not."""
+    """A list of whole numbers separated by commas (, or ،). Raises UserError for an item that is not one."""
     return tuple(read_whole_number(item.strip()) for item in _BETWEEN_ITEMS.split(typed) if to_latin(item))
 
 
 def format_number(value: float) -> str:
-    """A number in Latin digits as it is read back to the same value: 20, 0.001, 1e-09."""
+    """A number in Latin digits, which is read back as the same value: 20, 0.001, 1e-09."""
     if isinstance(value, int) or (value.is_integer() and abs(value) < 1e16):
         return str(int(value))
     return f"{Decimal(repr(value)):f}" if 1e-7 <= abs(value) < 1e16 else repr(value)
@@ -108,9 +111,11 @@ def _separated(typed: object) -> UserError:
 
 
 def _shown(typed: object) -> str:
-    """What was typed, as a message repeats it: quoted where it is a text, without marks that cannot be seen."""
+    """What was typed, as a message repeats it: quoted where it is a text, without marks that cannot be
+    seen.
+    """
     if isinstance(typed, str):
         text = repr(typed.translate(dict.fromkeys(map(ord, _INVISIBLE))))
-    else:  # Python writes no integer of thousands of digits
+    else:  # Python refuses to write an integer of thousands of digits
         text = str(Decimal(typed)) if isinstance(typed, int) and not isinstance(typed, bool) else repr(typed)
     return text if len(text) <= NUM_SHOWN else f"{text[:NUM_SHOWN]}..."

@@ -1,7 +1,8 @@
-"""Pictures of points and heatmaps over an image. Pure: arrays in, arrays out; knows no file and no screen.
+"""Draws points and heatmaps over an image: arrays in, arrays out.
 
-Truth is a ring, a prediction a cross, the error the line between them: they differ in shape as well as in
-colour (Okabe and Ito's colour-blind-safe palette). Frames: points in the pixels of the picture drawn on.
+The ground truth is a ring, a prediction a cross, the error the line between them: they differ in shape as
+well as in color (Okabe and Ito's palette for color-blind readers). Frames: points in the pixels of the
+picture drawn on.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ def to_rgb(image: Image) -> Image:
 def draw_points(
     image: Image, predicted_xy: FloatArray | None = None, true_xy: FloatArray | None = None
 ) -> Image:
-    """A copy of an image with predictions (K, 2) and truth (K, 2) on it; NaN is not drawn."""
+    """A copy of an image with predictions (K, 2) and ground truth (K, 2) on it; NaN is not drawn."""
     picture = to_rgb(image)
     size = max(3.0, min(picture.shape[:2]) / 90)
     thickness = max(1, round(size / 4))
@@ -65,11 +66,12 @@ def blend_heatmaps(
 def heatmap_layer(
     heatmaps: Sequence[Image], affines_heatmap_to_picture: Sequence[FloatArray], picture_hw: Size
 ) -> Image:
-    """Maps (h, w) uint8 as a layer (H, W, 4) to lay over a picture: warm where the highest of them is high, and clear
-    where all are low."""
+    """Maps (h, w) uint8 as a layer (H, W, 4) to lay over a picture: warm where the highest of them is high,
+    and clear where all are low.
+    """
     laid = np.zeros(picture_hw, np.uint8)
     for heatmap, affine in zip(heatmaps, affines_heatmap_to_picture, strict=True):
-        if np.isfinite(affine).all():  # a crop about an unknown point stands nowhere
+        if np.isfinite(affine).all():  # a crop around an unknown point has no place
             np.maximum(laid, cv2.warpAffine(heatmap, affine, picture_hw[::-1]), out=laid)
     colours = cv2.cvtColor(cv2.applyColorMap(laid, cv2.COLORMAP_INFERNO), cv2.COLOR_BGR2RGB)
     opacity = np.rint((laid.astype(np.float32) / 255) ** 0.5 * 255).astype(np.uint8)

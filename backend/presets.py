@@ -1,7 +1,7 @@
-"""Named sets of settings: where to start, by the time that there is. What is given beside a preset wins over it.
+"""Named sets of settings to start from, by the time available. A setting that is also given explicitly wins.
 
-Does not care which settings a preset sets: those that another preset sets and this one does not are at their default,
-so that choosing a preset means the same whatever was chosen before.
+A setting that only another preset changes is at its default, so that choosing a preset means the same
+whatever was chosen before.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from backend.config import Choice, RunConfig, Settings
 
 @dataclass(frozen=True)
 class Preset:
-    """`description`: what it reaches and in which time, as measured. `values`: settings as `Settings` holds them."""
+    """`description`: the measured error and time. `values`: settings as `Settings` holds them."""
 
     description: str
     values: Mapping[str, Any]
@@ -70,18 +70,20 @@ PRESETS: dict[str, Preset] = {
 
 
 def preset_values(name: str) -> dict[str, Any]:
-    """Every setting that some preset sets, as this one has it."""
+    """Every setting that any preset sets, with this preset's value."""
     all_keys = dict.fromkeys(key for preset in PRESETS.values() for key in preset.values)
     return {key: Settings.model_fields[key].default for key in all_keys} | dict(PRESETS[name].values)
 
 
 def with_preset(name: str | None, given: Mapping[str, Any]) -> dict[str, Any]:
-    """Raw settings: the preset's, then those given, which win. None is no preset."""
+    """Raw settings: the preset's, overridden by those given. None: no preset."""
     return {**(preset_values(name) if name else {}), **given}
 
 
 def match_preset(values: Mapping[str, Any]) -> str | None:
-    """The preset whose every value stands in `values` (a missing one is at its default); None where none does."""
+    """The preset whose values are all in `values` (a missing one is at its default); None where there is
+    none.
+    """
 
     def is_in_force(key: str, value: Any) -> bool:
         found = values.get(key, Settings.model_fields[key].default)
@@ -94,7 +96,9 @@ def match_preset(values: Mapping[str, Any]) -> str | None:
 
 
 def record_preset(config: RunConfig, name: str) -> RunConfig:
-    """The configuration with the preset that was asked for, and what replaced its values, as its first choice."""
+    """The configuration with the preset that was asked for, and what replaced its values, as its first
+    choice.
+    """
     replaced = {
         key: getattr(config.settings, key)
         for key, value in preset_values(name).items()

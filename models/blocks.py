@@ -53,10 +53,11 @@ def conv_bn_relu(in_channels: int, out_channels: int, kernel: int = 3, stride: i
 
 
 def interpolate(maps: Tensor, **how: Any) -> Tensor:
-    """`F.interpolate` of maps (B, C, h, w) in their own dtype, also under autocast. Every network resizes with this.
+    """`F.interpolate` of maps (B, C, h, w) in their own dtype, also under autocast. Every network resizes
+    with this.
 
-    CUDA's autocast would compute it in float32, the CPU's would not. In one dtype, a step takes the memory that a trace
-    on a CPU predicts, and a GPU writes half the bytes.
+    CUDA's autocast would compute it in float32, the CPU's would not. In one dtype, a step takes the memory
+    that a trace on a CPU predicts, and a GPU writes half the bytes.
     """
     with _without_autocast(maps.device.type):
         return F.interpolate(maps, **how)
@@ -131,7 +132,9 @@ class Bottleneck(nn.Module):
 
 
 def init_weights(network: nn.Module) -> None:
-    """Kaiming-normal convolutions with zero bias, batch norms at 1 and 0. Heads set their own weights later."""
+    """Kaiming-normal convolutions with zero bias, batch norms at 1 and 0. Heads set their own weights
+    later.
+    """
     for module in network.modules():
         if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")

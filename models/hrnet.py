@@ -27,8 +27,8 @@ from models.heads import MultiScaleHead
 class HRNet(nn.Module):
     """Branches of 32, 64, 128 and 256 channels at strides 4, 8, 16 and 32: 6.5 M parameters.
 
-    Stages 2, 3 and 4 have 1, 2 and 2 modules with one basic block per branch, stage 1 has one bottleneck of 128
-    channels: shallower than HRNet-W32, with its full exchange between resolutions.
+    Stages 2, 3 and 4 have 1, 2 and 2 modules with one basic block per branch, stage 1 has one bottleneck of
+    128 channels: shallower than HRNet-W32, with its full exchange between resolutions.
 
     (B, 3, H, W) -> (B, K, H/output_stride, W/output_stride), raw maps. H and W are multiples of 32.
     """
@@ -86,7 +86,9 @@ def _make_stage(channels: tuple[int, ...], num_modules: int) -> nn.Sequential:
 
 
 def _path(channels: tuple[int, ...], source: int, target: int) -> nn.Module:
-    """From one branch to another: a 1x1 convolution and up, or one stride-2 3x3 convolution per level down."""
+    """From one branch to another: a 1x1 convolution and up, or one stride-2 3x3 convolution per level
+    down.
+    """
     if source == target:
         return nn.Identity()
     if source > target:

@@ -1,7 +1,9 @@
-"""The second network: it sees a crop of the full image around each landmark and corrects the landmark's place.
+"""The second network: it sees a crop of the full image around each landmark and corrects the landmark's
+place.
 
-One network serves all landmarks. An embedding at the bottleneck says which landmark a crop shows, and each landmark's
-map has readout weights of its own. Shape letters: B images, K landmarks, C channels, h x w crop pixels.
+One network serves all landmarks. An embedding at the bottleneck says which landmark a crop shows, and each
+landmark's map has readout weights of its own. Shape letters: B images, K landmarks, C channels, h x w crop
+pixels.
 """
 
 from __future__ import annotations
@@ -22,7 +24,8 @@ TRUNK_STRIDE = 2
 class CropNetwork(UNetTrunk):
     """A narrow U-Net on crops (B, K, 3, h, w), the k-th one around landmark k -> (B, K, h/stride, w/stride).
 
-    With a `side` it sees each crop shrunk to side x side pixels, a multiple of 32; its maps are enlarged again.
+    With a `side` it sees each crop shrunk to side x side pixels, a multiple of 32; its maps are enlarged
+    again.
     """
 
     def __init__(self, num_landmarks: int, output_stride: int, side: int | None = None) -> None:
@@ -64,10 +67,11 @@ def _enlarge(maps: Tensor, height: int, width: int) -> Tensor:
 class Refiner(nn.Module):
     """Several crop networks, each trained on crops of its own; the prediction is the mean of their maps.
 
-    `forward(crops: (B, K, 3, h, w)) -> (B, K, h/output_stride, w/output_stride)`, raw maps; h and w are multiples
-    of 32. In training mode it takes (B, num_members * K, 3, h, w) and returns as many maps: the first K crops are the
-    first member's, and so on. Networks that learn from different random crops make less similar errors, so that their
-    mean gains more. `sides`, in turn, are the sides in pixels at which members see the crop (empty: all as it is).
+    `forward(crops: (B, K, 3, h, w)) -> (B, K, h/output_stride, w/output_stride)`, raw maps; h and w are
+    multiples of 32. In training mode it takes (B, num_members * K, 3, h, w) and returns as many maps: the
+    first K crops are the first member's, and so on. Networks that learn from different random crops make less
+    similar errors, so that their mean gains more. `sides`, in turn, are the sides in pixels at which members
+    see the crop (empty: all as it is).
     """
 
     def __init__(

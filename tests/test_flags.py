@@ -77,7 +77,7 @@ def test_a_flag_of_a_command_is_read_as_a_setting_is_or_refused_with_the_cure() 
     assert "--flag: '2.5' is not a whole number; write 2 or 3" in wrong_argument(whole_number, "2.5")
     assert "can mean 1.000 or 1000" in wrong_argument(number, "1,000")
     assert "'nan' is not a number" in wrong_argument(number, "nan")
-    assert "0 is not a number from 1 on" in wrong_argument(count, "0")
+    assert "must be at least 1, got 0" in wrong_argument(count, "0")
 
 
 def test_boolean_flags_work_both_ways() -> None:

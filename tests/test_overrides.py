@@ -147,7 +147,7 @@ def test_a_folder_that_is_not_the_runs_data_is_refused_before_anything_is_record
 def test_data_that_is_gone_is_a_mistake_that_names_the_way_out(tmp_path: Path, data: Path) -> None:
     folder = make_run(tmp_path, data, device="cpu")
     data.rename(tmp_path / "moved")
-    with pytest.raises(UserError, match="is not there any more") as caught:
+    with pytest.raises(UserError, match="does not exist any more") as caught:
         resolve_overrides(folder, {}, ALONE)
     assert caught.value.field == "dataset_path" and "--dataset_path" in caught.value.cure
 

@@ -171,7 +171,7 @@ def test_readable_lines_and_a_file(capsys, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--num_landmarks", "0"], "not a number from 1 on"),
+        (["--num_landmarks", "0"], "must be at least 1, got 0"),
         (["--num_landmarks", "5", "--image_size", "100", "64"], "image_size: height 100"),
         (["--num_landmarks", "5", "--device", "cuda:9"], "no cuda:9"),
         (["--num_landmarks", "5", "--free_gib", "x"], "free_gib"),

@@ -30,7 +30,8 @@ Effect = Literal[
 def setting(
     default: Any, description: str, *, group: Group, affects: tuple[Effect, ...], **limits: Any
 ) -> Any:
-    """A field of `Settings`: one flag and one form field. `limits` are pydantic's (`ge`, `lt`, `pattern` ...).
+    """A field of `Settings`: one flag and one form field. `limits` are pydantic's (`ge`, `lt`, `pattern`
+    ...).
 
     An answer on the page is computed again when a setting changes that affects it, and only then.
     """

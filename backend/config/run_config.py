@@ -38,16 +38,22 @@ class RunConfig:
 
     @property
     def learned_pixel_sizes(self) -> bool:
-        """Whether any training image had a pixel size; without one, a stated size must not move a prediction."""
+        """Whether any training image had a pixel size; without one, a stated size must not move a
+        prediction.
+        """
         return self.value("crop_mm_per_px") is not None
 
     @property
     def crop_frame(self) -> CropFrame:
-        """What a crop of the refinement covers, where the training images have decided it (`crops_in_force`)."""
+        """What a crop of the refinement covers, where the training images have decided it
+        (`crops_in_force`).
+        """
         return CropFrame(self.settings.crop_size, self.value("crop_mm_per_px"), self.value("crop_share"))
 
     def val_fraction_on(self, dataset_path: Path) -> float:
-        """The share of a data set's training images that was kept from training: 0 for any but the run's own."""
+        """The share of a data set's training images that was kept from training: 0 for any but the run's
+        own.
+        """
         is_own = Path(self.value("dataset_path")).resolve() == dataset_path.resolve()
         return self.settings.val_fraction if is_own else 0.0
 
@@ -79,7 +85,9 @@ class RunConfig:
 
 
 def _check_chosen(settings: Mapping[str, Any], chosen: Mapping[str, Choice]) -> None:
-    """Raises UserError for a decided value that its setting does not accept: anybody may have written the file."""
+    """Raises UserError for a decided value that its setting does not accept: anybody may have written the
+    file.
+    """
     decided = {name: choice.value for name, choice in chosen.items() if name in Settings.model_fields}
     if decided.get("crop_mm_per_px", 0) is None:  # no training image has a pixel size
         del decided["crop_mm_per_px"]

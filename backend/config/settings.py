@@ -34,7 +34,9 @@ Auto = Literal["auto"]
 
 
 class Settings(BaseModel):
-    """Everything that decides a run's result. A group is laid out on the form in the order of its fields here."""
+    """Everything that decides a run's result. A group is laid out on the form in the order of its fields
+    here.
+    """
 
     # an infinity has no JSON, so config.json could not hold it
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)

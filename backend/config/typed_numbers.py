@@ -22,7 +22,9 @@ class NumberSetting:
     is_pair: bool
 
     def read(self, typed: Any, name: str = "") -> Any:
-        """The number that was typed; None where nothing was. Raises ValueError with the cure, after the `name`."""
+        """The number that was typed; None where nothing was. Raises ValueError with the cure, after the
+        `name`.
+        """
         text = to_latin(typed) if isinstance(typed, str) else typed
         if text is None or text == "":
             return None

@@ -1,6 +1,7 @@
-"""Landmarks worth a second look: unlikely beside the image's other landmarks, or far apart between two readers.
+"""Finds landmarks worth a second look: unlikely beside the image's other landmarks, or far apart between two
+readers.
 
-numpy alone. Distances are told in original pixels and, where the spacing is known, in mm.
+Distances are in original pixels and, where the pixel size is known, in mm.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from backend.data.shape import DISTRUST_SCORE, ShapeCheck, check_shapes, robust_
 from backend.geometry import FloatArray, square_unit_xy
 
 Reason = Literal["shape", "readers"]
-SWAP_SHARE = 1 / 3  # exchanged, two swapped landmarks lie at most this share as far off
+SWAP_SHARE = 1 / 3  # exchanged, two swapped landmarks are at most this share as far off
 LEAST_PX = 3.0  # nearer than this nothing can be seen or corrected
 
 
@@ -25,14 +26,15 @@ LEAST_PX = 3.0  # nearer than this nothing can be seen or corrected
 class AnnotationOutlier:
     """A landmark of an image, both as positions, and why it is doubted.
 
-    `expected_xy_image`: where the other landmarks lead to expect it, where that is known. `swapped_with`: the landmark
-    with which it seems to have changed places. `reader`: whose mark is the farther from the expected place.
+    `expected_xy_image`: where it is expected from the other landmarks, where that is known. `swapped_with`:
+    the landmark with which it seems to have changed places. `reader`: the one whose point is farther from the
+    expected place.
     """
 
     row: int
     landmark: int
     reason: Reason
-    score: float  # in units of what is usual for this landmark
+    score: float  # in units of the usual distance of this landmark
     distance_px: float
     distance_mm: float  # NaN where the spacing is unknown
     expected_xy_image: tuple[float, float] | None = None
@@ -42,15 +44,17 @@ class AnnotationOutlier:
 
 @dataclass(frozen=True)
 class AnnotationOutliers:
-    """The doubtful landmarks, worst first, at most one entry a landmark and image."""
+    """The doubtful landmarks, worst first, at most one entry per landmark and image."""
 
     found: tuple[AnnotationOutlier, ...]
-    knows_shapes: bool  # False: too few images or landmarks to say what is likely
+    knows_shapes: bool  # False: too few images or landmarks to know likely shapes
     expected_xy_image: FloatArray  # (N, K, 2), NaN where nothing is expected
 
 
 def find_outliers(readers_xy_image: FloatArray, mm_per_px_xy: FloatArray) -> AnnotationOutliers:
-    """Judge the marks (N, R, K, 2) of R readers, original pixels, with spacings (N, 2) in mm, NaN where unknown."""
+    """Judge the points (N, R, K, 2) of R readers, original pixels, with spacings (N, 2) in mm, NaN where
+    unknown.
+    """
     mean_xy = mean_of_readers(readers_xy_image).astype(np.float64)
     proportions = square_unit_xy(mm_per_px_xy)
     check = check_shapes(mean_xy * proportions[:, None])
@@ -69,7 +73,9 @@ def find_outliers(readers_xy_image: FloatArray, mm_per_px_xy: FloatArray) -> Ann
 def _of_shapes(
     mean_xy: FloatArray, expected: FloatArray, check: ShapeCheck, mm_per_px_xy: FloatArray
 ) -> list[AnnotationOutlier]:
-    """The landmarks that are unlikely beside the others of their image; of two that were swapped the worse one."""
+    """The landmarks that are unlikely beside the others of their image; of two that were swapped the worse
+    one.
+    """
     px, mm = _distances(mean_xy, expected, mm_per_px_xy)
     doubted = (check.score > DISTRUST_SCORE) & (px > LEAST_PX)
     found = []
@@ -77,7 +83,7 @@ def _of_shapes(
         other = int(check.partner[row, k])
         if other >= 0 and doubted[row, other] and check.score[row, other] > check.score[row, k]:
             continue
-        # two swapped landmarks lead each other's expectation astray: each belongs where the other one is marked
+        # two swapped landmarks spoil each other's expected place: each belongs where the other one is marked
         place = mean_xy[row, other] if other >= 0 else expected[row, k]
         found.append(
             AnnotationOutlier(
@@ -91,7 +97,7 @@ def _of_shapes(
 def _of_readers(
     readers_xy: FloatArray, expected: FloatArray, mm_per_px_xy: FloatArray
 ) -> list[AnnotationOutlier]:
-    """The two readers of every pair who lie unusually far apart."""
+    """The landmarks at which two readers are unusually far apart."""
     found: list[AnnotationOutlier] = []
     for first, second in combinations(range(readers_xy.shape[1]), 2):
         one, other = readers_xy[:, first], readers_xy[:, second]
@@ -123,7 +129,7 @@ def _of_readers(
 def _join_swapped(
     found: list[AnnotationOutlier], actual_xy: FloatArray, wanted_xy: FloatArray
 ) -> list[AnnotationOutlier]:
-    """Two doubted landmarks of one image that lie where the other one should become one entry."""
+    """Two doubted landmarks of one image, each where the other one should be, become one entry."""
     by_row: dict[int, list[AnnotationOutlier]] = {}
     for outlier in found:
         by_row.setdefault(outlier.row, []).append(outlier)

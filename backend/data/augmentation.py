@@ -1,8 +1,9 @@
-"""How training images vary: one affine a sample, and albumentations for everything that moves no point.
+"""How training images vary: one random affine per sample, and albumentations for changes that move no point.
 
-The geometric part is drawn as an affine that geometry composes with the letterbox, so that an image is resampled
-once and points follow exactly. Both parts depend on (seed, epoch, index) alone: a resumed run sees what an
-undisturbed one saw. Flips only where the pairs that swap are given: a cephalogram has a side.
+The affine is composed with the one that fits the image into the input, so that an image is resampled once and
+points follow exactly. Both parts depend on (seed, epoch, index) alone: a resumed run sees what an
+uninterrupted one saw. Images are mirrored only where the pairs of landmarks that swap are given: a
+cephalogram has a side.
 """
 
 from __future__ import annotations
@@ -20,19 +21,21 @@ os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # it would ask the inter
 import albumentations as A
 
 MAX_DEVIATIONS = 2.5
-ELASTIC_GRID = 4  # points a side: shifts vary over about a third of the picture
+ELASTIC_GRID = 4  # points per side: shifts vary over about a third of the picture
 
 
 @dataclass(frozen=True)
 class Augmentation:
-    """Strengths, one standard deviation each; see the settings of the same names."""
+    """Strengths, each a standard deviation; see the settings of the same names."""
 
     rotation_deg: float
     scale_jitter: float
     shift_jitter: float
     photometric: float
     elastic: float = 0.0
-    flip_order: tuple[int, ...] | None = None  # the landmark that each one is in a mirror; None: no flips
+    flip_order: tuple[int, ...] | None = (
+        None  # the landmark that each one becomes in a mirror; None: no flips
+    )
 
     def without_shift(self) -> Augmentation:
         """The same for crops, which are shifted by a jitter of their own."""
@@ -43,7 +46,9 @@ class Augmentation:
         return self.flip_order is not None and bool(rng.random() < 0.5)
 
     def draw_displacement(self, rng: np.random.Generator, input_hw: Size) -> FloatArray | None:
-        """Smooth shifts (h, w, 2) in input pixels, from random ones on a coarse grid; None where they are off."""
+        """Smooth shifts (h, w, 2) in input pixels, from random ones on a coarse grid; None where they are
+        off.
+        """
         if self.elastic == 0:
             return None
         coarse = rng.standard_normal((ELASTIC_GRID, ELASTIC_GRID, 2)).clip(-MAX_DEVIATIONS, MAX_DEVIATIONS)

@@ -1,7 +1,7 @@
-"""Crops about landmarks, in fine resolution: what the refining network sees.
+"""Crops around landmarks in fine resolution, as the refinement sees them.
 
-A sample is all the crops of one image, the k-th about landmark k; in training, drawn once for each network. Knows
-nothing of networks, losses or run folders.
+A sample is all the crops of one image, the k-th around landmark k; in training, they are drawn once for each
+network.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from backend.geometry import (
     mirror,
 )
 
-TAIL_SHARE, TAIL_FACTOR = 1 / 6, 1.9  # so many of the jittered crops stand off about twice as far
+TAIL_SHARE, TAIL_FACTOR = 1 / 6, 1.9  # this share of the jittered crops is moved about twice as far
 
 
 def crop_scale(image_px_per_px_xy: FloatArray) -> float:
@@ -37,10 +37,11 @@ def crop_scale(image_px_per_px_xy: FloatArray) -> float:
 class CropDataset(Dataset[Batch]):
     """Crops of a store's last level by (epoch, index).
 
-    `centres_xy_image` (N, K, 2) is where they stand, in original pixels; a NaN centre gives an empty crop. For
-    training the centres are the truth, moved by a jitter of `jitter_px` crop pixels (one sd an axis) with a tail, as
-    the first network errs; without `augmentation` crops stand exactly where they should. With `num_draws` the crops of
-    an image are drawn so many times, one draw after the other: (num_draws * K, ...).
+    `centres_xy_image` (N, K, 2) are their centers, in original pixels; a NaN center gives an empty crop. For
+    training the centers are the ground truth, moved by a jitter of `jitter_px` crop pixels (standard
+    deviation per axis) with a tail, like the errors of the first network; without `augmentation` they are not
+    moved. With `num_draws`, the crops of an image are drawn that many times, one draw after the other:
+    (num_draws * K, ...).
     """
 
     def __init__(
@@ -92,8 +93,9 @@ class CropDataset(Dataset[Batch]):
     def _draw(
         self, index: int, rng: np.random.Generator
     ) -> tuple[npt.NDArray[np.uint8], FloatArray, FloatArray, FloatArray]:
-        """An image's crops (K, h, w[, 3]), the affines from image to crop (K, 2, 3), and its points in crops and in the
-        image, (K, 2)."""
+        """An image's crops (K, h, w[, 3]), the affines from image to crop (K, 2, 3), and its points in crops
+        and in the image, (K, 2).
+        """
         points_xy_image = self._samples.points_xy_image[index].astype(np.float64)
         centres_xy_image = self._centres_xy_image[index]
         is_mirrored = self._augmentation is not None and self._augmentation.draw_flip(rng)
@@ -104,7 +106,7 @@ class CropDataset(Dataset[Batch]):
         displacements = self._draw_displacements(len(affines), rng)
         pictures = self._cut(self._store.get(index)[-1], affines, displacements)
         if self._photometric is not None:
-            # an image's exposure is one: all its crops change together
+            # an image has one exposure: all its crops change together
             column = pictures.reshape(-1, *pictures.shape[2:])
             pictures = apply_photometric(self._photometric, column, rng).reshape(pictures.shape)
         points_xy_crop = [apply_affine(*pair) for pair in zip(affines, points_xy_image, strict=True)]

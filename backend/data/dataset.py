@@ -1,7 +1,4 @@
-"""Samples and batches for a network: an image in the input frame and everything needed to score it.
-
-Knows torch's Dataset; must not know networks, losses or run folders.
-"""
+"""Samples and batches for a network: an image in the input frame and everything needed to score it."""
 
 from __future__ import annotations
 
@@ -35,17 +32,17 @@ Key = tuple[int, int]  # (epoch, index)
 class Batch(NamedTuple):
     """B samples; K landmarks. NaN where a landmark or a spacing is unknown."""
 
-    images: Tensor  # (B, 3, H, W), or crops (B, K, 3, H, W); float32, each standardised by its own mean and deviation
+    images: Tensor  # (B, 3, H, W), or crops (B, K, 3, H, W); float32, each standardized by its own mean and deviation
     points_xy_input: Tensor  # (B, K, 2) float32, input pixels: each landmark in the frame of its own crop
     points_xy_image: Tensor  # (B, K, 2) float64, original pixels
     affine_input_to_image: (
-        Tensor  # (B, 1, 2, 3), or (B, K, 2, 3) for crops; float64; knows of no elastic shift
+        Tensor  # (B, 1, 2, 3), or (B, K, 2, 3) for crops; float64; without the elastic shift
     )
     mm_per_px_xy: Tensor  # (B, 2) float64
     rows: Tensor  # (B,) position in the samples
 
     def to(self, device: torch.device) -> Batch:
-        """The same batch, with what the network and the loss need on the device."""
+        """The same batch, with the tensors that network and loss need on the device."""
         layout = torch.channels_last if self.images.ndim == 4 else torch.preserve_format
         images = self.images.to(device, non_blocking=True, memory_format=layout)
         return self._replace(
@@ -54,12 +51,12 @@ class Batch(NamedTuple):
 
 
 class View(NamedTuple):
-    """What a network is to see of one image, before it is standardised."""
+    """What a network sees of one image, before it is standardized."""
 
     picture: npt.NDArray[np.uint8]  # (H, W) or (H, W, 3)
     points_xy_input: FloatArray  # (K, 2)
-    points_xy_image: FloatArray  # (K, 2), of a mirrored image in its mirror's order
-    affine_image_to_input: FloatArray  # (2, 3); knows of no elastic shift
+    points_xy_image: FloatArray  # (K, 2), of a mirrored image in the order of its mirror
+    affine_image_to_input: FloatArray  # (2, 3); without the elastic shift
 
 
 class LandmarkDataset(Dataset[Batch]):
@@ -103,7 +100,7 @@ class LandmarkDataset(Dataset[Batch]):
         )
 
     def draw(self, key: Key) -> View:
-        """The picture of an index in an epoch, and where its landmarks come to."""
+        """The picture of an index in an epoch, and where its landmarks are in it."""
         epoch, index = key
         rng = rng_for(self._seed, epoch, index)
         affine, points_xy_image = (
@@ -127,7 +124,7 @@ class LandmarkDataset(Dataset[Batch]):
 
 
 def standardise(picture: npt.NDArray[np.uint8]) -> Tensor:
-    """uint8 (H, W) or (H, W, 3) -> float32 (3, H, W) of mean 0 and deviation 1; greyscale is repeated."""
+    """uint8 (H, W) or (H, W, 3) -> float32 (3, H, W) of mean 0 and deviation 1; grayscale is repeated."""
     values = torch.from_numpy(picture).float()
     planes = values.permute(2, 0, 1) if values.ndim == 3 else values.expand(3, -1, -1)
     return (planes - values.mean()) / values.std().clamp(min=1.0)
@@ -136,8 +133,9 @@ def standardise(picture: npt.NDArray[np.uint8]) -> Tensor:
 class EpochBatches(Sampler[list[Key]]):
     """Which samples make up each batch of an epoch, from a batch on: the same ones after a resume.
 
-    An epoch is cut into batches of nearly equal size, none larger than `batch_size`, so that the last one is no lone
-    sample, which batch normalisation cannot use (but for batches of 2 and an odd number of samples).
+    An epoch is cut into batches of nearly equal size, none larger than `batch_size`, so that the last one is
+    not a single sample, which batch normalization cannot use (except batches of 2 and an odd number of
+    samples).
     """
 
     def __init__(self, num_samples: int, batch_size: int, *, shuffle_seed: int | None = None) -> None:
@@ -164,7 +162,9 @@ class EpochBatches(Sampler[list[Key]]):
 
 
 def leave_signals_to_the_parent(worker_id: int) -> None:
-    """Ctrl-C reaches every process of a terminal; the training finishes its step and then ends its workers."""
+    """Ctrl-C reaches every process of a terminal; the training finishes its step and then ends its
+    workers.
+    """
     for name in ("SIGINT", "SIGBREAK"):
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), signal.SIG_IGN)
@@ -185,7 +185,7 @@ class Batches:
             pin_memory=pin_memory,
             persistent_workers=num_workers > 0,
             worker_init_fn=leave_signals_to_the_parent,
-            # starting an epoch draws a seed: from here, so that a resume leaves torch's own numbers alone
+            # starting an epoch draws a seed: from here, so that torch's own random numbers stay as they are
             generator=torch.Generator(),
         )
 

@@ -1,7 +1,6 @@
-"""Read a DICOM file's picture and its pixel size: no other field of the file is ever looked at or kept.
+"""Reads the picture and the pixel size of a DICOM file; no other field is looked at or kept.
 
-Owns what DICOM says of its pixels: MONOCHROME1, colour, and by way of `dicom_fields` window and spacing. Knows no other
-format.
+How the pixels are meant to be shown (MONOCHROME1, color, and in `dicom_fields` the window) is applied.
 """
 
 from __future__ import annotations
@@ -36,7 +35,7 @@ from backend.data.dicom_fields import (
 from backend.data.image_facts import ImageFacts
 from backend.errors import UserError
 
-# a value that breaks the standard is no reason to print it: it may be a patient's
+# a warning would print a value that breaks the standard, and that may be a patient's
 config.settings.reading_validation_mode = config.IGNORE
 logging.getLogger("pydicom").setLevel(logging.CRITICAL)
 
@@ -47,8 +46,9 @@ _SIZE_FIELDS = ("Rows", "Columns")
 
 @dataclass(frozen=True)
 class DicomPicture:
-    """Pixels (H, W) or (H, W, 3) RGB as they are stored, after the modality's rescaling, and how they are meant to be
-    shown."""
+    """Pixels (H, W) or (H, W, 3) RGB as they are stored, after the modality's rescaling, and how they are
+    meant to be displayed.
+    """
 
     pixels: npt.NDArray[Any]
     window: tuple[float, float] | None  # the values that are black and white; None: the file states none
@@ -74,7 +74,7 @@ def read_picture(path: Path) -> DicomPicture:
         dataset = dcmread(path)
         kind = UID(dataset.file_meta.TransferSyntaxUID)
         num_frames = read_num_frames(FieldReader(dataset))
-        dataset.pop(FRAMES_FIELD, None)  # of which pydicom would want one that it can read
+        dataset.pop(FRAMES_FIELD, None)  # pydicom would fail on one that it cannot read
     _require_picture(path, dataset, kind, num_frames)
     with _readable(path):
         return _as_shown(pixel_array(dataset), dataset)
@@ -88,7 +88,7 @@ def read_size(path: Path) -> tuple[int, int]:
 
 
 def read_dicom_facts(path: Path) -> ImageFacts:
-    """The pixel size that a DICOM file states, from its header, and what is to be said of its optional fields. Raises
+    """The pixel size that a DICOM file states, from its header, and remarks on its optional fields. Raises
     UserError for a damaged file."""
     with _readable(path):
         dataset = dcmread(path, stop_before_pixels=True, specific_tags=list(OPTIONAL_FIELDS))
@@ -97,7 +97,7 @@ def read_dicom_facts(path: Path) -> ImageFacts:
 
 @contextmanager
 def _readable(path: Path) -> Iterator[None]:
-    """Whatever a damaged file makes pydicom raise, as one mistake of the user's; no warning quotes the file."""
+    """Turns whatever pydicom raises for a damaged file into a UserError, and silences its warnings."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -125,7 +125,9 @@ def _require_picture(path: Path, dataset: Dataset, kind: UID, num_frames: int) -
 
 
 def _as_shown(pixels: npt.NDArray[Any], dataset: Dataset) -> DicomPicture:
-    """Rescaled by the modality's and mapped by the VOI's table, if there are any; a window is only told."""
+    """Rescaled by the modality's and mapped by the VOI's table, if there are any; a window is only
+    returned.
+    """
     kind = str(dataset.PhotometricInterpretation)
     if kind == "PALETTE COLOR":
         pixels = apply_color_lut(pixels, dataset)

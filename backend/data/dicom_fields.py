@@ -1,6 +1,7 @@
-"""The optional fields of a DICOM file: pixel size, rescaling, tables and window. None of them condemns the picture.
+"""The optional fields of a DICOM file: pixel size, rescaling, tables and window.
 
-What cannot be read is left out and remarked on by its name; no value of the file is repeated but pixel sizes.
+A field that cannot be read is left out, and a remark names it; no values of the file are repeated except
+pixel sizes.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from pydicom.errors import BytesLengthException
 
 from backend.data.image_facts import ImageFacts, MmPerPx, Remark, describe_spacing, spacings_differ
 
-# PixelSpacing counts where it is there: ImagerPixelSpacing is that at the detector, behind the patient.
+# PixelSpacing counts where it is present: ImagerPixelSpacing is measured at the detector, behind the patient.
 SPACING_FIELDS = ("PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing")
 FRAMES_FIELD = "NumberOfFrames"
 _RESCALE_FIELDS = ("RescaleSlope", "RescaleIntercept")
@@ -27,7 +28,7 @@ _MODALITY_TABLE, _VOI_TABLE = "ModalityLUTSequence", "VOILUTSequence"
 OPTIONAL_FIELDS = (
     *SPACING_FIELDS, FRAMES_FIELD, *_RESCALE_FIELDS, *_WINDOW_FIELDS, _MODALITY_TABLE, _VOI_TABLE,
 )  # fmt: skip
-# what a damaged value makes pydicom and numpy raise
+# what pydicom and numpy raise for a damaged value
 VALUE_ERRORS = (
     BytesLengthException,
     ValueError,
@@ -38,27 +39,30 @@ VALUE_ERRORS = (
     ArithmeticError,
     struct.error,
 )
-_MAX_RESCALING = 1e12  # beyond it, float32 tells no greys apart
+_MAX_RESCALING = 1e12  # beyond it, float32 cannot distinguish grey values
 
 
 @dataclass(frozen=True)
 class Table:
-    """A table of grey values: entries, the value that the first one is for, and the highest that an entry may be."""
+    """A table of grey values: entries, the value that the first one is for, and the highest that an entry may
+    be.
+    """
 
     entries: npt.NDArray[np.uint16]
     first: int
     highest: float
 
     def look_up(self, pixels: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        """DICOM PS3.3 C.11.2.1.1. Not pydicom's `apply_voi`, which counts the places of a table in the type of its
-        entries: with those of 8 bits a picture of 12 is wrapped at 256."""
+        """DICOM PS3.3 C.11.2.1.1. Not pydicom's `apply_voi`, which indexes a table in the type of its
+        entries: with entries of 8 bits, a picture of 12 bits wraps at 256.
+        """
         places = np.clip(pixels.astype(np.int64) - self.first, 0, len(self.entries) - 1)
         return self.entries[places]
 
 
 @dataclass(frozen=True)
 class Display:
-    """How stored grey values are meant to be shown."""
+    """How stored grey values are meant to be displayed."""
 
     rescaling: tuple[float, float] = (1.0, 0.0)  # slope and intercept
     modality_table: Table | None = None
@@ -66,11 +70,11 @@ class Display:
     window: tuple[float, float] | None = None  # the values that are black and white
 
     def apply(self, pixels: npt.NDArray[Any]) -> tuple[npt.NDArray[Any], tuple[float, float] | None]:
-        """The values to show, and the window that they are to be shown through; None where the file states none."""
+        """The values to show, and the window to show them through; None where the file states none."""
         slope, intercept = self.rescaling
         if self.modality_table is not None:
             pixels = self.modality_table.look_up(pixels)
-        elif self.rescaling != (1.0, 0.0):  # most radiographs state these, which would make floats of them
+        elif self.rescaling != (1.0, 0.0):  # these would only make floats of the values
             pixels = pixels * slope + intercept
         if self.voi_table is not None:
             return self.voi_table.look_up(pixels), (0.0, self.voi_table.highest)
@@ -79,7 +83,7 @@ class Display:
 
 @dataclass
 class FieldReader:
-    """Reads optional fields of one file and collects what is to be said of them."""
+    """Reads optional fields of one file and collects remarks on them."""
 
     dataset: Dataset
     remarks: list[Remark] = field(default_factory=list)
@@ -100,7 +104,7 @@ class FieldReader:
         return values
 
     def table(self, name: str) -> Table | None:
-        """The first table of a sequence; None where there is none, or it is unreadable."""
+        """The first table of a sequence; None where there is none or it cannot be read."""
         try:
             sequence = self.dataset.get(name)
             return _read_table(sequence[0]) if sequence else None
@@ -133,9 +137,9 @@ def read_facts(reader: FieldReader) -> ImageFacts:
 
 
 def read_display(reader: FieldReader) -> Display:
-    """How the greys are to be shown, by what of it can be read.
+    """How the grey values are shown, as far as it can be read.
 
-    Without a rescaling that is stated, nothing that is stated in its values can be used either.
+    Where a stated rescaling cannot be read, nothing that is stated in rescaled values can be used either.
     """
     modality_table = reader.table(_MODALITY_TABLE)
     rescaling = _read_rescaling(reader)
@@ -146,7 +150,7 @@ def read_display(reader: FieldReader) -> Display:
 
 
 def read_num_frames(reader: FieldReader) -> int:
-    """How many pictures the file holds; one, where it does not say."""
+    """How many pictures the file holds; one where it does not say."""
     stated = reader.numbers(FRAMES_FIELD)
     return max(1, int(stated[0])) if stated else 1
 
@@ -173,8 +177,9 @@ def _read_rescaling(reader: FieldReader) -> tuple[float, float]:
 
 
 def _read_window(reader: FieldReader) -> tuple[float, float] | None:
-    """The values shown black and white under the function LINEAR, DICOM PS3.3 C.11.2.1.2.1, of several windows the
-    first; None for a width below 1, which it forbids and which would leave nothing to see."""
+    """The values shown black and white under the function LINEAR, DICOM PS3.3 C.11.2.1.2.1, of several
+    windows the first; None for a width below 1, which it forbids and which would leave nothing to see.
+    """
     centre, width = (reader.numbers(name)[:1] for name in _WINDOW_FIELDS)
     if not centre or not width:
         if (centre or width) and not reader.unreadable & {*_WINDOW_FIELDS}:

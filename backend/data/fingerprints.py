@@ -1,7 +1,4 @@
-"""What is needed of an image to know it again: a hash of its bytes and a thumbnail, kept on disk between looks.
-
-Owns its file in the user's cache folder. Must not know what counts as the same picture.
-"""
+"""Fingerprints of images: a hash of the bytes and a thumbnail, kept in the user's cache directory."""
 
 from __future__ import annotations
 
@@ -24,13 +21,14 @@ from backend.files import write_bytes_atomic
 
 THUMBNAIL_SIDE_PX = 128
 NUM_THREADS = 4
-_FORMAT_VERSION = 1  # raised whenever a thumbnail would come out differently
+_FORMAT_VERSION = 1  # increase whenever thumbnails change
 
 
 @dataclass(frozen=True)
 class Fingerprint:
-    """One image: a hash of its file, and its thumbnail, uint8 (THUMBNAIL_SIDE_PX, THUMBNAIL_SIDE_PX); None where only
-    the file is known, not the picture."""
+    """One image: a hash of its file, and its thumbnail, uint8 (THUMBNAIL_SIDE_PX, THUMBNAIL_SIDE_PX); None
+    where only the file is known, not the picture.
+    """
 
     digest: str
     thumbnail: npt.NDArray[np.uint8] | None
@@ -41,9 +39,9 @@ def read_fingerprints(
 ) -> list[Fingerprint | None]:
     """The fingerprint of every image of the data set in `root`; None for one that cannot be read.
 
-    Taken from the cache where path, size and time of change are still the same. The cache then holds these images, and
-    others only with `keep_others`, for a caller that reads a part of a data set. A damaged cache is rebuilt; one that
-    cannot be written only costs time.
+    Taken from the cache where path, size and time of change are still the same. The cache then holds these
+    images, and others only with `keep_others`, for a caller that reads a part of a data set. A damaged cache
+    is rebuilt; one that cannot be written only costs time.
     """
     cache_path = _cache_path(root)
     known = _read_cache(cache_path)
@@ -60,7 +58,9 @@ def read_fingerprints(
 
 
 def read_digests(paths: Sequence[Path], root: Path) -> list[str]:
-    """The hash of every file's bytes, as in its fingerprint; empty where it cannot be read. Decodes no picture."""
+    """The hash of every file's bytes, as in its fingerprint; empty where it cannot be read. Decodes no
+    picture.
+    """
     known = _read_cache(_cache_path(root))
     with ThreadPoolExecutor(NUM_THREADS) as pool:
         return list(pool.map(lambda path: _digest(path, known.get(_key(path))), paths))
@@ -94,7 +94,7 @@ def _take(path: Path) -> Fingerprint | None:
     try:
         thumbnail = read_thumbnail(path, THUMBNAIL_SIDE_PX)
         return Fingerprint(_hash(path.read_bytes()), thumbnail)
-    except (UserError, OSError):  # whoever needs its pixels tells of it
+    except (UserError, OSError):  # reported where its pixels are needed
         return None
 
 
@@ -127,5 +127,5 @@ def _write_cache(path: Path, fingerprints: dict[str, Fingerprint]) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_bytes_atomic(path, buffer.getbuffer())
-    except OSError:  # a full disk or a folder that is not ours to write
+    except OSError:  # a full disk, or a folder that may not be written
         return

@@ -1,4 +1,4 @@
-"""Which landmarks change places in a mirror. Needs neither torch nor images, so that the page can ask it too."""
+"""Which landmarks change places in a mirror."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def flip_order(landmark_names: Sequence[str], flip_pairs: str) -> tuple[int, ...
         names = [name.strip() for name in pair.split("=")]
         if len(names) != 2 or any(name not in known or name in paired for name in names):
             raise UserError(
-                f"{pair.strip()!r} is no pair of two landmarks that stand in no other pair",
+                f"{pair.strip()!r} is not a pair of two landmarks that are in no other pair",
                 field="flip_pairs",
                 cure=f"write left=right, separated by commas, of {', '.join(landmark_names)}",
             )

@@ -1,4 +1,4 @@
-"""What an image file says of itself beside its pixels, and what was decided while it was read."""
+"""What an image file states beside its pixels, and remarks on how it was read."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ MmPerPx = tuple[float, float]  # along x and y; NaN twice where unknown
 
 @dataclass(frozen=True)
 class Remark:
-    """Something a user should know of how a file was read, and the cure.
+    """Something a user should know about how a file was read, and the cure.
 
     It names fields of the file and repeats pixel sizes, but no other value: that may be a patient's.
     """
@@ -26,8 +26,9 @@ class Remark:
 
 @dataclass(frozen=True)
 class ImageFacts:
-    """The pixel size that a file states, mm (NaN where it states none), the field that states it, and what was decided
-    or passed over."""
+    """The pixel size that a file states, mm (NaN where it states none), the field that states it, and remarks
+    on what was decided or ignored.
+    """
 
     mm_per_px_xy: MmPerPx = (math.nan, math.nan)
     spacing_field: str = ""
@@ -43,7 +44,9 @@ def spacings_differ(one_xy: MmPerPx, other_xy: MmPerPx) -> bool:
 
 
 def remark_on_spacing(given_xy: MmPerPx, stated_xy: MmPerPx) -> Remark | None:
-    """What to say of a pixel size that a table gives, mm, where the image itself states another; the table's counts."""
+    """The remark on a pixel size that a table gives, mm, where the image itself states another; the table's
+    counts.
+    """
     if math.isnan(sum(given_xy) + sum(stated_xy)) or not spacings_differ(given_xy, stated_xy):
         return None
     return Remark(

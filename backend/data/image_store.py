@@ -1,8 +1,8 @@
-"""Images decoded once and kept small: a 1935 x 2400 film costs 20 ms to decode, its 256-pixel version nothing.
+"""Images decoded once and kept small: a 1935 x 2400 radiograph takes 20 ms to decode, its small version none.
 
-An image is reduced by area averaging to about the size at which a network sees it, so that the one affine that
-follows never samples coarser than the pixels it reads (no aliasing). A network on crops sees it larger than one on
-whole images: a store keeps a level for each.
+An image is reduced by area averaging to about the size at which a network sees it, so that the one affine
+that follows never samples coarser than the pixels it reads (no aliasing). A network on crops sees it larger
+than one on whole images: a store keeps a level for each.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ from backend.errors import UserError
 from backend.geometry import FloatArray, Size, apply_affine, compose, invert_affine, scaling
 
 Image = npt.NDArray[np.uint8]
-SHARE_OF_FREE_MEMORY = 0.25  # which the kept images may take
+SHARE_OF_FREE_MEMORY = 0.25  # that the kept images may take
 MAX_COPIES = 8  # of a store; what is left of its budget is divided among them
 NO_PIXELS = np.zeros((0, 0), np.uint8)
-HEADROOM = 1.25  # kept larger than a network sees it, since augmentation may zoom in
+HEADROOM = 1.25  # kept larger than the network sees it, because augmentation may zoom in
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ Levels = tuple[ReducedImage, ...]
 
 
 def _with_pixels(levels: Levels, pixels: Iterator[Image]) -> Levels:
-    """The levels with the next pictures for theirs."""
+    """The levels with the next pictures in place of theirs."""
     return tuple(replace(level, pixels=picture) for level, picture in zip(levels, pixels, strict=False))
 
 
@@ -74,7 +74,7 @@ def warp(
     input_hw: Size,
     displacement: FloatArray | None = None,
 ) -> Image:
-    """The input picture: margins take the image's mean, so that they stand out as little as possible.
+    """The input picture: margins take the image's mean, so that they are as inconspicuous as possible.
 
     With a `displacement` (h, w, 2) in input pixels, pixel x shows what would lie at x + displacement(x).
     """
@@ -92,7 +92,9 @@ def warp(
 
 
 class ImageStore:
-    """Images by index at one or more scales, decoded once on first use and kept while they fit into `budget_bytes`."""
+    """Images by index at one or more scales, decoded once on first use and kept while they fit into
+    `budget_bytes`.
+    """
 
     def __init__(self, paths: Sequence[Path], scales: Sequence[Sequence[float]], budget_bytes: int) -> None:
         """`scales` gives for each image its levels' sizes as shares of the original; see `input_scale`."""
@@ -110,8 +112,9 @@ class ImageStore:
         return len(self._paths)
 
     def __getstate__(self) -> dict[str, Any]:
-        """For a process that is being started and does not inherit this one's memory (Windows, macOS): all images are
-        decoded here and kept where both see them, once for all such processes. Any other copy goes without images.
+        """For a process that is being started and does not inherit this one's memory (Windows, macOS): all
+        images are decoded here and kept where both see them, once for all such processes. Any other copy goes
+        without images.
         """
         if get_spawning_popen() is not None:
             self._share()
@@ -156,7 +159,7 @@ class ImageStore:
     def preload(self, threads: int = 4) -> dict[int, UserError]:
         """Decode all that is not kept, in threads (OpenCV releases the interpreter lock), and keep what fits.
 
-        Returns what cannot be decoded, by index: a file may be cut off behind a header that reads well.
+        Returns the images that cannot be decoded, by index: a file may be cut off behind an intact header.
         """
         broken: dict[int, UserError] = {}
         missing = [index for index in range(len(self)) if index not in self._kept]

@@ -1,7 +1,4 @@
-"""Read any image file as 8-bit grey or RGB pixels, and its size from the header alone; DICOM is one kind of image.
-
-Owns bit depth, windowing, EXIF rotation and damaged files. Knows nothing of landmarks or data sets.
-"""
+"""Reads any image file, DICOM among them, as 8-bit grey or RGB pixels, and its size from the header alone."""
 
 from __future__ import annotations
 
@@ -46,7 +43,7 @@ _REDUCED_GREY = (
     (cv2.IMREAD_REDUCED_GRAYSCALE_2, 2),
 )
 _WINDOW_PERCENTILES = (0.5, 99.5)
-_WINDOW_SAMPLE_SIDE = 1024  # pixels an axis that the percentiles are taken from: enough, and fast at 95 Mpx
+_WINDOW_SAMPLE_SIDE = 1024  # pixels per axis that the percentiles are taken from: enough, and fast at 95 Mpx
 _EXIF_ORIENTATION = 0x0112
 _UPRIGHT = 1
 _SIDEWAYS_ORIENTATIONS = (5, 6, 7, 8)
@@ -56,14 +53,16 @@ _pixel_limit_lock = threading.Lock()
 
 @dataclass(frozen=True)
 class ImageFrame:
-    """The size of an image as it is read, px, and the EXIF orientation (1 to 8) by which it was turned for that."""
+    """The size of an image as it is read, px, and the EXIF orientation (1 to 8) by which it was turned for
+    that.
+    """
 
     size_hw: tuple[int, int]
     orientation: int = _UPRIGHT
 
     @property
     def is_turned(self) -> bool:
-        """Whether it is stored in another orientation than it is read in; mirrored counts too."""
+        """Whether it is stored in another orientation than it is read in, mirrored included."""
         return self.orientation != _UPRIGHT
 
     @property
@@ -86,13 +85,12 @@ def is_image(path: Path) -> bool:
 def read_image(path: Path) -> ImageArray:
     """The pixels of an image file, after EXIF rotation.
 
-    Returns uint8 of shape (H, W) for a grey image (also one stored with three equal channels), else
-    (H, W, 3) in RGB order. Alpha is dropped. Deeper than 8 bit, signed or float: the window from the 0.5th to
-    the 99.5th percentile is stretched to 0..255, one window for all channels. Of a TIFF the first page is read, and
-    WhiteIsZero shown with its greys turned round. DICOM is shown through the window that it states, MONOCHROME1 with
-    its greys turned round.
+    Returns uint8 of shape (H, W) for a grey image (also one stored with three equal channels), else (H, W, 3)
+    in RGB order. Alpha is dropped. Deeper than 8 bit, signed or float: the window from the 0.5th to the
+    99.5th percentile is stretched to 0..255, one window for all channels. Of a TIFF the first page is read,
+    and WhiteIsZero is inverted. DICOM is shown through the window that it states, MONOCHROME1 inverted.
 
-    Raises UserError, naming the file, where it is missing, damaged or no image.
+    Raises UserError, naming the file, where it is missing, damaged or not an image.
     """
     if is_dicom(path):
         return _read_dicom(path)
@@ -108,11 +106,12 @@ def read_image(path: Path) -> ImageArray:
 
 
 def read_thumbnail(path: Path, side_px: int) -> ImageArray:
-    """A small grey version for comparing images: uint8 (side_px, side_px), the whole image squeezed into a square.
+    """A small grey version for comparing images: uint8 (side_px, side_px), the whole image squeezed into a
+    square.
 
-    Area-averaged and windowed as in `read_image`, after EXIF rotation. A JPEG is decoded at a half, a quarter or an
-    eighth of its size where that leaves at least twice `side_px`: several times as fast. Raises UserError as
-    `read_image` does.
+    Area-averaged and windowed as in `read_image`, after EXIF rotation. A JPEG is decoded at a half, a quarter
+    or an eighth of its size where that leaves at least twice `side_px`: several times as fast. Raises
+    UserError as `read_image` does.
     """
     shorter_px = min(read_image_size(path)) if path.suffix.lower() in _JPEG_SUFFIXES else 0
     reduced = next((flag for flag, parts in _REDUCED_GREY if shorter_px >= 2 * parts * side_px), None)
@@ -120,7 +119,7 @@ def read_thumbnail(path: Path, side_px: int) -> ImageArray:
         image = read_image(path)
     else:
         decoded = _decode(path, reduced | cv2.IMREAD_ANYDEPTH)
-        # deeper than 8 bit: no JPEG, whatever its name says
+        # deeper than 8 bit: not a JPEG, whatever its name says
         image = _window_to_uint8(decoded) if decoded.dtype != np.uint8 else decoded.astype(np.uint8)
     grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY) if image.ndim == 3 else image
     return np.asarray(cv2.resize(grey, (side_px, side_px), interpolation=cv2.INTER_AREA), np.uint8)
@@ -157,7 +156,8 @@ def read_image_frame(path: Path) -> ImageFrame:
 
 
 def read_image_facts(path: Path) -> ImageFacts:
-    """The pixel size that the file itself states, as DICOM does, and what of the file is not used or was decided.
+    """The pixel size that the file itself states, as DICOM does, and what of the file is not used or was
+    decided.
 
     From the header alone. Raises UserError for damaged DICOM.
     """
@@ -193,7 +193,7 @@ def _decode(path: Path, flags: int = _DECODE_FLAGS) -> npt.NDArray[np.generic]:
     if (header := read_tiff_header(path)) is not None:
         pixels = _decode_tiff(path, header, pixels)
     if pixels is None:
-        raise UserError(f"{path} is damaged or no image", cure="export or copy the image again")
+        raise UserError(f"{path} is damaged or not an image", cure="export or copy the image again")
     decoded: npt.NDArray[np.generic] = pixels
     return decoded
 
@@ -201,8 +201,8 @@ def _decode(path: Path, flags: int = _DECODE_FLAGS) -> npt.NDArray[np.generic]:
 def _decode_tiff(path: Path, header: TiffHeader, decoded: npt.NDArray[Any] | None) -> npt.NDArray[Any] | None:
     """A TIFF as its header means it to be shown, from what OpenCV made of it.
 
-    Pillow decodes what OpenCV does not (2 and 4 bit, small tiles), and colours that OpenCV darkens by their alpha.
-    Both turn round WhiteIsZero up to 8 bit, and neither does it beyond.
+    Pillow decodes what OpenCV does not (2 and 4 bit, small tiles), and colors that OpenCV darkens by their
+    alpha. Both invert WhiteIsZero up to 8 bit, and neither does beyond.
     """
     if decoded is None or (
         header.has_unassociated_alpha and decoded.ndim == 3 and decoded.dtype.itemsize == 1
@@ -215,7 +215,9 @@ def _decode_tiff(path: Path, header: TiffHeader, decoded: npt.NDArray[Any] | Non
 
 
 def _decode_by_pillow(path: Path) -> npt.NDArray[Any] | None:
-    """Grey (H, W) as deep as it is stored, or BGR (H, W, 3) of 8 bit, without alpha; None where Pillow cannot."""
+    """Grey (H, W) as deep as it is stored, or BGR (H, W, 3) of 8 bit, without alpha; None where Pillow
+    cannot.
+    """
     try:
         with _without_pixel_limit():
             image = Image.open(path)
@@ -263,7 +265,7 @@ def _has_equal_channels(pixels: npt.NDArray[np.generic]) -> bool:
     def equal(part: npt.NDArray[np.generic]) -> bool:
         return np.array_equal(part[..., 0], part[..., 1]) and np.array_equal(part[..., 1], part[..., 2])
 
-    # A colour image nearly always shows it in a few rows already.
+    # a color image nearly always shows it in a few rows
     return equal(pixels[:: max(1, pixels.shape[0] // 8)]) and equal(pixels)
 
 
@@ -297,7 +299,7 @@ def _read_png_exif(path: Path) -> bytes:
 
 @contextlib.contextmanager
 def _without_pixel_limit() -> Iterator[None]:
-    # Films of 95 megapixels exist, and only the header is read. Pillow knows no limit per call.
+    # Radiographs of 95 megapixels exist, and only the header is read. Pillow has no limit per call.
     with _pixel_limit_lock:
         limit = Image.MAX_IMAGE_PIXELS
         Image.MAX_IMAGE_PIXELS = None

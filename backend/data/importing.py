@@ -1,6 +1,7 @@
-"""A data set from a zip archive into the data root: all of it, or nothing. Trusts no archive.
+"""Imports a data set from a zip archive into the data root: all of it, or nothing.
 
-Unpacks into a hidden folder beside the other data sets, which nobody lists, and gives it its name last.
+An archive is not trusted. It is unpacked into a hidden folder beside the other data sets and renamed at the
+end.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ _ENCRYPTED = 0x1
 
 @dataclass(frozen=True)
 class _Member:
-    """A member of an archive, and its name as it was meant."""
+    """A member of an archive, and its decoded name."""
 
     info: zipfile.ZipInfo
     name: str
@@ -39,15 +40,15 @@ class _Member:
         return PurePosixPath(self.name).parts
 
 
-OnProgress = Callable[[int, int], None]  # bytes unpacked, of how many
+OnProgress = Callable[[int, int], None]  # bytes unpacked, bytes in all
 
 
 def import_zip(archive: Path, data_root: Path, on_progress: OnProgress = lambda done, total: None) -> Path:
     """Unpack a data set and return its folder below `data_root`.
 
-    Folders that only wrap the data set are taken off, with what lies beside it. A name that is taken gets a number.
-    Raises UserError, having left nothing behind, for what is no zip file, would write outside, would fill the disk, is
-    damaged, holds no data set or several, or one whose images lie outside.
+    Folders that only wrap the data set are removed, with what is beside it. A name that exists gets a number.
+    Raises UserError, and leaves nothing behind, for a file that is not a zip file, is damaged, would write
+    outside, would fill the disk, or does not hold exactly one data set with its images.
     """
     members = _read_members(archive)
     total = sum(member.info.file_size for member in members)
@@ -65,12 +66,16 @@ def import_zip(archive: Path, data_root: Path, on_progress: OnProgress = lambda 
 
 
 def _read_members(archive: Path) -> list[_Member]:
-    """The files in it, by-products of operating systems left out. Raises UserError for one that is not harmless."""
+    """The files in it, without by-products of operating systems. Raises UserError for one that is not
+    harmless.
+    """
     try:
         with zipfile.ZipFile(archive) as opened:
             listed = [_Member(info, name) for info, name in member_names(opened)]
     except (zipfile.BadZipFile, NotImplementedError, OSError, ValueError) as error:
-        raise UserError(f"{archive.name} is no zip file, or damaged", cure="make it again as .zip") from error
+        raise UserError(
+            f"{archive.name} is not a zip file, or damaged", cure="make the archive again as .zip"
+        ) from error
     for member in listed:
         _require_harmless(member)
     files = [member for member in listed if member.parts and not member.name.endswith("/")]
@@ -81,7 +86,7 @@ def _read_members(archive: Path) -> list[_Member]:
 
 def _require_harmless(member: _Member) -> None:
     name = member.name
-    # a name that Windows would understand otherwise is refused everywhere: the data root may move
+    # a name that Windows would read differently is refused everywhere: the data root may move there
     beyond = any(not part.strip(" .") for part in member.parts) or "\0" in name or ":" in name
     if beyond or PurePosixPath(name).is_absolute():
         raise UserError(
@@ -95,12 +100,14 @@ def _require_harmless(member: _Member) -> None:
 
 
 def _require_once(files: Sequence[_Member]) -> None:
-    """Some file systems know one name in any case and Unicode form: the second file would replace the first."""
+    """Some file systems know one name in any case and Unicode form: the second file would replace the
+    first.
+    """
     seen: set[str] = set()
     for member in files:
         name = unicodedata.normalize("NFC", "/".join(member.parts)).casefold()
         if name in seen:
-            raise UserError(f"{member.name!r} stands in the archive twice", cure="rename one of the two")
+            raise UserError(f"{member.name!r} is in the archive twice", cure="rename one of the two")
         seen.add(name)
 
 
@@ -120,7 +127,7 @@ def _require_space(num_bytes: int, folder: Path) -> None:
 def _unpack(
     archive: Path, members: Sequence[_Member], folder: Path, on_progress: Callable[[int], None]
 ) -> None:
-    """Plain files alone; zipfile reads no more of one than the size that the free space was compared with."""
+    """Plain files only; zipfile reads no more of one than the size that was compared with the free space."""
     done = 0
     try:
         with zipfile.ZipFile(archive) as opened:
@@ -133,15 +140,16 @@ def _unpack(
                         done += len(chunk)
                         on_progress(done)
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
-        raise UserError(f"{archive.name} is damaged ({error})", cure="make it again") from error
+        raise UserError(f"{archive.name} is damaged ({error})", cure="make the archive again") from error
     except OSError as error:
         raise UserError(
-            f"{archive.name} cannot be unpacked ({error.strerror})", cure="check disk and names"
+            f"{archive.name} cannot be unpacked ({error.strerror})",
+            cure="check the disk and the names of the files",
         ) from error
 
 
 def _find_dataset(folder: Path, archive: Path) -> Path:
-    """The data set in what was unpacked, read once to be sure of it."""
+    """The data set in what was unpacked, read once to check it."""
     found = _datasets_in(folder) or [folder]
     if len(found) > 1:
         names = ", ".join(place.relative_to(folder).as_posix() for place in found)
@@ -149,7 +157,7 @@ def _find_dataset(folder: Path, archive: Path) -> Path:
     try:
         read_annotations(found[0], confined=True)
     except UserError as error:
-        # the words name where it was unpacked, a place that is gone when they are read
+        # the message names the hidden folder, which is gone when it is read
         words = error.what.replace(str(found[0]), archive.name).replace(str(folder), archive.name)
         cure = error.cure.replace(str(folder), archive.name)
         raise UserError(words, cure=cure) from error
@@ -157,7 +165,7 @@ def _find_dataset(folder: Path, archive: Path) -> Path:
 
 
 def _datasets_in(folder: Path) -> list[Path]:
-    """Those nearest to the top, below folders that only wrap them, whatever else lies there."""
+    """The data sets nearest to the top, below folders that only wrap them."""
     level = [folder]
     while level:
         if found := [place for place in level if place in find_datasets(place)]:
@@ -176,7 +184,7 @@ def _plain_name(name: str) -> str:
 
 
 def _free_name(data_root: Path, name: str) -> Path:
-    """The name itself, else with the first number that is free."""
+    """The name itself, else with the first free number."""
     taken = {path.name.casefold() for path in data_root.iterdir()}
     number = 1
     candidate = name

@@ -1,18 +1,21 @@
-"""Images that stand twice in a data set: in two splits they flatter a measurement, in one they weigh double.
+"""Finds images that are in a data set twice: in two splits they flatter a measurement, in one they count
+double.
 
-Two stages, since all cephalograms look alike. A coarse print of every image, tolerant of small shifts, names the pairs
-worth a look; each of these is aligned (an affine by maximising the enhanced correlation coefficient: Evangelidis and
-Psarakis, IEEE TPAMI 30(10), 2008) and compared in its fine detail alone, where two heads differ and two copies do not.
+Two stages, because all cephalograms look alike. A coarse print of every image, tolerant of small shifts,
+finds the candidate pairs; each of these is aligned (an affine by maximizing the enhanced correlation
+coefficient: Evangelidis and Psarakis, IEEE TPAMI 30(10), 2008) and compared in fine detail only, where two
+heads differ and two copies do not.
 
 Measured (distance = 1 - correlation of the detail; a pair is one picture up to MAX_DISTANCE = 0.10):
 
-- ISBI 2015, 300 films: the 22 published pairs lie at 0.000 to 0.015. A pair that the published list lacks, 056-280, is
-  at 0.050: it bears the same printed number, and its structures coincide to the pixel; only the contrast differs. The
-  nearest pair of different films lies at 0.449.
-- Every fifth of these films against copies of it: recompressed 0.002, a third as large 0.001, gamma 0.7 0.019, bright
-  until much is white 0.064, cropped by 1 % on every side 0.035, cropped, gamma 0.8 and halved 0.043 at most.
-- The nearest two different images lie at 0.306 among 44 of the demo data, and at 0.167 among 116 frames of one mouse
-  under one fixed camera.
+- ISBI 2015, 300 images: the 22 published pairs are at 0.000 to 0.015. A pair that the published list lacks,
+  056-280, is at 0.050: it has the same printed number, and its structures coincide to the pixel; only the
+  contrast differs. The nearest pair of different images is at 0.449.
+- Every fifth of these images against copies of it: recompressed 0.002, a third as large 0.001, gamma 0.7
+  0.019, bright until much is white 0.064, cropped by 1 % on every side 0.035, cropped, gamma 0.8 and halved
+  0.043 at most.
+- The nearest two different images are at 0.306 among 44 of the demo data, and at 0.167 among 116 frames of
+  one mouse under one fixed camera.
 """
 
 from __future__ import annotations
@@ -36,8 +39,8 @@ from backend.geometry import FloatArray
 MAX_DISTANCE = 0.10
 MIN_COARSE_CORRELATION = 0.88  # true copies have 0.94 and more, 0.86 when cropped by 2 % on two sides
 _BLOCK_ROWS = 1024  # of the matrix of coarse correlations that is held at a time
-_DETAIL_SIGMA_PX = 2.0  # of a thumbnail: what is coarser than this is taken away before comparing
-_MARGIN = 1 / 16  # of a thumbnail's side: frames, tags and rulers, which one machine prints on all its films
+_DETAIL_SIGMA_PX = 2.0  # pixels of a thumbnail: coarser structure is removed before comparing
+_MARGIN = 1 / 16  # of a thumbnail's side: frames, tags and rulers, which a machine prints on all its images
 _ECC_STOP = (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, 30, 1e-4)
 
 Thumbnail = npt.NDArray[np.uint8]
@@ -47,7 +50,7 @@ Kind = Literal["same bytes", "same picture"]
 
 @dataclass(frozen=True)
 class Leak:
-    """Two images that are one. `distance` is 0 for the same bytes, else at most MAX_DISTANCE."""
+    """Two images that are the same. `distance` is 0 for the same bytes, else at most MAX_DISTANCE."""
 
     image_ids: tuple[str, str]
     splits: tuple[str, str]
@@ -63,9 +66,9 @@ class Leak:
 def find_leaks(splits: SampleSplits) -> tuple[Leak, ...]:
     """Every pair of images that are the same file or the same picture, within a split and across splits.
 
-    Finds copies that were rescaled, recompressed, brightened, or cropped by about 1 %; not rotated or mirrored ones.
-    Frames of a video between which nothing moves count as the same picture. An image that cannot be read is skipped.
-    The first look decodes all images; then 300 take a fifth of a second, and 10 000 about a minute.
+    Finds copies that were rescaled, recompressed, brightened, or cropped by about 1 %; not rotated or
+    mirrored ones. Frames of a video between which nothing moves count as the same picture. An image that
+    cannot be read is skipped. The first look decodes all images; then 300 take a fifth of a second, and 10,000 about a minute.
     """
     ids = [str(name) for part in splits.by_split.values() for name in part.images["image_id"]]
     of_split = [name for name, part in splits.by_split.items() for _ in range(len(part))]
@@ -78,15 +81,16 @@ def find_leaks(splits: SampleSplits) -> tuple[Leak, ...]:
 
 
 def across_splits(leaks: Iterable[Leak]) -> tuple[Leak, ...]:
-    """Those that flatter a measurement: between train or valid and any other split."""
+    """The pairs that flatter a measurement: between train or valid and any other split."""
     return tuple(
         leak for leak in leaks if leak.splits[0] != leak.splits[1] and {TRAIN, VALID} & {*leak.splits}
     )
 
 
 def ids_to_exclude(leaks: Iterable[Leak]) -> tuple[str, ...]:
-    """Test images to leave out of a measurement, in the order of their ids: those that stand in train or valid too,
-    and of two that are one within a test split the second."""
+    """Test images to leave out of a measurement, in the order of their ids: those that are in train or valid
+    too, and the second of two equal ones within a test split.
+    """
     excluded: set[str] = set()
     for leak in leaks:
         tests = [row for row in (0, 1) if leak.splits[row] not in (TRAIN, VALID)]
@@ -96,7 +100,7 @@ def ids_to_exclude(leaks: Iterable[Leak]) -> tuple[str, ...]:
 
 
 def advise(leaks: Sequence[Leak]) -> list[str]:
-    """What to do about them, one line a cure."""
+    """What to do about them, one line per cure."""
     lines: list[str] = []
     if excluded := ids_to_exclude(leaks):
         lines.append(
@@ -111,13 +115,15 @@ def advise(leaks: Sequence[Leak]) -> list[str]:
 
 
 def picture_distance(first: Thumbnail, second: Thumbnail) -> float:
-    """1 - correlation of the detail of two thumbnails after alignment: 0 for copies, about 1 for strangers."""
+    """1 - correlation of the detail of two thumbnails after alignment: 0 for copies, about 1 for unrelated
+    images.
+    """
     a, b = _detail(first), _detail(second)
     everywhere = np.full(b.shape, 255, np.uint8)
     start = np.eye(2, 3, dtype=np.float32)
     try:
         _, affine = cv2.findTransformECC(a, b, start, cv2.MOTION_AFFINE, _ECC_STOP, everywhere, 3)
-    except cv2.error:  # it does not converge: nothing in them is alike
+    except cv2.error:  # it does not converge: the images have nothing in common
         return 1.0
     size_wh = (a.shape[1], a.shape[0])
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
@@ -139,7 +145,7 @@ def read_all(splits: SampleSplits) -> dict[Path, Fingerprint | None]:
 
 
 def find_pairs(fingerprints: Sequence[Fingerprint | None]) -> dict[Pair, tuple[Kind, float]]:
-    """Pairs of rows that are one image: how they are known to be, and their distance."""
+    """Pairs of rows that are the same image: how that was found, and their distance."""
     same_bytes = _same_bytes(fingerprints)
     same_pictures = _same_pictures(fingerprints, same_bytes)
     pairs: dict[Pair, tuple[Kind, float]] = dict.fromkeys(same_bytes, ("same bytes", 0.0))
@@ -172,7 +178,9 @@ def _same_pictures(fingerprints: Sequence[Fingerprint | None], known: set[Pair])
 
 
 def _candidates(thumbnails: dict[int, Thumbnail]) -> Iterator[Pair]:
-    """Pairs (lower row, higher row) whose coarse prints are alike; all pairs are compared, a block at a time."""
+    """Pairs (lower row, higher row) whose coarse prints are alike; all pairs are compared, a block at a
+    time.
+    """
     if not thumbnails:
         return
     rows = list(thumbnails)
@@ -184,10 +192,12 @@ def _candidates(thumbnails: dict[int, Thumbnail]) -> Iterator[Pair]:
 
 
 def _coarse_print(thumbnail: Thumbnail) -> FloatArray:
-    """(1024,), mean 0 and length 1: what lies between 4 and 6 pixels' scale, its contrast made even over the image."""
+    """(1024,), mean 0 and length 1: structure of a scale of 4 to 6 pixels, with even contrast over the
+    image.
+    """
     values = cv2.resize(thumbnail, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA).astype(np.float32)
     band = _blur(values, 2) - _blur(values, 3)
-    even = band / (np.sqrt(_blur(band * band, 3)) + 4)  # grey values: no gain on what is nearly flat
+    even = band / (np.sqrt(_blur(band * band, 3)) + 4)  # grey values: nearly flat areas are not amplified
     return _unit(even[::2, ::2].ravel())
 
 

@@ -1,7 +1,7 @@
-"""The images that a run learned from, as `data.json` keeps them, and how they are found again. Needs no torch.
+"""The images that a run learned from, as `data.json` records them, and how they are found again.
 
-N images of the splits train and valid. A file is known by its fingerprint (a hash of its bytes), what was annotated on
-it by a hash of its points and pixel size, so that a later change of either is noticed.
+N images of the splits train and valid. A fingerprint (a hash of the bytes) identifies a file, and a hash of
+points and pixel size its annotations, so that a later change of either is noticed.
 """
 
 from __future__ import annotations
@@ -42,8 +42,9 @@ class ImageRecord:
 
 @dataclass(frozen=True)
 class DataRecord:
-    """What a run learned from. `landmark_names` are those of its maps, in their order; `left_out` the others that the
-    data set had; `chosen` is what the training images decided of the settings."""
+    """What a run learned from. `landmark_names` are those of its maps, in their order; `left_out` the others
+    that the data set had; `chosen` is what the training images decided of the settings.
+    """
 
     source_folder: str
     dataset_format: str
@@ -76,7 +77,7 @@ class Changes:
     gone: tuple[str, ...] = ()
     changed: tuple[str, ...] = ()  # the file has other bytes
     annotated_anew: tuple[str, ...] = ()  # other points, or another pixel size
-    new: tuple[str, ...] = ()  # in train or valid today; they join neither
+    new: tuple[str, ...] = ()  # in train or valid today; not added to either
 
     def __bool__(self) -> bool:
         return any(asdict(self).values())
@@ -85,7 +86,7 @@ class Changes:
         words = (
             (self.gone, "gone"),
             (self.changed, "changed"),
-            (self.annotated_anew, "annotated anew"),
+            (self.annotated_anew, "annotated again"),
             (self.new, "new and in neither split"),
         )
         return "; ".join(f"{len(ids)} {what}: {name_some(ids)}" for ids, what in words if ids)
@@ -98,7 +99,7 @@ def name_some(names: Sequence[str]) -> str:
 
 
 def read_record(folder: RunFolder) -> DataRecord | None:
-    """What the run learned from; None where it has not kept that. Raises UserError for a damaged record."""
+    """What the run learned from; None where it has no record. Raises UserError for a damaged one."""
     raw = folder.read_data()
     return None if raw is None else from_dict(raw)
 
@@ -108,14 +109,16 @@ def require_data(config: RunConfig) -> None:
     path = Path(config.value("dataset_path"))
     if not path.exists():
         raise UserError(
-            f"{path} is not there any more",
+            f"{path} does not exist any more",
             field="dataset_path",
             cure="resume with the folder that the data was moved to (--dataset_path, on the page Resume with changes)",
         )
 
 
 def read_whole_data(config: RunConfig) -> SampleSplits:
-    """Every image and landmark of the run's data set as it is today, nothing carved. Raises UserError."""
+    """Every image and landmark of the run's data set as it is today, without a validation split of ours.
+    Raises UserError.
+    """
     require_data(config)
     settings = config.settings
     return load_splits(
@@ -129,7 +132,7 @@ def read_whole_data(config: RunConfig) -> SampleSplits:
 
 
 def record_data(splits: SampleSplits, annotation_type: str, chosen: Mapping[str, Choice]) -> DataRecord:
-    """What is learned from now: the splits train and valid as they stand in `splits`."""
+    """The record of a run that starts now: the splits train and valid of `splits`."""
     annotations = splits.annotations
     images = [
         image
@@ -169,7 +172,9 @@ def _record_images(samples: Samples, split: str, root: Path) -> list[ImageRecord
 
 def hash_annotations(points_xy_image: FloatArray, mm_per_px_xy: FloatArray) -> str:
     """Of one image's points (K, 2), NaN missing, in the order of the landmarks, and its pixel size (2,)."""
-    points = np.where(np.isnan(points_xy_image), np.nan, points_xy_image).astype("<f4")  # one NaN of the many
+    points = np.where(np.isnan(points_xy_image), np.nan, points_xy_image).astype(
+        "<f4"
+    )  # NaN has many bit patterns: use one
     spacing = np.where(np.isnan(mm_per_px_xy), np.nan, mm_per_px_xy).astype("<f8")
     return hashlib.blake2b(points.tobytes() + spacing.tobytes(), digest_size=8).hexdigest()
 
@@ -202,9 +207,9 @@ def check_landmarks(record_names: Sequence[str], left_out: Sequence[str], today:
 def restore_splits(record: DataRecord, today: SampleSplits) -> tuple[SampleSplits, Changes]:
     """The run's train and valid splits from a data set as it is today, in their order, and how it differs.
 
-    `today` holds every image and landmark, nothing carved. An image is found by its id, else by its fingerprint. What
-    is new joins neither split. Raises UserError for other landmarks, where no training image is left, and, in another
-    folder than the recorded one, where that does not hold the run's files.
+    `today` holds every image and landmark, without a validation split of ours. An image is found by its id,
+    else by its fingerprint. New images are in neither split. Raises UserError for other landmarks, where no
+    training image is left, and for another folder than the recorded one that does not hold the run's files.
     """
     annotations = today.annotations
     check_landmarks(record.landmark_names, record.left_out, annotations.landmark_names)
@@ -240,7 +245,7 @@ def restore_splits(record: DataRecord, today: SampleSplits) -> tuple[SampleSplit
 
 
 def name_splits(found: Mapping[str, Samples]) -> dict[str, Samples]:
-    """Those that hold any image, their images in the split of that name."""
+    """The splits that hold any image, with that name in their tables."""
     return {
         split: replace(samples, images=samples.images.assign(split=split))
         for split, samples in found.items()
@@ -256,7 +261,9 @@ def pool_splits(splits: SampleSplits, columns: Sequence[int]) -> Samples:
 
 
 def _find_rows(record: DataRecord, pool: Samples, digests: Sequence[str]) -> dict[ImageRecord, int]:
-    """The row of each recorded image that is there: the one with its id, else one with its bytes that no id claims."""
+    """The row of each recorded image that still exists: the one with its id, else one with its bytes and an
+    unknown id.
+    """
     by_id = {str(image_id): row for row, image_id in enumerate(pool.images["image_id"])}
     rows = {image: by_id[image.image_id] for image in record.images if image.image_id in by_id}
     claimed = {*rows.values()}
@@ -292,12 +299,12 @@ def _compare(
 
 
 def _require_same_files(record: DataRecord, changes: Changes, root: Path) -> None:
-    """Data that was moved is the same files: a folder that only has the names is another data set."""
+    """Moved data has the same files: a folder with the same names only is another data set."""
     differing = [*changes.changed, *changes.gone]
     if changes.changed or 2 * len(changes.gone) > len(record.images):
         raise UserError(
             f"{root} is not the data that this run learned from: of its {len(record.images)} images "
-            f"{len(differing)} are not there as they were ({name_some(differing)})",
+            f"{len(differing)} are missing or changed ({name_some(differing)})",
             field="dataset_path",
             cure="give the folder to which the files were moved or copied, unchanged",
         )
@@ -331,7 +338,7 @@ def to_dict(record: DataRecord) -> dict[str, Any]:
 
 def from_dict(raw: Mapping[str, Any]) -> DataRecord:
     """Inverse of `to_dict`. Raises UserError for a damaged record or another format."""
-    cure = "put the run's own data.json back; without one, today's folder is read"
+    cure = "restore the run's own data.json; without one, today's folder is read"
     version = raw.get("format_version")
     if version != FORMAT_VERSION:
         raise UserError(

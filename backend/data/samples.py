@@ -1,4 +1,4 @@
-"""Images of one split with the truth to learn from, chosen from what the annotators left. Needs no torch."""
+"""Images of a split with their ground truth, selected from a data set's annotations."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from backend.geometry import FloatArray, Size
 
 @dataclass(frozen=True)
 class Samples:
-    """N images: a table as the readers make it, and the points (N, K, 2) in original pixels that are its truth."""
+    """N images: a table as `Annotations` has it, and their ground truth (N, K, 2) in original pixels."""
 
     images: pd.DataFrame
     points_xy_image: FloatArray
@@ -48,11 +48,13 @@ class Samples:
 
 @dataclass(frozen=True)
 class SampleSplits:
-    """A data set ready to train on: its splits by name, train and valid first, the others as the data set has them."""
+    """A data set ready to train on: its splits by name, train and valid first, the others as the data set has
+    them.
+    """
 
     annotations: Annotations
     by_split: Mapping[str, Samples]
-    left_out: tuple[str, ...] = ()  # landmarks of the data set that nothing can be learnt of
+    left_out: tuple[str, ...] = ()  # landmarks of the data set that are on no training image
 
     @property
     def train(self) -> Samples:
@@ -83,11 +85,11 @@ def load_splits(
     seed: int,
     for_training: bool = True,
 ) -> SampleSplits:
-    """Read a data set and carve its validation split off the training images, where it has any.
+    """Read a data set, and split off validation images from its training images if it has any.
 
-    Images on which the chosen reader marked nothing are left out first; `for_training`, landmarks too that are marked
-    on no training image, each a problem of the annotations. Raises UserError where nothing is left, or,
-    `for_training`, no training image.
+    Images on which the chosen reader marked nothing are left out first; with `for_training`, landmarks that
+    are marked on no training image are left out too, and reported among the problems. Raises UserError where
+    nothing is left, or, `for_training`, no training image.
     """
     annotations = read_annotations(path, dataset_format)
     points = select_reader(annotations, annotation_type)
@@ -111,24 +113,26 @@ def load_splits(
 
 
 def find_implausible(splits: SampleSplits) -> list[Problem]:
-    """The problems that stop a training: coordinates that cannot be meant as they stand."""
+    """The problems that stop a training: coordinates that cannot be pixels of the images."""
     return [problem for problem in splits.annotations.problems if problem.stops_training]
 
 
 def require_plausible(splits: SampleSplits, *, accepted: bool) -> None:
-    """Raises UserError, one line, for coordinates that cannot be meant, unless they are accepted as they are."""
+    """Raises UserError, one line, for coordinates that cannot be pixels, unless they are accepted as they
+    are.
+    """
     found = find_implausible(splits)
     if found and not accepted:
         raise UserError(
             "; ".join(f"{problem.where}: {problem.what}" for problem in found),
             field="accept_implausible",
-            cure=f"{found[0].cure}, or train all the same (--accept_implausible, on the page the tick beside the "
+            cure=f"{found[0].cure}, or train anyway (--accept_implausible, on the page the checkbox beside the "
             "problem)",
         )
 
 
 def _only_learnable(splits: SampleSplits) -> SampleSplits:
-    """Without the landmarks that no training image shows: what a network says of them would be noise."""
+    """Without the landmarks that no training image shows: predictions of them would be noise."""
     annotations = splits.annotations
     shown = np.isfinite(splits.train.points_xy_image).all(-1).any(0)
     if shown.all():
@@ -137,8 +141,8 @@ def _only_learnable(splits: SampleSplits) -> SampleSplits:
     left_out = tuple(names[~shown].tolist())
     problem = Problem(
         annotations.root.name,
-        f"marked on no training image, so not learnt: {', '.join(left_out)}",
-        "mark them on training images, or take them out of the data set",
+        f"marked on no training image, so not learned: {', '.join(left_out)}",
+        "mark them on training images, or remove them from the data set",
     )
     fewer = replace(
         annotations,

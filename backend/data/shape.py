@@ -1,12 +1,12 @@
-"""Where each landmark of an image is expected from its others. numpy alone; knows no file, no reader and no unit.
+"""Where each landmark of an image is expected from its others.
 
-A Gaussian over shapes. All images are laid over one mean shape by similarities (generalised Procrustes analysis:
-Gower, Psychometrika 40, 1975; here robust, by Cauchy weights and a median shape). What remains has the covariance S,
-shrunk towards a multiple of the identity by the oracle-approximating rule (Chen et al., IEEE TSP 58(10), 2010). To S
-comes a large variance along the four directions in which a similarity moves the mean shape, so that predicting a
-landmark from the others lays the others alone over the model; an alignment that has seen the landmark would hide its
-error. One inverse P of the sum then leaves every landmark k out at once: its error is (P_kk)^-1 (P x)_k, with
-covariance (P_kk)^-1.
+A Gaussian over shapes. All images are laid over one mean shape by similarities (generalised Procrustes
+analysis: Gower, Psychometrika 40, 1975; here robust, by Cauchy weights and a median shape). What remains has
+the covariance S, shrunk towards a multiple of the identity by the oracle-approximating rule (Chen et al.,
+IEEE TSP 58(10), 2010). To S comes a large variance along the four directions in which a similarity moves the
+mean shape, so that predicting a landmark from the others lays the others alone over the model; an alignment
+that has seen the landmark would hide its error. One inverse P of the sum then leaves every landmark k out at
+once: its error is (P_kk)^-1 (P x)_k, with covariance (P_kk)^-1.
 
 Points are complex numbers x + iy here: a similarity is z -> a z + b.
 """
@@ -44,9 +44,9 @@ _COARSE_FACTOR = 5.0  # times the median distance: too far to learn the covarian
 class ShapeCheck:
     """Of N images with K landmarks; NaN where a landmark is missing or marked too seldom to be judged.
 
-    `score` (N, K) is the distance from the expected place in units of what is usual for this landmark, 1.18 in the
-    middle of all; `expected_xy` (N, K, 2) lies in the frame of the points that were given. `partner` (N, K): the
-    landmark with which this one seems to have changed places, -1 for none.
+    `score` (N, K) is the distance from the expected place in units of what is usual for this landmark, 1.18
+    in the middle of all; `expected_xy` (N, K, 2) lies in the frame of the points that were given. `partner`
+    (N, K): the landmark with which this one seems to have changed places, -1 for none.
     """
 
     expected_xy: FloatArray
@@ -57,9 +57,9 @@ class ShapeCheck:
 def check_shapes(points_xy: FloatArray) -> ShapeCheck | None:
     """Judge points (N, K, 2), one frame an image, NaN missing; None where there is too little to learn from.
 
-    Images that share no landmarks, such as two views of a head, are judged apart, each among its like. Spots that are
-    far from what the others say are taken out one by one, the farthest of an image first, so that a wrong landmark does
-    not make its neighbours look wrong.
+    Images that share no landmarks, such as two views of a head, are judged apart, each among its like. Spots
+    that are far from what the others say are taken out one by one, the farthest of an image first, so that a
+    wrong landmark does not make its neighbours look wrong.
     """
     shapes = np.asarray(points_xy[..., 0] + 1j * points_xy[..., 1], np.complex128)
     known: BoolArray = np.isfinite(shapes)
@@ -78,7 +78,9 @@ def check_shapes(points_xy: FloatArray) -> ShapeCheck | None:
 
 
 def robust_scores(distances: FloatArray) -> FloatArray:
-    """Distances (N, K) in units of each column's usual one: of two independent normal axes these have deviation 1."""
+    """Distances (N, K) in units of each column's usual one: of two independent normal axes these have
+    deviation 1.
+    """
     known = np.isfinite(distances)
     scores = np.full(distances.shape, np.nan)
     for column in np.flatnonzero(known.any(axis=0)):
@@ -92,7 +94,8 @@ def robust_scores(distances: FloatArray) -> FloatArray:
 def shape_groups(known: BoolArray) -> list[BoolArray]:
     """Which marks (N, K) are judged together, the fullest image's group first; no image is in two of them.
 
-    In a group every landmark is marked on MIN_IMAGES, every image marks MIN_LANDMARKS, and one mean shape can hold all.
+    In a group every landmark is marked on MIN_IMAGES, every image marks MIN_LANDMARKS, and one mean shape can
+    hold all.
     """
     groups: list[BoolArray] = []
     left = known
@@ -106,7 +109,9 @@ def shape_groups(known: BoolArray) -> list[BoolArray]:
 
 
 def _narrow(known: BoolArray) -> BoolArray:
-    """What is left of the marks when landmarks and images with too few of them, and images astray, are taken out."""
+    """What is left of the marks when landmarks and images with too few of them, and images astray, are taken
+    out.
+    """
     while True:
         used: BoolArray = known & (known.sum(axis=0) >= MIN_IMAGES)
         used &= used.sum(axis=1, keepdims=True) >= MIN_LANDMARKS
@@ -117,7 +122,9 @@ def _narrow(known: BoolArray) -> BoolArray:
 
 
 def _reached(known: BoolArray) -> BoolArray:
-    """(N,): images that can be laid over the fullest one, or over those that can, by two landmarks at least."""
+    """(N,): images that can be laid over the fullest one, or over those that can, by two landmarks at
+    least.
+    """
     reached = np.zeros(len(known), bool)
     reached[known.sum(axis=1).argmax()] = True
     for _ in range(_ALIGN_ROUNDS):
@@ -155,7 +162,8 @@ def gross_errors(residuals: Complex, known: BoolArray) -> BoolArray:
 
 
 def align_shapes(shapes: Complex, known: BoolArray) -> tuple[Complex, Complex, Complex]:
-    """A mean shape (K,) about 0 of root mean square radius 1; factors and offsets (N,) that lay each shape on it.
+    """A mean shape (K,) about 0 of root mean square radius 1; factors and offsets (N,) that lay each shape on
+    it.
 
     All images must be reached from the fullest one.
     """
@@ -187,8 +195,9 @@ def _median(points: Complex) -> Complex:
 
 
 def fit_similarities(shapes: Complex, mean: Complex, weights: FloatArray) -> tuple[Complex, Complex]:
-    """The similarity of every shape onto the mean shape: the inverse of the one that the mean shape takes to it by
-    weighted least squares, in which a wrong mark, however far off, is an error and has no leverage."""
+    """The similarity of every shape onto the mean shape: the inverse of the one that the mean shape takes to
+    it by weighted least squares, in which a wrong mark, however far off, is an error and has no leverage.
+    """
     z, m = np.where(weights > 0, shapes, 0), np.where(weights > 0, mean, 0)
     total = weights.sum(axis=1)
     centre_z, centre_m = (weights * z).sum(axis=1) / total, (weights * m).sum(axis=1) / total
@@ -298,8 +307,9 @@ def _find_swaps(
     mean: Complex,
     models: list[tuple[IntArray, FloatArray]],
 ) -> IntArray:
-    """(N, K): for the worst landmark of an image, the one with which it is to change places so that the whole shape
-    becomes far more likely, and the same the other way round; -1 elsewhere."""
+    """(N, K): for the worst landmark of an image, the one with which it is to change places so that the whole
+    shape becomes far more likely, and the same the other way round; -1 elsewhere.
+    """
     partner = np.full(shapes.shape, -1)
     for rows, covariance in models:
         for row in rows[np.nan_to_num(score[rows]).max(axis=1) > DISTRUST_SCORE]:

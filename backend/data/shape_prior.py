@@ -1,11 +1,12 @@
 """Points drawn towards likely shapes: what a network sees, weighed against how landmarks lie to each other.
 
-A network's points z are the image's shape x and an error e. x is Gaussian about the mean shape, as `shape` learns it
-from the training images; a similarity costs nothing, so that only the shape counts and not where the image shows it.
-e is Gaussian too, each landmark's as wide as its heatmap says. The likeliest shape is then C (C + E)^-1 z. This is the
-regularised landmark mean-shift of Saragih, Lucey and Cohn (IJCV 91, 2011), which a Gaussian error brings into closed
-form. A point that is far off its likely place is taken for a slip and counts for less: its error has Student's t
-(Lange, Little and Taylor, JASA 84, 1989), by repeated weighing.
+A network's points z are the image's shape x and an error e. x is Gaussian about the mean shape, as `shape`
+learns it from the training images; a similarity costs nothing, so that only the shape counts and not where
+the image shows it. e is Gaussian too, each landmark's as wide as its heatmap says. The likeliest shape is
+then C (C + E)^-1 z. This is the regularised landmark mean-shift of Saragih, Lucey and Cohn (IJCV 91, 2011),
+which a Gaussian error brings into closed form. A point that is far off its likely place is taken for a slip
+and counts for less: its error has Student's t (Lange, Little and Taylor, JASA 84, 1989), by repeated
+weighing.
 
 numpy alone; knows no file and no network.
 """
@@ -35,8 +36,9 @@ MAX_SIZE = 1e6  # of any number in a prior: mean shapes have a radius of 1
 
 @dataclass(frozen=True)
 class ShapePrior:
-    """A Gaussian over shapes of K landmarks: a mean shape (K, 2) and a covariance (2K, 2K), x and y of a landmark side
-    by side."""
+    """A Gaussian over shapes of K landmarks: a mean shape (K, 2) and a covariance (2K, 2K), x and y of a
+    landmark side by side.
+    """
 
     mean_xy: FloatArray
     covariance: FloatArray
@@ -74,8 +76,8 @@ class ShapePrior:
 def fit_shape_prior(points_xy: FloatArray) -> ShapePrior | None:
     """Of training images' points (N, K, 2), in a frame an image as in `draw`, NaN missing.
 
-    None where they do not make one shape: fewer than 12 images with 4 landmarks, a landmark on fewer than 12, or two
-    kinds of images that share no landmarks.
+    None where they do not make one shape: fewer than 12 images with 4 landmarks, a landmark on fewer than 12,
+    or two kinds of images that share no landmarks.
     """
     shapes = np.asarray(points_xy[..., 0] + 1j * points_xy[..., 1], np.complex128)
     groups = shape_groups(np.isfinite(shapes))

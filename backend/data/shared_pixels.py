@@ -1,7 +1,8 @@
-"""Pictures in memory that processes share, also those that inherit none: started by spawn, as on Windows and macOS.
+"""Pictures in memory that processes share, also those that inherit none: started by spawn, as on Windows and
+macOS.
 
-The memory is gone with the last process that uses it, however that ends: on Windows it has a name and no file,
-elsewhere it is a file in the cache folder that has no name.
+The memory is gone with the last process that uses it, however that ends: on Windows it has a name and no
+file, elsewhere it is a file in the cache folder that has no name.
 """
 
 from __future__ import annotations
@@ -54,7 +55,9 @@ class SharedPixels:
         return views
 
     def __getstate__(self) -> dict[str, Any]:
-        """Only for a process that is being started: `multiprocessing` hands it what the memory is opened by."""
+        """Only for a process that is being started: `multiprocessing` hands it what the memory is opened
+        by.
+        """
         handle = self._handle if isinstance(self._handle, str) else reduction.DupFd(self._handle)
         return {"_shapes": self._shapes, "_num_bytes": self._num_bytes, "_handle": handle}
 
@@ -87,7 +90,8 @@ else:
         folder = cache_folder() / "shared_pixels"
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder) as file:
-            # written and only then mapped: on a full disk the first is an error, the second would kill the process
+            # written and only then mapped: on a full disk the first is an error, the second would kill the
+            # process
             for picture in pictures:
                 file.write(picture.tobytes())
             file.flush()

@@ -1,4 +1,4 @@
-"""Carve a validation split off the training images. Knows no file and no landmark."""
+"""Splits off validation images from the training images."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def assign_validation(images: pd.DataFrame, val_fraction: float, seed: int) -> p
     """
     if not 0 <= val_fraction < 1:
         raise UserError(
-            f"{val_fraction} is no share", field="val_fraction", cure="give a share from 0 to below 1"
+            f"{val_fraction} is not a share", field="val_fraction", cure="give a share from 0 to below 1"
         )
     images = images.copy()
     train = images[images["split"] == TRAIN]

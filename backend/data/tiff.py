@@ -1,6 +1,6 @@
-"""The few tags of a TIFF file that decide how its pixels are shown, and how many pictures it holds.
+"""Reads from a TIFF's header how its pixels are meant to be shown, and how many pictures it holds.
 
-Reads headers alone: classic and BigTIFF, either byte order. Decodes no pixels.
+Classic and BigTIFF, either byte order.
 """
 
 from __future__ import annotations
@@ -21,10 +21,12 @@ _NUMBER_FORMATS = {3: "H", 4: "I"}  # by a tag's type; the others hold none of t
 
 @dataclass(frozen=True)
 class TiffHeader:
-    """What a TIFF file's first page says of its pixels, and the number of pages (smaller copies do not count)."""
+    """What a TIFF file's first page states about its pixels, and the number of pages (smaller copies do not
+    count).
+    """
 
     is_white_zero: bool  # the lowest value is white
-    has_unassociated_alpha: bool  # the colours are not multiplied by it
+    has_unassociated_alpha: bool  # the colors are not multiplied by it
     num_pages: int
 
 
@@ -48,7 +50,7 @@ _LAYOUTS = {
 
 
 def read_tiff_header(path: Path) -> TiffHeader | None:
-    """The header of a TIFF file, whatever it is called; None for any other file and one that cannot be read."""
+    """The header of a TIFF file, whatever its name; None for any other file and one that cannot be read."""
     try:
         with path.open("rb") as file:
             layout = _LAYOUTS.get(file.read(4))
@@ -66,7 +68,7 @@ def read_tiff_header(path: Path) -> TiffHeader | None:
 
 
 def _iterate_pages(file: BinaryIO, layout: _Layout) -> Iterator[Mapping[int, int]]:
-    """The tags of each page that are asked about. A chain that breaks off or comes back to itself ends there."""
+    """The tags of each page that are used here. A chain of pages that breaks off or loops ends there."""
     seen: set[int] = set()
     try:
         file.seek(layout.first_offset_at)
@@ -76,7 +78,7 @@ def _iterate_pages(file: BinaryIO, layout: _Layout) -> Iterator[Mapping[int, int
             file.seek(offset)
             yield _read_tags(file, layout)
             offset = _read_number(file, layout.order + layout.offset)
-    except (struct.error, OverflowError):  # an offset behind the end, or none that a file can have
+    except (struct.error, OverflowError):  # an offset behind the end of the file, or an impossible one
         return
 
 

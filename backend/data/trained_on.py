@@ -1,5 +1,4 @@
-"""The images that a checkpoint was trained and validated on, as far as they are known today, and which images of a data
-set are among them. Needs no torch."""
+"""Which images of a data set a checkpoint was trained or validated on, as far as that is known today."""
 
 from __future__ import annotations
 
@@ -19,8 +18,9 @@ Digests = Mapping[str, Sequence[str]]  # fingerprints by split
 
 @dataclass(frozen=True)
 class KnownImage:
-    """An image that a run was trained (split train) or validated (valid) on, as far as it is known today: its file may
-    be gone, and then only equal files can be found."""
+    """An image that a run was trained (split train) or validated (valid) on, as far as it is known today: its
+    file may be gone, and then only equal files can be found.
+    """
 
     split: str
     fingerprint: Fingerprint
@@ -29,21 +29,23 @@ class KnownImage:
 
 @dataclass(frozen=True)
 class TrainedOn:
-    """Images of a run's train and valid splits. `known_by`: the run's own list, the fingerprints in a checkpoint, or,
-    for a run that kept neither, today's folder."""
+    """Images of a run's train and valid splits. `known_by`: the run's own list, the fingerprints in a
+    checkpoint, or, for a run that kept neither, today's folder.
+    """
 
     images: tuple[KnownImage, ...]
     known_by: Literal["list", "fingerprints", "folder"]
 
     @property
     def num_unseen(self) -> int:
-        """Images of which only the file's fingerprint is known: a recompressed copy of one would not be found."""
+        """Images of which only the fingerprint is known: a recompressed copy of one would not be found."""
         return sum(image.fingerprint.thumbnail is None for image in self.images)
 
 
 def trained_on_record(record: DataRecord, folders: Sequence[Path]) -> TrainedOn:
-    """The recorded images, each with its picture where its file lies unchanged in the source folder or in one of
-    `folders` to which the data may have been moved."""
+    """The recorded images, each with its picture where its file is unchanged in the source folder or in one
+    of `folders` to which the data may have been moved.
+    """
     places = [Path(record.source_folder), *folders]
     paths = [_find_file(image, places) for image in record.images]
     there = [path for path in paths if path is not None]
@@ -58,7 +60,7 @@ def trained_on_record(record: DataRecord, folders: Sequence[Path]) -> TrainedOn:
 
 
 def trained_on_digests(digests: Digests) -> TrainedOn:
-    """What a checkpoint alone knows: fingerprints by split."""
+    """What a checkpoint alone records: fingerprints by split."""
     images = [
         KnownImage(split, Fingerprint(digest, None), None)
         for split in LEARNED_SPLITS
@@ -68,8 +70,9 @@ def trained_on_digests(digests: Digests) -> TrainedOn:
 
 
 def as_learned(splits: SampleSplits, trained_on: TrainedOn) -> SampleSplits | None:
-    """A run's own data set with train and valid as the run had them, whatever split its table names today; None where
-    it is another data set. Images that are new stay in neither; the other splits are the table's."""
+    """A run's own data set with train and valid as the run had them, whatever split its table names today;
+    None where it is another data set. New images are in neither; the other splits are the table's.
+    """
     split_of = _own_splits(splits, trained_on)
     if not _is_own(split_of, trained_on):
         return None
@@ -103,7 +106,7 @@ def _own_splits(splits: SampleSplits, trained_on: TrainedOn) -> dict[Path, str]:
 
 
 def trained_on_splits(splits: SampleSplits) -> TrainedOn:
-    """What a run was trained on that kept no list of it: train and valid of its data set as it is today."""
+    """For a run without a record: train and valid of its data set as it is today."""
     fingerprints = read_all(splits)
     return TrainedOn(
         tuple(
@@ -119,9 +122,11 @@ def trained_on_splits(splits: SampleSplits) -> TrainedOn:
 def ids_in_training(
     samples: Samples, measured: SampleSplits, trained: TrainedOn, *, is_own: bool
 ) -> tuple[str, ...]:
-    """Of `samples`, one split of `measured`: those that are one with an image that a run was trained or validated on.
+    """Of `samples`, one split of `measured`: those that are the same as an image that a run was trained or
+    validated on.
 
-    `is_own`: `measured` is the run's own data; an image of its valid split is then none for being in that.
+    `is_own`: `measured` is the run's own data; its valid split is then measured without a warning about
+    itself.
     """
     ids = [str(image_id) for image_id in samples.images["image_id"]]
     others = trained.images

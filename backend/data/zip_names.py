@@ -1,7 +1,8 @@
-"""Names of a zip archive's members as they were meant, whichever system made it.
+"""Decodes the names of a zip archive's members, whichever system made it.
 
-The format knows two ways of writing a name: UTF-8 with a flag that says so, and code page 437. macOS writes UTF-8
-without the flag, Windows the code page of its language, and older tools write backslashes between folders.
+The format knows two ways of writing a name: UTF-8 with a flag that says so, and code page 437. macOS writes
+UTF-8 without the flag, Windows the code page of its language, and older tools write backslashes between
+folders.
 """
 
 from __future__ import annotations
@@ -59,10 +60,10 @@ _JAPANESE = ("CJK", "HIRAGANA", "KATAKANA", "KATAKANA-HIRAGANA")  # scripts of o
 
 
 def member_names(opened: zipfile.ZipFile) -> list[tuple[zipfile.ZipInfo, str]]:
-    """Every member with its name, slashes between folders; nothing says that the name is harmless.
+    """Every member with its name, slashes between folders. The name may still be harmful.
 
-    Names without the flag are UTF-8 where that is what they can be, else in the code page in which most images have the
-    names that the archive's tables give them, or at least read like names.
+    Names without the flag are UTF-8 where that is what they can be, else in the code page in which most
+    images have the names that the archive's tables give them, or at least read like names.
     """
     members = opened.infolist()
     stored = [_stored_name(member) for member in members]
@@ -76,7 +77,7 @@ def _stored_name(member: zipfile.ZipInfo) -> str | bytes:
     """The name, or its bytes where the archive does not say what they mean."""
     if member.flag_bits & _UTF8_FLAG:
         return member.orig_filename
-    stored = member.orig_filename.encode(_FORMAT_PAGE)  # zipfile has taken them for that
+    stored = member.orig_filename.encode(_FORMAT_PAGE)  # zipfile has decoded them as this
     try:
         return (_unicode_path(member.extra, stored) or stored).decode("utf-8")
     except UnicodeDecodeError:
@@ -142,7 +143,7 @@ def _decode_unicode(table: bytes) -> str | None:
 
 
 def _reads_like_a_name(name: str) -> bool:
-    """Whether no sign and no word of letters of several scripts is in it."""
+    """Whether it has no odd characters and no word that mixes scripts."""
     beyond_ascii = (character for character in name if not character.isascii())
     if not all(unicodedata.category(character).startswith(_IN_NAMES) for character in beyond_ascii):
         return False

@@ -200,7 +200,7 @@ def test_wide_csv_finds_every_problem(csv_folder: Callable[..., Path]) -> None:
         ("annotations.csv line 4", "no landmark lies inside"),
         ("annotations.csv line 5", "image pictures/3.png is missing"),
         ("annotations.csv line 6", "is taken by annotations.csv line 2"),
-        ("annotations.csv line 7", "damaged or no image"),
+        ("annotations.csv line 7", "damaged or not an image"),
         ("annotations.csv line 8", "6 cells, but the header has 7"),
         ("annotations.csv line 9", "image without a landmark"),
         ("annotations.csv line 10 column image", "no image path"),
@@ -220,8 +220,8 @@ def test_wide_csv_finds_every_problem(csv_folder: Callable[..., Path]) -> None:
     [
         ("image,a_x,b_x,b_y", "a has x without y"),
         ("image,a_y,b_x,b_y", "a has y without x"),
-        ("image,a_x,a_y,a_x", "a_x stands there twice"),
-        ("image,image,a_x,a_y", "image stands there twice"),
+        ("image,a_x,a_y,a_x", "a_x is there twice"),
+        ("image,image,a_x,a_y", "image is there twice"),
         ("picture,a_x,a_y", "no column image"),
         ("image,colour", "no landmark"),
     ],
@@ -461,7 +461,7 @@ def test_aariz_problems(ceph: Path) -> None:
         f"{aariz.MACHINES_FILE} line 2 column pixel_size: a pixel size of 0 mm",
         f"{senior} landmark N x: 'wide' is not a finite number",
         f'{senior} landmark Or: no "value"',
-        f"{senior}: landmark A stands there 2 times",
+        f"{senior}: landmark A is there 2 times",
         f"{senior}: landmark 'XX' is unknown",
         f"{senior}: 28 of 29 landmarks; missing: PNS",
         "train/Cephalograms/t1.png: landmarks of Senior Orthodontists outside the image",
@@ -558,7 +558,7 @@ def test_deeplabcut_problems(tmp_path: Path) -> None:
     file = "labeled-data/one/CollectedData_Ada.csv"
     for wanted in (
         f"{file} line 4 column tail x: 'x' is not a finite number",
-        f"{file} line 5: image img0.png stands there twice",
+        f"{file} line 5: image img0.png is there twice",
         f"{file} line 6: image labeled-data/one/img9.png is missing",
         f"{file} line 7: 3 cells, but the header has 5",
         f"{file} line 8: landmarks outside the image of 80 x 60 px, masked: tail (300, 4)",
@@ -572,7 +572,7 @@ def test_deeplabcut_problems(tmp_path: Path) -> None:
         (["scorer,A,A", "individuals,m1,m2", "bodyparts,n,n", "coords,x,y"], "several animals"),
         (["scorer,A,A", "bodyparts,n,n"], "the first three rows"),
         (["scorer,A", "bodyparts,n", "coords,x"], "n lacks x or y"),
-        (["scorer,A,A,A", "bodyparts,n,n,n", "coords,x,y,x"], "n x stands there twice"),
+        (["scorer,A,A,A", "bodyparts,n,n,n", "coords,x,y,x"], "n x is there twice"),
         (["scorer", "bodyparts", "coords"], "there is no body part"),
     ],
 )

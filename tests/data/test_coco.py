@@ -274,7 +274,7 @@ def test_every_problem_is_told(tmp_path: Path) -> None:
     assert list(read.images["image_id"]) == ["1.png", "2.png"]
     np.testing.assert_array_equal(read.points_xy_image[1, 0], [[1, 2], [1, 2], [np.nan, np.nan]])
     expected = [
-        "images[6]: id 6 stands there twice; both images are left out",
+        "images[6]: id 6 is there twice; both images are left out",
         "images[7]: no id and file_name",
         "images[8]: no id and file_name",
         "images[9]: no id and file_name",
@@ -288,7 +288,7 @@ def test_every_problem_is_told(tmp_path: Path) -> None:
         "annotations[13]: image_id [1] is unknown",
         "annotations[14]: category_id 5 is unknown",
         "annotations[15]: category_id None is unknown",
-        "annotations[16]: no annotation",
+        "annotations[16]: not an annotation",
         "annotations[4]: keypoints are 6 numbers instead of 9 (x, y, visibility of 3 landmarks)",
         "annotations[5]: keypoints are 'points' instead of 9",
         "image '1.png': 2 instances; annotation 100 with 3 landmarks was taken",
@@ -310,7 +310,7 @@ def test_damaged_image(tmp_path: Path) -> None:
     annotations = read_annotations(tmp_path)
     assert list(annotations.images["image_id"]) == ["2.png"]
     (told,) = problems(annotations)
-    assert "result.json image '1.png'" in told and "damaged or no image" in told
+    assert "result.json image '1.png'" in told and "damaged or not an image" in told
 
 
 def test_damaged_json_is_told_with_file_and_place(tmp_path: Path) -> None:

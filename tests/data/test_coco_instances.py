@@ -172,7 +172,7 @@ def test_an_image_has_the_split_of_the_first_file_that_annotates_it(tmp_path: Pa
     assert found == {"0": "train", "1": "train", "2": "test", "3": "test"}
     assert problems(annotations) == [
         "annotations/train.json: split train instead of test as in annotations/test.json, which counts, "
-        "for 1 of 3 images: ['2.png']; list an image in one split"
+        "for 1 of 3 images: ['2.png']; list an image in one split only"
     ]
 
 

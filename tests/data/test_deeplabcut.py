@@ -210,5 +210,5 @@ def test_tables_that_contradict_each_other(tmp_path: Path) -> None:
         f"CollectedData.csv: landmarks at other places than in {TABLE}, which counts, for 1 of 2 images: "
         "['img0.png']; correct or remove those that are wrong",
         f"CollectedData_test.csv: split test instead of train as in {TABLE}, which counts, for 1 of 1 images: "
-        "['img1.png']; list an image in one split",
+        "['img1.png']; list an image in one split only",
     ]

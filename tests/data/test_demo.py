@@ -13,7 +13,7 @@ import pytest
 
 from backend.data.annotations.aariz import LANDMARK_NAMES
 from backend.data.demo import dataset as demo
-from backend.data.demo.__main__ import main
+from backend.data.demo.__main__ import main as demo_command
 from backend.data.demo.dataset import DEMO_LANDMARKS, MACHINES, create_demo_dataset
 from backend.data.demo.shape import CONTROL_MM, LANDMARKS_MM, Warp, sample_head, smooth_curve
 from backend.errors import UserError
@@ -198,6 +198,6 @@ def test_impossible_numbers_are_named(tmp_path: Path, wrong: dict[str, int]) -> 
 
 
 def test_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    main([str(tmp_path / "demo"), "--num_train", "1", "--num_valid", "0", "--num_test", "0"])
+    demo_command([str(tmp_path / "demo"), "--num_train", "1", "--num_valid", "0", "--num_test", "0"])
     assert capsys.readouterr().out.count("\n") == 1
     assert len(list_images(tmp_path / "demo")) == 1

@@ -272,9 +272,7 @@ def test_many_names_that_differ_alike_are_one_problem(tmp_path: Path) -> None:
 def test_a_dlc_table_in_the_folder_of_another_video_is_not_put_on_its_frames(tmp_path: Path) -> None:
     video = write_image(tmp_path / "labeled-data/v2/img0.png").parent
     write_dlc(video, ["labeled-data/v1/img0.png", "v1\\img0.png", "C:\\p\\labeled-data\\v1\\img0.png"])
-    with pytest.raises(
-        UserError, match="names images of v1 that are not there, and lies in the folder of v2"
-    ):
+    with pytest.raises(UserError, match="names images of v1 that are not there, and is in the folder of v2"):
         read_annotations(tmp_path)
     write_dlc(video, ["C:\\p\\labeled-data\\v2\\img0.png"])
     annotations = read_annotations(tmp_path)

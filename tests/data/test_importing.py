@@ -339,7 +339,7 @@ def test_a_fatal_problem_of_the_reader_is_the_reason(tmp_path: Path, root: Path)
 
 def test_a_broken_archive_is_refused(tiny_dataset: Path, tmp_path: Path, root: Path) -> None:
     (tmp_path / "text.zip").write_text("no archive")
-    assert "no zip file" in refused(tmp_path / "text.zip", root)
+    assert "not a zip file" in refused(tmp_path / "text.zip", root)
     archive = zip_folder(tiny_dataset, tmp_path / "x.zip")
     damaged = bytearray(archive.read_bytes())
     at = damaged.index(b"IDAT") + 8

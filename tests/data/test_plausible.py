@@ -62,9 +62,9 @@ def told(annotations: Annotations) -> list[Problem]:
             pixels(5, (96, 128)) * 20,
             (96, 128),
             "15 of 15 landmarks lie outside.*another unit",
-            "pixels of these",
+            "pixels of exactly these",
         ),
-        (pixels(5, (96, 128)) - 400, (96, 128), "another unit than pixels", "pixels of these"),
+        (pixels(5, (96, 128)) - 400, (96, 128), "another unit than pixels", "pixels of exactly these"),
         (
             pixels(5, (96, 400))[..., ::-1],
             (96, 400),

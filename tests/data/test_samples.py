@@ -61,7 +61,7 @@ def test_a_landmark_that_no_training_image_shows_is_left_out_and_told(copied: Pa
     assert splits.annotations.points_xy_image.shape[2] == 2
     assert [samples.points_xy_image.shape[1] for samples in splits.by_split.values()] == [2] * 3
     first = splits.annotations.problems[0]
-    assert "marked on no training image, so not learnt: chin" in first.what and first.cure
+    assert "marked on no training image, so not learned: chin" in first.what and first.cure
     whole = load(copied, for_training=False)
     assert whole.annotations.landmark_names == ("nose", "chin", "ear") and not whole.left_out
     assert (

@@ -291,7 +291,7 @@ def test_a_point_twice_and_lines_that_contradict_are_reported(tmp_path: Path) ->
     check_points(annotations, [[[1, 2]], [[3, 4]]])
     assert list(annotations.images["split"]) == ["train", "test"]
     for words in (
-        "line 3: landmark nose stands in line 2 too; the first counts",
+        "line 3: landmark nose is in line 2 too; the first counts",
         "line 3 column split: 'test' and, in labels.csv line 2, 'train' for one image",
         "line 5: no landmark's name",
     ):

@@ -45,8 +45,8 @@ class AnnotationFormat:
     find_misses: Callable[[Path], list[Miss]] = lambda path: []
 
 
-# In the order of detection: the strictest layout first; a table made for this program comes before what it was made
-# from, but predictions, which may be in the folder of what they were made for, come last.
+# In the order of detection: the strictest layout first; a table made for this program comes before what it
+# was made from, but predictions, which may be in the folder of what they were made for, come last.
 _ALL = (
     AnnotationFormat(
         "aariz",
@@ -106,8 +106,8 @@ def detect_format(path: Path) -> str:
 def read_annotations(path: Path, format: str = "auto", *, confined: bool = False) -> Annotations:
     """Read a data set; problems that leave something to train on are in `problems`.
 
-    `format` is a name in FORMATS or "auto". Raises UserError that lists every fatal problem and, if `confined`, one for
-    annotations that name images outside of the data set's folder.
+    `format` is a name in FORMATS or "auto". Raises UserError that lists every fatal problem and, if
+    `confined`, one for annotations that name images outside of the data set's folder.
     """
     _require_path(path)
     if format == "auto":
@@ -135,8 +135,8 @@ def read_annotations(path: Path, format: str = "auto", *, confined: bool = False
 def select_reader(annotations: Annotations, annotation_type: str) -> FloatArray:
     """(N, K, 2) float32, original image pixels: the ground truth to train on.
 
-    "mean" is the mean over those readers who have the landmark; else a reader's name, in upper or lower case. NaN where
-    nobody, or not this reader, has it. Raises UserError for an unknown name.
+    "mean" is the mean over those readers who have the landmark; else a reader's name, in upper or lower case.
+    NaN where nobody, or not this reader, has it. Raises UserError for an unknown name.
     """
     points = annotations.points_xy_image
     wanted = annotation_type.strip().lower()
@@ -153,7 +153,9 @@ def select_reader(annotations: Annotations, annotation_type: str) -> FloatArray:
 
 
 def mean_of_readers(points_xy_image: FloatArray) -> FloatArray:
-    """(N, R, K, 2) -> (N, K, 2) float32: the mean over those readers who have the landmark, NaN where nobody has."""
+    """(N, R, K, 2) -> (N, K, 2) float32: the mean over those readers who have the landmark, NaN where nobody
+    has.
+    """
     missing = np.isnan(points_xy_image).any(axis=-1, keepdims=True)
     num_readers = (~missing).sum(axis=1)
     total = np.where(missing, 0.0, points_xy_image).sum(axis=1, dtype=np.float64)

@@ -1,4 +1,4 @@
-"""Aariz cephalograms: 29 landmarks, two readers, seven machines, a pixel size an image.
+"""Aariz cephalograms: 29 landmarks, two readers, seven machines, a pixel size per image.
 
 `{train,valid,test}/Cephalograms/<id>.png` (or any other image), beside it
 `Annotations/Cephalometric Landmarks/<reader>/<id>.json`, and `cephalogram_machine_mappings.csv` at the root.
@@ -115,7 +115,7 @@ def _read_machines(builder: AnnotationsBuilder) -> dict[str, _Machine]:
 
 
 def _read_entries(builder: AnnotationsBuilder, path: Path) -> list[dict[str, Any]]:
-    """The file's landmark entries as they stand there; [] when there are none to be had."""
+    """The file's landmark entries; [] where there are none."""
     try:
         content = json.loads(path.read_text(encoding="utf-8-sig"))
     except json.JSONDecodeError as error:
@@ -132,7 +132,7 @@ def _read_entries(builder: AnnotationsBuilder, path: Path) -> list[dict[str, Any
     ceph_id = content.get("ceph_id")
     if ceph_id is not None and str(ceph_id) != path.stem:
         builder.report(
-            path, f"ceph_id is {ceph_id!r}; the file's name was followed", "rename the file or mend the id"
+            path, f"ceph_id is {ceph_id!r}; the file's name was used", "rename the file or correct the id"
         )
     return entries
 
@@ -182,7 +182,7 @@ def _join(
     for index, times in count.items():
         if times > 1:
             builder.report(
-                path, f"landmark {LANDMARK_NAMES[index]} stands there {times} times; masked", "keep one"
+                path, f"landmark {LANDMARK_NAMES[index]} is there {times} times; masked", "keep one"
             )
             points[index] = np.nan
     absent = [name for index, name in enumerate(LANDMARK_NAMES) if not count[index]]

@@ -1,7 +1,6 @@
-"""A data set while it is being read: what is the same for every format.
+"""Builds `Annotations` from what a format reads, with the checks that all formats share.
 
-Owns the checks that all readers share (image there and readable, id unique, landmark inside its image, number
-finite) and the building of `Annotations`. Knows no format.
+An image exists and can be read, ids are unique, landmarks are inside their image, numbers are finite.
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ from backend.errors import UserError
 from backend.numbers import read_number
 
 UNKNOWN_SPACING = (math.nan, math.nan)
-MAX_NEAR_NAMES = 5  # of one kind, each of which is reported by itself
+MAX_NEAR_NAMES = 5  # of one kind that are reported one by one
 
 _DTYPES = {
     "image_id": "str",
@@ -108,7 +107,7 @@ class AnnotationsBuilder:
         return found.path
 
     def _report_near_names(self) -> None:
-        """Images of nearly the same names: one by one, or summed up where many differ alike."""
+        """Images of nearly the same names: one by one, or as a summary where many differ in the same way."""
         alike: dict[str, dict[Path, tuple[str, str]]] = defaultdict(dict)
         for where, (wanted, found) in self._near.items():
             assert found.path is not None
@@ -146,10 +145,10 @@ class AnnotationsBuilder:
     ) -> None:
         """Take in one image and its (R, K, 2) points, or report why it is left out.
 
-        A `group` has a `group_kind`. Where the annotation gives no pixel size, that of the image file itself counts,
-        if it states one (DICOM); where both do and differ, and what of the file was passed over, is reported.
-        `written_hw` is the image's size by its annotation, px, where that states one. `where` names the line that
-        asks for the image, the image itself if "".
+        A `group` has a `group_kind`. Where the annotation gives no pixel size, that of the image file itself
+        counts, if it states one (DICOM); where both do and differ, and what of the file was ignored, is
+        reported. `written_hw` is the image's size by its annotation, px, where that states one. `where` names
+        the line that asks for the image, the image itself if "".
         """
         assert not group or group_kind, "a group is of a kind"
         where = where or self.relative(path)
@@ -187,27 +186,32 @@ class AnnotationsBuilder:
         self._images.append(Collected(where, marked, columns, mm_per_px_xy, len(self._problems)))
 
     def has_all_cells(self, cells: list[str], num_columns: int, where: str) -> bool:
-        """Whether a CSV line has the header's number of cells; if not, it is reported and to be left out."""
+        """Whether a CSV line has the header's number of cells; if not, that is reported, and the line is left
+        out.
+        """
         if len(cells) == num_columns:
             return True
         # A cell too many or too few shifts the others: no number in the line can be trusted.
         self.report(
             where,
             f"{len(cells)} cells, but the header has {num_columns}; the line is left out",
-            "put in the missing commas, or quotes round cells that hold one",
+            "add the missing commas, or quotes around cells that contain one",
         )
         return False
 
     def parse_number(self, text: str, where: str) -> float:
-        """The number, with digits and decimal separator as `backend.numbers` reads them, or NaN: silently for an empty
-        cell or "nan", reported for anything not finite and for what can be read in two ways."""
+        """The number, with digits and decimal separator as `backend.numbers` reads them, or NaN: silently for
+        an empty cell or "nan", reported for anything not finite and for what can be read in two ways.
+        """
         text = text.strip()
         if text.lower() in ("", "nan", "na"):
             return math.nan
         try:
             return read_number(text)
         except UserError as error:
-            doubtful = any(separator in text for separator in ",٬'’ ")  # what it can mean is said there
+            doubtful = any(
+                separator in text for separator in ",٬'’ "
+            )  # its message says what the text can mean
             what = error.what if doubtful else f"{text!r} is not a finite number"
             cure = error.cure if doubtful else "write a number such as 12.5"
             self.report(where, f"{what}; it is masked", cure)
@@ -222,24 +226,26 @@ class AnnotationsBuilder:
         return (math.nan, math.nan) if math.isnan(x + y) else (x, y)
 
     def parse_spacing(self, text: str, where: str) -> float:
-        """mm a pixel; NaN where empty, bad or not above 0."""
+        """mm per pixel; NaN where empty, bad or not above 0."""
         value = self.parse_number(text, where)
         if value <= 0:
             self.report(
-                where, f"a pixel size of {value:g} mm cannot be; it is ignored", "write mm a pixel, above 0"
+                where,
+                f"a pixel size of {value:g} mm is impossible; it is ignored",
+                "write mm per pixel, above 0",
             )
             return math.nan
         return value
 
     def finish(self, spacing_cure: str) -> Annotations:
-        """The data set. `spacing_cure` says where this format takes pixel sizes from."""
+        """The data set. `spacing_cure` tells the user where this format takes pixel sizes from."""
         self._report_near_names()
         settled = settle(self._images, self.landmark_names, self.reader_names, self.root.name)
         self._problems = [*settled.of_set, *self._with_those_of_images(settled.of_images)]
         images = pd.DataFrame(settled.rows, columns=list(IMAGE_COLUMNS)).astype(_DTYPES)
         if images.empty and not any(problem.fatal for problem in self._problems):
             self.report(
-                self.root.name, "no usable image with a landmark", "mend the problems listed", fatal=True
+                self.root.name, "no usable image with a landmark", "correct the problems listed", fatal=True
             )
         num_unknown = int(images["mm_per_px_x"].isna().sum())
         if num_unknown:
@@ -257,7 +263,9 @@ class AnnotationsBuilder:
         )
 
     def _with_those_of_images(self, of_images: Sequence[Sequence[Problem]]) -> Iterator[Problem]:
-        """The problems so far, with those that were found later of each image where it was handed over."""
+        """The problems so far, with those that were found later about each image at the place where it was
+        added.
+        """
         start = 0
         for image, found in zip(self._images, of_images, strict=True):
             yield from self._problems[start : image.num_problems]
@@ -266,7 +274,9 @@ class AnnotationsBuilder:
         yield from self._problems[start:]
 
     def _image_about(self, where: str) -> Path | None:
-        """The image linked to a place or to what it lies in: "a.csv line 3 column x" lies in "a.csv line 3"."""
+        """The image linked to a place or to what it lies in: "a.csv line 3 column x" lies in "a.csv line
+        3".
+        """
         words = where.split(" ")
         places = (" ".join(words[:count]) for count in range(len(words), 0, -1))
         return next((self._image_of[place] for place in places if place in self._image_of), None)
@@ -310,7 +320,7 @@ def pair_files(
         wanted = {
             Wanted(path.stem, (image_folder,), is_stem=True): path for path in list_files(folder, (suffix,))
         }
-        # Each reader's files for themselves: those of two about one image are no rivals.
+        # Each reader's files separately: two readers may annotate the same image.
         for one, found in builder.find_images(wanted).items():
             if found.path is None:
                 unpaired.setdefault(one.name, (wanted[one], one, found))

@@ -1,27 +1,29 @@
-"""COCO keypoints, as CVAT, Label Studio and Roboflow export them: one instance an image.
+"""COCO keypoints, as CVAT, Label Studio and Roboflow export them: one instance per image.
 
-JSON files with `images`, `annotations` and `categories` of which at least one names `keypoints`, beside the images,
-in `annotations/`, or in a folder named after a split. An image is looked for under its `file_name`, then under names
-that are nearly the same (`image_names`), in: the JSON's folder, the root, `images/`, and those folders in the root or
-in `images/` that the JSON's name ends with (`person_keypoints_train2017.json`: `train2017/`) or that are named after
-the same split.
+JSON files with `images`, `annotations` and `categories` of which at least one names `keypoints`, beside the
+images, in `annotations/`, or in a folder named after a split. An image is looked for under its `file_name`,
+then under names that are nearly the same (`image_names`), in: the JSON's folder, the root, `images/`, and
+those folders in the root or in `images/` that the JSON's name ends with (`person_keypoints_train2017.json`:
+`train2017/`) or that are named after the same split.
 
-- Splits: the one word of train, val, valid, test ... in the JSON's name, else in its folder's, else "train". Files that
-  all name one other split are all there is, and "train" too.
-- Ids are equal as text: 7, 7.0, "7" and "7.0" are one.
-- Categories with the same landmarks are taken together. So are those that mark the same images with a landmark each, or
-  under one name with landmarks of their own: these are parts of one instance (`coco_landmarks`). Of several sets of
-  landmarks the one with the most instances is taken.
-- Our networks find one instance an image: the one with the most landmarks, then the largest area; never a crowd. In a
-  file whose annotations all mark one landmark of several, those of an image are one instance.
-- What several files, or several entries of one file, say of an image is joined. Where it contradicts itself (a landmark
-  at two places more than half a pixel apart, another split, another size), the first file by name counts.
-- Visibility 1 (hidden) and 2 (seen) are landmarks, but at 0, 0, where tools write what is missing. Visibility 0 is a
-  missing landmark, whatever its coordinates, unless no landmark of the data set has another visibility: then those with
-  coordinates other than 0, 0 are landmarks.
-- Coordinates are taken as they stand. COCO's are indices of pixels counted from 0 (https://cocodataset.org/#format-data;
-  its own are whole numbers), so a pixel's centre is an integer, as in our frame. A tool that measures from the outer
-  corner of the first pixel writes all points half a pixel larger, and they stay so.
+- Splits: the one word of train, val, valid, test ... in the JSON's name, else in its folder's, else "train".
+  Files that all name one other split are taken as "train".
+- Ids are compared as text: 7, 7.0, "7" and "7.0" are the same.
+- Categories with the same landmarks are taken together. So are those that mark the same images with a
+  landmark each, or under one name with landmarks of their own: these are parts of one instance
+  (`coco_landmarks`). Of several sets of landmarks the one with the most instances is taken.
+- Our networks find one instance per image: the one with the most landmarks, then the largest area; never a
+  crowd. In a file whose annotations all mark one landmark of several, those of an image are one instance.
+- What several files, or several entries of one file, state about an image is joined. Where it is
+  contradictory (a landmark at two places more than half a pixel apart, another split, another size), the
+  first file by name counts.
+- Visibility 1 (hidden) and 2 (seen) are landmarks, but at 0, 0, where tools write what is missing. Visibility
+  0 is a missing landmark, whatever its coordinates, unless no landmark of the data set has another
+  visibility: then those with coordinates other than 0, 0 are landmarks.
+- Coordinates are used as they are. COCO's are indices of pixels counted from 0
+  (https://cocodataset.org/#format-data; its own are whole numbers), so a pixel's center is an integer, as in
+  our frame. A tool that measures from the outer corner of the first pixel writes all points half a pixel
+  larger, and that is not corrected.
 """
 
 from __future__ import annotations
@@ -117,7 +119,7 @@ def _assign_splits(builder: AnnotationsBuilder, files: list[Path]) -> list[str]:
     builder.report(
         builder.root.name,
         f"by their names all annotations are {splits[0]}; they are taken as train",
-        "add those to train on, or mind that these are trained on",
+        "add images to train on, or keep in mind that these are trained on",
     )
     return ["train"] * len(splits)
 
@@ -168,7 +170,7 @@ def _place_of(builder: AnnotationsBuilder, table: Table, image: _Image) -> str:
 
 
 def _read_images(builder: AnnotationsBuilder, tables: list[Table]) -> list[dict[str, _Image | None]]:
-    """Each file's images by id; None for what is known and left out, being useless."""
+    """Each file's images by id; None for one that is known but left out."""
     folders = [tuple(image_folders(builder.root, table.path)) for table in tables]
     found = builder.find_images(
         Wanted.of(name, *places)
@@ -196,7 +198,7 @@ def _read_images_of(
             continue
         if key in images:
             # Whose annotations are they? Neither image can be trusted.
-            builder.report(where, f"id {key} stands there twice; both images are left out", EXPORT_AGAIN)
+            builder.report(where, f"id {key} is there twice; both images are left out", EXPORT_AGAIN)
             images[key] = None
             continue
         wanted = Wanted.of(name, *folders)
@@ -216,7 +218,7 @@ def _written_size(entry: Mapping[str, Any]) -> Size | None:
     return (height, width) if is_number(height) and is_number(width) and min(height, width) > 0 else None
 
 
-# What several entries say of one image
+# Several entries of one image
 
 
 def _add_images(builder: AnnotationsBuilder, entries: list[_Entry]) -> None:
@@ -252,11 +254,16 @@ def _add_images(builder: AnnotationsBuilder, entries: list[_Entry]) -> None:
 def _contradiction(
     builder: AnnotationsBuilder, first: _Entry, entry: _Entry, *, differs: bool
 ) -> tuple[str, str] | None:
-    """What an entry contradicts the first one of its image in, and the cure; None where the two can be joined."""
+    """What an entry contradicts the first one of its image in, and the cure; None where the two can be
+    joined.
+    """
     earlier = "an earlier entry of the image" if first.file == entry.file else builder.relative(first.file)
     sizes = first.image.written_hw, entry.image.written_hw
     if first.split != entry.split:
-        return f"split {entry.split} instead of {first.split} as in {earlier}", "list an image in one split"
+        return (
+            f"split {entry.split} instead of {first.split} as in {earlier}",
+            "list an image in one split only",
+        )
     if all(sizes) and sizes[0] != sizes[1]:
         return f"another size than in {earlier}", "use the images that were annotated, unchanged"
     if differs:

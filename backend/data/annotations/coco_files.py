@@ -1,6 +1,5 @@
-"""Where the JSON files of COCO keypoints and their images lie, what split a name means, and a file taken apart.
-
-Knows no image and no instance; `coco` says the rules.
+"""Finds the JSON files of COCO keypoints and the folders of their images, and parses a file; `coco` has the
+rules.
 """
 
 from __future__ import annotations
@@ -28,8 +27,8 @@ _SPLIT_OF_WORD = {
     "test": "test",
     "testing": "test",
 }
-# What a file must hold somewhere to be looked at. Only a category has keypoints that begin with a name; an annotation
-# of one single point needs none, its category is the landmark.
+# What a file must hold somewhere to be looked at. Only a category has keypoints that begin with a name; an
+# annotation of one single point needs none, its category is the landmark.
 _NUMBER = rb"\s*-?\d[-+.\deE]*\s*"
 _SIGNS = (
     rb'"images"\s*:\s*\[',
@@ -50,7 +49,7 @@ class Category:
 
 @dataclass(frozen=True)
 class Table:
-    """One JSON file; what its lists hold has not been looked at yet, but for its categories."""
+    """One JSON file; of its lists, only the categories are checked."""
 
     path: Path
     images: list[Any]
@@ -58,21 +57,27 @@ class Table:
     categories: dict[str, Category]  # by id
 
     def category_of(self, annotation: Any) -> Category | None:
-        """That of an annotation with keypoints; None for any other annotation, and for an unknown category."""
+        """The category of an annotation with keypoints; None for any other annotation, and for an unknown
+        category.
+        """
         if not isinstance(annotation, dict) or not annotation.get("keypoints"):
             return None
         return self.categories.get(key_of(annotation.get("category_id")))
 
 
 def root_of(path: Path) -> Path:
-    """The data set's folder, absolute, of a folder or a JSON file: the one above where it is `annotations/`."""
+    """The data set's folder, absolute, of a folder or a JSON file: the one above where it is
+    `annotations/`.
+    """
     # without "..", as the images' paths below it are
     folder = Path(os.path.normpath((path.parent if path.is_file() else path).absolute()))
     return folder.parent if folder.name.lower() == "annotations" else folder
 
 
 def json_files(path: Path) -> list[Path]:
-    """The file itself, or the JSON files of a folder, of its `annotations/` and of its folders named after splits."""
+    """The file itself, or the JSON files of a folder, of its `annotations/` and of its folders named after
+    splits.
+    """
     if path.is_file():
         return [path] if path.suffix.lower() == ".json" else []
     named = [
@@ -88,7 +93,7 @@ def _folders_in(folder: Path) -> list[Path]:
 
 
 def looks_right(file: Path) -> bool:
-    """Whether the bytes speak of keypoints; damaged JSON may, and is for `read` to explain."""
+    """Whether the bytes mention keypoints; damaged JSON may, and `read` explains it."""
     with file.open("rb") as stream:
         if os.fstat(stream.fileno()).st_size == 0:
             return False
@@ -97,7 +102,7 @@ def looks_right(file: Path) -> bool:
 
 
 def find_misses(path: Path) -> list[tuple[Path, str]]:
-    """The JSON files of a folder, or the file itself, that are none of keypoints: what each lacks, with its place."""
+    """The JSON files of a folder, or the file itself, that have no keypoints: what each lacks, and where."""
     misses = []
     for file in json_files(path):
         if looks_right(file):
@@ -112,13 +117,13 @@ def find_misses(path: Path) -> list[tuple[Path, str]]:
 
 
 def _split_of(name: str) -> str:
-    """The split that a name speaks of, "" where it is none or more than one."""
+    """The split that a name mentions, "" where it mentions none or several."""
     found = {_SPLIT_OF_WORD[word] for word in re.findall("[a-z]+", name.lower()) if word in _SPLIT_OF_WORD}
     return found.pop() if len(found) == 1 else ""
 
 
 def named_split(root: Path, file: Path) -> str:
-    """The split that a JSON file's name speaks of, else its folder's below the root, "" where neither does."""
+    """The split that a JSON file's name mentions, else its folder's below the root, "" where neither does."""
     return _split_of(file.stem) or (_split_of(file.parent.name) if file.parent != root else "")
 
 
@@ -135,7 +140,7 @@ def image_folders(root: Path, file: Path) -> list[Path]:
 
 
 def load(path: Path) -> Table:
-    """The file taken apart. Raises UserError with the place where it is damaged or no COCO file."""
+    """The parsed file. Raises UserError with the place where it is damaged or not a COCO file."""
     try:
         content = json.loads(path.read_bytes())
     except json.JSONDecodeError as error:
@@ -190,16 +195,20 @@ def _is_one_line(name: str) -> bool:
 
 
 def key_of(value: Any) -> str:
-    """An id as text, equal for 7, 7.0, "7" and "7.0", as tools write the same one; "" where it can be none."""
+    """An id as text, equal for 7, 7.0, "7" and "7.0", as tools write the same one; "" where it cannot be
+    one.
+    """
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value)
     if isinstance(value, float) and math.isfinite(value):
         # A table with an empty cell in its column of ids makes floats of them.
         return str(int(value)) if value.is_integer() else str(value)
-    # "007" is a name, and stays as it is.
+    # "007" is a name and stays as it is
     return re.sub(r"^(-?\d+)\.0+$", r"\1", value.strip()) if isinstance(value, str) else ""
 
 
 def is_number(value: Any) -> TypeGuard[float]:
-    """Whether it can be a coordinate or a size; the limit also keeps whole numbers out that no float can hold."""
+    """Whether it can be a coordinate or a size; the limit also keeps whole numbers out that no float can
+    hold.
+    """
     return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e9

@@ -1,6 +1,5 @@
-"""The instances of COCO files: annotations with landmarks, and what they say of one object together.
-
-It opens no image file. The rules are in the docstring of `coco`.
+"""The instances of COCO files: annotations with landmarks, and how they are joined to objects; `coco` has the
+rules.
 """
 
 from __future__ import annotations
@@ -69,8 +68,8 @@ def read_instances(
 ) -> dict[str, list[Instance]]:
     """Those with a landmark, by id of an image that is in use.
 
-    `images` has a value that is true for the ids in use. `visibility_counts` is what `uses_visibility` says of all
-    files: without it, visibility 0 with coordinates is a landmark.
+    `images` has a value that is true for the ids in use. `visibility_counts` is what `uses_visibility` says
+    of all files: without it, visibility 0 with coordinates is a landmark.
     """
     instances: dict[str, list[Instance]] = {}
     tally = _Tally()
@@ -78,7 +77,7 @@ def read_instances(
     for number, annotation in enumerate(table.annotations):
         where = f"{file} annotations[{number}]"
         if not isinstance(annotation, dict):
-            builder.report(where, "no annotation; it is left out", EXPORT_AGAIN)
+            builder.report(where, "not an annotation; it is left out", EXPORT_AGAIN)
             continue
         category = table.categories.get(key_of(annotation.get("category_id")))
         key = key_of(annotation.get("image_id"))
@@ -108,7 +107,9 @@ def read_instances(
 def _part_by_landmark(
     builder: AnnotationsBuilder, table: Table, instances: dict[str, list[Instance]]
 ) -> dict[str, list[Instance]]:
-    """The instances, each a part of its one landmark where that is how the whole file was written."""
+    """The instances; where the whole file is written with one landmark per annotation, each is a part of an
+    object.
+    """
     every = [instance for found in instances.values() for instance in found]
     # In a file with a single instance per image, or with any that has more landmarks, they are instances.
     if len(every) == len(instances) or any(len(one.names) == 1 or one.num_landmarks > 1 for one in every):
@@ -125,10 +126,11 @@ def _part_by_landmark(
 
 
 def assemble(builder: AnnotationsBuilder, instances: list[Instance], where: str) -> _Points:
-    """(K, 2), original image pixels: one object's landmarks, of one file's instances in one image; NaN where missing.
+    """(K, 2), original image pixels: one object's landmarks, of one file's instances in one image; NaN where
+    missing.
 
-    Of several instances with the same landmarks one is taken. Of those with a single one of several landmarks each,
-    nothing says which of them belong together: a landmark that is marked at several places is masked.
+    Of several instances with the same landmarks one is taken. Of those with a single one of several landmarks
+    each, it is unknown which of them belong together: a landmark that is marked at several places is masked.
     """
     parts: dict[Names, list[Instance]] = {}
     for instance in instances:
@@ -163,7 +165,7 @@ def _best_of(builder: AnnotationsBuilder, instances: list[Instance], where: str)
 
 
 def _area_of(annotation: Mapping[str, Any]) -> float:
-    """As stated, else that of the box, px^2; 0 where there is neither."""
+    """The stated area, else that of the box, px^2; 0 where there is neither."""
     area, box = annotation.get("area"), annotation.get("bbox")
     if is_number(area):
         return float(area)
@@ -178,7 +180,8 @@ def _area_of(annotation: Mapping[str, Any]) -> float:
 def _read_points(
     builder: AnnotationsBuilder, names: Names, values: Any, where: str, kept: tuple[_Mark, ...], tally: _Tally
 ) -> _Points:
-    """(K, 2), original image pixels, of the list x, y, visibility, x, y ... of the names; NaN where missing or bad.
+    """(K, 2), original image pixels, of the list x, y, visibility, x, y ... of the names; NaN where missing
+    or bad.
 
     Marks of the kinds `kept` are landmarks.
     """
@@ -218,7 +221,7 @@ def _judge(x: Any, y: Any, visibility: Any) -> _Mark:
 def _report_visibility(
     builder: AnnotationsBuilder, table: Table, marks: Mapping[_Mark, Counter[str]], visibility_counts: bool
 ) -> None:
-    """Say what was made of landmarks whose visibility and coordinates contradict each other."""
+    """Report how landmarks were read whose visibility and coordinates contradict each other."""
     if at_origin := marks.get("at 0, 0"):
         builder.report(
             table.path,

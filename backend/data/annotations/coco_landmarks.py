@@ -1,8 +1,9 @@
 """Which landmarks COCO's categories have, and which categories mark one object together.
 
-A category names its landmarks. Some tools make a category of each landmark instead, whose one keypoint has the same
-name in all of them, or none; and annotators may have shared the landmarks of one category between them. Such
-categories are parts of one object where most images that they mark are marked by more than one of them.
+A category names its landmarks. Some tools make a category of each landmark instead, whose one keypoint has
+the same name in all of them, or none; and annotators may have shared the landmarks of one category between
+them. Such categories are parts of one object where most images that they mark are marked by more than one of
+them.
 """
 
 from __future__ import annotations
@@ -20,8 +21,8 @@ from backend.errors import UserError
 def choose_landmarks(builder: AnnotationsBuilder, tables: list[Table]) -> list[Table]:
     """Give the builder the landmarks with the most annotated instances, and report the others.
 
-    Returns the tables that have these landmarks; in them, categories with other landmarks have none any more. Raises
-    UserError where no category has landmarks.
+    Returns the tables that have these landmarks; in them, categories with other landmarks have none any more.
+    Raises UserError where no category has landmarks.
     """
     tables = _name_by_title([_name_single_points(table) for table in tables])
     parts_of = _join_parts(tables)
@@ -33,7 +34,8 @@ def choose_landmarks(builder: AnnotationsBuilder, tables: list[Table]) -> list[T
         )
     marked = (table.category_of(annotation) for table in tables for annotation in table.annotations)
     count = Counter(category.names for category in marked if category)
-    # Each part is marked once per object, so the part that is marked most often says how many objects there are.
+    # Each part is marked once per object, so the part that is marked most often says how many objects there
+    # are.
     chosen, *others = sorted(parts_of, key=lambda whole: -max(count[part] for part in parts_of[whole]))
     for whole in others:
         builder.report(
@@ -66,7 +68,9 @@ def _rename(table: Table, names_of: Callable[[Category], Names]) -> Table:
 
 
 def _name_single_points(table: Table) -> Table:
-    """A category without names of keypoints, all of whose annotations have a single one, is a landmark itself."""
+    """A category without names of keypoints, all of whose annotations have a single one, is a landmark
+    itself.
+    """
     lengths: dict[Category, set[int]] = {}
     for annotation in table.annotations:
         if (category := table.category_of(annotation)) and isinstance(annotation["keypoints"], list):
@@ -75,7 +79,9 @@ def _name_single_points(table: Table) -> Table:
 
 
 def _name_by_title(tables: list[Table]) -> list[Table]:
-    """Where categories mark the same images with one keypoint of the same name, their titles name the landmarks."""
+    """Where categories mark the same images with one keypoint of the same name, their titles name the
+    landmarks.
+    """
     images = _images_of(tables)
     single: dict[Names, list[Category]] = {}
     for category in images:
@@ -106,7 +112,9 @@ def _join_parts(tables: list[Table]) -> dict[Names, list[Names]]:
 
 
 def _images_of(tables: list[Table]) -> dict[Category, set[str]]:
-    """The names of the images that each category with landmarks marks; files may have ids of their own for them."""
+    """The names of the images that each category with landmarks marks; files may have ids of their own for
+    them.
+    """
     images: dict[Category, set[str]] = {}
     for table in tables:
         images |= {one: images.get(one, set()) for one in table.categories.values() if one.names}

@@ -1,6 +1,6 @@
-"""Images as a reader handed them over, and what becomes of them once the whole data set can be judged.
+"""The images that a format has read, and the checks that need the whole data set.
 
-N images, R readers, K landmarks. It depends on no format and reads no file.
+N images, R readers, K landmarks.
 """
 
 from __future__ import annotations
@@ -21,9 +21,10 @@ Points = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Collected:
-    """One image; `columns` are its image_id, path, split, group and group_kind, `where` the line that asks for it.
+    """One image; `columns` are its image_id, path, split, group and group_kind, `where` the line that asks
+    for it.
 
-    `num_problems` were known before it: what is found of it later belongs behind them.
+    `num_problems` were known before it: problems found later about it are inserted behind them.
     """
 
     where: str
@@ -91,9 +92,9 @@ def _row_of(image: Collected, *, on_stored: bool) -> tuple[object, ...]:
 def _mask_outside(
     where: str, points_xy: Points, size_hw: Size, names: _Names, explained_readers: Collection[int]
 ) -> tuple[Points, list[Problem]]:
-    """One image's points (R, K, 2) without those outside of it, and what is to be said of them.
+    """One image's points (R, K, 2) without those outside of it, and the problems to report.
 
-    Nothing is said of a reader whose landmarks a problem of the whole set explains.
+    Nothing is reported of a reader whose landmarks a problem of the whole set explains.
     """
     if not np.isfinite(points_xy).any():
         return points_xy, [

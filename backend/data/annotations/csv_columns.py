@@ -1,4 +1,4 @@
-"""What the columns of a table of landmarks are, whichever program named them. Knows the header alone."""
+"""What the columns of a table of landmarks are, whichever program named them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from dataclasses import dataclass
 
 SPACING_COLUMNS = ("mm_per_px", "mm_per_px_x", "mm_per_px_y")
 _META = ("split", "group", "group_kind", *SPACING_COLUMNS)
-# What programs call the column of the image paths, the likeliest first; without blanks, hyphens and underscores.
+# What programs call the column of the image paths, the likeliest first; without blanks, hyphens and
+# underscores.
 _IMAGE_TITLES = (
     "image",
     "filename",
@@ -29,8 +30,8 @@ _SURE_LANDMARK_TITLES = ("landmark", "landmarkname", "keypoint", "bodypart", "po
 _LANDMARK_TITLES = (*_SURE_LANDMARK_TITLES, "pointid", "joint", "marker", "roi", "name", "label")
 _IMAGE_CURE = f"name the column of the image paths image, or {', '.join(_IMAGE_TITLES[1:6])}"
 IMAGEJ_LABEL = "label"  # ImageJ's column of the image, where there is no other
-# How a program joins a landmark's name and its axis. A name joined in another way than by _ is only taken where the
-# other axis is joined to it in the same way.
+# How a program joins a landmark's name and its axis. A name joined in another way than by _ is only taken
+# where the other axis is joined to it in the same way.
 _STYLES = (
     re.compile(r"(?P<name>.+)_(?P<axis>[xyXY])"),
     re.compile(r"(?P<name>.+)[. -](?P<axis>[xyXY])"),
@@ -55,23 +56,23 @@ class Columns:
     points: dict[str, Pair]
     point: Pair | None = None
     faults: tuple[tuple[str, str], ...] = ()  # what, cure: nothing can be read
-    ignored: tuple[str, ...] = ()  # titles of columns that say nothing here
-    is_imagej: bool = False  # the image stands in ImageJ's Label
+    ignored: tuple[str, ...] = ()  # titles of columns that are not used
+    is_imagej: bool = False  # the image is in ImageJ's Label
 
     @property
     def is_predicted(self) -> bool:
-        """Nobody marks a confidence: such a table is what a network said."""
+        """A table with a confidence was written by a network, not by a person."""
         return any(map(_is_confidence, self.titles))
 
     @property
     def resembles_ours(self) -> bool:
-        """Whether it is a table of landmarks, or tries to be: what it lacks is for a reader to explain."""
+        """Whether it is a table of landmarks, or tries to be: `read` explains what it lacks."""
         axes = {title[-2:].lower() for title in self.titles} & {"_x", "_y"}
         return len(axes) == 2 or ("image" in self.named and bool(self.points or self.point or axes))
 
 
 def read_columns(titles: Sequence[str]) -> Columns:
-    """What the columns are; faults and ignored ones are for the reader to report."""
+    """What the columns are; `read` reports faults and ignored columns."""
     named = {title.lower(): k for k, title in reversed(list(enumerate(titles))) if title.lower() in _META}
     images = _find_titled(titles, _IMAGE_TITLES)
     if images:
@@ -104,7 +105,9 @@ def read_columns(titles: Sequence[str]) -> Columns:
 
 
 def _fit_styles(titles: Sequence[str]) -> list[tuple[int, str, str]]:
-    """Of each column of a landmark the style, the name and the title; the first style that both axes share counts."""
+    """Of each column of a landmark the style, the name and the title; the first style that both axes share
+    counts.
+    """
     fits: dict[str, list[tuple[int, str, str]]] = {}
     for title in dict.fromkeys(titles):
         if title.lower() in _META:
@@ -144,7 +147,7 @@ def _pair_axes(
     both = {name: axes for name, axes in places.items() if len(axes) == 2}
     twice = [name for name, axes in both.items() if max(map(len, axes.values())) > 1]
     if twice:
-        faults.append((f"landmark {', '.join(twice)} stands there twice", "keep one of them"))
+        faults.append((f"landmark {', '.join(twice)} is there twice", "keep one of them"))
     return {name: (axes["x"][0], axes["y"][0]) for name, axes in both.items()}, faults
 
 
@@ -152,7 +155,7 @@ def _find_twice(titles: Sequence[str]) -> list[tuple[str, str]]:
     ours = {*_META, "image"}
     counts = Counter(title.lower() if title.lower() in ours else title for title in titles)
     twice = [title for title, times in counts.items() if times > 1 and title]
-    return [(f"column {', '.join(twice)} stands there twice", "keep one of them")] if twice else []
+    return [(f"column {', '.join(twice)} is there twice", "keep one of them")] if twice else []
 
 
 def _find_titled(titles: Sequence[str], wanted: Sequence[str]) -> list[int]:
@@ -167,7 +170,7 @@ def _find_point(titles: Sequence[str]) -> Pair | None:
 
 
 def _has_boxes(titles: Sequence[str]) -> bool:
-    """Whether x and y are the corner of a box: its sides stand beside them, and no column names landmarks."""
+    """Whether x and y are the corner of a box: its sides are beside them, and no column names landmarks."""
     lower = {title.lower() for title in titles}
     has_sides = {"w", "h"} <= lower or {"width", "height"} <= lower
     return has_sides and not _find_titled(titles, _SURE_LANDMARK_TITLES)

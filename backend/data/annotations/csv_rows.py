@@ -1,7 +1,8 @@
-"""Read a CSV file of any tool as rows of text with their line numbers, and write one that spreadsheets open unharmed.
+"""Reads a CSV file of any tool as rows of text with their line numbers, and writes one that is safe in
+spreadsheets.
 
-What the columns mean is left to the readers. Cells are separated by commas, semicolons, tabs or bars, or by what a
-first line `sep=;` says.
+Cells are separated by commas, semicolons, tabs or bars, or by what a
+first line `sep=;` names.
 """
 
 from __future__ import annotations
@@ -26,7 +27,8 @@ _DELIMITERS = ",;\t|"
 _SEPARATOR_LINE = re.compile(r'\s*"?sep=(.)"?\s*', re.IGNORECASE)
 _NUM_PROBED = 20  # rows that show which delimiter fits
 _HEAD_BYTES = 2**16  # a multiple of 4, the bytes of UTF-32
-# What a spreadsheet takes for a formula; an apostrophe before it makes it text, and one more before one that is there.
+# What a spreadsheet takes for a formula; an apostrophe before it makes it text, and one more before one that
+# is there.
 _FORMULA = re.compile(r"'*[=+\-@\t\r]")
 _WITH_COMMA = re.compile(r"[+-]?([0-9]*),[0-9]+")
 _LIKE_THOUSANDS = re.compile(r"[+-]?[1-9][0-9]{0,2},[0-9]{3}")
@@ -34,7 +36,8 @@ _MAX_COORDINATE = 32_767  # px; larger images are not decoded
 
 
 def read_rows(path: Path, report: Report) -> list[Row]:
-    """All rows that are not blank, each as long as the header where it only lacks or has empty cells beyond it.
+    """All rows that are not blank, each as long as the header where it only lacks or has empty cells beyond
+    it.
 
     An encoding other than UTF-8 is reported. Raises UserError where the file cannot be read as text.
     """
@@ -66,10 +69,12 @@ def read_header(path: Path, num_rows: int = 1) -> list[list[str]]:
 
 
 def settle_decimals(rows: Sequence[Row], columns: Collection[int]) -> list[Row]:
-    """The rows with a decimal point in these columns, where the numbers themselves show that their comma is one.
+    """The rows with a decimal point in these columns, where the numbers themselves show that their comma is
+    one.
 
-    12,5 shows it, and so does 103,250: no image has a hundred thousand pixels per side. Where every comma could stand
-    before thousands (1,250), the cells are left as they are: a reader of numbers refuses them, and says why.
+    12,5 shows it, and so does 103,250: no image has a hundred thousand pixels per side. Where every comma
+    could separate thousands (1,250), the cells are left as they are: `read_number` refuses them, and says
+    why.
     """
     numbers = [to_latin(cells[k]) for _, cells in rows for k in columns if k < len(cells)]
     with_comma = [number for number in numbers if _WITH_COMMA.fullmatch(number)]
@@ -116,7 +121,7 @@ def _iterate_rows(decoded: Decoded) -> Iterator[Row]:
 
 
 def _find_delimiter(file: io.StringIO) -> str:
-    """The one that gives the header several cells, and most of the first rows as many as it."""
+    """The delimiter that gives the header several cells, and most of the first rows the same number."""
 
     def fit(delimiter: str) -> tuple[bool, int, int]:
         file.seek(0)
@@ -133,7 +138,9 @@ def _find_delimiter(file: io.StringIO) -> str:
 
 
 def _even_out(rows: Iterable[Row]) -> list[Row]:
-    """Rows without the empty cells beyond the header's, and with those that the header has for nothing."""
+    """Rows as long as the header: without empty cells beyond it, and with empty ones where a row is
+    shorter.
+    """
     even: list[Row] = []
     width = needed = 0
     for line, cells in rows:

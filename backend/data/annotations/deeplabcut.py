@@ -1,17 +1,18 @@
 """DeepLabCut and Lightning Pose, one animal: the tables of labels of a project.
 
-DeepLabCut writes `labeled-data/<video>/CollectedData_<scorer>.csv`. Lightning Pose writes `CollectedData.csv` into the
-project's folder, or `CollectedData_<view>.csv` for each camera; where there is none so named, all tables there with the
-same header count, except predictions, which have a likelihood. Labels of both places are joined; where one contradicts
-an earlier one, the earlier one counts.
+DeepLabCut writes `labeled-data/<video>/CollectedData_<scorer>.csv`. Lightning Pose writes `CollectedData.csv`
+into the project's folder, or `CollectedData_<view>.csv` for each camera; where there is no such file, all
+tables there with the same header count, except predictions, which have a likelihood. Labels of both places
+are joined; where one contradicts an earlier one, the earlier one counts.
 
-Three header rows (scorer, bodyparts, coords), or four (individuals after the scorer): then only one animal has labels;
-`single` are body parts without an animal, which are landmarks too. The image's path stands in the first column, in
-newer files of DeepLabCut in the first three. The scorer is the reader, the body parts are the landmarks.
+Three header rows (scorer, bodyparts, coords), or four (individuals after the scorer): then only one animal
+has labels; `single` are body parts without an animal, which are landmarks too. The image's path is in the
+first column, in newer files of DeepLabCut in the first three. The scorer is the reader, the body parts are
+the landmarks.
 
-The video is the group. The views of a session, `labeled-data/<session>_<view>`, are images of one data set, and one
-group. All images are "train", except those of Lightning Pose's tables that end in `_test` or `_new`, which are "test".
-There is no pixel size.
+The video is the group. The views of a session, `labeled-data/<session>_<view>`, are images of one data set,
+and one group. All images are "train", except those of Lightning Pose's tables that end in `_test` or `_new`,
+which are "test". There is no pixel size.
 """
 
 from __future__ import annotations
@@ -196,7 +197,7 @@ def _pair_columns(parts: list[str], axes: list[str], positions: list[int]) -> di
     for position in positions:
         found.setdefault(parts[position], {})[axes[position]] = position
     times = Counter((parts[position], axes[position]) for position in positions)
-    faults = [f"{part} {axis} stands there twice" for (part, axis), number in times.items() if number > 1]
+    faults = [f"{part} {axis} is there twice" for (part, axis), number in times.items() if number > 1]
     faults += [f"{part} lacks x or y" for part, by_axis in found.items() if not {"x", "y"} <= set(by_axis)]
     faults += [] if found else ["there is no body part"]
     if faults:
@@ -238,7 +239,7 @@ def _assign_splits(builder: AnnotationsBuilder, tables: list[_Table]) -> list[_T
 
 
 def _add_images(builder: AnnotationsBuilder, tables: list[_Table]) -> None:
-    """Join what the tables say of one image, then hand the images over."""
+    """Join what the tables state about each image, then add the images."""
     labels: dict[Path, list[tuple[_Table, Row]]] = {}
     named = [[_image_of(builder, table, cells) for _, cells in table.rows] for table in tables]
     found = builder.find_images(chain.from_iterable(named))
@@ -253,9 +254,7 @@ def _add_images(builder: AnnotationsBuilder, tables: list[_Table]) -> None:
                 continue
             entries = labels.setdefault(image, [])
             if any(known.path == table.path for known, _ in entries):
-                builder.report(
-                    where, f"image {image.name} stands there twice; the first counts", "keep one line"
-                )
+                builder.report(where, f"image {image.name} is there twice; the first counts", "keep one line")
             else:
                 entries.append((table, (line, cells)))
     contradictions = Contradictions()
@@ -282,7 +281,9 @@ def _join_entries(
     entries: list[tuple[_Table, Row]],
     contradictions: Contradictions,
 ) -> npt.NDArray[np.float64]:
-    """(R, K, 2) of the tables that label one image; of one reader's, what contradicts an earlier one is left out."""
+    """(R, K, 2) of the tables that label one image; of one reader's, what contradicts an earlier one is left
+    out.
+    """
     points = builder.empty_points()
     split = entries[0][0].split
     first_of: dict[str, str] = {}
@@ -292,7 +293,7 @@ def _join_entries(
         joined, differs = join_points([points[reader], np.array(_read_points(builder, table, row))])
         if table.split != split:
             what = f"split {table.split} instead of {split} as in {builder.relative(entries[0][0].path)}"
-            contradictions.add(table.path, what, "list an image in one split", image.name)
+            contradictions.add(table.path, what, "list an image in one split only", image.name)
         elif differs.any():
             what = f"landmarks at other places than in {earlier}"
             contradictions.add(table.path, what, "correct or remove those that are wrong", image.name)
@@ -304,7 +305,7 @@ def _join_entries(
 def _image_of(builder: AnnotationsBuilder, table: _Table, cells: list[str]) -> Wanted:
     """The image that a line names, below the project, or beside the table where it names no folder.
 
-    A table in a video's folder speaks of no other video's frames: those are numbered alike.
+    A table in a video's folder is about that video only: all videos number their frames alike.
     """
     written = _written_path(cells, table.num_path_columns)
     beside = table.path.absolute().parent
@@ -314,8 +315,9 @@ def _image_of(builder: AnnotationsBuilder, table: _Table, cells: list[str]) -> W
 
 
 def _report_other_videos(builder: AnnotationsBuilder, table: _Table, missing: Iterable[Wanted]) -> None:
-    """A table that was copied into another video's folder would put its landmarks on that one's frames; `missing` are
-    its images that are not there."""
+    """A table that was copied into another video's folder would put its landmarks on that one's frames;
+    `missing` are its images that do not exist.
+    """
     folder = table.path.absolute().parent
     if folder.parent.name != _VIDEOS:
         return  # it may be called anything
@@ -324,9 +326,9 @@ def _report_other_videos(builder: AnnotationsBuilder, table: _Table, missing: It
     if others:
         builder.report(
             table.path,
-            f"it names images of {', '.join(others)} that are not there, and lies in the folder of {folder.name}, "
-            "whose images are other ones",
-            "put it into the folder of its own video, with that one's images",
+            f"it names images of {', '.join(others)} that are not there, and is in the folder of {folder.name}, "
+            "which has other images",
+            "put it into the folder of its own video, beside its images",
         )
 
 

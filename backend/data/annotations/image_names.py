@@ -1,10 +1,11 @@
-"""Find the images that annotations name, whatever other tools, machines and alphabets made of the names.
+"""Finds the images that annotations name, even where tools, systems or alphabets have changed the names.
 
-An image is looked for under its name as it is written. Where it is not there, a file counts whose name is nearly the
-same: in another Unicode form (composed, decomposed, or with the Arabic letters that stand for Persian ones), with or
-without percent-encoding, in another case, with another suffix or none, or without folders of another machine. All
-names of a data set are judged together. A file is not taken if another annotation names it, or if two annotations
-could mean it. If an annotation could mean two files, neither is taken. The rules are the same for every format.
+An image is looked for under its name as it is written. Where there is no such file, one is taken whose name
+is nearly the same: in another Unicode form (composed, decomposed, or with the Arabic letters that stand for
+Persian ones), with or without percent-encoding, in another case, with another suffix or none, or without
+folders of another computer. All names of a data set are judged together. A file is not taken if another
+annotation names it, or if two annotations could mean it. If an annotation could mean two files, neither is
+taken.
 """
 
 from __future__ import annotations
@@ -57,7 +58,9 @@ UNICODE, PERCENT, CASE, SUFFIX, FOLDER = (
 
 @dataclass(frozen=True)
 class Wanted:
-    """An image as an annotation names it, with slashes between folders, and where it may lie, likeliest first."""
+    """An image as an annotation names it, with slashes between folders, and where it may lie, likeliest
+    first.
+    """
 
     name: str
     folders: tuple[Path, ...]
@@ -135,7 +138,9 @@ def find_images(wanted: Iterable[Wanted], show: Callable[[Path], str] = str) -> 
 
 
 def list_images(folder: Path) -> list[Path]:
-    """The visible images in a folder, sorted by name: by their suffix, or DICOM of any name; [] without a folder."""
+    """The visible images in a folder, sorted by name: by their suffix, or DICOM of any name; [] without a
+    folder.
+    """
     if not folder.is_dir():
         return []
     return sorted(path for path in folder.iterdir() if not path.name.startswith(".") and is_image(path))
@@ -158,12 +163,12 @@ def loosen(name: str) -> str:
 
 
 def leads_outside(one: Wanted, found: Found, root: Path) -> bool:
-    """Whether the image of an annotation lies outside of a folder, or would if it were there."""
+    """Whether the image of an annotation is outside of a folder, or would be if it existed."""
     if found.path and not found.differs:
         return not _lies_in(found.path, root)
     if posixpath.normpath(one.name).startswith(".."):
         return not _lies_in(one.folders[0] / one.name, root)
-    # A path of another machine leads nowhere on this one, and its image was found without it.
+    # a path of another computer leads nowhere on this one, and its image was found without it
     return found.path is None and bool(_ROOTED.match(one.name))
 
 
@@ -298,7 +303,7 @@ def _list_folder(folder: Path) -> _Folder:
                 else:
                     for key in {loosen(entry.name), loosen(stem_of(entry.name))}:
                         listed.files[key].append(entry.name)
-    except OSError:  # not there, or not ours to read
+    except OSError:  # absent, or may not be read
         return _Folder()
     return listed
 

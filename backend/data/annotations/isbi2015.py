@@ -1,8 +1,8 @@
-"""ISBI 2015 cephalograms: 19 landmarks, two readers, 0.1 mm a pixel.
+"""ISBI 2015 cephalograms: 19 landmarks, two readers, 0.1 mm per pixel.
 
 `RawImage/{TrainingData,Test1Data,Test2Data}/NNN.bmp` (or any other image) and
-`AnnotationsByMD/400_{senior,junior}/NNN.txt`, whose first 19 lines are `x,y` in pixels (what follows, in the original
-files, are diagnoses).
+`AnnotationsByMD/400_{senior,junior}/NNN.txt`, whose first 19 lines are `x,y` in pixels (what follows, in the
+original files, are diagnoses).
 """
 
 from __future__ import annotations
@@ -82,11 +82,11 @@ def _read_points(builder: AnnotationsBuilder, path: Path) -> npt.NDArray[np.floa
     lines = path.read_text(encoding="utf-8-sig", errors="replace").splitlines()
     num_points = next((i for i, line in enumerate(lines) if line.count(",") != 1), len(lines))
     if num_points != len(LANDMARK_NAMES):
-        # Which landmark is missing cannot be told from the order, so none of them can be trusted.
+        # the order does not tell which landmark is missing, so none of them can be trusted.
         builder.report(
             path,
             f"{num_points} lines of x,y instead of {len(LANDMARK_NAMES)}; the reader is left out here",
-            "write one landmark a line, in the order of the data set",
+            "write one landmark per line, in the order of the data set",
         )
         return points
     for index, line in enumerate(lines[:num_points]):

@@ -1,4 +1,4 @@
-"""What several files or lines say of the landmarks of one image: joined, or a contradiction, for any format."""
+"""Joins the landmarks that several files or lines give for one image, and reports contradictions."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def join_points(
 
 
 class Contradictions:
-    """Images of which a file says something else than an earlier one; reported once per file and kind."""
+    """Images about which a file contradicts an earlier one; reported once per file and kind."""
 
     def __init__(self) -> None:
         self._names: dict[tuple[Path, str, str], list[str]] = {}

@@ -1,6 +1,7 @@
-"""On which pixels landmarks were marked: those of a file as it is stored, or as EXIF turns it when it is shown.
+"""Decides on which pixels landmarks were marked: those of a file as it is stored, or as EXIF turns it for
+display.
 
-Pure. Tools differ in this, and no format says it, so it is judged over a whole data set. R readers, K landmarks.
+Tools differ in this and no format states it, so it is judged over a whole data set. R readers, K landmarks.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from backend.geometry import outside_image
 
 Points = npt.NDArray[np.float64]
 _MARGIN_PX = 1.0  # tools write a point on the edge of an image up to a pixel beyond it
-_CURE = "if landmarks lie beside what they mark (Data tab), store the images upright, without an orientation"
+_CURE = "if landmarks are not on what they mark (Data tab), store the images upright, without an orientation"
 
 # EXIF orientation -> what turns the stored pixels upright: x and y change places, then x and y run backwards
 _TURNS = {
@@ -34,7 +35,9 @@ _TURNS = {
 
 @dataclass(frozen=True)
 class MarkedImage:
-    """`points_xy` (R, K, 2) as they are written, NaN where missing; `written_hw`: the size written beside them."""
+    """`points_xy` (R, K, 2) as they are written, NaN where missing; `written_hw`: the size written beside
+    them.
+    """
 
     points_xy: Points
     frame: ImageFrame
@@ -54,11 +57,12 @@ def turn_points(points_xy: Points, frame: ImageFrame) -> Points:
 
 
 def judge_orientation(images: Sequence[MarkedImage], where: str) -> tuple[bool, Problem | None]:
-    """Whether the landmarks of a data set were marked on the stored pixels, and what is to be said of that.
+    """Whether the landmarks of a data set were marked on the stored pixels, and the problem to report, if
+    any.
 
-    All images that are read turned are judged together: one that looks the same either way, such as one turned upside
-    down, follows the others. Where landmarks do not decide it, the sizes written beside them do, else they are taken
-    as marked on the turned image, as viewers show it.
+    All images that are read turned are judged together: one that looks the same either way, such as one
+    turned upside down, follows the others. Where landmarks do not decide it, the sizes written beside them
+    do, else they are taken as marked on the turned image, as viewers show it.
     """
     turned = [image for image in images if image.frame.is_turned and _fits_at_all(image)]
     if not turned:
@@ -75,7 +79,9 @@ def judge_orientation(images: Sequence[MarkedImage], where: str) -> tuple[bool, 
 
 
 def _weigh(only_stored: int, only_read: int, written_stored: int, written_read: int) -> tuple[bool, str]:
-    """The decision by numbers of images, and why it was taken; no reason where all speak for the usual frame."""
+    """The decision by numbers of images, and why it was taken; no reason where all speak for the usual
+    frame.
+    """
     if only_stored and only_read:
         why = f"fit only the stored pixels in {only_stored} of them, only the turned ones in {only_read}"
         return only_stored > only_read, why

@@ -1,9 +1,9 @@
-"""What the coordinates of a whole data set cannot mean: another unit than pixels, axes that changed places, one
-template for all images, zeros for missing landmarks.
+"""Finds coordinates that cannot be pixels of a data set's images: another unit, exchanged axes, one template
+for all images, zeros for missing landmarks.
 
-Pure. N images, R readers, K landmarks; points (N, R, K, 2) are original image pixels, NaN where missing; sizes (N, 2)
-are (height, width), px. Each reader is judged alone, for each may have used another tool; what is true of all is
-said once.
+N images, R readers, K landmarks; points (N, R, K, 2) are original image pixels, NaN where missing; sizes (N,
+2) are (height, width), px. Each reader is judged separately, because each may have used another tool; what is
+true of all is reported once.
 """
 
 from __future__ import annotations
@@ -35,14 +35,18 @@ SLACK = 0.05  # of a unit's span: landmarks may lie a little outside their image
 
 @dataclass(frozen=True)
 class Verdict:
-    """`explained_readers`: those whose landmarks outside their images are explained by one of the problems."""
+    """`explained_readers`: those whose landmarks outside their images are explained by one of the
+    problems.
+    """
 
     problems: tuple[Problem, ...] = ()
     explained_readers: frozenset[int] = frozenset()
 
 
 def mask_zeros(points: Points, landmark_names: Sequence[str], where: str) -> tuple[Points, Problem | None]:
-    """Without the landmarks at exactly (0, 0), where two images or more have one: many tools write a missing one so."""
+    """Without the landmarks at exactly (0, 0), where two images or more have one: many tools write missing
+    landmarks like this.
+    """
     at_zero = np.all(points == 0, axis=-1)
     num_images = int(np.any(at_zero, axis=(1, 2)).sum())
     if num_images < MIN_ZERO_IMAGES:
@@ -60,7 +64,7 @@ def mask_zeros(points: Points, landmark_names: Sequence[str], where: str) -> tup
 
 
 def judge(points: Points, sizes_hw: Sizes, reader_names: Sequence[str], where: str) -> Verdict:
-    """Everything that the coordinates of a data set cannot mean."""
+    """Everything that is implausible about the coordinates of a data set."""
     problems: list[Problem] = []
     explained: set[int] = set()
     for find in (_find_shares, _find_percent, _find_outside, _find_same):
@@ -80,7 +84,7 @@ def _find_by_reader(
     sizes_hw: Sizes,
     reader_names: Sequence[str],
 ) -> dict[tuple[int, ...], Finding]:
-    """What is found, by the readers that it is found of: one finding where it is true of all who marked anything."""
+    """Findings with the readers they are about: one finding where it is true of all who marked anything."""
     alone: dict[tuple[int, ...], Finding | None]
     alone = {(reader,): find(points[:, [reader]], sizes_hw) for reader in range(len(reader_names))}
     found = {readers: one for readers, one in alone.items() if one is not None}
@@ -106,7 +110,9 @@ def _find_percent(points: Points, sizes_hw: Sizes) -> Finding | None:
 
 
 def _fits_unit(points: Points, sizes_hw: Sizes, span: float, side_px: int) -> str:
-    """Words for coordinates that all lie in a unit's span, in images whose sides are longer; "" for others."""
+    """Words for coordinates that all lie in a unit's span, in images whose sides are longer; "" for
+    others.
+    """
     known = points[np.isfinite(points).all(axis=-1)]
     if len(known) < MIN_POINTS or sizes_hw.min() <= side_px:
         return ""
@@ -119,7 +125,9 @@ def _fits_unit(points: Points, sizes_hw: Sizes, span: float, side_px: int) -> st
 
 
 def _find_outside(points: Points, sizes_hw: Sizes) -> Finding | None:
-    """Landmarks that mostly lie outside of their images, or that all lie inside once x and y change places."""
+    """Landmarks that mostly lie outside of their images, or that all lie inside once x and y change
+    places.
+    """
     known = np.isfinite(points).all(axis=-1)
     num = int(known.sum())
     if num < MIN_POINTS or sizes_hw.max() <= TINY_SIDE_PX:
@@ -141,7 +149,7 @@ def _find_outside(points: Points, sizes_hw: Sizes) -> Finding | None:
         f"from ({low_x:g}, {low_y:g}) to ({high_x:g}, {high_y:g}) in images of at most {width} x {height} px"
     )
     why = "another unit than pixels, or pixels of images of another size or crop"
-    return f"{what}; they reach {reach}: {why}", "write pixels of these very images"
+    return f"{what}; they reach {reach}: {why}", "write pixels of exactly these images"
 
 
 def _find_same(points: Points, sizes_hw: Sizes) -> Finding | None:

@@ -1,11 +1,13 @@
-"""Tables with one row per point, as Fiji and ImageJ write them: `Label, X, Y`, or an image, a landmark and x, y.
+"""Tables with one row per point, as Fiji and ImageJ write them: `Label, X, Y`, or an image, a landmark and x,
+y.
 
-ImageJ's label is the image's title, then the name of the selection, then the slice of a stack, with colons between:
-`0.png`, `0.png:nose`, `films:0`, `films:nose:0`. What stands first is a stack where it is the same in all labels, has
-no suffix of an image, and something follows. The names that ImageJ gives by itself (`0012-0345`) name no landmark.
+ImageJ's label is the image's title, then the name of the selection, then the slice of a stack, with colons
+between: `0.png`, `0.png:nose`, `films:0`, `films:nose:0`. The first part is a stack where it is the same in
+all labels, has no suffix of an image, and something follows. The names that ImageJ gives by itself
+(`0012-0345`) name no landmark.
 
-Without names, the k-th point of an image is landmark k, and images with another number of points than most are
-left out: which one they lack cannot be known. It works on cells and opens no file.
+Without names, the k-th point of an image is landmark k, and images with another number of points than most
+are left out: which one they lack is unknown.
 """
 
 from __future__ import annotations
@@ -132,7 +134,7 @@ def _place_points(
         elif point.landmark in lines:
             builder.report(
                 where,
-                f"landmark {point.landmark} stands in line {lines[point.landmark]} too; the first counts",
+                f"landmark {point.landmark} is in line {lines[point.landmark]} too; the first counts",
                 "keep one line",
             )
         else:

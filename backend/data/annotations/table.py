@@ -1,4 +1,4 @@
-"""What every annotation reader returns, whatever the format on disk."""
+"""The table that every annotation format is read into, and the problems found in it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from backend.geometry import FloatArray
 GroupKind = Literal["patient", "video", "device"]
 GROUP_KINDS: tuple[GroupKind, ...] = get_args(GroupKind)
 
-# One row per image. `group` keeps images together when a validation split is carved; "" where unknown.
+# One row per image. `group` keeps images together when validation images are split off; "" where unknown.
 # `group_kind` says what the group is: images of one patient or video are not independent of each other, those
 # of one device are. Spacings are NaN where unknown; sizes are those after EXIF rotation.
 IMAGE_COLUMNS = (
@@ -31,7 +31,7 @@ IMAGE_COLUMNS = (
 
 @dataclass(frozen=True)
 class Problem:
-    """One thing that is wrong with a data set."""
+    """Something that is wrong with a data set, and the cure."""
 
     where: str  # file, and line or field
     what: str
@@ -48,10 +48,10 @@ class Problem:
 
 @dataclass(frozen=True)
 class Annotations:
-    """A data set as its annotators left it: images, each reader's points, and all problems found.
+    """A data set as it was annotated: images, each reader's points, and all problems found.
 
     `points_xy_image` has shape (N images, R readers, K landmarks, 2), float32, original image pixels with
-    integer pixel centres; a missing or masked landmark is NaN in both coordinates.
+    integer pixel centers; a missing or masked landmark is NaN in both coordinates.
     """
 
     format: str

@@ -1,4 +1,5 @@
-"""Which encoding a table is written in: marked, UTF-16, UTF-8, or the code page that fits its words and its images.
+"""Detects the encoding of a table: marked, UTF-16, UTF-8, or the code page that fits its words and its
+images.
 
 Of a table's columns it uses only the endings x and y, which all tables of landmarks share.
 """
@@ -65,11 +66,11 @@ class Decoded:
 
     text: str
     encoding: str  # Python's name
-    remark: str = ""  # what a user should know of it; "" for UTF-8
+    remark: str = ""  # what the user should know about it; "" for UTF-8
 
 
 class NotTextError(ValueError):
-    """What is wrong with bytes that are no table, and the cure."""
+    """What is wrong with bytes that are not a table, and the cure."""
 
     def __init__(self, what: str, cure: str) -> None:
         self.what, self.cure = what, cure
@@ -77,7 +78,8 @@ class NotTextError(ValueError):
 
 
 def decode_table(content: bytes, folder: Path | None = None) -> Decoded:
-    """The text of a table. The names of the files in its `folder` decide between code pages, where that is given.
+    """The text of a table. The names of the files in its `folder` decide between code pages, where that is
+    given.
 
     Raises NotTextError.
     """
@@ -104,7 +106,8 @@ def _find_unicode(content: bytes) -> str:
         if content.startswith(mark):
             return encoding
     if b"\0" in content:
-        # Commas, digits and ends of lines are ASCII in every table: their zeros are in front in big-endian text.
+        # Commas, digits and ends of lines are ASCII in every table: their zeros are in front in big-endian
+        # text.
         if content.count(0) * 10 < len(content):
             raise NotTextError(f"is not text: byte {content.index(0)} is zero", "export it again as UTF-8")
         quarters = [content[start::4].count(0) for start in range(4)]
@@ -125,7 +128,7 @@ def _refuse_mixture(content: bytes) -> None:
     wrong = [number for number, line in foreign if not _is_utf_8(line)]
     if len(wrong) * 2 < len(foreign):
         raise NotTextError(
-            f"is UTF-8 text, but line {wrong[0]} is not", "write that line anew, and save the whole as UTF-8"
+            f"is UTF-8 text, but line {wrong[0]} is not", "write that line again, and save the file as UTF-8"
         )
 
 
@@ -138,7 +141,9 @@ def _is_utf_8(line: bytes) -> bool:
 
 
 def _choose_code_page(content: bytes, folder: Path | None) -> Decoded:
-    """Images on disk decide first, then whether columns and words come out whole, then what a language looks like."""
+    """Images on disk decide first, then whether columns and words come out whole, then what a language looks
+    like.
+    """
     lines = [line for line in content.splitlines(keepends=True) if not line.isascii()]
     sample = b"".join(lines)[:_SAMPLE_BYTES]
     known = _names_below(folder) if folder else set()
@@ -177,7 +182,9 @@ def _choose_code_page(content: bytes, folder: Path | None) -> Decoded:
 
 
 def _likelihoods(sample: bytes) -> dict[str, float]:
-    """How much each code page's text resembles a language, by chardet's models: of use between whole words only."""
+    """How much each code page's text resembles a language, by chardet's models: of use between whole words
+    only.
+    """
     import chardet  # its models take a moment to load, and few tables need them
 
     found = chardet.detect_all(sample, ignore_threshold=True, compat_names=False)
@@ -185,7 +192,9 @@ def _likelihoods(sample: bytes) -> dict[str, float]:
 
 
 def odd_share(text: str, encoding: str) -> float:
-    """Which share of its words' characters would be odd, from 0 (all are words) on; words in ASCII do not count."""
+    """Which share of its words' characters would be odd, from 0 (all are words) on; words in ASCII do not
+    count.
+    """
     words = {word for word in _WORD.findall(text) if not word.isascii()}
     return sum(_num_odd(word, encoding) / len(word) for word in words) / max(1, len(words))
 

@@ -1,10 +1,11 @@
 """A CSV table of any program: one row per image with two columns per landmark, or one row per point.
 
 `image,<name>_x,<name>_y,...[,split][,mm_per_px][,group][,group_kind]`; `mm_per_px_x` and `mm_per_px_y` give
-the axes apart. A group is a patient unless `group_kind` says video or device. `<name>_confidence` is ignored, so
-that predictions can be read back; where they lie beside marked points, those are the truth. Image paths are absolute
-or relative to the CSV's folder. An empty cell is a missing landmark; without a split column all images are "train".
-`csv_columns` has the other titles that are understood, `point_csv` the tables with one row per point.
+the axes separately. A group is a patient unless `group_kind` says video or device. `<name>_confidence` is
+ignored, so that predictions can be read back; where there are annotated points too, those are the ground
+truth. Image paths are absolute or relative to the CSV's folder. An empty cell is a missing landmark; without
+a split column all images are "train". `csv_columns` has the other titles that are understood, `point_csv` the
+tables with one row per point.
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ def matches(path: Path) -> bool:
 
 
 def matches_annotated(path: Path) -> bool:
-    """Whether there is a file that is more than predictions."""
+    """Whether there is a file with annotations, not only with predictions."""
     return any(not _columns_of(file).is_predicted for file in _candidates(path))
 
 
@@ -67,7 +68,7 @@ def read(path: Path) -> Annotations:
 
 
 def find_misses(path: Path) -> list[tuple[Path, str]]:
-    """The tables in a folder, or the file itself, that are none of landmarks: what each lacks, with its line."""
+    """The tables in a folder, or the file itself, that have no landmarks: what each lacks, with its line."""
     files = [path] if path.is_file() else list_files(path, SUFFIXES)
     tables = _candidates(path)
     misses = []
@@ -90,7 +91,7 @@ def _at(file: Path, row: Row) -> str:
 
 
 def _candidates(path: Path) -> list[Path]:
-    """Tables whose header is, or tries to be, ours: a broken one is for `read` to explain."""
+    """Tables whose header is, or tries to be, ours: `read` explains a broken one."""
     if path.is_file():
         return [path] if path.suffix.lower() in SUFFIXES else []
     return [file for file in list_files(path, SUFFIXES) if _columns_of(file).resembles_ours]
@@ -122,7 +123,7 @@ def _choose_file(path: Path) -> Path:
 def _read_header(builder: AnnotationsBuilder, file: Path, rows: list[Row]) -> Columns | None:
     """The columns, or None after reporting why there is nothing to read."""
     if not rows:
-        builder.report(file, "the file is empty", "write a header and a line an image", fatal=True)
+        builder.report(file, "the file is empty", "write a header and one line per image", fatal=True)
         return None
     columns = read_columns(rows[0][1])
     where = _at(file, rows[0])
@@ -185,7 +186,7 @@ def _read_points(builder: AnnotationsBuilder, line: _Line) -> npt.NDArray[np.flo
 
 
 def _report_contradictions(builder: AnnotationsBuilder, lines: list[_Line]) -> None:
-    """What the lines of one image's points say of the image: that of the first counts."""
+    """Where the lines of one image contradict each other, the first counts."""
     first, *others = lines
     for name in set(first.columns.named) - {"image", "landmark"}:
         other = next((line for line in others if line.cell(name) != first.cell(name)), None)
@@ -200,7 +201,7 @@ def _report_contradictions(builder: AnnotationsBuilder, lines: list[_Line]) -> N
 def _add_image(
     builder: AnnotationsBuilder, line: _Line, wanted: Wanted, path: Path, points: npt.NDArray[np.float64]
 ) -> None:
-    """Hand over one image with its (1, K, 2) points and what else its line says."""
+    """Add one image with its (1, K, 2) points and what else its line states."""
     spacings = {name: builder.parse_spacing(line.cell(name), line.place(name)) for name in SPACING_COLUMNS}
     both, *per_axis = spacings.values()
     mm_per_px_x, mm_per_px_y = (both if math.isnan(spacing) else spacing for spacing in per_axis)
@@ -219,7 +220,7 @@ def _add_image(
 
 
 def _read_group_kind(builder: AnnotationsBuilder, text: str, where: str) -> GroupKind:
-    """What the line's group is; a word that is no kind is reported."""
+    """What the line's group is; an unknown word is reported."""
     kind = next((kind for kind in GROUP_KINDS if kind == text.lower()), _USUAL_KIND)
     if text and text.lower() != kind:
         builder.report(

@@ -1,7 +1,7 @@
-"""Marked images as files that the readers here read back: predictions, and what a person corrected in them.
+"""Writes predictions, and what a person corrected in them, as files that can be read back.
 
-Owns the wide CSV, JSON, COCO keypoints, the Aariz layout, and zip archives of them with the images, which are data
-sets to train on. Every point is in the original image's pixels; a missing landmark is NaN. Knows no network.
+The wide CSV, JSON, COCO keypoints, the Aariz layout, and zip archives of them with the images, which are data
+sets to train on. Every point is in the original image's pixels; a missing landmark is NaN.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def find_corrected(points_xy: FloatArray, predicted_xy: FloatArray) -> npt.NDArr
 
 @dataclass(frozen=True)
 class MarkedImage:
-    """One image with K landmarks: where a network found them, and where they stand now."""
+    """One image with K landmarks: where a network found them, and where they are now."""
 
     name: str  # unique, as the user knows the image; its last part is the file's name
     path: Path  # its pixels: a PNG file, where an archive is written
@@ -43,8 +43,8 @@ class MarkedImage:
     predicted_xy_image: FloatArray  # (K, 2)
     confidence: FloatArray  # (K,) of the prediction, 0..1
     mm_per_px_xy: tuple[float, float]  # NaN where unknown
-    spacing_source: str = ""  # who says so
-    remarks: tuple[str, ...] = ()  # what was decided or passed over when the file was read
+    spacing_source: str = ""  # where that is stated
+    remarks: tuple[str, ...] = ()  # what was decided or ignored when the file was read
 
     @property
     def has_spacing(self) -> bool:
@@ -58,7 +58,7 @@ class MarkedImage:
 
     @property
     def confidence_that_counts(self) -> FloatArray:
-        """(K,) NaN for a corrected landmark: the network was sure of another place."""
+        """(K,) NaN for a corrected landmark: the confidence was about another place."""
         return np.where(self.corrected, np.nan, self.confidence)
 
 
@@ -67,10 +67,11 @@ Names = Sequence[str]
 
 
 def to_csv(images: Marked, landmark_names: Names, *, for_spreadsheets: bool = False) -> str:
-    """The wide CSV: `image, <name>_x, <name>_y, <name>_confidence, ...`, and the pixel sizes where one is known.
+    """The wide CSV: `image, <name>_x, <name>_y, <name>_confidence, ...`, and the pixel sizes where one is
+    known.
 
-    The confidence is that of the prediction, so a corrected landmark has none. For spreadsheets there is a byte order
-    mark, and no text is a formula; our reader reads both alike.
+    The confidence is that of the prediction, so a corrected landmark has none. For spreadsheets there is a
+    byte order mark, and no text is a formula; reading it back gives the original text.
     """
     as_text: Callable[[str], str] = guard_text if for_spreadsheets else str
     has_spacings = any(image.has_spacing for image in images)
@@ -89,7 +90,9 @@ def to_csv(images: Marked, landmark_names: Names, *, for_spreadsheets: bool = Fa
 
 
 def to_json(images: Marked, landmark_names: Names) -> dict[str, Any]:
-    """Everything that is known of each landmark, by image: position, prediction, confidence, and mm where they are."""
+    """Everything that is known of each landmark, by image: position, prediction, confidence, and mm where
+    they are.
+    """
     return {
         "format_version": FORMAT_VERSION,
         "landmark_names": list(landmark_names),
@@ -98,7 +101,9 @@ def to_json(images: Marked, landmark_names: Names) -> dict[str, Any]:
 
 
 def to_coco(images: Marked, landmark_names: Names) -> dict[str, Any]:
-    """COCO keypoints, one instance an image, file names as `name`. Visibility is 2, of a missing landmark 0."""
+    """COCO keypoints, one instance per image, file names as `name`. Visibility is 2, of a missing landmark
+    0.
+    """
     category = {"id": 1, "name": "landmarks", "keypoints": list(landmark_names), "skeleton": []}
     entries, annotations = [], []
     for number, image in enumerate(images, start=1):
@@ -111,8 +116,9 @@ def to_coco(images: Marked, landmark_names: Names) -> dict[str, Any]:
 def read_json_export(
     content: Mapping[str, Any],
 ) -> tuple[list[str], dict[str, tuple[FloatArray, FloatArray]]]:
-    """Landmark names, and by image name the predicted points (K, 2) and their confidence (K,), of `to_json`; the
-    confidence is NaN where a person corrected."""
+    """Landmark names, and by image name the predicted points (K, 2) and their confidence (K,), of `to_json`;
+    the confidence is NaN where a person corrected.
+    """
     names = [str(name) for name in content["landmark_names"]]
     found: dict[str, tuple[FloatArray, FloatArray]] = {}
     for image in content["images"]:
@@ -199,7 +205,7 @@ def _image_to_json(image: MarkedImage, landmark_names: Names) -> dict[str, Any]:
 
 
 def _coco_points(image: MarkedImage) -> dict[str, Any]:
-    """The fields of an annotation that its points decide; the box is that about the points."""
+    """The fields of an annotation that its points decide; the box is the one around the points."""
     flat: list[float] = []
     for x, y in image.points_xy_image:
         flat += [round(float(x), 3), round(float(y), 3), 2] if np.isfinite(x + y) else [0, 0, 0]
@@ -229,7 +235,7 @@ def _aariz_symbols(landmark_names: Names) -> list[str]:
 
 
 def _aariz_entries(image: MarkedImage, symbols: Sequence[str]) -> list[dict[str, Any]]:
-    """Those landmarks that are there; the id is the symbol."""
+    """The landmarks that are not missing; the id is the symbol."""
     return [
         {
             "landmark_id": symbol,
@@ -263,7 +269,9 @@ def _under_their_stems(images: Marked, folder: str) -> list[MarkedImage]:
 
 
 def unused_name(name: str, taken: set[str]) -> str:
-    """`name`, or with the first number that makes it differ from those taken, in any case; it is then taken."""
+    """`name`, or with the first number that makes it differ from those taken, in any case; it is then
+    taken.
+    """
     candidate, number = name, 1
     while candidate.lower() in taken:
         number += 1
@@ -277,7 +285,7 @@ def _named(image: MarkedImage, name: str) -> MarkedImage:
 
 
 def _write_zip(path: Path, images: Marked, files: Mapping[str, str]) -> None:
-    """Text files, and images under their names; these are PNG files already, which nothing makes smaller."""
+    """Text files, and images under their names; these are PNG files, which are compressed already."""
     with zipfile.ZipFile(path, "w") as archive:
         for name, text in files.items():
             archive.writestr(name, text, compress_type=zipfile.ZIP_DEFLATED)

@@ -1,7 +1,7 @@
-"""The structures of the synthetic cephalograms, drawn on a film: each landmark sits on one of them.
+"""The structures of the synthetic cephalograms: each landmark is on one of them.
 
-Coordinates are the template's millimetres (see `backend.data.demo.shape`), or the names of landmarks; densities
-are relative to a soft tissue of about 0.2 and enamel of about 1.
+Coordinates are the template's millimeters (see `backend.data.demo.shape`), or the names of landmarks;
+densities are relative to a soft tissue of about 0.2 and enamel of about 1.
 """
 
 from __future__ import annotations
@@ -233,7 +233,9 @@ def draw_maxilla(film: Film) -> None:
 
 
 def draw_septa(film: Film, rng: np.random.Generator) -> None:
-    """Thin walls of ethmoid, sinuses and mastoid cells, seen through each other: a tangle that marks nothing."""
+    """Thin walls of ethmoid, sinuses and mastoid cells, seen through each other: a tangle that marks
+    nothing.
+    """
     for low, high, number, length_mm, density in (
         ((22, -4), (58, 34), 34, 7.0, 0.075),
         ((-52, 16), (-34, 46), 26, 4.5, 0.10),
@@ -265,7 +267,9 @@ def draw_airway(film: Film) -> None:
 
 
 def draw_vertebrae(film: Film, axis_mm: Points, spine_mm: Points, cvm_stage: int) -> None:
-    """Atlas, axis and the bodies below; tall and hollowed below when mature (stage 6), flat wedges when young."""
+    """Atlas, axis and the bodies below; tall and hollowed below when mature (stage 6), flat wedges when
+    young.
+    """
     _draw_atlas_and_axis(film)
     down = (spine_mm - axis_mm) / np.linalg.norm(spine_mm - axis_mm)
     height_mm = 8.2 + 0.85 * cvm_stage
@@ -330,7 +334,9 @@ def _draw_body(
 
 
 def _round_corners(outline: Points) -> Points:
-    """Cuts a fifth off both ends of every side, so that a spline through the result keeps the corners tight."""
+    """Cuts a fifth off both ends of every side, so that a spline through the result keeps the corners
+    tight.
+    """
     following = np.roll(outline, -1, axis=0)
     cut = np.stack([0.85 * outline + 0.15 * following, 0.15 * outline + 0.85 * following], axis=1)
     rounded: Points = cut.reshape(-1, 2)

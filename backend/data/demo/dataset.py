@@ -1,7 +1,7 @@
 """Synthetic lateral cephalograms in the layout of the Aariz data set, for a first run without any data.
 
-Owns the files of the demo data set and its two readers. What a head looks like is `backend.data.demo.shape` and
-`demo_anatomy`; what a machine makes of it is `demo_film`. numpy and OpenCV only.
+The files of the demo data set and its two readers. The head comes from `backend.data.demo.shape` and
+`backend.data.demo.anatomy`, the radiograph from `backend.data.demo.film`.
 
     python -m backend.data.demo PATH [--num_train 16] [--num_valid 4] [--num_test 10] [--seed 0]
 """
@@ -127,9 +127,9 @@ def create_demo_dataset(
     """
     counts = {"train": num_train, "valid": num_valid, "test": num_test}
     if min(counts.values()) < 0 or not sum(counts.values()):
-        raise UserError(f"{counts} is no data set", field="demo", cure="ask for one image or more")
+        raise UserError(f"{counts} is not a data set", field="demo", cure="use at least one image")
     if seed < 0:
-        raise UserError(f"{seed} is no seed", field="seed", cure="take 0 or more")
+        raise UserError(f"{seed} is not a seed", field="seed", cure="use 0 or more")
     spec = {
         "format_version": FORMAT_VERSION,
         "seed": seed,
@@ -139,7 +139,7 @@ def create_demo_dataset(
     if _read_spec(path) == spec:
         return path
     if path.exists() and _read_spec(path) is None and (not path.is_dir() or any(path.iterdir())):
-        raise UserError(f"{path} holds something else", field="demo", cure="name a new folder")
+        raise UserError(f"{path} holds something else", field="demo", cure="give a new folder")
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = _sibling(path)
     try:

@@ -1,7 +1,7 @@
-"""The X-ray film of the synthetic cephalograms: densities add up along the ray, a tone curve makes grey values.
+"""The radiograph of a synthetic head: densities add up along the ray, a tone curve makes grey values.
 
-Frames: `_mm` is the template's or the patient's (see `backend.data.demo.shape`), `_image` is pixels with integer
-centres. Knows no anatomy.
+Frames: `_mm` is the template's or the patient's (see `backend.data.demo.shape`), `_image` is pixels with
+integer centers.
 """
 
 from __future__ import annotations
@@ -40,7 +40,9 @@ class Machine:
 
 @dataclass(frozen=True)
 class Pose:
-    """Turns the patient about the sella by `radians` (nose down), scales to pixels, moves to `sella_image`."""
+    """Turns the patient about the sella by `radians` (nose down), scales to pixels, moves to
+    `sella_image`.
+    """
 
     radians: float
     mm_per_px: float
@@ -55,7 +57,7 @@ class Pose:
 
 
 class Film:
-    """Accumulates the density of structures; negative density is air. One film a picture."""
+    """Accumulates the density of structures; negative density is air. One film per picture."""
 
     def __init__(self, size_hw: tuple[int, int], warp: Warp, pose: Pose) -> None:
         self.density: FloatImage = np.zeros(size_hw, np.float32)

@@ -1,7 +1,7 @@
 """The head behind the synthetic cephalograms: a template in mm, its modes of variation, and the warp.
 
 Frame `_mm`: millimetres from the centre of the sella turcica, x forwards (the face looks right), y down, the
-Frankfort plane level. Knows nothing of pixels, files or grey values.
+Frankfort plane level.
 """
 
 from __future__ import annotations
@@ -76,7 +76,8 @@ def _mode(*parts: tuple[Sequence[str], float, float]) -> dict[str, tuple[float, 
     return {name: (dx, dy) for names, dx, dy in parts for name in names}
 
 
-# One entry a mode: what moves, in mm, at one standard deviation. Size is a mode of its own in `sample_head`.
+# One entry per mode: what moves, in mm, at one standard deviation. Size is a mode of its own in
+# `sample_head`.
 _MODES: dict[str, dict[str, tuple[float, float]]] = {
     "lower face height": _mode(
         ((*_CHIN, "B", "LIA"), -0.4, 3.4),
@@ -208,7 +209,7 @@ def _distances(first: Points, second: Points) -> Points:
 
 
 def smooth_curve(points: npt.ArrayLike, *, closed: bool = False, num_between: int = 8) -> Points:
-    """Cubic Hermite spline through every point of (P, 2), with `num_between` samples a span."""
+    """Cubic Hermite spline through every point of (P, 2), with `num_between` samples per span."""
     knots = np.asarray(points, dtype=float)
     if closed:
         padded = np.vstack([knots[-1:], knots, knots[:2]])
