@@ -118,7 +118,7 @@ class CropDataset(Dataset[Batch]):
     def _draw_affines(
         self, centres_xy_image: FloatArray, scale_xy: FloatArray, is_mirrored: bool, rng: np.random.Generator
     ) -> list[FloatArray]:
-        """Image -> crop for each landmark; without a centre, a crop of NaN."""
+        """Image -> crop for each landmark; without a center, a crop of NaN."""
         frame, augment = self._frame, self._augmentation
         if augment is None:
             return [frame.affine(centre, scale_xy) for centre in centres_xy_image]

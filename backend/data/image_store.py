@@ -76,7 +76,7 @@ def warp(
 ) -> Image:
     """The input picture: margins take the image's mean, so that they are as inconspicuous as possible.
 
-    With a `displacement` (h, w, 2) in input pixels, pixel x shows what would lie at x + displacement(x).
+    With a `displacement` (h, w, 2) in input pixels, pixel x shows what would be at x + displacement(x).
     """
     matrix = compose(affine_image_to_input, invert_affine(reduced.affine_from_image))
     border: dict[str, Any] = {"borderMode": cv2.BORDER_CONSTANT, "borderValue": reduced.mean}

@@ -286,7 +286,7 @@ def _read_orientation(image: Image.Image, path: Path) -> int:
 
 
 def _read_png_exif(path: Path) -> bytes:
-    """A PNG's eXIf chunk, which may stand behind the pixels too: hop over the other chunks."""
+    """A PNG's eXIf chunk, which may come after the pixels: other chunks are skipped."""
     with path.open("rb", buffering=0) as file:
         file.seek(8)
         while len(head := file.read(8)) == 8:

@@ -1,5 +1,4 @@
-"""Finds images that are in a data set twice: in two splits they flatter a measurement, in one they count
-double.
+"""Finds images that are in a data set twice: they flatter a measurement, or count double.
 
 Two stages, because all cephalograms look alike. A coarse print of every image, tolerant of small shifts,
 finds the candidate pairs; each of these is aligned (an affine by maximizing the enhanced correlation
@@ -68,7 +67,8 @@ def find_leaks(splits: SampleSplits) -> tuple[Leak, ...]:
 
     Finds copies that were rescaled, recompressed, brightened, or cropped by about 1 %; not rotated or
     mirrored ones. Frames of a video between which nothing moves count as the same picture. An image that
-    cannot be read is skipped. The first look decodes all images; then 300 take a fifth of a second, and 10,000 about a minute.
+    cannot be read is skipped. The first look decodes all images; then 300 take a fifth of a second, and
+    10,000 about a minute.
     """
     ids = [str(name) for part in splits.by_split.values() for name in part.images["image_id"]]
     of_split = [name for name, part in splits.by_split.items() for _ in range(len(part))]

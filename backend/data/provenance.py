@@ -30,7 +30,7 @@ NUM_NAMED = 5  # image ids that a message names
 
 @dataclass(frozen=True)
 class ImageRecord:
-    """One image: `path` is relative to the source folder where it lies in it, with forward slashes."""
+    """One image: `path` is relative to the source folder where it is inside, with forward slashes."""
 
     image_id: str
     split: str

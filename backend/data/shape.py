@@ -1,12 +1,12 @@
 """Where each landmark of an image is expected from its others.
 
-A Gaussian over shapes. All images are laid over one mean shape by similarities (generalised Procrustes
+A Gaussian over shapes. All images are laid over one mean shape by similarities (generalized Procrustes
 analysis: Gower, Psychometrika 40, 1975; here robust, by Cauchy weights and a median shape). What remains has
-the covariance S, shrunk towards a multiple of the identity by the oracle-approximating rule (Chen et al.,
-IEEE TSP 58(10), 2010). To S comes a large variance along the four directions in which a similarity moves the
-mean shape, so that predicting a landmark from the others lays the others alone over the model; an alignment
-that has seen the landmark would hide its error. One inverse P of the sum then leaves every landmark k out at
-once: its error is (P_kk)^-1 (P x)_k, with covariance (P_kk)^-1.
+the covariance S, shrunk toward a multiple of the identity by the oracle-approximating rule (Chen et al., IEEE
+TSP 58(10), 2010). To S comes a large variance along the four directions in which a similarity moves the mean
+shape, so that predicting a landmark aligns only the others with the model; an alignment that has seen the
+landmark would hide its error. One inverse P of the sum then leaves every landmark k out at once: its error is
+(P_kk)^-1 (P x)_k, with covariance (P_kk)^-1.
 
 Points are complex numbers x + iy here: a similarity is z -> a z + b.
 """
@@ -24,14 +24,14 @@ BoolArray = npt.NDArray[np.bool_]
 IntArray = npt.NDArray[np.int64]
 Complex = npt.NDArray[np.complex128]
 
-MIN_LANDMARKS = 4  # a similarity takes two points; with fewer than two more nothing says which one is wrong
+MIN_LANDMARKS = 4  # a similarity takes two points; with fewer than two more, it is unknown which one is wrong
 MIN_IMAGES = 12
-DISTRUST_SCORE = 4.0  # exp(-4 ** 2 / 2): one right landmark in 3000 lies as far off
-MAX_DISTRUSTED_SHARE = 1 / 3  # of an image's landmarks, that the others are predicted without
-NUM_FOLDS = 5  # no image is judged by a model that has seen it
+DISTRUST_SCORE = 4.0  # exp(-4 ** 2 / 2): one correct landmark in 3000 is as far off
+MAX_DISTRUSTED_SHARE = 1 / 3  # of an image's landmarks: those without which the others are predicted
+NUM_FOLDS = 5  # folds: no image is judged by a model that has seen it
 MEDIAN_CHI2 = 2 * np.log(2)  # of chi-squared with two degrees of freedom
 _FREE_VARIANCE = 1.0  # of a similarity, in squares of the mean shape's size: any at all
-_LEAST_DEVIATION = 0.002  # of the mean shape's size: no model is surer than this
+_LEAST_DEVIATION = 0.002  # of the mean shape's size: the least deviation of any model
 _ALIGN_ROUNDS = 10
 _FILL_ROUNDS = 3
 SWAP_SHARE = (
@@ -44,9 +44,9 @@ _COARSE_FACTOR = 5.0  # times the median distance: too far to learn the covarian
 class ShapeCheck:
     """Of N images with K landmarks; NaN where a landmark is missing or marked too seldom to be judged.
 
-    `score` (N, K) is the distance from the expected place in units of what is usual for this landmark, 1.18
-    in the middle of all; `expected_xy` (N, K, 2) lies in the frame of the points that were given. `partner`
-    (N, K): the landmark with which this one seems to have changed places, -1 for none.
+    `score` (N, K) is the distance from the expected place in units of the usual distance of this landmark,
+    with a median of 1.18; `expected_xy` (N, K, 2) is in the frame of the given points. `partner` (N, K): the
+    landmark with which this one seems to have changed places, -1 for none.
     """
 
     expected_xy: FloatArray
@@ -55,11 +55,11 @@ class ShapeCheck:
 
 
 def check_shapes(points_xy: FloatArray) -> ShapeCheck | None:
-    """Judge points (N, K, 2), one frame an image, NaN missing; None where there is too little to learn from.
+    """Judge points (N, K, 2), one frame per image, NaN missing; None where there is too little to learn from.
 
-    Images that share no landmarks, such as two views of a head, are judged apart, each among its like. Spots
-    that are far from what the others say are taken out one by one, the farthest of an image first, so that a
-    wrong landmark does not make its neighbours look wrong.
+    Images that share no landmarks, such as two views of a head, are judged separately. Landmarks that are far
+    from their expected place are removed one by one, the farthest of an image first, so that a wrong landmark
+    does not make its neighbors look wrong.
     """
     shapes = np.asarray(points_xy[..., 0] + 1j * points_xy[..., 1], np.complex128)
     known: BoolArray = np.isfinite(shapes)
@@ -92,7 +92,7 @@ def robust_scores(distances: FloatArray) -> FloatArray:
 
 
 def shape_groups(known: BoolArray) -> list[BoolArray]:
-    """Which marks (N, K) are judged together, the fullest image's group first; no image is in two of them.
+    """Which points (N, K) are judged together, the fullest image's group first; no image is in two of them.
 
     In a group every landmark is marked on MIN_IMAGES, every image marks MIN_LANDMARKS, and one mean shape can
     hold all.
@@ -109,9 +109,7 @@ def shape_groups(known: BoolArray) -> list[BoolArray]:
 
 
 def _narrow(known: BoolArray) -> BoolArray:
-    """What is left of the marks when landmarks and images with too few of them, and images astray, are taken
-    out.
-    """
+    """The points that are left without landmarks and images that have too few, and without outlying images."""
     while True:
         used: BoolArray = known & (known.sum(axis=0) >= MIN_IMAGES)
         used &= used.sum(axis=1, keepdims=True) >= MIN_LANDMARKS
@@ -122,9 +120,7 @@ def _narrow(known: BoolArray) -> BoolArray:
 
 
 def _reached(known: BoolArray) -> BoolArray:
-    """(N,): images that can be laid over the fullest one, or over those that can, by two landmarks at
-    least.
-    """
+    """(N,): images that share two landmarks with the fullest one, directly or by way of others."""
     reached = np.zeros(len(known), bool)
     reached[known.sum(axis=1).argmax()] = True
     for _ in range(_ALIGN_ROUNDS):
@@ -155,7 +151,7 @@ def _check_known(shapes: Complex, known: BoolArray) -> tuple[Complex, FloatArray
 
 
 def gross_errors(residuals: Complex, known: BoolArray) -> BoolArray:
-    """(N, K): marks that lie too far from the mean shape to learn the covariance from."""
+    """(N, K): points too far from the mean shape to learn the covariance from."""
     distance = np.where(known, np.abs(residuals), np.nan)
     gross: BoolArray = distance > _COARSE_FACTOR * np.nanmedian(distance, axis=0)
     return gross
@@ -189,14 +185,14 @@ def align_shapes(shapes: Complex, known: BoolArray) -> tuple[Complex, Complex, C
 
 
 def _median(points: Complex) -> Complex:
-    """Of each column, x and y apart; NaN are left out."""
+    """Of each column, x and y separately; NaN are left out."""
     result: Complex = np.nanmedian(points.real, axis=0) + 1j * np.nanmedian(points.imag, axis=0)
     return result
 
 
 def fit_similarities(shapes: Complex, mean: Complex, weights: FloatArray) -> tuple[Complex, Complex]:
     """The similarity of every shape onto the mean shape: the inverse of the one that the mean shape takes to
-    it by weighted least squares, in which a wrong mark, however far off, is an error and has no leverage.
+    it by weighted least squares, in which a wrong point, however far off, is an error and has no leverage.
     """
     z, m = np.where(weights > 0, shapes, 0), np.where(weights > 0, mean, 0)
     total = weights.sum(axis=1)
@@ -211,7 +207,7 @@ def fit_similarities(shapes: Complex, mean: Complex, weights: FloatArray) -> tup
 
 
 def _fit_folds(residuals: Complex, fitted: BoolArray, mean: Complex) -> list[tuple[IntArray, FloatArray]]:
-    """Rows, and the covariance (2K, 2K) of all the other ones, by which these are to be judged."""
+    """Rows, and the covariance (2K, 2K) of all other rows, by which these are judged."""
     folds = np.random.default_rng(0).permutation(len(residuals)) % NUM_FOLDS
     return [
         (
@@ -225,7 +221,9 @@ def _fit_folds(residuals: Complex, fitted: BoolArray, mean: Complex) -> list[tup
 def _leave_out(
     residuals: Complex, trusted: BoolArray, models: list[tuple[IntArray, FloatArray]]
 ) -> tuple[Complex, FloatArray]:
-    """Each landmark's error against what the trusted others of its image say, and its Mahalanobis length."""
+    """Each landmark's error against the place expected from the trusted others, and its Mahalanobis
+    length.
+    """
     error, length = np.zeros_like(residuals), np.zeros(residuals.shape)
     for rows, covariance in models:
         patterns, which = np.unique(trusted[rows], axis=0, return_inverse=True)
@@ -250,7 +248,7 @@ def fit_covariance(residuals: Complex, fitted: BoolArray, mean: Complex) -> Floa
 
 
 def _shrink(values: FloatArray) -> FloatArray:
-    """The covariance of rows (n, p) about 0, drawn towards the identity by the oracle-approximating rule."""
+    """The covariance of rows (n, p) about 0, shrunk toward the identity by the oracle-approximating rule."""
     num, size = values.shape
     sample = values.T @ values / num
     trace, trace_of_square = np.trace(sample), float((sample**2).sum())
@@ -263,7 +261,7 @@ def _shrink(values: FloatArray) -> FloatArray:
 
 
 def _fill(values: FloatArray, known: BoolArray, covariance: FloatArray) -> FloatArray:
-    """Missing values (n, p) as the known ones of their row lead to expect."""
+    """Missing values (n, p), as expected from the known ones of their row."""
     filled = values.copy()
     patterns, which = np.unique(known, axis=0, return_inverse=True)
     for number, pattern in enumerate(patterns):

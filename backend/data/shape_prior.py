@@ -1,14 +1,11 @@
-"""Points drawn towards likely shapes: what a network sees, weighed against how landmarks lie to each other.
+"""Pulls points toward likely shapes: weighs what a network sees against the shapes of the training images.
 
 A network's points z are the image's shape x and an error e. x is Gaussian about the mean shape, as `shape`
 learns it from the training images; a similarity costs nothing, so that only the shape counts and not where
-the image shows it. e is Gaussian too, each landmark's as wide as its heatmap says. The likeliest shape is
-then C (C + E)^-1 z. This is the regularised landmark mean-shift of Saragih, Lucey and Cohn (IJCV 91, 2011),
-which a Gaussian error brings into closed form. A point that is far off its likely place is taken for a slip
-and counts for less: its error has Student's t (Lange, Little and Taylor, JASA 84, 1989), by repeated
-weighing.
-
-numpy alone; knows no file and no network.
+the image shows it. e is Gaussian too, each landmark's as wide as its heatmap. The likeliest shape is then C
+(C + E)^-1 z. This is the regularized landmark mean-shift of Saragih, Lucey and Cohn (IJCV 91, 2011), which a
+Gaussian error brings into closed form. A point far from its likely place is treated as a slip and counts
+less: its error has Student's t (Lange, Little and Taylor, JASA 84, 1989), by repeated weighing.
 """
 
 from __future__ import annotations
@@ -46,7 +43,7 @@ class ShapePrior:
     def draw(self, points_xy: FloatArray, spread_xy: FloatArray) -> FloatArray:
         """Points (N, K, 2) and the covariance of each (N, K, 2, 2) -> the likeliest points (N, K, 2).
 
-        One frame an image, of any unit that is the same along x and y.
+        One frame per image, in any unit that is the same along x and y.
         """
         mean = self.mean_xy[:, 0] + 1j * self.mean_xy[:, 1]
         shapes = points_xy[..., 0] + 1j * points_xy[..., 1]
@@ -74,7 +71,7 @@ class ShapePrior:
 
 
 def fit_shape_prior(points_xy: FloatArray) -> ShapePrior | None:
-    """Of training images' points (N, K, 2), in a frame an image as in `draw`, NaN missing.
+    """Of training images' points (N, K, 2), in one frame per image as in `draw`, NaN missing.
 
     None where they do not make one shape: fewer than 12 images with 4 landmarks, a landmark on fewer than 12,
     or two kinds of images that share no landmarks.
@@ -92,7 +89,7 @@ def fit_shape_prior(points_xy: FloatArray) -> ShapePrior | None:
 
 
 def find_flaw(prior: ShapePrior, num_landmarks: int) -> str:
-    """Why points cannot be drawn to a prior that was read from a file; empty where they can."""
+    """Why a prior that was read from a file cannot be used; empty where it can."""
     mean, covariance = prior.mean_xy, prior.covariance
     if mean.shape != (num_landmarks, 2) or covariance.shape != (2 * num_landmarks, 2 * num_landmarks):
         return f"it is of other landmarks than the {num_landmarks} of the network"
@@ -102,7 +99,7 @@ def find_flaw(prior: ShapePrior, num_landmarks: int) -> str:
     if not np.allclose(covariance, covariance.T, rtol=0, atol=tolerance):
         return "its covariance is not symmetric"
     if np.linalg.eigvalsh(covariance).min() < -len(covariance) * tolerance:
-        return "its covariance is not that of any shapes"
+        return "its covariance is not one of shapes"
     if num_landmarks > 1 and np.ptp(mean, axis=0).max() < 1 / MAX_SIZE:
-        return "all points of its mean shape are one"
+        return "all points of its mean shape are the same"
     return ""

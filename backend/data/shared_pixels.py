@@ -1,8 +1,7 @@
-"""Pictures in memory that processes share, also those that inherit none: started by spawn, as on Windows and
-macOS.
+"""Pictures in memory that processes share, including those started by spawn, as on Windows and macOS.
 
-The memory is gone with the last process that uses it, however that ends: on Windows it has a name and no
-file, elsewhere it is a file in the cache folder that has no name.
+The memory is freed with the last process that uses it, however that ends: on Windows it has a name and no
+file, elsewhere it is a file in the cache directory that has no name.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ Picture = npt.NDArray[np.uint8]
 
 
 class SharedPixels:
-    """Pictures one behind the other, read only; the same memory in a process that is started with them."""
+    """Pictures one after the other, read only; a process that is started with them uses the same memory."""
 
     def __init__(self, pictures: Sequence[Picture]) -> None:
         """Copies the pictures, at least one. Raises UserError where there is no room for them."""
@@ -55,9 +54,7 @@ class SharedPixels:
         return views
 
     def __getstate__(self) -> dict[str, Any]:
-        """Only for a process that is being started: `multiprocessing` hands it what the memory is opened
-        by.
-        """
+        """Only for a process that is being started: `multiprocessing` passes it the means to open the memory."""
         handle = self._handle if isinstance(self._handle, str) else reduction.DupFd(self._handle)
         return {"_shapes": self._shapes, "_num_bytes": self._num_bytes, "_handle": handle}
 

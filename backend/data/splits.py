@@ -18,14 +18,15 @@ def assign_validation(images: pd.DataFrame, val_fraction: float, seed: int) -> p
 
     The rule:
 
-    1. Images that are "valid" already stay the only ones: nothing is carved. No other split is ever touched.
+    1. Images that are "valid" already stay the only ones: nothing is split off. No other split is ever
+       touched.
     2. Else round(val_fraction * number of "train" images) of them are wanted: at least 1 when the fraction is
        above 0 and there are 2 images to choose from, and never the last one.
-    3. Where "train" holds more than one named group (patients, videos), whole groups are carved, an image
+    3. Where "train" holds more than one named group (patients, videos), whole groups are split off, an image
        without a group counting as a group of its own, provided that this takes between half and one and a
        half times as many images as wanted (one more or less is near enough) and at most half of "train".
-    4. Else (no groups, a single one, or groups too large for rule 3, such as machines) images are carved one
-       by one, from each group in proportion to its size.
+    4. Else (no groups, a single one, or groups too large for rule 3, such as machines) images are split off
+       one by one, from each group in proportion to its size.
 
     The choice depends on (seed, image ids, groups) alone, not on the order of the rows.
     Raises UserError when there is no "train" row or the fraction is not in [0, 1).

@@ -149,7 +149,7 @@ def _learn_ids(files: Iterable[list[dict[str, Any]]]) -> dict[str, int]:
 
 
 def known_symbol(name: str) -> str | None:
-    """The data set's own spelling of a landmark's symbol; None where it has no such landmark."""
+    """The data set's own spelling of a landmark's symbol; None for an unknown landmark."""
     index = _INDEX.get(name.strip().translate(_PRIMES))
     return None if index is None else LANDMARK_NAMES[index]
 

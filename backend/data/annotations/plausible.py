@@ -110,7 +110,7 @@ def _find_percent(points: Points, sizes_hw: Sizes) -> Finding | None:
 
 
 def _fits_unit(points: Points, sizes_hw: Sizes, span: float, side_px: int) -> str:
-    """Words for coordinates that all lie in a unit's span, in images whose sides are longer; "" for
+    """A phrase for coordinates that all lie in a unit's span, in images whose sides are longer; "" for
     others.
     """
     known = points[np.isfinite(points).all(axis=-1)]

@@ -192,9 +192,7 @@ def _likelihoods(sample: bytes) -> dict[str, float]:
 
 
 def odd_share(text: str, encoding: str) -> float:
-    """Which share of its words' characters would be odd, from 0 (all are words) on; words in ASCII do not
-    count.
-    """
+    """The share of odd characters in its words, 0 where all look right; words in ASCII do not count."""
     words = {word for word in _WORD.findall(text) if not word.isascii()}
     return sum(_num_odd(word, encoding) / len(word) for word in words) / max(1, len(words))
 
