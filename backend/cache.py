@@ -23,8 +23,6 @@ def cache_folder() -> Path:
 
 
 def cache_file(room: str, key: Any) -> Path:
-    """The file of one answer: JSON, named by a hash of `key`, which holds everything that changes the
-    answer.
-    """
+    """The file of one answer: JSON, named by a hash of `key`, which holds all that changes the answer."""
     name = hashlib.blake2b(json.dumps(key, sort_keys=True).encode(), digest_size=16).hexdigest()
     return cache_folder() / room / f"{name}.json"

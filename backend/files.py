@@ -1,6 +1,4 @@
-"""Atomic replacement of files, and JSON lines: files stay readable at any instant, even when the writer is
-killed.
-"""
+"""Atomic replacement of files, and JSON lines: files stay readable even when the writer is killed."""
 
 from __future__ import annotations
 
@@ -147,9 +145,7 @@ def is_lock_held(path: Path) -> bool:
 
 
 def _is_free(descriptor: int) -> bool:
-    """Try the lock and release it at once: a process that wants it in the meantime gets it on its next
-    try.
-    """
+    """Try the lock and release it at once: a process that wants it meanwhile gets it on its next try."""
     if sys.platform == "win32":
         return _is_free_in_turn(descriptor)
     try:
@@ -163,9 +159,7 @@ def _is_free(descriptor: int) -> bool:
 
 
 def _is_free_in_turn(descriptor: int) -> bool:
-    """Without shared locks: another process that only checks holds it for an instant, a real holder at every
-    try.
-    """
+    """Without shared locks: a process that only checks holds it for an instant, a real holder longer."""
     for _ in range(_PROBES):
         if filelock.lock_descriptor(descriptor, blocking=False):
             filelock.unlock_descriptor(descriptor)

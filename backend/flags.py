@@ -76,9 +76,7 @@ def given_settings(namespace: argparse.Namespace) -> dict[str, Any]:
 
 
 def settings_to_flags(settings: Settings) -> list[str]:
-    """The arguments of train.py that differ from the defaults, with the most important ones always among
-    them.
-    """
+    """The arguments of train.py that differ from the defaults, and always the most important ones."""
     always = ("model", "image_size", "batch_size", "lr", "epochs", "loss")
     flags: list[str] = []
     for name, field in Settings.model_fields.items():

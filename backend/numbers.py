@@ -33,9 +33,7 @@ NUM_SHOWN = 40  # characters of a wrong text that a message repeats
 
 
 def to_latin(typed: str) -> str:
-    """A text with its digits, its minus and the Arabic decimal separator as Latin ones, without invisible
-    marks.
-    """
+    """A text with Latin digits, minus sign and decimal point for Arabic ones, without invisible marks."""
     return typed.translate(_TO_LATIN).strip()
 
 

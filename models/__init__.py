@@ -27,7 +27,7 @@ MODELS: dict[str, Callable[[int, int], nn.Module]] = {
     "unet": UNet,
     "hourglass": StackedHourglass,
 }
-"""Name -> builder, called with (num_landmarks, output_stride). `backend.config.ModelName` lists the same names."""
+"""Name -> builder, called with (num_landmarks, output_stride); `backend.config.ModelName` has the names."""
 
 OUTPUT_STRIDES = (1, 2, 4)
 """Input pixels per heatmap cell that every network offers."""

@@ -52,9 +52,7 @@ class AnnotationOutliers:
 
 
 def find_outliers(readers_xy_image: FloatArray, mm_per_px_xy: FloatArray) -> AnnotationOutliers:
-    """Judge the points (N, R, K, 2) of R readers, original pixels, with spacings (N, 2) in mm, NaN where
-    unknown.
-    """
+    """Judge the points (N, R, K, 2) of R readers, original pixels, with pixel sizes (N, 2) in mm or NaN."""
     mean_xy = mean_of_readers(readers_xy_image).astype(np.float64)
     proportions = square_unit_xy(mm_per_px_xy)
     check = check_shapes(mean_xy * proportions[:, None])
@@ -73,9 +71,7 @@ def find_outliers(readers_xy_image: FloatArray, mm_per_px_xy: FloatArray) -> Ann
 def _of_shapes(
     mean_xy: FloatArray, expected: FloatArray, check: ShapeCheck, mm_per_px_xy: FloatArray
 ) -> list[AnnotationOutlier]:
-    """The landmarks that are unlikely beside the others of their image; of two that were swapped the worse
-    one.
-    """
+    """The landmarks that are unlikely beside the others of their image; of two swapped ones the worse."""
     px, mm = _distances(mean_xy, expected, mm_per_px_xy)
     doubted = (check.score > DISTRUST_SCORE) & (px > LEAST_PX)
     found = []

@@ -162,9 +162,7 @@ class EpochBatches(Sampler[list[Key]]):
 
 
 def leave_signals_to_the_parent(worker_id: int) -> None:
-    """Ctrl-C reaches every process of a terminal; the training finishes its step and then ends its
-    workers.
-    """
+    """Ctrl-C reaches every process of a terminal; the training finishes its step and ends its workers."""
     for name in ("SIGINT", "SIGBREAK"):
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), signal.SIG_IGN)

@@ -46,9 +46,7 @@ _SIZE_FIELDS = ("Rows", "Columns")
 
 @dataclass(frozen=True)
 class DicomPicture:
-    """Pixels (H, W) or (H, W, 3) RGB as they are stored, after the modality's rescaling, and how they are
-    meant to be displayed.
-    """
+    """Pixels (H, W) or (H, W, 3) RGB as stored, after the modality's rescaling, and how to display them."""
 
     pixels: npt.NDArray[Any]
     window: tuple[float, float] | None  # the values that are black and white; None: the file states none
@@ -125,9 +123,7 @@ def _require_picture(path: Path, dataset: Dataset, kind: UID, num_frames: int) -
 
 
 def _as_shown(pixels: npt.NDArray[Any], dataset: Dataset) -> DicomPicture:
-    """Rescaled by the modality's and mapped by the VOI's table, if there are any; a window is only
-    returned.
-    """
+    """Rescaled by the modality's and mapped by the VOI's table, if any; a window is only returned."""
     kind = str(dataset.PhotometricInterpretation)
     if kind == "PALETTE COLOR":
         pixels = apply_color_lut(pixels, dataset)

@@ -44,9 +44,7 @@ _MAX_RESCALING = 1e12  # beyond it, float32 cannot distinguish grey values
 
 @dataclass(frozen=True)
 class Table:
-    """A table of grey values: entries, the value that the first one is for, and the highest that an entry may
-    be.
-    """
+    """A table of grey values: entries, the value of the first one, and the highest possible entry."""
 
     entries: npt.NDArray[np.uint16]
     first: int

@@ -58,9 +58,7 @@ def read_fingerprints(
 
 
 def read_digests(paths: Sequence[Path], root: Path) -> list[str]:
-    """The hash of every file's bytes, as in its fingerprint; empty where it cannot be read. Decodes no
-    picture.
-    """
+    """The hash of every file's bytes, as in its fingerprint; empty where it cannot be read."""
     known = _read_cache(_cache_path(root))
     with ThreadPoolExecutor(NUM_THREADS) as pool:
         return list(pool.map(lambda path: _digest(path, known.get(_key(path))), paths))

@@ -26,9 +26,7 @@ class Remark:
 
 @dataclass(frozen=True)
 class ImageFacts:
-    """The pixel size that a file states, mm (NaN where it states none), the field that states it, and remarks
-    on what was decided or ignored.
-    """
+    """The pixel size that a file states, mm or NaN, the field that states it, and remarks on the reading."""
 
     mm_per_px_xy: MmPerPx = (math.nan, math.nan)
     spacing_field: str = ""
@@ -44,9 +42,7 @@ def spacings_differ(one_xy: MmPerPx, other_xy: MmPerPx) -> bool:
 
 
 def remark_on_spacing(given_xy: MmPerPx, stated_xy: MmPerPx) -> Remark | None:
-    """The remark on a pixel size that a table gives, mm, where the image itself states another; the table's
-    counts.
-    """
+    """The remark on a pixel size that a table gives, mm, where the image itself states another one."""
     if math.isnan(sum(given_xy) + sum(stated_xy)) or not spacings_differ(given_xy, stated_xy):
         return None
     return Remark(

@@ -92,9 +92,7 @@ def warp(
 
 
 class ImageStore:
-    """Images by index at one or more scales, decoded once on first use and kept while they fit into
-    `budget_bytes`.
-    """
+    """Images by index at one or more scales, decoded on first use and kept within `budget_bytes`."""
 
     def __init__(self, paths: Sequence[Path], scales: Sequence[Sequence[float]], budget_bytes: int) -> None:
         """`scales` gives for each image its levels' sizes as shares of the original; see `input_scale`."""

@@ -53,9 +53,7 @@ _pixel_limit_lock = threading.Lock()
 
 @dataclass(frozen=True)
 class ImageFrame:
-    """The size of an image as it is read, px, and the EXIF orientation (1 to 8) by which it was turned for
-    that.
-    """
+    """The size of an image as it is read, px, and the EXIF orientation (1 to 8) that was undone for that."""
 
     size_hw: tuple[int, int]
     orientation: int = _UPRIGHT
@@ -215,9 +213,7 @@ def _decode_tiff(path: Path, header: TiffHeader, decoded: npt.NDArray[Any] | Non
 
 
 def _decode_by_pillow(path: Path) -> npt.NDArray[Any] | None:
-    """Grey (H, W) as deep as it is stored, or BGR (H, W, 3) of 8 bit, without alpha; None where Pillow
-    cannot.
-    """
+    """Grey (H, W) as deep as it is stored, or BGR (H, W, 3) of 8 bit, no alpha; None if Pillow cannot."""
     try:
         with _without_pixel_limit():
             image = Image.open(path)

@@ -66,9 +66,7 @@ def import_zip(archive: Path, data_root: Path, on_progress: OnProgress = lambda 
 
 
 def _read_members(archive: Path) -> list[_Member]:
-    """The files in it, without by-products of operating systems. Raises UserError for one that is not
-    harmless.
-    """
+    """The files in it, without by-products of operating systems. Raises UserError for a harmful one."""
     try:
         with zipfile.ZipFile(archive) as opened:
             listed = [_Member(info, name) for info, name in member_names(opened)]
@@ -100,9 +98,7 @@ def _require_harmless(member: _Member) -> None:
 
 
 def _require_once(files: Sequence[_Member]) -> None:
-    """Some file systems know one name in any case and Unicode form: the second file would replace the
-    first.
-    """
+    """Some file systems ignore case and Unicode form: the second file would replace the first."""
     seen: set[str] = set()
     for member in files:
         name = unicodedata.normalize("NFC", "/".join(member.parts)).casefold()

@@ -115,9 +115,7 @@ def advise(leaks: Sequence[Leak]) -> list[str]:
 
 
 def picture_distance(first: Thumbnail, second: Thumbnail) -> float:
-    """1 - correlation of the detail of two thumbnails after alignment: 0 for copies, about 1 for unrelated
-    images.
-    """
+    """1 - correlation of the detail of two aligned thumbnails: 0 for copies, about 1 for unrelated images."""
     a, b = _detail(first), _detail(second)
     everywhere = np.full(b.shape, 255, np.uint8)
     start = np.eye(2, 3, dtype=np.float32)
@@ -178,9 +176,7 @@ def _same_pictures(fingerprints: Sequence[Fingerprint | None], known: set[Pair])
 
 
 def _candidates(thumbnails: dict[int, Thumbnail]) -> Iterator[Pair]:
-    """Pairs (lower row, higher row) whose coarse prints are alike; all pairs are compared, a block at a
-    time.
-    """
+    """Pairs (lower row, higher row) whose coarse prints are alike; all pairs are compared, block by block."""
     if not thumbnails:
         return
     rows = list(thumbnails)
@@ -192,9 +188,7 @@ def _candidates(thumbnails: dict[int, Thumbnail]) -> Iterator[Pair]:
 
 
 def _coarse_print(thumbnail: Thumbnail) -> FloatArray:
-    """(1024,), mean 0 and length 1: structure of a scale of 4 to 6 pixels, with even contrast over the
-    image.
-    """
+    """(1024,), mean 0 and length 1: structure of a scale of 4 to 6 pixels, its contrast made even."""
     values = cv2.resize(thumbnail, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA).astype(np.float32)
     band = _blur(values, 2) - _blur(values, 3)
     even = band / (np.sqrt(_blur(band * band, 3)) + 4)  # grey values: nearly flat areas are not amplified

@@ -116,9 +116,7 @@ def require_data(config: RunConfig) -> None:
 
 
 def read_whole_data(config: RunConfig) -> SampleSplits:
-    """Every image and landmark of the run's data set as it is today, without a validation split of ours.
-    Raises UserError.
-    """
+    """Every image and landmark of the run's data set as it is today, nothing split off. Raises UserError."""
     require_data(config)
     settings = config.settings
     return load_splits(
@@ -261,9 +259,7 @@ def pool_splits(splits: SampleSplits, columns: Sequence[int]) -> Samples:
 
 
 def _find_rows(record: DataRecord, pool: Samples, digests: Sequence[str]) -> dict[ImageRecord, int]:
-    """The row of each recorded image that still exists: the one with its id, else one with its bytes and an
-    unknown id.
-    """
+    """The row of each recorded image that still exists: the one with its id, else one with its bytes."""
     by_id = {str(image_id): row for row, image_id in enumerate(pool.images["image_id"])}
     rows = {image: by_id[image.image_id] for image in record.images if image.image_id in by_id}
     claimed = {*rows.values()}

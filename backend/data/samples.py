@@ -48,9 +48,7 @@ class Samples:
 
 @dataclass(frozen=True)
 class SampleSplits:
-    """A data set ready to train on: its splits by name, train and valid first, the others as the data set has
-    them.
-    """
+    """A data set ready to train on: its splits by name, train and valid first, then the data set's others."""
 
     annotations: Annotations
     by_split: Mapping[str, Samples]
@@ -118,9 +116,7 @@ def find_implausible(splits: SampleSplits) -> list[Problem]:
 
 
 def require_plausible(splits: SampleSplits, *, accepted: bool) -> None:
-    """Raises UserError, one line, for coordinates that cannot be pixels, unless they are accepted as they
-    are.
-    """
+    """Raises UserError, one line, for coordinates that cannot be pixels, unless the user accepts them."""
     found = find_implausible(splits)
     if found and not accepted:
         raise UserError(

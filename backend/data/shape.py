@@ -78,9 +78,7 @@ def check_shapes(points_xy: FloatArray) -> ShapeCheck | None:
 
 
 def robust_scores(distances: FloatArray) -> FloatArray:
-    """Distances (N, K) in units of each column's usual one: of two independent normal axes these have
-    deviation 1.
-    """
+    """Distances (N, K) in units of each column's usual one: for two independent normal axes, deviation 1."""
     known = np.isfinite(distances)
     scores = np.full(distances.shape, np.nan)
     for column in np.flatnonzero(known.any(axis=0)):
@@ -109,7 +107,7 @@ def shape_groups(known: BoolArray) -> list[BoolArray]:
 
 
 def _narrow(known: BoolArray) -> BoolArray:
-    """The points that are left without landmarks and images that have too few, and without outlying images."""
+    """The points that are left without landmarks and images that have too few, or outlying images."""
     while True:
         used: BoolArray = known & (known.sum(axis=0) >= MIN_IMAGES)
         used &= used.sum(axis=1, keepdims=True) >= MIN_LANDMARKS
@@ -221,9 +219,7 @@ def _fit_folds(residuals: Complex, fitted: BoolArray, mean: Complex) -> list[tup
 def _leave_out(
     residuals: Complex, trusted: BoolArray, models: list[tuple[IntArray, FloatArray]]
 ) -> tuple[Complex, FloatArray]:
-    """Each landmark's error against the place expected from the trusted others, and its Mahalanobis
-    length.
-    """
+    """Each landmark's error against the place that the trusted others predict, and its Mahalanobis length."""
     error, length = np.zeros_like(residuals), np.zeros(residuals.shape)
     for rows, covariance in models:
         patterns, which = np.unique(trusted[rows], axis=0, return_inverse=True)

@@ -54,7 +54,7 @@ class SharedPixels:
         return views
 
     def __getstate__(self) -> dict[str, Any]:
-        """Only for a process that is being started: `multiprocessing` passes it the means to open the memory."""
+        """Only for a process that is being started: `multiprocessing` passes it what opens the memory."""
         handle = self._handle if isinstance(self._handle, str) else reduction.DupFd(self._handle)
         return {"_shapes": self._shapes, "_num_bytes": self._num_bytes, "_handle": handle}
 

@@ -21,9 +21,7 @@ _NUMBER_FORMATS = {3: "H", 4: "I"}  # by a tag's type; the others hold none of t
 
 @dataclass(frozen=True)
 class TiffHeader:
-    """What a TIFF file's first page states about its pixels, and the number of pages (smaller copies do not
-    count).
-    """
+    """What a TIFF file's first page states about its pixels, and the number of full-size pages."""
 
     is_white_zero: bool  # the lowest value is white
     has_unassociated_alpha: bool  # the colors are not multiplied by it

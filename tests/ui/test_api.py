@@ -209,7 +209,7 @@ def test_numbers_are_read_as_the_form_reads_them(
             "choose one of demo, or give an absolute path",
         ),
         ("start_run", [{**SMALL, "dataset_path": "/nowhere"}], "/nowhere does not exist"),
-        ("start_run", [{}], "dataset_path: no data set is called ''"),
+        ("start_run", [{}], "dataset_path: there is no data set ''"),
         ("start_run", [{**SMALL, "flip_pairs": "nose=tail"}], "flip_pairs: 'nose=tail' is not a pair"),
         (
             "start_run",

@@ -153,9 +153,7 @@ def select_reader(annotations: Annotations, annotation_type: str) -> FloatArray:
 
 
 def mean_of_readers(points_xy_image: FloatArray) -> FloatArray:
-    """(N, R, K, 2) -> (N, K, 2) float32: the mean over those readers who have the landmark, NaN where nobody
-    has.
-    """
+    """(N, R, K, 2) -> (N, K, 2) float32: the mean over the readers who have the landmark, else NaN."""
     missing = np.isnan(points_xy_image).any(axis=-1, keepdims=True)
     num_readers = (~missing).sum(axis=1)
     total = np.where(missing, 0.0, points_xy_image).sum(axis=1, dtype=np.float64)

@@ -254,9 +254,7 @@ def _add_images(builder: AnnotationsBuilder, entries: list[_Entry]) -> None:
 def _contradiction(
     builder: AnnotationsBuilder, first: _Entry, entry: _Entry, *, differs: bool
 ) -> tuple[str, str] | None:
-    """What an entry contradicts the first one of its image in, and the cure; None where the two can be
-    joined.
-    """
+    """How an entry contradicts the first one of its image, and the cure; None where they can be joined."""
     earlier = "an earlier entry of the image" if first.file == entry.file else builder.relative(first.file)
     sizes = first.image.written_hw, entry.image.written_hw
     if first.split != entry.split:

@@ -1,6 +1,4 @@
-"""Finds the JSON files of COCO keypoints and the folders of their images, and parses a file; `coco` has the
-rules.
-"""
+"""Finds the JSON files of COCO keypoints and their images' folders, and parses a file; see `coco`."""
 
 from __future__ import annotations
 
@@ -66,18 +64,14 @@ class Table:
 
 
 def root_of(path: Path) -> Path:
-    """The data set's folder, absolute, of a folder or a JSON file: the one above where it is
-    `annotations/`.
-    """
+    """The data set's folder, absolute, of a folder or a JSON file: the one above for `annotations/`."""
     # without "..", as the images' paths below it are
     folder = Path(os.path.normpath((path.parent if path.is_file() else path).absolute()))
     return folder.parent if folder.name.lower() == "annotations" else folder
 
 
 def json_files(path: Path) -> list[Path]:
-    """The file itself, or the JSON files of a folder, of its `annotations/` and of its folders named after
-    splits.
-    """
+    """The file itself, or the JSON files of a folder, its `annotations/` and its folders of splits."""
     if path.is_file():
         return [path] if path.suffix.lower() == ".json" else []
     named = [
@@ -195,9 +189,7 @@ def _is_one_line(name: str) -> bool:
 
 
 def key_of(value: Any) -> str:
-    """An id as text, equal for 7, 7.0, "7" and "7.0", as tools write the same one; "" where it cannot be
-    one.
-    """
+    """An id as text, equal for 7, 7.0, "7" and "7.0", as tools write the same one; "" if it cannot be one."""
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value)
     if isinstance(value, float) and math.isfinite(value):
@@ -208,7 +200,5 @@ def key_of(value: Any) -> str:
 
 
 def is_number(value: Any) -> TypeGuard[float]:
-    """Whether it can be a coordinate or a size; the limit also keeps whole numbers out that no float can
-    hold.
-    """
+    """Whether it can be a coordinate or a size; the limit excludes whole numbers that no float can hold."""
     return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e9

@@ -1,6 +1,4 @@
-"""The instances of COCO files: annotations with landmarks, and how they are joined to objects; `coco` has the
-rules.
-"""
+"""The instances of COCO files: annotations with landmarks, joined to objects; `coco` has the rules."""
 
 from __future__ import annotations
 
@@ -107,9 +105,7 @@ def read_instances(
 def _part_by_landmark(
     builder: AnnotationsBuilder, table: Table, instances: dict[str, list[Instance]]
 ) -> dict[str, list[Instance]]:
-    """The instances; where the whole file is written with one landmark per annotation, each is a part of an
-    object.
-    """
+    """The instances; where the whole file has one landmark per annotation, each is a part of an object."""
     every = [instance for found in instances.values() for instance in found]
     # In a file with a single instance per image, or with any that has more landmarks, they are instances.
     if len(every) == len(instances) or any(len(one.names) == 1 or one.num_landmarks > 1 for one in every):

@@ -68,9 +68,7 @@ def _rename(table: Table, names_of: Callable[[Category], Names]) -> Table:
 
 
 def _name_single_points(table: Table) -> Table:
-    """A category without names of keypoints, all of whose annotations have a single one, is a landmark
-    itself.
-    """
+    """A category without named keypoints, whose annotations all have a single one, is a landmark itself."""
     lengths: dict[Category, set[int]] = {}
     for annotation in table.annotations:
         if (category := table.category_of(annotation)) and isinstance(annotation["keypoints"], list):
@@ -79,9 +77,7 @@ def _name_single_points(table: Table) -> Table:
 
 
 def _name_by_title(tables: list[Table]) -> list[Table]:
-    """Where categories mark the same images with one keypoint of the same name, their titles name the
-    landmarks.
-    """
+    """Where categories mark the same images with one keypoint of one name, their titles are the landmarks."""
     images = _images_of(tables)
     single: dict[Names, list[Category]] = {}
     for category in images:
@@ -112,9 +108,7 @@ def _join_parts(tables: list[Table]) -> dict[Names, list[Names]]:
 
 
 def _images_of(tables: list[Table]) -> dict[Category, set[str]]:
-    """The names of the images that each category with landmarks marks; files may have ids of their own for
-    them.
-    """
+    """The names of the images that each category with landmarks marks; ids may differ between files."""
     images: dict[Category, set[str]] = {}
     for table in tables:
         images |= {one: images.get(one, set()) for one in table.categories.values() if one.names}

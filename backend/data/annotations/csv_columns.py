@@ -105,9 +105,7 @@ def read_columns(titles: Sequence[str]) -> Columns:
 
 
 def _fit_styles(titles: Sequence[str]) -> list[tuple[int, str, str]]:
-    """Of each column of a landmark the style, the name and the title; the first style that both axes share
-    counts.
-    """
+    """Of each column of a landmark the style, name and title; the first style that both axes share counts."""
     fits: dict[str, list[tuple[int, str, str]]] = {}
     for title in dict.fromkeys(titles):
         if title.lower() in _META:

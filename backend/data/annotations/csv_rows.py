@@ -138,9 +138,7 @@ def _find_delimiter(file: io.StringIO) -> str:
 
 
 def _even_out(rows: Iterable[Row]) -> list[Row]:
-    """Rows as long as the header: without empty cells beyond it, and with empty ones where a row is
-    shorter.
-    """
+    """Rows as long as the header: without empty cells beyond it, with empty ones where a row is shorter."""
     even: list[Row] = []
     width = needed = 0
     for line, cells in rows:

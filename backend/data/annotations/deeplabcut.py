@@ -281,9 +281,7 @@ def _join_entries(
     entries: list[tuple[_Table, Row]],
     contradictions: Contradictions,
 ) -> npt.NDArray[np.float64]:
-    """(R, K, 2) of the tables that label one image; of one reader's, what contradicts an earlier one is left
-    out.
-    """
+    """(R, K, 2) of the tables that label one image; per reader, the earlier of two tables counts."""
     points = builder.empty_points()
     split = entries[0][0].split
     first_of: dict[str, str] = {}

@@ -58,9 +58,7 @@ UNICODE, PERCENT, CASE, SUFFIX, FOLDER = (
 
 @dataclass(frozen=True)
 class Wanted:
-    """An image as an annotation names it, with slashes between folders, and where it may lie, likeliest
-    first.
-    """
+    """An image as an annotation names it, with slashes between folders, and where it may be."""
 
     name: str
     folders: tuple[Path, ...]
@@ -138,9 +136,7 @@ def find_images(wanted: Iterable[Wanted], show: Callable[[Path], str] = str) -> 
 
 
 def list_images(folder: Path) -> list[Path]:
-    """The visible images in a folder, sorted by name: by their suffix, or DICOM of any name; [] without a
-    folder.
-    """
+    """The visible images in a folder, by name: of a known suffix, or DICOM of any name; [] without a folder."""
     if not folder.is_dir():
         return []
     return sorted(path for path in folder.iterdir() if not path.name.startswith(".") and is_image(path))

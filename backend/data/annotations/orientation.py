@@ -35,9 +35,7 @@ _TURNS = {
 
 @dataclass(frozen=True)
 class MarkedImage:
-    """`points_xy` (R, K, 2) as they are written, NaN where missing; `written_hw`: the size written beside
-    them.
-    """
+    """`points_xy` (R, K, 2) as written, NaN where missing; `written_hw`: the size written beside them."""
 
     points_xy: Points
     frame: ImageFrame
@@ -79,9 +77,7 @@ def judge_orientation(images: Sequence[MarkedImage], where: str) -> tuple[bool, 
 
 
 def _weigh(only_stored: int, only_read: int, written_stored: int, written_read: int) -> tuple[bool, str]:
-    """The decision by numbers of images, and why it was taken; no reason where all speak for the usual
-    frame.
-    """
+    """The decision by numbers of images, and its reason; none where all agree with the usual frame."""
     if only_stored and only_read:
         why = f"fit only the stored pixels in {only_stored} of them, only the turned ones in {only_read}"
         return only_stored > only_read, why

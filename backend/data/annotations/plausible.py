@@ -35,18 +35,14 @@ SLACK = 0.05  # of a unit's span: landmarks may lie a little outside their image
 
 @dataclass(frozen=True)
 class Verdict:
-    """`explained_readers`: those whose landmarks outside their images are explained by one of the
-    problems.
-    """
+    """`explained_readers`: those whose landmarks outside their images one of the problems explains."""
 
     problems: tuple[Problem, ...] = ()
     explained_readers: frozenset[int] = frozenset()
 
 
 def mask_zeros(points: Points, landmark_names: Sequence[str], where: str) -> tuple[Points, Problem | None]:
-    """Without the landmarks at exactly (0, 0), where two images or more have one: many tools write missing
-    landmarks like this.
-    """
+    """Without landmarks at exactly (0, 0), where two images have one: many tools write missing ones so."""
     at_zero = np.all(points == 0, axis=-1)
     num_images = int(np.any(at_zero, axis=(1, 2)).sum())
     if num_images < MIN_ZERO_IMAGES:
@@ -110,9 +106,7 @@ def _find_percent(points: Points, sizes_hw: Sizes) -> Finding | None:
 
 
 def _fits_unit(points: Points, sizes_hw: Sizes, span: float, side_px: int) -> str:
-    """A phrase for coordinates that all lie in a unit's span, in images whose sides are longer; "" for
-    others.
-    """
+    """A phrase for coordinates that all lie in a unit's span, in images with longer sides; "" for others."""
     known = points[np.isfinite(points).all(axis=-1)]
     if len(known) < MIN_POINTS or sizes_hw.min() <= side_px:
         return ""
@@ -125,9 +119,7 @@ def _fits_unit(points: Points, sizes_hw: Sizes, span: float, side_px: int) -> st
 
 
 def _find_outside(points: Points, sizes_hw: Sizes) -> Finding | None:
-    """Landmarks that mostly lie outside of their images, or that all lie inside once x and y change
-    places.
-    """
+    """Landmarks that mostly lie outside of their images, or that all lie inside with x and y exchanged."""
     known = np.isfinite(points).all(axis=-1)
     num = int(known.sum())
     if num < MIN_POINTS or sizes_hw.max() <= TINY_SIDE_PX:

@@ -141,9 +141,7 @@ def _is_utf_8(line: bytes) -> bool:
 
 
 def _choose_code_page(content: bytes, folder: Path | None) -> Decoded:
-    """Images on disk decide first, then whether columns and words come out whole, then what a language looks
-    like.
-    """
+    """Images on disk decide first, then whether columns and words are intact, then the likeliest language."""
     lines = [line for line in content.splitlines(keepends=True) if not line.isascii()]
     sample = b"".join(lines)[:_SAMPLE_BYTES]
     known = _names_below(folder) if folder else set()
@@ -182,9 +180,7 @@ def _choose_code_page(content: bytes, folder: Path | None) -> Decoded:
 
 
 def _likelihoods(sample: bytes) -> dict[str, float]:
-    """How much each code page's text resembles a language, by chardet's models: of use between whole words
-    only.
-    """
+    """How much each code page's text resembles a language, by chardet's models, which need whole words."""
     import chardet  # its models take a moment to load, and few tables need them
 
     found = chardet.detect_all(sample, ignore_threshold=True, compat_names=False)

@@ -90,9 +90,7 @@ def to_csv(images: Marked, landmark_names: Names, *, for_spreadsheets: bool = Fa
 
 
 def to_json(images: Marked, landmark_names: Names) -> dict[str, Any]:
-    """Everything that is known of each landmark, by image: position, prediction, confidence, and mm where
-    they are.
-    """
+    """Everything known of each landmark, by image: position, prediction, confidence, and mm where known."""
     return {
         "format_version": FORMAT_VERSION,
         "landmark_names": list(landmark_names),
@@ -101,9 +99,7 @@ def to_json(images: Marked, landmark_names: Names) -> dict[str, Any]:
 
 
 def to_coco(images: Marked, landmark_names: Names) -> dict[str, Any]:
-    """COCO keypoints, one instance per image, file names as `name`. Visibility is 2, of a missing landmark
-    0.
-    """
+    """COCO keypoints, one instance per image, file names as `name`. Visibility is 2, 0 if missing."""
     category = {"id": 1, "name": "landmarks", "keypoints": list(landmark_names), "skeleton": []}
     entries, annotations = [], []
     for number, image in enumerate(images, start=1):
@@ -269,9 +265,7 @@ def _under_their_stems(images: Marked, folder: str) -> list[MarkedImage]:
 
 
 def unused_name(name: str, taken: set[str]) -> str:
-    """`name`, or with the first number that makes it differ from those taken, in any case; it is then
-    taken.
-    """
+    """`name`, or with the first number that makes it differ from those taken, to which it is added."""
     candidate, number = name, 1
     while candidate.lower() in taken:
         number += 1
