@@ -1,4 +1,4 @@
-"""CONTRIBUTING's recipes, followed in a copy of the source: each touches the files that it names, and no others."""
+"""CONTRIBUTING's recipes, followed in a copy of the source: each touches the files it names, and no others."""
 
 from __future__ import annotations
 
@@ -137,8 +137,17 @@ def test_a_network(source: Source, tiny_dataset: Path) -> None:
         f"import json; from ui.train.form import build_field; print(json.dumps({choices}))"
     )
     assert "dummy" in offered
-    flags = "--model dummy --image_size 64 64 --batch_size 4 --epochs 1 --warmup_epochs 0 --no-refine --device cpu"
-    source.run("train.py", *flags.split(), "--dataset_path", str(tiny_dataset), "--runs_dir", "runs")
+    flags = "--model dummy --image_size 64 64 --batch_size 4 --epochs 1 --warmup_epochs 0 --no-refine"
+    source.run(
+        "train.py",
+        *flags.split(),
+        "--device",
+        "cpu",
+        "--dataset_path",
+        str(tiny_dataset),
+        "--runs_dir",
+        "runs",
+    )
     (checkpoint,) = source.root.glob("runs/*/checkpoints/best.pt")
     assert checkpoint.stat().st_size < 1e6
 

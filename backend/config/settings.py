@@ -92,7 +92,8 @@ class Settings(BaseModel):
     )
     annotation_type: str = setting(
         "mean",
-        'reader whose annotations are the ground truth, such as "Senior Orthodontists", or mean of all readers',
+        'reader whose annotations are the ground truth, such as "Senior Orthodontists", or mean of all '
+        "readers",
         group="dataset",
         affects=("data", "decoding_error"),
     )
@@ -129,7 +130,8 @@ class Settings(BaseModel):
     shape_prior: bool = setting(
         False,
         "when predicting, pull points toward the shapes that the training images make likely, the more the "
-        "less certain a heatmap is: for one anatomy in one pose, such as cephalograms; with the loss kl, at least "
+        "less certain a heatmap is: for one anatomy in one pose, such as cephalograms; with the loss kl, "
+        "at least "
         "12 images and 4 landmarks",
         group="target",
         affects=(),
@@ -202,7 +204,8 @@ class Settings(BaseModel):
     flip_pairs: str = setting(
         "",
         'augmentation: pairs of landmarks that change places in a mirror, such as "left eye=right eye, '
-        'left ear=right ear"; half of the images are then mirrored; empty: none, as it must be for cephalograms',
+        'left ear=right ear"; half of the images are then mirrored; empty: none, as it must be for '
+        "cephalograms",
         group="augmentation",
         affects=("views",),
     )
@@ -314,7 +317,8 @@ class Settings(BaseModel):
     )
     crop_jitter: Annotated[float, Field(ge=0, le=128)] | Auto = setting(
         "auto",
-        "refinement: distance of the crops from the ground truth during training, crop pixels (standard deviation); "
+        "refinement: distance of the crops from the ground truth during training, crop pixels (standard "
+        "deviation); "
         "auto: the error of the first network on the validation images",
         group="refinement",
         affects=(),

@@ -32,7 +32,7 @@ Key = tuple[int, int]  # (epoch, index)
 class Batch(NamedTuple):
     """B samples; K landmarks. NaN where a landmark or a spacing is unknown."""
 
-    images: Tensor  # (B, 3, H, W), or crops (B, K, 3, H, W); float32, each standardized by its own mean and deviation
+    images: Tensor  # (B, 3, H, W), or crops (B, K, 3, H, W); float32, each of mean 0 and deviation 1
     points_xy_input: Tensor  # (B, K, 2) float32, input pixels: each landmark in the frame of its own crop
     points_xy_image: Tensor  # (B, K, 2) float64, original pixels
     affine_input_to_image: (

@@ -115,7 +115,8 @@ def _require_space(num_bytes: int, folder: Path) -> None:
     free = shutil.disk_usage(folder).free
     if num_bytes + KEEP_FREE_BYTES > free:
         raise UserError(
-            f"the data set unpacks to {num_bytes / 2**30:.1f} GiB, and the disk has {free / 2**30:.1f} GiB free",
+            f"the data set unpacks to {num_bytes / 2**30:.1f} GiB, and the disk has {free / 2**30:.1f} GiB "
+            f"free",
             cure=f"free some space; {KEEP_FREE_BYTES / 2**30:g} GiB stay for the runs",
         )
 

@@ -105,7 +105,8 @@ def advise(leaks: Sequence[Leak]) -> list[str]:
     if excluded := ids_to_exclude(leaks):
         lines.append(
             f"leave these test images out when measuring: {', '.join(excluded)} "
-            "(python -m backend.leaks --dataset_path D --write FILE, then python -m backend.evaluate --exclude FILE)"
+            "(python -m backend.leaks --dataset_path D --write FILE, then python -m backend.evaluate "
+            "--exclude FILE)"
         )
     if any({*leak.splits} == {TRAIN, VALID} for leak in leaks):
         lines.append(

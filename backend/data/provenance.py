@@ -111,7 +111,8 @@ def require_data(config: RunConfig) -> None:
         raise UserError(
             f"{path} does not exist any more",
             field="dataset_path",
-            cure="resume with the folder that the data was moved to (--dataset_path, on the page Resume with changes)",
+            cure="resume with the folder that the data was moved to "
+            "(--dataset_path, on the page Resume with changes)",
         )
 
 

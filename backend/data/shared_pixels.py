@@ -36,7 +36,8 @@ class SharedPixels:
             self._map, self._handle = _create(pictures, self._num_bytes)
         except OSError as error:
             raise UserError(
-                f"{self._num_bytes / 2**20:.0f} MiB of images cannot be shared with the processes that prepare them "
+                f"{self._num_bytes / 2**20:.0f} MiB of images cannot be shared with the processes that "
+                f"prepare them "
                 f"({error})",
                 field="num_workers",
                 cure=f"give --num_workers 0, or make room in {cache_folder()} and in memory",

@@ -48,7 +48,8 @@ def choose_landmarks(builder: AnnotationsBuilder, tables: list[Table]) -> list[T
     if len(parts) > 1:
         builder.report(
             builder.root.name,
-            f"categories {_titles_of(tables, parts)} mark the same images, each with landmarks of its own; they are "
+            f"categories {_titles_of(tables, parts)} mark the same images, each with landmarks of its own; "
+            f"they are "
             f"taken together as {len(chosen)} landmarks of one object",
             "where they are different objects, make a data set of each category",
         )

@@ -324,7 +324,8 @@ def _report_other_videos(builder: AnnotationsBuilder, table: _Table, missing: It
     if others:
         builder.report(
             table.path,
-            f"it names images of {', '.join(others)} that are not there, and is in the folder of {folder.name}, "
+            f"it names images of {', '.join(others)} that are not there, and is in the folder of "
+            f"{folder.name}, "
             "which has other images",
             "put it into the folder of its own video, beside its images",
         )

@@ -136,7 +136,7 @@ def find_images(wanted: Iterable[Wanted], show: Callable[[Path], str] = str) -> 
 
 
 def list_images(folder: Path) -> list[Path]:
-    """The visible images in a folder, by name: of a known suffix, or DICOM of any name; [] without a folder."""
+    """The visible images in a folder, sorted by name: by suffix, or DICOM of any name; [] if there is none."""
     if not folder.is_dir():
         return []
     return sorted(path for path in folder.iterdir() if not path.name.startswith(".") and is_image(path))

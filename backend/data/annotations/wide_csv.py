@@ -193,7 +193,8 @@ def _report_contradictions(builder: AnnotationsBuilder, lines: list[_Line]) -> N
         if other:
             builder.report(
                 other.place(name),
-                f"{other.cell(name)!r} and, in {first.where}, {first.cell(name)!r} for one image; the latter counts",
+                f"{other.cell(name)!r} and, in {first.where}, {first.cell(name)!r} for one image; the "
+                f"latter counts",
                 "write the same in all lines of an image",
             )
 

@@ -248,7 +248,8 @@ def _square_pixel(image: MarkedImage) -> float:
     mm_x, mm_y = image.mm_per_px_xy
     if abs(mm_x - mm_y) > MAX_UNEVENNESS * mm_x:
         raise UserError(
-            f"the pixels of {image.name} are {mm_x:g} x {mm_y:g} mm, and the Aariz layout holds one length for both",
+            f"the pixels of {image.name} are {mm_x:g} x {mm_y:g} mm, and the Aariz layout holds one length "
+            f"for both",
             cure="export as CSV with images",
         )
     return (mm_x + mm_y) / 2
