@@ -1,9 +1,10 @@
-"""Parts of the page that answer what some inputs hold, and the mark on one that answers something else.
+"""Parts of the page that answer some inputs, and the mark on a part that no longer matches them.
 
-An answer arrives later than its question is asked, on a busy machine by a minute. The question is what the inputs hold,
-as the browser writes it. It travels to the server with the inputs, and comes back beside the answer. The browser
-compares it with what is asked now (`answers.js`), and greys a part from the moment in which its inputs change until the
-answer to just these inputs is there: one that comes late, for inputs of before, never counts as current.
+An answer can arrive much later than its question, up to a minute on a busy machine. The question is the
+values of the inputs, as the browser writes them; it travels to the server with the inputs and comes back with
+the answer. The browser (`answers.js`) compares it with the current question and greys the part from the
+moment its inputs change until the answer to exactly these inputs arrives. A late answer to older inputs never
+counts as current.
 """
 
 from __future__ import annotations
@@ -24,36 +25,38 @@ from ui.text.say import say
 VOID = "!"  # before a question that has no answer; answers.js has the same
 
 
-class NoAnswer(Exception):  # noqa: N818 (not a mistake of the program's)
-    """Raised by a handler whose inputs have no answer, since a field is wrong: what is shown stays, marked as of other
-    settings."""
+class NoAnswer(Exception):  # noqa: N818 (not an error of the program)
+    """Raised by a handler when a wrong field leaves its inputs without an answer. What is shown stays, marked
+    as belonging to other settings."""
 
 
-class Superseded(Exception):  # noqa: N818 (not a mistake of the program's)
-    """Raised by a handler that finds other inputs asked about by now: nothing is shown, and what they ask answers."""
+class Superseded(Exception):  # noqa: N818 (not an error of the program)
+    """Raised by a handler that finds that newer inputs were asked about meanwhile. Nothing is shown; their
+    answer follows."""
 
 
 @dataclass(frozen=True)
 class Part:
-    """A part of the page: the selectors of its elements, the inputs that it answers, and the question answered now.
+    """A part of the page: the selectors of its elements, the inputs that it answers, and the question
+    answered now.
 
-    Without inputs, a question is a number that each event raises. `keeps`: what is shown is only replaced on request,
-    so that it is not being updated, but of something else.
+    Without inputs, a question is a number that each event raises. `keeps`: what is shown changes only on
+    request, so it is never marked as updating, only as belonging to other settings.
     """
 
     name: str
     shown_in: tuple[str, ...]
     inputs: tuple[Any, ...]
     answered: gr.Textbox
-    again: gr.Button  # pressed by the browser where a late answer has replaced the right one
+    again: gr.Button  # pressed by the browser when a late answer has replaced the right one
     keeps: bool = False
 
     def asks(self, events: Any, *, anew: bool = False) -> None:
-        """The mark at once, in the browser, whenever one of these events changes the question. `anew`: even where it
-        does not, what is shown is made again.
+        """Mark the part at once, in the browser, whenever one of these events changes the question. `anew`:
+        also where the question stays the same, since the answer is made again.
 
-        To be bound before the handlers of the same events: Gradio takes them in turn, and waits until the server has
-        taken in the one before.
+        Bind this before the handlers of the same events: Gradio runs them in order, and waits until the
+        server has accepted the previous one.
         """
         if anew:
             js = f"() => {{ window.fiducialAnswers.forget({self._json}); }}"
@@ -72,9 +75,11 @@ class Part:
         also: Sequence[Part] = (),
         mends: bool = False,
     ) -> Any:
-        """Bind a handler that answers: `inputs` hold the part's own among others. Returns what `.then` goes on from.
+        """Bind a handler that answers; `inputs` include the part's own. Returns the event that `.then`
+        continues.
 
-        `also`: other parts that it answers. `mends`: it is asked again where a late answer has replaced the right one.
+        `also`: other parts that the handler answers. `mends`: the handler runs again when a late answer has
+        replaced the right one.
         """
         answer = with_questions([part.answered for part in (self, *also)], handler)
         if mends:
@@ -89,8 +94,9 @@ class Part:
         outputs: Sequence[Any],
         drawn: str,
     ) -> None:
-        """Bind what looks for news every few seconds: its first input is the session, and where the browser shows
-        another answer than was asked for, what the session notes as `drawn` is drawn again."""
+        """Bind a handler that checks for changes every few seconds. Its first input is the session. Where the
+        browser shows another answer than was asked for, the part that the session calls `drawn` is drawn
+        again."""
 
         def look(unanswered: str, session: Any, *values: Any) -> dict[Any, Any]:
             if unanswered:
@@ -111,8 +117,8 @@ class Part:
         also: Sequence[Part] = (),
         polls: bool = False,
     ) -> Any:
-        """The same for a handler that gets the question before its inputs, and says itself what it answers. One that
-        polls gets the question that waits for an answer, empty where none does."""
+        """Bind a handler that gets the question before its inputs and returns itself what it answers. One
+        that polls gets the question that still waits for an answer, or an empty one."""
         parts = (self, *also)
         bound = _binder(events)(
             handler,
@@ -126,7 +132,7 @@ class Part:
         return bound
 
     def settles(self, bound: Any) -> None:
-        """The mark anew after an event that may have changed what is shown."""
+        """Update the mark after an event that may have changed what is shown."""
         bound.then(None, [self.answered], None, js=self.answer_js, **PRIVATE)
 
     @property
@@ -140,7 +146,7 @@ class Part:
         return f"(question) => {{ window.fiducialAnswers.answer({self._json}, question); }}"
 
     def question_js(self, inputs: Sequence[Any]) -> str:
-        """An expression for the question in the `values` of these inputs."""
+        """A JavaScript expression for the question within the `values` of these inputs."""
         if not self.inputs:
             return f"window.fiducialAnswers.asked({self._json})"
         places = [list(inputs).index(own) for own in self.inputs]
@@ -152,7 +158,7 @@ class Part:
 
     @property
     def _json(self) -> str:
-        """What the browser knows of the part."""
+        """What the browser must know about the part."""
         return json.dumps(
             {
                 "name": self.name,
@@ -167,26 +173,26 @@ class Part:
 def create_part(
     name: str, shown_in: Sequence[str], inputs: Sequence[Any] = (), *, keeps: bool = False
 ) -> Part:
-    """A part of the page that is being laid out."""
+    """Create a part while the page is being laid out."""
     again = gr.Button(visible="hidden", elem_id=f"again-{name}")
     return Part(name, tuple(shown_in), tuple(inputs), gr.Textbox(visible=False), again, keeps)
 
 
 def _binder(events: Any) -> Callable[..., Any]:
-    """Binds to one event, or to any of several."""
+    """What binds to one event, or to any of several."""
     return partial(gr.on, list(events)) if isinstance(events, Sequence) else events
 
 
 def _questions_js(parts: Sequence[Part], inputs: Sequence[Any], *, polls: bool) -> str:
-    """Puts the question of each part before the inputs of an event."""
+    """A script that puts the question of each part before the inputs of an event."""
     questions = ", ".join(part.unanswered_js if polls else part.question_js(inputs) for part in parts)
     before = ", ".join(f"_{place}" for place in range(len(parts)))
     return f"({before}, ...values) => [{questions}, ...values]"
 
 
 def with_questions(answered: Sequence[Any], handler: Callable[..., Any]) -> Callable[..., Any]:
-    """A handler that gets the questions of some parts before its inputs, and returns them with its answer, after the
-    last step of one that yields several."""
+    """A handler that gets the questions of some parts before its inputs and returns them with its answer; one
+    that yields several answers returns them after the last."""
     num = len(answered)
 
     def echo(questions: Sequence[str], mark: str = "") -> dict[Any, Any]:
@@ -215,6 +221,6 @@ def with_questions(answered: Sequence[Any], handler: Callable[..., Any]) -> Call
 
 
 def question_of(*values: Any) -> str:
-    """A question as the browser writes it, for a handler that says itself what it answers. Words and numbers without a
-    fraction alone: others are written otherwise there."""
+    """A question as the browser writes it, for a handler that returns itself what it answers. Only for words
+    and whole numbers: the browser writes others differently."""
     return json.dumps(values, ensure_ascii=False, separators=(",", ":"))

@@ -1,5 +1,6 @@
-"""What a program may ask of the dashboard (`gradio_client`, and Gradio's API page): five endpoints, which do what the
-tabs do. Thin: arguments are checked and handed on. They answer in English, whichever page is open elsewhere.
+"""The endpoints for programs (`gradio_client`, and Gradio's API page), which do what the tabs do.
+
+They check their arguments and pass them on, and answer in English, whichever page is open.
 """
 
 # Annotations stay objects here (no `from __future__`): Gradio reads the type of an answer where it stands.
@@ -42,7 +43,7 @@ _DEFAULTS = parse_settings({})
 
 
 def _check_upload(value: Any) -> Any:
-    """A file that was uploaded to this dashboard, and no other path of it."""
+    """Accept only a file that was uploaded to this dashboard."""
     path = value.get("path") if isinstance(value, Mapping) else None
     if not isinstance(path, str) or not Path(path).resolve().is_relative_to(
         Path(get_upload_folder()).resolve()
@@ -59,7 +60,8 @@ WholeNumber = Annotated[int, BeforeValidator(read_whole_number)]
 
 @dataclass(frozen=True)
 class Api:
-    """The endpoints over one folder of runs and one of data sets. Their docstrings are the API page's words."""
+    """The endpoints for one folder of runs and one of data sets. Their docstrings are the texts of the API
+    page."""
 
     runs_dir: Path
     data_root: Path
@@ -73,7 +75,7 @@ class Api:
         Parameters:
             settings: by name, such as {"dataset_path": "demo", "epochs": 20}; they win over the preset
             preset: fast, balanced or best, to start from; empty: none
-            queue: let the run wait until its device is free; else a device that is taken is a mistake
+            queue: let the run wait until its device is free; otherwise a busy device is an error
         """
         if preset and preset not in PRESETS:
             raise UserError(
@@ -85,24 +87,24 @@ class Api:
         return start_run(asked, self.runs_dir, preset, "api_busy")
 
     def run_status(self, run_id: str = "") -> dict[str, Any]:
-        """Tell where a run stands.
+        """Report the state of a run.
 
         Answers run_id, state, phase, epoch, num_epochs, seconds_left, best (mre_px, mre_mm, epoch and phase of the
         lowest validation error), outcome (state and reason, once it has ended) and folder; null where unknown.
 
         Parameters:
-            run_id: empty: the run that trains, else the newest
+            run_id: empty: the run that is training, else the newest
         """
         return _tell(self._find_run(run_id) if run_id else self._default_run())
 
     def stop_run(self, run_id: str, keep_best: bool = True) -> dict[str, Any]:
-        """End a run that trains, or take one that waits out of the queue.
+        """Stop a run that is training, or remove a waiting one from the queue.
 
-        Answers at once what run_status tells; the state is stopping until the process has ended.
+        Answers at once, like run_status; the state is stopping until the process has ended.
 
         Parameters:
             run_id: as start_run answered it
-            keep_best: finish now, validate and keep the best weights; false: cancel, to be resumed from the page
+            keep_best: finish now, validate and keep the best weights; false: cancel; it can be resumed from the page
         """
         folder = self._find_run(run_id)
         waited = is_queued(folder)
@@ -135,7 +137,7 @@ class Api:
         and more.
 
         Parameters:
-            num_landmarks: landmarks an image
+            num_landmarks: landmarks per image
             model: hrnet, resnet, unet or hourglass
             image_size: height and width of the network's input, pixels; multiples of 32
             mixed_precision: float16 on a GPU, bfloat16 on a CPU that has instructions for it
@@ -188,7 +190,7 @@ class Api:
         return named.get(given, given)
 
     def _find_run(self, run_id: str) -> RunFolder:
-        """By its id among the runs that are there, so that no id leads out of their folder."""
+        """A run by its id, looked up among the existing runs, so that no id leads out of their folder."""
         runs = {folder.run_id: folder for folder in list_runs(self.runs_dir)}
         if run_id not in runs:
             raise UserError(say("api_no_run", run_id=run_id), field="run_id", cure=_choose_from(list(runs)))
@@ -202,7 +204,8 @@ class Api:
 
 
 def bind_api(page: gr.Blocks, runs_dir: Path, data_root: Path) -> None:
-    """Make the endpoints, on the page that is laid out now. How many run at once keeps the page's own polling free."""
+    """Bind the endpoints to the page that is being laid out. Their concurrency leaves room for the page's own
+    polling."""
     api = Api(runs_dir, data_root)
     limits: dict[Callable[..., Any], int] = {
         api.start_run: 1,
@@ -217,7 +220,7 @@ def bind_api(page: gr.Blocks, runs_dir: Path, data_root: Path) -> None:
 
 
 def _describe(inputs: Sequence[Any], endpoint: Callable[..., Any]) -> None:
-    """The words of each argument, which Gradio reads from a docstring but does not show by itself."""
+    """The descriptions of the arguments, which Gradio reads from a docstring but does not show."""
     _, words, _ = get_function_description(endpoint)
     for component, (name, description) in zip(inputs, words.items(), strict=True):
         component.label = name
@@ -225,7 +228,7 @@ def _describe(inputs: Sequence[Any], endpoint: Callable[..., Any]) -> None:
 
 
 def _answering(endpoint: Callable[..., Any]) -> Callable[..., Any]:
-    """The endpoint with its arguments checked by their types, and a mistake told in one line."""
+    """The endpoint with its arguments checked by type, and mistakes reported in one line."""
     checked = validate_call(endpoint)
     names = list(inspect.signature(endpoint).parameters)
 
@@ -242,14 +245,14 @@ def _answering(endpoint: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _in_words(error: ValidationError) -> str:
-    """The first argument that is of another type, and what it takes."""
+    """The first argument of a wrong type, and what it accepts."""
     first = error.errors()[0]
     what = str(first["msg"]).removeprefix("Value error, ")
     return str(UserError(what, field=str(first["loc"][0]), cure=say("api_type_cure")))
 
 
 def _choose_from(names: list[str], words: str = "api_choose") -> str:
-    """A cure: what there is to choose from, as far as it is short."""
+    """What to choose from, where that is short."""
     if not names:
         return say("api_choose_none")
     return say(words, names=", ".join(names[:NUM_SHOWN]) + (" ..." if names[NUM_SHOWN:] else ""))
@@ -281,7 +284,7 @@ def _tell(folder: RunFolder) -> dict[str, Any]:
 
 
 def _predict(checkpoint: Path, files: list[Path], mm_per_px: float | None) -> dict[str, Any]:
-    """As the Predict tab does; nothing is kept of the images."""
+    """As the Predict tab does; nothing of the images is kept."""
     uploads = Uploads(typed_mm_per_px=mm_per_px)
     try:
         for file in files:
@@ -291,7 +294,7 @@ def _predict(checkpoint: Path, files: list[Path], mm_per_px: float | None) -> di
         for _ in follow_prediction(uploads.folder):
             pass
         found = read_predictions(uploads.folder)
-        assert found is not None  # nobody else knows of this folder to stop it
+        assert found is not None  # nobody else knows this folder and could stop it
         adopt(uploads, *found)
         return to_json(uploads.marked(), uploads.landmark_names)
     finally:

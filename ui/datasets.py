@@ -1,4 +1,4 @@
-"""What the page says of a data set: counts, spacings, problems, one sample. Builds no component."""
+"""What the page says about a data set: counts, pixel sizes, problems, one sample."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ MAX_PROBLEMS = 50
 
 @dataclass(frozen=True)
 class SigmaWords:
-    """Sigma in every unit that is known for one image."""
+    """Sigma on one image, in every unit that is known."""
 
     sigma_px_image: float
     words: str
 
 
 def crop_sides(settings: Settings, samples: Samples, row: int = 0) -> FloatArray | None:
-    """Width and height of a crop of the refinement on an image, image pixels; None without a refinement."""
+    """Width and height of a crop of the refinement on an image, in image pixels; None without a refinement."""
     if not settings.refine:
         return None
     frame = settings.crop_frame
@@ -47,7 +47,7 @@ def list_datasets(data_root: Path) -> list[tuple[str, str]]:
 
 
 def read_splits(settings: Settings) -> SampleSplits:
-    """The data set of the form. Raises UserError."""
+    """Read the data set of the form. Raises UserError."""
     return load_splits(
         Path(settings.dataset_path),
         dataset_format=settings.dataset_format,
@@ -58,7 +58,8 @@ def read_splits(settings: Settings) -> SampleSplits:
 
 
 def splits_to_measure(folder: RunFolder, config: RunConfig, dataset_path: str, truth: str) -> list[str]:
-    """The splits of a data set that a run can be evaluated on, `train` and `valid` of its own data as it had them.
+    """The splits of a data set on which a run can be evaluated; for its own data set, `train` and `valid` as
+    the run had them.
 
     Raises UserError where the data set or the run's list cannot be read.
     """
@@ -79,7 +80,7 @@ def splits_to_measure(folder: RunFolder, config: RunConfig, dataset_path: str, t
 
 
 def annotation_format(config: RunConfig, dataset_path: str) -> str:
-    """The run's own annotation format for its own data set, else whatever is recognised."""
+    """The run's own annotation format for its own data set, else whichever is recognized."""
     is_own = Path(dataset_path) == Path(config.value("dataset_path"))
     return config.settings.dataset_format if is_own else "auto"
 
@@ -110,7 +111,7 @@ def list_problems(splits: SampleSplits) -> str:
 
 
 def list_implausible(splits: SampleSplits) -> str:
-    """Those that stop a training, as a Markdown list; empty where there are none."""
+    """The problems that prevent a training, as a Markdown list; empty if there are none."""
     return "\n".join(map(_problem_line, find_implausible(splits)))
 
 
@@ -119,7 +120,7 @@ def _problem_line(problem: Problem) -> str:
 
 
 def read_leaks(splits: SampleSplits) -> tuple[Leak, ...]:
-    """The images that stand twice. Two tabs may ask at once: the second then finds what the first has decoded."""
+    """The identical images. Of two tabs that ask at once, the second uses what the first has decoded."""
     with _looking:
         return find_leaks(splits)
 
@@ -128,13 +129,13 @@ _looking = threading.Lock()
 
 
 def summarise_leaks(leaks: Sequence[Leak]) -> str:
-    """One line: how many pairs of images are one image in two splits."""
+    """One line: how many pairs of identical images are in two splits."""
     num = len(across_splits(leaks))
     return say_count("leaks_some", num) if num else say("leaks_none")
 
 
 def list_leaks(leaks: Sequence[Leak]) -> str:
-    """The pairs in two splits first, then those within one, as a Markdown list under their cures."""
+    """Pairs in two splits first, then those within one, as a Markdown list below what to do."""
     across = across_splits(leaks)
     ordered = [*across, *(leak for leak in leaks if leak not in across)]
     lines = [f"- *{cure}*" for cure in advise(leaks)]
@@ -161,18 +162,19 @@ def sigma_words(settings: Settings, samples: Samples, row: int = 0) -> SigmaWord
 
 
 def read_display(path: Path, size_hw: tuple[int, int]) -> ImageArray:
-    """An image small enough for a page."""
+    """An image, reduced for the page."""
     return reduce_image(read_image(path), SAMPLE_SIDE_PX / max(size_hw)).pixels
 
 
 @functools.lru_cache(maxsize=4)
 def read_full(path: Path) -> ImageArray:
-    """An image in all its pixels; the last few are kept, since one is drawn in several places. Not to be written to."""
+    """An image in full resolution, not to be written to. The last few are kept, since one image is drawn in
+    several places."""
     return read_image(path)
 
 
 def shrink(pixels: ImageArray) -> ImageArray:
-    """An image small enough for a page."""
+    """The image, reduced for the page."""
     return reduce_image(pixels, SAMPLE_SIDE_PX / max(pixels.shape[:2])).pixels
 
 

@@ -1,4 +1,4 @@
-"""Live memory and load of the devices, as lines of HTML."""
+"""Current memory and load of the devices, as lines of HTML."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ from ui.torch_queries import ask_machine
 
 
 def unusable_gpus() -> str:
-    """For the top of the page: a line for each GPU that is there and cannot be used, with the cure; empty without any.
+    """For the top of the page: a line for each GPU that cannot be used, and what to do; empty if there are
+    none.
 
-    Seconds at the first time: torch is asked.
+    The first call takes seconds, because torch is asked.
     """
     try:
         machine = ask_machine()
@@ -34,13 +35,13 @@ def unusable_gpus() -> str:
 
 
 def device_lines() -> str:
-    """A line for each GPU that the driver shows, and one for the host."""
+    """A line for each GPU that the driver lists, and one for the host."""
     lines = [*map(_gpu_line, read_gpus()), _host_line()]
     return "<br>".join(f"<small>{escape(line)}</small>" for line in lines)
 
 
 def _gpu_line(gpu: GpuReading) -> str:
-    """What the driver does not say is left out, and unknown free memory is called so."""
+    """Leaves out what the driver does not report, and says where the free memory is unknown."""
     load = "" if gpu.utilization_percent is None else say("gpu_load", load=gpu.utilization_percent)
     warmth = "" if gpu.temperature_c is None else say("gpu_temperature", temperature=gpu.temperature_c)
     if gpu.free_bytes is None or gpu.total_bytes is None:
@@ -53,7 +54,7 @@ def _gpu_line(gpu: GpuReading) -> str:
 
 
 def _host_line() -> str:
-    """The load is left out until it has been read twice: it is told of the time between."""
+    """The load is left out until it has been read twice, since it is measured between two readings."""
     memory, load = read_memory(), read_load()
     free, total = in_bytes(memory.free_bytes), in_bytes(memory.total_bytes)
     if load is None:

@@ -1,4 +1,4 @@
-"""build_app(): the tabs, and what happens when a browser opens the page, in each language. Nothing else."""
+"""The page: its tabs, and what happens when a browser opens it, in each language."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ from ui.text.language_choice import API_QUERY
 from ui.text.say import say
 from ui.train import tab as train_tab
 
-# uploads and exports that Gradio holds: looked at every 10 minutes, deleted after an hour
+# Gradio checks its uploads and exports every 10 minutes and deletes them after an hour
 CACHE_S = (600, 3600)
 
 
 def build_app(runs_dir: Path, data_root: Path) -> gr.Blocks:
-    """The whole page over one folder of runs and one of data sets, laid out once in each language."""
+    """Build the whole page for one folder of runs and one of data sets, once in each language."""
     page = gr.Blocks(title=say("title"), analytics_enabled=False, delete_cache=CACHE_S)
     for language in LANGUAGES.values():
         address = page.route(language.name, language.path, show_in_navbar=False) if language.path else page
@@ -47,7 +47,7 @@ def build_app(runs_dir: Path, data_root: Path) -> gr.Blocks:
 def _lay_out(page: gr.Blocks, runs_dir: Path, data_root: Path) -> None:
     gr.HTML(_head())
     unusable = gr.HTML(elem_id="unusable-gpus", padding=False)
-    page.load(None, js=script("answers.js"), **PRIVATE)  # first: what follows asks
+    page.load(None, js=script("answers.js"), **PRIVATE)  # first: the events below use it
     page.load(None, js=script("sort_tables.js"), **PRIVATE)
     session = gr.State(Session())
     # one entry per tab, in the order of work; `say("tab_NAME")` is its title
@@ -86,14 +86,14 @@ def _lay_out(page: gr.Blocks, runs_dir: Path, data_root: Path) -> None:
     )
     for chosen in (train.started, runs.details.watched):
         shown = chosen.change(_show_monitor, [chosen], [tabs, chosen], **PRIVATE)
-        # at once: until the next tick the run before would stand there
+        # at once: until the next tick the previous run would still be shown
         monitor_tab.bind_redraw(monitor, shown.then, monitor_tab.on_tick)
     reuse.bind_queue(train)
     reuse.bind_duplicated(train, runs.details.duplicated, tabs)
 
 
 def _head() -> str:
-    """The name of the program, and the ways to the other languages and to the API page."""
+    """The program's name, and links to the other languages and to the API page."""
     ways = [f'<a href="./{API_QUERY}">{say("api_page")}</a>']
     ways += [
         f'<a href="./{language.path}?language={language.code}" lang="{language.code}">{language.name}</a>'

@@ -1,7 +1,7 @@
 """Fields for numbers: text boxes that offer digits on a phone, and sliders with such a box in their corner.
 
-A browser's own number input drops the digits and the separators that it does not know, so the page has none. What is
-typed stays as it was typed; where it is written otherwise, a line above it says how it was understood.
+The page has no number inputs, because a browser drops the digits and separators that it does not know. Typed
+text stays as it is; where it is written in an unusual way, a line above the field says how it was understood.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ MISTAKE = "field-error"
 
 
 def number_classes(*, is_whole: bool) -> list[str]:
-    """What a field of numbers is marked with in the page."""
+    """The CSS classes of a number field."""
     return ["number-field", "whole-number" if is_whole else "any-number"]
 
 
 def create_number_field(
     value: float | str | None, *, is_whole: bool, accepts_auto: bool = False, **named: Any
 ) -> gr.Textbox:
-    """A field with a label, help and a number in it, or "auto" where that is accepted, which an empty field means."""
+    """A field for a number, with a label and help. Where "auto" is accepted, an empty field means it."""
     return gr.Textbox(
         value=field_text(value),
         max_lines=1,
@@ -43,41 +43,42 @@ def create_number_field(
 
 
 def field_text(value: float | str | None) -> str:
-    """What a field shows of a value."""
+    """The text that a field shows for a value."""
     return format_number(value) if isinstance(value, int | float) else value or ""
 
 
 def understood_info(text: str, info: str) -> str:
-    """A field's help with what was understood in front."""
+    """A field's help, preceded by what was understood."""
     return say("field_understood", value=f"= {text}", info=info)
 
 
 def mistake_info(what: str) -> str:
-    """What is said at a field instead of its help."""
+    """What replaces a field's help when its value is wrong."""
     return say("field_mistake", what=quote(what))
 
 
 @dataclass(frozen=True)
 class NumberedSlider:
-    """A slider over whole numbers, and the field in its corner in which one can be typed."""
+    """A slider over whole numbers, with a field in its corner for typing one."""
 
     slider: gr.Slider
     field: gr.Textbox
     info: str | None
 
     def bind(self) -> None:
-        """Let the field show where the slider is, unless it is being typed in."""
+        """Make the field follow the slider, unless somebody is typing in it."""
         given = (self.field.elem_id, number_classes(is_whole=True), self.info)
         follow = script("follow_slider.js", *given)
         self.slider.change(None, self.slider, [self.field, self.slider], js=follow, **PRIVATE)
 
     @property
     def typed(self) -> Sequence[Any]:
-        """The events of a number that was typed: Enter, or another place was clicked."""
+        """The events of a typed number: Enter, or leaving the field."""
         return [self.field.submit, self.field.blur]
 
     def take(self, typed: str, maximum: int) -> tuple[int | None, Updates]:
-        """The number that was typed, with what shows it; None, and the mistake at the field, for what is not one."""
+        """The typed number and the updates that show it; or None, and updates that show the mistake at the
+        field."""
         minimum = int(self.slider.minimum)
         try:
             number = read_whole_number(typed)
@@ -94,7 +95,7 @@ class NumberedSlider:
 def create_numbered_slider(
     minimum: int, maximum: int, value: int, *, label: str, elem_id: str, info: str | None = None, **named: Any
 ) -> NumberedSlider:
-    """The slider with its field in the corner; `named` place both."""
+    """The slider with its field in the corner; `named` places both."""
     with gr.Column(elem_classes="numbered-slider", **named):
         slider = gr.Slider(
             minimum, maximum, value, step=1, label=label, info=info, elem_id=elem_id, buttons=[]

@@ -1,4 +1,4 @@
-"""What one browser page remembers: which run it watches and what it has drawn already. Plain data."""
+"""What one browser page remembers: the run it watches and what it has drawn already."""
 
 from __future__ import annotations
 
@@ -8,18 +8,16 @@ from typing import Any
 
 @dataclass
 class Session:
-    """`drawn` holds, by the name of a part of the page, what was last sent, so that nothing is sent twice; `asked`, of
-    what an answer is still awaited, whichever run is watched by then."""
+    """`drawn` holds, by the name of a part of the page, what was sent last, so that nothing is sent twice.
+    `asked` holds what an answer is still awaited for, whichever run is watched by then."""
 
     run_id: str | None = None
-    preview: tuple[str, int] | None = (
-        None  # phase and epoch that the slider was put to; None: always the newest
-    )
+    preview: tuple[str, int] | None = None  # phase and epoch chosen on the slider; None: always the newest
     drawn: dict[str, Any] = field(default_factory=dict)
     asked: dict[str, Any] = field(default_factory=dict)
 
     def watch(self, run_id: str | None) -> None:
-        """Show another run, all of it anew."""
+        """Show another run and redraw everything."""
         self.run_id, self.preview = run_id, None
         self.forget()
 
@@ -31,7 +29,7 @@ class Session:
         return True
 
     def forget(self) -> None:
-        """Draw everything anew at the next chance."""
+        """Redraw everything at the next chance."""
         self.drawn.clear()
 
 

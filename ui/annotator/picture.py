@@ -1,7 +1,7 @@
-"""The picture on which landmarks are dragged and the table in which they are typed: one component of our own.
+"""The picture on which landmarks are dragged, and the table in which they are typed, as one custom component.
 
-Python hands over an image with its points (`annotator_value`); annotator.js draws it, moves points at once, and tells
-of the moved ones by the event `moved`, {folder, image, points}. Knows no run and no process.
+Python passes an image with its points (`annotator_value`). annotator.js draws it, moves points at once, and
+reports moved points with the event `moved`, {folder, image, points}.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _WORDS = (
 
 
 def create_annotator(elem_id: str) -> gr.HTML:
-    """The component; it shows nothing until it has a value."""
+    """Create the component; it shows nothing until it has a value."""
     return gr.HTML(
         value=None,
         html_template=read_static("annotator.html"),
@@ -49,14 +49,14 @@ def create_annotator(elem_id: str) -> gr.HTML:
 
 
 def annotator_value(uploads: Uploads) -> dict[str, Any] | None:
-    """Everything that the picture and the table show of the image that is shown; None shows nothing."""
+    """Everything that picture and table show about the current image; None shows nothing."""
     image = uploads.find(uploads.shown)
     if image is None or uploads.folder is None:
         return None
     height, width = image.size_hw
     mm_per_px_xy = uploads.mm_per_px_xy(image)
     return {
-        "turn": next(_turns),  # the browser draws what differs from what it was sent last
+        "turn": next(_turns),  # the browser redraws when the value changes
         "image": image.key,
         "folder": uploads.folder.name,
         "title": image.name,
@@ -74,16 +74,17 @@ def annotator_value(uploads: Uploads) -> dict[str, Any] | None:
 
 
 def _words() -> dict[str, str]:
-    """What the browser says by itself, with places that it fills in."""
+    """The texts that the browser uses by itself, with placeholders that it fills in."""
     mistake = say("field_mistake", what=quote_words("{what}"))
     outside = say("number_outside", number="{number}", minimum="{minimum}", maximum="{maximum}")
     return {word: say(f"annotator_{word}") for word in _WORDS} | {"mistake": mistake, "outside": outside}
 
 
 def heatmap_source(asked: Mapping[str, Any]) -> str:
-    """A PNG as an address: the maps of one landmark, or of all (-1), over the image `asked` for; empty where none are.
+    """The heatmaps of one landmark, or of all (-1), over the image `asked` for, as a PNG data URL; empty
+    where there are none.
 
-    Called by the browser: what it sends is trusted with nothing but files of its own kind.
+    Called by the browser, so its input can only reach heatmap files of uploads.
     """
     folder = uploads_root() / Path(str(asked["folder"])).name
     path = maps_path(folder, Path(str(asked["image"])).name)
@@ -107,7 +108,7 @@ def heatmap_source(asked: Mapping[str, Any]) -> str:
 
 
 def read_typed(typed: str) -> dict[str, Any]:
-    """A coordinate as it was typed: its `value`, None where nothing was, or the `mistake`. Called by the browser."""
+    """A typed coordinate: its `value`, None for an empty field, or the `mistake`. Called by the browser."""
     if not to_latin(typed):
         return {"value": None}
     try:
@@ -117,7 +118,7 @@ def read_typed(typed: str) -> dict[str, Any]:
 
 
 def file_address(path: Path) -> str:
-    """Where the browser gets a file of the page."""
+    """The address at which the browser gets a file of the page."""
     return "gradio_api/file=" + quote(path.as_posix())
 
 

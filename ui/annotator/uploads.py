@@ -1,7 +1,7 @@
-"""The images of one browser page's Predict tab: taken in, kept as pixels and pixel sizes alone, and marked.
+"""The images of one browser page's Predict tab: their pixels, pixel sizes and landmarks.
 
-An uploaded file is read once and deleted; nothing of it is kept but its name, its pixels (PNG) and its pixel size. They
-lie in a folder that is deleted with the page's session, and with the program. Builds no component.
+An uploaded file is read once and deleted; only its name, its pixels (as PNG) and its pixel size are kept, in
+a folder that is deleted with the page's session and with the program.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ from backend.geometry import FloatArray, Size
 from backend.overlays import encode_jpeg, encode_png
 from ui.text.say import say
 
-SHOWN_SIDE_PX = 2600  # a film of 1935 x 2400 is shown as it is
+SHOWN_SIDE_PX = 2600  # an image of 1935 x 2400 is shown as it is
 THUMBNAIL_SIDE_PX = 160
-# of 0..1, which the decoders mean differently: mass about the peak, or its height
+# from 0 to 1; decoders differ in what they mean: mass around the peak, or its height
 LOW_CONFIDENCE, FAIR_CONFIDENCE = 0.5, 0.8
 LIST_NAME = "images.csv"
 Found = Mapping[str, tuple[FloatArray, FloatArray]]  # by file name: points (K, 2), confidence (K,)
@@ -55,7 +55,7 @@ class Upload:
 
     @property
     def num_low(self) -> int:
-        """Landmarks of low confidence that nobody has corrected."""
+        """Landmarks of low confidence that were not corrected."""
         if self.confidence is None:
             return 0
         return int(((self.confidence < LOW_CONFIDENCE) & ~self.corrected).sum())
@@ -82,7 +82,8 @@ def confidence_level(value: float) -> str:
 
 @dataclass
 class Uploads:
-    """What one page holds: its folder once there is an image, the images, and the landmarks of the last prediction."""
+    """What one page holds: its folder once there is an image, the images, and the landmarks of the last
+    prediction."""
 
     folder: Path | None = None
     images: list[Upload] = field(default_factory=list)
@@ -101,13 +102,13 @@ class Uploads:
         return image.mm_per_px_xy
 
     def spacing_source(self, image: Upload) -> str:
-        """Who says the pixel size, in words; empty where nobody does."""
+        """Where the pixel size comes from, in words; empty where it is unknown."""
         if image.spacing_field:
             return say("predict_spacing_dicom", field=image.spacing_field)
         return say("predict_spacing_typed") if self.typed_mm_per_px else ""
 
     def marked(self) -> list[MarkedImage]:
-        """The images that have been predicted, as they are exported."""
+        """The predicted images, as they are exported."""
         assert self.folder is not None
         return [
             MarkedImage(
@@ -130,7 +131,8 @@ class Uploads:
 
 @functools.cache
 def uploads_root() -> Path:
-    """The folder of all pages of this program; deleted when it ends. What a killed one left goes first."""
+    """The folder for all pages of this program, deleted when it ends. Folders left by a killed program are
+    deleted first."""
     for left in Path(tempfile.gettempdir()).glob("fiducial-*-*"):
         pid = left.name.split("-")[1]
         if pid.isdigit() and not psutil.pid_exists(int(pid)):
@@ -143,7 +145,7 @@ def uploads_root() -> Path:
 def take_in(uploads: Uploads, path: Path) -> Upload:
     """Keep an uploaded image's pixels and pixel size, and delete the file.
 
-    Raises UserError, naming the file as the user does, where it is no image.
+    Raises UserError, naming the file as the user does, where it is not an image.
     """
     try:
         pixels = read_image(path)
@@ -183,9 +185,9 @@ def list_for_prediction(uploads: Uploads) -> Path:
 
 
 def adopt(uploads: Uploads, landmark_names: Sequence[str], found: Found) -> None:
-    """Take over predictions. Landmarks that were corrected keep their places.
+    """Store predictions; corrected landmarks keep their positions.
 
-    Raises UserError where corrections would be lost because the run knows other landmarks.
+    Raises UserError where corrections would be lost because the run has other landmarks.
     """
     names = list(landmark_names)
     if names != uploads.landmark_names and any(image.is_corrected for image in uploads.images):
@@ -203,9 +205,9 @@ def adopt(uploads: Uploads, landmark_names: Sequence[str], found: Found) -> None
 
 
 def correct(uploads: Uploads, key: str, points: Sequence[Sequence[float] | None]) -> Upload | None:
-    """Take over an image's points as the browser sends them: (x, y) in image pixels, None for a landmark that is not
-    there. Those that moved are kept inside the image; a network may have seen a landmark outside, and there it stays.
-    What is no such list is ignored; None is then returned."""
+    """Store an image's points as the browser sends them: (x, y) in image pixels, None for a missing landmark.
+    Moved points are kept inside the image; a point that a network put outside stays there. Anything else is
+    ignored, and None is returned."""
     image = uploads.find(key)
     if image is None or image.points_xy_image is None or len(points) != len(image.points_xy_image):
         return None

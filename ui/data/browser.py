@@ -1,4 +1,5 @@
-"""The part of the Data tab that shows one image: every reader's marks, and a landmark in question close by."""
+"""The part of the Data tab that shows one image with every reader's annotations, zoomed in on a suspect
+landmark."""
 
 from __future__ import annotations
 
@@ -18,12 +19,13 @@ from ui.figures.pictures import Highlight, plot_marks, plot_plain, zoom_in
 from ui.number_field import NumberedSlider, create_numbered_slider
 from ui.text.say import in_markdown, say
 
-LEAST_WINDOW_SHARE = 0.2  # of an image's longer side, when a landmark is looked at closely
+LEAST_WINDOW_SHARE = 0.2  # share of the longer side that is shown around a suspect
 
 
 @dataclass(frozen=True)
 class Shown:
-    """The image in the picture: one of the view's rows, or a file that is not among them; and the suspect, if any."""
+    """The image in the picture: one of the view's rows, or a file that is not among them; and the suspect, if
+    any."""
 
     row: int | None = None
     path: Path | None = None
@@ -78,14 +80,14 @@ def create_browser() -> BrowserPanel:
 
 
 def on_whole(panel: BrowserPanel, view: DataView, shown: Shown) -> Updates:
-    """The whole image again, the landmark in question still marked."""
+    """Show the whole image again, with the suspect still marked."""
     return show(panel, view, shown, is_close=False)
 
 
 def show(
     panel: BrowserPanel, view: DataView, shown: Shown, split: str | None = None, *, is_close: bool = True
 ) -> Updates:
-    """The picture and what stands about it; where `split` is given, the slider follows."""
+    """Update the picture and what is around it; with `split`, also the slider."""
     if shown.row is None:
         assert shown.path is not None
         return {
@@ -119,7 +121,7 @@ def show(
 
 
 def _show_file(panel: BrowserPanel, path: Path) -> Updates:
-    """An image that a problem keeps out of the data set."""
+    """An image that is left out of the data set because of a problem."""
     try:
         pixels = read_full(path)
     except UserError as error:
@@ -130,7 +132,7 @@ def _show_file(panel: BrowserPanel, path: Path) -> Updates:
 
 
 def _draw(view: DataView, shown: Shown, is_close: bool) -> Any:
-    """The image with every reader's marks; close by, the surroundings of the suspect."""
+    """The image with every reader's annotations, or the surroundings of the suspect."""
     row, suspect = shown.row, shown.suspect
     assert row is not None
     pixels = read_full(view.samples.paths[row])
@@ -146,13 +148,13 @@ def _draw(view: DataView, shown: Shown, is_close: bool) -> Any:
         known = np.array([place for place in places if np.isfinite(place).all()], np.float64)
         side = max(LEAST_WINDOW_SHARE * max(size_hw), 1.5 * float(np.ptp(known, axis=0).max()))
         figure = zoom_in(figure, pixels, (known.min(axis=0) + known.max(axis=0)) / 2, side)
-    # another picture is seen whole, not where the last one was zoomed
+    # a new picture does not take over the zoom of the last one
     figure.update_layout(uirevision=f"{row} {suspect} {is_close}")
     return figure
 
 
 def _doubted_place(view: DataView, suspect: AnnotationOutlier) -> tuple[float, float]:
-    """The mark of the reader who is farther off, else the truth that a training would take."""
+    """The annotation of the reader who is farther off, else the mean of the readers."""
     if suspect.reader is not None:
         x, y = view.readers_xy_image[suspect.row, suspect.reader, suspect.landmark]
     else:

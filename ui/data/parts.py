@@ -20,7 +20,7 @@ from ui.train.parts import TrainTab
 
 @dataclass(frozen=True)
 class Answers:
-    """The parts of the tab that answer the Train form, and those that answer which image was asked for."""
+    """The parts of the tab that answer the Train form, and those that answer which image was chosen."""
 
     data: Part
     problems: Part
@@ -59,7 +59,7 @@ class DataTab:
     leaks: gr.State  # the pairs that are listed among the problems
     dataset: gr.Dropdown
     upload: gr.UploadButton
-    refused: gr.Markdown  # why an archive was not taken
+    refused: gr.Markdown  # why an archive was refused
     imported: gr.State  # the folder that was imported last
     reload: gr.Button
     summary: gr.Markdown
@@ -132,7 +132,7 @@ def _place_lists() -> dict[str, Any]:
 
 
 def _place_list(name: str, title: str) -> tuple[gr.Markdown, gr.HTML]:
-    """A note under a title, and the table whose rows show their image."""
+    """A title, a note, and the table whose rows open their image."""
     gr.Markdown(f"### {title}")
     note = gr.Markdown(elem_id=f"data-{name}-note")
     return note, gr.HTML(js_on_load=read_static("open_rows.js"), elem_id=f"data-{name}", padding=False)

@@ -43,7 +43,7 @@ def bind_browser(tab: DataTab) -> None:
     image.answers(number.typed, typed, [number.field, *place], marked, also=(sigma,))
     image.answers(browser.whole.click, partial(on_whole, browser), [tab.view, browser.shown], browser.parts)
 
-    # Gradio hands over the event by its annotation, which `answers` would hide
+    # Gradio passes the event by its annotation, which `answers` would hide
     def suspect(shown: str, drawn: str, view: DataView, event: gr.EventData, *values: Any) -> Updates:
         updates = on_suspect(tab, view, int(event.key), *values)
         return {image.answered: shown, sigma.answered: drawn, **updates}
@@ -64,7 +64,7 @@ def bind_browser(tab: DataTab) -> None:
 def on_number(
     tab: DataTab, view: DataView, shown: Shown, split: str, number: float, landmark: str | None, *values: Any
 ) -> Updates:
-    """Another place on the slider."""
+    """The slider was moved."""
     rows = view.rows_of(split)
     return _show_and_draw(tab, view, Shown(row=rows[min(int(number), len(rows)) - 1]), landmark, values)
 
@@ -89,7 +89,7 @@ def on_typed_number(
 def on_split(
     tab: DataTab, view: DataView, shown: Shown, split: str, number: float, landmark: str | None, *values: Any
 ) -> Updates:
-    """Another split: its first image, the slider as long as it."""
+    """Another split was chosen: show its first image, and fit the slider to it."""
     return _show_and_draw(tab, view, Shown(row=view.rows_of(split)[0]), landmark, values, split)
 
 
@@ -103,21 +103,21 @@ def on_step(
     landmark: str | None,
     *values: Any,
 ) -> Updates:
-    """The image before or after, round the corner at the ends."""
+    """The previous or the next image; after the last comes the first."""
     rows = view.rows_of(split)
     row = rows[(int(number) - 1 + step) % len(rows)]
     return _show_and_draw(tab, view, Shown(row=row), landmark, values, split)
 
 
 def on_suspect(tab: DataTab, view: DataView, place: int, *values: Any) -> Updates:
-    """A line of the suspects was clicked."""
+    """A row of the suspects was clicked."""
     one = view.suspects.found[place]
     shown = Shown(row=one.row, suspect=one)
     return _show_and_draw(tab, view, shown, view.names[one.landmark], values, ALL_SPLITS)
 
 
 def on_problem(tab: DataTab, view: DataView, leaks: tuple[Leak, ...], place: int, *values: Any) -> Updates:
-    """A line of the problems was clicked: the picture that it is about, where there is one."""
+    """A row of the problems was clicked: show its image, if it has one."""
     problems, pair, path = view.splits.annotations.problems, None, None
     if place < len(problems):
         path = problems[place].image
@@ -138,7 +138,7 @@ def on_problem(tab: DataTab, view: DataView, leaks: tuple[Leak, ...], place: int
 def _show_and_draw(
     tab: DataTab, view: DataView, shown: Shown, landmark: str | None, values: Any, split: str | None = None
 ) -> Updates:
-    """The image, and sigma on it."""
+    """Show the image, and sigma on it."""
     assert shown.row is not None
     settings = settings_for_data(values)
     return {

@@ -1,4 +1,4 @@
-"""What the Data tab shows of a data set: its images in one row each, tables and words. Builds no component."""
+"""What the Data tab shows about a data set: one row per image, tables and words."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from ui.text.say import quote, say, say_count, say_label
 ALL_SPLITS = "all"
 MAX_SUSPECTS = 100
 Key = tuple[object, ...]
-Cell = tuple[str, SortKey]  # words, and what they are sorted by
+Cell = tuple[str, SortKey]  # words and sort key
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class DataView:
 
     key: Key  # of the settings that it was read with
     splits: SampleSplits
-    samples: Samples  # of all splits, one after the other
+    samples: Samples  # of all splits, in order
     readers_xy_image: FloatArray  # (N, R, K, 2)
     suspects: AnnotationOutliers
 
@@ -59,7 +59,7 @@ class DataView:
         return np.flatnonzero((self.samples.images["split"] == split).to_numpy()).tolist()
 
     def row_of_path(self, path: Path) -> int | None:
-        """The image in this file, None where it is not among those that are used."""
+        """The image in this file; None where it is not used."""
         rows = np.flatnonzero((self.samples.images["path"] == str(path)).to_numpy())
         return int(rows[0]) if rows.size else None
 
@@ -69,14 +69,14 @@ class DataView:
 
 
 def view_key(settings: Settings) -> Key:
-    """What decides the data that is shown."""
+    """The settings that decide which data is shown."""
     return tuple(getattr(settings, name) for name in settings_affecting("data"))
 
 
 def read_view(settings: Settings) -> DataView:
     """Read a data set and look for suspect landmarks. Raises UserError."""
     splits = read_splits(settings)
-    # the split of an image is the one it was carved into
+    # the split that an image was assigned to
     images = pd.concat(
         [part.images.assign(split=name) for name, part in splits.by_split.items()], ignore_index=True
     )
@@ -88,7 +88,7 @@ def read_view(settings: Settings) -> DataView:
 
 
 def splits_table(view: DataView) -> str:
-    """A line a split: images, marks, sizes, spacings."""
+    """One line per split: images, annotations, sizes, pixel sizes."""
     heads = [say(f"data_column_{name}") for name in ("split", "images", "marks", "sizes", "spacings")]
     lines = []
     for name in view.split_names:
@@ -126,7 +126,7 @@ def groups_table(view: DataView) -> str:
 
 
 def problem_rows(problems: Sequence[Problem], leaks: Sequence[Leak]) -> list[tuple[str, str, str]]:
-    """A line a problem: where, what, cure. Pairs of images that are one come last, those within one split too."""
+    """One line per problem: where, what, what to do. Identical images come last, also those within one split."""
     rows = [(problem.where, problem.what, problem.cure) for problem in problems]
     for leak in in_listed_order(leaks):
         rows.append((leak.image_ids[0], leak_words(leak), _leak_cure(leak)))
@@ -140,14 +140,14 @@ def in_listed_order(leaks: Sequence[Leak]) -> list[Leak]:
 
 
 def problems_table(problems: Sequence[Problem], leaks: Sequence[Leak]) -> str:
-    """The same as a table whose rows show their image; the key of a row is its place."""
+    """The same as a table whose rows open their image; the key of a row is its position."""
     rows = problem_rows(problems, leaks)
     lines = [opening_line(str(place), [(words, WORDS) for words in row]) for place, row in enumerate(rows)]
     return table_html(say("problems_title"), say("data_problem_columns").split(","), lines, classes="opens")
 
 
 def leak_words(leak: Leak) -> str:
-    """What the first image of a pair is to the other one."""
+    """How the first image of a pair is related to the other one."""
     split, other_split = leak.splits
     return say(
         "data_leak", kind=_leak_kind(leak), split=split, other=leak.image_ids[1], other_split=other_split
@@ -155,7 +155,7 @@ def leak_words(leak: Leak) -> str:
 
 
 def leak_caption(leak: Leak) -> str:
-    """The other image of a pair, for beneath the first."""
+    """The other image of a pair, for the caption of the first."""
     return say("data_leak_shown", kind=_leak_kind(leak), other=leak.image_ids[1], other_split=leak.splits[1])
 
 
@@ -169,7 +169,8 @@ def _leak_cure(leak: Leak) -> str:
 
 
 def suspects_table(view: DataView) -> str:
-    """A line a suspect, the worst first: image, landmark, why, score. The key of a row is its place."""
+    """One line per suspect, the worst first: image, landmark, reason, score. The key of a row is its
+    position."""
     lines = []
     for place, one in enumerate(view.suspects.found[:MAX_SUSPECTS]):
         cells: list[Cell] = [
@@ -181,7 +182,7 @@ def suspects_table(view: DataView) -> str:
 
 
 def suspects_note(view: DataView) -> str:
-    """What the list is, or why there is none."""
+    """What the list shows, or why it is empty."""
     num = len(view.suspects.found)
     note = say_count("data_suspects_some", num) if num else say("data_suspects_none")
     if num:
@@ -192,7 +193,7 @@ def suspects_note(view: DataView) -> str:
 
 
 def suspect_words(view: DataView, suspect: AnnotationOutlier) -> str:
-    """Why a landmark is doubted."""
+    """Why a landmark is suspect."""
     distance = _distance(suspect.distance_px, suspect.distance_mm)
     if suspect.swapped_with is not None:
         return say("data_suspect_swapped", name=view.names[suspect.swapped_with])
@@ -205,7 +206,7 @@ def suspect_words(view: DataView, suspect: AnnotationOutlier) -> str:
 
 
 def caption(view: DataView, row: int) -> str:
-    """The shown image in one line."""
+    """One line about the shown image."""
     image = view.samples.images.iloc[row]
     height, width = view.samples.sizes_hw[row]
     spacing = view.samples.mm_per_px_xy[row]
@@ -215,7 +216,7 @@ def caption(view: DataView, row: int) -> str:
 
 
 def landmarks_table(view: DataView, row: int, highlighted: int | None) -> str:
-    """The shown image's landmarks: place, the readers' distance, the distance from the expected place."""
+    """The shown image's landmarks: position, inter-reader distance, distance from the expected position."""
     heads = [
         say("landmark"),
         say("data_column_place"),
@@ -256,7 +257,7 @@ def _spacings(values: FloatArray) -> str:
 
 
 def _few(counts: Counter[str], most: int = 3) -> str:
-    """The commonest values, and how many others there are."""
+    """The most common values, and how many others there are."""
     words = [value for value, _ in counts.most_common(most)]
     return ", ".join(words) + (
         " " + say_count("data_others", len(counts) - most) if len(counts) > most else ""

@@ -39,7 +39,7 @@ from ui.train.data_view import settings_for_data
 from ui.train.form import DATA_KEYS, FORM_KEYS, SAMPLE_KEYS
 from ui.train.parts import TrainTab
 
-LEAKS_PART = "data_leaks"  # of the session: whose leaks are to be told
+LEAKS_PART = "data_leaks"  # of the session: the data set whose identical images are awaited
 TO_FORM = "(path) => (path ?? '').trim()"
 
 
@@ -87,7 +87,7 @@ def _bind_look(tab: DataTab, own: gr.Tab) -> Any:
 def _bind_choice(tab: DataTab) -> tuple[Any, Any]:
     """Choosing another data set, and reading this one again."""
     answers = tab.answers
-    # in the browser: the Train form has it at once, and what is shown of another one is marked
+    # in the browser, so that the Train form has it at once and what is shown is marked
     moved = tab.dataset.input(None, [tab.dataset], [tab.train.fields["dataset_path"]], js=TO_FORM, **PRIVATE)
     for part in (answers.data, answers.problems, answers.sigma, answers.floor, answers.views):
         part.asks(moved.then)
@@ -100,7 +100,7 @@ def _bind_choice(tab: DataTab) -> tuple[Any, Any]:
 def _bind_import(tab: DataTab) -> Any:
     """Uploading a zip file."""
 
-    # a partial would hide from Gradio the default by which it hands over the progress
+    # a partial would hide the default by which Gradio passes the progress
     def upload(file: str, progress: gr.Progress = gr.Progress()) -> Updates:  # noqa: B008
         return on_import(tab, file, progress)
 
@@ -136,7 +136,7 @@ def _bind_slow_answers(tab: DataTab, read: Any) -> None:
 
 
 def on_look(tab: DataTab, session: Session, view: DataView | None, shown: Shown, *values: Any) -> Updates:
-    """The tab was turned to: read the form's data set unless it is shown already, and draw sigma anew."""
+    """The user turned to the tab: read the form's data set unless it is shown already, and redraw sigma."""
     try:
         settings = settings_for_data(values)
     except UserError:
@@ -147,7 +147,7 @@ def on_look(tab: DataTab, session: Session, view: DataView | None, shown: Shown,
 
 
 def on_import(tab: DataTab, file: str, progress: gr.Progress) -> Updates:
-    """Unpack an uploaded archive into the data root and choose what was in it, or say why not."""
+    """Unpack an uploaded archive into the data root and choose its data set, or say why not."""
     archive = Path(file)
     try:
         folder = import_zip(
@@ -174,7 +174,7 @@ def on_import(tab: DataTab, file: str, progress: gr.Progress) -> Updates:
 
 def on_read(tab: DataTab, session: Session, *values: Any) -> Updates:
     """Read the form's data set and show its first image."""
-    session.asked.pop(FLOOR_PART, None)  # one that is computed for another data set is not told any more
+    session.asked.pop(FLOOR_PART, None)  # a decoding error of another data set is not shown any more
     choices = list_datasets(tab.data_root)
     try:
         settings = settings_for_data(values)
@@ -209,7 +209,7 @@ def on_read(tab: DataTab, session: Session, *values: Any) -> Updates:
 
 
 def on_leaks(tab: DataTab, session: Session, view: DataView | None, *values: Any) -> Updates:
-    """After the rest: images that stand twice. The first look decodes every image."""
+    """Afterwards: identical images. The first time, every image is decoded."""
     if view is None:
         return {tab.leaks: ()}
     if values and not _is_of_form(view, values):
@@ -229,7 +229,7 @@ def _is_of_form(view: DataView, values: Sequence[Any]) -> bool:
 
 
 def _nothing(tab: DataTab, words: str, dataset: Any) -> Updates:
-    """No data set can be shown."""
+    """There is no data set to show."""
     return {
         tab.view: None,
         tab.dataset: dataset,

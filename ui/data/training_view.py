@@ -1,4 +1,5 @@
-"""The part of the Data tab that shows what a training makes of an image: sigma to scale, the floor, augmentation."""
+"""The part of the Data tab that shows what training sees of an image: sigma to scale, decoding error,
+augmentation."""
 
 from __future__ import annotations
 
@@ -24,7 +25,7 @@ from ui.text.say import in_markdown, say, say_count
 from ui.torch_queries import ask_floor, ask_views
 from ui.train.data_view import settings_for_data
 
-FLOOR_PART = "data_floor"  # of the session: the settings whose floor is to be told
+FLOOR_PART = "data_floor"  # of the session: the settings whose decoding error is awaited
 NUM_VIEWS = 7  # and the plain image
 Drawn = tuple[str, int]  # image id and first epoch
 
@@ -90,11 +91,11 @@ def create_training_panel() -> TrainingPanel:
 def draw_sigma(
     panel: TrainingPanel, settings: Settings, view: DataView, row: int, landmark: str | None
 ) -> Updates:
-    """Sigma about a landmark of an image; about the first that is marked where that one is not."""
+    """Sigma around a landmark of an image, or around the first annotated one where that landmark is missing."""
     points = view.samples.points_xy_image[row]
     marked = [view.names[k] for k in np.flatnonzero(np.isfinite(points).all(-1))]
     note = {panel.sigma_note: sigma_words(settings, view.samples, row).words}
-    if not marked:  # only landmarks that nothing can be learnt of
+    if not marked:  # it has only landmarks from which nothing can be learned
         return {panel.landmark: gr.update(choices=[], value=None), panel.sigma: None, **note}
     shown = landmark if landmark in marked else marked[0]
     try:
@@ -118,7 +119,7 @@ def draw_sigma(
 def on_landmark(
     panel: TrainingPanel, view: DataView | None, shown: Any, landmark: str, *values: Any
 ) -> Updates:
-    """Sigma about another landmark."""
+    """Show sigma around another landmark."""
     if view is None:
         return {panel.sigma: None}
     return draw_sigma(panel, settings_for_data(values), view, shown.row or 0, landmark)
@@ -127,7 +128,7 @@ def on_landmark(
 def on_floor(
     panel: TrainingPanel, session: Session, view: DataView | None, *values: Any
 ) -> Iterator[Updates]:
-    """The decoding floor of the form's settings: words at once, the number when a process has found it."""
+    """The decoding error of the form's settings: a note at once, the number when a process has computed it."""
     if view is None:
         yield {panel.floor: ""}
         return
@@ -140,7 +141,7 @@ def on_floor(
         yield {panel.floor: say("estimate_failed", reason=in_markdown(error))}
         return
     if session.asked.get(FLOOR_PART) != settings:
-        raise Superseded  # another data set is shown by now
+        raise Superseded  # another data set is shown now
     words = say(
         "data_floor",
         floor=_floor_words(answer["floor"]),
@@ -154,7 +155,7 @@ def on_floor(
 def on_draw(
     panel: TrainingPanel, view: DataView | None, shown: Any, drawn: Drawn | None, *values: Any
 ) -> Updates:
-    """The shown image as the next epochs would vary it; another image begins with the first epoch."""
+    """Show the image as the next epochs would augment it; another image begins with the first epoch."""
     if view is None or shown.row is None:
         return {panel.views: escape(say("data_draw_none"))}
     image_id = view.image_id(shown.row)

@@ -1,6 +1,6 @@
-"""Images with landmarks as plotly figures: names on hover, zoom by dragging. Pure: arrays to figures.
+"""Images with landmarks as plotly figures: names on hover, zoom by dragging.
 
-Every point is in the original image's pixels, and so are the axes, whatever the size of the picture shown.
+Every point, and so every axis, is in the original image's pixels, whatever the size of the picture.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from ui.text.say import say
 Image = npt.NDArray[np.uint8]
 Window = tuple[int, int, int, int]
 CIRCLE_CORNERS = 24
-# readers differ in shape as well as in colour
+# readers differ in shape as well as in color
 READER_MARKS = (
     ("circle-open", TRUTH_RGB),
     ("square-open", PREDICTION_RGB),
@@ -33,7 +33,7 @@ READER_MARKS = (
 
 @dataclass(frozen=True)
 class Highlight:
-    """The landmark that is in question, original pixels."""
+    """The landmark in question, in original pixels."""
 
     name: str
     at_xy: tuple[float, float]
@@ -48,8 +48,8 @@ def plot_sample(
     sigma_px_image: float,
     crop_sides_xy_image: FloatArray | None,
 ) -> go.Figure:
-    """An image with its truth (K, 2), a circle of radius sigma round each landmark, and the crop of the refinement
-    about one of them; all in image pixels."""
+    """An image with its ground truth (K, 2), a circle of radius sigma around each landmark, and the
+    refinement's crop around one of them; all in image pixels."""
     figure = _image_figure(display, size_hw, height_px=520)
     _add_circles(figure, points_xy_image, sigma_px_image)
     if crop_sides_xy_image is not None:
@@ -66,7 +66,8 @@ def plot_prediction(
     names: Sequence[str],
     errors: Sequence[str],
 ) -> go.Figure:
-    """An image with truth (K, 2), predictions (K, 2) and the lines between; `errors` are words for the hover."""
+    """An image with ground truth (K, 2), predictions (K, 2) and the lines between them; `errors` are words
+    for the hover."""
     figure = _image_figure(display, size_hw, height_px=340)
     gap = np.full_like(truth_xy_image, np.nan)
     lines = np.stack([truth_xy_image, predicted_xy_image, gap], axis=1).reshape(-1, 2)
@@ -92,7 +93,8 @@ def plot_marks(
     reader_names: Sequence[str],
     highlight: Highlight | None = None,
 ) -> go.Figure:
-    """An image with the marks (R, K, 2) of each reader in a shape of their own and, of several, their mean."""
+    """An image with the annotations (R, K, 2) of each reader in its own shape and, for several readers, their
+    mean."""
     figure = _image_figure(display, size_hw, height_px=620)
     if highlight is not None:
         _add_highlight(figure, highlight)
@@ -122,8 +124,8 @@ def plot_sigma(
     stride: int,
     sigma_px: float,
 ) -> go.Figure:
-    """The surroundings of one landmark of a whole image (H, W): the cells of the heatmap, and circles of one and two
-    sigma about its truth as they lie on the image."""
+    """The surroundings of one landmark of a whole image (H, W): the cells of the heatmap, and circles of one
+    and two sigma around its ground truth, as they lie on the image."""
     to_image = invert_affine(affine_image_to_input)
     centre_input = apply_affine(affine_image_to_input, points_xy_image[shown].astype(np.float64))
     reach = max(3.0 * sigma_px, 4.0 * stride)
@@ -143,12 +145,12 @@ def plot_sigma(
 
 
 def plot_plain(display: Image, size_hw: Size) -> go.Figure:
-    """An image of which no landmark is known."""
+    """An image without known landmarks."""
     return _image_figure(display, size_hw, height_px=620)
 
 
 def zoom_in(figure: go.Figure, pixels: Image, centre_xy: FloatArray, side_px: float) -> go.Figure:
-    """A window of an image (H, W), which the figure shows whole, in the image's own pixels."""
+    """Show a window of an image (H, W), in full resolution, in a figure of the whole image."""
     half = side_px / 2
     window = _cut_window(pixels, np.stack([centre_xy - half, centre_xy + half]))
     _add_window(figure, pixels, window)
@@ -156,7 +158,7 @@ def zoom_in(figure: go.Figure, pixels: Image, centre_xy: FloatArray, side_px: fl
 
 
 def _window_figure(pixels: Image, corners_xy: FloatArray, height_px: int) -> tuple[go.Figure, Window]:
-    """A figure that holds a part of an image alone."""
+    """A figure of only a part of an image."""
     window = _cut_window(pixels, corners_xy)
     left, top, right, bottom = window
     figure = _image_figure(pixels[top:bottom, left:right], (bottom - top, right - left), height_px)
@@ -165,7 +167,7 @@ def _window_figure(pixels: Image, corners_xy: FloatArray, height_px: int) -> tup
 
 
 def _cut_window(pixels: Image, corners_xy: FloatArray) -> Window:
-    """Whole pixels between two corners, at least one of the image: left, top, right, bottom, the last two exclusive."""
+    """Whole pixels between two corners, at least one pixel: left, top, right, bottom, the last two exclusive."""
     height, width = pixels.shape[:2]
     (left, top), (right, bottom) = np.sort(corners_xy, axis=0)
     first_x, first_y = min(max(0, int(left)), width - 1), min(max(0, int(top)), height - 1)
@@ -212,7 +214,7 @@ def _add_cells(
 
 
 def _add_highlight(figure: go.Figure, highlight: Highlight) -> None:
-    """A wide ring about the mark in question, and a star where the others lead to expect it."""
+    """A wide ring around the landmark in question, and a star where the others predict it."""
     places = [(highlight.at_xy, "circle-open", 30, say("data_in_question"))]
     if highlight.expected_xy is not None:
         places.append((highlight.expected_xy, "star-open", 14, say("data_expected")))
@@ -299,7 +301,7 @@ def _add_circles(figure: go.Figure, centres_xy: FloatArray, radius: float) -> No
 def _add_crop(
     figure: go.Figure, points_xy_image: FloatArray, names: Sequence[str], sides_xy_image: FloatArray
 ) -> None:
-    """The outline of one crop, about the known landmark nearest to the middle of all."""
+    """The outline of one crop, around the known landmark nearest to the middle of all."""
     known = np.flatnonzero(np.isfinite(points_xy_image).all(-1))
     if not known.size:
         return

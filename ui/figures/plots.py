@@ -1,4 +1,4 @@
-"""What every curve over epochs has in common: one line for both phases, the look, ticks at whole epochs. Pure."""
+"""What all curves over epochs share: one axis for both phases, the look, and ticks at whole epochs."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ Row = Mapping[str, Any]
 
 
 def in_one_line(rows: Sequence[Row], events: Sequence[Row]) -> tuple[list[Row], list[Row]]:
-    """Rows and events with the refinement's epochs counted on from the first network's last one, and an event where
-    it begins."""
+    """Rows and events with the refinement's epochs counted on from the first network's last one, and an event
+    where the refinement begins."""
     before = max((row["epoch"] for row in rows if row.get("phase") != REFINE), default=0)
 
     def moved(item: Row) -> Row:
@@ -36,7 +36,7 @@ def in_one_line(rows: Sequence[Row], events: Sequence[Row]) -> tuple[list[Row], 
 
 
 def place_in_line(best: Row | None, rows: Sequence[Row]) -> Row | None:
-    """The best epoch as `in_one_line` counts it; None where it is none of the run's own."""
+    """The best epoch, counted as by `in_one_line`; None where it is not one of this run."""
     own = {(row.get("phase"), row["epoch"]) for row in rows}
     if best is None or (best.get("phase"), best["epoch"]) not in own:
         return None
@@ -44,7 +44,7 @@ def place_in_line(best: Row | None, rows: Sequence[Row]) -> Row | None:
 
 
 def thin(rows: Sequence[Row], max_points: int = MAX_POINTS) -> list[Row]:
-    """At most `max_points` rows, evenly spread, first and last among them."""
+    """At most `max_points` rows, evenly spread, with the first and the last."""
     if len(rows) <= max_points:
         return list(rows)
     last = len(rows) - 1
@@ -52,7 +52,7 @@ def thin(rows: Sequence[Row], max_points: int = MAX_POINTS) -> list[Row]:
 
 
 def plain_figure(**layout: Any) -> go.Figure:
-    """An empty figure with axes, in the page's look, light and dark; `layout` is plotly's."""
+    """An empty figure with axes in the page's look, light and dark; `layout` is plotly's."""
     figure = go.Figure()
     figure.update_layout(
         paper_bgcolor="rgba(0, 0, 0, 0)",
@@ -67,7 +67,7 @@ def plain_figure(**layout: Any) -> go.Figure:
 
 
 def curve_figure(*, log_axis: bool, last_epoch: int, y_title: str = "") -> go.Figure:
-    """An empty figure over epochs, as every curve of the page has it."""
+    """An empty figure over epochs."""
     figure = plain_figure(
         height=HEIGHT_PX,
         margin={"l": 50, "r": 12, "t": 44, "b": 40},
@@ -80,5 +80,5 @@ def curve_figure(*, log_axis: bool, last_epoch: int, y_title: str = "") -> go.Fi
 
 
 def whole_epochs(last_epoch: int) -> dict[str, Any]:
-    """What an axis of few epochs is told of its ticks: one at each."""
+    """The tick settings of an axis with few epochs: one tick at each."""
     return {"tick0": 0, "dtick": 1} if last_epoch <= MAX_SINGLE_TICKS else {}

@@ -1,7 +1,7 @@
-"""Every table of the page, in plain HTML: what its cells are sorted by, and rows that open something. Pure.
+"""Plain HTML tables, sorted in the browser (`sort_tables.js`) by a click on a column's head.
 
-A click on a head sorts by that column, in the browser (`sort_tables.js`): numbers by their values, whatever unit stands
-behind them, words as a person orders them, and what is missing last in either direction.
+Numbers sort by value, whatever unit follows them, words as a person orders them, and missing values come last
+in both directions.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from html import escape
 
 
 class ByWords(Enum):
-    """What a cell without a number is sorted by."""
+    """How a cell without a number is sorted."""
 
     WORDS = "words"
 
@@ -26,9 +26,9 @@ SortKey = float | tuple[float, ...] | None | ByWords
 def table_html(
     label: str, heads: Sequence[str], lines: Sequence[str], *, classes: str = "", sorts: bool = True
 ) -> str:
-    """`label`: what a screen reader calls it; `heads`: words; `lines`: HTML, a `<tr>` each.
+    """`label`: its name for screen readers; `heads`: words; `lines`: HTML, one `<tr>` each.
 
-    One that is too wide for a small screen is scrolled by itself, by finger and by keyboard.
+    A table that is too wide for a small screen scrolls by itself, by finger and by keyboard.
     """
     head = "".join(f'<th scope="col">{_head(word, sorts)}</th>' for word in heads)
     return (
@@ -38,14 +38,14 @@ def table_html(
 
 
 def cell_html(words: str, key: SortKey = WORDS, *, html: str | None = None, classes: str = "") -> str:
-    """A cell: its words, or HTML in their place, and what it is sorted by."""
+    """A cell: its words, or HTML instead, and its sort key."""
     sort = "" if key is WORDS else f' data-sort="{_sort_words(key)}"'
     kind = f' class="{escape(classes)}"' if classes else ""
     return f"<td{kind}{sort}><bdi>{escape(words) if html is None else html}</bdi></td>"
 
 
 def opening_line(key: str, cells: Sequence[tuple[str, SortKey]]) -> str:
-    """A row that opens what `key` names: its first cell is a button."""
+    """A row that opens what `key` names; its first cell is a button."""
     (words, sort), *others = cells
     button = f'<button type="button">{escape(words)}</button>'
     row = cell_html(words, sort, html=button) + "".join(cell_html(*other) for other in others)

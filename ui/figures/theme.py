@@ -9,13 +9,13 @@ import gradio as gr
 FONT = ["system-ui", "Segoe UI", "Roboto", "Noto Sans", "Tahoma", "sans-serif"]
 MONO = ["ui-monospace", "Cascadia Mono", "Consolas", "Noto Sans Mono", "monospace"]
 
-# Okabe and Ito's palette tells apart for every kind of colour vision; in light and dark alike.
+# Okabe and Ito's palette: distinct for every kind of color vision, in light and dark.
 TRAIN_COLOUR = "#0072B2"
 VALID_COLOUR = "#D55E00"
 BEST_COLOUR = "#009E73"
 MARK_COLOUR = "#CC79A7"
 AXIS_COLOUR = "#7d828a"
-RESERVE_COLOUR = "rgba(213, 94, 0, 0.16)"  # VALID_COLOUR, seen through
+RESERVE_COLOUR = "rgba(213, 94, 0, 0.16)"  # VALID_COLOUR, translucent
 HOVER_BACKGROUND, HOVER_COLOUR = "rgba(248, 250, 252, 0.96)", "#1f2937"  # in light and dark
 GRID_COLOUR = "rgba(128, 134, 142, 0.25)"
 
@@ -25,7 +25,7 @@ CSS = (Path(__file__).parents[1] / "static" / "page.css").read_text(encoding="ut
 def build_theme() -> gr.themes.Base:
     """Gradio's base theme in blue with system fonts."""
     theme = gr.themes.Base(primary_hue="blue", neutral_hue="slate", font=FONT, font_mono=MONO)
-    # Gradio's own greys and blue fall short of a contrast of 4.5 : 1
+    # Gradio's own grays and blue have a contrast below 4.5 : 1
     return theme.set(
         block_info_text_color="*neutral_600",
         block_info_text_color_dark="*neutral_300",

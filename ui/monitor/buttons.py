@@ -1,4 +1,4 @@
-"""The Monitor's buttons: what can be asked of the run that stands beside them, and of no other."""
+"""The Monitor's buttons, which act only on the run named beside them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ ACTS_ON = '<div class="acts-on">{words} <bdi dir="ltr">${{value}}</bdi></div>'
 
 @dataclass(frozen=True)
 class RunButtons:
-    """`acts_on` is the id that the browser shows, and sends with each press."""
+    """`acts_on` is the run id that the browser shows and sends with each press."""
 
     runs_dir: Path
     session: gr.State
@@ -39,7 +39,7 @@ class RunButtons:
 
     @property
     def outputs(self) -> list[Any]:
-        """What drawing them changes."""
+        """What drawing the buttons changes."""
         return [
             self.session, self.acts_on, self.finish, self.save_now, self.preview_now, self.resume, self.cancel,
             self.confirm, self.confirm_words,
@@ -47,7 +47,7 @@ class RunButtons:
 
 
 def create_run_buttons(session: gr.State, runs_dir: Path) -> RunButtons:
-    """Lay them out and bind their handlers."""
+    """Lay out the buttons and bind their handlers."""
     parts: dict[str, Any] = {
         "acts_on": gr.HTML(
             "",
@@ -59,7 +59,7 @@ def create_run_buttons(session: gr.State, runs_dir: Path) -> RunButtons:
     }
     with gr.Row():
         for name, elem_id, scale in (
-            ("finish", "finish", 2),  # its words are the longest
+            ("finish", "finish", 2),  # it has the longest label
             ("save_now", "save-now", 1),
             ("preview_now", "preview-now", 1),
             ("resume", "resume-watched", 1),
@@ -97,7 +97,7 @@ def _bind(buttons: RunButtons) -> None:
 
 
 def on_press(buttons: RunButtons, action: Action, session: Session, shown: str) -> Updates:
-    """Do it to the run that the browser shows, or say why not."""
+    """Do what was asked to the run that the browser shows, or say why not."""
     try:
         gr.Info(press(action, buttons.runs_dir, shown, session.run_id))
     except UserError as error:
@@ -109,7 +109,7 @@ def on_press(buttons: RunButtons, action: Action, session: Session, shown: str) 
 
 
 def on_ask_cancel(buttons: RunButtons, shown: str) -> Updates:
-    """Name the run that would be cancelled."""
+    """Name the run that would be canceled."""
     return {
         buttons.confirm: gr.update(visible=True),
         buttons.confirm_words: say("cancel_ask", run_id=shown),
@@ -117,7 +117,7 @@ def on_ask_cancel(buttons: RunButtons, shown: str) -> Updates:
 
 
 def draw_buttons(buttons: RunButtons, session: Session, folder: RunFolder | None) -> Updates:
-    """What can be pressed now, where that changed; a question about another run, or about one that ended, goes."""
+    """Update the buttons where they changed, and hide a question about another run or one that has ended."""
     run_id = folder.run_id if folder is not None else ""
     possible = possible_now(folder, derive_state(folder)) if folder is not None else NOTHING
     asked = [kind for kind in ANSWERED_AT_ONCE if folder is not None and folder.requested(kind)]

@@ -1,7 +1,4 @@
-"""A run's curves over one axis of epochs: loss, error, SDR, learning rate, speed and memory.
-
-Pure: rows of metrics to a figure. No files, no components.
-"""
+"""A run's curves over one axis of epochs: loss, error, SDR, learning rate, speed and memory."""
 
 from __future__ import annotations
 
@@ -37,18 +34,18 @@ from ui.monitor.values import TALL_PX, Line, Panel, known_panels
 from ui.text.say import from_left, quote, say
 
 MARKED_EVENTS = ("refinement", "lr_lowered", "oom_retry", "early_stop", "resumed")
-MIN_LABEL_GAP = 0.06  # of the axis: on a phone, a line of small type
+MIN_LABEL_GAP = 0.06  # share of the axis: a line of small type on a phone
 GAP_PX = 44  # above each panel, for its title
 BOTTOM_PX = 44
-CLIP_AT = 5  # times the best error: the first epochs miss by a hundred times more
-TITLE_WIDTH, TITLE_GAP = 50, 3  # characters that fit on a phone, and those between two parts
-UNSEEN = re.compile("<[^>]*>|[\u2066-\u2069]")  # markup, and what keeps words in their order
+CLIP_AT = 5  # times the best error; in the first epochs it is a hundred times larger
+TITLE_WIDTH, TITLE_GAP = 50, 3  # characters: what fits on a phone, and the space between two parts
+UNSEEN = re.compile("<[^>]*>|[\u2066-\u2069]")  # markup and marks of direction, which have no width
 SIGNS = {"circle": "●", "diamond": "◆", "square": "■", "star": "★"}
 
 
 @dataclass(frozen=True)
 class CurveOptions:
-    """How the curves are to be drawn. `smoothing`: how many epochs before and after each are averaged; 0: none."""
+    """How the curves are drawn. `smoothing`: how many epochs on each side are averaged; 0: none."""
 
     smoothing: int = 0
     log_axis: bool = False
@@ -57,7 +54,7 @@ class CurveOptions:
 
 @dataclass(frozen=True)
 class Readers:
-    """What the readers of the validation images are apart by, in the unit of the errors."""
+    """The inter-reader distance on the validation images, in the unit of the errors."""
 
     apart: float
     unit: str
@@ -73,11 +70,12 @@ def plot_curves(
     memory_title: str = "",
     revision: str = "kept",
 ) -> go.Figure:
-    """Everything that is known of each epoch, panel below panel, zoomed as one; a panel without a value is left out.
+    """Everything known about each epoch, one panel below another, zoomed together; a panel without values is
+    left out.
 
-    The refinement's epochs follow those of the first network, its curves apart: it learns something else. `best`, the
-    epoch of the weights in best.pt, is a star, what changed the training's course a thin line through all panels.
-    `revision`: while it stays, so does a zoom.
+    The refinement's epochs follow those of the first network, with separate curves, since it learns something
+    else. `best`, the epoch of the weights in best.pt, is a star; events that changed the training are thin
+    lines through all panels. A zoom lasts while `revision` stays the same.
     """
     best = place_in_line(best, rows)
     rows, events = in_one_line(rows, events)
@@ -104,9 +102,10 @@ def plot_curves(
 
 
 def smooth(values: Sequence[float], reach: int) -> list[float]:
-    """The mean of each value and those up to `reach` before and after it, as far as they are there.
+    """The mean of each value and up to `reach` values before and after it.
 
-    One that looks back alone, as an exponential mean does, would lag far behind an error that falls by decades.
+    A mean of past values only, such as an exponential one, would lag far behind an error that falls by
+    decades.
     """
     windows = (values[max(0, i - reach) : i + reach + 1] for i in range(len(values)))
     return [sum(window) / len(window) for window in windows]
@@ -115,7 +114,7 @@ def smooth(values: Sequence[float], reach: int) -> list[float]:
 def _panel_figure(
     panels: Sequence[Panel], options: CurveOptions, last_epoch: int, revision: str
 ) -> tuple[go.Figure, list[float]]:
-    """Empty panels over one axis of epochs, and where each has its top, as shares of the height."""
+    """Empty panels over one axis of epochs, and the top of each, as a share of the height."""
     inner = sum(GAP_PX + panel.height_px for panel in panels) or 1
     figure = plain_figure(
         height=inner + BOTTOM_PX,
@@ -141,7 +140,7 @@ def _panel_figure(
                     "rangemode": "normal" if panel.follows_log else "tozero",
                     "anchor": "x",
                     "exponentformat": "e" if panel.lines[0].key == "lr" else "B",
-                    "uirevision": f"{revision} {is_log} {options.clip}",  # another wish overrides a zoom
+                    "uirevision": f"{revision} {is_log} {options.clip}",  # another option overrides a zoom
                 }
             }
         )
@@ -158,7 +157,8 @@ def _axis(number: int) -> str:
 
 
 def _add_line(figure: go.Figure, rows: Sequence[Row], line: Line, axis: str, smoothing: int) -> None:
-    """A curve with a gap between the phases; where it is smoothed, the values themselves stay faintly behind."""
+    """A curve with a gap between the phases; where it is smoothed, the raw values stay faintly visible behind
+    it."""
     known = [row for row in rows if row.get(line.key) is not None]
     parts = [[row for row in known if (row.get("phase") == REFINE) is second] for second in (False, True)]
     is_smoothed = smoothing > 0 and line.smooths
@@ -205,7 +205,7 @@ def _add_scatter(
 
 
 def _add_star(figure: go.Figure, best: Row, panel: Panel, axis: str) -> list[str]:
-    """Mark the epoch with the best error; returns what the panel's title says of it."""
+    """Mark the epoch with the best error; returns its parts of the panel's title."""
     lines = {line.key: line for line in panel.lines}
     line = lines.get("val/loss") or panel.lines[0]
     value = line.value(best)
@@ -220,7 +220,7 @@ def _add_star(figure: go.Figure, best: Row, panel: Panel, axis: str) -> list[str
 
 
 def _add_readers(figure: go.Figure, axis: str, readers: Readers | None) -> list[str]:
-    """The readers' disagreement as a line; returns what the panel's title says of it."""
+    """Draw the inter-reader distance as a line; returns its parts of the panel's title."""
     if readers is None:
         return []
     figure.add_shape(
@@ -240,7 +240,7 @@ def _clip(
     options: CurveOptions,
     readers: Readers | None,
 ) -> None:
-    """Cut off errors far above the best, though never more than half of all, and say how many are cut off."""
+    """Cut off errors far above the best, but never more than half of them, and say how many are cut off."""
     line = panel.lines[0]
     values = [value for row in rows if (value := line.value(row)) is not None]
     if not values or options.log_axis or not options.clip:
@@ -267,7 +267,7 @@ def _coloured(symbol: str, colour: str, words: str) -> str:
 
 
 def _add_title(figure: go.Figure, title: str, parts: Sequence[str], top: float) -> None:
-    """A panel's name and what its signs mean, above it: on a phone there is no room for a legend."""
+    """A panel's name and what its symbols mean, above it, since a phone has no room for a legend."""
     lines = [[f"<b>{escape(title)}</b>"]]
     for part in parts:
         width = sum(len(UNSEEN.sub("", said)) + TITLE_GAP for said in [*lines[-1], part])
@@ -283,13 +283,13 @@ def _add_title(figure: go.Figure, title: str, parts: Sequence[str], top: float) 
 
 
 def _add_marks(figure: go.Figure, rows: Sequence[Row], events: Sequence[Row]) -> None:
-    """A thin line at each epoch in which the training's course changed, its label written along it.
+    """A thin line at each epoch in which an event changed the training, with a label along it.
 
-    Where lines stand close, only the first of them has a label: all are told in the list of events.
+    Of lines close together only the first has a label; the list of events has them all.
     """
     words: dict[int, list[str]] = {}
     for event in events:
-        # a shortage in a validation or a preview changes no step
+        # a shortage in a validation or a preview changes no training step
         is_marked = event.get("kind") in MARKED_EVENTS and "pass_micro_batch" not in event
         if is_marked and isinstance(event.get("epoch"), int):
             label = say(

@@ -1,7 +1,4 @@
-"""The errors of each landmark on the validation images: how large, which way they go, and what readers differ by.
-
-Pure: rows of metrics to HTML.
-"""
+"""The errors of each landmark on the validation images, their trend, and the inter-reader distance."""
 
 from __future__ import annotations
 
@@ -15,14 +12,14 @@ from ui.monitor.curves import Readers
 from ui.run_rows import has_validated
 from ui.text.say import say
 
-TREND_EPOCHS = 10  # validations back, to which the last one is compared
-SPARK_POINTS = 40  # of the newest validations
+TREND_EPOCHS = 10  # how many validations back the last one is compared with
+SPARK_POINTS = 40  # newest validations
 SPARK_HW = (20, 84)  # px
 
 
 def landmark_table(rows: Sequence[Row], readers: Mapping[str, Any] | None = None) -> str:
-    """Mean error of each landmark at the last validation, worst first, its change and course, and beside it how far
-    the readers are apart, where `readers` (what the run folder keeps of them) knows that."""
+    """Mean error of each landmark at the last validation, worst first, with its change and trend, and the
+    inter-reader distance where `readers` (as stored in the run folder) has it."""
     validated = [row for row in rows if row.get("val/mre_px") is not None]
     if not validated:
         is_measured = not rows or has_validated(rows)
@@ -55,7 +52,7 @@ def landmark_table(rows: Sequence[Row], readers: Mapping[str, Any] | None = None
 
 
 def readers_in(unit: str, readers: Mapping[str, Any] | None) -> Readers | None:
-    """What the readers are apart by over all landmarks, where it is known in this unit."""
+    """The inter-reader distance over all landmarks, where it is known in this unit."""
     apart = (readers or {}).get(f"mre_{unit}")
     return None if apart is None else Readers(float(apart), unit)
 
@@ -65,7 +62,7 @@ def _when(row: Row) -> dict[str, Any]:
 
 
 def _change(change: float | None, unit: str) -> str:
-    """In words and with a sign, so that no one needs to see a colour or a curve."""
+    """In words and with a sign, so that nobody needs to see a color or a curve."""
     if change is None:
         return "-"
     if abs(change) < 0.005:

@@ -1,7 +1,5 @@
-"""The fixed images at a kept epoch: truth, prediction, error and heatmap; a slider replays the epochs.
-
-The figures are pure; the panel asks the run's folder what is kept. What the slider was put to is in the session.
-"""
+"""Previews of the fixed images at a kept epoch: ground truth, prediction, error and heatmap; a slider replays
+the epochs."""
 
 from __future__ import annotations
 
@@ -29,12 +27,12 @@ from ui.session import Session
 from ui.text.say import in_distance, say, say_count
 
 MAX_PREVIEWS = 4
-MAX_POSITIONS = 1000  # far more than are kept
+MAX_POSITIONS = 1000  # far more than are ever kept
 
 
 @dataclass(frozen=True)
 class Previews:
-    """The components, and the folder of runs."""
+    """The components of the panel, and the folder of runs."""
 
     runs_dir: Path
     session: gr.State
@@ -48,7 +46,7 @@ class Previews:
 
     @property
     def outputs(self) -> list[Any]:
-        """What drawing them changes."""
+        """What drawing the previews changes."""
         return [
             self.session, self.title, self.controls, self.position, self.newest, self.heatmap, self.note, *self.plots
         ]  # fmt: skip
@@ -99,13 +97,17 @@ def _bind(panel: Previews) -> None:
 
 
 def on_slide(panel: Previews, session: Session, position: float, heatmap: str) -> Updates:
-    """Show the kept epoch at a position (from 1); the last one means the newest, whichever that is."""
+    """Show the kept epoch at a position (from 1); the last position always means the newest."""
     folder = _watched(panel, session)
     keys = folder.preview_keys() if folder is not None else []
     if folder is not None and keys:
         number = min(len(keys), max(1, round(position)))
         session.preview = keys[number - 1] if number < len(keys) else None
-        session.drawn["preview_position"] = (folder.run_id, keys, number)  # there the browser has it already
+        session.drawn["preview_position"] = (
+            folder.run_id,
+            keys,
+            number,
+        )  # the browser's slider is there already
     return _redraw(panel, session, folder, heatmap)
 
 
@@ -116,12 +118,12 @@ def on_newest(panel: Previews, session: Session, heatmap: str) -> Updates:
 
 
 def on_heatmap(panel: Previews, session: Session, heatmap: str) -> Updates:
-    """Lay other maps over the images."""
+    """Show other heatmaps over the images."""
     return _redraw(panel, session, _watched(panel, session), heatmap)
 
 
 def draw_previews(panel: Previews, session: Session, folder: RunFolder, heatmap: str) -> Updates:
-    """What changed: the choice of landmarks, the kept epochs, or what is shown of them."""
+    """Update what changed: the choice of landmarks, the kept epochs, or the shown images."""
     updates: Updates = {}
     names = preview_choices(folder)
     if session.has_changed("heatmap", (folder.run_id, names)):
@@ -138,12 +140,12 @@ def draw_previews(panel: Previews, session: Session, folder: RunFolder, heatmap:
 
 
 def title_words(split: str | None) -> str:
-    """What is shown, by the split that the images are of; None where that is not known."""
+    """The title, by the split of the images; None where that is not known."""
     return f"### {say(f'previews_title_{split}' if split is not None else 'previews_title')}"
 
 
 def shown_split(images: Mapping[str, Any] | None, rows: Sequence[Row]) -> str | None:
-    """`valid` or `train`: as the run folder says, else (runs made before it said so) by whether an epoch validated."""
+    """`valid` or `train`: as stored in the run folder; for older runs, by whether an epoch was validated."""
     if images is not None and "split" in images:
         return str(images["split"])
     if images is None or not rows:
@@ -152,7 +154,8 @@ def shown_split(images: Mapping[str, Any] | None, rows: Sequence[Row]) -> str | 
 
 
 def shown_key(keys: list[PreviewKey], chosen: PreviewKey | None) -> PreviewKey | None:
-    """The chosen one, or, where it is no longer kept, the nearest of its phase; without a choice the newest."""
+    """The chosen preview, or the nearest of its phase where it is no longer kept; without a choice the
+    newest."""
     if chosen is None or not keys:
         return keys[-1] if keys else None
     return min(
@@ -161,7 +164,7 @@ def shown_key(keys: list[PreviewKey], chosen: PreviewKey | None) -> PreviewKey |
 
 
 def preview_words(key: PreviewKey, preview: Mapping[str, Any], *, follows: bool) -> str:
-    """Which epoch of which phase is shown, whether it was drawn within that epoch, and what the signs mean."""
+    """Which epoch and phase is shown, whether it was predicted within that epoch, and what the symbols mean."""
     phase, epoch = say(f"phase_{key[0]}"), key[1]
     step, steps = int(preview.get("step", 0)), int(preview.get("steps_per_epoch", 0))
     if step < steps:
@@ -173,7 +176,7 @@ def preview_words(key: PreviewKey, preview: Mapping[str, Any], *, follows: bool)
 
 
 def preview_choices(folder: RunFolder) -> list[tuple[str, str]]:
-    """Off, all, and every landmark's own heatmap, as (words, value)."""
+    """Off, all, and each landmark's own heatmap, as (words, value)."""
     names = _landmark_names(folder) if folder.preview_keys() else ()
     return [
         (say("heatmap_off"), "off"),
@@ -185,8 +188,8 @@ def preview_choices(folder: RunFolder) -> list[tuple[str, str]]:
 def preview_figures(
     images: Mapping[str, Any], preview: Mapping[str, Any], heatmap: str, *, revision: str = "kept"
 ) -> list[tuple[str, go.Figure]]:
-    """(title, figure) of each fixed image; `heatmap` is a value of `preview_choices`. A zoom lasts while `revision`
-    stays, whatever the epoch."""
+    """(title, figure) of each fixed image; `heatmap` is a value of `preview_choices`. A zoom lasts while
+    `revision` stays the same, whatever the epoch."""
     drawn = [_preview_figure(images, preview, number, heatmap) for number in range(len(images["image_ids"]))]
     for _, figure in drawn:
         figure.update_layout(uirevision=revision)
@@ -205,7 +208,7 @@ def _redraw(panel: Previews, session: Session, folder: RunFolder | None, heatmap
 def _draw_position(
     panel: Previews, session: Session, folder: RunFolder, keys: list[PreviewKey], shown: PreviewKey | None
 ) -> Updates:
-    """Where the slider stands and what it says; what did not change is not sent, so that a drag goes on undisturbed."""
+    """The slider's position and label. Unchanged values are not sent, so that dragging is not disturbed."""
     follows = session.preview is None
     if shown is None:
         is_new = session.has_changed("preview_words", (folder.run_id, None))
@@ -256,7 +259,7 @@ def _draw_images(
 
 @functools.lru_cache(maxsize=64)
 def _landmark_names(folder: RunFolder) -> tuple[str, ...]:
-    """They do not change once the first preview is there."""
+    """They do not change after the first preview."""
     images = folder.read_preview_images()
     return () if images is None else tuple(str(name) for name in images["landmark_names"])
 
@@ -284,7 +287,7 @@ def _preview_figure(
 def _with_heatmap(
     display: Any, affine_image_to_display: Any, preview: Mapping[str, Any], number: int, heatmap: str
 ) -> Any:
-    """The image with the chosen maps laid over it; a refined landmark's map covers its own crop only."""
+    """The image with the chosen heatmaps over it; a refined landmark's heatmap covers only its own crop."""
     heatmaps, affines = preview["heatmaps"][number], preview["affine_heatmap_to_image"][number]
     if heatmap == "off":
         return display

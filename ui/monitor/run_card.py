@@ -1,4 +1,4 @@
-"""The Monitor's card, events and log, made from the values in a run's folder: HTML and words. No components."""
+"""The Monitor's card, events and log as HTML and text."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ LOG_BYTES = 12_000
 def run_card(
     state: RunState, status: Row, rows: Sequence[Row], outcome: Row | None, best: Row | None = None
 ) -> str:
-    """State, progress, time left, the error of the weights in best.pt: the head of the tab, as HTML."""
+    """The head of the tab, as HTML: state, progress, time left, and the error of the weights in best.pt."""
     parts = [f'<span class="badge {state.value}">{escape(describe_state(state))}</span>']
     parts += [f"<span>{escape(words)}</span>" for words in _progress_words(state, status, rows)]
     if best is not None:
@@ -41,7 +41,7 @@ def run_card(
 
 
 def epochs_since_best(rows: Sequence[Row], best: Row) -> int:
-    """Validated epochs after the best one, over both phases."""
+    """How many epochs were validated after the best one, over both phases."""
 
     def place(row: Row) -> tuple[bool, int]:
         return row.get("phase") == REFINE, row["epoch"] or 0
@@ -62,7 +62,7 @@ def event_list(events: Sequence[Row]) -> str:
 
 
 def log_text(folder: RunFolder) -> str:
-    """The end of the log as a terminal would show it: a progress bar overwrites itself."""
+    """The end of the log as a terminal shows it, where a progress bar overwrites itself."""
     lines = folder.read_log_tail(LOG_BYTES).split("\n")
     shown = [[part for part in line.split("\r") if part.strip()] for line in lines]
     return "\n".join(parts[-1].rstrip() if parts else "" for parts in shown).strip("\n")

@@ -1,4 +1,4 @@
-"""The Monitor tab: one run as its folder tells it. Everything shown is read there; nothing is remembered here."""
+"""The Monitor tab, which shows one run as it is in its folder."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ MAX_SMOOTHING = 10  # epochs to each side
 
 @dataclass(frozen=True)
 class MonitorTab:
-    """The components of the tab and the folder of runs that it watches."""
+    """The components of the tab, and the folder of runs that it watches."""
 
     runs_dir: Path
     session: gr.State
@@ -56,7 +56,7 @@ class MonitorTab:
     events: gr.HTML
     log: gr.Textbox
     answers: Part  # the run
-    curves_part: Part  # and how its curves are drawn
+    curves_part: Part  # the options of its curves
     timer: gr.Timer
 
     @property
@@ -145,8 +145,8 @@ def _bind(tab: MonitorTab) -> None:
 
 
 def bind_redraw(tab: MonitorTab, events: Any, handler: Any, how: dict[str, Any] = LATEST) -> None:
-    """Redraw what changed; all of it where the browser shows another run than is watched, by an answer that came
-    late."""
+    """Redraw what changed, or everything where a late answer made the browser show another run than the
+    watched one."""
 
     _bind_drawing(tab, events, partial(_redraw, tab, handler), tab.inputs, how)
 
@@ -166,7 +166,8 @@ def _bind_drawing(tab: MonitorTab, events: Any, handler: Any, inputs: list[Any],
 
 
 def _saying(tab: MonitorTab, curves: str, session: Session, updates: Updates) -> Updates:
-    """The same with what it answers: the run, where anything of it is drawn, and how the curves are."""
+    """The same updates with what they answer: the run, where any of it is drawn, and the options of the
+    curves."""
     answered: Updates = {}
     if {tab.run, tab.card, tab.curves, tab.landmarks} & set(updates):
         answered[tab.answers.answered] = question_of(session.run_id)
@@ -176,27 +177,27 @@ def _saying(tab: MonitorTab, curves: str, session: Session, updates: Updates) ->
 
 
 def on_open(tab: MonitorTab, session: Session, *choices: Any) -> Updates:
-    """A browser opened the page: draw everything, whatever was drawn elsewhere before."""
+    """A browser opened the page: draw everything, whatever was drawn before."""
     session.forget()
     return on_tick(tab, session, *choices)
 
 
 def on_choose(tab: MonitorTab, run_id: str, session: Session, *choices: Any) -> Updates:
-    """Watch another run; words that name none are forgotten."""
+    """Watch another run; a name without a run is ignored."""
     known = run_id in {folder.run_id for folder in list_runs(tab.runs_dir)}
     session.watch(run_id if known else session.run_id)
     return on_tick(tab, session, *choices)
 
 
 def on_typed_smoothing(tab: MonitorTab, typed: str) -> Updates:
-    """A number was typed beside the slider, whose change draws the curves again."""
+    """A number was typed beside the slider; the slider's change redraws the curves."""
     return tab.smoothing.take(typed, MAX_SMOOTHING)[1]
 
 
 def on_tick(
     tab: MonitorTab, session: Session, smoothing: int, log_axis: bool, clip: bool, heatmap: str
 ) -> Updates:
-    """Redraw what changed in the run's folder since the last time; send nothing else."""
+    """Redraw what has changed in the run's folder, and send nothing else."""
     folder = _watched(tab, session)
     updates: Updates = {tab.session: session, **_draw_chooser(tab, session, folder)}
     devices = device_lines()
@@ -216,7 +217,7 @@ def on_tick(
 
 
 def _watched(tab: MonitorTab, session: Session) -> RunFolder | None:
-    """The run of this page; where it chose none (or it was deleted), the one that lives or the newest."""
+    """The run of this page; without a choice, or if it was deleted, a live run or the newest."""
     if session.run_id is not None:
         chosen = RunFolder(tab.runs_dir / session.run_id)
         if chosen.config_path.is_file():
@@ -229,7 +230,7 @@ def _watched(tab: MonitorTab, session: Session) -> RunFolder | None:
 
 
 def _draw_nothing(tab: MonitorTab, session: Session) -> Updates:
-    """There is no run, or there is none any more: say what to do, and leave nothing of it standing."""
+    """There are no runs, or none any more: clear everything and say what to do."""
     if not session.has_changed("card", None):
         return {}
     return {
@@ -261,7 +262,7 @@ def _draw_card(tab: MonitorTab, session: Session, folder: RunFolder, metrics: Ro
 
 
 def _draw_tables(tab: MonitorTab, session: Session, folder: RunFolder, metrics: RowsRead) -> Updates:
-    """The values and the landmarks: they do not depend on how the curves are drawn."""
+    """The values and the landmarks, which do not depend on the options of the curves."""
     if not session.has_changed("tables", (folder.run_id, metrics.version)):
         return {}
     return {

@@ -1,7 +1,4 @@
-"""What is known of each epoch of a run, as panels of lines for the curves, and in a table.
-
-Pure: rows of metrics to descriptions and to HTML. No files, no components.
-"""
+"""What is known about each epoch of a run: panels of lines for the curves, and a table."""
 
 from __future__ import annotations
 
@@ -21,7 +18,7 @@ MAX_TABLE_ROWS = 200
 
 @dataclass(frozen=True)
 class Line:
-    """One curve. `scale` turns the row's value into what is shown, `shown` formats that."""
+    """One curve. `scale` converts the row's value to the shown one, `shown` formats it."""
 
     key: str
     name: str
@@ -56,7 +53,7 @@ class Panel:
 
 
 def known_panels(rows: Sequence[Row], memory_title: str) -> list[Panel]:
-    """Those of which a value is known, from top to bottom."""
+    """The panels that have a value, from top to bottom."""
     unit = error_unit(rows)
     error = say("axis_mre", unit=unit)
     train, valid = (TRAIN_COLOUR, "circle"), (VALID_COLOUR, "diamond")

@@ -27,8 +27,8 @@ class PredictTab:
     files: gr.File
     run: gr.Dropdown
     run_note: gr.HTML
-    by: gr.HTML  # which run the landmarks are of
-    answers: Part  # what is said of the chosen run
+    by: gr.HTML  # which run predicted the landmarks
+    answers: Part  # what is said about the chosen run
     predictions: Part
     spacing: gr.Textbox
     predict: gr.Button
@@ -45,7 +45,7 @@ class PredictTab:
 
     @property
     def shown_parts(self) -> list[Any]:
-        """What shows the images and what is marked on them."""
+        """What shows the images and their landmarks."""
         return [self.uploads, self.note, self.empty, self.images, self.annotator, self.export_row, self.file]
 
     @property

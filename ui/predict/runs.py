@@ -1,4 +1,4 @@
-"""The runs that the Predict tab chooses from: how each is called there, and how well it is known to predict."""
+"""The runs that the Predict tab offers, and how well they predict."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def run_choices(runs_dir: Path) -> list[tuple[str, str]]:
 
 
 def run_note_html(runs_dir: Path, run_id: str | None) -> str:
-    """How well the chosen run predicts, and a warning where its training found that it learnt nothing."""
+    """How well the chosen run predicts, and a warning where its training found that it learned nothing."""
     if run_id not in {folder.run_id for folder in list_runs(runs_dir)}:  # it comes from the browser
         return ""
     folder = RunFolder(runs_dir / str(run_id))
@@ -37,7 +37,7 @@ def own_error_html(folder: RunFolder) -> str:
 
 
 def _label(folder: RunFolder) -> str:
-    """Id, model, data set, number of landmarks and error, as far as they can be read."""
+    """Id, model, data set, number of landmarks and error, as far as they are known."""
     config, best = read_config(folder), find_best(folder)
     label = folder.run_id
     if config is not None:

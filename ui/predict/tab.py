@@ -105,7 +105,7 @@ def _bind(tab: PredictTab) -> None:
         **PRIVATE,
     )
 
-    # a partial would hide from Gradio the annotation by which it hands over the event
+    # a partial would hide the annotation by which Gradio passes the event
     def choose(uploads: Uploads, event: gr.EventData) -> Updates:
         return on_choose(tab, uploads, str(event.key))
 
@@ -113,7 +113,7 @@ def _bind(tab: PredictTab) -> None:
         return on_moved(tab, uploads, event._data)
 
     tab.images.chosen(choose, uploads, [*uploads, tab.images, tab.annotator], **PRIVATE)
-    # every correction in its order, none left out
+    # every correction, in order
     tab.annotator.moved(move, uploads, [*uploads, tab.images, tab.file], **SEQUENTIAL)
     tab.format.change(lambda: gr.update(visible=False), None, tab.file, **PRIVATE)
     made = tab.export.click(
@@ -123,7 +123,7 @@ def _bind(tab: PredictTab) -> None:
 
 
 def on_open(tab: PredictTab, run_id: str | None) -> Updates:
-    """The page or the tab was opened: the runs there are now. What was chosen stays chosen."""
+    """The page or the tab was opened: offer the current runs, and keep the choice."""
     choices = run_choices(tab.runs_dir)
     known = [name for _, name in choices]
     value = run_id if run_id in known else next(iter(known), None)
@@ -133,13 +133,13 @@ def on_open(tab: PredictTab, run_id: str | None) -> Updates:
 
 
 def on_upload(tab: PredictTab, uploads: Uploads, files: Sequence[str] | None) -> Iterator[Updates]:
-    """Take in one file after the other; those that are no images are named."""
+    """Take in one file after another, and name those that are not images."""
     failures: list[str] = []
     remarks: list[str] = []
     first = ""
     for number, file in enumerate(files or (), start=1):
         note = progress_html(say("predict_reading", done=number, total=len(files or ())), 0, 0)
-        # the field is free for more at once, and then left to them
+        # the field is cleared at once, for more files
         yield {tab.note: note, **({tab.files: None} if number == 1 else {})}
         try:
             image = take_in(uploads, Path(file))
@@ -156,7 +156,7 @@ def on_upload(tab: PredictTab, uploads: Uploads, files: Sequence[str] | None) ->
 
 
 def on_predict(tab: PredictTab, uploads: Uploads, run_id: str | None) -> Iterator[Updates]:
-    """Predict on all images, and say how far it is."""
+    """Predict on all images, reporting progress."""
     by: Updates = {}
     try:
         checkpoint = _checkpoint(tab, run_id)
@@ -179,7 +179,7 @@ def on_predict(tab: PredictTab, uploads: Uploads, run_id: str | None) -> Iterato
 
 
 def on_cancel(uploads: Uploads) -> Uploads:
-    """End the prediction; the handler that waits for it tells."""
+    """Stop the prediction; the handler that waits for it reports it."""
     if uploads.folder is not None:
         stop_prediction(uploads.folder)
     return uploads
@@ -192,22 +192,22 @@ def on_clear(tab: PredictTab, uploads: Uploads) -> Updates:
 
 
 def on_session_end(uploads: Uploads) -> None:
-    """Nothing is kept of a page that is gone."""
+    """Delete everything of a page that was closed."""
     on_cancel(uploads)
     forget(uploads)
 
 
 def on_spacing(tab: PredictTab, uploads: Uploads, typed: str) -> Updates:
-    """The pixel size of images that state none was typed; what is not one leaves it unknown."""
+    """A pixel size was typed for images that do not state one; anything else leaves it unknown."""
     uploads.typed_mm_per_px, info, is_wrong = _read_spacing(typed)
     classes = [*number_classes(is_whole=False), *([MISTAKE] if is_wrong else [])]
-    exported = {tab.file: gr.update(visible=False)}  # it holds the size before
+    exported = {tab.file: gr.update(visible=False)}  # it has the previous pixel size
     marked = {tab.spacing: gr.update(info=info, elem_classes=classes)}
     return {tab.uploads: uploads, tab.annotator: annotator_value(uploads), **marked, **exported}
 
 
 def _read_spacing(typed: str) -> tuple[float | None, str, bool]:
-    """The size, what is said at the field, and whether that is a mistake."""
+    """The pixel size, the text at the field, and whether it is a mistake."""
     info = say("predict_mm_per_px_info")
     if not to_latin(typed):
         return None, info, False
@@ -230,11 +230,11 @@ def on_choose(tab: PredictTab, uploads: Uploads, key: str) -> Updates:
 
 
 def on_moved(tab: PredictTab, uploads: Uploads, message: Mapping[str, Any]) -> Updates:
-    """Points were dragged, nudged or typed; the browser shows them already."""
+    """Points were dragged, nudged or typed; the browser already shows them."""
     before = images_html(uploads)
     if (
         uploads.folder is not None and uploads.folder.name == message["folder"]
-    ):  # else of images that were removed
+    ):  # otherwise the images were removed
         correct(uploads, str(message["image"]), message["points"])
     after = images_html(uploads)
     images = {} if after == before else {tab.images: after}
@@ -266,7 +266,7 @@ def _checkpoint(tab: PredictTab, run_id: str | None) -> Path:
 
 
 def _draw(tab: PredictTab, uploads: Uploads) -> Updates:
-    """The list of images, the one that is shown, and whether there is anything to export."""
+    """The list of images, the shown one, and whether there is anything to export."""
     is_marked = any(image.points_xy_image is not None for image in uploads.images)
     return {
         tab.uploads: uploads,
@@ -279,7 +279,7 @@ def _draw(tab: PredictTab, uploads: Uploads) -> Updates:
 
 
 def _buttons(tab: PredictTab, uploads: Uploads) -> Updates:
-    """What can be pressed: a function of what there is and of whether it is being predicted."""
+    """Which buttons are enabled, by the images and by whether they are being predicted."""
     has_images = bool(uploads.images)
     is_busy = uploads.folder is not None and is_running(uploads.folder)
     return {

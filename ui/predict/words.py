@@ -1,4 +1,4 @@
-"""What the Predict tab says and lists, as HTML: the images, progress, mistakes and the result."""
+"""The Predict tab's list of images, progress, messages and result, as HTML."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from ui.text.say import say, say_count
 
 
 def images_html(uploads: Uploads) -> str:
-    """The list of images: a small picture, the name, and what there is to see to."""
+    """The list of images: a thumbnail, the name, and notes on what to check."""
     buttons = "".join(_thumbnail(uploads, image) for image in uploads.images)
     label = escape(say("predict_images"))
     return f'<div class="thumbnails" role="group" aria-label="{label}">{buttons}</div>' if buttons else ""
@@ -40,7 +40,7 @@ def _thumbnail(uploads: Uploads, image: Upload) -> str:
 
 
 def progress_html(words: str, done: int, total: int) -> str:
-    """A card with a bar; one without an end where the total is not known."""
+    """A card with a progress bar, indeterminate where the total is not known."""
     value = f'max="{total}" value="{done}" ' if total else ""
     bar = f'<progress {value}aria-label="{escape(words)}"></progress>'
     return (
@@ -49,7 +49,7 @@ def progress_html(words: str, done: int, total: int) -> str:
 
 
 def say_note(key: str, **values: object) -> str:
-    """A sentence of the note."""
+    """One sentence of a note."""
     return f'<p class="note" role="status">{escape(say(key, **values))}</p>'
 
 
@@ -68,7 +68,7 @@ def failures_html(failures: Sequence[str]) -> str:
 
 
 def remarks_html(remarks: Sequence[str]) -> str:
-    """What was decided while the files were read, in the program's own words."""
+    """Decisions made while reading the files, in the program's own words."""
     lines = "".join(f'<li><bdi dir="ltr">{escape(remark)}</bdi></li>' for remark in remarks)
     return say_note("predict_remarks") + f'<ul class="note">{lines}</ul>' if lines else ""
 

@@ -1,4 +1,4 @@
-"""Chosen runs beside each other: curves, numbers, settings that differ, and two of them on the same images."""
+"""Compare chosen runs: curves, numbers, settings that differ, and two of them on the same images."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class ComparePanel:
 
     @property
     def inputs(self) -> list[Any]:
-        """What is shown, and how."""
+        """What is shown and how."""
         return [self.session, self.chosen, self.metric, self.log_axis]
 
     @property
@@ -113,7 +113,7 @@ def _bind(panel: ComparePanel) -> None:
     panel.answers.polls(panel.timer.tick, draw, panel.inputs, panel.outputs, "compare")
     panel.answers.answers([panel.metric.input, panel.log_axis.input], draw, panel.inputs, panel.outputs)
     paired = panel.paired
-    # of runs chosen while an answer is awaited, the last choice must not get lost: the pair is taken from it
+    # LATEST keeps the last choice, from which the pair is taken
     shown = panel.answers.answers(
         panel.chosen.input, partial(on_choose, panel), panel.inputs, [*panel.outputs, *paired.choices]
     )
@@ -129,7 +129,7 @@ def on_choose(panel: ComparePanel, session: Session, chosen: Sequence[str], *how
 def on_tick(
     panel: ComparePanel, session: Session, chosen: Sequence[str], metric: str, log_axis: bool
 ) -> Updates:
-    """Redraw what changed since the last time: the runs there are, and the curves of the chosen ones."""
+    """Redraw what changed: the list of runs, and the curves of the chosen ones."""
     updates: Updates = {panel.session: session}
     names = _names(panel)
     known = _known(chosen, names)
@@ -163,5 +163,5 @@ def _names(panel: ComparePanel) -> list[str]:
 
 
 def _known(chosen: Sequence[str], names: Sequence[str]) -> list[str]:
-    """Those of the chosen names that are runs: one may have been deleted, or typed."""
+    """Those of the chosen names that are runs: one may have been deleted or mistyped."""
     return [run_id for run_id in chosen if run_id in names][:MAX_RUNS]

@@ -1,5 +1,4 @@
-"""Several runs beside each other: their curves, what the curves may be trusted for, and two runs compared on the same
-images. Pure: rows, configs and records to figures and HTML."""
+"""Curves and tables of several runs, warnings about comparing them, and two runs compared on the same images."""
 
 from __future__ import annotations
 
@@ -59,7 +58,8 @@ class Metric:
         return [(row["epoch"], self.scale * row[self.key]) for row in line if row.get(self.key) is not None]
 
     def best(self, rows: Sequence[Row], best: Row | None) -> tuple[int | None, float]:
-        """The point of the weights in best.pt (no epoch: none of this run's); without such, the one to be proud of."""
+        """The point of the weights in best.pt (without an epoch where they come from another run); without
+        such weights, the best point."""
         if best is not None and best.get(self.key) is not None:
             placed = place_in_line(best, rows)
             return (placed["epoch"] if placed else None), self.scale * best[self.key]
@@ -72,7 +72,7 @@ class Metric:
 
 
 def choose_metric(name: str, runs: Runs) -> Metric:
-    """One of METRICS; an error is in mm where every run has it in mm, else in px: the two never share an axis."""
+    """One of METRICS; errors are in mm where every run has them in mm, else in px, never mixed on one axis."""
     if name == "mre":
         validated = [rows for rows in runs.values() if any(row.get("val/mre_px") is not None for row in rows)]
         unit = "mm" if validated and all(error_unit(rows) == "mm" for rows in validated) else "px"
@@ -85,8 +85,8 @@ def choose_metric(name: str, runs: Runs) -> Metric:
 def plot_runs(
     metric: Metric, runs: Runs, looks: Looks, bests: Bests = NO_BESTS, *, log_axis: bool
 ) -> go.Figure:
-    """A curve for each run, its best point marked; a colour, a dash and the mark tell them apart. `bests`: the epoch of
-    each run's best.pt."""
+    """A curve for each run with its best point marked, each in its own color, dash and symbol. `bests`: the
+    epoch of each run's best.pt."""
     curves = {run_id: metric.points(thin(rows)) for run_id, rows in runs.items()}
     last_epoch = max((epoch for points in curves.values() for epoch, _ in points), default=0)
     figure = curve_figure(log_axis=log_axis, y_title=metric.title, last_epoch=last_epoch)
@@ -111,7 +111,7 @@ def plot_runs(
             showlegend=False,
             hoverinfo="skip",
         )
-    figure.update_yaxes(uirevision=f"{metric.title} {log_axis}")  # another measure overrides a zoom
+    figure.update_yaxes(uirevision=f"{metric.title} {log_axis}")  # another metric overrides a zoom
     figure.update_layout(
         height=HEIGHT_PX + LEGEND_ROW_PX * len(runs),
         margin={"t": 16},
@@ -141,7 +141,7 @@ def values_table(metric: Metric, runs: Runs, looks: Looks, bests: Bests = NO_BES
 
 
 def _sign(look: Look) -> str:
-    """A run's line and mark, as its curve has them."""
+    """A run's line and symbol, as in its curve."""
     width, height = SIGN_WH
     middle = f"translate({width / 2:g} {height / 2:g})"
     line = f'<path d="M0 {height / 2:g}h{width}" stroke="{look.colour}" stroke-width="2.5" fill="none"'
@@ -153,7 +153,7 @@ def _sign(look: Look) -> str:
 
 
 def caveats(name: str, configs: Mapping[str, RunConfig]) -> str:
-    """What the curves may not be read for, as HTML; empty where nothing stands against it."""
+    """Why the curves may not be comparable, as HTML; empty where they are."""
     found = []
     if name.endswith("loss") and len({config.settings.loss for config in configs.values()}) > 1:
         found.append(say("compare_losses_differ"))
@@ -165,7 +165,8 @@ def caveats(name: str, configs: Mapping[str, RunConfig]) -> str:
 
 
 def paired_html(first: str, second: str, name: str, paired: Paired) -> str:
-    """Which run is better, by how much, how sure that is; and the same by landmark, most improved first."""
+    """Which run is better, by how much and how certain that is; and the same by landmark, most improved
+    first."""
     overall, unit = paired.overall, paired.unit
     size = in_unit(abs(overall.difference), unit)
     verdict = say(
@@ -216,7 +217,7 @@ def in_p(value: float) -> str:
 
 
 def _about_landmarks(paired: Paired) -> list[str]:
-    """How the verdicts on single landmarks are to be read, and what the others lack."""
+    """How to read the verdicts on single landmarks, and why some have none."""
     differences = paired.per_landmark.values()
     landmarks, verdicts = say_count("num_landmarks", len(differences)), {one.verdict for one in differences}
     notes = []

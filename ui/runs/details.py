@@ -1,4 +1,4 @@
-"""What the Runs tab shows of the opened run: files, what can be done with it, notes, settings."""
+"""What the Runs tab shows about the opened run: files, actions, notes, settings."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ class RunDetails:
     settings: gr.HTML
     resume_fields: ResumeFields
     watched: gr.State  # id of the run that Watch or Resume has just chosen
-    duplicated: gr.State  # id of the run whose settings the form is to have
+    duplicated: gr.State  # id of the run whose settings go into the form
 
     @property
     def outputs(self) -> list[Any]:
@@ -86,7 +86,7 @@ class RunDetails:
 
 
 def create_run_details(session: gr.State, opened: gr.State, column: gr.Column, runs_dir: Path) -> RunDetails:
-    """Lay out what stands in `column` and bind its handlers."""
+    """Lay out the parts in `column` and bind their handlers."""
     parts: dict[str, Any] = {
         "title": gr.Markdown(elem_id="opened-run"),
         "files": gr.HTML(elem_id="files"),
@@ -153,7 +153,7 @@ def _bind(details: RunDetails) -> None:
 
 
 def on_open(details: RunDetails, session: Session, run_id: str) -> Updates:
-    """Show another run, its notes as they stand now."""
+    """Show another run, with its current notes."""
     session.drawn.pop("details", None)
     if run_id not in {folder.run_id for folder in list_runs(details.runs_dir)}:  # it comes from the browser
         return _closed(details, session)
@@ -172,7 +172,7 @@ def on_open(details: RunDetails, session: Session, run_id: str) -> Updates:
 
 
 def draw_details(details: RunDetails, session: Session, run_id: str) -> Updates:
-    """What changed of the opened run; what is being typed is left alone."""
+    """Update what changed about the opened run, but leave fields alone that somebody may be typing in."""
     folder = _folder(details, run_id)
     if not folder.config_path.is_file():
         return _closed(details, session)
@@ -218,7 +218,7 @@ def on_watch(details: RunDetails, session: Session, opened: str) -> Updates:
 
 
 def on_resume(details: RunDetails, session: Session, opened: str, *typed: str | None) -> Updates:
-    """Go on training in the same folder, with what was typed beside (in the order of CHANGEABLE) instead."""
+    """Continue the training in the same folder, with the typed changes (in the order of CHANGEABLE)."""
     asked = asked_changes(dict(zip(CHANGEABLE, typed, strict=True)))
     try:
         gr.Info(resume_run(_folder(details, opened), asked))
@@ -229,7 +229,7 @@ def on_resume(details: RunDetails, session: Session, opened: str, *typed: str | 
 
 
 def on_queue(details: RunDetails, session: Session, opened: str) -> Updates:
-    """Let a run that was never started wait, or take it out again."""
+    """Queue a run that was never started, or remove it from the queue."""
     folder = _folder(details, opened)
     try:
         if derive_state(folder) is RunState.QUEUED:
@@ -242,7 +242,7 @@ def on_queue(details: RunDetails, session: Session, opened: str) -> Updates:
 
 
 def on_bundle(details: RunDetails, opened: str) -> Iterator[str]:
-    """Pack the run, telling how far that is, and end with the link to the file."""
+    """Pack the run, reporting progress, and end with the link to the file."""
     folder = _folder(details, opened)
     target = _bundle_path(details, opened)
     told = 0.0
@@ -261,7 +261,7 @@ def on_bundle(details: RunDetails, opened: str) -> Iterator[str]:
 
 
 def on_ask_delete(details: RunDetails, opened: str) -> Updates:
-    """Say what would go."""
+    """Say what would be deleted."""
     size = in_bytes(size_bytes(_folder(details, opened)))
     return {
         details.confirm: gr.update(visible=True),
@@ -270,7 +270,7 @@ def on_ask_delete(details: RunDetails, opened: str) -> Updates:
 
 
 def on_delete(details: RunDetails, session: Session, opened: str) -> Updates:
-    """Delete the opened run; asked before."""
+    """Delete the opened run, after the question."""
     folder = _folder(details, opened)
     try:
         if is_evaluating(folder):
@@ -285,7 +285,7 @@ def on_delete(details: RunDetails, session: Session, opened: str) -> Updates:
 
 
 def on_save_notes(details: RunDetails, opened: str, tags: str, text: str) -> str:
-    """Keep tags and notes in the run's folder."""
+    """Save tags and notes in the run's folder."""
     notes = Notes(split_tags(tags or ""), (text or "").strip())
     folder = _folder(details, opened)
     if folder.config_path.is_file():
@@ -295,7 +295,7 @@ def on_save_notes(details: RunDetails, opened: str, tags: str, text: str) -> str
 
 
 def _bundle_path(details: RunDetails, run_id: str) -> Path:
-    """In the cache folder that Gradio serves; bundles of yesterday go."""
+    """A path in the cache folder that Gradio serves; bundles of yesterday are deleted."""
     bundles = Path(details.bundle_link.GRADIO_CACHE) / "fiducial-bundles"
     bundles.mkdir(parents=True, exist_ok=True)
     for path in bundles.glob("*.zip"):
@@ -305,7 +305,7 @@ def _bundle_path(details: RunDetails, run_id: str) -> Path:
 
 
 def _file_links(folder: RunFolder) -> str:
-    """Links that stream the files from where they lie; a checkpoint of 400 MB is not copied first."""
+    """Links that stream the files from the run's folder, so that a checkpoint of 400 MB is not copied first."""
     links = []
     for kind in CHECKPOINTS:
         path = folder.checkpoint_path(kind)
@@ -321,7 +321,7 @@ def _file_links(folder: RunFolder) -> str:
 
 
 def _metrics_csv(folder: RunFolder) -> bytes:
-    """The values of all epochs as spreadsheets open them unharmed, b"" before the first."""
+    """The values of all epochs, safe to open in a spreadsheet; b"" before the first."""
     table = pd.DataFrame(read_rows(folder)).rename(columns=guard_text)
     table = table.map(lambda value: guard_text(value) if isinstance(value, str) else value)
     return f"{EXCEL_MARK}{table.to_csv(index=False)}".encode() if len(table) else b""

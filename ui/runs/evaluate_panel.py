@@ -1,4 +1,4 @@
-"""The Evaluate panel of an opened run: measure its best weights on a split, and show what was measured before."""
+"""The Evaluate panel of an opened run: evaluate its best weights on a split, and show earlier evaluations."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from ui.session import Session
 from ui.text.say import say
 
 POLL_S = 2.0
-ASKED_PART = "evaluation"  # of the session: what the evaluation that was started last is to measure
+ASKED_PART = "evaluation"  # of the session: the request of the evaluation that was started last
 
 
 @dataclass(frozen=True)
@@ -58,12 +58,12 @@ class EvaluatePanel:
 
     @property
     def request(self) -> list[Any]:
-        """What is asked."""
+        """The inputs of an evaluation."""
         return [self.dataset, self.split, self.truth, self.exclude, self.leave_out]
 
     @property
     def shown_parts(self) -> list[Any]:
-        """What an evaluation is shown in."""
+        """Where an evaluation is shown."""
         return [
             self.session, self.note, self.evaluate, self.shown, self.results, self.numbers, self.cumulative,
             self.confidence, self.landmarks, self.group, self.groups, self.table, *self.worst,
@@ -171,7 +171,7 @@ def _place_results() -> dict[str, Any]:
 def _bind(panel: EvaluatePanel) -> None:
     session, opened, parts = panel.session, panel.opened, panel.shown_parts
     choices = [panel.dataset, panel.split, panel.truth, panel.note]
-    # what is shown is of the opened run and the chosen evaluation, and only replaced where another is asked for
+    # what is shown belongs to the opened run and the chosen evaluation, and changes only on request
     result = create_part("evaluation", ("#evaluation-results", "#evaluate-note"))
     asked = create_part("evaluation-asked", ("#evaluation-results",), panel.request, keeps=True)
     groups = create_part("evaluation-groups", ("#evaluation-groups",))
@@ -218,7 +218,7 @@ def _bind(panel: EvaluatePanel) -> None:
 
 
 def on_opened(panel: EvaluatePanel, session: Session, opened: str | None) -> Updates:
-    """Another run was opened: its data set, and its newest evaluation."""
+    """Another run was opened: show its data set and its newest evaluation."""
     if opened is None:
         return {panel.session: session}
     config = read_config(_folder(panel, opened))
@@ -233,7 +233,7 @@ def on_opened(panel: EvaluatePanel, session: Session, opened: str | None) -> Upd
 
 
 def on_dataset(panel: EvaluatePanel, opened: str | None, dataset_path: str | None, truth: str) -> Updates:
-    """A data set was chosen: the splits and the readers that it has."""
+    """A data set was chosen: offer its splits and readers."""
     config = read_config(_folder(panel, opened)) if opened is not None else None
     dataset_path = _typed_path(dataset_path)
     if opened is None or config is None or not dataset_path:
@@ -270,7 +270,7 @@ def on_evaluate(
     exclude: str,
     leave_out: bool,
 ) -> Updates:
-    """Start the process that measures."""
+    """Start the process that evaluates."""
     folder = _folder(panel, opened)
     config = read_config(folder)
     try:
@@ -288,7 +288,7 @@ def on_evaluate(
 
 
 def on_tick(panel: EvaluatePanel, session: Session, opened: str | None) -> Updates:
-    """Show how far the evaluation is, and the newest one when it is there."""
+    """Show the progress of the evaluation, and the newest one when it is done."""
     updates: Updates = {panel.session: session}
     if opened is None:
         return updates
@@ -360,7 +360,7 @@ def _draw_worst(panel: EvaluatePanel, record: dict[str, Any]) -> Updates:
 
 
 def _read(folder: RunFolder, name: str) -> dict[str, Any] | None:
-    """The record; None for one that is not there (a name may come from the browser) or of another version."""
+    """The record; None for a missing one (the name comes from the browser) or one of another version."""
     if name not in {known for known, _ in folder.evaluations()}:
         return None
     record = folder.read_evaluation(name)
@@ -372,5 +372,5 @@ def _folder(panel: EvaluatePanel, run_id: str) -> RunFolder:
 
 
 def _typed_path(text: str | None) -> str:
-    """What was typed, its ~ expanded; an unknown ~name stays."""
+    """The typed path with its ~ expanded; an unknown ~name stays."""
     return os.path.expanduser((text or "").strip())  # noqa: PTH111

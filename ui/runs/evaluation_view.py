@@ -1,4 +1,4 @@
-"""An evaluation's record as the page shows it: HTML and figures, the worst images read anew. No components."""
+"""An evaluation's record as HTML and figures, with its worst images."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ Record = Mapping[str, Any]
 
 
 def progress_html(progress: Progress | None, *, is_training: bool) -> str:
-    """What an evaluation does now, or why it failed; empty where there is nothing to say."""
+    """The progress of an evaluation, or why it failed; empty where there is nothing to say."""
     if progress is None:
         return ""
     if progress.failure:
@@ -52,7 +52,7 @@ def progress_html(progress: Progress | None, *, is_training: bool) -> str:
 
 
 def headline(folder: RunFolder, name: str, record: Record) -> str:
-    """The numbers that are quoted, what they were measured on, and the files to download."""
+    """The main numbers, what they were measured on, and the files to download."""
     unit, about = record["unit"], record["about"]
     cards = [
         _card(
@@ -94,7 +94,7 @@ def headline(folder: RunFolder, name: str, record: Record) -> str:
 
 
 def landmark_errors(record: Record) -> str:
-    """Each landmark's error, worst first, with the readers' disagreement where there is more than one."""
+    """Each landmark's error, worst first, with the inter-reader distance where there are several readers."""
     unit, between = record["unit"], record["readers"]["between"]
     heads = [say("landmark"), say("evaluation_mre"), say("evaluation_median")]
     heads += [say("evaluation_within", threshold=t) for t in THRESHOLDS] if unit == "mm" else []
@@ -129,7 +129,7 @@ def _interval_words(record: Record, key: str, unit: str) -> str:
 
 
 def _interval_note(record: Record) -> str:
-    """What the intervals are over, where that is not the images."""
+    """What the intervals are over, where that is not images."""
     if is_old(record):
         words = say("evaluation_old_intervals")
     elif record["case_kind"] != "image":
@@ -141,7 +141,7 @@ def _interval_note(record: Record) -> str:
 
 
 def _leaked_words(record: Record) -> str:
-    """How many of the images stand in the training data, and how that is known, in the words of the page."""
+    """How many of the images are in the training data, and how that is known."""
     found = [find_leaked(record), *find_leak_limits(record)]
     return " ".join(say(f"evaluation_{key}", **numbers) for key, numbers in found)
 

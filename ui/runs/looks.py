@@ -1,5 +1,7 @@
-"""The colour, dash and sign of each run in plots and tables, kept in `runs/looks.json`: a run keeps its own, whichever
-others are shown beside it, after a reload, and in every browser."""
+"""The color, dash and symbol of each run in plots and tables, kept in `runs/looks.json`.
+
+A run keeps its look in every browser, after a reload, and whichever other runs are shown.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,7 @@ from pathlib import Path
 from backend.files import read_json, write_json_atomic
 
 FORMAT_VERSION = 1
-# Okabe and Ito's palette tells apart for every kind of colour vision; in light and dark alike
+# Okabe and Ito's palette: distinct for every kind of color vision, in light and dark
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
 DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
 SYMBOLS = ("circle", "square", "diamond", "triangle-up", "x", "cross")
@@ -33,14 +35,14 @@ class Look:
 
     @classmethod
     def of(cls, number: int) -> Look:
-        """The look of a number: six in a row differ in everything, 36 in colour or in dash."""
+        """The look of a number: six in a row differ in everything, 36 in color or dash."""
         place = (number + number // MAX_RUNS) % MAX_RUNS
         return cls(COLOURS[number % MAX_RUNS], DASHES[place], SYMBOLS[place])
 
 
 def looks_of(runs_dir: Path, chosen: Sequence[str], run_ids: Sequence[str]) -> dict[str, Look]:
-    """The looks of chosen runs, of all that there are. One that has none yet gets the first that no other run has, in
-    a colour that none of the chosen ones has; that of a deleted run is free again."""
+    """The looks of the chosen runs among all runs. A run without a look gets the first that no other run has,
+    in a color that none of the chosen ones has; that of a deleted run is free again."""
     with _lock:
         before = _read(runs_dir)
         numbers = {run_id: number for run_id, number in before.items() if run_id in run_ids}
@@ -49,9 +51,7 @@ def looks_of(runs_dir: Path, chosen: Sequence[str], run_ids: Sequence[str]) -> d
                 numbers[run_id] = _free_number(numbers, chosen)
         if numbers != before:
             _known[runs_dir] = numbers
-            with contextlib.suppress(
-                OSError
-            ):  # a folder that is only to be read: kept as long as the program runs
+            with contextlib.suppress(OSError):  # a read-only folder: kept as long as the program runs
                 write_json_atomic(runs_dir / _LOOKS, {"format_version": FORMAT_VERSION, "numbers": numbers})
         return {run_id: Look.of(numbers[run_id]) for run_id in chosen}
 
@@ -66,7 +66,7 @@ def _free_number(numbers: Mapping[str, int], chosen: Sequence[str]) -> int:
 
 
 def _read(runs_dir: Path) -> dict[str, int]:
-    """The number of each run; a file that is not ours, or damaged, is none."""
+    """The number of each run; a foreign or damaged file counts as empty."""
     content = read_json(runs_dir / _LOOKS)
     numbers = content.get("numbers") if content is not None else _known.get(runs_dir)
     if not isinstance(numbers, dict):

@@ -1,4 +1,5 @@
-"""Two runs on the same images: compared from their evaluation records; what is missing is evaluated on request."""
+"""Compare two runs on the same images, from their evaluation records; a missing evaluation is made on
+request."""
 
 from __future__ import annotations
 
@@ -49,7 +50,7 @@ class PairedPanel:
 
     @property
     def choices(self) -> list[Any]:
-        """What is compared."""
+        """The two runs and the evaluation."""
         return [self.first, self.second, self.measured]
 
     @property
@@ -86,7 +87,7 @@ def create_paired_panel(session: gr.State, runs_dir: Path) -> PairedPanel:
 
 
 def bind_redraw(panel: PairedPanel, events: Any) -> None:
-    """Redraw the comparison; where another evaluation is put in place of the one asked for, it is that one's."""
+    """Redraw the comparison; where another evaluation replaces the one asked for, show that one."""
 
     def redraw(
         question: str, session: Session, first: str | None, second: str | None, measured: str | None
@@ -101,7 +102,7 @@ def bind_redraw(panel: PairedPanel, events: Any) -> None:
 
 
 def offer_pair(panel: PairedPanel, run_ids: Sequence[str]) -> Updates:
-    """The runs to take the pair from; the first two of them are it."""
+    """Offer runs to choose the pair from; the first two are chosen."""
     two = len(run_ids) >= 2
     return {
         panel.first: gr.update(choices=run_ids, value=run_ids[0] if two else None),
@@ -113,7 +114,7 @@ def offer_pair(panel: PairedPanel, run_ids: Sequence[str]) -> Updates:
 def draw_paired(
     panel: PairedPanel, session: Session, first: str | None, second: str | None, measured: str | None
 ) -> Updates:
-    """Redraw what changed: the comparison where both records are there, else what is missing."""
+    """Redraw what changed: the comparison, or what it still needs."""
     updates: Updates = {panel.session: session}
     pair = _pair(panel, first, second)
     progress = [progress_of(folder) for folder in pair]
@@ -137,7 +138,7 @@ def draw_paired(
 def on_evaluate(
     panel: PairedPanel, session: Session, first: str | None, second: str | None, measured: str | None
 ) -> Updates:
-    """Start measuring what is missing, each run in a process of its own."""
+    """Start the missing evaluations, each in its own process."""
     pair = _pair(panel, first, second)
     try:
         for folder in pair:
@@ -186,14 +187,15 @@ def _said(panel: PairedPanel, words: str) -> Updates:
 
 
 def _pair(panel: PairedPanel, first: str | None, second: str | None) -> list[RunFolder]:
-    """Two different runs that are there, or nothing."""
+    """Two different existing runs, or nothing."""
     known = {folder.run_id: folder for folder in list_runs(panel.runs_dir)}  # names come from the browser
     folders = [known[run_id] for run_id in (first, second) if run_id in known]
     return folders if len(folders) == 2 and first != second else []
 
 
 def _names(pair: Sequence[RunFolder]) -> list[str]:
-    """Evaluations to compare by: those that both have, then those of one, else what the first run's data offers.
+    """Evaluations to compare by: those that both runs have, then those of one, else what the first run's data
+    offers.
 
     Raises UserError where there is none and the data cannot be read.
     """
@@ -219,7 +221,7 @@ def _request(pair: Sequence[RunFolder], name: str) -> Request:
 
 
 def _own_request(folder: RunFolder) -> Request:
-    """The run's own data set, a test split where it has one. Raises UserError."""
+    """The run's own data set, on a test split where it has one. Raises UserError."""
     config = read_run_config(folder)
     path, settings = str(config.value("dataset_path")), config.settings
     split = default_split(splits_to_measure(folder, config, path, settings.annotation_type))

@@ -1,4 +1,4 @@
-"""The queue of waiting runs: what is next, why it waits, and the order to be changed."""
+"""The queue of waiting runs: what is next, why it waits, and buttons to change the order."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def _bind(panel: QueuePanel) -> None:
 
 
 def on_tick(panel: QueuePanel, session: Session, chosen: str | None) -> Updates:
-    """Redraw the queue where it changed; a chosen run that waits no more is chosen no more."""
+    """Redraw the queue where it changed; a run that no longer waits is no longer chosen."""
     try:
         run_ids, failure = read_queue(panel.runs_dir), ""
     except UserError as error:
@@ -92,7 +92,7 @@ def on_tick(panel: QueuePanel, session: Session, chosen: str | None) -> Updates:
 
 
 def on_move(panel: QueuePanel, places: int, session: Session, run_id: str | None) -> Updates:
-    """Let the chosen run start earlier (negative) or later."""
+    """Start the chosen run earlier (negative) or later."""
     if run_id is None:
         gr.Info(say("queue_choose"))
         return {panel.session: session}
@@ -104,7 +104,7 @@ def on_move(panel: QueuePanel, places: int, session: Session, run_id: str | None
 
 
 def on_remove(panel: QueuePanel, session: Session, run_id: str | None) -> Updates:
-    """Take the chosen run out; its folder stays."""
+    """Remove the chosen run from the queue; its folder stays."""
     if run_id is None:
         gr.Info(say("queue_choose"))
         return {panel.session: session}
@@ -116,12 +116,12 @@ def on_remove(panel: QueuePanel, session: Session, run_id: str | None) -> Update
 
 
 def _named(devices: tuple[str, ...]) -> str:
-    """Any of which it takes."""
+    """The devices that a run may use."""
     return " / ".join(devices) or "?"
 
 
 def _why_it_waits(runs_dir: Path, devices: list[tuple[str, ...]]) -> str:
-    """For the first that waits: what trains on its device now, or on each of those that it may take."""
+    """Which run is training on the device, or devices, that the next run needs."""
     if not devices:
         return say("queue_empty")
     busy = [busy_run(runs_dir, device) for device in devices[0]]

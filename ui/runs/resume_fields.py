@@ -1,4 +1,4 @@
-"""What may change when the opened run is resumed: folder of its data, device, patience, data workers."""
+"""What can change when the opened run is resumed: data folder, device, patience, data workers."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from ui.text.say import quote, say
 
 @dataclass(frozen=True)
 class ResumeFields:
-    """The components; a field that is left empty changes nothing. The names are those of the settings."""
+    """The components, named like the settings; an empty field changes nothing."""
 
     panel: gr.Accordion
     dataset_path: gr.Textbox
@@ -33,12 +33,12 @@ class ResumeFields:
 
     @property
     def outputs(self) -> list[Any]:
-        """What drawing them changes."""
+        """What drawing the fields changes."""
         return [getattr(self, field.name) for field in fields(self)]
 
 
 def create_resume_fields() -> ResumeFields:
-    """Lay them out, closed."""
+    """Lay out the fields, closed."""
     with gr.Accordion(say("resume_changes"), open=False, visible=False, elem_id="resume-changes") as panel:
         gr.Markdown(say("resume_changes_info"))
         with gr.Row(equal_height=True):
@@ -65,7 +65,8 @@ def _field_classes(name: str) -> list[str]:
 def draw_fields(
     parts: ResumeFields, config: RunConfig | None, *, is_resumable: bool, needs_patience: bool
 ) -> Updates:
-    """Empty, with what is in force as placeholders; open where the run goes on only with another patience."""
+    """Empty the fields, with the current values as placeholders; opened where the run needs another patience
+    to continue."""
     updates: Updates = {
         parts.panel: gr.update(visible=config is not None and is_resumable, open=needs_patience)
     }
@@ -83,7 +84,7 @@ def asked_changes(values: Mapping[str, str | None]) -> dict[str, str]:
 
 
 def mark_mistake(parts: ResumeFields, error: UserError) -> Updates:
-    """The field that is in the wrong, marked, and the panel open on it; nothing where it is none of these."""
+    """Mark the field that is wrong and open the panel; nothing where it is none of these."""
     if error.field not in CHANGEABLE:
         return {}
     what = f"{error.what}; {error.cure}" if error.cure else error.what

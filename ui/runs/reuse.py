@@ -1,4 +1,4 @@
-"""Around the Train form: put its run into the queue, and fill it with the settings of a run that is there."""
+"""Queue the run of the Train form, and fill the form with the settings of an existing run."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from ui.train.start import queue_run
 
 
 def bind_queue(tab: TrainTab) -> None:
-    """Bind the button beside Start."""
+    """Bind the queue button beside Start."""
     tab.queue.click(
         partial(on_queue, tab),
         tab.inputs,
@@ -40,7 +40,7 @@ def bind_duplicated(tab: TrainTab, duplicated: gr.State, tabs: gr.Tabs) -> None:
 
 
 def on_queue(tab: TrainTab, *values: Any) -> Updates:
-    """Make the run's folder, its settings frozen, and let it wait."""
+    """Create the run's folder with its final settings, and queue it."""
     try:
         run_id, place = queue_run(settings_of(values), tab.runs_dir)
     except UserError as error:

@@ -1,4 +1,4 @@
-"""A run's settings as tables: of one run, and what differs between several. Pure: configs to HTML."""
+"""The settings of one run, and the differences between several, as HTML tables."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ui.text.say import say, say_label
 
 
 def settings_table(config: RunConfig | None) -> str:
-    """Every setting with its value in force, and why the program chose it where it did."""
+    """Every setting with its value, and the reason where the program chose it."""
     if config is None:
         return ""
     preset = ["preset"] if "preset" in config.chosen else []  # no setting, but what set some of them

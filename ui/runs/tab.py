@@ -1,4 +1,4 @@
-"""The Runs tab: the queue, all runs, what differs between some of them, and everything about the opened one."""
+"""The Runs tab: the queue, all runs, comparisons, and everything about the opened run."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class RunsTab:
 
     @property
     def options(self) -> list[Any]:
-        """What is searched for, and in which order."""
+        """What to search for, and the order."""
         return [self.words, self.state, self.order]
 
 
@@ -95,7 +95,7 @@ def _bind(tab: RunsTab) -> None:
     )
     listed.answers(wished, partial(on_wish, tab), [tab.session, *tab.options], drawn)
 
-    # a partial would hide from Gradio the annotation by which it hands over the event
+    # a partial would hide the annotation by which Gradio passes the event
     def select(session: Session, event: gr.EventData) -> Updates:
         return on_open(details, session, str(event.key))
 
@@ -110,7 +110,7 @@ def on_load(tab: RunsTab, session: Session) -> Updates:
 
 
 def on_wish(tab: RunsTab, session: Session, *options: str) -> Updates:
-    """Other words, another state or order."""
+    """Another search, state or order."""
     return {tab.session: session, **_draw_table(tab, session, *options)}
 
 

@@ -1,4 +1,4 @@
-"""The page's words in English: the same names and places as in `ui.text.fa`. Data only; `ui.text.say` says them."""
+"""The page's words in English, under the same keys as in `ui.text.fa`."""
 
 from __future__ import annotations
 

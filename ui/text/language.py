@@ -1,7 +1,7 @@
-"""The languages of the page, and which of them is spoken now.
+"""The languages of the page, and the one that is in use.
 
-Each language has an address of its own, at which the page is laid out in it; every handler of that page answers in it.
-So two browsers in two languages never mix, and no handler hands its language on.
+Each language has its own address, where the page is laid out in it and every handler answers in it. So two
+browsers in two languages never mix, and no handler passes its language on.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any, Literal
 
 @dataclass(frozen=True)
 class Language:
-    """`path`: of its page, below the address of the dashboard; `direction`: of its lines, as HTML names it."""
+    """`path`: of its page, below the dashboard's address; `direction`: of its lines, as in HTML."""
 
     code: str
     name: str
@@ -35,13 +35,13 @@ _spoken: ContextVar[str] = ContextVar("language", default="en")
 
 
 def spoken() -> Language:
-    """The language of the page that is laid out or answered now."""
+    """The language of the page that is being laid out or answered."""
     return LANGUAGES[_spoken.get()]
 
 
 @contextmanager
 def speaking(code: str) -> Iterator[None]:
-    """Everything said inside is said in this language; other threads keep theirs."""
+    """Use this language for everything said inside; other threads keep theirs."""
     before = _spoken.set(code)
     try:
         yield
@@ -50,11 +50,12 @@ def speaking(code: str) -> Iterator[None]:
 
 
 def answering_in(code: str, handler: Callable[..., Any]) -> Callable[..., Any]:
-    """A handler, which may yield several answers, that answers in this language. Raises TypeError for a coroutine."""
+    """A handler that answers in this language, also one that yields several answers. Raises TypeError for a
+    coroutine."""
     if inspect.iscoroutinefunction(handler) or inspect.isasyncgenfunction(handler):
         raise TypeError(f"{handler} would leave its language before it has answered")
 
-    @functools.wraps(handler)  # Gradio reads the signature to know what to hand over
+    @functools.wraps(handler)  # Gradio reads the signature to know what to pass
     def answer(*values: Any, **named: Any) -> Any:
         with speaking(code):
             return handler(*values, **named)
@@ -63,7 +64,7 @@ def answering_in(code: str, handler: Callable[..., Any]) -> Callable[..., Any]:
     def answer_in_steps(*values: Any, **named: Any) -> Iterator[Any]:
         with closing(handler(*values, **named)) as answers:
             while True:
-                with speaking(code):  # anew at each step: Gradio may take the next one in another thread
+                with speaking(code):  # set at each step, since Gradio may run the next one in another thread
                     step = next(answers, _END)
                 if step is _END:
                     return
@@ -74,7 +75,7 @@ def answering_in(code: str, handler: Callable[..., Any]) -> Callable[..., Any]:
 
 _END = object()
 
-# a run of Latin words, numbers and places, which must keep its order among words that go from right to left
+# a run of Latin words, numbers and placeholders, which keeps its order among words from right to left
 _PIECE = r"(?:\{[^{}]*\}|[A-Za-z0-9%])"
 _JOINT = r"(?:[-+=±/._:]+| [=±/+-] | °| |, )?"
 _LEFT_TO_RIGHT = re.compile(f"{_PIECE}(?:{_JOINT}{_PIECE})*")
@@ -83,10 +84,10 @@ LEFT_TO_RIGHT_MARK = "\u200e"
 
 
 def isolate(words: str) -> str:
-    """Words that keep their own direction wherever they are put (Unicode's bidirectional algorithm, UAX 9)."""
+    """Words that keep their own direction wherever they appear (Unicode's bidirectional algorithm, UAX 9)."""
     return f"{FIRST_STRONG_ISOLATE}{words}{POP_ISOLATE}"
 
 
 def isolate_latin(text: str) -> str:
-    """A text from right to left with each run of Latin words, numbers and places isolated."""
+    """A text from right to left, with each run of Latin words, numbers and placeholders isolated."""
     return _LEFT_TO_RIGHT.sub(lambda found: isolate(found[0]), text)

@@ -1,8 +1,9 @@
-"""Which language a browser gets: what it chose on the page, kept in a cookie; else what it asks for, if we speak it.
+"""Which language a browser gets: the one chosen on the page, kept in a cookie, else the browser's own if the
+page has it.
 
-A request for `?language=fa` is the choice: the cookie is set and the browser sent to that language's page. A request
-for the address of the dashboard alone goes to the page of the chosen language, but one for the API page. What Gradio
-serves as a page is told its language and direction, before anything is drawn.
+A request for `?language=fa` is a choice: it sets the cookie and redirects to that language's page. A request
+for the dashboard's address redirects to the page of the chosen language, except for the API page. Pages that
+Gradio serves get their language and direction before anything is drawn.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ PAGES = {f"/{language.path}": language for language in LANGUAGES.values()}
 
 
 class LanguageChoice:
-    """ASGI middleware in front of Gradio's pages; whatever else is asked for passes through."""
+    """ASGI middleware in front of Gradio's pages; all other requests pass through."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -54,7 +55,7 @@ class LanguageChoice:
 
 
 class _Telling:
-    """Passes on Gradio's page as one piece with the language in its head."""
+    """Sends Gradio's page in one piece, with the language in its head."""
 
     def __init__(self, page: Language, send: Send) -> None:
         self._page, self._send = page, send
@@ -75,15 +76,15 @@ class _Telling:
         headers = MutableHeaders(scope=self._start)
         headers["content-length"] = str(len(body))
         headers.add_vary_header("Cookie")
-        headers["cache-control"] = "no-cache"  # the same address may lead elsewhere after another choice
+        headers["cache-control"] = "no-cache"  # after another choice the same address leads elsewhere
         await self._send(self._start)
         await self._send({"type": "http.response.body", "body": body})
 
 
 def name_language(body: bytes, page: Language) -> bytes:
-    """Gradio's HTML with the language and direction of the page, and what draws it that way.
+    """Gradio's HTML with the page's language and direction, and the style sheet for them.
 
-    Gradio says its own few words in the browser's language; the script has it say them in the page's.
+    Gradio takes its own few words in the browser's language; the script makes it use the page's.
     """
     head = f'<script>Object.defineProperty(navigator, "language", {{get: () => "{page.code}"}});</script>'.encode()
     if page.direction == "rtl":
@@ -94,12 +95,12 @@ def name_language(body: bytes, page: Language) -> bytes:
 
 
 def _wanted(headers: Headers) -> Language:
-    """The language that was chosen, else the first that the browser names, else the first of ours."""
+    """The chosen language, else the first that the browser names, else English."""
     cookies: SimpleCookie = SimpleCookie()
     try:
         cookies.load(headers.get("cookie", ""))
     except CookieError:
-        cookies.clear()  # somebody else's, of this host
+        cookies.clear()  # a cookie of another program on this host
     chosen = cookies[COOKIE].value if COOKIE in cookies else headers.get("accept-language", "")[:2].lower()
     return LANGUAGES.get(chosen, LANGUAGES["en"])
 

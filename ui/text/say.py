@@ -1,6 +1,6 @@
-"""Every visible word of the page. Handlers and layouts name a text; they hold none.
+"""Look up the visible words of the page, which handlers and layouts name by key.
 
-The words are in `ui.text.en` and `ui.text.fa`, under the same names.
+The words are in `ui.text.en` and `ui.text.fa`, under the same keys.
 """
 
 from __future__ import annotations
@@ -15,35 +15,35 @@ _WORDS = {"en": ENGLISH, "fa": {key: isolate_latin(text) for key, text in PERSIA
 
 
 def say(key: str, **values: object) -> str:
-    """A text by its name in the language of the page, its places filled in."""
+    """A text in the language of the page, with its placeholders filled in."""
     return _WORDS[spoken().code][key].format(**values)
 
 
 def say_count(key: str, num: int, **values: object) -> str:
-    """A text that counts, in the words that it has for one."""
+    """A text with a number, in its singular or plural form."""
     return say(f"{key}_one" if num == 1 else key, num=num, **values)
 
 
 def say_label(name: str, prefix: str = "") -> str:
-    """What a setting or a column is called; one that is unknown here goes by its own name.
-
-    A run of another version has such settings, a data set such columns.
-    """
+    """The label of a setting or a column; one that is unknown here, from another version or a data set, keeps
+    its name."""
     return say(prefix + name) if prefix + name in ENGLISH else quote(name)
 
 
 def quote(words: str) -> str:
-    """Words that stay as the backend wrote them (English, in whichever language the page is), kept in their order."""
+    """Words that stay as the backend wrote them, in English, with their order kept on a page from right to
+    left."""
     return isolate(words) if spoken().direction == "rtl" else words
 
 
 def in_markdown(words: object) -> str:
-    """Words of the backend for a Markdown text, which would take `<name>` for a tag and `a*b*` for emphasis."""
+    """Words of the backend, escaped for a Markdown text, which would take `<name>` for a tag and `a*b*` for
+    emphasis."""
     return escape(str(words), quote=False).replace("*", r"\*").replace("`", r"\`")
 
 
 def from_left(words: str) -> str:
-    """Words on a chart whose place is told by their left end, in whichever language they are."""
+    """Words on a chart that is positioned by their left end, in any language."""
     return LEFT_TO_RIGHT_MARK + words if spoken().direction == "rtl" else words
 
 
@@ -65,12 +65,13 @@ def in_time(seconds: float) -> str:
 
 
 def in_time_left(seconds: float) -> str:
-    """Seconds that are left: "12 min left"; none are left while the last ones take longer than was thought."""
+    """Remaining time: "12 min left"; or that the run is finishing, where the last steps take longer than
+    predicted."""
     return say("time_left", time=in_time(seconds)) if seconds >= 0.5 else say("time_left_none")
 
 
 def in_distance(px: float | None, mm: float | None) -> str:
-    """An error in mm where the spacing is known, else in px; never both."""
+    """An error in mm where the pixel size is known, else in px; never both."""
     if mm is not None:
         return f"{mm:.2f} mm"
     return f"{px:.1f} px" if px is not None else "-"

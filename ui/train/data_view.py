@@ -67,20 +67,20 @@ def on_data(tab: TrainTab, *values: Any) -> Updates:
 
 
 def on_leaks(tab: TrainTab, *values: Any) -> Updates:
-    """After the summary: images that stand in two splits, among the problems. The first look decodes every image."""
+    """Afterwards: images that are in two splits, among the problems. The first time, every image is decoded."""
     try:
         settings = settings_for_data(values)
         leaks = read_leaks(read_splits(settings)) if settings.dataset_path else None
     except UserError:
         leaks = None
     if leaks is None:
-        return {tab.leaks: ""}  # on_data says what is wrong
+        return {tab.leaks: ""}  # on_data reports what is wrong
     box = gr.update(visible=True) if leaks else gr.skip()
     return {tab.leaks: summarise_leaks(leaks), tab.leak_list: list_leaks(leaks), tab.problems_box: box}
 
 
 def on_sample(tab: TrainTab, *values: Any) -> Updates:
-    """The data set, or something that changes sigma: draw the sample again."""
+    """The data set or something that changes sigma: redraw the sample."""
     if any(key in SAMPLE_KEYS for key in mistakes_by_key(raw_of(values))):
         raise NoAnswer  # the field that is wrong is marked by on_form
     nothing = {tab.sample: None, tab.sigma_note: ""}
@@ -88,7 +88,7 @@ def on_sample(tab: TrainTab, *values: Any) -> Updates:
         settings = settings_for_data(values)
         return _draw_sample(tab, settings, read_splits(settings)) if settings.dataset_path else nothing
     except UserError:
-        return nothing  # on_data says what is wrong
+        return nothing  # on_data reports what is wrong
 
 
 def settings_for_data(values: Sequence[Any]) -> Settings:

@@ -1,4 +1,4 @@
-"""What the Train tab says of the cost of a run. Builds no component."""
+"""What the Train tab says about the cost of a run."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ui.text.say import in_time, say, say_count
 
 
 def estimate_words(settings: Settings, splits: SampleSplits, answer: Mapping[str, Any], *, busy: bool) -> str:
-    """Parameters and time from an answer of `ui.torch_queries`; `busy`: a run trains here."""
+    """Parameters and time, from an answer of `ui.torch_queries`; `busy`: a run is training here."""
     if answer["seconds_per_image"] is None:
         time = say("estimate_time_busy") if busy else say("estimate_time_none")
     else:
@@ -24,7 +24,7 @@ def estimate_words(settings: Settings, splits: SampleSplits, answer: Mapping[str
 
 
 def _time_words(settings: Settings, splits: SampleSplits, answer: Mapping[str, Any]) -> str:
-    """Seconds an epoch and in all, of both phases."""
+    """Time per epoch and in total, over both phases."""
     num_valid = len(splits.valid) if splits.valid is not None else 0
 
     def epoch_seconds(prefix: str) -> float:

@@ -1,9 +1,8 @@
-"""The Train form as it was left, kept by the browser: over a refresh, a restarted dashboard, and in both languages.
+"""The Train form as the browser keeps it: over a refresh, a restarted dashboard, and in both languages.
 
-What differs from the defaults lies in the browser's storage, by form key, under the address of the dashboard. The
-browser writes it at every change by itself, so that nothing is lost by leaving at once, and hands it over when the page
-opens. Until then the form is hidden (`page.css`) and Start waits, so that nobody types into or starts a form that is
-about to change.
+The browser stores what differs from the defaults, by form key, for the dashboard's address. It writes at
+every change, so that nothing is lost by leaving, and sends it when the page opens. Until then the form is
+hidden (`page.css`) and Start is disabled, so that nobody types into a form that is about to change.
 """
 
 from __future__ import annotations
@@ -30,16 +29,17 @@ Values = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Draft:
-    """`values` to fill in, by form key; `lost`: the words of those that were kept and cannot be used any more."""
+    """`values` to fill in, by form key; `lost`: descriptions of those that are no longer valid."""
 
     values: dict[str, Any]
     lost: tuple[str, ...] = ()
 
 
 def restore(kept: Any, defaults: Values) -> Draft:
-    """What a browser kept, as far as it can still be used beside the defaults.
+    """What a browser kept, as far as it is still valid together with the defaults.
 
-    Each value that is no longer known or accepted, and a data set or a reader that is gone, falls back by itself.
+    Each value that is no longer known or accepted, and a data set or a reader that is gone, falls back on its
+    own.
     """
     if not isinstance(kept, Mapping):
         return Draft({})
@@ -61,19 +61,19 @@ def restore(kept: Any, defaults: Values) -> Draft:
 
 
 def note_words(draft: Draft) -> str:
-    """What to say of a restored form; empty where nothing has fallen back."""
+    """What to say about a restored form; empty where nothing has fallen back."""
     return say("draft_lost", values="; ".join(draft.lost)) if draft.lost else ""
 
 
 def _is_alike(key: str, value: Any, default: Any) -> bool:
-    """Whether a component that holds the default can hold the value. Fields of numbers were kept as numbers once."""
+    """Whether a component with this default can hold the value. Older pages kept numbers as numbers."""
     if isinstance(default, bool) or isinstance(value, bool):
         return isinstance(value, bool) and isinstance(default, bool)
     return isinstance(value, str) or (isinstance(value, int | float) and number_setting(key) is not None)
 
 
 def _is_empty(key: str, value: Any) -> bool:
-    """A data set that was never chosen is none to tell of."""
+    """A data set that was never chosen needs no message."""
     return key == "dataset_path" and not value
 
 
@@ -92,5 +92,5 @@ def _is_reader(values: Values) -> bool:
             Path(values["dataset_path"] or "").expanduser(), values["dataset_format"]
         ).reader_names
     except UserError:
-        return True  # the data set is told to be wrong; who read it is unknown
+        return True  # the data set itself is reported as wrong; its readers are unknown
     return values["annotation_type"] in names

@@ -1,4 +1,4 @@
-"""Beside the chosen data set: coordinates that cannot be meant, and the tick to train on them all the same."""
+"""Coordinates that cannot be pixels of the chosen data set, and the tick to train on them anyway."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from ui.train.form import ACCEPT, build_field
 
 @dataclass(frozen=True)
 class ImplausiblePanel:
-    """The components; shown only where there is such a problem."""
+    """The components, shown only where there is such a problem."""
 
     box: gr.Column
     words: gr.Markdown
@@ -31,7 +31,7 @@ class ImplausiblePanel:
 
 
 def create_implausible_panel() -> ImplausiblePanel:
-    """Lay it out, hidden."""
+    """Lay out the panel, hidden."""
     with gr.Column(visible=False, elem_id="implausible") as box:
         words = gr.Markdown(elem_id="implausible-list", elem_classes=["problem-list"])
         tick = build_field(ACCEPT)
@@ -40,7 +40,7 @@ def create_implausible_panel() -> ImplausiblePanel:
 
 
 def show_implausible(panel: ImplausiblePanel, splits: SampleSplits | None) -> Updates:
-    """Another data set was chosen; None: one that cannot be read. A tick that is not shown accepts nothing."""
+    """Another data set was chosen, or None: one that cannot be read. A hidden tick accepts nothing."""
     if splits is None:
         return {panel.box: gr.update(visible=False)}
     words = list_implausible(splits)
@@ -52,7 +52,7 @@ def show_implausible(panel: ImplausiblePanel, splits: SampleSplits | None) -> Up
 
 
 def refuse_start(blocked: Any, tick: Any, error: UserError) -> Updates:
-    """Say why a run cannot start, and mark the tick where that would let it."""
+    """Say why a run cannot start, and mark the tick where it would help."""
     gr.Warning(str(error))
     told = {blocked: gr.update(value=say("start_blocked", reason=in_markdown(error)), visible=True)}
     if error.field == ACCEPT:

@@ -1,4 +1,4 @@
-"""What a run will need and what the device has: a sentence, a chart, live readings, and buttons that act on them."""
+"""The memory that a run needs and that the device has: a sentence, a chart, live readings, and buttons."""
 
 from __future__ import annotations
 
@@ -45,9 +45,7 @@ from ui.train.memory_view import measured_words, plot_memory, remarks_words
 
 POLL_S = 2.0
 ONCE: dict[str, Any] = {**PRIVATE, "trigger_mode": "once"}
-NEWS = (
-    0.01  # share of the device's memory by which the free part has to change before the chart is drawn again
-)
+NEWS = 0.01  # share of the device's memory by which the free part must change to redraw the chart
 
 
 @dataclass(frozen=True)
@@ -69,8 +67,8 @@ class MemoryPanel:
     runs_dir: Path
     fields: dict[str, Any]
     shown: gr.State
-    step: Part  # what is said of a step's memory
-    time: Part  # and of the time of an epoch
+    step: Part  # what is said about a step's memory
+    time: Part  # and about the time of an epoch
     advice: gr.Markdown
     recommend: gr.Button
     accumulate: gr.Button
@@ -84,14 +82,15 @@ class MemoryPanel:
 
     @property
     def drawn(self) -> list[Any]:
-        """What a redraw may change: not what the Measure button says, which stands until its work has ended."""
+        """What a redraw may change. The note of the test is not among them: it stays until the test has
+        ended."""
         return [
             self.shown, self.step.answered, self.advice, self.accumulate, self.devices, self.chart, self.measured,
         ]  # fmt: skip
 
 
 def create_memory_panel(runs_dir: Path, fields: dict[str, Any], **placed: Any) -> MemoryPanel:
-    """Lay out the chart's side; `placed` stand beside the form: recommend, advice, accumulate, estimate."""
+    """Lay out the chart's side; `placed` are in the form: recommend, advice, accumulate, estimate."""
     devices = gr.HTML(elem_id="train-devices", padding=False)
     chart = gr.Plot(label=say("memory_chart"), elem_id="memory-chart")
     measure = gr.Button(say("measure"), size="sm", elem_id="measure")
@@ -115,7 +114,7 @@ def create_memory_panel(runs_dir: Path, fields: dict[str, Any], **placed: Any) -
 
 
 def mark_memory_panel(panel: MemoryPanel) -> None:
-    """Bind the marks; see `Part.asks` for when."""
+    """Bind the marks, before the handlers (see `Part.asks`)."""
     for part in (panel.step, panel.time):
         part.asks(_changes(panel))
 
@@ -146,7 +145,7 @@ def bind_memory_panel(panel: MemoryPanel, inputs: Sequence[Any]) -> None:
 
 
 def load_memory_panel(panel: MemoryPanel, inputs: Sequence[Any], restored: Any) -> None:
-    """Fill the panel when a browser has opened the page; `restored`: the event that fills the form."""
+    """Fill the panel when a browser opens the page; `restored`: the event that fills the form."""
     asked = panel.step.binds(restored.then, partial(on_memory, panel), [panel.shown, *inputs], panel.drawn)
     _bind_estimate(panel, asked, inputs)
 
@@ -156,7 +155,8 @@ def _bind_estimate(panel: MemoryPanel, asked: Any, inputs: Sequence[Any]) -> Non
 
 
 def on_memory(panel: MemoryPanel, question: str, shown: Shown, *values: Any) -> Iterator[Updates]:
-    """Something that changes a step's memory, or the batch: words at once while a step is traced, then the chart."""
+    """The batch, or something else that changes a step's memory: a note at once while a step is traced, then
+    the chart."""
     settings = settings_for_memory(values)
     if settings is None:  # the field that is wrong is marked
         yield _answered(panel, replace(shown, question=VOID + question))
@@ -178,7 +178,8 @@ def on_memory(panel: MemoryPanel, question: str, shown: Shown, *values: Any) -> 
 
 
 def on_estimate(panel: MemoryPanel, question: str, shown: Shown, *values: Any) -> Updates:
-    """Then: parameters and time for the form as it stands. Time is measured once, and not while a run trains here."""
+    """Afterwards: parameters and time for the current form. Time is measured once, and not while a run is
+    training here."""
     settings = settings_for_memory(values)
     if settings is None:
         return {panel.estimate: "", panel.time.answered: question}
@@ -196,9 +197,9 @@ def on_estimate(panel: MemoryPanel, question: str, shown: Shown, *values: Any) -
 
 
 def on_tick(panel: MemoryPanel, unanswered: str, shown: Shown, *values: Any) -> Updates:
-    """Readings that changed; the chart again where the free memory did, or where something was measured.
+    """Update changed readings, and the chart where the free memory changed or a test has ended.
 
-    Where another answer than that to the form came last, and this one is known, it is shown again.
+    Where the last answer belonged to another form and this one is known, it is shown again.
     """
     updates: Updates = {}
     devices = device_lines()
@@ -216,7 +217,8 @@ def on_tick(panel: MemoryPanel, unanswered: str, shown: Shown, *values: Any) -> 
 
 
 def settings_for_memory(values: Sequence[Any]) -> Settings | None:
-    """Only what decides a step's memory, so that a wrong learning rate does not hide it; None where that is wrong."""
+    """Only the settings that decide a step's memory, so that a wrong learning rate does not hide it; None
+    where one of them is wrong."""
     raw = raw_of(values)
     wrong = mistakes_by_key(raw)
     if any(key in MEMORY_KEYS for key in wrong):
@@ -225,7 +227,7 @@ def settings_for_memory(values: Sequence[Any]) -> Settings | None:
 
 
 def _known_subject(values: Sequence[Any]) -> Subject | None:
-    """What the form asks of, where that is known already."""
+    """What the form asks about, where it is already known."""
     settings = settings_for_memory(values)
     try:
         if settings is None or not settings.dataset_path:
@@ -245,7 +247,7 @@ def _nothing_drawn(panel: MemoryPanel) -> Updates:
 
 
 def on_recommend(panel: MemoryPanel, question: str, shown: Shown, *values: Any) -> Iterator[Updates]:
-    """Fill in the recommended batch, from the memory that is free now."""
+    """Fill in the recommended batch for the memory that is free now."""
     for updates in on_memory(panel, question, shown, *values):
         found = getattr(updates.get(panel.shown), "found", None)
         if found is not None and found.batch_size is not None:
@@ -254,7 +256,7 @@ def on_recommend(panel: MemoryPanel, question: str, shown: Shown, *values: Any) 
 
 
 def on_accumulate(panel: MemoryPanel, shown: Shown) -> Updates:
-    """Fill in the smaller batch that keeps a step's images."""
+    """Fill in the smaller batch that keeps the number of images per step."""
     batch_size, steps = panel.fields["batch_size"], panel.fields["gradient_accumulation_steps"]
     if shown.found is None or shown.found.instead is None:
         return {batch_size: gr.skip()}
@@ -265,9 +267,9 @@ def on_accumulate(panel: MemoryPanel, shown: Shown) -> Updates:
 
 
 def on_measure(panel: MemoryPanel, question: str, shown: Shown, *values: Any) -> Iterator[Updates]:
-    """Real steps in processes of their own; not while a run trains here, which they would slow and mismeasure.
+    """Run real steps in separate processes; not while a run is training here, since both would slow down.
 
-    Of the form as it stands, which may be a change ahead of what is shown.
+    Uses the current form, which may be newer than what is shown.
     """
     if live_runs(panel.runs_dir):
         yield {panel.measure_note: say("measure_busy")}
@@ -286,7 +288,7 @@ def on_measure(panel: MemoryPanel, question: str, shown: Shown, *values: Any) ->
 
 
 def draw(panel: MemoryPanel, shown: Shown) -> Updates:
-    """Sentence, chart and buttons for a subject whose memory was asked for, with the memory that is free now."""
+    """Sentence, chart and buttons for a subject whose memory is known, with the memory that is free now."""
     assert shown.subject is not None
     subject, answer = shown.subject, ask_memory(shown.subject)
     memory = _read_memory(subject, answer)
@@ -338,7 +340,7 @@ def _offer(instead: Batching | None) -> Any:
 
 
 def _read_memory(subject: Subject, answer: Answer | None) -> DeviceMemory:
-    """Live where the driver or the system says; else as the process that may ask torch has read it last."""
+    """Current where the driver or the system reports it, else as last read by the process that asks torch."""
     gpus = read_gpus()
     number = int(subject.device.partition(":")[2] or 0)
     if subject.device == "cpu" or any(gpu.index == number and gpu.free_bytes is not None for gpu in gpus):

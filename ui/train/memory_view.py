@@ -1,4 +1,4 @@
-"""The memory of a step on the Train tab: a figure and words. Builds no component, asks nobody."""
+"""The memory of a step on the Train tab, as a figure and words."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ def plot_memory(
     measured: Measured,
     chosen: int | None,
 ) -> go.Figure:
-    """Memory by batch: what is predicted (with what was measured taken into account), measured points, the chosen and
-    the recommended batch, and what the device has: free and in all, the reserve shaded."""
+    """Memory by batch: the prediction (corrected by what was measured), measured points, the chosen and the
+    recommended batch, and the device's free and total memory with the shaded reserve."""
     bytes_at = measured.correct(lambda size: predicted[size])
     wanted_top = max(MIN_SHOWN, 2 * (found.batch_size or 0), round(1.25 * (chosen or 0)))
     shown = [size for size in predicted if size <= max(wanted_top, chosen or 0)]
@@ -64,7 +64,7 @@ def remarks_words(reasons: Iterable[Reason]) -> str:
 
 
 def measured_words(measured: Measured, bytes_at: Callable[[int], int]) -> str:
-    """A line a batch: measured and predicted memory, images a second. Empty where nothing was measured."""
+    """One line per batch: measured and predicted memory, images per second. Empty where nothing was measured."""
     lines = []
     for batch in measured.batches:
         if batch.peak_bytes is None or batch.images_per_s is None:
@@ -82,7 +82,7 @@ def measured_words(measured: Measured, bytes_at: Callable[[int], int]) -> str:
 
 
 def _add_device(figure: go.Figure, found: Recommendation, memory: DeviceMemory) -> None:
-    """Two lines, and the band below the free memory that has to stay free."""
+    """Two lines, and the band below the free memory that must stay free."""
     if memory.free_bytes is not None:
         free = memory.free_bytes / GIB
         if found.reserve_bytes is not None:
@@ -106,7 +106,7 @@ def _add_device(figure: go.Figure, found: Recommendation, memory: DeviceMemory) 
 
 
 def _label(words: str, side: str, end: str = "left") -> dict[str, object]:
-    """A line's words at one of its ends, above or below it."""
+    """A line's label at one of its ends, above or below it."""
     return {
         "annotation": {"text": words, "font": {"size": 11, "color": AXIS_COLOUR}},
         "annotation_position": f"{side} {end}",
@@ -124,7 +124,7 @@ def _figure(last_batch: int) -> go.Figure:
     figure = plain_figure(
         height=HEIGHT_PX,
         margin={"l": 50, "r": 12, "t": 36, "b": 96},
-        # below: on a phone it takes two lines, which would run into the label above
+        # below, since on a phone it takes two lines and would overlap the label above
         legend={"orientation": "h", "y": -0.24, "yanchor": "top", "x": 0, "xanchor": "left"},
     )
     figure.update_xaxes(title=say("memory_batch"), range=[0, last_batch + 1])

@@ -45,7 +45,7 @@ class Answers:
 
     @classmethod
     def create(cls, fields: dict[str, Any]) -> Answers:
-        """Of a form whose fields are there."""
+        """The parts of a form that is laid out."""
 
         def part(name: str, keys: Sequence[str], *shown_in: str) -> Part:
             return create_part(name, shown_in, [fields[key] for key in keys])
@@ -66,7 +66,7 @@ class TrainTab:
     data_root: Path
     session: gr.State
     fields: dict[str, Any]
-    marked: gr.State  # keys of the fields that say something else than their help
+    marked: gr.State  # keys of the fields that show something other than their help
     started: gr.State  # the id of the run that Start has just made
     summary: gr.Markdown
     implausible: ImplausiblePanel
@@ -171,13 +171,13 @@ def _place_in_pairs(fields: dict[str, Any], keys: Sequence[str]) -> None:
 
 def place_start() -> dict[str, Any]:
     with gr.Row():
-        # on_form lets them be pressed, once the form is restored
+        # on_form enables them once the form is restored
         start = gr.Button(
             say("start"), variant="primary", interactive=False, elem_id="start", scale=3, min_width=160
         )
         queue = gr.Button(say("queue_add"), interactive=False, elem_id="queue", min_width=120)
     return {
-        # below the buttons: what comes late must not move them away under the mouse
+        # below the buttons, so that a late answer does not move them under the mouse
         "estimate": gr.Markdown(say("estimate_empty"), elem_id="estimate"),
         "start": start,
         "queue": queue,

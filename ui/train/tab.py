@@ -67,7 +67,7 @@ def create_train_tab(session: gr.State, runs_dir: Path, data_root: Path) -> Trai
 
 def _bind(tab: TrainTab) -> None:
     answers = tab.answers
-    # what the browser does by itself comes first: it does not wait for the server
+    # first what the browser does by itself, without waiting for the server
     gr.on(
         tab.events(FORM_KEYS),
         None,
@@ -88,7 +88,7 @@ def _bind(tab: TrainTab) -> None:
     _bind_form(tab, tab.events(FORM_KEYS), mends=True)
     tab.defaults.click(partial(on_defaults, tab), None, [*tab.inputs, tab.draft_note], **PRIVATE)
     bind_memory_panel(tab.memory, tab.inputs)
-    # `input` is the user's own choice alone: what on_form shows there sets off nothing
+    # `input` fires only when the user chooses, not when on_form shows a preset
     tab.preset.input(partial(on_preset, tab), tab.preset, tab.inputs, **LATEST)
     tab.start.click(
         partial(on_start, tab),
@@ -100,7 +100,7 @@ def _bind(tab: TrainTab) -> None:
 
 
 def _bind_data(tab: TrainTab, events: Any, *, mends: bool = False) -> None:
-    """What follows from the data set: its summary and a sample at once, pairs of one image afterwards."""
+    """What follows from the data set: its summary and a sample at once, identical images afterwards."""
     answers = tab.answers
     outputs = [
         tab.summary, *tab.implausible.outputs, tab.problems_box, tab.problems, tab.leaks, tab.leak_list,
@@ -118,7 +118,7 @@ def _bind_form(tab: TrainTab, events: Any, *, mends: bool = False) -> None:
 
 
 def bind_load(tab: TrainTab, page: gr.Blocks) -> None:
-    """Fill the tab when a browser opens the page: the form as it was left there, then what follows from it."""
+    """Fill the tab when a browser opens the page: the form as the browser kept it, then what follows from it."""
     kept = gr.JSON(visible=False)
     restored = page.load(
         partial(on_open, tab),
@@ -137,7 +137,7 @@ def bind_load(tab: TrainTab, page: gr.Blocks) -> None:
 
 
 def on_open(tab: TrainTab, kept: Any) -> Updates:
-    """The data sets that are there now, and the form as this browser kept it."""
+    """The current data sets, and the form as this browser kept it."""
     datasets = list_datasets(tab.data_root)
     draft = restore(kept, tab.initial)
     updates = {tab.fields[key]: gr.update(value=value) for key, value in draft.values.items()}
@@ -147,18 +147,18 @@ def on_open(tab: TrainTab, kept: Any) -> Updates:
 
 
 def on_defaults(tab: TrainTab) -> Updates:
-    """Start from the defaults, with the first of the data sets that are there now."""
+    """Reset the form to the defaults, with the first of the current data sets."""
     return {**dict(zip(tab.inputs, tab.initial.values(), strict=True)), **on_open(tab, None)}
 
 
 def on_preset(tab: TrainTab, name: str) -> list[Any]:
-    """A preset was chosen: its values into the form; everything else follows from their change."""
+    """A preset was chosen: put its values into the form; everything else follows from their change."""
     values = preset_fields(name) if name in PRESETS else {}
     return [values.get(key, gr.skip()) for key in FORM_KEYS]
 
 
 def on_form(tab: TrainTab, already: list[str], *values: Any) -> Updates:
-    """Mark what is wrong, keep the command in step, and let Start be pressed only when all is well."""
+    """Mark what is wrong, update the command, and enable Start only when nothing is wrong."""
     raw = raw_of(values)
     mistakes = mistakes_by_key(raw)
     if not raw["dataset_path"]:
@@ -181,7 +181,7 @@ def on_form(tab: TrainTab, already: list[str], *values: Any) -> Updates:
 
 
 def on_start(tab: TrainTab, watched: Session, *values: Any) -> Updates:
-    """Make the run's folder and start its worker."""
+    """Create the run's folder and start its worker."""
     try:
         run_id = start_run(settings_of(values), tab.runs_dir)
     except UserError as error:
