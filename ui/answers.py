@@ -2,7 +2,7 @@
 
 An answer can arrive much later than its question, up to a minute on a busy machine. The question is the
 values of the inputs, as the browser writes them; it travels to the server with the inputs and comes back with
-the answer. The browser (`answers.js`) compares it with the current question and greys the part from the
+the answer. The browser (`answers.js`) compares it with the current question and grays the part from the
 moment its inputs change until the answer to exactly these inputs arrives. A late answer to older inputs never
 counts as current.
 """

@@ -89,8 +89,9 @@ class Api:
     def run_status(self, run_id: str = "") -> dict[str, Any]:
         """Report the state of a run.
 
-        Answers run_id, state, phase, epoch, num_epochs, seconds_left, best (mre_px, mre_mm, epoch and phase of the
-        lowest validation error), outcome (state and reason, once it has ended) and folder; null where unknown.
+        Answers run_id, state, phase, epoch, num_epochs, seconds_left, best (mre_px, mre_mm, epoch and phase of
+        the lowest validation error), outcome (state and reason, once it has ended) and folder; null where
+        unknown.
 
         Parameters:
             run_id: empty: the run that is training, else the newest
@@ -104,7 +105,7 @@ class Api:
 
         Parameters:
             run_id: as start_run answered it
-            keep_best: finish now, validate and keep the best weights; false: cancel; it can be resumed from the page
+            keep_best: finish now, validate and keep the best weights; false: cancel (it can be resumed)
         """
         folder = self._find_run(run_id)
         waited = is_queued(folder)
@@ -132,9 +133,9 @@ class Api:
     ) -> dict[str, Any]:
         """Recommend a batch size from the memory that is free now and what a training step needs.
 
-        Takes some seconds. Answers what `python -m backend.vram --json -` writes: recommended_batch_size (null where
-        not even two images fit), reason, predicted_bytes by batch, free_bytes, instead (of a batch that does not fit)
-        and more.
+        Takes some seconds. Answers what `python -m backend.vram --json -` writes: recommended_batch_size (null
+        where not even two images fit), reason, predicted_bytes by batch, free_bytes, instead (of a batch that
+        does not fit) and more.
 
         Parameters:
             num_landmarks: landmarks per image
@@ -154,9 +155,9 @@ class Api:
     def predict(self, run_id: str, images: list[Upload], mm_per_px: Number | None = None) -> dict[str, Any]:
         """Find the landmarks on images with the best weights of a run.
 
-        Answers what `python -m backend.predict --json` writes: landmark_names, and for each image its landmarks by
-        name with xy (pixels of the original image), xy_mm (null where no pixel size is known) and confidence (0 to 1).
-        The images are deleted once they are read.
+        Answers what `python -m backend.predict --json` writes: landmark_names, and for each image its landmarks
+        by name with xy (pixels of the original image), xy_mm (null where no pixel size is known) and confidence
+        (0 to 1). The images are deleted once they are read.
 
         Parameters:
             run_id: as start_run answered it

@@ -11,8 +11,8 @@ STATIC = Path(__file__).parent / "static"
 Updates = dict[Any, Any]
 """What a handler returns: the new value of each component that changes."""
 
-# Not offered to programs. `show_progress_on=[]` keeps the page fast: with "hidden" alone, each event makes Gradio
-# rewrite the state of every output of every event that ever ran, and look each of them up in the whole page.
+# Not offered to programs. `show_progress_on=[]` keeps the page fast: with "hidden" alone, each event makes
+# Gradio rewrite the state of every output of every event that ever ran, and look each of them up in the page.
 PRIVATE: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden", "show_progress_on": []}
 
 LATEST: dict[str, Any] = {**PRIVATE, "trigger_mode": "always_last"}

@@ -85,7 +85,7 @@ def annotation_format(config: RunConfig, dataset_path: str) -> str:
     return config.settings.dataset_format if is_own else "auto"
 
 
-def summarise(splits: SampleSplits) -> str:
+def summarize(splits: SampleSplits) -> str:
     """One line: images by split, landmarks, readers, spacings, problems."""
     annotations = splits.annotations
     counts = ", ".join(f"{len(samples)} {split}" for split, samples in splits.by_split.items())
@@ -128,7 +128,7 @@ def read_leaks(splits: SampleSplits) -> tuple[Leak, ...]:
 _looking = threading.Lock()
 
 
-def summarise_leaks(leaks: Sequence[Leak]) -> str:
+def summarize_leaks(leaks: Sequence[Leak]) -> str:
     """One line: how many pairs of identical images are in two splits."""
     num = len(across_splits(leaks))
     return say_count("leaks_some", num) if num else say("leaks_none")

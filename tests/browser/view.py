@@ -61,7 +61,7 @@ class View:
 
 def themes(page: Page) -> Iterator[str]:
     """The page in light, in dark, and light again afterwards, by the class that Gradio's own switch sets."""
-    page.add_style_tag(content="* {transition: none !important}")  # colours are looked at, not their change
+    page.add_style_tag(content="* {transition: none !important}")  # colors are looked at, not their change
     darken = "is_dark => document.body.classList.toggle('dark', is_dark)"
     for theme in ("light", "dark"):
         page.evaluate(darken, theme == "dark")

@@ -29,7 +29,8 @@ HEATMAP_SIDE_PX = 800
 _turns = itertools.count()
 _WORDS = (
     "zoom_in", "zoom_out", "fit", "undo", "reset", "reset_all", "remove", "names", "heatmap", "heatmap_off",
-    "heatmap_chosen", "heatmap_all", "opacity", "hint", "picture", "landmark", "confidence", "corrected", "moved",
+    "heatmap_chosen", "heatmap_all", "opacity", "hint", "picture", "landmark", "confidence", "corrected",
+    "moved",
     "missing", "tools",
 )  # fmt: skip
 

@@ -127,7 +127,8 @@ def _place_lists() -> dict[str, Any]:
     suspects_note, suspects = _place_list("suspects", say("data_suspects"))
     problems_note, problems = _place_list("problems", say("problems_title"))
     return {
-        "suspects_note": suspects_note, "suspects": suspects, "problems_note": problems_note, "problems": problems
+        "suspects_note": suspects_note, "suspects": suspects, "problems_note": problems_note,
+        "problems": problems
     }  # fmt: skip
 
 

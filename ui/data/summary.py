@@ -174,7 +174,8 @@ def suspects_table(view: DataView) -> str:
     lines = []
     for place, one in enumerate(view.suspects.found[:MAX_SUSPECTS]):
         cells: list[Cell] = [
-            (view.image_id(one.row), WORDS), (view.names[one.landmark], WORDS), (suspect_words(view, one), WORDS),
+            (view.image_id(one.row), WORDS), (view.names[one.landmark], WORDS),
+            (suspect_words(view, one), WORDS),
             (f"{one.score:.1f} x", one.score),
         ]  # fmt: skip
         lines.append(opening_line(str(place), cells))

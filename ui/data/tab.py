@@ -32,7 +32,7 @@ from ui.data.summary import (
     view_key,
 )
 from ui.data.training_view import FLOOR_PART, draw_sigma, on_floor
-from ui.datasets import list_datasets, read_leaks, summarise
+from ui.datasets import list_datasets, read_leaks, summarize
 from ui.session import Session
 from ui.text.say import in_markdown, say
 from ui.train.data_view import settings_for_data
@@ -192,7 +192,7 @@ def on_read(tab: DataTab, session: Session, *values: Any) -> Updates:
         tab.view: view,
         tab.leaks: (),
         tab.dataset: gr.update(choices=choices, value=settings.dataset_path),
-        tab.summary: summarise(view.splits),
+        tab.summary: summarize(view.splits),
         tab.body: gr.update(visible=True),
         tab.counts: splits_table(view) + groups_table(view),
         tab.suspects_note: suspects_note(view),

@@ -16,7 +16,7 @@ import plotly.graph_objects as go
 from backend.data.annotations import mean_of_readers
 from backend.geometry import FloatArray, Size, apply_affine, invert_affine
 from backend.overlays import ERROR_RGB, PREDICTION_RGB, TRUTH_RGB, encode_jpeg
-from ui.figures.theme import AXIS_COLOUR, MARK_COLOUR
+from ui.figures.theme import AXIS_COLOR, MARK_COLOR
 from ui.text.say import say
 
 Image = npt.NDArray[np.uint8]
@@ -127,15 +127,15 @@ def plot_sigma(
     """The surroundings of one landmark of a whole image (H, W): the cells of the heatmap, and circles of one
     and two sigma around its ground truth, as they lie on the image."""
     to_image = invert_affine(affine_image_to_input)
-    centre_input = apply_affine(affine_image_to_input, points_xy_image[shown].astype(np.float64))
+    center_input = apply_affine(affine_image_to_input, points_xy_image[shown].astype(np.float64))
     reach = max(3.0 * sigma_px, 4.0 * stride)
     angles = np.linspace(0, 2 * np.pi, 4 * CIRCLE_CORNERS)
     ring = np.column_stack([np.cos(angles), np.sin(angles)])
-    corners = apply_affine(to_image, centre_input + reach * np.array([[-1.0, -1.0], [1.0, 1.0]]))
+    corners = apply_affine(to_image, center_input + reach * np.array([[-1.0, -1.0], [1.0, 1.0]]))
     figure, window = _window_figure(pixels, corners, height_px=420)
-    _add_cells(figure, to_image, centre_input, reach, stride)
+    _add_cells(figure, to_image, center_input, reach, stride)
     for times, dash in ((1, "solid"), (2, "dot")):
-        line = apply_affine(to_image, centre_input + times * sigma_px * ring)
+        line = apply_affine(to_image, center_input + times * sigma_px * ring)
         figure.add_scatter(
             x=line[:, 0], y=line[:, 1], mode="lines", name=say("data_sigmas", num=times), hoverinfo="name",
             line={"color": _css(PREDICTION_RGB), "width": 2, "dash": dash},
@@ -149,10 +149,10 @@ def plot_plain(display: Image, size_hw: Size) -> go.Figure:
     return _image_figure(display, size_hw, height_px=620)
 
 
-def zoom_in(figure: go.Figure, pixels: Image, centre_xy: FloatArray, side_px: float) -> go.Figure:
+def zoom_in(figure: go.Figure, pixels: Image, center_xy: FloatArray, side_px: float) -> go.Figure:
     """Show a window of an image (H, W), in full resolution, in a figure of the whole image."""
     half = side_px / 2
-    window = _cut_window(pixels, np.stack([centre_xy - half, centre_xy + half]))
+    window = _cut_window(pixels, np.stack([center_xy - half, center_xy + half]))
     _add_window(figure, pixels, window)
     return _show_window(figure, window)
 
@@ -183,7 +183,8 @@ def _add_window(figure: go.Figure, pixels: Image, window: Window) -> None:
     left, top, right, bottom = window
     part = np.ascontiguousarray(pixels[top:bottom, left:right])
     figure.add_layout_image(
-        source=_source(part), xref="x", yref="y", x=left - 0.5, y=top - 0.5, sizex=right - left, sizey=bottom - top,
+        source=_source(part), xref="x", yref="y", x=left - 0.5, y=top - 0.5, sizex=right - left,
+        sizey=bottom - top,
         sizing="stretch", layer="below",
     )  # fmt: skip
 
@@ -196,14 +197,15 @@ def _show_window(figure: go.Figure, window: Window) -> go.Figure:
 
 
 def _add_cells(
-    figure: go.Figure, to_image: FloatArray, centre_input: FloatArray, reach: float, stride: int
+    figure: go.Figure, to_image: FloatArray, center_input: FloatArray, reach: float, stride: int
 ) -> None:
-    """The borders of the heatmap's cells: cell c spans c * stride - 0.5 to (c + 1) * stride - 0.5 input pixels."""
+    """The borders of the heatmap's cells: cell c spans c * stride - 0.5 to (c + 1) * stride - 0.5 input
+    pixels."""
     lines = []
     for axis in (0, 1):
-        first = np.ceil((centre_input[axis] - reach + 0.5) / stride)
-        for border in np.arange(first, (centre_input[axis] + reach + 0.5) / stride) * stride - 0.5:
-            ends = np.array([centre_input - reach, centre_input + reach])
+        first = np.ceil((center_input[axis] - reach + 0.5) / stride)
+        for border in np.arange(first, (center_input[axis] + reach + 0.5) / stride) * stride - 0.5:
+            ends = np.array([center_input - reach, center_input + reach])
             ends[:, axis] = border
             lines += [*apply_affine(to_image, ends), (np.nan, np.nan)]
     grid = np.array(lines)
@@ -221,7 +223,7 @@ def _add_highlight(figure: go.Figure, highlight: Highlight) -> None:
     for (x, y), symbol, size, name in places:
         figure.add_scatter(
             x=[x], y=[y], mode="markers", name=name, hovertemplate=highlight.name + f"<extra>{name}</extra>",
-            marker={"symbol": symbol, "size": size, "color": MARK_COLOUR, "line": {"width": 3, "color": MARK_COLOUR}},
+            marker={"symbol": symbol, "size": size, "color": MARK_COLOR, "line": {"width": 3, "color": MARK_COLOR}},
         )  # fmt: skip
 
 
@@ -256,7 +258,7 @@ def _image_figure(display: Image, size_hw: Size, height_px: int) -> go.Figure:
 
 def _add_legend(figure: go.Figure) -> go.Figure:
     """What the marks mean, below the image."""
-    legend = {"orientation": "h", "y": 0, "yanchor": "top", "x": 0, "font": {"color": AXIS_COLOUR}}
+    legend = {"orientation": "h", "y": 0, "yanchor": "top", "x": 0, "font": {"color": AXIS_COLOR}}
     return figure.update_layout(showlegend=True, margin={"b": 34}, legend=legend)
 
 
@@ -283,11 +285,11 @@ def _add_points(
     )
 
 
-def _add_circles(figure: go.Figure, centres_xy: FloatArray, radius: float) -> None:
+def _add_circles(figure: go.Figure, centers_xy: FloatArray, radius: float) -> None:
     angles = np.linspace(0, 2 * np.pi, CIRCLE_CORNERS)
     ring = np.column_stack([np.cos(angles), np.sin(angles)]) * radius
     corners = np.concatenate([ring, [[np.nan, np.nan]]])
-    lines = (centres_xy[:, None, :] + corners[None]).reshape(-1, 2)
+    lines = (centers_xy[:, None, :] + corners[None]).reshape(-1, 2)
     figure.add_scatter(
         x=lines[:, 0],
         y=lines[:, 1],

@@ -8,7 +8,7 @@ from typing import Any
 import plotly.graph_objects as go
 
 from backend.run.best import error_unit as error_unit
-from ui.figures.theme import AXIS_COLOUR, GRID_COLOUR
+from ui.figures.theme import AXIS_COLOR, GRID_COLOR
 from ui.text.say import say
 
 MAX_POINTS = 2000
@@ -57,12 +57,12 @@ def plain_figure(**layout: Any) -> go.Figure:
     figure.update_layout(
         paper_bgcolor="rgba(0, 0, 0, 0)",
         plot_bgcolor="rgba(0, 0, 0, 0)",
-        font={"color": AXIS_COLOUR, "size": 13},
+        font={"color": AXIS_COLOR, "size": 13},
         hovermode="x unified",
         **layout,
     )
     for update_axes in (figure.update_xaxes, figure.update_yaxes):
-        update_axes(gridcolor=GRID_COLOUR, zeroline=False)
+        update_axes(gridcolor=GRID_COLOR, zeroline=False)
     return figure
 
 

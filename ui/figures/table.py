@@ -20,7 +20,8 @@ class ByWords(Enum):
 
 WORDS = ByWords.WORDS
 SortKey = float | tuple[float, ...] | None | ByWords
-"""A number, several of which the first that differs decides, None for a number that is missing, or the words."""
+"""A number, several of which the first that differs decides, None for a number that is missing, or the words.
+"""
 
 
 def table_html(

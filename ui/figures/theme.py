@@ -10,14 +10,14 @@ FONT = ["system-ui", "Segoe UI", "Roboto", "Noto Sans", "Tahoma", "sans-serif"]
 MONO = ["ui-monospace", "Cascadia Mono", "Consolas", "Noto Sans Mono", "monospace"]
 
 # Okabe and Ito's palette: distinct for every kind of color vision, in light and dark.
-TRAIN_COLOUR = "#0072B2"
-VALID_COLOUR = "#D55E00"
-BEST_COLOUR = "#009E73"
-MARK_COLOUR = "#CC79A7"
-AXIS_COLOUR = "#7d828a"
-RESERVE_COLOUR = "rgba(213, 94, 0, 0.16)"  # VALID_COLOUR, translucent
-HOVER_BACKGROUND, HOVER_COLOUR = "rgba(248, 250, 252, 0.96)", "#1f2937"  # in light and dark
-GRID_COLOUR = "rgba(128, 134, 142, 0.25)"
+TRAIN_COLOR = "#0072B2"
+VALID_COLOR = "#D55E00"
+BEST_COLOR = "#009E73"
+MARK_COLOR = "#CC79A7"
+AXIS_COLOR = "#7d828a"
+RESERVE_COLOR = "rgba(213, 94, 0, 0.16)"  # VALID_COLOR, translucent
+HOVER_BACKGROUND, HOVER_COLOR = "rgba(248, 250, 252, 0.96)", "#1f2937"  # in light and dark
+GRID_COLOR = "rgba(128, 134, 142, 0.25)"
 
 CSS = (Path(__file__).parents[1] / "static" / "page.css").read_text(encoding="utf-8")
 

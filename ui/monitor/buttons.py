@@ -41,7 +41,8 @@ class RunButtons:
     def outputs(self) -> list[Any]:
         """What drawing the buttons changes."""
         return [
-            self.session, self.acts_on, self.finish, self.save_now, self.preview_now, self.resume, self.cancel,
+            self.session, self.acts_on, self.finish, self.save_now, self.preview_now, self.resume,
+            self.cancel,
             self.confirm, self.confirm_words,
         ]  # fmt: skip
 

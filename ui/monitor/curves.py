@@ -23,12 +23,12 @@ from ui.figures.plots import (
     whole_epochs,
 )
 from ui.figures.theme import (
-    AXIS_COLOUR,
-    BEST_COLOUR,
-    GRID_COLOUR,
+    AXIS_COLOR,
+    BEST_COLOR,
+    GRID_COLOR,
     HOVER_BACKGROUND,
-    HOVER_COLOUR,
-    MARK_COLOUR,
+    HOVER_COLOR,
+    MARK_COLOR,
 )
 from ui.monitor.values import TALL_PX, Line, Panel, known_panels
 from ui.text.say import from_left, quote, say
@@ -121,7 +121,7 @@ def _panel_figure(
         margin={"l": 56, "r": 12, "t": 0, "b": BOTTOM_PX},
         showlegend=False,
         hoversubplots="axis",
-        hoverlabel={"bgcolor": HOVER_BACKGROUND, "font": {"color": HOVER_COLOUR, "size": 12}},
+        hoverlabel={"bgcolor": HOVER_BACKGROUND, "font": {"color": HOVER_COLOR, "size": 12}},
         uirevision=revision,
     )
     tops, done = [], 0
@@ -134,7 +134,7 @@ def _panel_figure(
                 f"yaxis{number + 1 if number else ''}": {
                     "domain": [max(0.0, 1 - done / inner), top],
                     "type": "log" if is_log else "linear",
-                    "gridcolor": GRID_COLOUR,
+                    "gridcolor": GRID_COLOR,
                     "zeroline": False,
                     "nticks": 6 if panel.height_px == TALL_PX else 4,
                     "rangemode": "normal" if panel.follows_log else "tozero",
@@ -198,7 +198,7 @@ def _add_scatter(
         y=[point["value"] for point in points],
         yaxis=axis,
         mode="lines+markers" if has_marks else "lines",
-        line={"color": line.colour, "width": width, "dash": line.dash},
+        line={"color": line.color, "width": width, "dash": line.dash},
         marker={"symbol": line.symbol, "size": 6},
         **more,
     )
@@ -211,12 +211,13 @@ def _add_star(figure: go.Figure, best: Row, panel: Panel, axis: str) -> list[str
     value = line.value(best)
     if value is None:
         return []
-    marker = {"symbol": "star", "size": 14, "color": BEST_COLOUR}
+    marker = {"symbol": "star", "size": 14, "color": BEST_COLOR}
     figure.add_scatter(
-        x=[best["epoch"]], y=[value], yaxis=axis, mode="markers", name=say("best_mark"), marker=marker, hoverinfo="skip"
+        x=[best["epoch"]], y=[value], yaxis=axis, mode="markers", name=say("best_mark"), marker=marker,
+        hoverinfo="skip"
     )  # fmt: skip
     words = say("best_mark") if "val/loss" in lines else say("best_value", value=line.words(best))
-    return [_coloured("star", BEST_COLOUR, words)]
+    return [_colored("star", BEST_COLOR, words)]
 
 
 def _add_readers(figure: go.Figure, axis: str, readers: Readers | None) -> list[str]:
@@ -225,7 +226,7 @@ def _add_readers(figure: go.Figure, axis: str, readers: Readers | None) -> list[
         return []
     figure.add_shape(
         type="line", xref="paper", x0=0, x1=1, yref=axis, y0=readers.apart, y1=readers.apart, layer="below",
-        line={"color": AXIS_COLOUR, "width": 2, "dash": "dashdot"},
+        line={"color": AXIS_COLOR, "width": 2, "dash": "dashdot"},
     )  # fmt: skip
     words = say("readers_line", distance=f"{readers.apart:.2f} {readers.unit}")
     return [f"┅ {escape(words)}"]
@@ -254,16 +255,17 @@ def _clip(
     figure.update_layout({f"yaxis{number + 1 if number else ''}": {"range": [0, 1.05 * highest]}})
     figure.add_annotation(
         text=from_left("▲ " + quote(say("clipped", num=len(beyond), value=f"{max(beyond):{line.shown}}{line.unit}"))),
-        xref="paper", x=1, xanchor="right", yref="paper", y=top, yanchor="top", showarrow=False, font={"size": 11},
+        xref="paper", x=1, xanchor="right", yref="paper", y=top, yanchor="top", showarrow=False,
+        font={"size": 11},
     )  # fmt: skip
 
 
 def _line_title(line: Line) -> str:
-    return _coloured("dash" if line.dash != "solid" else line.symbol, line.colour, line.name)
+    return _colored("dash" if line.dash != "solid" else line.symbol, line.color, line.name)
 
 
-def _coloured(symbol: str, colour: str, words: str) -> str:
-    return f'<span style="color:{colour}">{SIGNS.get(symbol, "╌")}</span> {escape(words)}'
+def _colored(symbol: str, color: str, words: str) -> str:
+    return f'<span style="color:{color}">{SIGNS.get(symbol, "╌")}</span> {escape(words)}'
 
 
 def _add_title(figure: go.Figure, title: str, parts: Sequence[str], top: float) -> None:
@@ -298,16 +300,17 @@ def _add_marks(figure: go.Figure, rows: Sequence[Row], events: Sequence[Row]) ->
             words.setdefault(event["epoch"], [])
             words[event["epoch"]] += [label] if label not in words[event["epoch"]] else []
     last_epoch = max([*(row["epoch"] for row in rows), *words], default=0)
-    labelled = -math.inf
+    labeled = -math.inf
     for epoch in sorted(words):
-        is_free = epoch - labelled >= MIN_LABEL_GAP * last_epoch
-        labelled = epoch if is_free else labelled
+        is_free = epoch - labeled >= MIN_LABEL_GAP * last_epoch
+        labeled = epoch if is_free else labeled
         figure.add_shape(
             type="line", xref="x", x0=epoch, x1=epoch, yref="paper", y0=0, y1=1, layer="below",
-            line={"color": MARK_COLOUR, "width": 1, "dash": "dot"},
+            line={"color": MARK_COLOR, "width": 1, "dash": "dot"},
         )  # fmt: skip
         if is_free:
             figure.add_annotation(
-                text=", ".join(words[epoch]), x=epoch, xref="x", y=1, yref="paper", yshift=-GAP_PX, textangle=-90,
-                xanchor="right", yanchor="top", showarrow=False, font={"size": 10, "color": MARK_COLOUR},
+                text=", ".join(words[epoch]), x=epoch, xref="x", y=1, yref="paper", yshift=-GAP_PX,
+                textangle=-90,
+                xanchor="right", yanchor="top", showarrow=False, font={"size": 10, "color": MARK_COLOR},
             )  # fmt: skip

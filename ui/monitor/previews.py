@@ -48,7 +48,8 @@ class Previews:
     def outputs(self) -> list[Any]:
         """What drawing the previews changes."""
         return [
-            self.session, self.title, self.controls, self.position, self.newest, self.heatmap, self.note, *self.plots
+            self.session, self.title, self.controls, self.position, self.newest, self.heatmap, self.note,
+            *self.plots
         ]  # fmt: skip
 
 

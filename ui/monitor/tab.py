@@ -68,7 +68,8 @@ class MonitorTab:
     def outputs(self) -> list[Any]:
         """What a redraw may change."""
         own = [
-            self.session, self.run, self.card, self.devices, self.curves_note, self.curves, self.values, self.landmarks,
+            self.session, self.run, self.card, self.devices, self.curves_note, self.curves, self.values,
+            self.landmarks,
             self.events, self.log,
         ]  # fmt: skip
         return list(dict.fromkeys([*own, *self.buttons.outputs, *self.previews.outputs]))

@@ -9,7 +9,7 @@ from typing import Any
 
 from ui.figures.plots import Row, error_unit
 from ui.figures.table import cell_html, table_html
-from ui.figures.theme import TRAIN_COLOUR, VALID_COLOUR
+from ui.figures.theme import TRAIN_COLOR, VALID_COLOR
 from ui.text.say import say
 
 TALL_PX, LOW_PX = 190, 84  # heights of panels
@@ -22,7 +22,7 @@ class Line:
 
     key: str
     name: str
-    colour: str
+    color: str
     symbol: str
     shown: str
     unit: str = ""
@@ -56,7 +56,7 @@ def known_panels(rows: Sequence[Row], memory_title: str) -> list[Panel]:
     """The panels that have a value, from top to bottom."""
     unit = error_unit(rows)
     error = say("axis_mre", unit=unit)
-    train, valid = (TRAIN_COLOUR, "circle"), (VALID_COLOUR, "diamond")
+    train, valid = (TRAIN_COLOR, "circle"), (VALID_COLOR, "diamond")
 
     def alone(key: str, title: str, *look: Any, **more: Any) -> Panel:
         return Panel(title, (Line(key, title, *look, **more),))

@@ -80,7 +80,8 @@ def place_request(runs_dir: Path) -> dict[str, Any]:
         cancel = gr.Button(say("predict_cancel"), variant="stop", visible=False, elem_id="predict-cancel")
         clear = gr.Button(say("predict_clear"), interactive=False, elem_id="predict-clear")
     return {
-        "run": run, "run_note": run_note, "spacing": spacing, "predict": predict, "cancel": cancel, "clear": clear
+        "run": run, "run_note": run_note, "spacing": spacing, "predict": predict, "cancel": cancel,
+        "clear": clear
     }  # fmt: skip
 
 

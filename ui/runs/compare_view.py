@@ -15,7 +15,7 @@ from backend.evaluation.words import as_interval, in_unit
 from ui.figures.plots import HEIGHT_PX, curve_figure, error_unit, in_one_line, place_in_line, thin
 from ui.figures.table import SortKey, cell_html, table_html
 from ui.runs.looks import Look
-from ui.text.say import say, say_count
+from ui.text.say import say, say_cases, say_count
 
 METRICS = ("mre", "sdr", "val_loss", "train_loss")
 """What can be laid over each other; each has its words as `metric_<name>`."""
@@ -28,7 +28,8 @@ Cells = list[tuple[str, SortKey]]
 SIGN_WH = (40, 12)  # px
 # as plotly draws them, in px
 DASH_PX = {
-    "solid": "", "dash": "6 4", "dot": "2 3", "dashdot": "6 3 2 3", "longdash": "11 4", "longdashdot": "11 3 2 3"
+    "solid": "", "dash": "6 4", "dot": "2 3", "dashdot": "6 3 2 3", "longdash": "11 4",
+    "longdashdot": "11 3 2 3"
 }  # fmt: skip
 SYMBOL_PATHS = {
     "circle": "M-4 0a4 4 0 1 0 8 0a4 4 0 1 0 -8 0",
@@ -99,15 +100,15 @@ def plot_runs(
             y=[value for _, value in points],
             name=run_id,
             mode="lines" if len(points) > 1 else "markers",
-            line={"color": look.colour, "width": 2, "dash": look.dash},
-            marker={"symbol": look.symbol, "color": look.colour, "size": 8},
+            line={"color": look.color, "width": 2, "dash": look.dash},
+            marker={"symbol": look.symbol, "color": look.color, "size": 8},
         )
         best_epoch, value = metric.best(runs[run_id], bests.get(run_id))
         figure.add_scatter(
             x=[best_epoch],
             y=[value],
             mode="markers",
-            marker={"symbol": look.symbol, "size": 12, "color": look.colour},
+            marker={"symbol": look.symbol, "size": 12, "color": look.color},
             showlegend=False,
             hoverinfo="skip",
         )
@@ -144,11 +145,11 @@ def _sign(look: Look) -> str:
     """A run's line and symbol, as in its curve."""
     width, height = SIGN_WH
     middle = f"translate({width / 2:g} {height / 2:g})"
-    line = f'<path d="M0 {height / 2:g}h{width}" stroke="{look.colour}" stroke-width="2.5" fill="none"'
+    line = f'<path d="M0 {height / 2:g}h{width}" stroke="{look.color}" stroke-width="2.5" fill="none"'
     return (
         f'<svg class="run-sign" width="{width}" height="{height}" aria-hidden="true">'
         f'{line} stroke-dasharray="{DASH_PX[look.dash]}"/>'
-        f'<path d="{SYMBOL_PATHS[look.symbol]}" transform="{middle}" fill="{look.colour}"/></svg>'
+        f'<path d="{SYMBOL_PATHS[look.symbol]}" transform="{middle}" fill="{look.color}"/></svg>'
     )
 
 
@@ -174,7 +175,7 @@ def paired_html(first: str, second: str, name: str, paired: Paired) -> str:
         first=first,
         second=second,
         size=size,
-        cases=_say_cases(paired, overall.num_cases),
+        cases=say_cases(overall.num_cases, paired.case_kind),
         least=overall.least_cases,
     )
     cards = [
@@ -197,7 +198,7 @@ def paired_html(first: str, second: str, name: str, paired: Paired) -> str:
         say("paired_verdict"),
     ]
     lines = [_landmark_line(landmark, found, unit) for landmark, found in paired.per_landmark.items()]
-    cases = _say_cases(paired, overall.num_cases)
+    cases = say_cases(overall.num_cases, paired.case_kind)
     about = [say("paired_about", num=paired.num_images, name=name, cases=cases)]
     about += [] if paired.cases_known else [say("paired_cases_unknown")]
     return (
@@ -226,13 +227,10 @@ def _about_landmarks(paired: Paired) -> list[str]:
         notes.append(say("paired_landmarks", landmarks=landmarks, share=share))
     if "too_few" in verdicts:
         least = max(one.least_cases for one in differences)
-        notes.append(say("paired_landmarks_too_few", landmarks=landmarks, cases=_say_cases(paired, least)))
+        notes.append(
+            say("paired_landmarks_too_few", landmarks=landmarks, cases=say_cases(least, paired.case_kind))
+        )
     return notes
-
-
-def _say_cases(paired: Paired, num: int) -> str:
-    """ "12 images", "3 patients"."""
-    return say_count(f"num_{paired.case_kind}s", num)
 
 
 def _notes(paragraphs: Sequence[str]) -> str:

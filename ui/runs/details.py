@@ -79,7 +79,8 @@ class RunDetails:
     def outputs(self) -> list[Any]:
         """What opening a run changes."""
         return [
-            self.session, self.opened, self.column, self.title, self.files, self.resume, self.queue, self.bundle,
+            self.session, self.opened, self.column, self.title, self.files, self.resume, self.queue,
+            self.bundle,
             self.bundle_link, self.delete, self.confirm, self.tags, self.notes, self.settings,
             *self.resume_fields.outputs,
         ]  # fmt: skip

@@ -26,7 +26,7 @@ from ui.datasets import read_display
 from ui.figures.pictures import plot_prediction
 from ui.figures.table import cell_html, table_html
 from ui.run_rows import file_link
-from ui.text.say import say, say_count
+from ui.text.say import say, say_cases, say_count
 
 THRESHOLDS = ("2", "2.5", "3", "4")
 MAX_WORST = 4
@@ -104,7 +104,8 @@ def landmark_errors(record: Record) -> str:
         described = record["per_landmark"][name]
         mean, median = described[f"mre_{unit}"], described[f"median_{unit}"]
         cells = [
-            cell_html(name), cell_html(with_spread(described, unit), mean), cell_html(in_unit(median, unit), median)
+            cell_html(name), cell_html(with_spread(described, unit), mean),
+            cell_html(in_unit(median, unit), median)
         ]  # fmt: skip
         shares = [described[f"sdr_{t}mm"] for t in THRESHOLDS] if unit == "mm" else []
         cells += [cell_html(in_percent(share), share) for share in shares]
@@ -123,7 +124,7 @@ def _interval_words(record: Record, key: str, unit: str) -> str:
     """The interval, or why there is none."""
     interval = record["interval"][key]
     if interval is None and not is_old(record):
-        cases = say_count(f"num_{record['case_kind']}s", record["num_cases"])
+        cases = say_cases(record["num_cases"], record["case_kind"])
         return say("evaluation_no_interval", cases=cases, least=record["intervals"]["least_cases"])
     return say("evaluation_interval", interval=as_interval(interval, unit, say))
 
@@ -133,7 +134,7 @@ def _interval_note(record: Record) -> str:
     if is_old(record):
         words = say("evaluation_old_intervals")
     elif record["case_kind"] != "image":
-        cases = say_count(f"num_{record['case_kind']}s", record["num_cases"])
+        cases = say_cases(record["num_cases"], record["case_kind"])
         words = say("evaluation_cases", cases=cases)
     else:
         return ""

@@ -15,10 +15,10 @@ from backend.files import read_json, write_json_atomic
 
 FORMAT_VERSION = 1
 # Okabe and Ito's palette: distinct for every kind of color vision, in light and dark
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
+COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
 DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
 SYMBOLS = ("circle", "square", "diamond", "triangle-up", "x", "cross")
-MAX_RUNS = len(COLOURS)  # beside each other
+MAX_RUNS = len(COLORS)  # beside each other
 
 _LOOKS = "looks.json"
 _lock = threading.Lock()
@@ -29,7 +29,7 @@ _known: dict[Path, dict[str, int]] = {}  # where the folder of runs cannot be wr
 class Look:
     """How a run is drawn; `dash` and `symbol` are plotly's names."""
 
-    colour: str
+    color: str
     dash: str
     symbol: str
 
@@ -37,7 +37,7 @@ class Look:
     def of(cls, number: int) -> Look:
         """The look of a number: six in a row differ in everything, 36 in color or dash."""
         place = (number + number // MAX_RUNS) % MAX_RUNS
-        return cls(COLOURS[number % MAX_RUNS], DASHES[place], SYMBOLS[place])
+        return cls(COLORS[number % MAX_RUNS], DASHES[place], SYMBOLS[place])
 
 
 def looks_of(runs_dir: Path, chosen: Sequence[str], run_ids: Sequence[str]) -> dict[str, Look]:
@@ -58,9 +58,9 @@ def looks_of(runs_dir: Path, chosen: Sequence[str], run_ids: Sequence[str]) -> d
 
 def _free_number(numbers: Mapping[str, int], chosen: Sequence[str]) -> int:
     taken = set(numbers.values())
-    colours = {numbers[run_id] % MAX_RUNS for run_id in chosen if run_id in numbers}
+    colors = {numbers[run_id] % MAX_RUNS for run_id in chosen if run_id in numbers}
     number = 0
-    while number in taken or (number % MAX_RUNS in colours and len(colours) < MAX_RUNS):
+    while number in taken or (number % MAX_RUNS in colors and len(colors) < MAX_RUNS):
         number += 1
     return number
 

@@ -68,7 +68,8 @@ def _place_table() -> dict[str, Any]:
             states, value="", label=say("state"), info=say("state_info"), elem_id="runs-state", min_width=140
         )
         order = gr.Dropdown(
-            orders, value=ORDERS[0], label=say("order"), info=say("order_info"), elem_id="runs-order", min_width=140
+            orders, value=ORDERS[0], label=say("order"), info=say("order_info"), elem_id="runs-order",
+            min_width=140
         )  # fmt: skip
     return {
         "words": words,

@@ -1,6 +1,7 @@
-// Draws an image with its landmarks, lets them be dragged, nudged and typed, and tells Python of the moved ones.
-// Gradio calls this text as a function of (element, trigger, props, server, upload, watch). Points are pixels of the
-// original image, pixel centres at integers, so that the image spans -0.5 .. width - 0.5; the svg's units are these pixels.
+// Draws an image with its landmarks, which can be dragged, nudged and typed, and reports moved ones to Python.
+// Gradio calls this text as a function of (element, trigger, props, server, upload, watch). Points are in pixels
+// of the original image, with pixel centers at integers, so that the image spans -0.5 .. width - 0.5; the units
+// of the svg are these pixels.
 const find = (selector) => element.querySelector(selector);
 const root = find(".annotator"),
   svg = find(".picture"),
@@ -36,7 +37,7 @@ function draw() {
   undone = [];
   chosen = Math.min(chosen, Math.max(0, points.length - 1));
   sayWords();
-  place(find(".film"), shown.source);
+  place(find(".image"), shown.source);
   if (!isShown(before)) fit();
   buildMarks();
   buildTable();
@@ -154,7 +155,7 @@ function refresh() {
   svg.setAttribute("viewBox", `${view.x} ${view.y} ${view.w} ${view.h}`);
   svg.classList.toggle("zoomed", view.w < shown.width);
   const box = svg.getBoundingClientRect();
-  const unit = box.width ? Math.max(view.w / box.width, view.h / box.height) : 1; // image pixels a screen pixel
+  const unit = box.width ? Math.max(view.w / box.width, view.h / box.height) : 1; // image px per screen px
   [...marks.children].forEach((mark, k) => {
     const point = points[k];
     mark.style.display = point ? "" : "none";
@@ -185,11 +186,11 @@ function fit() {
   svg.style.aspectRatio = `${shown.width} / ${shown.height}`;
 }
 
-function zoom(factor, centre) {
-  // the image point `centre` stays where it is on the screen
+function zoom(factor, center) {
+  // the image point `center` stays where it is on the screen
   const w = clamp(view.w / factor, shown.width / MAX_ZOOM, shown.width),
     h = (w * shown.height) / shown.width;
-  const at = centre || { x: view.x + view.w / 2, y: view.y + view.h / 2 };
+  const at = center || { x: view.x + view.w / 2, y: view.y + view.h / 2 };
   view = {
     x: at.x - ((at.x - view.x) / view.w) * w,
     y: at.y - ((at.y - view.y) / view.h) * h,
@@ -257,7 +258,7 @@ function fillRow(row, k) {
     [0, 1].forEach((axis) => {
       row.children[3 + axis].textContent = point ? (point[axis] * shown.mm_per_px_xy[axis]).toFixed(2) : "-";
     });
-  const sure = isMoved(k) ? { words: shown.words.corrected, level: "" } : shown.confidence[k]; // of another place
+  const sure = isMoved(k) ? { words: shown.words.corrected, level: "" } : shown.confidence[k];
   Object.assign(row.lastElementChild.previousElementSibling, {
     textContent: sure.words,
     className: sure.level,
@@ -265,8 +266,8 @@ function fillRow(row, k) {
   row.querySelector("bdi").textContent = distance(k);
 }
 
-// what was typed and is not in `points`: {typed} while Python reads it, {typed, mistake}, or {typed, value} where the
-// other axis is not known yet; it stays as it was typed until the landmark is moved
+// what was typed and is not in `points`: {typed} while Python reads it, {typed, mistake}, or {typed, value} while
+// the other axis is not known; it stays as it was typed until the landmark is moved
 const held = new WeakMap();
 const inputsOf = (row) => [...row.querySelectorAll("input")];
 

@@ -1,6 +1,6 @@
 () => {
-  // Which question each part of the page was asked last, and which one it answers now. Where the two differ, the part is
-  // marked at once, without the server, which may be busy; see ui/answers.py.
+  // Which question each part of the page was asked last, and which one it answers now. Where the two differ,
+  // the part is marked at once, without the server, which may be busy; see ui/answers.py.
   const parts = new Map(),
     asked = new Map(),
     answered = new Map(),

@@ -1,5 +1,5 @@
 (selector) => {
-  // Clicks a link that the handler before has made: it is drawn a moment later, on a busy computer seconds later.
+  // Clicks a link that the previous handler has made; it is drawn a moment later, or seconds on a busy computer.
   const click = (tries) => {
     const link = document.querySelector(selector);
     if (link) link.click();

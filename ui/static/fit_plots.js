@@ -1,4 +1,4 @@
 () => {
-  // A plot that is drawn on a hidden tab has no box to fit into: plotly measures again when the window changes.
+  // A plot drawn on a hidden tab has no box to fit into; plotly measures again when the window changes.
   setTimeout(() => window.dispatchEvent(new Event("resize")), 100);
 };

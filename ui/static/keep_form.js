@@ -1,5 +1,5 @@
 (storageKey, keys, defaults, ...values) => {
-  // At every change: what differs from the defaults. The data set is always kept, as the first one may change.
+  // Keeps what differs from the defaults. The data set is always kept, since the first one may change.
   if (!document.body.classList.contains("form-restored")) return;
   const kept = {};
   keys.forEach((key, place) => {

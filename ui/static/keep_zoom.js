@@ -1,6 +1,6 @@
 () => {
-  // Gradio builds a chart anew for every update, and its zoom would go with the old one. It is noted here by the place of
-  // the chart, the axis and that axis's uirevision, and given to the next chart that agrees in all three.
+  // Gradio builds a new chart for every update, and the zoom would go with the old one. It is kept by the chart's
+  // place, the axis and its uirevision, and given to the next chart that agrees in all three.
   const zooms = new Map();
   const seen = new WeakSet();
   const nameOf = (plot, axis) =>

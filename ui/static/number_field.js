@@ -1,5 +1,5 @@
 () => {
-  // A phone's keyboard has digits for a field that says so: the decimal one with a separator, the numeric one without.
+  // A phone offers digits for a field with an inputmode: decimal with a separator, numeric without.
   const modes = { "whole-number": "numeric", "any-number": "decimal" };
   const offer = () => {
     for (const [name, mode] of Object.entries(modes))

@@ -72,7 +72,7 @@ TEXT: dict[str, str] = {
     "landmarks.",
     "data_suspect_shape": "{distance} from where the other landmarks predict it",
     "data_suspect_readers": "inter-reader distance {distance}",
-    "data_suspect_whose": "; the annotation of {reader} is farther from where the other landmarks predict it",
+    "data_suspect_whose": "; {reader} is farther from the expected position",
     "data_suspect_swapped": "seems to be swapped with {name}",
     "data_in_question": "suspect",
     "data_expected": "expected position",
@@ -681,8 +681,8 @@ TEXT: dict[str, str] = {
     "paired_landmarks": "The verdicts on landmarks are corrected for their number (Holm): if two runs are "
     "equal, a false verdict among {landmarks} appears in at most 5 % of comparisons. Their intervals are at "
     "{share}, the level at which this correction ended, so that each agrees with its verdict.",
-    "paired_landmarks_too_few": "For its own verdict, each of the {landmarks} must appear in at least "
-    "{cases}.",
+    "paired_landmarks_too_few": "Of {landmarks}, each needs at least {cases} that show it for a verdict of "
+    "its own.",
     "paired_error": "MRE, {name}",
     "paired_difference": "difference",
     "paired_p": "p, sign-flip test",

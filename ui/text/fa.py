@@ -214,7 +214,7 @@ TEXT: dict[str, str] = {
     "remark_allocator_margin": "با {percent}٪ اضافه برای تخصیص‌دهندهٔ حافظهٔ CUDA که اندازه‌گیری نشده است",
     "remark_more_than_free": "با {more} تصویر، کمتر از ذخیرهٔ {reserve} GiB آزاد می‌ماند",
     "remark_too_few_steps": "با بیش از {most} تصویر، گام‌های یک اپوک بسیار کم می‌شود",
-    "remark_few_images": "با تنها {images} تصویر آموزشی، بیش از کمترین تعداد برای batch normalisation روا "
+    "remark_few_images": "با تنها {images} تصویر آموزشی، بیش از کمترین تعداد برای batch normalization روا "
     "نیست",
     "remark_share_of_images": "بیش از یک‌دهم {images} تصویر آموزشی، گام‌های یک اپوک را بسیار کم می‌کند",
     "remark_no_faster": "بنا بر اندازه‌گیری، دسته‌های بزرگ‌تر سریع‌تر نیستند",
@@ -581,7 +581,7 @@ TEXT: dict[str, str] = {
     "gpu_line": "{title}: {free} از {total} آزاد{others}{load}{temperature}",
     "gpu_unknown": "{title}: حافظهٔ آزاد نامعلوم{load}{temperature}",
     "gpu_others": "، {others} در استفادهٔ برنامه‌ها",
-    "host_line": "CPU {load} % مشغول، {free} از {total} حافظه آزاد",
+    "host_line": "کار CPU: {load} %، {free} از {total} حافظه آزاد",
     "host_line_no_load": "{free} از {total} حافظه آزاد",
     # queue, comparison
     "state_queued": "در صف",
@@ -758,9 +758,9 @@ TEXT: dict[str, str] = {
     "data_suspects_none": "هیچ لندمارکی غیرعادی نیست.",
     "data_suspects_cut": "فقط {num} مورد اول در فهرست است.",
     "data_no_shapes": "شکل‌های معمول یاد گرفته نشد: دست‌کم 12 تصویر با 4 لندمارک لازم است.",
-    "data_suspect_shape": "{distance} دورتر از جایی که لندمارک‌های دیگر نشان می‌دهند",
+    "data_suspect_shape": "از جایی که لندمارک‌های دیگر نشان می‌دهند {distance} دورتر است",
     "data_suspect_readers": "فاصلهٔ مشاهده‌گران {distance}",
-    "data_suspect_whose": "؛ نشانهٔ {reader} از جایی که لندمارک‌های دیگر نشان می‌دهند دورتر است",
+    "data_suspect_whose": "؛ {reader} از جای مورد انتظار دورتر است",
     "data_suspect_swapped": "گویا جایش با {name} عوض شده است",
     "data_in_question": "مشکوک",
     "data_expected": "جای مورد انتظار",

@@ -24,6 +24,11 @@ def say_count(key: str, num: int, **values: object) -> str:
     return say(f"{key}_one" if num == 1 else key, num=num, **values)
 
 
+def say_cases(num: int, kind: str) -> str:
+    """The cases that an interval or a test counts: "12 images", "3 patients"."""
+    return say_count(f"num_{kind}s", num)
+
+
 def say_label(name: str, prefix: str = "") -> str:
     """The label of a setting or a column; one that is unknown here, from another version or a data set, keeps
     its name."""

@@ -22,8 +22,8 @@ from ui.datasets import (
     read_leaks,
     read_splits,
     sigma_words,
-    summarise,
-    summarise_leaks,
+    summarize,
+    summarize_leaks,
 )
 from ui.figures.pictures import plot_sample
 from ui.text.say import in_markdown, say
@@ -57,7 +57,7 @@ def on_data(tab: TrainTab, *values: Any) -> Updates:
     readers = [(say("mean_choice"), "mean"), *((name, name) for name in splits.annotations.reader_names)]
     return {
         **show_implausible(tab.implausible, splits),
-        tab.summary: summarise(splits),
+        tab.summary: summarize(splits),
         tab.problems_box: gr.update(visible=bool(splits.annotations.problems)),
         tab.problems: list_problems(splits),
         tab.leaks: say("leaks_looking"),
@@ -76,7 +76,7 @@ def on_leaks(tab: TrainTab, *values: Any) -> Updates:
     if leaks is None:
         return {tab.leaks: ""}  # on_data reports what is wrong
     box = gr.update(visible=True) if leaks else gr.skip()
-    return {tab.leaks: summarise_leaks(leaks), tab.leak_list: list_leaks(leaks), tab.problems_box: box}
+    return {tab.leaks: summarize_leaks(leaks), tab.leak_list: list_leaks(leaks), tab.problems_box: box}
 
 
 def on_sample(tab: TrainTab, *values: Any) -> Updates:

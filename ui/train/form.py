@@ -128,8 +128,8 @@ def settings_of(values: Sequence[Any]) -> Settings:
 
 
 def form_values(config: RunConfig) -> dict[str, Any]:
-    """A run's settings by form key: `to_settings` backwards. The page leaves no data set and no batch size open, so
-    those stand in it as they were chosen."""
+    """A run's settings by form key: `to_settings` backwards. The page leaves no data set and no batch size
+    open, so those stand in it as they were chosen."""
     values = {**config.settings.model_dump(), "batch_size": config.value("batch_size")}
     values["dataset_path"] = config.value("dataset_path")
     sizes = dict(zip(SIZE_KEYS, values.pop("image_size"), strict=True))
@@ -137,7 +137,8 @@ def form_values(config: RunConfig) -> dict[str, Any]:
 
 
 def understood_by_key(values: Mapping[str, Any]) -> dict[str, str]:
-    """What a field was understood to hold, by form key, where that is written in another way than it was typed."""
+    """What a field was understood to hold, by form key, where that is written in another way than it was
+    typed."""
     found: dict[str, str] = {}
     for key, typed in values.items():
         if not isinstance(typed, str) or not typed.strip():
@@ -163,8 +164,8 @@ def mistakes_by_key(raw: Mapping[str, Any]) -> dict[str, str]:
 def mark_fields(
     keys: Sequence[str], mistakes: Mapping[str, str], understood: Mapping[str, str], marked: Sequence[str]
 ) -> list[Any]:
-    """Updates that mark the fields in the wrong, say what others were understood to hold, and clear those that were
-    marked before."""
+    """Updates that mark the fields in the wrong, say what others were understood to hold, and clear those
+    that were marked before."""
     updates: list[Any] = []
     for key in keys:
         kind = number_setting(key)
@@ -188,7 +189,8 @@ def first_mistake(mistakes: Mapping[str, str]) -> str:
 
 
 def _plain(key: str, value: Any) -> Any:
-    """A number that was typed, or "auto" for an empty field that accepts it; what is neither stays, to be refused."""
+    """A number that was typed, or "auto" for an empty field that accepts it; what is neither stays, to be
+    refused."""
     kind = number_setting(key)
     if kind is None:
         return value.strip() if isinstance(value, str) else value

@@ -85,7 +85,8 @@ class MemoryPanel:
         """What a redraw may change. The note of the test is not among them: it stays until the test has
         ended."""
         return [
-            self.shown, self.step.answered, self.advice, self.accumulate, self.devices, self.chart, self.measured,
+            self.shown, self.step.answered, self.advice, self.accumulate, self.devices, self.chart,
+            self.measured,
         ]  # fmt: skip
 
 

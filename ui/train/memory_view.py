@@ -11,12 +11,12 @@ from backend.memory.benchmark_store import Measured
 from backend.memory.reasons import GIB, Reason
 from ui.figures.plots import plain_figure
 from ui.figures.theme import (
-    AXIS_COLOUR,
-    BEST_COLOUR,
-    MARK_COLOUR,
-    RESERVE_COLOUR,
-    TRAIN_COLOUR,
-    VALID_COLOUR,
+    AXIS_COLOR,
+    BEST_COLOR,
+    MARK_COLOR,
+    RESERVE_COLOR,
+    TRAIN_COLOR,
+    VALID_COLOR,
 )
 from ui.text.say import in_bytes, say
 
@@ -39,7 +39,7 @@ def plot_memory(
     figure = _figure(shown[-1])
     _add_device(figure, found, memory)
     needs = [bytes_at(size) / GIB for size in shown]
-    line = {"color": TRAIN_COLOUR, "width": 2}
+    line = {"color": TRAIN_COLOR, "width": 2}
     figure.add_scatter(x=shown, y=needs, name=say("memory_predicted"), mode="lines", line=line)
     real = [
         batch for batch in measured.batches if batch.peak_bytes is not None and batch.batch_size <= shown[-1]
@@ -47,12 +47,12 @@ def plot_memory(
     if real:
         peaks = [(batch.peak_bytes or 0) / GIB for batch in real]
         sizes = [batch.batch_size for batch in real]
-        _add_points(figure, sizes, peaks, say("memory_measured"), MARK_COLOUR, "circle")
+        _add_points(figure, sizes, peaks, say("memory_measured"), MARK_COLOR, "circle")
     if chosen is not None:
-        _add_points(figure, [chosen], [bytes_at(chosen) / GIB], say("memory_chosen"), VALID_COLOUR, "diamond")
+        _add_points(figure, [chosen], [bytes_at(chosen) / GIB], say("memory_chosen"), VALID_COLOR, "diamond")
     if found.batch_size is not None:
         best = found.batch_size
-        _add_points(figure, [best], [bytes_at(best) / GIB], say("memory_recommended"), BEST_COLOUR, "star")
+        _add_points(figure, [best], [bytes_at(best) / GIB], say("memory_recommended"), BEST_COLOR, "star")
     top = max([*needs, (memory.total_bytes or 0) / GIB, (memory.free_bytes or 0) / GIB])
     figure.update_yaxes(range=[0, 1.12 * top])
     return figure
@@ -90,33 +90,33 @@ def _add_device(figure: go.Figure, found: Recommendation, memory: DeviceMemory) 
             figure.add_hrect(
                 low,
                 free,
-                fillcolor=RESERVE_COLOUR,
+                fillcolor=RESERVE_COLOR,
                 line_width=0,
                 **_label(say("memory_reserve"), "bottom", "right"),
             )
         words = say("memory_free", free=in_bytes(memory.free_bytes))
         figure.add_hline(
-            free, line={"color": VALID_COLOUR, "width": 1, "dash": "dash"}, **_label(words, "bottom")
+            free, line={"color": VALID_COLOR, "width": 1, "dash": "dash"}, **_label(words, "bottom")
         )
     if memory.total_bytes is not None:
         words = say("memory_total", total=in_bytes(memory.total_bytes))
         # at the other end: on an idle machine nearly all of it is free, and the two lines are close
-        line = {"color": AXIS_COLOUR, "width": 2}
+        line = {"color": AXIS_COLOR, "width": 2}
         figure.add_hline(memory.total_bytes / GIB, line=line, **_label(words, "top", "right"))
 
 
 def _label(words: str, side: str, end: str = "left") -> dict[str, object]:
     """A line's label at one of its ends, above or below it."""
     return {
-        "annotation": {"text": words, "font": {"size": 11, "color": AXIS_COLOUR}},
+        "annotation": {"text": words, "font": {"size": 11, "color": AXIS_COLOR}},
         "annotation_position": f"{side} {end}",
     }
 
 
 def _add_points(
-    figure: go.Figure, sizes: list[int], values: list[float], name: str, colour: str, symbol: str
+    figure: go.Figure, sizes: list[int], values: list[float], name: str, color: str, symbol: str
 ) -> None:
-    marker = {"symbol": symbol, "size": 12, "color": colour}
+    marker = {"symbol": symbol, "size": 12, "color": color}
     figure.add_scatter(x=sizes, y=values, name=name, mode="markers", marker=marker)
 
 

@@ -184,7 +184,7 @@ def place_start() -> dict[str, Any]:
         "blocked": gr.Markdown(elem_id="blocked", visible=False),
         "command": gr.Code(
             label=say("command"),
-            language=None,  # Gradio's colours for a shell cannot be read on white
+            language=None,  # Gradio's colors for a shell cannot be read on white
             lines=1,
             interactive=False,
             wrap_lines=True,

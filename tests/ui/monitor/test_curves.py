@@ -195,7 +195,7 @@ EVENTS: list[dict[str, Any]] = [
 
 
 @pytest.mark.parametrize("log_axis", [False, True])
-def test_events_that_change_the_course_stand_as_labelled_lines_through_all_panels(log_axis: bool) -> None:
+def test_events_that_change_the_course_stand_as_labeled_lines_through_all_panels(log_axis: bool) -> None:
     figure = plot_curves(rows(60), EVENTS, CurveOptions(log_axis=log_axis))
     assert [(shape.x0, shape.x1, shape.yref, shape.y0, shape.y1) for shape in figure.layout.shapes] == [
         (20, 20, "paper", 0, 1),
@@ -211,5 +211,5 @@ def test_labels_do_not_stand_on_one_another() -> None:
     """A run resumed in every epoch: a line each, and a label where there is room for one."""
     figure = plot_curves(rows(100), [{"kind": "resumed", "epoch": epoch} for epoch in range(1, 101)])
     assert len(figure.layout.shapes) == 100
-    labelled = [note.x for note in figure.layout.annotations if note.textangle == -90]
-    assert labelled == [*range(1, 101, 6)]
+    labeled = [note.x for note in figure.layout.annotations if note.textangle == -90]
+    assert labeled == [*range(1, 101, 6)]

@@ -226,8 +226,8 @@ def test_each_map_of_a_refined_preview_lies_over_its_own_crop(folder: RunFolder)
     )
     frame = CropFrame(32, 0.3, 0.09)
     to_image = [
-        compose(invert_affine(frame.affine(centre, np.array([1.5, 1.0]))), scaling(2, 2))
-        for centre in points[0]
+        compose(invert_affine(frame.affine(center, np.array([1.5, 1.0]))), scaling(2, 2))
+        for center in points[0]
     ]
     heatmaps = np.zeros((1, 2, 16, 16), np.uint8)
     heatmaps[0, 0, 7:9, 7:9] = 255  # in the middle of its crop

@@ -68,7 +68,7 @@ def test_fewer_than_two_runs_say_what_to_do(
     assert panel.plot not in updates
 
 
-def test_a_run_keeps_its_colour_when_another_is_taken_out_of_the_choice(
+def test_a_run_keeps_its_color_when_another_is_taken_out_of_the_choice(
     panel: ComparePanel, folders: list[RunFolder]
 ) -> None:
     config = folders[0].read_config()
@@ -76,11 +76,11 @@ def test_a_run_keeps_its_colour_when_another_is_taken_out_of_the_choice(
     folders[-1].append_metrics({"phase": "train", "epoch": 1, "val/mre_px": 3.0})
     first, second, third = (folder.run_id for folder in folders)
 
-    def colours(*chosen: str) -> dict[str, str]:
+    def colors(*chosen: str) -> dict[str, str]:
         figure = compare_panel.on_tick(panel, Session(), chosen, "mre", False)[panel.plot]
         return {trace.name: trace.line.color for trace in figure.data if trace.showlegend is not False}
 
-    before = colours(first, second, third)
+    before = colors(first, second, third)
     assert len(set(before.values())) == 3
-    assert colours(second, third) == {run_id: before[run_id] for run_id in (second, third)}
-    assert colours(third, first) == {run_id: before[run_id] for run_id in (third, first)}
+    assert colors(second, third) == {run_id: before[run_id] for run_id in (second, third)}
+    assert colors(third, first) == {run_id: before[run_id] for run_id in (third, first)}

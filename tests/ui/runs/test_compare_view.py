@@ -44,7 +44,7 @@ def curves(figure: Any) -> list[Any]:
     return [trace for trace in figure.data if trace.showlegend is not False]
 
 
-def test_each_run_has_a_curve_by_name_in_its_own_colour_and_dash() -> None:
+def test_each_run_has_a_curve_by_name_in_its_own_color_and_dash() -> None:
     runs = {f"run {number}": run(4, 2, 3) for number in range(MAX_RUNS)}
     figure = plot_runs(choose_metric("mre", runs), runs, looks(runs), log_axis=False)
     drawn = curves(figure)

@@ -100,7 +100,7 @@ def test_tags_and_notes_are_kept(details: RunDetails, folder: RunFolder) -> None
 def test_a_run_enters_the_queue_and_leaves_it(details: RunDetails, folder: RunFolder) -> None:
     updates = run_details.on_queue(details, Session(), folder.run_id)
     assert read_queue(details.runs_dir) == [folder.run_id]
-    assert "out" in updates[details.queue]["value"]
+    assert "Remove" in updates[details.queue]["value"]
     updates = run_details.on_queue(details, Session(), folder.run_id)
     assert read_queue(details.runs_dir) == [] and "Add" in updates[details.queue]["value"]
 

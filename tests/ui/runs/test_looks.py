@@ -16,7 +16,7 @@ def test_a_run_keeps_its_look_whichever_others_are_chosen_beside_it(tmp_path: Pa
     assert looks_of(tmp_path, ["run 3"], RUNS) == {"run 3": first["run 3"]}
     more = looks_of(tmp_path, ["run 0", "run 3", "run 2", "run 1"], RUNS)
     assert {run_id: more[run_id] for run_id in first} == first
-    assert len({look.colour for look in more.values()}) == 4
+    assert len({look.color for look in more.values()}) == 4
 
 
 def test_looks_last_over_a_restart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -25,19 +25,19 @@ def test_looks_last_over_a_restart(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert looks_of(tmp_path, RUNS[:6], RUNS).items() >= before.items()
 
 
-def test_a_run_that_is_chosen_for_the_first_time_takes_a_colour_that_none_beside_it_has(
+def test_a_run_that_is_chosen_for_the_first_time_takes_a_color_that_none_beside_it_has(
     tmp_path: Path,
 ) -> None:
     for number in range(MAX_RUNS):  # each alone: six numbers are given out
         looks_of(tmp_path, [RUNS[number]], RUNS)
     beside = looks_of(tmp_path, ["run 0", "run 20", "run 21"], RUNS)
-    assert len({look.colour for look in beside.values()}) == 3
+    assert len({look.color for look in beside.values()}) == 3
 
 
-def test_36_runs_differ_in_colour_or_in_dash(tmp_path: Path) -> None:
+def test_36_runs_differ_in_color_or_in_dash(tmp_path: Path) -> None:
     looks = [looks_of(tmp_path, [run_id], RUNS)[run_id] for run_id in RUNS[:36]]
-    assert len({(look.colour, look.dash) for look in looks}) == 36
-    assert all(Look.of(number).colour == Look.of(number + MAX_RUNS).colour for number in range(MAX_RUNS))
+    assert len({(look.color, look.dash) for look in looks}) == 36
+    assert all(Look.of(number).color == Look.of(number + MAX_RUNS).color for number in range(MAX_RUNS))
 
 
 def test_the_look_of_a_deleted_run_is_free_again(tmp_path: Path) -> None:
