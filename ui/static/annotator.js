@@ -37,7 +37,7 @@ function draw() {
   undone = [];
   chosen = Math.min(chosen, Math.max(0, points.length - 1));
   sayWords();
-  place(find(".image"), shown.source);
+  place(find(".source-image"), shown.source);
   if (!isShown(before)) fit();
   buildMarks();
   buildTable();
