@@ -8,7 +8,7 @@ from typing import Any
 import gradio as gr
 
 from backend.data.leaks import Leak
-from ui.bindings import PRIVATE, Updates
+from ui.bindings import PRIVATE, Updates, script
 from ui.data.browser import Shown, on_whole, show
 from ui.data.parts import DataTab
 from ui.data.summary import (
@@ -20,10 +20,6 @@ from ui.data.summary import (
 from ui.data.training_view import draw_sigma
 from ui.text.say import say
 from ui.train.data_view import settings_for_data
-
-TO_PICTURE = (
-    "() => document.getElementById('data-picture').scrollIntoView({block: 'nearest', behavior: 'smooth'})"
-)
 
 
 def bind_browser(tab: DataTab) -> None:
@@ -58,7 +54,7 @@ def bind_browser(tab: DataTab) -> None:
         bound = image.binds(
             table.chosen, chosen, [tab.view, *known, *form], [sigma.answered, *outputs], also=(sigma,)
         )
-        bound.then(None, js=TO_PICTURE, **PRIVATE)
+        bound.then(None, js=script("scroll_to.js", "#data-picture", "nearest", 0), **PRIVATE)
 
 
 def on_number(

@@ -40,10 +40,6 @@ from ui.text.say import in_bytes, quote, say
 
 BUNDLE_AGE_S = 24 * 3600  # older bundles are deleted when the next one is made
 PROGRESS_S = 0.3
-SHOW_DETAILS = (
-    "() => { setTimeout(() => document.querySelector('#opened-run')?.scrollIntoView("
-    "{behavior: 'smooth', block: 'start'}), 100); }"
-)
 
 
 @dataclass(frozen=True)

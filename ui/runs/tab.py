@@ -11,10 +11,10 @@ import gradio as gr
 
 from backend.run.state import RunState
 from ui.answers import create_part
-from ui.bindings import LATEST, PRIVATE, Updates, read_static
+from ui.bindings import LATEST, PRIVATE, Updates, read_static, script
 from ui.run_rows import ORDERS, choose_rows, describe_state, rows_html, runs_table
 from ui.runs.compare_panel import create_compare_panel
-from ui.runs.details import SHOW_DETAILS, RunDetails, create_run_details, draw_details, on_open
+from ui.runs.details import RunDetails, create_run_details, draw_details, on_open
 from ui.runs.evaluate_panel import create_evaluate_panel
 from ui.runs.queue_panel import create_queue_panel
 from ui.session import Session
@@ -101,7 +101,7 @@ def _bind(tab: RunsTab) -> None:
         return on_open(details, session, str(event.key))
 
     shown = tab.table.chosen(select, [tab.session], details.outputs, **LATEST)
-    shown.then(None, js=SHOW_DETAILS, **PRIVATE)
+    shown.then(None, js=script("scroll_to.js", "#opened-run", "start", 100), **PRIVATE)
 
 
 def on_load(tab: RunsTab, session: Session) -> Updates:
