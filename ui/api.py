@@ -3,7 +3,7 @@
 They check their arguments and pass them on, and answer in English, whichever page is open.
 """
 
-# Annotations stay objects here (no `from __future__`): Gradio reads the type of an answer where it stands.
+# Annotations stay objects here (no `from __future__`): Gradio reads an answer's type from them.
 import functools
 import inspect
 from collections.abc import Callable, Mapping, Sequence

@@ -242,11 +242,11 @@ def on_bundle(details: RunDetails, opened: str) -> Iterator[str]:
     """Pack the run, reporting progress, and end with the link to the file."""
     folder = _folder(details, opened)
     target = _bundle_path(details, opened)
-    told = 0.0
+    reported = 0.0
     try:
         for share in write_bundle(folder, target, {"metrics.csv": _metrics_csv(folder)}):
-            if time.monotonic() - told >= PROGRESS_S:
-                told = time.monotonic()
+            if time.monotonic() - reported >= PROGRESS_S:
+                reported = time.monotonic()
                 words = escape(say("bundle_packing", percent=round(100 * share)))
                 bar = f'<progress max="1" value="{share:.3f}" aria-label="{words}"></progress>'
                 yield f'<div class="run-card">{words}{bar}</div>'

@@ -168,12 +168,12 @@ def _draw_pair(panel: PairedPanel, pair: Sequence[RunFolder], name: str) -> Upda
     if unready:
         return _said(panel, say("paired_no_best", runs=_ids(unready)))
     is_training = bool(live_runs(panel.runs_dir))
-    told = "".join(
+    going = "".join(
         f"<p>{escape(folder.run_id)}</p>{progress_html(progress, is_training=is_training)}"
         for folder in missing
         if (progress := progress_of(folder)) is not None
     )
-    words = told or f"<p>{escape(say('paired_missing', runs=_ids(missing), name=name))}</p>"
+    words = going or f"<p>{escape(say('paired_missing', runs=_ids(missing), name=name))}</p>"
     can_start = not any(is_evaluating(folder) for folder in missing)
     return {
         panel.result: "",
@@ -225,7 +225,7 @@ def _own_request(folder: RunFolder) -> Request:
     config = read_run_config(folder)
     path, settings = str(config.value("dataset_path")), config.settings
     split = default_split(splits_to_measure(folder, config, path, settings.annotation_type))
-    leave_out = split != TRAIN  # of which all stands in the training data
+    leave_out = split != TRAIN  # all of it is in the training data
     return Request(path, settings.dataset_format, split, settings.annotation_type, leave_out_leaked=leave_out)
 
 

@@ -22,7 +22,7 @@ let chosen = 0,
   view = null,
   waiting = null;
 
-// ---- what Python sends, and what it is told
+// ---- what Python sends, and what is reported back
 
 function draw() {
   const unsent = waiting?.message,

@@ -80,7 +80,7 @@ def _is_empty(key: str, value: Any) -> bool:
 def _is_there(path: str | None) -> bool:
     try:
         return path is not None and Path(path).expanduser().exists()
-    except (OSError, RuntimeError, ValueError):  # too long, a home that nobody has, a null byte
+    except (OSError, RuntimeError, ValueError):  # too long, an unknown home folder, a null byte
         return False
 
 

@@ -54,7 +54,9 @@ def show_implausible(panel: ImplausiblePanel, splits: SampleSplits | None) -> Up
 def refuse_start(blocked: Any, tick: Any, error: UserError) -> Updates:
     """Say why a run cannot start, and mark the tick where it would help."""
     gr.Warning(str(error))
-    told = {blocked: gr.update(value=say("start_blocked", reason=in_markdown(error)), visible=True)}
+    updates: Updates = {
+        blocked: gr.update(value=say("start_blocked", reason=in_markdown(error)), visible=True)
+    }
     if error.field == ACCEPT:
-        told[tick] = gr.update(info=mistake_info(error.what), elem_classes=[MISTAKE])
-    return told
+        updates[tick] = gr.update(info=mistake_info(error.what), elem_classes=[MISTAKE])
+    return updates
