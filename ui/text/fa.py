@@ -1,4 +1,4 @@
-"""The page's words in Persian: the same names and places as in `ui.text.say`. Data only.
+"""The page's words in Persian, under the same keys as in `ui.text.en`.
 
 Glossary, so that one thing has one name:
 
@@ -9,10 +9,11 @@ Glossary, so that one thing has one name:
     pixel size  اندازهٔ پیکسل      prediction  پیش‌بینی      preset  تنظیم آماده        reader  مشاهده‌گر
     refinement  پالایش            run  اجرا                seed  بذر تصادفی          sigma  سیگما
     split  بخش                    step  گام                truth  مرجع               validation  اعتبارسنجی
-    warm-up  گرم‌کردن              weights  وزن‌ها
+    warm-up  گرم‌کردن              weights  وزن‌ها           annotation  نشانه‌گذاری      shape prior  الگوی شکل
+    decoding error  خطای رمزگشایی
 
-What is typed or printed somewhere else too stays Latin: names of networks, losses, flags and files, auto, kl, LR, MRE,
-SDR, NME, px, mm. Digits are Latin, as in plots, files and commands.
+What is also typed or printed elsewhere stays Latin: names of networks, losses, flags and files, auto, kl, LR,
+MRE, SDR, NME, px, mm, GiB. Digits are Latin, as in plots, files and commands.
 """
 
 from __future__ import annotations
