@@ -20,6 +20,7 @@ import numpy as np
 if sys.platform != "win32":
     import fcntl
 
+REPOSITORY = Path(__file__).resolve().parents[1]
 Row = dict[str, Any]
 T = TypeVar("T")
 

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 import pynvml
 
-from backend.device.order import ask_torch_for_uuids, is_by_pci_bus
+from backend.device.order import is_by_pci_bus, query_torch_uuids
 
 T = TypeVar("T")
 
@@ -94,7 +94,7 @@ def _handles_in_torch_order(visible: str | None) -> Iterator[Any]:
     gpus = _by_pci_bus()
     everything = [handle for handle in (*gpus, *_every_handle(gpus)) if handle is not None]
     by_uuid = {bare_uuid(_uuid(handle) or ""): handle for handle in everything}
-    told = [by_uuid[uuid] for uuid in map(bare_uuid, ask_torch_for_uuids(visible)) if uuid in by_uuid]
+    told = [by_uuid[uuid] for uuid in map(bare_uuid, query_torch_uuids(visible)) if uuid in by_uuid]
     yield from told or _handles(visible)
 
 

@@ -9,19 +9,15 @@ can whoever reads NVML. CUDA reads the variable when it starts, so it is set bef
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
-import sys
 from collections.abc import Mapping, MutableMapping
 from functools import cache
-from pathlib import Path
+
+from backend.json_command import run_json_command
 
 VARIABLE = "CUDA_DEVICE_ORDER"
 BY_PCI_BUS = "PCI_BUS_ID"
-
-_REPOSITORY = Path(__file__).resolve().parents[2]
-_TIMEOUT_S = 300
 
 
 def number_by_pci_bus(environment: MutableMapping[str, str] = os.environ) -> None:
@@ -34,29 +30,18 @@ def is_by_pci_bus(environment: Mapping[str, str] = os.environ) -> bool:
     return environment.get(VARIABLE) == BY_PCI_BUS
 
 
-def ask_torch_for_uuids(visible: str | None) -> tuple[str, ...]:
+def query_torch_uuids(visible: str | None) -> tuple[str, ...]:
     """The UUIDs of the GPUs in the order in which torch numbers them under this CUDA_VISIBLE_DEVICES (None: unset),
     from a process of its own that is asked once; empty where torch sees none or does not answer."""
-    return _ask_torch(visible, os.environ.get(VARIABLE))
+    return _query_torch(visible, os.environ.get(VARIABLE))
 
 
 @cache
-def _ask_torch(visible: str | None, order: str | None) -> tuple[str, ...]:
+def _query_torch(visible: str | None, order: str | None) -> tuple[str, ...]:
     environment = {name: value for name, value in os.environ.items() if name != "CUDA_VISIBLE_DEVICES"}
     environment |= {} if visible is None else {"CUDA_VISIBLE_DEVICES": visible}
     environment |= {} if order is None else {VARIABLE: order}
     try:
-        done = subprocess.run(
-            [sys.executable, "-m", "backend.torch_uuids"],
-            cwd=_REPOSITORY,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            encoding="utf-8",
-            errors="replace",
-            env=environment,
-            timeout=_TIMEOUT_S,
-            check=True,
-        )
-        return tuple(json.loads(done.stdout))
+        return tuple(run_json_command("backend.torch_uuids", environment=environment))
     except (OSError, subprocess.SubprocessError, ValueError):
         return ()

@@ -21,11 +21,10 @@ from backend.config import Settings
 from backend.device.gpu import GpuReading
 from backend.device.machine import cpu_identity
 from backend.errors import UserError
-from backend.files import write_json_atomic
+from backend.files import REPOSITORY, write_json_atomic
 from backend.memory.cache import torch_version
 from backend.memory.step_memory import TRACED_FIELDS
 
-REPOSITORY = Path(__file__).resolve().parents[2]
 TIMEOUT_S = 600
 FAST_ENOUGH = 0.95  # of the images/s that an infinite batch would reach
 KILLED = -int(getattr(signal, "SIGKILL", 9))  # how the kernel ends a process that takes too much memory

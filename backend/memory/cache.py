@@ -14,10 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from backend.cache import cache_file
-from backend.files import read_json, write_json_atomic
+from backend.files import REPOSITORY, read_json, write_json_atomic
 
 MAX_ANSWERS = 256  # a few KiB each
-REPOSITORY = Path(__file__).resolve().parents[2]
 TRACED_CODE = (
     "models", "backend/training", "backend/memory", "backend/data/dataset.py", "backend/config",
     "backend/geometry.py",

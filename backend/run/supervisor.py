@@ -14,12 +14,12 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import filelock
 
 from backend.errors import UserError
+from backend.files import REPOSITORY
 from backend.run import state
 from backend.run.folder import RequestKind, RunFolder
 from backend.run.process import (
@@ -38,7 +38,6 @@ GRACE_S = 30.0
 TERM_GRACE_S = 10.0
 """Seconds from SIGTERM to SIGKILL."""
 
-_REPOSITORY = Path(__file__).resolve().parents[2]
 _POLL_S = 0.05
 
 # Our own children. A Popen that is dropped warns, and a dead child is a zombie until somebody polls it.
@@ -75,12 +74,17 @@ def resume(
     Raises UserError when the run is live, is being started, or has no `last.pt` to go on from.
     """
     with deciding_launch(folder):
-        if not folder.checkpoint_path("last").is_file():
-            raise UserError(
-                "this run has no checkpoints/last.pt to go on from", field="resume", cure="start a new run"
-            )
+        require_checkpoint(folder)
         folder.set_outcome_aside()
         _start(folder, argv_prefix, overrides)
+
+
+def require_checkpoint(folder: RunFolder) -> None:
+    """Raises UserError where the run has no `last.pt` to go on from."""
+    if not folder.checkpoint_path("last").is_file():
+        raise UserError(
+            f"{folder.path} has no checkpoints/last.pt to go on from", field="resume", cure="start a new run"
+        )
 
 
 def record_launch(
@@ -194,7 +198,7 @@ def _start(
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
-            cwd=_REPOSITORY,
+            cwd=REPOSITORY,
             env=environment,
             **_detachment(),
         )

@@ -16,7 +16,7 @@ from backend.data.provenance import read_record
 from backend.data.trained_on import TrainedOn, trained_on_digests, trained_on_record, trained_on_splits
 from backend.device.machine import cpu_title
 from backend.errors import UserError
-from backend.resolve import REPOSITORY
+from backend.files import REPOSITORY
 from backend.run.folder import RunFolder
 from backend.training.build import build_splits
 from backend.training.precision import FLOAT32_ON_GPU

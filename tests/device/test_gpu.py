@@ -209,7 +209,7 @@ def test_under_an_order_of_the_users_own_torch_tells_which_card_has_which_number
     use(FakeNvml(ON_BUSES), "0,2")
     monkeypatch.setenv("CUDA_DEVICE_ORDER", "FASTEST_FIRST")
     asked = []
-    monkeypatch.setattr(gpu, "ask_torch_for_uuids", lambda visible: asked.append(visible) or told)
+    monkeypatch.setattr(gpu, "query_torch_uuids", lambda visible: asked.append(visible) or told)
     readings = gpu.read_gpus()
     assert [(reading.index, reading.title) for reading in readings] == [(0, "Fast"), (1, "Slow")]
     assert asked == ["0,2"]
@@ -219,14 +219,14 @@ def test_under_an_order_of_the_users_own_torch_tells_which_card_has_which_number
 def test_where_torch_sees_no_gpu_the_numbers_are_those_of_the_bus(use, monkeypatch):
     use(FakeNvml(ON_BUSES))
     monkeypatch.setenv("CUDA_DEVICE_ORDER", "FASTEST_FIRST")
-    monkeypatch.setattr(gpu, "ask_torch_for_uuids", lambda visible: ())
+    monkeypatch.setattr(gpu, "query_torch_uuids", lambda visible: ())
     assert [reading.title for reading in gpu.read_gpus()] == ["Middle", "Slow", "Fast"]
 
 
 def test_a_mig_instance_is_told_by_torch_without_the_kind_of_its_uuid(use, monkeypatch):
     use(FakeNvml([TWO[0], FakeGpu("GPU-ccc3", "H100", 1, mig=SLICES)]))
     monkeypatch.setenv("CUDA_DEVICE_ORDER", "FASTEST_FIRST")
-    monkeypatch.setattr(gpu, "ask_torch_for_uuids", lambda visible: ("b",))
+    monkeypatch.setattr(gpu, "query_torch_uuids", lambda visible: ("b",))
     assert [reading.title for reading in gpu.read_gpus()] == ["H100 MIG 3g"]
 
 

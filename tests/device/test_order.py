@@ -64,4 +64,4 @@ def test_uuids_are_told_in_the_order_of_torch(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_a_process_that_sees_no_gpu_tells_of_none() -> None:
-    assert order.ask_torch_for_uuids("") == ()
+    assert order.query_torch_uuids("") == ()

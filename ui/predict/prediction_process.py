@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -13,9 +11,8 @@ from pathlib import Path
 from backend.data.annotations.writers import read_json_export
 from backend.errors import UserError
 from backend.files import read_json, read_tail
-from backend.resolve import REPOSITORY
 from ui.annotator.uploads import Found
-from ui.child_process import LOG_BYTES, Progress, bar_of, mistake_of
+from ui.child_process import LOG_BYTES, Progress, bar_of, mistake_of, start_command
 from ui.text.say import say
 
 POLL_S = 0.5
@@ -34,18 +31,9 @@ def start_prediction(folder: Path, images: Path, checkpoint: Path) -> None:
         if before is not None and before.poll() is None:
             raise UserError(say("predict_running"))
         (folder / _JSON).unlink(missing_ok=True)
-        command = [sys.executable, "-m", "backend.predict", "--checkpoint", str(checkpoint)]
-        command += ["--images", str(images), "--out", str(folder / _CSV)]
-        command += ["--json", str(folder / _JSON), "--maps", str(folder / _MAPS)]
-        with (folder / _LOG).open("wb") as log:
-            _started[folder] = subprocess.Popen(
-                command,
-                cwd=REPOSITORY,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=log,
-                env={**os.environ, "PYTHONUNBUFFERED": "1", "PYTHONIOENCODING": "utf-8"},
-            )
+        arguments = ["--checkpoint", str(checkpoint), "--images", str(images), "--out", str(folder / _CSV)]
+        arguments += ["--json", str(folder / _JSON), "--maps", str(folder / _MAPS)]
+        _started[folder] = start_command("backend.predict", *arguments, log_path=folder / _LOG)
 
 
 def progress_of(folder: Path) -> Progress | None:

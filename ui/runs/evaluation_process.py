@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
-import sys
 import threading
 from dataclasses import dataclass
 from pathlib import Path
 
 from backend.errors import UserError
 from backend.files import read_tail
-from backend.resolve import REPOSITORY
 from backend.run.folder import RunFolder, evaluation_name
-from ui.child_process import LOG_BYTES, Progress, bar_of, mistake_of
+from ui.child_process import LOG_BYTES, Progress, bar_of, mistake_of, start_command
 from ui.text.say import say
 
 
@@ -50,15 +47,8 @@ def start_evaluation(folder: RunFolder, request: Request) -> None:
         name = evaluation_name(Path(request.dataset_path).name, request.split)
         log_path = folder.evaluation_path(name, "log")
         log_path.parent.mkdir(exist_ok=True)
-        with log_path.open("wb") as log:
-            process = subprocess.Popen(
-                _command(folder, name, request),
-                cwd=REPOSITORY,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,  # the table is in the record
-                stderr=log,
-                env={**os.environ, "PYTHONUNBUFFERED": "1", "PYTHONIOENCODING": "utf-8"},
-            )
+        arguments = _arguments(folder, name, request)
+        process = start_command("backend.evaluate", *arguments, log_path=log_path)
         _started[folder.path] = _Started(process, name)
 
 
@@ -82,15 +72,14 @@ def is_evaluating(folder: RunFolder) -> bool:
     return progress is not None and not progress.failure
 
 
-def _command(folder: RunFolder, name: str, request: Request) -> list[str]:
-    command = [sys.executable, "-m", "backend.evaluate"]
-    command += ["--checkpoint", str(folder.checkpoint_path("best").absolute())]
-    command += ["--dataset_path", str(Path(request.dataset_path).absolute())]
-    command += ["--dataset_format", request.dataset_format, "--split", request.split]
-    command += ["--annotation_type", request.annotation_type]
+def _arguments(folder: RunFolder, name: str, request: Request) -> list[str]:
+    arguments = ["--checkpoint", str(folder.checkpoint_path("best").absolute())]
+    arguments += ["--dataset_path", str(Path(request.dataset_path).absolute())]
+    arguments += ["--dataset_format", request.dataset_format, "--split", request.split]
+    arguments += ["--annotation_type", request.annotation_type]
     if request.exclude:
-        command += ["--exclude", str(Path(request.exclude).absolute())]
-    command += ["--leaked", "leave_out" if request.leave_out_leaked else "keep"]
+        arguments += ["--exclude", str(Path(request.exclude).absolute())]
+    arguments += ["--leaked", "leave_out" if request.leave_out_leaked else "keep"]
     for flag, kind in (("--json", "json"), ("--report", "html")):
-        command += [flag, str(folder.evaluation_path(name, kind).absolute())]  # type: ignore[arg-type]
-    return command
+        arguments += [flag, str(folder.evaluation_path(name, kind).absolute())]  # type: ignore[arg-type]
+    return arguments
