@@ -15,13 +15,11 @@ from starlette.middleware import Middleware
 from backend.data.annotations import find_datasets
 from backend.data.demo.dataset import create_demo_dataset
 from backend.flags import OneLineParser, run_command, whole_number
-from backend.scheduler import tend_queue
+from backend.scheduler import start_scheduler
 from ui.annotator.uploads import uploads_root
 from ui.figures.theme import CSS, build_theme
 from ui.layout import build_app
-from ui.run_rows import device_of
 from ui.text.language_choice import PERSIAN_FILES, LanguageChoice
-from ui.torch_queries import place_run
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -32,7 +30,7 @@ def main(arguments: Sequence[str]) -> int:
     if not find_datasets(data_root):
         print(f"no data set below {data_root}: making demo data", flush=True)
         create_demo_dataset(data_root / "demo")
-    tend_queue(runs_dir, device_of, place=place_run)  # with no browser open too
+    start_scheduler(runs_dir)  # works without an open browser too
     page = build_app(runs_dir, data_root)
     page.queue(default_concurrency_limit=8)
     print(f"Fiducial on http://{options.host}:{options.port}", flush=True)

@@ -7,25 +7,19 @@ from __future__ import annotations
 
 import io
 import sys
-from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager, nullcontext, redirect_stderr, redirect_stdout, suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
 from pathlib import Path
 from typing import Any, TextIO
 
 from backend.config import RunConfig, parse_settings
-from backend.data.samples import SampleSplits, require_plausible
-from backend.device.gpu import read_gpus
-from backend.device.machine import Machine
-from backend.errors import UserError
+from backend.data.samples import SampleSplits
 from backend.flags import OneLineParser, add_preset_flag, add_setting_flags, given_settings, run_command
 from backend.geometry import adaptive_sigma, sigma_in_force
-from backend.overrides import resolve_overrides
-from backend.placement import busy_devices
-from backend.presets import record_preset, with_preset
-from backend.resolve import decide
-from backend.run.folder import RunFolder, create_run, open_run
-from backend.run.queue import queue_lock
+from backend.presets import with_preset
+from backend.run.folder import RunFolder, open_run
 from backend.run.supervisor import record_launch
+from backend.start_run import TorchAnswers, resume_run, start_run
 from backend.torch_devices import describe_machine
 
 
@@ -34,14 +28,10 @@ def main(arguments: Sequence[str]) -> int:
     options = _parser().parse_args(arguments)
     asked = given_settings(options)
     if options.resume:
-        folder = _run_to_resume(options.resume)
-        preset = {"preset": options.preset} if options.preset else {}
-        busy = busy_devices(folder.path.parent)
-        overrides = resolve_overrides(folder, {**preset, **asked}, describe_machine(), busy)
-        first_lines = [f"resuming with the settings in {folder.config_path}", *_changes(overrides)]
-        record_launch(folder, overrides=overrides)
+        folder = open_run(options.resume)
+        first_lines = _resume(folder, asked, options.preset)
     else:
-        folder, first_lines = _begin(asked, options.preset, Path(options.runs_dir).absolute())
+        folder, first_lines = _start(asked, options.preset, Path(options.runs_dir).absolute())
     with _copied_to(folder.log_path):
         print(f"run: {folder.path.absolute()}", *first_lines, sep="\n", flush=True)
         from backend.worker import train_run
@@ -60,54 +50,31 @@ def _parser() -> OneLineParser:
     return parser
 
 
-def _run_to_resume(path: str) -> RunFolder:
-    folder = open_run(path)
-    if not folder.checkpoint_path("last").is_file():
-        raise UserError(
-            f"{folder.path} has no checkpoints/last.pt to go on from",
-            field="resume",
-            cure="start a new run",
-        )
-    return folder
+def _resume(folder: RunFolder, asked: dict[str, object], preset: str | None) -> list[str]:
+    """Record that the run trains again here. Returns what to report of it."""
+    changes = {**({"preset": preset} if preset else {}), **asked}
+
+    def relaunch(folder: RunFolder, overrides: Mapping[str, Any]) -> None:
+        record_launch(folder, overrides=overrides)
+
+    overrides = resume_run(folder, changes, describe_machine(), relaunch, may_share=True)
+    changed = [f"{name}: {choice['value']} ({choice['reason']})" for name, choice in overrides.items()]
+    return [f"resuming with the settings in {folder.config_path}", *changed]
 
 
-def _changes(overrides: dict[str, Any]) -> list[str]:
-    return [f"{name}: {choice['value']} ({choice['reason']})" for name, choice in overrides.items()]
-
-
-def _begin(asked: dict[str, object], preset: str | None, runs_dir: Path) -> tuple[RunFolder, list[str]]:
-    """Make the run and record that it trains. Of several GPUs a run takes one that no other took while it was decided:
-    two that are started at once never share a card while another is free."""
-    machine, busy = describe_machine(), busy_devices(runs_dir)
-    while True:
-        config, first_lines = _configure(asked, preset, machine, busy)
-        is_open = config.settings.device == "auto" and len(machine.gpus) > 1
-        runs_dir.mkdir(parents=True, exist_ok=True)
-        with queue_lock(runs_dir) if is_open else nullcontext():
-            taken = busy_devices(runs_dir)
-            if not is_open or config.value("device") not in taken - busy:
-                folder = create_run(runs_dir, config.to_dict(), config.settings.model)
-                record_launch(folder)
-                return folder, first_lines
-        busy = taken
-
-
-def _configure(
-    asked: dict[str, object], preset: str | None, machine: Machine, busy: Collection[str]
-) -> tuple[RunConfig, list[str]]:
-    """Settings checked and decided, and what to say of it; the data is read once, before anything is made."""
+def _start(asked: dict[str, object], preset: str | None, runs_dir: Path) -> tuple[RunFolder, list[str]]:
+    """Make the run and record that it trains here, beside other runs where the device has some: that is up to the user.
+    Returns what to report of it."""
     from backend.memory.batch_size import recommend_for_settings
-    from backend.training.build import build_splits
     from backend.training.start_checks import check_start
 
     settings = parse_settings(with_preset(preset, asked))
-    config = decide(settings, machine, recommend_for_settings, busy, read_gpus())
-    if preset:
-        config = record_preset(config, preset)
-    splits = build_splits(config)
-    require_plausible(splits, accepted=settings.accept_implausible)
-    check_start(config, splits.annotations.landmark_names)
-    return config, [*_decisions(config), _data_line(splits), _sigma_line(config)]
+    answers = TorchAnswers(describe_machine(), recommend_for_settings, check_start)
+    folder, configured = start_run(
+        settings, runs_dir, answers, record_launch, preset=preset or "", may_share=True
+    )
+    config = configured.config
+    return folder, [*_decisions(config), _data_line(configured.splits), _sigma_line(config)]
 
 
 def _decisions(config: RunConfig) -> list[str]:

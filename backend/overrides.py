@@ -5,12 +5,13 @@ The one place that reads the settings in force. Needs no torch.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
 from backend.config import Choice, RunConfig, Settings, parse_settings
 from backend.data.provenance import read_record, read_whole_data, require_data, restore_splits
+from backend.device.gpu import GpuReading
 from backend.device.machine import Machine
 from backend.errors import UserError
 from backend.resolve import choose_dataset, choose_device, choose_precision, choose_workers
@@ -34,13 +35,17 @@ def read_run_config(folder: RunFolder) -> RunConfig:
 
 
 def resolve_overrides(
-    folder: RunFolder, asked: Mapping[str, Any], machine: Machine, busy: Collection[str | None] = ()
+    folder: RunFolder,
+    asked: Mapping[str, Any],
+    machine: Machine,
+    busy: Collection[str | None] = (),
+    readings: Sequence[GpuReading] = (),
 ) -> dict[str, Any]:
     """What a resume with the asked settings (of CHANGEABLE) changes, as `launched.json` holds it.
 
-    Another device decides anew what depends on it; "auto" is one that is not among the `busy`. Raises UserError, by
-    field, for a setting that cannot change, a folder that does not hold the run's data, a device that is not there, and
-    a run that would end at once.
+    What depends on the device is resolved anew for another one; "auto" is resolved with `busy` and `readings` as in
+    `choose_device`. Raises UserError, by field, for a setting that cannot change, a folder that does not hold the run's
+    data, a device that is not there, and a run that would end at once.
     """
     others = [name for name in asked if name not in CHANGEABLE]
     if others:
@@ -51,7 +56,7 @@ def resolve_overrides(
         )
     config = read_run_config(folder)
     wanted = parse_settings({**config.settings.model_dump(), **_in_force(config), **asked})
-    changes = _changes_of_device(config, wanted, machine, busy)
+    changes = _changes_of_device(config, wanted, machine, busy, readings)
     if "num_workers" in asked:
         device = changes["device"].value if "device" in changes else config.value("device")
         changes["num_workers"] = replace(choose_workers(wanted, device, machine), reason=AT_A_RESUME)
@@ -90,10 +95,14 @@ def _in_force(config: RunConfig) -> dict[str, Any]:
 
 
 def _changes_of_device(
-    config: RunConfig, wanted: Settings, machine: Machine, busy: Collection[str | None]
+    config: RunConfig,
+    wanted: Settings,
+    machine: Machine,
+    busy: Collection[str | None],
+    readings: Sequence[GpuReading],
 ) -> dict[str, Choice]:
     """Raises UserError where the device, the asked one or the run's own, is not on this machine."""
-    device = choose_device(wanted, machine, busy).value
+    device = choose_device(wanted, machine, busy, readings).value
     if device == config.value("device"):
         return {}
     changes = {"device": Choice(device, AT_A_RESUME), "num_workers": choose_workers(wanted, device, machine)}

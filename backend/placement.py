@@ -1,14 +1,15 @@
-"""On which device a run trains, and where one goes that waits and has left its device open. Needs no torch.
+"""On which device a run trains, which devices are busy, and where a waiting run starts.
 
-A run with `--device auto` is made for a GPU (its precision, workers and batch are decided for one), and takes whichever
-is free when it starts. What it takes then is written into `launched.json`, among `overrides`; `config.json` stays.
+A run with `--device auto` is made for a GPU (its precision, workers and batch are resolved for one), and takes any free
+one when it starts. What it takes then is written into `launched.json`, among `overrides`; `config.json` stays.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
-from dataclasses import asdict
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 from backend.config import Choice, RunConfig
 from backend.device.free import choose_free
@@ -18,7 +19,24 @@ from backend.errors import UserError
 from backend.overrides import read_run_config
 from backend.run.folder import RunFolder
 from backend.run.state import live_runs
-from backend.scheduler import Placed
+
+
+@dataclass(frozen=True)
+class Placed:
+    """Where a run starts (None: its config names no device), and the settings that this changes (see
+    `supervisor.resume`)."""
+
+    device: str | None
+    overrides: Mapping[str, Any] = field(default_factory=dict)
+
+
+class DeviceBusyError(UserError):
+    """A run trains on the device already."""
+
+    def __init__(self, run_id: str, device: str) -> None:
+        self.run_id, self.device = run_id, device
+        cure = "wait for it, or choose another device"
+        super().__init__(f"run {run_id} trains on {device} now", field="device", cure=cure)
 
 
 def device_of(folder: RunFolder) -> str | None:
@@ -33,10 +51,22 @@ def busy_devices(runs_dir: Path) -> frozenset[str]:
     return frozenset(device for device in found if device is not None)
 
 
+def busy_run(runs_dir: Path, device: str) -> RunFolder | None:
+    """The live run that trains on a device, if any."""
+    return next((folder for folder in live_runs(runs_dir) if device_of(folder) == device), None)
+
+
+def require_free(runs_dir: Path, device: str) -> None:
+    """Raises DeviceBusyError where a run trains on the device. Holds while the caller holds the queue's lock."""
+    busy = busy_run(runs_dir, device)
+    if busy is not None:
+        raise DeviceBusyError(busy.run_id, device)
+
+
 def candidates(folder: RunFolder, machine: Machine | None) -> tuple[str, ...]:
     """The devices any of which a waiting run may start on: its own, and every GPU where it leaves that open.
 
-    A batch that was chosen for a GPU's memory needs one with as much. `machine`: None where nobody has asked yet.
+    A batch that was chosen for a GPU's memory needs one with as much. `machine`: None where it is not known yet.
     """
     config = read_config(folder)
     if config is None:
@@ -44,7 +74,7 @@ def candidates(folder: RunFolder, machine: Machine | None) -> tuple[str, ...]:
     own = str(config.value("device"))
     is_open = config.settings.device == "auto" and own.startswith("cuda")
     gpus = machine.gpus if machine is not None and is_open else ()
-    # the own one first: what was decided, was decided for it
+    # its own one first, because the other settings were resolved for it
     return (own, *(gpu.name for gpu in gpus if gpu.name != own and _is_enough(gpu, own, config, gpus)))
 
 
@@ -54,7 +84,7 @@ def place(
     """Where a waiting run starts now, and what that changes; None while each of its devices is busy."""
     names = candidates(folder, machine)
     if not names:
-        return Placed(None, {})  # its worker says what is wrong with its config
+        return Placed(None, {})  # its worker reports what is wrong with its config
     by_name = {gpu.name: gpu for gpu in machine.gpus}
     gpus = [by_name[name] for name in names if name in by_name]
     if len(names) == 1 or not gpus:
@@ -76,5 +106,5 @@ def read_config(folder: RunFolder) -> RunConfig | None:
     """None for a config that this program cannot read: a damaged run must not take others down."""
     try:
         return read_run_config(folder)
-    except (UserError, OSError):  # somebody else's, perhaps
+    except (UserError, OSError):  # of another version, perhaps
         return None

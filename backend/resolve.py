@@ -15,14 +15,14 @@ from backend.device.free import choose_free
 from backend.device.gpu import GpuReading
 from backend.device.machine import Machine
 from backend.errors import UserError
+from backend.files import REPOSITORY
 
-REPOSITORY = Path(__file__).resolve().parents[1]
 MAX_WORKERS = 8
 
 RecommendBatch = Callable[[Settings, str], Choice]
 
 
-def decide(
+def resolve_settings(
     settings: Settings,
     machine: Machine,
     recommend_batch: RecommendBatch,

@@ -10,18 +10,20 @@ from typing import Any
 import pytest
 
 import train
+from backend import scheduler, start_run
 from backend.config import Choice, RunConfig, Settings
+from backend.device import machine_query
 from backend.device.free import choose_free
 from backend.device.gpu import GpuReading
 from backend.device.machine import Device, Machine
 from backend.overrides import read_run_config, resolve_overrides
-from backend.placement import busy_devices, candidates, device_of, place
+from backend.placement import Placed, busy_devices, candidates, device_of, place
 from backend.resolve import choose_device
 from backend.run.folder import RunFolder, create_run
 from backend.run.process import ProcessIdentity, identify
 from backend.run.queue import add_to_queue, read_queue
 from backend.run.state import live_runs
-from backend.scheduler import Placed, start_waiting
+from backend.scheduler import start_waiting
 from ui import torch_queries
 from ui.runs import queue_panel
 from ui.train import start
@@ -121,8 +123,9 @@ def launch() -> Callable[..., None]:
 
 
 def test_waiting_runs_spread_over_the_free_gpus_and_keep_what_they_took(
-    tmp_path: Path, launch: Callable[..., None]
+    tmp_path: Path, launch: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(scheduler, "read_gpus", lambda: ALL_FREE)
     folders = [make_run(tmp_path, f"run{number}") for number in range(4)]
     fixed = make_run(tmp_path, "fixed", asked="cuda:1")
     made = [folder.config_path.read_bytes() for folder in folders]
@@ -130,12 +133,7 @@ def test_waiting_runs_spread_over_the_free_gpus_and_keep_what_they_took(
         add_to_queue(folder)
 
     def look() -> list[str]:
-        started = start_waiting(
-            tmp_path,
-            device_of,
-            place=lambda folder, busy: place(folder, busy, MACHINE, ALL_FREE),
-            launch=launch,
-        )
+        started = start_waiting(tmp_path, query_machine=lambda: MACHINE, launch=launch)
         return [folder.run_id for folder in started]
 
     assert look() == [folder.run_id for folder in folders[:3]]
@@ -153,7 +151,7 @@ def test_waiting_runs_spread_over_the_free_gpus_and_keep_what_they_took(
 def test_the_queue_shows_what_a_run_may_take_and_what_is_in_the_way(
     tmp_path: Path, launch: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(torch_queries, "_machines", [MACHINE])
+    monkeypatch.setattr(machine_query, "_machines", [MACHINE])
     devices = [candidates(make_run(tmp_path, "waits"), MACHINE)]
     assert queue_panel._named(devices[0]) == "cuda:0 / cuda:1 / cuda:2"
     first = make_run(tmp_path, "first")
@@ -167,8 +165,8 @@ def test_the_queue_shows_what_a_run_may_take_and_what_is_in_the_way(
 def test_a_run_of_the_page_goes_to_the_free_card(
     tmp_path: Path, tiny_dataset: Path, launch: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(start, "ask_machine", lambda: MACHINE)
-    monkeypatch.setattr(start, "read_gpus", lambda: ALL_FREE)
+    monkeypatch.setattr(start, "query_machine", lambda: MACHINE)
+    monkeypatch.setattr(start_run, "read_gpus", lambda: ALL_FREE)
     monkeypatch.setattr(start, "launch", launch)
     settings = Settings(dataset_path=str(tiny_dataset))
     run_ids = [start.start_run(settings, tmp_path) for _ in range(2)]
@@ -178,7 +176,7 @@ def test_a_run_of_the_page_goes_to_the_free_card(
 def test_the_form_asks_for_the_memory_of_the_card_that_a_run_would_take(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(torch_queries, "_machines", [MACHINE])
+    monkeypatch.setattr(machine_query, "_machines", [MACHINE])
     monkeypatch.setattr(torch_queries, "read_gpus", lambda: (reading(0, "GPU-aaa", 1), *ALL_FREE[1:]))
     assert torch_queries.planned_subject(Settings(), 5, 100).device == "cuda:1"
     assert torch_queries.planned_subject(Settings(device="cuda:0"), 5, 100).device == "cuda:0"
@@ -188,19 +186,19 @@ def test_of_two_that_train_py_starts_at_once_the_second_takes_the_other_card(
     tmp_path: Path, tiny_dataset: Path, launch: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(train, "describe_machine", lambda: MACHINE)
-    monkeypatch.setattr(train, "read_gpus", lambda: ALL_FREE)
-    decide, first = train.decide, []
+    monkeypatch.setattr(start_run, "read_gpus", lambda: ALL_FREE)
+    resolve, first = start_run.resolve_settings, []
 
-    def decide_slowly(*given: Any) -> RunConfig:
-        config: RunConfig = decide(*given)
+    def resolve_slowly(*given: Any) -> RunConfig:
+        config: RunConfig = resolve(*given)
         if not first:  # another one is faster
             first.append(make_run(tmp_path, "faster", device=config.value("device")))
             launch(first[0])
         return config
 
-    monkeypatch.setattr(train, "decide", decide_slowly)
+    monkeypatch.setattr(start_run, "resolve_settings", resolve_slowly)
     monkeypatch.setattr(train, "record_launch", launch)
-    folder, lines = train._begin({"dataset_path": str(tiny_dataset)}, None, tmp_path)
+    folder, lines = train._start({"dataset_path": str(tiny_dataset)}, None, tmp_path)
     assert (device_of(first[0]), device_of(folder)) == ("cuda:0", "cuda:1")
     assert any(line.startswith("device: cuda:1 (a free GPU") for line in lines)
 
@@ -212,3 +210,12 @@ def test_a_resume_on_auto_takes_a_free_card(
     taken = resolve_overrides(folder, {"device": "auto"}, MACHINE, {"cuda:0"})
     assert taken["device"]["value"] == "cuda:1"
     assert resolve_overrides(folder, {}, MACHINE, {"cuda:0"}) == {}  # its own, as it was
+    held = (
+        reading(0, "GPU-aaa", 8),
+        reading(1, "GPU-bbb", 1, 24),
+        ALL_FREE[2],
+    )  # the second, by another program
+    assert (
+        resolve_overrides(folder, {"device": "auto"}, MACHINE, {"cuda:0"}, held)["device"]["value"]
+        == "cuda:2"
+    )

@@ -10,7 +10,7 @@ from backend import resolve
 from backend.config import Choice, Settings
 from backend.device.machine import Device, Machine
 from backend.errors import UserError
-from backend.resolve import choose_dataset, choose_device, decide, precision_warning
+from backend.resolve import choose_dataset, choose_device, precision_warning, resolve_settings
 
 CPU_ONLY = Machine(gpus=(), num_cpus=4, torch_version="2.9+cpu", cpu_bfloat16=False)
 TWO_GPUS = Machine(
@@ -31,7 +31,7 @@ def settings_for(folder: Path, **values: Any) -> Settings:
 
 def refused(settings: Settings, machine: Machine) -> UserError:
     with pytest.raises(UserError) as caught:
-        decide(settings, machine, never)
+        resolve_settings(settings, machine, never)
     assert caught.value.cure
     return caught.value
 
@@ -70,7 +70,8 @@ def test_a_batch_is_recommended_for_the_precision_in_force(tmp_path: Path) -> No
     settings = settings_for(tmp_path, mixed_precision=True, batch_size="auto")
     able = replace(CPU_ONLY, cpu_bfloat16=True)
     reasons = [
-        decide(settings, each, recommend).chosen["batch_size"].reason for each in (CPU_ONLY, able, TWO_GPUS)
+        resolve_settings(settings, each, recommend).chosen["batch_size"].reason
+        for each in (CPU_ONLY, able, TWO_GPUS)
     ]
     assert reasons == ["full", "half", "half"]
 
@@ -85,14 +86,15 @@ def test_a_run_in_bfloat16_that_goes_on_where_there_are_no_such_instructions_say
 
 def test_mixed_precision_is_what_the_device_has_with_a_reason(tmp_path: Path) -> None:
     settings = settings_for(tmp_path, mixed_precision=True)
-    on_cpu = decide(settings, CPU_ONLY, never)
+    on_cpu = resolve_settings(settings, CPU_ONLY, never)
     assert on_cpu.value("mixed_precision") is False and "CPU" in on_cpu.chosen["mixed_precision"].reason
     assert on_cpu.settings.mixed_precision is True  # what was asked stays known
-    on_cpu = decide(settings, replace(CPU_ONLY, cpu_bfloat16=True), never)
+    on_cpu = resolve_settings(settings, replace(CPU_ONLY, cpu_bfloat16=True), never)
     assert on_cpu.value("mixed_precision") == "bfloat16"
-    assert decide(settings, TWO_GPUS, never).value("mixed_precision") == "float16"
+    assert resolve_settings(settings, TWO_GPUS, never).value("mixed_precision") == "float16"
     assert (
-        "mixed_precision" not in decide(settings_for(tmp_path, mixed_precision=False), CPU_ONLY, never).chosen
+        "mixed_precision"
+        not in resolve_settings(settings_for(tmp_path, mixed_precision=False), CPU_ONLY, never).chosen
     )
 
 
@@ -110,7 +112,7 @@ def test_mixed_precision_is_what_the_device_has_with_a_reason(tmp_path: Path) ->
 def test_number_of_workers_follows_the_device_and_the_cores(
     tmp_path: Path, asked: Any, machine: Machine, number: int
 ) -> None:
-    choice = decide(settings_for(tmp_path, num_workers=asked), machine, never).chosen["num_workers"]
+    choice = resolve_settings(settings_for(tmp_path, num_workers=asked), machine, never).chosen["num_workers"]
     assert choice.value == number and choice.reason
 
 
@@ -121,10 +123,10 @@ def test_automatic_batch_is_what_the_recommender_says_for_the_chosen_device(tmp_
         asked.append(device)
         return Choice(6, "six fit")
 
-    config = decide(settings_for(tmp_path, batch_size="auto"), TWO_GPUS, recommend)
+    config = resolve_settings(settings_for(tmp_path, batch_size="auto"), TWO_GPUS, recommend)
     assert asked == ["cuda:0"]
     assert (config.value("batch_size"), config.chosen["batch_size"].reason) == (6, "six fit")
-    config = decide(settings_for(tmp_path, batch_size=12), TWO_GPUS, never)
+    config = resolve_settings(settings_for(tmp_path, batch_size=12), TWO_GPUS, never)
     assert config.value("batch_size") == 12 and "batch_size" not in config.chosen
 
 
@@ -132,7 +134,7 @@ def test_pretrained_weights_must_exist(tmp_path: Path) -> None:
     settings = settings_for(tmp_path, model="resnet", pretrained=str(tmp_path / "w.pth"))
     assert refused(settings, CPU_ONLY).field == "pretrained"
     (tmp_path / "w.pth").touch()
-    assert decide(settings, CPU_ONLY, never).settings.pretrained.endswith("w.pth")
+    assert resolve_settings(settings, CPU_ONLY, never).settings.pretrained.endswith("w.pth")
 
 
 # The data set

@@ -35,7 +35,7 @@ from ui.predict.prediction_process import (
 )
 from ui.run_rows import default_run, find_best, read_rows
 from ui.text.say import say
-from ui.torch_queries import ask_memory, planned_subject
+from ui.torch_queries import planned_subject, query_memory
 from ui.train.start import queue_run, start_run
 
 NUM_SHOWN = 5  # names in a cure, at most
@@ -150,7 +150,7 @@ class Api:
         for field, number in (("num_landmarks", num_landmarks), ("num_images", num_images)):
             if number is not None and number < 1:
                 raise UserError(say("api_count", number=number), field=field, cure=say("api_count_cure"))
-        return dict(ask_memory(planned_subject(asked, num_landmarks, num_images), anew=True))
+        return dict(query_memory(planned_subject(asked, num_landmarks, num_images), anew=True))
 
     def predict(self, run_id: str, images: list[Upload], mm_per_px: Number | None = None) -> dict[str, Any]:
         """Find the landmarks on images with the best weights of a run.

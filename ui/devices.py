@@ -8,7 +8,7 @@ from backend.device.gpu import GpuReading, read_gpus
 from backend.device.host import read_load, read_memory
 from backend.errors import UserError
 from ui.text.say import in_bytes, say
-from ui.torch_queries import ask_machine
+from ui.torch_queries import query_machine
 
 
 def unusable_gpus() -> str:
@@ -18,7 +18,7 @@ def unusable_gpus() -> str:
     The first call takes seconds, because torch is asked.
     """
     try:
-        machine = ask_machine()
+        machine = query_machine()
     except UserError as error:  # then no training starts either
         return f'<p role="alert">{escape(str(error))}</p>'
     lines = [

@@ -7,15 +7,16 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
+from backend import start_run
 from backend.errors import UserError
-from backend.overrides import ended_by_patience, read_run_config, resolve_overrides
-from backend.placement import busy_devices
+from backend.overrides import ended_by_patience
+from backend.placement import DeviceBusyError
 from backend.run import supervisor
 from backend.run.folder import CheckpointKind, RequestKind, RunFolder
 from backend.run.state import LIVE_STATES, RunState, derive_state, is_live
-from ui.run_rows import describe_state, free_device
+from ui.run_rows import describe_state
 from ui.text.say import say
-from ui.torch_queries import ask_machine
+from ui.torch_queries import query_machine
 
 Action = Literal["finish", "save_now", "preview_now", "resume", "cancel"]
 
@@ -85,7 +86,7 @@ def possible_now(folder: RunFolder, state: RunState) -> Possible:
     )
 
 
-def press(action: Action, runs_dir: Path, shown: str | None, watched: str | None) -> str:
+def perform(action: Action, runs_dir: Path, shown: str | None, watched: str | None) -> str:
     """Do what a button of the Monitor says, to the run that stands beside it. Returns what was done, in words.
 
     Raises UserError where the page watches another run by now, or where that cannot be done with this one any more: a
@@ -101,14 +102,12 @@ def press(action: Action, runs_dir: Path, shown: str | None, watched: str | None
 
 
 def resume_run(folder: RunFolder, asked: Mapping[str, Any] | None = None) -> str:
-    """Go on training in the same folder, with what is asked to change (see `backend.overrides`) and else with the same
-    settings. Returns what was done; raises UserError."""
-    busy = busy_devices(folder.path.parent)
-    overrides = resolve_overrides(folder, asked or {}, ask_machine(), busy)
-    changed = overrides.get("device")
-    device = changed["value"] if changed else read_run_config(folder).value("device")
-    with free_device(folder.path.parent, device, "resume_busy"):
-        supervisor.resume(folder, overrides)
+    """Go on training in the same folder, with the asked changes (see `backend.overrides`). Returns what was done;
+    raises UserError."""
+    try:
+        start_run.resume_run(folder, asked or {}, query_machine(), supervisor.resume)
+    except DeviceBusyError as error:
+        raise UserError(say("resume_busy", run_id=error.run_id, device=error.device)) from error
     return say("resumed", run_id=folder.run_id)
 
 

@@ -1,11 +1,10 @@
-"""What the page asks of all runs: which live, which keeps a device busy, and a row for each. No components."""
+"""What the page shows of all runs: a row of each, its metrics and its best weights."""
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
@@ -13,13 +12,10 @@ from typing import Any
 from urllib.parse import quote
 
 from backend.config import RunConfig
-from backend.errors import UserError
-from backend.placement import device_of as device_of
 from backend.placement import read_config as read_config
 from backend.run.best import BestWeights, best_row, read_best_weights
 from backend.run.folder import RunFolder, list_runs
 from backend.run.notes import read_notes
-from backend.run.queue import queue_lock
 from backend.run.rows import read_metrics
 from backend.run.state import RunState, derive_state
 from backend.run.state import live_runs as live_runs
@@ -43,27 +39,6 @@ class RunRow:
     sort_keys: tuple[SortKey, ...]  # of each cell
     error: tuple[int, float]
     searched: str
-
-
-def busy_run(runs_dir: Path, device: str) -> RunFolder | None:
-    """The live run that trains on a device, if any."""
-    for folder in live_runs(runs_dir):
-        if device_of(folder) == device:
-            return folder
-    return None
-
-
-@contextmanager
-def free_device(runs_dir: Path, device: str, busy_words: str = "start_busy") -> Iterator[None]:
-    """Hold the right to start a run on a device, against every browser, dashboard and queue.
-
-    Raises UserError where one trains there already, in the text that `busy_words` names.
-    """
-    with queue_lock(runs_dir):
-        busy = busy_run(runs_dir, device)
-        if busy is not None:
-            raise UserError(say(busy_words, run_id=busy.run_id, device=device))
-        yield
 
 
 def default_run(runs_dir: Path) -> RunFolder | None:

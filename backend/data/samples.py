@@ -127,6 +127,16 @@ def require_plausible(splits: SampleSplits, *, accepted: bool) -> None:
         )
 
 
+def require_validation(splits: SampleSplits, patience: int) -> None:
+    """Raises UserError where patience (0: none) has no validation images to watch."""
+    if patience and splits.valid is None:
+        raise UserError(
+            "there are no validation images, so it has no error to watch",
+            field="patience",
+            cure="give --val_fraction above 0, or --patience 0",
+        )
+
+
 def _only_learnable(splits: SampleSplits) -> SampleSplits:
     """Without the landmarks that no training image shows: predictions of them would be noise."""
     annotations = splits.annotations

@@ -8,7 +8,7 @@ it.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import get_args
 
@@ -21,7 +21,7 @@ from backend.errors import UserError
 from backend.geometry import Size
 from backend.memory.benchmark_store import NOTHING_MEASURED, Bench, Measured, identify
 from backend.memory.prediction import predict_step_memory
-from backend.memory.reasons import GIB, Reason, in_english, in_gib, reason
+from backend.memory.reasons import CURES, GIB, Reason, in_english, in_gib, reason
 from backend.memory.step_memory import ALLOCATOR_MARGIN, StepMemory
 
 MIN_BATCH = 2  # batch normalization cannot use a single image
@@ -338,10 +338,17 @@ def recommend_for_settings(settings: Settings, device: str) -> Choice:
     need = predict_step_memory(settings, num_landmarks, device)
     measured = Bench(settings, num_landmarks, device, identify(device, read_gpus())).read()
     found = recommend_for_memory(need, memory, device=device, num_images=len(splits.train), measured=measured)
-    if found.batch_size is None:
-        cure = "give a number"
-        if memory.free_bytes is not None and found.reserve_bytes is not None:
-            budget = memory.free_bytes - found.reserve_bytes
-            cure = in_english([find_what_fits(settings, num_landmarks, device, budget)])
-        raise UserError(found.reason, field="batch_size", cure=cure)
-    return Choice(found.batch_size, found.reason)
+    reasons = found.reasons
+    if found.batch_size is None and memory.free_bytes is not None and found.reserve_bytes is not None:
+        budget = memory.free_bytes - found.reserve_bytes
+        reasons = (*reasons, find_what_fits(settings, num_landmarks, device, budget))
+    return choose_batch(found.batch_size, reasons)
+
+
+def choose_batch(batch_size: int | None, reasons: Sequence[Reason]) -> Choice:
+    """A recommended batch as the choice of a run. Raises UserError, with the cure, where none was recommended."""
+    if batch_size is not None:
+        return Choice(batch_size, in_english(reasons))
+    cures = [each for each in reasons if each.key in CURES]
+    what = in_english(each for each in reasons if each not in cures)
+    raise UserError(what, field="batch_size", cure=in_english(cures) or "give a number")

@@ -36,6 +36,7 @@ ENGLISH = {
     ),
     "nothing_fits": "no smaller image and no other model fits either: free some memory",
 }
+CURES = frozenset({"image_fits", "model_fits", "image_or_model_fits", "nothing_fits"})  # where no batch fits
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from backend.data.crops import CropDataset, crop_scale
 from backend.data.dataset import Batches, EpochBatches, LandmarkDataset
 from backend.data.flip_pairs import flip_order
 from backend.data.image_store import SHARE_OF_FREE_MEMORY, ImageStore, input_scale
-from backend.data.samples import Samples, SampleSplits, load_splits
+from backend.data.samples import Samples, SampleSplits, load_splits, require_validation
 from backend.data.shape_prior import ShapePrior, fit_shape_prior
 from backend.device.host import read_memory
 from backend.errors import UserError
@@ -64,18 +64,8 @@ def build_splits(config: RunConfig) -> SampleSplits:
         val_fraction=settings.val_fraction,
         seed=settings.seed,
     )
-    require_validation(config, splits)
+    require_validation(splits, config.value("patience"))
     return splits
-
-
-def require_validation(config: RunConfig, splits: SampleSplits) -> None:
-    """Raises UserError where patience has no validation images to watch."""
-    if config.value("patience") and splits.valid is None:
-        raise UserError(
-            "there are no validation images, so there is no error to watch",
-            field="patience",
-            cure="give --val_fraction above 0, or --patience 0",
-        )
 
 
 def build_task(config: RunConfig, landmark_names: Sequence[str]) -> LandmarkTask:

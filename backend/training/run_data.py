@@ -18,7 +18,13 @@ from backend.data.provenance import (
     restore_splits,
     to_dict,
 )
-from backend.data.samples import Samples, SampleSplits, points_of_readers, require_plausible
+from backend.data.samples import (
+    Samples,
+    SampleSplits,
+    points_of_readers,
+    require_plausible,
+    require_validation,
+)
 from backend.data.shape_prior import ShapePrior
 from backend.data.splits import TRAIN, VALID
 from backend.device.machine import cpu_has_bfloat16
@@ -111,7 +117,7 @@ def _read_splits(
     """The splits, and the settings that the training images decide."""
     if record is not None:
         splits, changes = restore_splits(record, read_whole_data(config))
-        build.require_validation(config, splits)
+        require_validation(splits, config.value("patience"))
         if changes:
             message = f"since the first start the data changed: {changes}"
             report_once(folder, "data_changed", message, asdict(changes))

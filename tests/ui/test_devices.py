@@ -58,7 +58,7 @@ def test_a_gpu_that_cannot_be_used_is_told_with_its_cure(
     monkeypatch: pytest.MonkeyPatch, language: str
 ) -> None:
     machine = Machine((), 2, "2.13.0", cpu_bfloat16=False, unusable=(OLD_CARD,))
-    monkeypatch.setattr(devices, "ask_machine", lambda: machine)
+    monkeypatch.setattr(devices, "query_machine", lambda: machine)
     with speaking(language):
         told = devices.unusable_gpus()
     for words in ("GTX &lt;1080&gt;", "cuda:1", "6.1", "pip install torch==2.13.0"):
@@ -68,11 +68,11 @@ def test_a_gpu_that_cannot_be_used_is_told_with_its_cure(
 def test_nothing_is_told_where_all_is_well_and_a_torch_that_does_not_answer_is(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(devices, "ask_machine", lambda: Machine((), 2, "2.13.0", cpu_bfloat16=False))
+    monkeypatch.setattr(devices, "query_machine", lambda: Machine((), 2, "2.13.0", cpu_bfloat16=False))
     assert devices.unusable_gpus() == ""
 
     def fail() -> Machine:
         raise UserError("no module named torch")
 
-    monkeypatch.setattr(devices, "ask_machine", fail)
+    monkeypatch.setattr(devices, "query_machine", fail)
     assert "no module named torch" in devices.unusable_gpus()

@@ -20,7 +20,7 @@ from backend.run.folder import RunFolder, create_run
 from backend.run.process import identify
 from backend.run.state import LIVE_STATES, RunState, is_live
 from ui import run_actions
-from ui.run_actions import Action, press, what_is_possible
+from ui.run_actions import Action, perform, what_is_possible
 
 ENDED = {
     RunState.INTERRUPTED,
@@ -90,18 +90,18 @@ def test_what_waits_for_its_answer_is_not_asked_again() -> None:
 @pytest.mark.parametrize("action", ["finish", "save_now", "preview_now"])
 def test_a_press_is_a_request_in_the_run_folder(folder: RunFolder, action: Any) -> None:
     live(folder)
-    assert press(action, folder.path.parent, folder.run_id, folder.run_id)
+    assert perform(action, folder.path.parent, folder.run_id, folder.run_id)
     assert folder.requested(action)
     if action != "finish":
         with pytest.raises(UserError, match="not possible"):
-            press(action, folder.path.parent, folder.run_id, folder.run_id)
+            perform(action, folder.path.parent, folder.run_id, folder.run_id)
 
 
 def test_cancel_asks_the_process_of_the_shown_run(folder: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     stopped: list[RunFolder] = []
     monkeypatch.setattr(supervisor, "stop", stopped.append)
     live(folder)
-    press("cancel", folder.path.parent, folder.run_id, folder.run_id)
+    perform("cancel", folder.path.parent, folder.run_id, folder.run_id)
     assert stopped == [folder]
 
 
@@ -111,7 +111,7 @@ def test_a_stale_page_acts_on_no_other_run(folder: RunFolder, action: Action) ->
     live(folder)
     for shown, watched in (("an-older-run", folder.run_id), (folder.run_id, "another-run"), ("", None)):
         with pytest.raises(UserError, match="Nothing was done"):
-            press(action, folder.path.parent, shown, watched)
+            perform(action, folder.path.parent, shown, watched)
     assert not any(folder.requested(kind) for kind in ("finish", "stop", "save_now", "preview_now"))
 
 
@@ -119,7 +119,7 @@ def test_a_stale_page_acts_on_no_other_run(folder: RunFolder, action: Action) ->
 def test_a_run_that_has_ended_is_left_alone_and_that_is_said(folder: RunFolder, action: Action) -> None:
     folder.write_outcome("completed", "done")
     with pytest.raises(UserError, match="is completed now"):
-        press(action, folder.path.parent, folder.run_id, folder.run_id)
+        perform(action, folder.path.parent, folder.run_id, folder.run_id)
     assert not any(folder.requested(kind) for kind in ("finish", "stop", "save_now", "preview_now"))
 
 
@@ -127,7 +127,7 @@ def test_of_two_clicks_on_resume_one_starts_a_process(
     folder: RunFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """At once, from two browsers; the process only waits."""
-    monkeypatch.setattr(run_actions, "ask_machine", lambda: Machine((), 2, "2.13.0", cpu_bfloat16=False))
+    monkeypatch.setattr(run_actions, "query_machine", lambda: Machine((), 2, "2.13.0", cpu_bfloat16=False))
     sleeps = [sys.executable, "-c", "import time; time.sleep(600)"]
     resume = supervisor.resume
     monkeypatch.setattr(
@@ -143,7 +143,7 @@ def test_of_two_clicks_on_resume_one_starts_a_process(
     def click() -> None:
         barrier.wait()
         try:
-            told.append(press("resume", folder.path.parent, folder.run_id, folder.run_id))
+            told.append(perform("resume", folder.path.parent, folder.run_id, folder.run_id))
         except UserError as error:
             told.append(f"refused: {error}")
 

@@ -1,20 +1,16 @@
 from __future__ import annotations
 
-import os
-import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from backend.config import Choice, RunConfig, Settings
-from backend.errors import UserError
 from backend.run.folder import RunFolder, create_run
 from backend.run.notes import Notes, write_notes
-from backend.run.process import identify
 from backend.run.queue import add_to_queue
 from backend.run.state import RunState
-from ui.run_rows import ORDERS, RunRow, choose_rows, device_of, free_device, runs_table
+from ui.run_rows import ORDERS, RunRow, choose_rows, runs_table
 from ui.text.say import say
 
 
@@ -94,39 +90,3 @@ def test_one_state_alone(rows: list[RunRow]) -> None:
     assert numbers(choose_rows(rows, state="queued")) == [3]
     assert numbers(choose_rows(rows, "hrnet", "created")) == [0]
     assert choose_rows(rows, state="running") == []
-
-
-def test_a_busy_device_is_told_in_the_words_that_were_asked_for(tmp_path: Path) -> None:
-    live = make_run(tmp_path, "live")
-    live.write_launched(identify(os.getpid()), [])
-    assert device_of(live) == "cpu"
-    with pytest.raises(UserError, match=f"{live.run_id} is training on cpu; press Add to queue"):
-        free_device(tmp_path, "cpu").__enter__()
-    with pytest.raises(UserError, match="wait for it"):
-        free_device(tmp_path, "cpu", "resume_busy").__enter__()
-    with free_device(tmp_path, "cuda:0"):
-        pass
-
-
-def test_of_two_that_start_at_once_the_second_sees_the_first(tmp_path: Path) -> None:
-    folder = make_run(tmp_path, "run")
-    told: list[str] = []
-
-    def start() -> None:
-        try:
-            with free_device(tmp_path, "cpu"):
-                folder.write_launched(identify(os.getpid()), [])
-                told.append("started")
-        except UserError as error:
-            told.append(str(error))
-
-    threads = [threading.Thread(target=start) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert told.count("started") == 1 and len(told) == 4
-
-
-def test_the_device_of_an_unreadable_run_is_not_known(tmp_path: Path) -> None:
-    assert device_of(create_run(tmp_path, {"format_version": 99}, "later")) is None

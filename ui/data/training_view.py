@@ -22,7 +22,7 @@ from ui.datasets import read_full, sigma_words
 from ui.figures.pictures import plot_sigma
 from ui.session import Session
 from ui.text.say import in_markdown, say, say_count
-from ui.torch_queries import ask_floor, ask_views
+from ui.torch_queries import query_floor, query_views
 from ui.train.data_view import settings_for_data
 
 FLOOR_PART = "data_floor"  # of the session: the settings whose decoding error is awaited
@@ -136,7 +136,7 @@ def on_floor(
     try:
         settings = settings_for_data(values)
         session.asked[FLOOR_PART] = settings
-        answer = ask_floor(settings)
+        answer = query_floor(settings)
     except UserError as error:
         yield {panel.floor: say("estimate_failed", reason=in_markdown(error))}
         return
@@ -161,7 +161,7 @@ def on_draw(
     image_id = view.image_id(shown.row)
     first = drawn[1] + NUM_VIEWS if drawn is not None and drawn[0] == image_id else 1
     try:
-        pictures = ask_views(settings_for_data(values), image_id, first, NUM_VIEWS)
+        pictures = query_views(settings_for_data(values), image_id, first, NUM_VIEWS)
     except UserError as error:
         return {panel.views: escape(say("data_failed", reason=error))}
     titles = [say("data_view_plain"), *(say("data_view_epoch", epoch=first + n) for n in range(NUM_VIEWS))]

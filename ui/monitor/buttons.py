@@ -13,7 +13,7 @@ from backend.errors import UserError
 from backend.run.folder import RunFolder
 from backend.run.state import derive_state
 from ui.bindings import PRIVATE, Updates
-from ui.run_actions import ANSWERED_AT_ONCE, NOTHING, Action, possible_now, press
+from ui.run_actions import ANSWERED_AT_ONCE, NOTHING, Action, perform, possible_now
 from ui.session import Session
 from ui.text.say import say
 
@@ -100,7 +100,7 @@ def _bind(buttons: RunButtons) -> None:
 def on_press(buttons: RunButtons, action: Action, session: Session, shown: str) -> Updates:
     """Do what was asked to the run that the browser shows, or say why not."""
     try:
-        gr.Info(press(action, buttons.runs_dir, shown, session.run_id))
+        gr.Info(perform(action, buttons.runs_dir, shown, session.run_id))
     except UserError as error:
         gr.Warning(str(error))
     session.drawn.pop("buttons", None)

@@ -9,6 +9,7 @@ from typing import Any
 
 import gradio as gr
 
+from backend.placement import device_of
 from backend.run.folder import RunFolder, list_runs
 from backend.run.rows import RowsRead, read_events, read_metrics
 from backend.run.state import derive_state
@@ -23,7 +24,7 @@ from ui.monitor.previews import Previews, create_previews, draw_previews, title_
 from ui.monitor.run_card import event_list, log_text, run_card
 from ui.monitor.values import curves_table
 from ui.number_field import NumberedSlider, create_numbered_slider
-from ui.run_rows import default_run, device_of, find_best
+from ui.run_rows import default_run, find_best
 from ui.session import Session
 from ui.text.say import say
 

@@ -9,15 +9,14 @@ from typing import Any
 
 import gradio as gr
 
+from backend.device.machine_query import known_machine
 from backend.errors import UserError
-from backend.placement import candidates
+from backend.placement import busy_run, candidates
 from backend.run.folder import RunFolder
 from backend.run.queue import move_in_queue, read_queue, remove_from_queue
 from ui.bindings import PRIVATE, Updates
-from ui.run_rows import busy_run
 from ui.session import Session
 from ui.text.say import say
-from ui.torch_queries import known_machine
 
 POLL_S = 3.0
 

@@ -32,11 +32,11 @@ from ui.text.say import in_markdown, say
 from ui.torch_queries import (
     Answer,
     Subject,
-    ask_measurement,
-    ask_memory,
-    ask_speed,
     known_memory,
     measured_of,
+    query_measurement,
+    query_memory,
+    query_speed,
     subject_of,
 )
 from ui.train.estimate import estimate_words
@@ -171,7 +171,7 @@ def on_memory(panel: MemoryPanel, question: str, shown: Shown, *values: Any) -> 
         subject = subject_of(settings, read_splits(settings))
         if known_memory(subject) is None:
             yield {panel.advice: say("predicting")}
-        ask_memory(subject)
+        query_memory(subject)
         yield draw(panel, replace(shown, subject=subject, answer=None))
     except UserError as error:
         words = say("estimate_failed", reason=in_markdown(error))
@@ -190,7 +190,7 @@ def on_estimate(panel: MemoryPanel, question: str, shown: Shown, *values: Any) -
         return {panel.estimate: "", panel.time.answered: question}
     try:
         busy = bool(live_runs(panel.runs_dir))
-        answer = shown.answer if busy else ask_speed(shown.subject)
+        answer = shown.answer if busy else query_speed(shown.subject)
         words = estimate_words(settings, read_splits(settings), answer, busy=busy)
     except UserError as error:
         words = say("estimate_failed", reason=in_markdown(error))
@@ -281,7 +281,7 @@ def on_measure(panel: MemoryPanel, question: str, shown: Shown, *values: Any) ->
         settings = settings_of(values)
         if not settings.dataset_path:
             raise UserError(say("choose_data"))
-        ask_measurement(subject_of(settings, read_splits(settings)))
+        query_measurement(subject_of(settings, read_splits(settings)))
         yield from on_memory(panel, question, shown, *values)
     except UserError as error:
         note = say("measure_failed", reason=in_markdown(error))
@@ -291,7 +291,7 @@ def on_measure(panel: MemoryPanel, question: str, shown: Shown, *values: Any) ->
 def draw(panel: MemoryPanel, shown: Shown) -> Updates:
     """Sentence, chart and buttons for a subject whose memory is known, with the memory that is free now."""
     assert shown.subject is not None
-    subject, answer = shown.subject, ask_memory(shown.subject)
+    subject, answer = shown.subject, query_memory(shown.subject)
     memory = _read_memory(subject, answer)
     predicted = {int(size): num_bytes for size, num_bytes in answer["predicted_bytes"].items()}
     measured = measured_of(answer)
@@ -300,7 +300,7 @@ def draw(panel: MemoryPanel, shown: Shown) -> Updates:
         # what would fit has to be predicted elsewhere, for the memory that is free now
         asked = DeviceMemory(memory.title, memory.total_bytes, answer["free_bytes"])
         if answer["recommended_batch_size"] is not None or _is_news(asked, memory):
-            answer = ask_memory(subject, anew=True)
+            answer = query_memory(subject, anew=True)
         found = replace(found, reasons=tuple(Reason(**each) for each in answer["remarks"]))
     batch_size = subject.settings.batch_size
     return {

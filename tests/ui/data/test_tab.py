@@ -48,7 +48,7 @@ def test_leaks_and_floor_are_told_though_a_run_was_started_meanwhile(
         session.watch("another")
         return {"floor": {"mre_px": 0.5, "mre_mm": None, "num_images": 3}, "crop_floor": None}
 
-    monkeypatch.setattr(training_view, "ask_floor", floor_late)
+    monkeypatch.setattr(training_view, "query_floor", floor_late)
     monkeypatch.setattr(training_view, "settings_for_data", lambda values: Settings())
     assert "0.50 px" in str([*training_view.on_floor(tab.training, session, view)][-1])
 

@@ -48,7 +48,7 @@ def details(folder: RunFolder, tmp_path: Path, popups: list[str]) -> Iterator[Ru
 @pytest.fixture
 def alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """A machine without a GPU, which no process is asked about."""
-    monkeypatch.setattr(run_actions, "ask_machine", lambda: Machine((), 2, "2.13.0", cpu_bfloat16=False))
+    monkeypatch.setattr(run_actions, "query_machine", lambda: Machine((), 2, "2.13.0", cpu_bfloat16=False))
 
 
 class _Link(SimpleNamespace):

@@ -18,7 +18,7 @@ from ui.train.form import FORM_KEYS, form_values
 
 @pytest.fixture
 def tab(tmp_path: Path, popups: list[str], monkeypatch: pytest.MonkeyPatch) -> Any:
-    monkeypatch.setattr(start, "ask_machine", lambda: Machine((), 2, "2.13.0", cpu_bfloat16=False))
+    monkeypatch.setattr(start, "query_machine", lambda: Machine((), 2, "2.13.0", cpu_bfloat16=False))
     return SimpleNamespace(runs_dir=tmp_path / "runs", blocked="blocked", inputs=list(FORM_KEYS))
 
 

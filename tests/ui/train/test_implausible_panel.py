@@ -22,7 +22,7 @@ from ui.train.implausible_panel import ImplausiblePanel, show_implausible
 
 @pytest.fixture(autouse=True)
 def machine(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(start, "ask_machine", lambda: Machine((), 2, "2.13.0", cpu_bfloat16=False))
+    monkeypatch.setattr(start, "query_machine", lambda: Machine((), 2, "2.13.0", cpu_bfloat16=False))
 
 
 def test_the_tick_stands_beside_the_problem_and_only_there(

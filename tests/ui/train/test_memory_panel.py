@@ -9,6 +9,7 @@ import pytest
 
 from backend.config import parse_settings
 from backend.device import machine as machine_module
+from backend.device import machine_query
 from backend.errors import UserError
 from backend.memory.batch_size import DeviceMemory
 from backend.memory.reasons import GIB
@@ -40,7 +41,7 @@ class Machine:
         self.free_bytes, self.devices, self.questions = 10 * GIB, "card: 10 GiB free", 0
         self.answer = ANSWER
         monkeypatch.setattr(torch_queries, "_answers", {})
-        monkeypatch.setattr(torch_queries, "_ask_vram", self.ask)
+        monkeypatch.setattr(torch_queries, "_query_vram", self.ask)
         monkeypatch.setattr(memory_panel, "device_lines", lambda: self.devices)
         monkeypatch.setattr(memory_panel, "_read_memory", lambda subject, answer: self.memory)
 
@@ -75,7 +76,7 @@ def form_values(**changed: Any) -> list[Any]:
 
 
 def drawn(panel: MemoryPanel) -> Shown:
-    torch_queries.ask_memory(SUBJECT)
+    torch_queries.query_memory(SUBJECT)
     shown = memory_panel.draw(panel, Shown(subject=SUBJECT))[panel.shown]
     assert isinstance(shown, Shown)
     return shown
@@ -84,7 +85,7 @@ def drawn(panel: MemoryPanel) -> Shown:
 def test_the_sentence_explains_the_number_and_offers_what_keeps_the_step(
     panel: MemoryPanel, machine: Machine
 ) -> None:
-    torch_queries.ask_memory(SUBJECT)
+    torch_queries.query_memory(SUBJECT)
     updates = memory_panel.draw(panel, Shown(subject=SUBJECT))
     assert updates[panel.advice].startswith(
         "**Recommended batch size 35: 8.8 of 10.0 GiB free; 36 would leave less than the reserve"
@@ -221,9 +222,9 @@ def test_where_nothing_fits_any_more_what_would_is_asked_for(panel: MemoryPanel,
 def test_one_answer_serves_every_sensible_batch(machine: Machine) -> None:
     for batch_size in (8, 16, 64):
         settings = SUBJECT.settings.model_copy(update={"batch_size": batch_size})
-        torch_queries.ask_memory(replace(SUBJECT, settings=settings))
+        torch_queries.query_memory(replace(SUBJECT, settings=settings))
     assert machine.questions == 1
-    torch_queries.ask_memory(
+    torch_queries.query_memory(
         replace(SUBJECT, settings=SUBJECT.settings.model_copy(update={"batch_size": 65}))
     )
     assert machine.questions == 2
@@ -231,24 +232,24 @@ def test_one_answer_serves_every_sensible_batch(machine: Machine) -> None:
 
 def test_speed_is_asked_for_once_and_not_where_nothing_fits(machine: Machine) -> None:
     machine.answer = {**ANSWER, "recommended_batch_size": None}
-    torch_queries.ask_speed(SUBJECT)
+    torch_queries.query_speed(SUBJECT)
     assert machine.questions == 1
     machine.answer = {**ANSWER, "seconds_per_image": 0.5}
-    torch_queries.ask_memory(SUBJECT, anew=True)
-    torch_queries.ask_speed(SUBJECT)
+    torch_queries.query_memory(SUBJECT, anew=True)
+    torch_queries.query_speed(SUBJECT)
     assert machine.questions == 2
 
 
 def test_a_device_that_is_not_there_is_known_once_the_machine_was_asked(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(torch_queries, "_machines", [])
+    monkeypatch.setattr(machine_query, "_machines", [])
     assert torch_queries.absent_device("cuda:9") == ""
     monkeypatch.setattr(
-        torch_queries,
-        "_ask",
+        machine_query,
+        "run_json_command",
         lambda *args, **more: asdict(machine_module.Machine((), 2, "2", cpu_bfloat16=False)),
     )
-    torch_queries.ask_machine()
+    torch_queries.query_machine()
     assert torch_queries.absent_device("cuda:9").startswith("torch sees no cuda:9 here; choose cpu")
     assert torch_queries.absent_device("cpu") == torch_queries.absent_device("auto") == ""
