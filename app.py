@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from collections.abc import Sequence
@@ -15,20 +16,24 @@ from starlette.middleware import Middleware
 from backend.data.annotations import find_datasets
 from backend.data.demo.dataset import create_demo_dataset
 from backend.flags import OneLineParser, run_command, whole_number
+from backend.logs import configure_logging
 from backend.scheduler import start_scheduler
 from ui.annotator.uploads import uploads_root
 from ui.figures.theme import CSS, build_theme
 from ui.layout import build_app
 from ui.text.language_choice import PERSIAN_FILES, LanguageChoice
 
+log = logging.getLogger("backend.app")
+
 
 def main(arguments: Sequence[str]) -> int:
     """Serve the page until Ctrl-C. Trainings that it started go on."""
     options = _parser().parse_args(arguments)
+    configure_logging(with_times=True)
     runs_dir, data_root = options.runs_dir.absolute(), options.data_root.absolute()
     runs_dir.mkdir(parents=True, exist_ok=True)
     if not find_datasets(data_root):
-        print(f"no data set below {data_root}: making demo data", flush=True)
+        log.info("no data set below %s: making demo data", data_root)
         create_demo_dataset(data_root / "demo")
     start_scheduler(runs_dir)  # works without an open browser too
     page = build_app(runs_dir, data_root)

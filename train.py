@@ -6,6 +6,7 @@ Makes a run folder and trains it in this process; the dashboard sees the same ru
 from __future__ import annotations
 
 import io
+import logging
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
@@ -16,15 +17,19 @@ from backend.config import RunConfig, parse_settings
 from backend.data.samples import SampleSplits
 from backend.flags import OneLineParser, add_preset_flag, add_setting_flags, given_settings, run_command
 from backend.geometry import adaptive_sigma, sigma_in_force
+from backend.logs import configure_logging, logged_to
 from backend.presets import with_preset
 from backend.run.folder import RunFolder, open_run
 from backend.run.supervisor import record_launch
 from backend.start_run import TorchAnswers, resume_run, start_run
 from backend.torch_devices import describe_machine
 
+log = logging.getLogger("backend.train")
+
 
 def main(arguments: Sequence[str]) -> int:
     """Create or resume a run and train it. Returns the exit code."""
+    configure_logging()
     options = _parser().parse_args(arguments)
     asked = given_settings(options)
     if options.resume:
@@ -32,8 +37,9 @@ def main(arguments: Sequence[str]) -> int:
         first_lines = _resume(folder, asked, options.preset)
     else:
         folder, first_lines = _start(asked, options.preset, Path(options.runs_dir).absolute())
-    with _copied_to(folder.log_path):
-        print(f"run: {folder.path.absolute()}", *first_lines, sep="\n", flush=True)
+    with _copied_to(folder.log_path), logged_to(folder.log_path):
+        for line in (f"run: {folder.path.absolute()}", *first_lines):
+            log.info("%s", line)
         from backend.worker import train_run
 
         return train_run(folder)
@@ -122,7 +128,7 @@ class _Tee(io.TextIOBase):
 
 @contextmanager
 def _copied_to(log_path: Path) -> Iterator[None]:
-    """Everything printed goes to the run's log as well."""
+    """What is printed (progress bars, warnings of libraries) goes to the run's log as well."""
     with (
         log_path.open("a", encoding="utf-8", errors="backslashreplace") as log,
         redirect_stdout(_Tee(sys.stdout, log)),

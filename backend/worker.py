@@ -6,12 +6,12 @@ only here, any exception becomes an outcome.
 
 from __future__ import annotations
 
+import logging
 import signal
 import sys
 import threading
 import traceback
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from types import FrameType
@@ -30,6 +30,7 @@ from backend.flags import (
     OneLineParser,
     run_command,
 )
+from backend.logs import configure_logging
 from backend.overrides import read_run_config
 from backend.resolve import choose_device
 from backend.run.folder import RunFolder, open_run
@@ -47,6 +48,7 @@ from backend.training.stability import DivergedError
 
 # Data workers of a killed predecessor may hold the lock for a few seconds, and who asks for it for an instant.
 LOCK_WAIT_S = 15.0
+log = logging.getLogger(__name__)
 DIVERGED_ADVICE = (
     "The last good weights are kept in last.pt. Resume goes on from there at a third of the learning rate; or start a "
     "new run with a lower one (1e-4), a longer warm-up, or without mixed precision; if it helps nothing, look for "
@@ -58,6 +60,7 @@ def main(arguments: Sequence[str]) -> int:
     """Train the run in the given folder."""
     parser = OneLineParser(prog="python -m backend.worker", description=__doc__)
     parser.add_argument("run_dir", type=Path, help="folder of a run, made by the dashboard or train.py")
+    configure_logging(with_times=True)
     folder = open_run(parser.parse_args(arguments).run_dir)
     with folder.launch_lock().acquire(
         timeout=LOCK_WAIT_S
@@ -82,9 +85,9 @@ def train_run(folder: RunFolder) -> int:
         state, reason, trace, code = _outcome_of(folder)
         folder.write_outcome(state, reason, trace)
         if code == EXIT_USER_ERROR:
-            print(f"error: {reason}", file=sys.stderr, flush=True)
+            log.error("error: %s", reason)
         else:
-            print(f"{state}: {reason}", flush=True)
+            log.info("%s: %s", state, reason)
         return code
 
 
@@ -99,7 +102,7 @@ def _outcome_of(folder: RunFolder) -> tuple[str, str, str, int]:
     except DivergedError as error:
         return "diverged", f"training became unstable: {error}. {DIVERGED_ADVICE}", "", EXIT_DIVERGED
     except MemoryShortageError as error:
-        _show(error.shortage.trace)
+        log.error("%s", error.shortage.trace)
         reason = f"{error}. {_memory_advice(folder, error.num_images)}"
         return "out_of_memory", reason, error.shortage.trace, EXIT_OUT_OF_MEMORY
     except KeyboardInterrupt:
@@ -114,7 +117,7 @@ def _outcome_of(folder: RunFolder) -> tuple[str, str, str, int]:
         if failure is not None:
             return _outcome_of_data_workers(folder, failure)
         trace = traceback.format_exc()
-        _show(trace)
+        log.error("%s", trace)
         if is_out_of_memory(error):
             return "out_of_memory", f"out of memory. {_memory_advice(folder)}", trace, EXIT_OUT_OF_MEMORY
         return "failed", f"{type(error).__name__}: {error}".splitlines()[0], trace, EXIT_FAILED
@@ -127,12 +130,6 @@ def _outcome_of_data_workers(folder: RunFolder, failure: WorkerFailure) -> tuple
     cure = failure.cure(num_workers, is_resumable=folder.checkpoint_path("last").is_file())
     state, code = ("out_of_memory", EXIT_OUT_OF_MEMORY) if failure.is_memory else ("failed", EXIT_FAILED)
     return state, f"{failure.what}; {cure}", "", code
-
-
-def _show(trace: str) -> None:
-    """Whatever becomes of the screen or the log (a full disk), the outcome is written."""
-    with suppress(OSError):
-        print(trace, file=sys.stderr, flush=True)
 
 
 def _memory_advice(folder: RunFolder, num_images: int | None = None) -> str:
@@ -172,7 +169,7 @@ def _handle_signals(stop: threading.Event) -> Callable[[], None]:
     def on_signal(number: int, frame: FrameType | None) -> None:
         stop.set()
         restore()
-        print("stopping after this step; once more leaves at once", file=sys.stderr, flush=True)
+        log.warning("stopping after this step; once more leaves at once")
 
     for name in names:
         signal.signal(getattr(signal, name), on_signal)
