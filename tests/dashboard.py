@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import socket
 import subprocess
@@ -34,8 +35,11 @@ SMALL_RUN = [
 class Dashboard:
     """`python app.py` in a process that a test can kill and start again on the same port."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, dataset: Path | None = None) -> None:
         self.runs_dir, self.data_root = folder / "runs", folder / "data"
+        self._dataset = dataset
+        self._trained_dir = folder / "trained"
+        self._trained: dict[tuple[str, ...], str] = {}  # flags -> the run that was trained with them
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.port = free.getsockname()[1]
@@ -67,14 +71,31 @@ class Dashboard:
     def _words(self) -> str:
         return self._log.read_text(encoding="utf-8", errors="replace")
 
+    def begin_anew(self) -> None:
+        """Serve no runs and nothing but the data set, named blobs; what was being trained or asked ends."""
+        self.kill_workers()
+        for folder in (self.runs_dir, self.data_root):
+            folder.mkdir(parents=True, exist_ok=True)
+            for path in folder.iterdir():
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+        if self._dataset is not None:
+            shutil.copytree(self._dataset, self.data_root / "blobs")
+        if self._process is None or self._process.poll() is not None:
+            self.start()
+
     def train(self, *flags: str) -> RunFolder:
-        """A small run on the tiny data set, trained from a terminal while the dashboard is there."""
-        subprocess.run(self._train_command(*flags), cwd=REPOSITORY, check=True, capture_output=True)
-        return list_runs(self.runs_dir)[0]
+        """A small run on the tiny data set, trained from a terminal the first time, and copied from then on."""
+        if flags not in self._trained:
+            command = self._train_command(self._trained_dir, *flags)
+            subprocess.run(command, cwd=REPOSITORY, check=True, capture_output=True)
+            self._trained[flags] = list_runs(self._trained_dir)[0].run_id
+        run_id = self._trained[flags]
+        shutil.copytree(self._trained_dir / run_id, self.runs_dir / run_id)
+        return RunFolder(self.runs_dir / run_id)
 
     def begin_training(self) -> RunFolder:
-        """The same, but endless: returns once its first epoch is done, and trains until `kill_workers`."""
-        command, silent = self._train_command("--epochs", "100000"), subprocess.DEVNULL
+        """A run that stays at work until `kill_workers`: suspended after its first epoch, it takes no processor."""
+        command, silent = self._train_command(self.runs_dir, "--epochs", "100000"), subprocess.DEVNULL
         self._training = subprocess.Popen(command, cwd=REPOSITORY, stdout=silent, stderr=silent)
         training = self._training
 
@@ -85,10 +106,12 @@ class Dashboard:
             assert training.poll() is None, "the training has ended"
             return None
 
-        return wait_for(begun, lambda: "the training does not begin")
+        folder = wait_for(begun, lambda: "the training does not begin")
+        psutil.Process(training.pid).suspend()
+        return folder
 
-    def _train_command(self, *flags: str) -> list[str]:
-        command = [sys.executable, "train.py", *SMALL_RUN, "--runs_dir", str(self.runs_dir)]
+    def _train_command(self, runs_dir: Path, *flags: str) -> list[str]:
+        command = [sys.executable, "train.py", *SMALL_RUN, "--runs_dir", str(runs_dir)]
         return [*command, "--dataset_path", str(self.data_root / "blobs"), *flags]
 
     def kill(self) -> None:
@@ -98,23 +121,30 @@ class Dashboard:
             self._process.wait()
 
     def kill_workers(self) -> None:
-        """Leave no training behind."""
+        """Leave no training behind, and no process that the dashboard asks something of."""
         if self._training is not None:
             self._training.kill()
             self._training.wait()
-        for process in psutil.process_iter(["cmdline"]):
-            command = process.info["cmdline"] or []
-            if "backend.worker" in command and any(str(self.runs_dir) in part for part in command):
+            self._training = None
+        left = [process for process in psutil.process_iter(["cmdline"]) if self._is_worker(process)]
+        if self._process is not None and self._process.poll() is None:
+            left += psutil.Process(self._process.pid).children(recursive=True)
+        for process in left:
+            with contextlib.suppress(psutil.NoSuchProcess):
                 process.kill()
+        psutil.wait_procs(left, timeout=LIMIT_S)
+
+    def _is_worker(self, process: psutil.Process) -> bool:
+        command = process.info["cmdline"] or []
+        return "backend.worker" in command and any(str(self.runs_dir) in part for part in command)
 
 
 @contextmanager
 def served_over(folder: Path, dataset: Path) -> Iterator[Dashboard]:
     """A dashboard over a copy of a data set, named blobs, and no runs."""
-    dashboard = Dashboard(folder)
-    shutil.copytree(dataset, dashboard.data_root / "blobs")
-    dashboard.start()
+    dashboard = Dashboard(folder, dataset)
     try:
+        dashboard.begin_anew()
         yield dashboard
     finally:
         dashboard.kill()

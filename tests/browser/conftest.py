@@ -30,30 +30,30 @@ FLAGS = [
 expect.set_options(timeout=PATIENCE_MS)
 
 
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory, tiny_dataset: Path) -> Iterator[Dashboard]:
+    """One dashboard for all tests: each start costs ten seconds of a processor. Who uses it begins it anew."""
+    with served_over(tmp_path_factory.mktemp("dashboard"), tiny_dataset) as served:
+        yield served
+
+
 @pytest.fixture
-def dashboard(tmp_path: Path, tiny_dataset: Path) -> Iterator[Dashboard]:
+def dashboard(server: Dashboard) -> Dashboard:
     """A dashboard over the tiny data set and no runs."""
-    with served_over(tmp_path, tiny_dataset) as served:
-        yield served
+    server.begin_anew()
+    return server
 
 
-@pytest.fixture(scope="session")
-def idle_dashboard(tmp_path_factory: pytest.TempPathFactory, tiny_dataset: Path) -> Iterator[Dashboard]:
-    """The same for the tests that start nothing on it, which share it: each of them has a page of its own."""
-    with served_over(tmp_path_factory.mktemp("idle_dashboard"), tiny_dataset) as served:
-        yield served
+@pytest.fixture(scope="module")
+def shared_dashboard(server: Dashboard) -> Dashboard:
+    """The same with two runs, both evaluated on `train`, shared by the tests that a module ends with."""
+    server.begin_anew()
+    for lr in ("0.001", "0.002"):
+        evaluate(server.train("--lr", lr), server.data_root / "blobs", "train")
+    return server
 
 
-@pytest.fixture(scope="session")
-def shared_dashboard(tmp_path_factory: pytest.TempPathFactory, tiny_dataset: Path) -> Iterator[Dashboard]:
-    """A dashboard that tests share and leave as it is: the tiny data set, two runs, both evaluated on `train`."""
-    with served_over(tmp_path_factory.mktemp("shared_dashboard"), tiny_dataset) as shared:
-        for lr in ("0.001", "0.002"):
-            evaluate(shared.train("--lr", lr), shared.data_root / "blobs", "train")
-        yield shared
-
-
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def evaluated_runs(shared_dashboard: Dashboard) -> tuple[str, str]:
     """The ids of the two runs that the shared dashboard began with, the older one first."""
     newer, older = (folder.run_id for folder in list_runs(shared_dashboard.runs_dir) if folder.evaluations())

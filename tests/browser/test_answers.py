@@ -74,10 +74,8 @@ def test_answers_for_another_data_set_are_marked_until_their_own_are_there(
     expect(page.locator("#command")).to_contain_text("few")
 
 
-def test_what_a_wrong_field_leaves_without_an_answer_is_not_called_updating(
-    idle_dashboard, page: Page
-) -> None:
-    page.goto(idle_dashboard.url)
+def test_what_a_wrong_field_leaves_without_an_answer_is_not_called_updating(dashboard, page: Page) -> None:
+    page.goto(dashboard.url)
     expect(page.locator("#start")).to_be_enabled()
     settled(page, "sample")
     fill(page, image_height=250)

@@ -84,7 +84,7 @@ def test_the_form_is_as_it_was_left_until_it_is_reset(dashboard, page: Page) -> 
     shows(page, dataset_path="blobs", image_height=256, lr=0.0015, epochs=60)
 
 
-def test_what_cannot_be_restored_is_told_and_start_waits_for_the_rest(idle_dashboard, page: Page) -> None:
+def test_what_cannot_be_restored_is_told_and_start_waits_for_the_rest(dashboard, page: Page) -> None:
     kept = {"dataset_path": "/data/gone", "lr": -3, "epochs": 9, "of_another_version": 1}
     entry = json.dumps(STORAGE_KEY), json.dumps(json.dumps(kept))
     page.add_init_script(f"if (!localStorage.length) localStorage.setItem({entry[0]}, {entry[1]});")
@@ -92,11 +92,11 @@ def test_what_cannot_be_restored_is_told_and_start_waits_for_the_rest(idle_dashb
     held: list[Route] = []
     is_late = [True]
     page.route("**/queue/join*", lambda route: held.append(route) if is_late[0] else route.continue_())
-    page.goto(idle_dashboard.url)
+    page.goto(dashboard.url)
     page.locator("#start").wait_for(state="attached")
     expect(page.locator("#start")).to_be_hidden()
     expect(page.locator("#start")).to_be_disabled()
-    assert not list_runs(idle_dashboard.runs_dir)
+    assert not list_runs(dashboard.runs_dir)
     is_late[0] = False
     for route in held:
         route.continue_()

@@ -24,9 +24,9 @@ def drawn_px(page: Page, selector: str, words: str) -> float:
     return float(page.locator(selector).evaluate(script, words))
 
 
-def test_persian_is_chosen_on_the_page_remembered_and_left_again(idle_dashboard, page: Page) -> None:
+def test_persian_is_chosen_on_the_page_remembered_and_left_again(dashboard, page: Page) -> None:
     html = page.locator("html")
-    page.goto(idle_dashboard.url)
+    page.goto(dashboard.url)
     expect(html).to_have_attribute("dir", "ltr")
     expect(page.locator("#data-summary")).to_contain_text("3 landmarks")
     page.get_by_role("link", name="فارسی").click()
@@ -54,13 +54,13 @@ def test_persian_is_chosen_on_the_page_remembered_and_left_again(idle_dashboard,
     # remembered: by a reload, and at the dashboard's own address
     page.reload()
     expect(page.locator("#start")).to_have_text("شروع آموزش")
-    page.goto(idle_dashboard.url)
+    page.goto(dashboard.url)
     expect(page.locator("#start")).to_have_text("شروع آموزش")
     assert page.url.endswith("/fa")
 
     page.get_by_role("link", name="English").click()
     expect(page.locator("#start")).to_have_text("Start training")
-    page.goto(idle_dashboard.url)
+    page.goto(dashboard.url)
     expect(html).to_have_attribute("dir", "ltr")
     expect(page.locator("#start")).to_have_text("Start training")
-    assert not list_runs(idle_dashboard.runs_dir)
+    assert not list_runs(dashboard.runs_dir)

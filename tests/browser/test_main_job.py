@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,7 +13,7 @@ from backend.data.annotations import read_annotations
 from backend.presets import PRESETS
 from backend.run.folder import list_runs
 from tests.browser.on_page import epoch_reaches, fill, open_tab, plot_becomes, start_small_run
-from tests.dashboard import Dashboard, served_over
+from tests.dashboard import Dashboard
 
 pytestmark = pytest.mark.browser
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -73,8 +72,8 @@ def test_train_watch_leave_return_download_and_predict(dashboard, page: Page, tm
     assert len(list((tmp_path / "overlays").glob("*.png"))) == 12
 
 
-def test_impossible_input_is_marked_at_its_field_and_start_waits(idle_dashboard, page: Page) -> None:
-    page.goto(idle_dashboard.url)
+def test_impossible_input_is_marked_at_its_field_and_start_waits(dashboard, page: Page) -> None:
+    page.goto(dashboard.url)
     expect(page.locator("#data-summary")).to_contain_text("3 landmarks")
     fill(page, image_height=250, lr=-1)
     expect(page.locator("#field-image_height")).to_contain_text("nearest that fit are 224 and 256")
@@ -84,11 +83,11 @@ def test_impossible_input_is_marked_at_its_field_and_start_waits(idle_dashboard,
     fill(page, image_height=256, lr=0.001)
     expect(page.locator("#start")).to_be_enabled()
     expect(page.locator("#field-lr")).not_to_contain_text("greater than 0")
-    assert not list_runs(idle_dashboard.runs_dir)
+    assert not list_runs(dashboard.runs_dir)
 
 
-def test_a_preset_fills_the_form_and_an_edited_form_is_custom(idle_dashboard, page: Page) -> None:
-    page.goto(idle_dashboard.url)
+def test_a_preset_fills_the_form_and_an_edited_form_is_custom(dashboard, page: Page) -> None:
+    page.goto(dashboard.url)
     expect(page.locator("#data-leaks")).to_contain_text("no image of train or valid is in another split")
     expect(page.locator("#preset input[value=balanced]")).to_be_checked()  # the defaults
     for name, epochs in (
@@ -130,11 +129,11 @@ def test_a_cancelled_run_can_be_resumed_from_the_page(dashboard, page: Page) -> 
 
 
 @pytest.fixture(scope="module")
-def busy(tmp_path_factory: pytest.TempPathFactory, tiny_dataset: Path) -> Iterator[Dashboard]:
-    """A dashboard whose device trains a run that does not end."""
-    with served_over(tmp_path_factory.mktemp("busy"), tiny_dataset) as served:
-        served.begin_training()
-        yield served
+def busy(server: Dashboard) -> Dashboard:
+    """A dashboard whose device trains a run that does not end, shared by the tests that this module ends with."""
+    server.begin_anew()
+    server.begin_training()
+    return server
 
 
 def test_two_browsers_see_the_same_run_and_one_device_trains_one_run(busy: Dashboard, page: Page) -> None:

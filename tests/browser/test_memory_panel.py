@@ -71,9 +71,9 @@ def test_measured_steps_are_shown_and_the_recommendation_goes_by_them(dashboard,
     expect(page.locator("#field-batch_size input")).to_have_value("4")
 
 
-def test_a_batch_that_does_not_fit_is_cut_into_parts_that_keep_the_step(idle_dashboard, page: Page) -> None:
+def test_a_batch_that_does_not_fit_is_cut_into_parts_that_keep_the_step(dashboard, page: Page) -> None:
     # 4096 images of 256 x 256 want hundreds of GiB in a step
-    small(page, idle_dashboard.url, batch_size=4096)
+    small(page, dashboard.url, batch_size=4096)
     page.get_by_role("button", name=say("advanced")).click()
     offer, steps = page.locator("#accumulate"), page.locator("#field-gradient_accumulation_steps input")
     expect(page.locator("#advice")).to_contain_text("a batch of 4096 needs", timeout=SLOW_MS)

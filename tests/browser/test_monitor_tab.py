@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import pytest
 from playwright.sync_api import Page, expect
 
 from backend.run.folder import RunFolder, list_runs
 from tests.browser.on_page import epoch_reaches, open_tab, plot_becomes, start_small_run, told_by_plot
-from tests.dashboard import served_over
+from tests.dashboard import Dashboard
 from ui.monitor.previews import preview_figures
 from ui.text.language import speaking
 
@@ -52,11 +50,10 @@ def zoom_into_first_preview(page: Page) -> None:
     page.mouse.up()
 
 
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory, tiny_dataset: Path) -> Iterator[Trained]:
-    """A dashboard and its one run, of five epochs, that tests look at and leave as it is."""
-    with served_over(tmp_path_factory.mktemp("trained"), tiny_dataset) as dashboard:
-        yield Trained(dashboard.url, dashboard.train("--epochs", "5"))
+@pytest.fixture
+def trained(dashboard: Dashboard) -> Trained:
+    """A dashboard and its one run, of five epochs."""
+    return Trained(dashboard.url, dashboard.train("--epochs", "5"))
 
 
 def test_replay_zoom_heatmap_and_smoothing(trained: Trained, page: Page) -> None:

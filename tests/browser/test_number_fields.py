@@ -75,11 +75,9 @@ def test_what_is_typed_is_what_is_taken(dashboard, page: Page, language: str) ->
 
 
 @pytest.mark.parametrize("width", [PHONE, DESK])
-def test_a_phone_offers_digits_in_every_field_of_numbers(
-    idle_dashboard, chromium: Browser, width: int
-) -> None:
+def test_a_phone_offers_digits_in_every_field_of_numbers(dashboard, chromium: Browser, width: int) -> None:
     with opened_page(chromium, width) as page:
-        page.goto(idle_dashboard.url)
+        page.goto(dashboard.url)
         expect(page.locator("#start")).to_be_enabled()
         page.get_by_text(say("advanced"), exact=True).click()
         for key, mode in (
@@ -106,8 +104,8 @@ def test_a_phone_offers_digits_in_every_field_of_numbers(
         expect(page.locator("#predict-spacing input")).to_have_attribute("inputmode", "decimal")
 
 
-def test_a_number_can_be_typed_beside_a_slider(idle_dashboard, page: Page) -> None:
-    page.goto(f"{idle_dashboard.url}/fa")
+def test_a_number_can_be_typed_beside_a_slider(dashboard, page: Page) -> None:
+    page.goto(f"{dashboard.url}/fa")
     with speaking("fa"):
         open_tab(page, say("tab_data"))
     typed, caption = page.locator("#data-number-typed input"), page.locator("#data-caption")
@@ -136,7 +134,7 @@ def test_a_number_can_be_typed_beside_a_slider(idle_dashboard, page: Page) -> No
 
 
 def test_a_landmarks_place_is_typed_with_every_digit(dashboard, page: Page) -> None:
-    dashboard.train()
+    dashboard.train("--lr", "0.001")
     page.goto(dashboard.url)
     open_tab(page, "Predict")
     page.locator("#predict-files input[type=file]").set_input_files(dashboard.data_root / "blobs" / "00.png")

@@ -22,7 +22,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 @pytest.fixture
 def trained(dashboard) -> None:
     """The dashboard has a run with weights."""
-    dashboard.train()
+    dashboard.train("--lr", "0.001")
 
 
 def typed(page: Page, landmark: str) -> tuple[float, float]:
