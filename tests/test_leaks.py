@@ -30,7 +30,7 @@ def test_pairs_are_printed_and_the_ids_written_for_evaluate(
     assert run_command(leaks.main, arguments) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "03.png (train) = copy.png (test): same bytes"
-    assert lines[1] == "pairs: 1, across splits: 1, test images to leave out of a measurement: 1"
+    assert lines[1] == "pairs: 1, across splits: 1, test images to leave out of an evaluation: 1"
     assert target.read_text(encoding="utf-8") == "copy.png\n"
 
 

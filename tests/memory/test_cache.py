@@ -46,7 +46,7 @@ def traces(folder, monkeypatch) -> list[tuple[Settings, int, str]]:
 
     def trace(settings, num_landmarks, kind):
         asked.append((settings, num_landmarks, kind))
-        return StepMemory([PhaseMemory([Moment(len(asked), 2)], [Moment(1, 1)], {}, {}, {})], 5)
+        return StepMemory([PhaseMemory([Moment(len(asked), 2)], [Moment(1, 1)], {}, {})], 5)
 
     monkeypatch.setattr(traced_memory, "trace_step_memory", trace)
     return asked

@@ -133,8 +133,8 @@ def refused(path: Path) -> str:
 
 
 def test_missing_file_is_a_users_mistake(tmp_path: Path) -> None:
-    assert "no file" in refused(tmp_path / "best.pt")
-    assert "no file" in refused(tmp_path)
+    assert "not a file" in refused(tmp_path / "best.pt")
+    assert "not a file" in refused(tmp_path)
 
 
 @pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 0.9, 0.999])

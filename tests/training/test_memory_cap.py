@@ -87,7 +87,7 @@ def test_a_run_says_and_records_its_limit(
 ) -> None:
     cap = MemoryCap(6 * GIB, 7 * GIB, 8 * GIB)
     monkeypatch.setattr(worker, "cap_memory", lambda device: cap)
-    monkeypatch.setattr(worker, "prepare", lambda *given: pytest.fail("before anything is prepared"))
+    monkeypatch.setattr(worker, "load_run_data", lambda *given: pytest.fail("before anything is prepared"))
     folder = new_run(tmp_path, tiny_dataset)
     with pytest.raises(pytest.fail.Exception):
         train_run(folder)
