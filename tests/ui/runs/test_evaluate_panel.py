@@ -137,7 +137,7 @@ def test_nothing_is_measured_where_all_of_it_was_trained_on_and_is_to_be_left_ou
     ("leaked", "words"),
     [
         ({"image_ids": ["a", "b"], "left_out": False}, "⚠ 150 images, 2 of them also in"),
-        ({"image_ids": ["a", "b"], "left_out": True}, "Of those left out, 2 stand in the training data"),
+        ({"image_ids": ["a", "b"], "left_out": True}, "Of those left out, 2 are in the training data"),
         ({"image_ids": [], "left_out": True}, "None of these images"),
         (None, "is not known"),  # of an older record
     ],
@@ -218,5 +218,5 @@ def test_progress_is_told_in_words_and_beside_a_training_as_slower() -> None:
     assert "reading" in progress_html(Progress(), is_training=False)
     html = progress_html(Progress(3, 10), is_training=True)
     assert "predicting images: 3 of 10" in html and 'value="3"' in html and "slower" in html
-    assert "measuring" in progress_html(Progress(10, 10), is_training=False)
+    assert "computing the errors" in progress_html(Progress(10, 10), is_training=False)
     assert "&lt;b&gt;" in progress_html(Progress(failure="<b>"), is_training=False)
