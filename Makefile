@@ -8,12 +8,16 @@ endif
 export NO_ALBUMENTATIONS_UPDATE = 1
 export GRADIO_ANALYTICS_ENABLED = False
 
-.PHONY: run test lint types walls unit bench screenshots docs clean
+.PHONY: run test test-fast lint types walls unit bench screenshots docs clean
 
 run: .venv/run.stamp
 	$(BIN)/python app.py
 
 test: lint types walls unit
+
+# in two minutes, while writing: no training and no browser
+test-fast: .venv/dev.stamp
+	$(BIN)/python -m pytest -m "not browser and not slow" -n 2
 
 lint: .venv/dev.stamp
 	$(BIN)/ruff check .

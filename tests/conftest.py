@@ -24,6 +24,28 @@ settings.register_profile("any machine", deadline=None, suppress_health_check=[H
 settings.load_profile("any machine")
 
 
+FAST_CPU_S = (
+    5.0  # several times what the slowest of the unmarked takes, so that a busy machine fails none of them
+)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
+    """Keep `make test-fast` fast: a test that costs seconds of a processor is marked slow, or fails."""
+    before = cpu_s()
+    yield
+    taken = cpu_s() - before
+    marked = any(item.get_closest_marker(name) for name in ("slow", "browser"))
+    if taken > FAST_CPU_S and not marked:
+        pytest.fail(f"it took {taken:.1f} s of a processor: mark it pytest.mark.slow, or make it faster")
+
+
+def cpu_s() -> float:
+    """Seconds of a processor taken by this process and by those it started that have ended."""
+    times = os.times()
+    return times.user + times.system + times.children_user + times.children_system
+
+
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """The folder of real data sets: FIDUCIAL_SHARED_DATA, else ../shared/data beside the repository."""

@@ -22,6 +22,8 @@ from backend.evaluation.record import measure
 from backend.flags import run_command
 from backend.training.inference import Predictor, load_predictor
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory, tiny_dataset: Path) -> Path:

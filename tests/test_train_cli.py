@@ -21,6 +21,8 @@ from backend.run.folder import RunFolder, list_runs, merge_metrics
 from backend.run.process import ProcessIdentity
 from backend.training.task import LandmarkTask
 
+pytestmark = pytest.mark.slow
+
 REPOSITORY = Path(train.__file__).parent
 SMALL = "--model hrnet --image_size 32 32 --batch_size 5 --val_fraction 0.25 --device cpu --warmup_epochs 1 --no-refine"
 

@@ -37,6 +37,8 @@ from ui.api import _tell
 from ui.predict.runs import own_error_html, run_choices
 from ui.run_rows import find_best, runs_table
 
+pytestmark = pytest.mark.slow
+
 LANDMARKS = ("nose", "chin", "ear")
 
 

@@ -15,6 +15,8 @@ import torch
 from backend import torch_uuids
 from backend.device import order
 
+pytestmark = pytest.mark.slow
+
 REPOSITORY = Path(__file__).resolve().parents[2]
 ENTRIES = sorted(
     path.relative_to(REPOSITORY).with_suffix("").as_posix().replace("/", ".")

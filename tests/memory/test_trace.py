@@ -18,6 +18,8 @@ from backend.memory.trace import FollowStorages, trace_phase
 from backend.training.build import build_refiner, images_of_crops
 from backend.training.stability import copy_to_main_memory
 
+pytestmark = pytest.mark.slow
+
 K = 5
 NO_BFLOAT16 = "this CPU has no instructions for bfloat16"
 

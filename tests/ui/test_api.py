@@ -23,6 +23,8 @@ from backend.run.state import live_runs
 from tests.dashboard import Dashboard
 from tests.waiting import LIMIT_S, wait_for
 
+pytestmark = pytest.mark.slow
+
 API_PAGE = (Path(__file__).resolve().parents[2] / "docs" / "api.md").read_text(encoding="utf-8")
 ENDPOINTS = {"/start_run", "/run_status", "/stop_run", "/recommend_batch_size", "/predict"}
 SMALL: dict[str, Any] = {
