@@ -122,7 +122,6 @@ def resume_run(
     Raises UserError as `resolve_overrides` does, where there is no checkpoint, and, unless it `may_share` the device,
     DeviceBusyError.
     """
-    require_checkpoint(folder)
     runs_dir = folder.path.parent
     overrides = resolve_overrides(folder, asked, machine, busy_devices(runs_dir), read_gpus())
     changed = overrides.get("device")
@@ -130,6 +129,7 @@ def resume_run(
     with nullcontext() if may_share else queue_lock(runs_dir):
         if not may_share:
             require_free(runs_dir, device)
+        require_checkpoint(folder)
         relaunch(folder, overrides)
     return overrides
 
