@@ -21,7 +21,10 @@ TIME = r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d "
 @pytest.fixture(autouse=True)
 def as_before() -> Iterator[None]:
     handlers = list(logs._program.handlers)
+    # pytest would keep the words of a record, and pytest-xdist cannot send a lone surrogate
+    logs._program.propagate = False
     yield
+    logs._program.propagate = True
     logs._program.handlers[:] = handlers
 
 
