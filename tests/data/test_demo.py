@@ -79,6 +79,7 @@ def test_landmarks_lie_inside_the_readable_grey_image(dataset: Path) -> None:
             assert (points <= np.array(pixels.shape[::-1]) - 1 - margin_px).all()
 
 
+@pytest.mark.slow
 def test_same_seed_same_bytes_and_another_seed_other_heads(dataset: Path, tmp_path: Path) -> None:
     again = create_demo_dataset(tmp_path / "again", **COUNTS)
     other = create_demo_dataset(tmp_path / "other", **COUNTS, seed=1)

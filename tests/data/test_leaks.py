@@ -73,6 +73,7 @@ COPIES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", COPIES)
 def test_a_copy_in_other_bytes_is_found_and_nothing_else(
     name: str, demo_films: list[Path], tmp_path: Path
@@ -254,5 +255,6 @@ def test_isbi_2015_has_the_published_pairs_one_more_and_no_false_one(shared_data
     assert set(ids_to_exclude(leaks)) == {*listed, "280"}
 
 
+@pytest.mark.slow
 def test_frames_of_a_video_in_which_something_moves_are_not_one_picture(shared_data: Path) -> None:
     assert find_leaks(read_dataset(shared_data / "openfield")) == ()

@@ -67,6 +67,7 @@ def files_left() -> list[Path]:
     return [path for path in (cache_folder() / "shared_pixels").glob("*") if path.is_file()]
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:This DataLoader will create")  # on a machine of one core
 @pytest.mark.parametrize("is_preloaded", [True, False])
 def test_workers_that_inherit_nothing_share_what_was_decoded_once(

@@ -81,6 +81,7 @@ def valid(predictor: Predictor) -> Samples:
     return samples
 
 
+@pytest.mark.slow
 def test_evaluate_gives_what_the_runs_validation_gave(
     run: RunFolder, best_path: Path, tiny_dataset: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

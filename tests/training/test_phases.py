@@ -37,7 +37,7 @@ from tests.training.tiny_runs import (
     stop_at,
 )
 
-pytestmark = pytest.mark.usefixtures("tiny_network")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("tiny_network")]
 
 
 def test_both_phases_leave_their_rows_and_the_second_one_the_firsts_errors_too(completed: RunFolder) -> None:

@@ -26,6 +26,8 @@ from ui.predict.parts import PredictTab
 from ui.predict.runs import run_choices, run_note_html
 from ui.text.say import say
 
+pytestmark = pytest.mark.slow
+
 SETTINGS = [
     "--image_size",
     "64",

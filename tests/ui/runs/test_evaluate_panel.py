@@ -26,6 +26,8 @@ from ui.session import Session
 from ui.text.language import speaking
 from ui.text.say import say
 
+pytestmark = pytest.mark.slow
+
 SETTINGS = ["--image_size", "64", "64", "--epochs", "1", "--batch_size", "4", "--num_workers", "0"]
 SETTINGS += ["--refine_epochs", "1", "--num_refiners", "1"]
 
