@@ -13,6 +13,8 @@ from backend.flags import run_command
 from backend.memory.benchmark_store import NOTHING_MEASURED, MeasuredBatch
 from backend.memory.reasons import GIB, reason
 
+pytestmark = pytest.mark.slow
+
 ARGUMENTS = ["--model", "unet", "--image_size", "64", "64", "--num_landmarks", "5", "--no-refine"]
 
 

@@ -14,6 +14,8 @@ from backend.evaluation.intervals import mean_interval, share_interval
 from backend.evaluation.paired import compare_records
 from backend.evaluation.sign_flip import ALPHA, Splits, holm_level, split_cases
 
+pytestmark = pytest.mark.slow
+
 Array = np.ndarray[Any, Any]
 Draw = Callable[[np.random.Generator, tuple[int, ...]], Array]
 MAX_FALSE_SHARE = 0.06

@@ -219,6 +219,7 @@ def small_data(monkeypatch, tmp_path):
     monkeypatch.setattr(build, "build_splits", lambda config: splits)
 
 
+@pytest.mark.slow
 def test_settings_give_a_choice_with_its_reason(small_data, monkeypatch):
     monkeypatch.setattr(batch_size, "read_device_memory", lambda device: DeviceMemory("x", 8 * GIB, 7 * GIB))
     choice = batch_size.recommend_for_settings(
@@ -228,6 +229,7 @@ def test_settings_give_a_choice_with_its_reason(small_data, monkeypatch):
     assert "tenth of the 60" in choice.reason
 
 
+@pytest.mark.slow
 def test_settings_for_which_nothing_fits(small_data, monkeypatch):
     monkeypatch.setattr(batch_size, "read_device_memory", lambda device: DeviceMemory("x", GIB, GIB // 2))
     with pytest.raises(UserError, match="not even 2 images fit") as caught:

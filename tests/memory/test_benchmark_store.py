@@ -131,6 +131,7 @@ def test_a_process_that_failed_is_told_with_its_last_words(monkeypatch):
     assert "no kernel image" in str(caught.value)
 
 
+@pytest.mark.slow
 def test_real_steps_in_a_process_of_their_own():
     refined = SETTINGS.model_copy(
         update={"refine": True, "refine_crops": 10, "crop_size": 32, "num_refiners": 1}

@@ -74,6 +74,7 @@ def test_cudas_autocast_would_interpolate_in_float32() -> None:
         assert F.interpolate(maps, scale_factor=2).dtype is torch.float32
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("stride", OUTPUT_STRIDES)
 @pytest.mark.parametrize("name", MODELS)

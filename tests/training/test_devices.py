@@ -22,6 +22,8 @@ from backend.training.task import DECODER_OF_LOSS, LandmarkTask
 from models import MODELS, OUTPUT_STRIDES, build_model
 from models.refiner import Refiner
 
+pytestmark = pytest.mark.slow
+
 K, HW = 3, (64, 96)
 NAMES = ("sella", "nasion", "menton")
 META = torch.device("meta")
