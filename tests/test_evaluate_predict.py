@@ -207,7 +207,7 @@ def test_what_was_trained_on_can_be_unknown_but_then_not_left_out(
     torch.save(loaded, moved)
     flags = ["--checkpoint", str(moved), "--dataset_path", str(with_test_split)]
     assert run_command(evaluate.main, flags) == 0
-    assert "is not known" in capsys.readouterr().out
+    assert "is unknown" in capsys.readouterr().out
     assert run_command(evaluate.main, [*flags, "--leaked", "leave_out"]) == 2
     assert "leaked: images of the training data cannot be found" in capsys.readouterr().err
 

@@ -14,7 +14,7 @@ from backend.config import Choice, RunConfig, Settings
 from backend.device.machine import Machine
 from backend.errors import UserError
 from backend.memory.batch_size import choose_batch
-from backend.memory.reasons import remark
+from backend.memory.reasons import reason
 from backend.placement import DeviceBusyError, device_of, require_free
 from backend.presets import with_preset
 from backend.run.folder import RunFolder, create_run, list_runs
@@ -120,15 +120,15 @@ def test_what_a_run_could_not_start_with_leaves_no_folder(
 
 
 def test_no_batch_that_fits_is_a_mistake_with_its_cure() -> None:
-    fits = remark("fits", batch=4, need="1.0", free="2.0")
+    fits = reason("fits", batch=4, need="1.0", free="2.0")
     assert choose_batch(4, [fits]) == Choice(4, "4: 1.0 of 2.0 GiB free")
-    too_few = remark("too_few_fit", least=2, need="9.0", free="1.0", reserve="0.6")
+    too_few = reason("too_few_fit", least=2, need="9.0", free="1.0", reserve="0.6")
     with pytest.raises(UserError) as caught:
-        choose_batch(None, [too_few, remark("model_fits", model="unet", model_need="0.3")])
+        choose_batch(None, [too_few, reason("model_fits", model="unet", model_need="0.3")])
     assert caught.value.what.startswith("not even 2 images fit")
     assert caught.value.cure == "the model unet (0.3 GiB) would fit" and caught.value.field == "batch_size"
     with pytest.raises(UserError, match="give a number"):
-        choose_batch(None, [remark("unknown", device="cuda:0")])
+        choose_batch(None, [reason("unknown", device="cuda:0")])
 
 
 def test_settings_that_equal_a_preset_are_recorded_as_it(tmp_path: Path, tiny_dataset: Path) -> None:

@@ -141,7 +141,7 @@ def test_measuring_takes_two_batches_and_the_one_they_recommend(capsys, monkeypa
     report = report_of(capsys, "--device", "cuda:0", "--free_gib", "20", "--measure")
     assert asked == [4, 16, 10]
     assert report["recommended_batch_size"] == 10
-    assert "no faster, as measured" in report["reason"]
+    assert "not faster, as measured" in report["reason"]
     assert [batch["batch_size"] for batch in report["measured"]] == [4, 10, 16]
 
 

@@ -25,7 +25,7 @@ from backend.flags import run_command
 from backend.run.folder import RunFolder, create_run, list_runs, merge_metrics
 from backend.run.process import ProcessIdentity
 from backend.run.state import RunState, derive_state
-from backend.training import build, recorder
+from backend.training import build, progress, recorder
 from backend.training.checkpoint import load_checkpoint
 from backend.training.engine import Trainer
 from backend.training.inference import load_predictor
@@ -310,13 +310,13 @@ def test_time_left_is_told_by_whole_epochs_of_this_process_alone(
 ) -> None:
     """Stopped within epoch 3 of 4 and resumed long after: neither the pause nor the rest of that epoch counts."""
     noted: list[list[float]] = []
-    write_status = recorder.Recorder._write_status
+    status = progress.PhaseProgress.status
 
-    def noting(watcher: Any, *values: Any) -> None:
-        noted.append(list(watcher._epoch_seconds))
-        write_status(watcher, *values)
+    def noting(watched: Any, *values: Any) -> dict[str, Any]:
+        noted.append(list(watched._epoch_seconds))
+        return status(watched, *values)
 
-    monkeypatch.setattr(recorder.Recorder, "_write_status", noting)
+    monkeypatch.setattr(progress.PhaseProgress, "status", noting)
     folder = new_run(tmp_path, tiny_dataset, epochs=4)
     on_step = recorder.Recorder.on_step
 
@@ -547,7 +547,7 @@ def test_a_run_that_learned_nothing_says_so(tmp_path: Path, tiny_dataset: Path) 
     assert train_run(folder) == 0
     (event,) = folder.read_events()[0]
     assert (
-        event["kind"] == "did_not_learn" and "mm, is no better than pointing at the mean" in event["message"]
+        event["kind"] == "did_not_learn" and "mm, is not below that of the mean position" in event["message"]
     )
     assert outcome_of(folder)["state"] == "completed" and event["message"] in outcome_of(folder)["reason"]
 

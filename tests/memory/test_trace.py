@@ -155,7 +155,7 @@ def test_a_tiny_engine_step_agrees_with_a_count_by_hand(monkeypatch):
 
     def build_trainer(network):
         trainer = lone.build_trainer(network)
-        trainer.task = TinyTask()
+        trainer.task = trainer.passes._task = TinyTask()
         return trainer
 
     phase = replace(lone, build_network=lambda: nn.Conv2d(3, 64, 1, bias=False), build_trainer=build_trainer)
@@ -299,13 +299,13 @@ def test_another_batch_takes_the_same_course(model, monkeypatch):
 
 
 def test_the_last_good_state_is_as_large_as_predicted():
-    from backend.memory.traced_memory import _last_good_state
+    from backend.memory.traced_memory import _snapshot_of
 
     phase = first_phase(config_of(model="unet", image_size=(64, 64), refine=False), K)
     trainer = RealSteps(phase).trainer
-    kept = copy_to_main_memory(trainer.state())
+    kept = copy_to_main_memory(trainer.state.state_dict())
     tensors = [t for t in torch.utils._pytree.tree_leaves(kept) if isinstance(t, torch.Tensor)]
-    predicted = _last_good_state(trace_phase(phase, K, "cpu")).bytes_at(1)
+    predicted = _snapshot_of(trace_phase(phase, K, "cpu")).bytes_at(1)
     assert predicted == sum(tensor.untyped_storage().nbytes() for tensor in tensors)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import signal
 import sys
@@ -153,6 +154,7 @@ def test_a_run_whose_process_is_ended_by_the_system_says_so_without_a_traceback(
     tiny_dataset: Path,
     monkeypatch: pytest.MonkeyPatch,
     capfd: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
     name: str,
     state: str,
     code: int,
@@ -168,11 +170,12 @@ def test_a_run_whose_process_is_ended_by_the_system_says_so_without_a_traceback(
 
     monkeypatch.setattr(LandmarkDataset, "__getitem__", end)
     folder = with_workers(new_run(tmp_path, tiny_dataset))
+    caplog.set_level(logging.INFO, "backend")
     assert train_run(folder) == code
     outcome, told = outcome_of(folder), capfd.readouterr()
     assert outcome["state"] == state and words in outcome["reason"] and "--num_workers" in outcome["reason"]
     assert outcome["traceback"] == "" and "Traceback" not in told.err + told.out
-    assert f"{state}: {outcome['reason']}" in told.out
+    assert f"{state}: {outcome['reason']}" in caplog.text
 
 
 def with_workers(folder: RunFolder) -> RunFolder:

@@ -223,11 +223,11 @@ def test_a_run_of_an_older_version_is_resumed_and_measured_and_says_what_was_rea
         row["train/loss"] for row in whole.read_metrics()[0]
     ]
     (event,) = events_of(old, "data_unrecorded")
-    assert "made before the list of its images was kept: today's folder was read" in event["message"]
+    assert "made before its images were recorded: the folder is read as it is today" in event["message"]
     assert old.read_data() is None
     record = measured(old.checkpoint_path("best"), data, capsys, "--split", "valid")
     assert record["num_images"] == 3 and record["about"]["leaked"]["known_by"] == "folder"
-    assert "made before the list of its images was kept" in record["printed"]
+    assert "made before its images were recorded" in record["printed"]
 
 
 def test_images_of_the_training_are_known_though_the_table_changed_their_split(
@@ -250,7 +250,10 @@ def test_images_of_the_training_are_known_though_the_table_changed_their_split(
     shutil.copyfile(folder.checkpoint_path("best"), moved)
     record = measured(moved, data, capsys, "--split", "test")
     assert set(record["about"]["leaked"]["image_ids"]) == trained
-    assert record["about"]["leaked"]["known_by"] == "fingerprints" and "only equal files" in record["printed"]
+    assert (
+        record["about"]["leaked"]["known_by"] == "fingerprints"
+        and "only identical files" in record["printed"]
+    )
 
 
 def test_the_shared_case_of_moved_splits_is_told(

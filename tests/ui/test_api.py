@@ -254,7 +254,7 @@ def test_a_prediction_takes_uploads_alone(
     inside = str(served.data_root / "demo" / "00.png")
     # as a client sends what it has not uploaded: a path, or a file's description without its mark
     for image in (inside, {"path": inside}, {"path": "/etc/passwd"}, {"name": "x"}):
-        with pytest.raises(AppError, match="images: each image has to be uploaded: wrap its path in"):
+        with pytest.raises(AppError, match="images: each image must be uploaded: wrap its path in"):
             ask(client, "predict", trained.run_id, [image])
     bad = tmp_path / "bad.png"
     bad.write_bytes(b"nonsense")

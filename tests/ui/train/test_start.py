@@ -32,7 +32,7 @@ def test_a_busy_device_is_reported_in_the_words_that_were_asked_for(
 ) -> None:
     settings = Settings(dataset_path=str(tiny_dataset), device="cpu")
     run_id = start.start_run(settings, tmp_path)
-    with pytest.raises(UserError, match=f"{run_id} trains on cpu now; press Add to queue"):
+    with pytest.raises(UserError, match=f"{run_id} is training on cpu; press Add to queue"):
         start.start_run(settings, tmp_path)
     with pytest.raises(UserError, match=f"{run_id} trains on cpu now; call with queue=True"):
         start.start_run(settings, tmp_path, busy_words="api_busy")
