@@ -117,7 +117,7 @@ def test_a_live_run_saves_shows_stops_and_goes_on_when_asked(dashboard, page: Pa
     page.locator("#save-now").click()
     expect(page.locator("#events")).to_contain_text("last.pt saved")
     page.locator("#preview-now").click()
-    expect(page.locator("#events")).to_contain_text("preview of the fixed images kept")
+    expect(page.locator("#events")).to_contain_text("preview saved")
     expect(page.locator("#preview-now")).to_have_text("Preview now")
     expect(page.locator("#preview-now")).to_be_enabled()
 
