@@ -73,9 +73,9 @@ def heatmap_layer(
     for heatmap, affine in zip(heatmaps, affines_heatmap_to_picture, strict=True):
         if np.isfinite(affine).all():  # a crop around an unknown point has no place
             np.maximum(laid, cv2.warpAffine(heatmap, affine, picture_hw[::-1]), out=laid)
-    colours = cv2.cvtColor(cv2.applyColorMap(laid, cv2.COLORMAP_INFERNO), cv2.COLOR_BGR2RGB)
+    colors = cv2.cvtColor(cv2.applyColorMap(laid, cv2.COLORMAP_INFERNO), cv2.COLOR_BGR2RGB)
     opacity = np.rint((laid.astype(np.float32) / 255) ** 0.5 * 255).astype(np.uint8)
-    return np.dstack([colours, opacity])
+    return np.dstack([colors, opacity])
 
 
 def encode_png(picture: Image) -> bytes:

@@ -131,7 +131,7 @@ def precision_warning(precision: Any, cpu_bfloat16: bool) -> str | None:
 
 
 def settings_in_force(settings: Settings, device: str, cpu_bfloat16: bool) -> Settings:
-    """With mixed precision only where the device has it, as whoever asks for a step's memory or time wants it."""
+    """The settings with mixed precision only where the device has it, for the memory and time of a step."""
     if not settings.mixed_precision or choose_precision(device, cpu_bfloat16).value:
         return settings
     return settings.model_copy(update={"mixed_precision": False})

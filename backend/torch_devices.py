@@ -45,7 +45,7 @@ def _gpus_of_torch() -> tuple[list[Device], list[Card], str]:
     import torch
 
     gpus, cards = [], []
-    with warnings.catch_warnings(record=True) as warned:  # they are told in other words, with the cure
+    with warnings.catch_warnings(record=True) as warned:  # reported in other words, with the cure
         warnings.simplefilter("always")
         try:
             for index in range(torch.cuda.device_count() if torch.cuda.is_available() else 0):

@@ -240,12 +240,12 @@ def _answering(endpoint: Callable[..., Any]) -> Callable[..., Any]:
         except UserError as error:
             raise gr.Error(str(error), print_exception=False) from error
         except ValidationError as error:
-            raise gr.Error(_in_words(error), print_exception=False) from error
+            raise gr.Error(_format_mistakes(error), print_exception=False) from error
 
     return answer
 
 
-def _in_words(error: ValidationError) -> str:
+def _format_mistakes(error: ValidationError) -> str:
     """The first argument of a wrong type, and what it accepts."""
     first = error.errors()[0]
     what = str(first["msg"]).removeprefix("Value error, ")

@@ -87,7 +87,7 @@ def possible_now(folder: RunFolder, state: RunState) -> Possible:
 
 
 def perform(action: Action, runs_dir: Path, shown: str | None, watched: str | None) -> str:
-    """Do what a button of the Monitor says, to the run that stands beside it. Returns what was done, in words.
+    """Do what a button of the Monitor says to the run named beside it. Returns what was done, in words.
 
     Raises UserError where the page watches another run by now, or where that cannot be done with this one any more: a
     page that was left open must stop nothing but what it shows.

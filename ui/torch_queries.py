@@ -120,7 +120,7 @@ def require_weights(settings: Settings) -> None:
 
 
 def query_floor(settings: Settings) -> dict[str, Any]:
-    """The decoding floor on whole images and on crops, as `backend.views` tells it. Raises UserError."""
+    """The decoding error on whole images and on crops, from `backend.views`. Raises UserError."""
     key = tuple(getattr(settings, name) for name in settings_affecting("decoding_error"))
     if key not in _floors:
         _floors[key] = dict(

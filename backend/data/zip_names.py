@@ -128,7 +128,7 @@ def _read_tables(opened: zipfile.ZipFile, members: Iterable[zipfile.ZipInfo]) ->
 
 
 def _names_in(texts: Iterable[str]) -> set[str]:
-    """What stands between separators, as names of files without their suffixes."""
+    """The parts between separators, as names of files without their suffixes."""
     return {loosen(stem_of(cell.strip())) for text in texts for cell in re.split(r'[,;\t\r\n"/\\|]', text)}
 
 

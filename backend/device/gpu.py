@@ -94,8 +94,8 @@ def _handles_in_torch_order(visible: str | None) -> Iterator[Any]:
     gpus = _by_pci_bus()
     everything = [handle for handle in (*gpus, *_every_handle(gpus)) if handle is not None]
     by_uuid = {bare_uuid(_uuid(handle) or ""): handle for handle in everything}
-    told = [by_uuid[uuid] for uuid in map(bare_uuid, query_torch_uuids(visible)) if uuid in by_uuid]
-    yield from told or _handles(visible)
+    known = [by_uuid[uuid] for uuid in map(bare_uuid, query_torch_uuids(visible)) if uuid in by_uuid]
+    yield from known or _handles(visible)
 
 
 def bare_uuid(uuid: str) -> str:

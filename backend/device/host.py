@@ -39,8 +39,8 @@ def read_memory(root: Path = CGROUP_ROOT, own_groups: Path = PROC_CGROUP) -> Hos
 
 
 class LoadMeter:
-    """How busy the CPUs are, told of the time since the reading before, whichever thread asks. psutil remembers that
-    reading thread by thread, and tells 0 to every new one."""
+    """How busy the CPUs were since the last reading by any thread. psutil keeps the last reading per thread, and
+    returns 0 to every new one."""
 
     def __init__(self) -> None:
         self._lock = Lock()

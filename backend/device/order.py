@@ -3,7 +3,7 @@
 CUDA's default order, FASTEST_FIRST, is not NVML's: cuda:0 would be one card and the first line of nvidia-smi another.
 Under `CUDA_DEVICE_ORDER=PCI_BUS_ID` CUDA numbers "by PCI bus ID in ascending order" (CUDA Programming Guide, "CUDA
 Environment Variables", docs.nvidia.com/cuda/cuda-programming-guide/05-appendices/environment-variables.html), and so
-can whoever reads NVML. CUDA reads the variable when it starts, so it is set before torch is imported, by the package
+does NVML. CUDA reads the variable when it starts, so it is set before torch is imported, by the package
 `backend`, which every entry point imports first; processes that are started from here inherit it.
 """
 

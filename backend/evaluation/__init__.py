@@ -1,5 +1,4 @@
 """Evaluation: from predicted and annotated points to statistics, one record, figures and a report.
 
-`comparison` is what is measured, `record.measure` measures it, `figures` and `report` show the record. Knows
-numpy and pandas, and plotly in its figures alone; must not know torch, a network or the page.
+`comparison` is what is measured, `record.measure` measures it, `figures` and `report` show the record.
 """

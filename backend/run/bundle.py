@@ -76,7 +76,7 @@ def describe_bundle(run_id: str, names: Sequence[str]) -> str:
             "  measure on annotated images (DATA: a data set's folder; SPLIT: one of its splits, such as test)",
             f"  python -m backend.evaluate {given} --dataset_path DATA --split SPLIT --report report.html",
             "",
-            "On the page: unpack the folder into the folder of runs, and it stands on the tabs Runs and Predict.",
+            "On the page: unpack the folder into the folder of runs, and it appears on the tabs Runs and Predict.",
             "",
         ]
     return "\n".join(lines)

@@ -1,8 +1,4 @@
-"""RunFolder: the only place that knows how the files of a run are called.
-
-Owns the layout of `runs/<run_id>/` and reads and writes it. Must not know what the values mean: not the
-fields of a config, not the names of metrics, not whether a process lives.
-"""
+"""RunFolder: the only place that knows how the files of a run are called. Reads and writes `runs/<run_id>/`."""
 
 from __future__ import annotations
 
@@ -282,12 +278,12 @@ class RunFolder:
         return read_json(self.evaluation_path(name, "json"))
 
     def bundle_paths(self) -> list[Path]:
-        """The files to hand on: the best checkpoint (else the last), and what tells of the run; no previews."""
+        """The files to hand on: the best checkpoint (else the last), and the records of the run; no previews."""
         names = (_CONFIG, "notes.json", _METRICS, _EVENTS, "outcome.json", "log.txt")
         checkpoints = [path for kind in ("best", "last") if (path := self.checkpoint_path(kind)).is_file()]
         reports = [path for kind in ("json", "html") for path in self.path.glob(f"evaluations/*.{kind}")]
-        told = [*(self.path / name for name in names), *sorted(reports)]
-        return [*checkpoints[:1], *(path for path in told if path.is_file())]
+        records = [*(self.path / name for name in names), *sorted(reports)]
+        return [*checkpoints[:1], *(path for path in records if path.is_file())]
 
     @property
     def previews_path(self) -> Path:

@@ -29,8 +29,8 @@ class ProcessIdentity:
     `create_time` (seconds since 1970) follows every step of the wall clock there. It identifies a process on other
     systems, and in records that were made before the ticks were kept.
 
-    Containers on one host have one boot id, but pids of their own. Each has a host name of its own, too, and whoever
-    compares processes compares host names first (see `state.is_alive`). Where containers share even the name of the
+    Containers on one host have one boot id, but pids of their own. Each has a host name of its own, too, so
+    host names are compared before processes (see `state.is_alive`). Where containers share even the name of the
     host (`docker run --network host`), a process of another one is not found, and only `run.lock` proves that it lives.
     """
 

@@ -23,9 +23,9 @@ _QUEUE = "queue.json"
 
 @contextlib.contextmanager
 def queue_lock(runs_dir: Path) -> Iterator[None]:
-    """Held by whoever changes the queue or starts a run because its device is free, in every process on `runs_dir`.
+    """Lock to hold while changing the queue or starting a run on a free device, across all processes on `runs_dir`.
 
-    Raises UserError where another holds it for too long. Not to be taken twice by one thread.
+    Raises UserError where another process holds it for too long. One thread must not take it twice.
     """
     try:
         with filelock.FileLock(runs_dir / "queue.lock", timeout=LOCK_WAIT_S):

@@ -1,7 +1,6 @@
 """The state of a run, derived from its folder, the queue beside it, and one question: is its process alive?
 
-Owns the states and the answer to that question. Nothing here is remembered or written: whoever asks,
-after whatever restart, gets the same answer. Must not know how a process is started or stopped.
+Nothing is remembered or written here, so every program gets the same answer, after any restart.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ HEARTBEAT_LIMIT_S = 60.0
 
 
 class RunState(StrEnum):
-    """Where a run stands. The values are what `outcome.json` holds and what the screen translates."""
+    """The state of a run. The values are those of `outcome.json`; the page translates them."""
 
     CREATED = "created"
     QUEUED = "queued"

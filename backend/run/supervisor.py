@@ -1,7 +1,6 @@
 """Start, ask, stop and resume the process that trains a run.
 
-Owns processes and signals. Remembers nothing that matters: what it did stands in the run folder, so that
-another dashboard can go on. Must not know what a worker does, and never touches a GPU.
+What it did is recorded in the run folder, so another dashboard can take over at any time.
 """
 
 from __future__ import annotations

@@ -53,13 +53,13 @@ def follow_prediction(folder: Path) -> Iterator[Progress]:
 
     Raises UserError where it failed.
     """
-    told = None
+    last = None
     while (progress := progress_of(folder)) is not None:
         if progress.failure:
             raise UserError(progress.failure)
-        if progress != told:
+        if progress != last:
             yield progress
-            told = progress
+            last = progress
         time.sleep(POLL_S)
 
 

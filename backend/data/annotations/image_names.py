@@ -219,7 +219,7 @@ def _rivals(
         if is_stripped or not choice.differs < differs:
             yield from others
     if is_stripped:
-        # Whose folder went, cannot be told from the others that had an image of this name, found or not.
+        # A name that lost its folder could mean any of those that had an image of this name, found or not.
         ends_alike = alike[_end(one, choice.num_parts)]
         yield from (other for other in ends_alike if choice.base in other.folders)
 

@@ -67,8 +67,8 @@ def judge(points: Points, sizes_hw: Sizes, reader_names: Sequence[str], where: s
         found = _find_by_reader(find, points, sizes_hw, reader_names)
         for readers, (what, cure) in found.items():
             names = ", ".join(reader_names[reader] for reader in readers)
-            told = what if len(readers) == len(reader_names) else f"of {names}: {what}"
-            problems.append(Problem(where, told, cure, stops_training=find is not _find_same))
+            words = what if len(readers) == len(reader_names) else f"of {names}: {what}"
+            problems.append(Problem(where, words, cure, stops_training=find is not _find_same))
         if find is _find_outside:
             explained = {reader for readers in found for reader in readers}
     return Verdict(tuple(problems), frozenset(explained))

@@ -229,6 +229,6 @@ def _names_below(folder: Path) -> set[str]:
 
 
 def _num_known(text: str, names: set[str]) -> int:
-    """How many different cells beyond ASCII are the name of a file, whatever folder stands before it."""
+    """How many different cells beyond ASCII are the name of a file, in any folder."""
     cells = {cell.strip().replace("\\", "/").rsplit("/", 1)[-1] for cell in _CELL_END.split(text)}
     return sum(not cell.isascii() and unicodedata.normalize("NFC", cell) in names for cell in cells)

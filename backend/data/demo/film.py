@@ -171,7 +171,7 @@ def _fog(rng: np.random.Generator, size_hw: tuple[int, int]) -> FloatImage:
 
 
 def draw_border(pixels: npt.NDArray[np.uint8], machine: Machine, rng: np.random.Generator) -> None:
-    """What stands beside the head on the film: the soft edge, a side marker, a ruler of 1 cm ticks."""
+    """What is beside the head on the radiograph: the soft edge, a side marker, a ruler of 1 cm ticks."""
     height, width = pixels.shape
     edge_px = rng.uniform(1.5, 4.0) / machine.mm_per_px
     x = np.minimum(np.arange(width), np.arange(width)[::-1]) / edge_px
