@@ -147,7 +147,7 @@ def precision_in_force(settings: Settings, device: str) -> Choice:
 def _choose_file(settings: Settings, field: str) -> Choice:
     path = Path(getattr(settings, field)).expanduser().absolute()
     if not path.is_file():
-        raise UserError(f"{path} is no file", field=field, cure="check the path")
+        raise UserError(f"{path} is not a file", field=field, cure="check the path")
     return Choice(str(path), "as asked")
 
 
