@@ -10,7 +10,7 @@ from typing import Any
 
 from backend.config import RunConfig, Settings
 from backend.data.flip_pairs import flip_order
-from backend.data.samples import SampleSplits, load_splits, require_plausible, require_validation
+from backend.data.samples import SampleSplits, read_splits, require_plausible, require_validation
 from backend.device.gpu import read_gpus
 from backend.device.machine import Machine
 from backend.overrides import read_run_config, resolve_overrides
@@ -58,7 +58,7 @@ def configure_run(
     preset = preset or match_preset(settings.model_dump()) or ""
     if preset:
         config = record_preset(config, preset)
-    splits = _read_splits(config)
+    splits = read_splits(settings, config.value("dataset_path"))
     names = splits.annotations.landmark_names
     require_validation(splits, config.value("patience"))
     require_plausible(splits, accepted=settings.accept_implausible)
@@ -132,14 +132,3 @@ def resume_run(
         require_checkpoint(folder)
         relaunch(folder, overrides)
     return overrides
-
-
-def _read_splits(config: RunConfig) -> SampleSplits:
-    settings = config.settings
-    return load_splits(
-        Path(config.value("dataset_path")),
-        dataset_format=settings.dataset_format,
-        annotation_type=settings.annotation_type,
-        val_fraction=settings.val_fraction,
-        seed=settings.seed,
-    )

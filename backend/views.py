@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from backend.config import RunConfig, Settings, parse_settings
-from backend.data.samples import Samples, SampleSplits, load_splits
+from backend.data.samples import Samples, SampleSplits, read_splits
 from backend.errors import UserError
 from backend.flags import OneLineParser, add_setting_flags, given_settings, run_command, whole_number
 from backend.overlays import draw_points, encode_jpeg
@@ -29,13 +29,7 @@ def main(arguments: Sequence[str]) -> int:
     """Print the decoding error, as text or JSON; write the pictures that were requested."""
     options = _parser().parse_args(arguments)
     settings = parse_settings(given_settings(options))
-    splits = load_splits(
-        Path(settings.dataset_path),
-        dataset_format=settings.dataset_format,
-        annotation_type=settings.annotation_type,
-        val_fraction=settings.val_fraction,
-        seed=settings.seed,
-    )
+    splits = read_splits(settings)
     report: dict[str, Any] = {"floor": None, "crop_floor": None, "views": []}
     if options.floor:
         report["floor"] = asdict(decoding_error_on_images(splits.train, settings))

@@ -46,17 +46,6 @@ def list_datasets(data_root: Path) -> list[tuple[str, str]]:
     return [(path.name, str(path.absolute())) for path in find_datasets(data_root)]
 
 
-def read_splits(settings: Settings) -> SampleSplits:
-    """Read the data set of the form. Raises UserError."""
-    return load_splits(
-        Path(settings.dataset_path),
-        dataset_format=settings.dataset_format,
-        annotation_type=settings.annotation_type,
-        val_fraction=settings.val_fraction,
-        seed=settings.seed,
-    )
-
-
 def splits_to_measure(folder: RunFolder, config: RunConfig, dataset_path: str, truth: str) -> list[str]:
     """The splits of a data set on which a run can be evaluated; for its own data set, `train` and `valid` as
     the run had them.

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from backend.config import Settings
 from backend.data.annotations import Annotations, read_annotations, select_reader
 from backend.data.annotations.table import Problem
 from backend.data.splits import TRAIN, VALID, assign_validation
@@ -72,6 +73,20 @@ def points_of_readers(
     columns = [annotations.landmark_names.index(name) for name in landmark_names]
     points: FloatArray = np.take(annotations.points_xy_image[rows], columns, axis=2)
     return points
+
+
+def read_splits(settings: Settings, dataset_path: str | None = None) -> SampleSplits:
+    """Read the data set of a training with these settings; `dataset_path` in place of theirs where it is given.
+
+    Raises UserError as `load_splits` does.
+    """
+    return load_splits(
+        Path(settings.dataset_path if dataset_path is None else dataset_path),
+        dataset_format=settings.dataset_format,
+        annotation_type=settings.annotation_type,
+        val_fraction=settings.val_fraction,
+        seed=settings.seed,
+    )
 
 
 def load_splits(

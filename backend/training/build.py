@@ -17,7 +17,7 @@ from backend.data.crops import CropDataset, crop_scale
 from backend.data.dataset import Batches, EpochBatches, LandmarkDataset
 from backend.data.flip_pairs import flip_order
 from backend.data.image_store import SHARE_OF_FREE_MEMORY, ImageStore, input_scale
-from backend.data.samples import Samples, SampleSplits, load_splits, require_validation
+from backend.data.samples import Samples, SampleSplits, read_splits, require_validation
 from backend.data.shape_prior import ShapePrior, fit_shape_prior
 from backend.device.host import read_memory
 from backend.errors import UserError
@@ -56,14 +56,7 @@ class Schedule:
 
 def build_splits(config: RunConfig) -> SampleSplits:
     """Read the run's data set as it is today and carve off the validation split. Raises UserError."""
-    settings = config.settings
-    splits = load_splits(
-        Path(config.value("dataset_path")),
-        dataset_format=settings.dataset_format,
-        annotation_type=settings.annotation_type,
-        val_fraction=settings.val_fraction,
-        seed=settings.seed,
-    )
+    splits = read_splits(config.settings, config.value("dataset_path"))
     require_validation(splits, config.value("patience"))
     return splits
 

@@ -14,10 +14,9 @@ from backend.config import Settings, settings_affecting
 from backend.data.annotation_outliers import AnnotationOutlier, AnnotationOutliers, find_outliers
 from backend.data.annotations import Problem
 from backend.data.leaks import Leak, across_splits, ids_to_exclude
-from backend.data.samples import Samples, SampleSplits, points_of_readers
+from backend.data.samples import Samples, SampleSplits, points_of_readers, read_splits
 from backend.evaluation.statistics import group_columns
 from backend.geometry import FloatArray
-from ui.datasets import read_splits
 from ui.figures.table import WORDS, SortKey, cell_html, opening_line, table_html
 from ui.text.say import quote, say, say_count, say_label
 

@@ -10,7 +10,7 @@ import gradio as gr
 
 from backend.config import Settings, parse_settings, settings_affecting
 from backend.data.annotations import read_annotations
-from backend.data.samples import SampleSplits
+from backend.data.samples import SampleSplits, read_splits
 from backend.errors import UserError
 from ui.answers import NoAnswer
 from ui.bindings import Updates
@@ -20,7 +20,6 @@ from ui.datasets import (
     list_problems,
     read_display,
     read_leaks,
-    read_splits,
     sigma_words,
     summarize,
     summarize_leaks,

@@ -11,6 +11,7 @@ from typing import Any
 import gradio as gr
 
 from backend.config import Settings, parse_settings
+from backend.data.samples import read_splits
 from backend.device.gpu import read_gpus
 from backend.errors import UserError
 from backend.memory.batch_size import (
@@ -25,7 +26,6 @@ from backend.memory.batch_size import (
 from backend.memory.reasons import Reason
 from ui.answers import VOID, Part, create_part
 from ui.bindings import PRIVATE, Updates
-from ui.datasets import read_splits
 from ui.devices import device_lines
 from ui.run_rows import live_runs
 from ui.text.say import in_markdown, say

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from backend import start_run as backend_start
 from backend.config import Choice, RunConfig, Settings
+from backend.data.samples import read_splits
 from backend.errors import UserError
 from backend.files import REPOSITORY
 from backend.flags import settings_to_flags
@@ -15,7 +16,6 @@ from backend.memory.batch_size import choose_batch
 from backend.memory.reasons import Reason
 from backend.placement import DeviceBusyError
 from backend.run.supervisor import launch
-from ui.datasets import read_splits
 from ui.text.say import say
 from ui.torch_queries import query_machine, query_memory, require_weights, subject_of
 

@@ -8,11 +8,11 @@ import gradio as gr
 import pytest
 
 from backend.config import RunConfig, Settings
+from backend.data.samples import read_splits
 from backend.device.machine import Machine
 from backend.errors import UserError
 from backend.run.folder import list_runs
 from ui.data.summary import problems_table, read_view
-from ui.datasets import read_splits
 from ui.number_field import MISTAKE
 from ui.runs import reuse
 from ui.train import start
