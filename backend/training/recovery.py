@@ -4,25 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, Protocol
+from typing import Any
 
 from backend.training.events import Event, Place, lr_lowered, oom_retry
-from backend.training.loop_state import LoopState, TrainerOptions
+from backend.training.loop_state import TrainerOptions
 from backend.training.out_of_memory import MemoryShortage, MemoryShortageError
 from backend.training.stability import DivergedError, copy_to_main_memory, is_finite, lower_lr
+from backend.training.training_state import TrainingState
 
 # known of the best weights, the learning rate and the memory: it still holds after going back
 KEPT_FIELDS = ("best", "own_best", "lr_scale", "num_recoveries", "micro_batch", "pass_micro_batch")
-
-
-class Recoverable(Protocol):
-    """The part of a `TrainingState` that is saved and restored."""
-
-    loop: LoopState
-
-    def state_dict(self) -> dict[str, Any]: ...
-    def restart_from(self, state: dict[str, Any]) -> None: ...
-    def apply_lr_scale(self) -> None: ...
 
 
 class Recovery:
@@ -33,7 +24,7 @@ class Recovery:
 
     def __init__(
         self,
-        state: Recoverable,
+        state: TrainingState,
         options: TrainerOptions,
         *,
         report: Callable[[Event], None],
