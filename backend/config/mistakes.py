@@ -14,10 +14,10 @@ from backend.errors import UserError
 
 def parse_settings(values: Mapping[str, Any]) -> Settings:
     """Validate settings by name. Raises UserError for the first mistake."""
-    mistakes = find_mistakes(values)
-    if mistakes:
-        raise mistakes[0]
-    return Settings.model_validate(dict(values))
+    try:
+        return Settings.model_validate(dict(values))
+    except ValidationError as error:
+        raise _mistakes_of(error)[0] from None
 
 
 def find_mistakes(values: Mapping[str, Any]) -> list[UserError]:
@@ -25,12 +25,17 @@ def find_mistakes(values: Mapping[str, Any]) -> list[UserError]:
     try:
         Settings.model_validate(dict(values))
     except ValidationError as error:
-        by_field: dict[str, UserError] = {}
-        for item in error.errors():
-            field = str(item["loc"][0]) if item["loc"] else ""
-            by_field.setdefault(field, _describe(item, field))
-        return list(by_field.values())
+        return _mistakes_of(error)
     return []
+
+
+def _mistakes_of(error: ValidationError) -> list[UserError]:
+    """The first mistake of each field."""
+    by_field: dict[str, UserError] = {}
+    for item in error.errors():
+        field = str(item["loc"][0]) if item["loc"] else ""
+        by_field.setdefault(field, _describe(item, field))
+    return list(by_field.values())
 
 
 def _describe(item: Any, field: str) -> UserError:
