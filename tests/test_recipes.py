@@ -14,6 +14,8 @@ import cv2
 import numpy as np
 import pytest
 
+pytestmark = pytest.mark.slow
+
 REPOSITORY = Path(__file__).resolve().parents[1]
 
 NETWORK = '''"""A network of a few weights."""
@@ -219,8 +221,9 @@ def test_a_tab(source: Source) -> None:
     source.insert(
         "ui/layout.py", "from ui.devices import unusable_gpus\n", "from ui.dummy import tab as dummy_tab\n"
     )
-    entry = '        "predict": partial(predict_tab.create_predict_tab, runs_dir),\n'
-    source.insert("ui/layout.py", entry, '        "dummy": dummy_tab.create_dummy_tab,\n')
+    last = "            predict = predict_tab.create_predict_tab(runs_dir)\n"
+    tab = '        with gr.Tab(say("tab_dummy"), id="dummy"):\n            dummy_tab.create_dummy_tab()\n'
+    source.insert("ui/layout.py", last, tab)
     for language in ("en", "fa"):
         words = '    "tab_dummy": "Dummy",\n    "dummy_words": "A sentence.",\n'
         source.insert(f"ui/text/{language}.py", "TEXT: dict[str, str] = {\n", words)

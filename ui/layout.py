@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -50,23 +49,17 @@ def _lay_out(page: gr.Blocks, runs_dir: Path, data_root: Path) -> None:
     page.load(None, js=script("answers.js"), **PRIVATE)  # first: the events below use it
     page.load(None, js=script("sort_tables.js"), **PRIVATE)
     session = gr.State(Session())
-    # one entry per tab, in the order of work; `say("tab_NAME")` is its title
-    create: dict[str, Callable[[], Any]] = {
-        "data": data_tab.create_data_tab,
-        "train": partial(train_tab.create_train_tab, session, runs_dir, data_root),
-        "monitor": partial(monitor_tab.create_monitor_tab, session, runs_dir),
-        "runs": partial(runs_tab.create_runs_tab, session, runs_dir, data_root),
-        "predict": partial(predict_tab.create_predict_tab, runs_dir),
-    }
-    items: dict[str, gr.Tab] = {}
-    made: dict[str, Any] = {}
-    with gr.Tabs(selected="train") as tabs:
-        for name, create_tab in create.items():
-            with gr.Tab(say(f"tab_{name}"), id=name) as items[name]:
-                made[name] = create_tab()
-    data, train, monitor, runs, predict = (
-        made[name] for name in ("data", "train", "monitor", "runs", "predict")
-    )
+    with gr.Tabs(selected="train") as tabs:  # in the order of work
+        with gr.Tab(say("tab_data"), id="data") as data_item:
+            data = data_tab.create_data_tab()
+        with gr.Tab(say("tab_train"), id="train"):
+            train = train_tab.create_train_tab(session, runs_dir, data_root)
+        with gr.Tab(say("tab_monitor"), id="monitor"):
+            monitor = monitor_tab.create_monitor_tab(session, runs_dir)
+        with gr.Tab(say("tab_runs"), id="runs"):
+            runs = runs_tab.create_runs_tab(session, runs_dir, data_root)
+        with gr.Tab(say("tab_predict"), id="predict") as predict_item:
+            predict = predict_tab.create_predict_tab(runs_dir)
     gr.HTML(f"<small>{say('version', version=__version__)}</small>", elem_id="version")
     gr.on([tabs.change, tabs.select], None, js=script("fit_plots.js"), **PRIVATE)
     is_training = gr.Checkbox(visible=False)
@@ -74,12 +67,12 @@ def _lay_out(page: gr.Blocks, runs_dir: Path, data_root: Path) -> None:
     asked = page.load(partial(_is_training, runs_dir), None, [is_training], **PRIVATE)
     asked.then(None, [is_training], [tabs], js=script("turn_to_monitor.js"), **PRIVATE)
     train_tab.bind_load(train, page)
-    data_tab.bind_data_tab(data, items["data"], train, data_root)
+    data_tab.bind_data_tab(data, data_item, train, data_root)
     monitor_tab.bind_redraw(monitor, page.load, monitor_tab.on_open)
     for name in ("keep_zoom.js", "number_field.js"):
         page.load(None, js=script(name), **PRIVATE)
     page.load(partial(runs_tab.on_load, runs), [session], [runs.table, runs.empty], **PRIVATE)
-    opened = [page.load, items["predict"].select]
+    opened = [page.load, predict_item.select]
     noted = [predict.answers.answered, predict.run, predict.run_note]
     predict.answers.settles(
         gr.on(opened, partial(predict_tab.on_open, predict), [predict.run], noted, **PRIVATE)
