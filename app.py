@@ -19,7 +19,8 @@ from backend.flags import OneLineParser, run_command, whole_number
 from backend.logs import configure_logging
 from backend.scheduler import start_scheduler
 from ui.annotator.uploads import uploads_root
-from ui.figures.theme import CSS, build_theme
+from ui.bindings import read_static
+from ui.figures.theme import build_theme
 from ui.layout import build_app
 from ui.text.language_choice import PERSIAN_FILES, LanguageChoice
 
@@ -44,7 +45,7 @@ def main(arguments: Sequence[str]) -> int:
         server_port=options.port,
         allowed_paths=[str(runs_dir), str(PERSIAN_FILES), str(uploads_root())],
         theme=build_theme(),
-        css=CSS,
+        css=read_static("page.css"),
         footer_links=["api"],
         app_kwargs={"middleware": [Middleware(LanguageChoice)]},
         quiet=True,

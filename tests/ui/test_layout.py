@@ -15,7 +15,7 @@ from starlette.testclient import TestClient
 from starlette.types import Receive, Scope, Send
 
 import backend
-from ui.figures import theme
+from ui.bindings import STATIC, read_static
 from ui.layout import build_app
 from ui.monitor import tab as monitor_tab
 from ui.session import Session
@@ -59,7 +59,7 @@ def elements(page: gr.Blocks, path: str) -> list[str]:
 def test_what_comes_late_does_not_move_start_away_under_the_mouse(page: gr.Blocks) -> None:
     placed = [block.elem_id for block in page.blocks.values() if block.page == ""]
     assert placed.index("start") < placed.index("estimate")
-    assert re.search(r"#advice \.prose {\s*min-height: 2lh;", theme.CSS)  # of one or two lines
+    assert re.search(r"#advice \.prose {\s*min-height: 2lh;", read_static("page.css"))  # of one or two lines
 
 
 def test_both_pages_have_the_same_elements_and_no_endpoint_shows_twice(page: gr.Blocks) -> None:
@@ -220,7 +220,7 @@ def test_a_coroutine_is_refused() -> None:
 
 def test_no_escape_of_the_styles_is_read_as_one_of_python() -> None:
     """ "\\2195" in a string is two characters of Python's, and an arrow in a style sheet."""
-    sheets = [value for value in vars(theme).values() if isinstance(value, str)]
+    sheets = [file.read_text("utf-8") for file in sorted(STATIC.rglob("*.css"))]
     assert any("plain-table" in sheet for sheet in sheets)
     assert not [
         character for sheet in sheets for character in sheet if ord(character) < 32 and character != "\n"

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import gradio as gr
 
 FONT = ["system-ui", "Segoe UI", "Roboto", "Noto Sans", "Tahoma", "sans-serif"]
@@ -18,8 +16,6 @@ AXIS_COLOR = "#7d828a"
 RESERVE_COLOR = "rgba(213, 94, 0, 0.16)"  # VALID_COLOR, translucent
 HOVER_BACKGROUND, HOVER_COLOR = "rgba(248, 250, 252, 0.96)", "#1f2937"  # in light and dark
 GRID_COLOR = "rgba(128, 134, 142, 0.25)"
-
-CSS = (Path(__file__).parents[1] / "static" / "page.css").read_text(encoding="utf-8")
 
 
 def build_theme() -> gr.themes.Base:
