@@ -1,10 +1,13 @@
-"""How the page binds its events and their scripts."""
+"""How the page binds its events and their scripts, and what their handlers return."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+import gradio as gr
 
 STATIC = Path(__file__).parent / "static"
 
@@ -20,6 +23,14 @@ LATEST: dict[str, Any] = {**PRIVATE, "trigger_mode": "always_last"}
 
 SEQUENTIAL: dict[str, Any] = {**PRIVATE, "trigger_mode": "multiple", "concurrency_limit": 1}
 """For events of which every one must be answered, in order."""
+
+
+def show_figures(plots: Sequence[Any], drawn: Sequence[tuple[str, Any]]) -> Updates:
+    """Titles and figures in the first of some plots; the others are hidden."""
+    updates: Updates = {plot: gr.update(visible=False) for plot in plots}
+    for plot, (title, figure) in zip(plots, drawn, strict=False):
+        updates[plot] = gr.update(value=figure, label=title, visible=True)
+    return updates
 
 
 def read_static(name: str) -> str:

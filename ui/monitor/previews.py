@@ -19,7 +19,7 @@ from backend.geometry import compose
 from backend.overlays import blend_heatmaps
 from backend.run.folder import PHASES, PreviewKey, RunFolder
 from ui.answers import create_part
-from ui.bindings import Updates
+from ui.bindings import Updates, show_figures
 from ui.figures.pictures import plot_prediction
 from ui.figures.plots import Row
 from ui.run_rows import has_validated, read_rows
@@ -249,13 +249,7 @@ def _draw_images(
     if shown is not None and images is not None and preview is not None:
         updates[panel.note] = preview_words(shown, preview, follows=follows)
         drawn = preview_figures(images, preview, heatmap, revision=folder.run_id)
-    for number, plot in enumerate(panel.plots):
-        if number < len(drawn):
-            title, figure = drawn[number]
-            updates[plot] = gr.update(value=figure, label=title, visible=True)
-        else:
-            updates[plot] = gr.update(visible=False)
-    return updates
+    return {**updates, **show_figures(panel.plots, drawn)}
 
 
 @functools.lru_cache(maxsize=64)

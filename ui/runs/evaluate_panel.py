@@ -17,7 +17,7 @@ from backend.evaluation.figures import plot_confidence, plot_cumulative, plot_gr
 from backend.evaluation.record import is_readable
 from backend.run.folder import RunFolder
 from ui.answers import create_part
-from ui.bindings import PRIVATE, Updates
+from ui.bindings import PRIVATE, Updates, show_figures
 from ui.datasets import annotation_format, list_datasets, splits_to_measure
 from ui.run_rows import live_runs, read_config
 from ui.runs.evaluation_process import Request, progress_of, start_evaluation
@@ -343,20 +343,8 @@ def _draw(panel: EvaluatePanel, folder: RunFolder, name: str | None) -> Updates:
         ),
         panel.groups: gr.update(value=first, visible=bool(columns)),
         panel.table: landmark_errors(record),
-        **_draw_worst(panel, record),
+        **show_figures(panel.worst, worst_figures(record)),
     }
-
-
-def _draw_worst(panel: EvaluatePanel, record: dict[str, Any]) -> Updates:
-    drawn = worst_figures(record)
-    updates: Updates = {}
-    for number, plot in enumerate(panel.worst):
-        if number < len(drawn):
-            title, figure = drawn[number]
-            updates[plot] = gr.update(value=figure, label=title, visible=True)
-        else:
-            updates[plot] = gr.update(visible=False)
-    return updates
 
 
 def _read(folder: RunFolder, name: str) -> dict[str, Any] | None:
