@@ -15,14 +15,14 @@ from torch import Tensor
 
 import train
 from backend import worker
-from backend.config import Choice, RunConfig, Settings
+from backend.config import RunConfig
 from backend.device.gpu import Driver
 from backend.device.machine import Machine
 from backend.device.unusable import Card, TorchBuild, find_unusable
 from backend.errors import UserError
 from backend.files import Row
 from backend.flags import run_command
-from backend.run.folder import RunFolder, create_run, list_runs, merge_metrics
+from backend.run.folder import RunFolder, list_runs, merge_metrics
 from backend.run.process import ProcessIdentity
 from backend.run.state import RunState, derive_state
 from backend.training import build, progress, recorder
@@ -33,6 +33,7 @@ from backend.training.stability import LossWatch
 from backend.training.task import LandmarkTask
 from backend.worker import train_run
 from tests.tiny_network import TinyNetwork
+from tests.training.tiny_runs import create_tiny_run
 from ui.api import _tell
 from ui.predict.runs import own_error_html, run_choices
 from ui.run_rows import find_best, runs_table
@@ -50,18 +51,7 @@ def tiny_network(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def new_run(runs_dir: Path, dataset: Path, **values: Any) -> RunFolder:
-    defaults: dict[str, Any] = {
-        "image_size": (64, 64),
-        "batch_size": 3,
-        "epochs": 2,
-        "lr": 1e-2,
-        "warmup_epochs": 0,
-        "val_fraction": 0.25,
-        "refine": False,
-    }
-    settings = Settings(**{**defaults, **values}, dataset_path=str(dataset), device="cpu", num_workers=0)
-    chosen = {"dataset_path": Choice(str(dataset), "as asked"), "mixed_precision": Choice(False, "a CPU")}
-    return create_run(runs_dir, RunConfig(settings, chosen).to_dict(), "tiny")
+    return create_tiny_run(runs_dir, dataset, **{"warmup_epochs": 0, **values})
 
 
 def ask_after(monkeypatch: pytest.MonkeyPatch, epoch: int, ask: Any) -> None:

@@ -20,16 +20,16 @@ import torch
 
 import backend
 from backend import evaluate
-from backend.config import Choice, RunConfig, Settings
 from backend.flags import run_command
 from backend.overrides import read_run_config, resolve_overrides
-from backend.run.folder import RunFolder, create_run
+from backend.run.folder import RunFolder
 from backend.run.supervisor import record_launch
 from backend.torch_devices import describe_machine
 from backend.training import build, run_data
 from backend.training.checkpoint import load_checkpoint
 from backend.worker import train_run
 from tests.tiny_network import TinyNetwork
+from tests.training.tiny_runs import create_tiny_run
 
 PATIENT = "Planted-Patient-1970"
 
@@ -50,20 +50,6 @@ def data(tiny_dataset: Path, tmp_path: Path) -> Path:
     table = folder / "annotations.csv"
     table.write_text(table.read_text(encoding="utf-8").replace("00.png", f"{PATIENT}.png"), encoding="utf-8")
     return folder
-
-
-def new_run(runs_dir: Path, dataset: Path, **values: Any) -> RunFolder:
-    defaults: dict[str, Any] = {
-        "image_size": (64, 64),
-        "batch_size": 3,
-        "epochs": 2,
-        "lr": 1e-2,
-        "val_fraction": 0.25,
-        "refine": False,
-    }
-    settings = Settings(**{**defaults, **values}, dataset_path=str(dataset), device="cpu", num_workers=0)
-    chosen = {"dataset_path": Choice(str(dataset), "as asked"), "mixed_precision": Choice(False, "a CPU")}
-    return create_run(runs_dir, RunConfig(settings, chosen).to_dict(), "tiny")
 
 
 def stop_after_first_epoch(folder: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -141,7 +127,7 @@ def test_the_version_is_that_of_the_project() -> None:
 
 
 def test_a_run_keeps_what_it_learned_from_and_with_what_once(data: Path, tmp_path: Path) -> None:
-    folder = new_run(tmp_path / "runs", data)
+    folder = create_tiny_run(tmp_path / "runs", data)
     assert train_run(folder) == 0
     kept = folder.read_data()
     assert kept is not None
@@ -153,7 +139,7 @@ def test_a_run_keeps_what_it_learned_from_and_with_what_once(data: Path, tmp_pat
 
 
 def test_a_checkpoint_holds_fingerprints_and_no_file_name(data: Path, tmp_path: Path) -> None:
-    folder = new_run(tmp_path / "runs", data)
+    folder = create_tiny_run(tmp_path / "runs", data)
     assert train_run(folder) == 0
     kept = folder.read_data()
     assert kept is not None and PATIENT in json.dumps(kept)
@@ -170,7 +156,7 @@ def test_a_checkpoint_holds_fingerprints_and_no_file_name(data: Path, tmp_path: 
 def test_a_resumed_run_trains_on_its_own_images_and_reports_what_changed(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole, grown = (new_run(tmp_path / name, data, epochs=3) for name in ("whole", "grown"))
+    whole, grown = (create_tiny_run(tmp_path / name, data, epochs=3) for name in ("whole", "grown"))
     assert train_run(whole) == 0
     stop_after_first_epoch(grown, monkeypatch)
     before = grown.read_data()
@@ -186,7 +172,7 @@ def test_a_resumed_run_trains_on_its_own_images_and_reports_what_changed(
 def test_data_that_did_not_change_is_reported_as_nothing(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder = new_run(tmp_path / "runs", data)
+    folder = create_tiny_run(tmp_path / "runs", data)
     stop_after_first_epoch(folder, monkeypatch)
     assert train_run(folder) == 0
     kinds = {event["kind"] for event in folder.read_events()[0]}
@@ -198,7 +184,7 @@ def test_data_that_did_not_change_is_reported_as_nothing(
 def test_other_landmarks_at_a_resume_are_a_mistake_in_one_line(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: Any, is_old: bool
 ) -> None:
-    folder = new_run(tmp_path / "runs", data)
+    folder = create_tiny_run(tmp_path / "runs", data)
     stop_after_first_epoch(folder, monkeypatch)
     if is_old:
         make_old(folder)
@@ -214,7 +200,7 @@ def test_other_landmarks_at_a_resume_are_a_mistake_in_one_line(
 def test_a_run_of_an_older_version_is_resumed_and_measured_and_says_what_was_read(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    whole, old = (new_run(tmp_path / name, data) for name in ("whole", "old"))
+    whole, old = (create_tiny_run(tmp_path / name, data) for name in ("whole", "old"))
     assert train_run(whole) == 0
     stop_after_first_epoch(old, monkeypatch)
     make_old(old)
@@ -233,7 +219,7 @@ def test_a_run_of_an_older_version_is_resumed_and_measured_and_says_what_was_rea
 def test_images_of_the_training_are_known_though_the_table_changed_their_split(
     data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    folder = new_run(tmp_path / "runs", data)
+    folder = create_tiny_run(tmp_path / "runs", data)
     assert train_run(folder) == 0
     kept = folder.read_data()
     assert kept is not None
@@ -262,7 +248,7 @@ def test_the_shared_case_of_moved_splits_is_told(
     data = tmp_path / "data"
     shutil.copytree(shared_cases / "split-moved" / "d", data)
     (data / "labels.csv").rename(data / "annotations.csv")
-    folder = new_run(tmp_path / "runs", data)
+    folder = create_tiny_run(tmp_path / "runs", data)
     assert train_run(folder) == 0
     other = {"train": "test", "test": "train", "val": "val"}
     rewrite(data, lambda rows: [{**row, "split": other[row["split"]]} for row in rows])
@@ -274,7 +260,7 @@ def test_the_shared_case_of_moved_splits_is_told(
 def test_valid_stays_what_chose_the_weights_when_images_are_added(
     data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], seed: int
 ) -> None:
-    folder = new_run(tmp_path / "runs", data, seed=seed, epochs=1)
+    folder = create_tiny_run(tmp_path / "runs", data, seed=seed, epochs=1)
     assert train_run(folder) == 0
     kept = folder.read_data()
     assert kept is not None
@@ -288,13 +274,13 @@ def test_valid_stays_what_chose_the_weights_when_images_are_added(
 
 def test_a_first_network_is_refused_for_what_it_learned_from_then(data: Path, tmp_path: Path) -> None:
     """Its data set has lost the rows since."""
-    first = new_run(tmp_path / "runs", data, val_fraction=0, epochs=1)
+    first = create_tiny_run(tmp_path / "runs", data, val_fraction=0, epochs=1)
     assert train_run(first) == 0
     of_second = tmp_path / "second"
     shutil.copytree(data, of_second)
     rewrite(data, lambda rows: rows[:2])
     checkpoint = str(first.checkpoint_path("best"))
-    second = new_run(
+    second = create_tiny_run(
         tmp_path / "runs", of_second, refine=True, first_network=checkpoint, refine_epochs=1, crop_size=32
     )
     config = second.read_config()
@@ -308,7 +294,7 @@ def test_a_first_network_is_refused_for_what_it_learned_from_then(data: Path, tm
 def test_a_damaged_list_stops_a_resume_and_is_left_alone(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder = new_run(tmp_path / "runs", data)
+    folder = create_tiny_run(tmp_path / "runs", data)
     stop_after_first_epoch(folder, monkeypatch)
     (folder.path / "data.json").write_text("{")
     assert train_run(folder) == 2
@@ -320,7 +306,7 @@ def test_a_damaged_list_stops_a_resume_and_is_left_alone(
 def test_a_run_goes_on_where_its_data_was_moved_to_as_if_nothing_had_happened(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole, moved = (new_run(tmp_path / name, data) for name in ("whole", "moved"))
+    whole, moved = (create_tiny_run(tmp_path / name, data) for name in ("whole", "moved"))
     assert train_run(whole) == 0
     stop_after_first_epoch(moved, monkeypatch)
     there = tmp_path / "another" / "disk"
@@ -341,7 +327,7 @@ def test_a_run_goes_on_where_its_data_was_moved_to_as_if_nothing_had_happened(
 
 
 def test_a_device_that_is_gone_ends_a_run_in_one_line(data: Path, tmp_path: Path) -> None:
-    folder = new_run(tmp_path / "runs", data)
+    folder = create_tiny_run(tmp_path / "runs", data)
     config = folder.read_config()
     config["chosen"]["device"] = {"value": "cuda:7", "reason": "it was there"}
     (folder.path / "config.json").write_text(json.dumps(config), encoding="utf-8")
@@ -355,7 +341,7 @@ def test_a_bfloat16_run_that_goes_on_without_its_instructions_says_so_once(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(run_data, "cpu_has_bfloat16", lambda: False)
-    folder = new_run(tmp_path / "runs", data)
+    folder = create_tiny_run(tmp_path / "runs", data)
     config = folder.read_config()
     config["chosen"]["mixed_precision"] = {"value": "bfloat16", "reason": "this CPU has instructions for it"}
     (folder.path / "config.json").write_text(json.dumps(config), encoding="utf-8")

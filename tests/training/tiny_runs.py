@@ -31,24 +31,33 @@ NUM_TRAIN = 9  # of the tiny data set's 12 images
 DEFAULT_JITTER_PX, JITTER_LIMITS_PX = 4.0, (1.0, 6.0)
 
 
-def new_run(runs_dir: Path, dataset: Path, **values: Any) -> RunFolder:
-    """Two epochs of three steps, then three of five: 9 images, 3 and 2 of them a step."""
+def create_tiny_run(runs_dir: Path, dataset: Path, **values: Any) -> RunFolder:
+    """Two epochs of the first network alone, of images of 64 x 64 in batches of 3; or as `values` say."""
     defaults: dict[str, Any] = {
         "image_size": (64, 64),
         "batch_size": 3,
         "epochs": 2,
         "lr": 1e-2,
-        "warmup_epochs": 0,
         "val_fraction": 0.25,
+        "refine": False,
+    }
+    settings = Settings(**{**defaults, **values}, dataset_path=str(dataset), device="cpu", num_workers=0)
+    chosen = {"dataset_path": Choice(str(dataset), "as asked"), "mixed_precision": Choice(False, "a CPU")}
+    return create_run(runs_dir, RunConfig(settings, chosen).to_dict(), "tiny")
+
+
+def new_run(runs_dir: Path, dataset: Path, **values: Any) -> RunFolder:
+    """Two epochs of three steps, then three of five: 9 images, 3 and 2 of them a step."""
+    refinement: dict[str, Any] = {
+        "warmup_epochs": 0,
+        "refine": True,
         "refine_epochs": 3,
         "num_refiners": 1,
         "prediction_crops": 1,
         "refine_crops": 6,
         "crop_size": 32,
     }
-    settings = Settings(**{**defaults, **values}, dataset_path=str(dataset), device="cpu", num_workers=0)
-    chosen = {"dataset_path": Choice(str(dataset), "as asked"), "mixed_precision": Choice(False, "a CPU")}
-    return create_run(runs_dir, RunConfig(settings, chosen).to_dict(), "tiny")
+    return create_tiny_run(runs_dir, dataset, **{**refinement, **values})
 
 
 def rows_of(folder: RunFolder) -> list[Row]:
