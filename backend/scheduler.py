@@ -37,10 +37,7 @@ def start_waiting(
     """
     if not read_queue(runs_dir):
         return []
-    machine, readings = (
-        query_machine(),
-        read_gpus(),
-    )  # before the lock is held: the first answer takes seconds
+    machine, readings = query_machine(), read_gpus()  # before the lock, for the first answer takes seconds
     started: list[RunFolder] = []
     with editing_queue(runs_dir) as run_ids:
         busy: set[str | None] = {*busy_devices(runs_dir)}

@@ -1,4 +1,4 @@
-"""That a run is started, queued and resumed in one way, whoever asks, and refused for the same mistakes."""
+"""Page, API and train.py start, queue and resume a run in one way, and refuse the same mistakes."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ from tests.training.tiny_runs import (
     rows_of,
 )
 
-pytestmark = pytest.mark.usefixtures("tiny_network")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("tiny_network")]
 
 
 def test_images_of_several_sizes_without_a_spacing_are_refined(tmp_path: Path, tiny_dataset: Path) -> None:
