@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from enum import Enum
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, BinaryIO, TypeVar
 
 import filelock
 import numpy as np
@@ -103,12 +103,17 @@ def read_json_lines(path: Path, offset: int = 0) -> tuple[list[Row], int]:
         with patiently(lambda: path.open("rb")) as file:
             if file.seek(0, os.SEEK_END) < offset:
                 offset = 0
-            file.seek(offset)
-            content = file.read()
+            finished = read_finished(file, offset)
     except FileNotFoundError:
         return [], 0
-    finished = content[: content.rfind(b"\n") + 1]
     return decode_json_lines(finished), offset + len(finished)
+
+
+def read_finished(file: BinaryIO, offset: int) -> bytes:
+    """The lines from byte `offset` on, without an unfinished last one."""
+    file.seek(offset)
+    content = file.read()
+    return content[: content.rfind(b"\n") + 1]
 
 
 def decode_json_lines(content: bytes) -> list[Row]:

@@ -7,10 +7,10 @@ import itertools
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
-from io import FileIO
 from pathlib import Path
+from typing import BinaryIO
 
-from backend.files import Row, decode_json_lines, patiently
+from backend.files import Row, decode_json_lines, patiently, read_finished
 from backend.run.folder import RunFolder, merge_metrics
 
 MAX_KNOWN_FILES = 512
@@ -55,15 +55,13 @@ class GrowingFile:
     def _read_on(self) -> None:
         before = self._read.version
         try:
-            with patiently(lambda: self._path.open("rb", buffering=0)) as file:
+            with patiently(lambda: self._path.open("rb")) as file:
                 if not self._continues(file):
                     self._start_anew()
-                file.seek(self._offset)
-                content = file.read()
+                finished = read_finished(file, self._offset)
         except FileNotFoundError:
             self._start_anew()
             return
-        finished = content[: content.rfind(b"\n") + 1]
         if finished:
             self._offset += len(finished)
             self._mark = finished[-MARK_BYTES:]
@@ -71,7 +69,7 @@ class GrowingFile:
         if finished or self._read.version != before:
             self._read = RowsRead(self._merge(self._rows), next(_versions))
 
-    def _continues(self, file: FileIO) -> bool:
+    def _continues(self, file: BinaryIO) -> bool:
         """Whether the file still holds what was read of it: the last bytes of that are where they were."""
         file.seek(self._offset - len(self._mark))
         return file.read(len(self._mark)) == self._mark
