@@ -65,10 +65,6 @@ class DataRecord:
             split: sorted(image.fingerprint for image in self.of_split(split)) for split in LEARNED_SPLITS
         }
 
-    def path_of(self, image: ImageRecord) -> Path:
-        """Where the file was (an absolute `path` stays as it is)."""
-        return Path(self.source_folder) / image.path
-
 
 @dataclass(frozen=True)
 class Changes:
