@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -86,10 +87,11 @@ def test_the_last_checkpoint_resumes_the_second_network_and_carries_the_first(co
 
 
 def test_a_resumed_completed_run_trains_no_more(completed: RunFolder, tmp_path: Path) -> None:
-    before = completed.read_metrics()[0]
-    resume(completed)
-    assert completed.read_metrics()[0] == before
-    assert events_of(completed, "crop_jitter") == events_of(completed, "crop_jitter")[:1]
+    folder = RunFolder(Path(shutil.copytree(completed.path, tmp_path / completed.run_id)))
+    before = folder.read_metrics()[0]
+    resume(folder)
+    assert folder.read_metrics()[0] == before
+    assert events_of(folder, "crop_jitter") == events_of(completed, "crop_jitter")[:1]
 
 
 def test_a_refiner_that_never_beats_the_first_network_is_not_kept(tmp_path: Path, tiny_dataset: Path) -> None:

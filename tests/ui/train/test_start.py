@@ -41,7 +41,7 @@ def test_a_busy_device_is_reported_in_the_words_that_were_asked_for(
     folder = RunFolder(tmp_path / waiting)
     folder.checkpoint_path("last").parent.mkdir()
     folder.checkpoint_path("last").touch()
-    with pytest.raises(UserError, match=f"{run_id} trains on cpu now; wait for it"):
+    with pytest.raises(UserError, match=f"{run_id} is training on cpu; wait for it"):
         run_actions.resume_run(folder)
 
 
