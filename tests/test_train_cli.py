@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -98,6 +99,13 @@ def test_what_is_printed_stands_in_the_log_too(undisturbed: tuple[RunFolder, str
     folder, printed = undisturbed
     log = folder.log_path.read_text(encoding="utf-8")
     assert all(line in log for line in printed.splitlines())
+
+
+def test_every_message_has_its_time_in_the_log(undisturbed: tuple[RunFolder, str]) -> None:
+    folder, printed = undisturbed
+    log = folder.log_path.read_text(encoding="utf-8")
+    for line in printed.splitlines():
+        assert re.search(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d " + re.escape(line), log), line
 
 
 def test_run_records_its_process_its_settings_and_its_end(undisturbed: tuple[RunFolder, str]) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import logging
 import math
 import os
 import shutil
@@ -648,8 +649,9 @@ def test_an_image_that_is_cut_off_is_told_and_left_out(tiny_dataset: Path, tmp_p
 
 
 def test_an_image_in_two_splits_is_told_once_with_its_cure(
-    tiny_dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tiny_dataset: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level(logging.INFO, "backend")
     data = Path(shutil.copytree(tiny_dataset, tmp_path / "data"))
     shutil.copyfile(data / "03.png", data / "04.png")
     header, *lines = (data / "annotations.csv").read_text(encoding="utf-8").splitlines()
@@ -657,7 +659,7 @@ def test_an_image_in_two_splits_is_told_once_with_its_cure(
     (data / "annotations.csv").write_text("\n".join([f"{header},split", *rows]) + "\n", encoding="utf-8")
     folder = new_run(tmp_path / "runs", data, epochs=1, val_fraction=0, refine=False)
     assert train_run(folder) == 0
-    printed = capsys.readouterr().out
+    printed = caplog.text
     assert "leak: 03.png (train) = 04.png (test): same bytes" in printed and "--exclude FILE" in printed
     (event,) = folder.read_events()[0]
     assert event["kind"] == "leaks" and event["count"] == 1
@@ -665,16 +667,18 @@ def test_an_image_in_two_splits_is_told_once_with_its_cure(
     assert "04.png" in event["message"]
 
     folder.set_outcome_aside()
+    caplog.clear()
     assert train_run(folder) == 0  # goes on from last.pt, which holds all epochs
-    assert "leak" not in capsys.readouterr().out
+    assert "program: " in caplog.text and "leak" not in caplog.text
 
 
 def test_a_run_on_the_cpu_beside_a_gpu_that_torch_cannot_use_says_so_in_its_first_lines(
     tmp_path: Path,
     tiny_dataset: Path,
     monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
+    caplog.set_level(logging.INFO, "backend")
     cards = [Card("cuda:0", "RTX A", (8, 6))]
     build_of_torch = TorchBuild("2.13.0+cpu", None, ())
     unusable = find_unusable(cards, Driver("580", (13, 0)), build_of_torch, "")
@@ -682,7 +686,7 @@ def test_a_run_on_the_cpu_beside_a_gpu_that_torch_cannot_use_says_so_in_its_firs
     monkeypatch.setattr(worker, "describe_machine", lambda: machine)
     folder = new_run(tmp_path, tiny_dataset, epochs=1)
     assert train_run(folder) == 0
-    first = capsys.readouterr().out.splitlines()[0]
+    first = caplog.text.splitlines()[0]
     event = folder.read_events()[0][0]
     assert event["kind"] == "gpu_unusable" and event["message"] in first
     assert "RTX A (cuda:0) cannot be used" in first and "pip install" in first

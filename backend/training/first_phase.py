@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ from backend.training.previews import PreviewImages, load_preview_batch
 from backend.training.recorder import Recorder
 from backend.training.resume import continue_from
 from backend.training.run_data import RunData
+
+log = logging.getLogger(__name__)
 
 
 def build_first_trainer(data: RunData, last: dict[str, Any] | None) -> Trainer:
@@ -45,5 +48,7 @@ def _build_network(data: RunData, *, resumes: bool) -> nn.Module:
     network = build.build_network(config, len(data.landmark_names))
     if config.settings.pretrained and not resumes:
         loaded, not_fitting = build.load_pretrained(network, Path(config.value("pretrained")))
-        print(f"pretrained: {len(loaded)} weights loaded; not fitting: {', '.join(not_fitting) or 'none'}")
+        log.info(
+            "pretrained: %d weights loaded; not fitting: %s", len(loaded), ", ".join(not_fitting) or "none"
+        )
     return network

@@ -3,6 +3,7 @@ shifted in training because of them."""
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -24,6 +25,8 @@ from backend.training.out_of_memory import MemoryShortage, MemoryShortageError, 
 from backend.training.protocols import Metrics
 from backend.training.run_data import RunData, StoredSamples
 from backend.training.task import Predictions
+
+log = logging.getLogger(__name__)
 
 PLACE = "predictions of the first network"
 # shares of a crop's side, so that a finer crop of the same area is shifted by as much
@@ -78,7 +81,7 @@ def _predict(data: RunData, network: nn.Module, stored: StoredSamples) -> FloatA
             raise MemoryShortageError(PLACE, num_images, micro_batch.num_retries, found)
         micro_batch = smaller
         event = prediction_retry(PLACE, micro_batch, found.error)
-        print(event.message, flush=True)
+        log.info("%s", event.message)
         data.folder.append_event(event.kind, event.message, phase=REFINE, **event.values)
     return found.points_xy_image
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import threading
 import time
@@ -24,6 +25,8 @@ from backend.training.progress import PhaseProgress, describe_epoch, metrics_row
 from backend.training.progress_bar import ProgressBar
 from backend.training.protocols import Metrics, Training
 from backend.training.task import LandmarkScorer, LandmarkTask
+
+log = logging.getLogger(__name__)
 
 STATUS_PERIOD_S = 1.0
 SAVE_SHARE = 0.1  # last.pt may cost at most this share of the time since it was last written
@@ -77,7 +80,7 @@ class Recorder:
         loop = training.loop
         self._last_metrics = metrics
         row = metrics_row(self._phase, loop, metrics, training.device)
-        print(describe_epoch(self._phase, loop, metrics, is_best=is_best), flush=True)
+        log.info("%s", describe_epoch(self._phase, loop, metrics, is_best=is_best))
         if is_best:
             self._save("best", training, resumable=False)
         try:
@@ -102,7 +105,7 @@ class Recorder:
 
     def on_event(self, event: Event) -> None:
         self._bar.close()
-        print(event.message, flush=True)
+        log.info("%s", event.message)
         self._folder.append_event(event.kind, event.message, phase=self._phase.name, **event.values)
 
     def answer(self, training: Training, requests: set[Request]) -> None:

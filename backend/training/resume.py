@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 from backend.run.best import REFINE, BestWeights
@@ -12,6 +13,8 @@ from backend.training.loop_state import Best
 from backend.training.recorder import Recorder
 from backend.training.run_data import RunData
 from backend.training.stability import lower_lr
+
+log = logging.getLogger(__name__)
 
 Checkpoint = dict[str, Any]
 
@@ -29,7 +32,7 @@ def continue_from(
 
 def _report_resumed(data: RunData, phase: str, trainer: Trainer) -> None:
     loop = trainer.loop
-    print(f"resumed after epoch {loop.epoch} of phase {phase}, step {loop.global_step}", flush=True)
+    log.info("resumed after epoch %d of phase %s, step %d", loop.epoch, phase, loop.global_step)
     where = {"phase": phase, "epoch": loop.epoch, "step": loop.global_step}
     data.folder.append_event("resumed", f"resumed after epoch {loop.epoch} of phase {phase}", **where)
 
@@ -56,7 +59,7 @@ def _restore_best(data: RunData, phase: str, last: Checkpoint) -> Checkpoint:
     message = (
         "best.pt was missing or damaged: replaced by the first network of last.pt until there is a better one"
     )
-    print(message, flush=True)
+    log.info(message)
     data.folder.append_event("best_restored", message, phase=phase)
     return content
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -36,7 +37,9 @@ from backend.training.metrics import summarize_readers
 from backend.training.origin import describe_change, describe_program
 from backend.training.previews import choose_preview_samples
 
-MAX_PRINTED = 20  # problems or leaks that are printed one by one
+log = logging.getLogger(__name__)
+
+MAX_LOGGED = 20  # problems or leaks that are printed one by one
 
 
 @dataclass(frozen=True)
@@ -87,7 +90,7 @@ def load_run_data(folder: RunFolder, config: RunConfig, stop: threading.Event) -
         report_once(folder, "slow_precision", slow)
     splits, chosen = _read_splits(folder, config, record, resumes=resumes)
     config = replace(config, chosen={**config.chosen, **chosen})
-    _print_problems(splits)
+    _log_problems(splits)
     if not resumes:
         require_plausible(splits, accepted=config.settings.accept_implausible)
         _report_left_out(folder, splits)
@@ -130,8 +133,8 @@ def _read_splits(
 
 
 def _report_program(folder: RunFolder, program: Mapping[str, Any], *, resumes: bool) -> None:
-    """Print the program and device that train; an event where they differ from those before."""
-    print("program: " + ", ".join(f"{name} {value}" for name, value in program.items()), flush=True)
+    """Log the program and device that train; an event where they differ from those before."""
+    log.info("program: %s", ", ".join(f"{name} {value}" for name, value in program.items()))
     earlier = [
         (folder.read_data() or {}).get("made_with"),
         *(e.get("made_with") for e in folder.read_events()[0]),
@@ -142,8 +145,8 @@ def _report_program(folder: RunFolder, program: Mapping[str, Any], *, resumes: b
 
 
 def report_once(folder: RunFolder, kind: str, message: str, values: Mapping[str, Any] | None = None) -> None:
-    """Print, and append an event unless the last one of its kind says the same."""
-    print(f"{kind.replace('_', ' ')}: {message}", flush=True)
+    """Log, and append an event unless the last one of its kind says the same."""
+    log.info("%s: %s", kind.replace("_", " "), message)
     before = [event["message"] for event in folder.read_events()[0] if event.get("kind") == kind]
     if before[-1:] != [message]:
         folder.append_event(kind, message, **(values or {}))
@@ -156,7 +159,7 @@ def _load_images(folder: RunFolder, config: RunConfig, samples: Samples, *, is_n
     if not broken:
         return StoredSamples(samples, store)
     for error in broken.values():
-        print(f"problem: {error}", flush=True)
+        log.info("problem: %s", error)
         if is_new:
             folder.append_event("image_left_out", str(error))
     kept = [row for row in range(len(samples)) if row not in broken]
@@ -166,10 +169,10 @@ def _load_images(folder: RunFolder, config: RunConfig, samples: Samples, *, is_n
     return _load_images(folder, config, samples.take(kept), is_new=is_new)
 
 
-def _print_problems(splits: SampleSplits) -> None:
+def _log_problems(splits: SampleSplits) -> None:
     counts = ", ".join(f"{len(samples)} {split}" for split, samples in splits.by_split.items())
-    print(f"data: {counts}; {len(splits.annotations.landmark_names)} landmarks", flush=True)
-    _print_first("problem", splits.annotations.problems)
+    log.info("data: %s; %d landmarks", counts, len(splits.annotations.landmark_names))
+    _log_first("problem", splits.annotations.problems)
 
 
 def _report_left_out(folder: RunFolder, splits: SampleSplits) -> None:
@@ -186,11 +189,12 @@ def _report_leaks(folder: RunFolder, splits: SampleSplits) -> None:
     leaks = find_leaks(splits)
     across = across_splits(leaks)
     if not across:
-        print("leaks: no image of train or valid is in another split", flush=True)
+        log.info("leaks: no image of train or valid is in another split")
         return
-    _print_first("leak", across)
+    _log_first("leak", across)
     cures = advise(leaks)
-    print(*(f"leaks: {cure}" for cure in cures), sep="\n", flush=True)
+    for cure in cures:
+        log.info("leaks: %s", cure)
     pairs = [[*leak.image_ids, *leak.splits, leak.kind, leak.distance] for leak in across]
     message = f"images in two splits: {len(across)}; " + "; ".join(cures)
     folder.append_event("leaks", message, count=len(across), pairs=pairs)
@@ -220,8 +224,8 @@ def _report_readers(folder: RunFolder, splits: SampleSplits, valid: Samples) -> 
         )
 
 
-def _print_first(kind: str, found: Sequence[object]) -> None:
-    for one in found[:MAX_PRINTED]:
-        print(f"{kind}: {one}", flush=True)
-    if len(found) > MAX_PRINTED:
-        print(f"... and {len(found) - MAX_PRINTED} more {kind}s", flush=True)
+def _log_first(kind: str, found: Sequence[object]) -> None:
+    for one in found[:MAX_LOGGED]:
+        log.info("%s: %s", kind, one)
+    if len(found) > MAX_LOGGED:
+        log.info("... and %d more %ss", len(found) - MAX_LOGGED, kind)

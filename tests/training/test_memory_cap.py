@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import platform
 import sys
 from pathlib import Path
@@ -83,8 +84,9 @@ def test_a_run_says_and_records_its_limit(
     tmp_path: Path,
     tiny_dataset: Path,
     monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
+    caplog.set_level(logging.INFO, "backend")
     cap = MemoryCap(6 * GIB, 7 * GIB, 8 * GIB)
     monkeypatch.setattr(worker, "cap_memory", lambda device: cap)
     monkeypatch.setattr(worker, "load_run_data", lambda *given: pytest.fail("before anything is prepared"))
@@ -93,4 +95,4 @@ def test_a_run_says_and_records_its_limit(
         train_run(folder)
     (event,) = folder.read_events()[0]
     assert (event["kind"], event["limit_bytes"], event["total_bytes"]) == ("memory_cap", 6 * GIB, 8 * GIB)
-    assert f"memory cap: {cap.words}" in capsys.readouterr().out
+    assert f"memory cap: {cap.words}" in caplog.text

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import shutil
 import threading
@@ -134,8 +135,9 @@ def test_without_validation_images_the_previews_are_training_images(
 
 
 def test_an_image_that_cannot_be_decoded_is_left_out_and_reported_once(
-    tmp_path: Path, tiny_dataset: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, tiny_dataset: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level(logging.INFO, "backend")
     data_path = tmp_path / "data"
     shutil.copytree(tiny_dataset, data_path)
     folder = new_run(tmp_path / "runs", data_path)
@@ -144,7 +146,7 @@ def test_an_image_that_cannot_be_decoded_is_left_out_and_reported_once(
     (data_path / name).write_bytes(content[: len(content) // 2])  # its header is whole
     assert len(load(folder).train.samples) == NUM_TRAIN - 1
     (message,) = events_of(folder, "image_left_out")
-    assert name in message and name in capsys.readouterr().out
+    assert name in message and name in caplog.text
     folder.checkpoint_path("last").parent.mkdir()
     folder.checkpoint_path("last").touch()  # as if it had been trained
     assert len(load(folder).train.samples) == NUM_TRAIN - 1
