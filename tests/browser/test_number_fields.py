@@ -60,7 +60,7 @@ def test_what_is_typed_is_what_is_taken(dashboard, page: Page, language: str) ->
     # what was typed is started
     fill(page, **SMALL)
     page.locator("#field-refine input").uncheck()
-    expect(command).to_contain_text("--image_size 64 64 --batch_size 4 --lr 0.004 --epochs 3")
+    expect(command).to_contain_text("--image_size 64 64 --batch_size 4 --loss kl --lr 0.004 --epochs 3")
     start.click()
     expect(page.locator("#run-card")).to_be_visible()
     (run,) = list_runs(dashboard.runs_dir)
