@@ -17,10 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from backend.config import Settings, parse_settings
-from backend.device.free import choose_free
-from backend.device.gpu import GpuReading, read_driver, read_gpus
-from backend.device.machine import Device, cpu_has_bfloat16
-from backend.device.unusable import cards_of, find_unusable
+from backend.device.gpu import GpuReading, read_gpus
+from backend.device.machine import cpu_has_bfloat16
+from backend.device.machine_query import query_machine
 from backend.errors import UserError
 from backend.flags import (
     EXIT_COMPLETED,
@@ -46,8 +45,7 @@ from backend.memory.cache import torch_version
 from backend.memory.prediction import predict_step_memory
 from backend.memory.reasons import GIB
 from backend.presets import with_preset
-from backend.resolve import settings_in_force
-from backend.torch_devices import describe_machine, torch_build
+from backend.resolve import choose_device, settings_in_force
 
 SPEED_BATCH = 4  # on a CPU, the time per image is the same with more
 MEASURED_BATCH = 16  # at most, before the recommended one is measured
@@ -98,7 +96,7 @@ def _gib(text: str) -> float:
 
 def _report(settings: Settings, options: argparse.Namespace) -> dict[str, Any]:
     gpus = _read_gpus(settings.device)
-    device = _device_of(settings.device, gpus)
+    device = _planned_device(settings, gpus)
     if settings.mixed_precision and device == "cpu":
         settings = settings_in_force(settings, device, cpu_has_bfloat16())
     memory = _memory(device, gpus, options.free_gib)
@@ -208,25 +206,14 @@ def _read_gpus(device: str) -> tuple[GpuReading, ...]:
     return read_gpus(hidden_too=hidden and device.startswith("cuda"))
 
 
-def _device_of(asked: str, gpus: tuple[GpuReading, ...]) -> str:
-    if asked == "auto":
-        return _free_gpu(gpus) or "cpu"
-    return "cuda:0" if asked == "cuda" else asked
-
-
-def _free_gpu(gpus: tuple[GpuReading, ...]) -> str | None:
-    """The one that a training would take; None without any. torch is queried only where the driver lists no
-    GPU: it may still see one."""
-    if not gpus:
-        machine = describe_machine()
-        return machine.gpus[0].name if machine.gpus else None
-    unusable = find_unusable(cards_of(gpus), read_driver(), torch_build(), said=None)
-    for gpu in unusable:
+def _planned_device(settings: Settings, gpus: tuple[GpuReading, ...]) -> str:
+    """The device that a training would take now. One that is named need not be here, so that it can be planned for."""
+    if settings.device != "auto":
+        return "cuda:0" if settings.device == "cuda" else settings.device
+    machine = query_machine()
+    for gpu in machine.unusable:
         print(gpu.words, file=sys.stderr, flush=True)
-    names = {gpu.name for gpu in unusable}
-    listed = [Device(f"cuda:{gpu.index}", gpu.title, gpu.total_bytes or 0) for gpu in gpus]
-    usable = [device for device in listed if device.name not in names]
-    return choose_free(usable, (), gpus)[0].name if usable else None
+    return str(choose_device(settings, machine, readings=gpus).value)
 
 
 def _memory(device: str, gpus: tuple[GpuReading, ...], free_gib: float | None) -> DeviceMemory:

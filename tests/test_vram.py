@@ -6,9 +6,10 @@ import pytest
 
 from backend import vram
 from backend.cache import cache_file
-from backend.device.gpu import Driver, GpuReading
+from backend.device.gpu import GpuReading
 from backend.device.host import HostMemory
-from backend.device.unusable import TorchBuild
+from backend.device.machine import Device, Machine
+from backend.device.unusable import UnusableGpu
 from backend.flags import run_command
 from backend.memory.benchmark_store import NOTHING_MEASURED, MeasuredBatch
 from backend.memory.reasons import GIB, reason
@@ -54,37 +55,30 @@ def test_a_gpu_that_is_hidden_from_torch_is_read(capsys, monkeypatch):
     assert report["terms"]["cuda_context"] > 0
 
 
-@pytest.mark.parametrize(
-    ("capabilities", "cuda", "device"),
-    [
-        ([(6, 1), (8, 6)], "13.0", "cuda:1"),
-        ([(8, 6)], "13.0", "cuda:0"),
-        ([(6, 1)], "13.0", "cpu"),
-        ([(8, 6)], None, "cpu"),
-    ],
-)
+@pytest.mark.parametrize(("usable", "device"), [((1,), "cuda:1"), ((0,), "cuda:0"), ((), "cpu")])
 def test_auto_takes_a_card_that_torch_can_compute_on_and_names_the_others(
-    capsys, monkeypatch, capabilities, cuda, device
+    capsys, monkeypatch, usable, device
 ):
-    cards = tuple(
-        GpuReading(index, None, f"card {index}", 8 * GIB, GIB, 7 * GIB, 0, 3, 40, capability)
-        for index, capability in enumerate(capabilities)
+    cards = tuple(GpuReading(n, None, f"card {n}", 8 * GIB, GIB, 7 * GIB, 0, 3, 40) for n in range(2))
+    gpus = tuple(Device(f"cuda:{n}", f"card {n}", 8 * GIB) for n in usable)
+    others = [n for n in range(2) if n not in usable]
+    unusable = tuple(
+        UnusableGpu(f"cuda:{n}", f"card {n}", "no_cuda_build", "restart", {"torch": "2.13.0"}) for n in others
     )
     monkeypatch.setattr(vram, "read_gpus", lambda hidden_too: cards)
-    monkeypatch.setattr(vram, "torch_build", lambda: TorchBuild("2.13.0", cuda, ("sm_80",)))
-    monkeypatch.setattr(vram, "read_driver", lambda: Driver("580", (13, 0)))
+    monkeypatch.setattr(vram, "query_machine", lambda: Machine(gpus, 2, "2.13.0", False, unusable))
     assert run_command(vram.main, [*ARGUMENTS, "--json", "-"]) == 0
     told = capsys.readouterr()
     assert json.loads(told.out)["device"] == device
-    assert told.err.count("cannot be used") == len(cards) - (device != "cpu")
+    assert told.err.count("built without CUDA") == len(others)
 
 
 def test_auto_is_asked_of_the_card_that_a_training_would_take(capsys, monkeypatch):
-    full = GpuReading(0, None, "full", 8 * GIB, 7 * GIB, GIB, 7 * GIB, 90, 60, (8, 6))
-    idle = GpuReading(1, None, "idle", 8 * GIB, 0, 8 * GIB, 0, 0, 40, (8, 6))
+    full = GpuReading(0, None, "full", 8 * GIB, 7 * GIB, GIB, 7 * GIB, 90, 60)
+    idle = GpuReading(1, None, "idle", 8 * GIB, 0, 8 * GIB, 0, 0, 40)
+    gpus = tuple(Device(f"cuda:{n}", "", 8 * GIB) for n in range(2))
     monkeypatch.setattr(vram, "read_gpus", lambda hidden_too: (full, idle))
-    monkeypatch.setattr(vram, "torch_build", lambda: TorchBuild("2.13.0", "13.0", ("sm_80",)))
-    monkeypatch.setattr(vram, "read_driver", lambda: Driver("580", (13, 0)))
+    monkeypatch.setattr(vram, "query_machine", lambda: Machine(gpus, 2, "2.13.0", False))
     report = report_of(capsys)
     assert (report["device"], report["device_title"], report["free_bytes"]) == ("cuda:1", "idle", 8 * GIB)
 
