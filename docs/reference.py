@@ -1,4 +1,4 @@
-"""Write the generated parts of docs: settings, command line, and the layers of the architecture.
+"""Write the generated parts of docs: settings, command line, modules, and the layers of the architecture.
 
 Run from anywhere: python docs/reference.py. tests/test_docs.py checks that the pages are as this prints them.
 """
@@ -6,6 +6,8 @@ Run from anywhere: python docs/reference.py. tests/test_docs.py checks that the 
 from __future__ import annotations
 
 import argparse
+import ast
+import re
 import runpy
 import sys
 import tomllib
@@ -22,6 +24,7 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 SETTINGS_PAGE = REPOSITORY / "docs" / "settings.md"
 COMMANDS_PAGE = REPOSITORY / "docs" / "command-line.md"
 ARCHITECTURE_PAGE = REPOSITORY / "docs" / "architecture.md"
+MODULES_PAGE = REPOSITORY / "docs" / "modules.md"
 BEGIN, END = "<!-- generated: begin -->\n", "<!-- generated: end -->"
 
 # how a JSON schema limits a number
@@ -164,6 +167,28 @@ def layers_block() -> str:
     return "\n\n".join(blocks) + "\n"
 
 
+def modules_reference() -> str:
+    """A section per package: a table of its modules with the first sentence of each module's docstring."""
+    roots = (REPOSITORY / name for name in ("models", "backend", "ui"))
+    packages = [path.parent for root in roots for path in sorted(root.rglob("__init__.py"))]
+    return "\n".join(line for package in packages for line in _package_section(package))
+
+
+def _package_section(package: Path) -> Iterator[str]:
+    yield from (f"## {package.relative_to(REPOSITORY).as_posix()}", "", "| module | holds |", "|---|---|")
+    for path in sorted(package.glob("*.py")):
+        docstring = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
+        if docstring:  # an empty __init__.py has none
+            yield f"| `{path.stem}` | {_first_sentence(docstring)} |"
+    yield ""
+
+
+def _first_sentence(docstring: str) -> str:
+    paragraph = " ".join(docstring.split("\n\n")[0].split()).replace("|", "\\|")
+    end = re.search(r"\.(?= [A-Z`])", paragraph)
+    return paragraph[: end.end()] if end else paragraph
+
+
 def with_generated(page: Path, content: str) -> str:
     """The page's text with `content` between its two marks."""
     before, rest = page.read_text(encoding="utf-8").split(BEGIN)
@@ -176,6 +201,7 @@ def pages() -> dict[Path, str]:
     return {
         SETTINGS_PAGE: with_generated(SETTINGS_PAGE, settings_table()),
         ARCHITECTURE_PAGE: with_generated(ARCHITECTURE_PAGE, layers_block()),
+        MODULES_PAGE: with_generated(MODULES_PAGE, modules_reference()),
         COMMANDS_PAGE: with_generated(COMMANDS_PAGE, commands_reference()),
     }
 

@@ -141,16 +141,6 @@ def test_the_architecture_names_every_package_and_every_module_on_the_top_floor(
         assert not {name for name in names - {"__init__"} if not re.search(rf"\b{name}\b", page)}
 
 
-def test_every_module_that_the_architecture_places_in_a_package_is_there() -> None:
-    section = text_of(DOCS / "architecture.md").split("Within the packages:")[1].split("\n## ")[0]
-    packages = re.findall(r"^- \*\*([\w/]+)\*\*:(.*?)(?=^- |\Z)", section, re.MULTILINE | re.DOTALL)
-    assert len(packages) >= 7
-    for package, words in packages:
-        names = re.findall(r"`(\w+)`", words)
-        assert names
-        assert not [name for name in names if not is_module(["backend", *package.split("/"), name])], package
-
-
 def test_every_pinned_dependency_has_its_reason() -> None:
     reasons = text_of(DOCS / "dependencies.md")
     for file in ("requirements.txt", "requirements-dev.txt"):
