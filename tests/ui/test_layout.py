@@ -83,6 +83,26 @@ def test_no_event_without_progress_writes_to_what_it_does_not_change(page: gr.Bl
     assert not noisy
 
 
+def test_a_tick_takes_few_inputs(page: gr.Blocks) -> None:
+    """At every tick the browser looks up each input among all components: the form's would keep a core busy."""
+    ticks = [fn for fn in page.fns.values() if any(event == "tick" for _, event in fn.targets)]
+    assert len(ticks) > 10
+    assert max(len(fn.inputs) for fn in ticks) <= 8
+
+
+def test_an_answer_that_a_late_one_replaced_is_asked_for_again(page: gr.Blocks) -> None:
+    names = {block.elem_id for block in page.blocks.values()}
+    pressed = {
+        page.blocks[target].elem_id
+        for fn in page.fns.values()
+        if fn.fn is not None
+        for target, event in fn.targets
+        if event == "click"
+    }
+    for part in ("data", "leaks", "sample", "form", "step"):
+        assert f"again-{part}" in names & pressed
+
+
 def test_each_page_is_laid_out_in_its_language(page: gr.Blocks) -> None:
     labels = {
         path: {

@@ -130,7 +130,10 @@ def bind_memory_panel(panel: MemoryPanel, inputs: Sequence[Any]) -> None:
     about = [panel.shown, *inputs]
     asked = panel.step.binds(changes, partial(on_memory, panel), about, panel.drawn)
     _bind_estimate(panel, asked, inputs)
-    panel.step.binds(panel.timer.tick, partial(on_tick, panel), about, panel.drawn, how=ONCE, polls=True)
+    # a late answer to an older form has replaced the right one
+    panel.step.binds(panel.step.again.click, partial(on_memory, panel), about, panel.drawn)
+    # not the form: the browser looks up each input of an event among all components, at every tick
+    panel.step.settles(panel.timer.tick(partial(on_tick, panel), panel.shown, panel.drawn, **ONCE))
     batch_size, steps = panel.fields["batch_size"], panel.fields["gradient_accumulation_steps"]
     panel.step.binds(
         panel.recommend.click, partial(on_recommend, panel), about, [*panel.drawn, batch_size], how=PRIVATE
@@ -197,18 +200,13 @@ def on_estimate(panel: MemoryPanel, question: str, shown: Shown, *values: Any) -
     return {panel.estimate: words, panel.time.answered: question}
 
 
-def on_tick(panel: MemoryPanel, unanswered: str, shown: Shown, *values: Any) -> Updates:
-    """Update changed readings, and the chart where the free memory changed or a test has ended.
-
-    Where the last answer belonged to another form and this one is known, it is shown again.
-    """
+def on_tick(panel: MemoryPanel, shown: Shown) -> Updates:
+    """Update the readings that changed, and the chart if the free memory changed or a test has ended."""
     updates: Updates = {}
     devices = device_lines()
     if devices != shown.devices:
         shown = replace(shown, devices=devices)
         updates = {panel.devices: devices, panel.shown: shown}
-    if unanswered and (known := _known_subject(values)) is not None:
-        return {**updates, **draw(panel, replace(shown, question=unanswered, subject=known, answer=None))}
     if shown.subject is None or shown.memory is None:
         return updates or {panel.shown: gr.skip()}
     answer = known_memory(shown.subject)
@@ -225,18 +223,6 @@ def settings_for_memory(values: Sequence[Any]) -> Settings | None:
     if any(key in MEMORY_KEYS for key in wrong):
         return None
     return parse_settings({key: value for key, value in raw.items() if key not in wrong})
-
-
-def _known_subject(values: Sequence[Any]) -> Subject | None:
-    """What the form asks about, where it is already known."""
-    settings = settings_for_memory(values)
-    try:
-        if settings is None or not settings.dataset_path:
-            return None
-        subject = subject_of(settings, read_splits(settings))
-    except UserError:
-        return None
-    return subject if known_memory(subject) is not None else None
 
 
 def _answered(panel: MemoryPanel, shown: Shown) -> Updates:

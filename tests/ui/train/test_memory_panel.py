@@ -99,7 +99,7 @@ def test_the_sentence_explains_the_number_and_offers_what_keeps_the_step(
 def test_a_tick_sends_nothing_while_nothing_changes(panel: MemoryPanel, machine: Machine) -> None:
     shown = replace(drawn(panel), devices=machine.devices)
     machine.free_bytes += round(0.009 * 12 * GIB)
-    assert memory_panel.on_tick(panel, "", shown) == {panel.shown: gr.skip()}
+    assert memory_panel.on_tick(panel, shown) == {panel.shown: gr.skip()}
     assert machine.questions == 1
 
 
@@ -107,7 +107,7 @@ def test_a_tick_sends_the_readings_alone_where_only_they_changed(
     panel: MemoryPanel, machine: Machine
 ) -> None:
     shown = drawn(panel)
-    assert set(memory_panel.on_tick(panel, "", shown)) == {panel.shown, panel.devices}
+    assert set(memory_panel.on_tick(panel, shown)) == {panel.shown, panel.devices}
 
 
 def test_a_form_with_a_mistake_has_no_estimate(panel: MemoryPanel, machine: Machine) -> None:
@@ -140,7 +140,7 @@ def test_an_answer_says_which_question_it_answers(panel: MemoryPanel, machine: M
     # readings that were taken of a form of before do not pass for its successor's
     of_before = replace(drawn(panel), question="old")
     machine.free_bytes = 5 * GIB
-    late = memory_panel.on_tick(panel, "", of_before, *form_values())
+    late = memory_panel.on_tick(panel, of_before)
     assert panel.chart in late and late[panel.step.answered] == "old"
 
 
@@ -156,21 +156,6 @@ def test_a_failure_answers_too(panel: MemoryPanel, machine: Machine, monkeypatch
 
 
 @pytest.mark.usefixtures("blobs")
-def test_a_tick_shows_the_known_answer_again_where_a_late_one_has_replaced_it(
-    panel: MemoryPanel, machine: Machine
-) -> None:
-    *_, answer = memory_panel.on_memory(panel, "new", Shown("old"), *form_values())
-    late = replace(drawn(panel), question="old", devices=machine.devices)
-    mended = memory_panel.on_tick(panel, "new", late, *form_values())
-    assert mended[panel.step.answered] == "new"
-    assert mended[panel.shown].subject == answer[panel.shown].subject
-    # what is not known yet is under way
-    assert memory_panel.on_tick(panel, "newer", late, *form_values(image_height=512)) == {
-        panel.shown: gr.skip()
-    }
-
-
-@pytest.mark.usefixtures("blobs")
 def test_the_time_of_an_epoch_is_not_told_of_the_memory_of_another_form(
     panel: MemoryPanel, machine: Machine
 ) -> None:
@@ -182,7 +167,7 @@ def test_the_time_of_an_epoch_is_not_told_of_the_memory_of_another_form(
 def test_a_tick_draws_anew_when_the_free_memory_changed(panel: MemoryPanel, machine: Machine) -> None:
     shown = replace(drawn(panel), devices=machine.devices)
     machine.free_bytes = 5 * GIB
-    updates = memory_panel.on_tick(panel, "", shown)
+    updates = memory_panel.on_tick(panel, shown)
     assert updates[panel.advice].startswith("**Recommended batch size 15: 3.8 of 5.0 GiB free")
     assert panel.chart in updates
     assert machine.questions == 1  # the prediction stays
@@ -196,7 +181,7 @@ def test_what_measuring_says_stands_while_the_chart_is_drawn_anew(
     measuring = memory_panel.on_measure(panel, "new", shown, *form_values())
     assert next(measuring)[panel.measure_note].startswith("Running real steps")
     machine.free_bytes = 5 * GIB
-    redrawn = memory_panel.on_tick(panel, "", shown)
+    redrawn = memory_panel.on_tick(panel, shown)
     assert panel.chart in redrawn and panel.measure_note not in redrawn
     assert set(redrawn) <= set(panel.drawn)
     *_, last = measuring
@@ -212,10 +197,10 @@ def test_where_nothing_fits_any_more_what_would_is_asked_for(panel: MemoryPanel,
         "free_bytes": GIB,
         "remarks": [{"key": "model_fits", "values": {"model": "unet", "model_need": "0.3"}}],
     }
-    updates = memory_panel.on_tick(panel, "", shown)
+    updates = memory_panel.on_tick(panel, shown)
     assert updates[panel.advice] == "**the model unet (0.3 GiB) would fit**"
     assert machine.questions == 2
-    memory_panel.on_tick(panel, "", updates[panel.shown])
+    memory_panel.on_tick(panel, updates[panel.shown])
     assert machine.questions == 2
 
 
