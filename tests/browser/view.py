@@ -17,6 +17,19 @@ PATIENCE_MS = 180_000  # two cores that also train may be slow to answer; no tes
 PHONE, DESK = 390, 1600
 
 
+# every height of the window at which Start could be pressed
+PLACES_OF_START = """
+const places = new Set();
+const look = () => {
+  const start = document.querySelector("#start:not([disabled])");
+  if (start?.offsetParent) places.add(Math.round(start.getBoundingClientRect().top));
+  window.placesOfStart = [...places];
+  requestAnimationFrame(look);
+};
+look();
+"""
+
+
 @dataclass(frozen=True)
 class View:
     """An opened page and the language it is in."""
@@ -78,9 +91,13 @@ def opened_view(
         complaints: list[str] = []
         page.on("console", lambda said: complaints.append(said.text) if said.type == "error" else None)
         page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.add_init_script(PLACES_OF_START)
         page.goto(f"{url}/{LANGUAGES[language].path}?__theme=light")
         expect(page.locator("html")).to_have_attribute("lang", language)
         expect(page.locator("#data-summary strong")).to_have_count(2)  # the form is drawn
+        expect(page.locator("#data-leaks")).not_to_be_empty()
+        places = page.evaluate("window.placesOfStart")
+        assert len(places) == 1, f"Start moved while the page filled, which loses a click: {places}"
         yield View(page, language, excepted)
         assert not complaints
 

@@ -15,7 +15,7 @@ from starlette.testclient import TestClient
 from starlette.types import Receive, Scope, Send
 
 import backend
-from ui.bindings import STATIC, read_static
+from ui.bindings import STATIC
 from ui.layout import build_app
 from ui.monitor import tab as monitor_tab
 from ui.session import Session
@@ -54,12 +54,6 @@ def elements(page: gr.Blocks, path: str) -> list[str]:
     return sorted(
         block.elem_id for block in page.blocks.values() if block.page == path and block.elem_id is not None
     )
-
-
-def test_what_comes_late_does_not_move_start_away_under_the_mouse(page: gr.Blocks) -> None:
-    placed = [block.elem_id for block in page.blocks.values() if block.page == ""]
-    assert placed.index("start") < placed.index("estimate")
-    assert re.search(r"#advice \.prose {\s*min-height: 2lh;", read_static("page.css"))  # of one or two lines
 
 
 def test_both_pages_have_the_same_elements_and_no_endpoint_shows_twice(page: gr.Blocks) -> None:

@@ -170,7 +170,7 @@ def _place_in_pairs(fields: dict[str, Any], keys: Sequence[str]) -> None:
 
 
 def place_start() -> dict[str, Any]:
-    with gr.Row():
+    with gr.Row(elem_id="start-row"):
         # on_form enables them once the form is restored
         start = gr.Button(
             say("start"), variant="primary", interactive=False, elem_id="start", scale=3, min_width=160
