@@ -106,15 +106,15 @@ def _bind_import(tab: DataTab) -> Any:
 
     outputs = [tab.refused, tab.imported, tab.dataset, tab.train.fields["dataset_path"], tab.summary]
     tab.upload.upload(upload, [tab.upload], outputs, api_visibility="private")
-    return _bind_reading(tab, tab.imported.change)
+    return _bind_reading(tab, tab.imported.change, partial(on_read_imported, tab), [tab.imported])
 
 
-def _bind_reading(tab: DataTab, event: Any) -> Any:
+def _bind_reading(tab: DataTab, event: Any, handler: Any = None, more: Sequence[Any] = ()) -> Any:
     answers = tab.answers
     return answers.data.answers(
         event,
-        partial(on_read, tab),
-        [tab.train.session, *tab.train.inputs],
+        handler or partial(on_read, tab),
+        [tab.train.session, *more, *tab.train.inputs],
         tab.everything,
         how={**LATEST, **_reading(tab)},
         also=(answers.image, answers.sigma),
@@ -170,6 +170,12 @@ def on_import(tab: DataTab, file: str, progress: gr.Progress) -> Updates:
         tab.train.fields["dataset_path"]: chosen,
         tab.summary: say("data_reading"),
     }
+
+
+def on_read_imported(tab: DataTab, session: Session, folder: str, *values: Any) -> Updates:
+    """Read the data set that was imported; in the browser the form may still name the one before."""
+    raw = dict(zip(FORM_KEYS, values, strict=True)) | {"dataset_path": folder}
+    return on_read(tab, session, *raw.values())
 
 
 def on_read(tab: DataTab, session: Session, *values: Any) -> Updates:

@@ -21,6 +21,7 @@ from ui.data.summary import (
 )
 from ui.data.training_view import TrainingPanel
 from ui.session import Session
+from ui.train.form import FORM_KEYS
 
 
 @pytest.fixture
@@ -51,6 +52,18 @@ def test_leaks_and_floor_are_told_though_a_run_was_started_meanwhile(
     monkeypatch.setattr(training_view, "query_floor", floor_late)
     monkeypatch.setattr(training_view, "settings_for_data", lambda values: Settings())
     assert "0.50 px" in str([*training_view.on_floor(tab.training, session, view)][-1])
+
+
+def test_an_import_is_read_while_the_form_still_names_another_data_set(
+    tab: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def note(_tab: Any, _session: Session, *values: Any) -> dict[str, Any]:
+        return dict(zip(FORM_KEYS, values, strict=True))
+
+    monkeypatch.setattr(data_tab, "on_read", note)
+    read = data_tab.on_read_imported(tab, Session(), "/data/new", *["before"] * len(FORM_KEYS))
+    assert read.pop("dataset_path") == "/data/new"
+    assert set(read.values()) == {"before"}
 
 
 def test_an_image_without_a_landmark_to_learn_has_no_sigma_to_show(view: DataView, tab: Any) -> None:
