@@ -121,22 +121,23 @@ class Dashboard:
             self._process.wait()
 
     def kill_workers(self) -> None:
-        """Leave no training behind, and no process that the dashboard asks something of."""
+        """Leave no process behind that trains, or works on the runs or the data. A memory prediction or a benchmark
+        goes on: its answer is cached, and the next page asks for it."""
         if self._training is not None:
             self._training.kill()
             self._training.wait()
             self._training = None
-        left = [process for process in psutil.process_iter(["cmdline"]) if self._is_worker(process)]
-        if self._process is not None and self._process.poll() is None:
-            left += psutil.Process(self._process.pid).children(recursive=True)
+        left = [process for process in psutil.process_iter(["pid", "cmdline"]) if self._is_worker(process)]
         for process in left:
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.kill()
         psutil.wait_procs(left, timeout=LIMIT_S)
 
     def _is_worker(self, process: psutil.Process) -> bool:
+        if self._process is not None and process.info["pid"] == self._process.pid:
+            return False
         command = process.info["cmdline"] or []
-        return "backend.worker" in command and any(str(self.runs_dir) in part for part in command)
+        return any(str(folder) in part for part in command for folder in (self.runs_dir, self.data_root))
 
 
 @contextmanager

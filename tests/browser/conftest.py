@@ -31,7 +31,20 @@ expect.set_options(timeout=PATIENCE_MS)
 
 
 @pytest.fixture(scope="session")
-def server(tmp_path_factory: pytest.TempPathFactory, tiny_dataset: Path) -> Iterator[Dashboard]:
+def shared_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """The dashboards of all processes that run tests share what was predicted and measured: each form is asked of torch
+    once, which takes a process of several seconds."""
+    own = tmp_path_factory.getbasetemp()
+    shared = own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FIDUCIAL_CACHE_DIR", str(shared / "cache of the dashboards"))
+        yield
+
+
+@pytest.fixture(scope="session")
+def server(
+    tmp_path_factory: pytest.TempPathFactory, tiny_dataset: Path, shared_cache: None
+) -> Iterator[Dashboard]:
     """One dashboard for all tests: each start costs ten seconds of a processor. Who uses it begins it anew."""
     with served_over(tmp_path_factory.mktemp("dashboard"), tiny_dataset) as served:
         yield served

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from urllib.parse import urlparse
 
 from playwright.sync_api import Browser, Page, expect
 
-from tests.browser.axe import Found, GradioMakesIt, grave_violations
+from tests.browser.axe import COLOR_RULES, EVERY_RULE, Found, GradioMakesIt, grave_violations
 from ui.text.language import LANGUAGES, speaking
 from ui.text.say import say
 
@@ -51,16 +51,16 @@ class View:
     def must_be_sound(self) -> None:
         """It fits its window, and breaks no rule of axe's gravely, in light nor in dark, but where Gradio does."""
         self.must_fit()
-        for theme in themes(self.page):
-            found = self._lasting_violations()
+        for theme, rules in zip(themes(self.page), (EVERY_RULE, COLOR_RULES), strict=True):
+            found = self._lasting_violations(rules)
             broken = [one for one in found if one.exception is None]
             assert not broken, f"in {theme}: {broken}"
             self.excepted.update(one.exception for one in found if one.exception is not None)
 
-    def _lasting_violations(self) -> list[Found]:
+    def _lasting_violations(self, rules: Sequence[str]) -> list[Found]:
         """What is broken stays so; a page that is drawn anew while axe looks has elements that are gone by now."""
         for _ in range(4):
-            found = grave_violations(self.page)
+            found = grave_violations(self.page, rules)
             if all(one.exception for one in found):
                 break
             self.page.wait_for_timeout(1000)
