@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from ui.data import tab as data_tab
 from ui.devices import unusable_gpus
 from ui.monitor import tab as monitor_tab
 from ui.predict import tab as predict_tab
+from ui.predict.parts import PredictTab
 from ui.run_rows import live_runs
 from ui.runs import reuse
 from ui.runs import tab as runs_tab
@@ -23,9 +25,24 @@ from ui.text.language import LANGUAGES, answering_in, speaking, spoken
 from ui.text.language_choice import API_QUERY
 from ui.text.say import say
 from ui.train import tab as train_tab
+from ui.train.parts import TrainTab
 
 # Gradio checks its uploads and exports every 10 minutes and deletes them after an hour
 CACHE_S = (600, 3600)
+
+
+@dataclass(frozen=True)
+class _Parts:
+    """The parts of a page that its events connect."""
+
+    session: gr.State
+    unusable_gpus: gr.HTML
+    tabs: gr.Tabs
+    predict_item: gr.Tab
+    train: TrainTab
+    monitor: monitor_tab.MonitorTab
+    runs: runs_tab.RunsTab
+    predict: PredictTab
 
 
 def build_app(runs_dir: Path, data_root: Path) -> gr.Blocks:
@@ -36,20 +53,23 @@ def build_app(runs_dir: Path, data_root: Path) -> gr.Blocks:
         with address, speaking(language.code):
             if not language.path:
                 bind_api(page, runs_dir, data_root)
-            _lay_out(page, runs_dir, data_root)
+            parts = _place_parts(runs_dir, data_root)
+            _bind_scripts(page, parts)
+            _bind_load(page, parts, runs_dir)
+            _bind_started_run(parts)
+        # every handler answers in the language of its page
         for function in page.fns.values():
             if function.page == language.path and function.fn is not None:
                 function.fn = answering_in(language.code, function.fn)
     return page
 
 
-def _lay_out(page: gr.Blocks, runs_dir: Path, data_root: Path) -> None:
+def _place_parts(runs_dir: Path, data_root: Path) -> _Parts:
+    """Lay out the page from top to bottom, with the tabs in the order of work."""
     gr.HTML(_head())
     unusable = gr.HTML(elem_id="unusable-gpus", padding=False)
-    page.load(None, js=script("answers.js"), **PRIVATE)  # first: the events below use it
-    page.load(None, js=script("sort_tables.js"), **PRIVATE)
     session = gr.State(Session())
-    with gr.Tabs(selected="train") as tabs:  # in the order of work
+    with gr.Tabs(selected="train") as tabs:
         with gr.Tab(say("tab_data"), id="data") as data_item:
             data = data_tab.create_data_tab()
         with gr.Tab(say("tab_train"), id="train"):
@@ -61,40 +81,65 @@ def _lay_out(page: gr.Blocks, runs_dir: Path, data_root: Path) -> None:
         with gr.Tab(say("tab_predict"), id="predict") as predict_item:
             predict = predict_tab.create_predict_tab(runs_dir)
     gr.HTML(f"<small>{say('version', version=__version__)}</small>", elem_id="version")
-    gr.on([tabs.change, tabs.select], None, js=script("fit_plots.js"), **PRIVATE)
-    is_training = gr.Checkbox(visible=False)
-    page.load(unusable_gpus, None, [unusable], **PRIVATE)
-    asked = page.load(partial(_is_training, runs_dir), None, [is_training], **PRIVATE)
-    asked.then(None, [is_training], [tabs], js=script("turn_to_monitor.js"), **PRIVATE)
-    train_tab.bind_load(train, page)
+    # the Data tab works on the Train form, which is there only now
     data_tab.bind_data_tab(data, data_item, train, data_root)
-    monitor_tab.bind_redraw(monitor, page.load, monitor_tab.on_open)
-    for name in ("keep_zoom.js", "number_field.js"):
-        page.load(None, js=script(name), **PRIVATE)
-    page.load(partial(runs_tab.on_load, runs), [session], [runs.table, runs.empty], **PRIVATE)
-    opened = [page.load, predict_item.select]
-    noted = [predict.answers.answered, predict.run, predict.run_note]
-    predict.answers.settles(
-        gr.on(opened, partial(predict_tab.on_open, predict), [predict.run], noted, **PRIVATE)
-    )
-    for chosen in (train.started, runs.details.watched):
-        shown = chosen.change(_show_monitor, [chosen], [tabs, chosen], **PRIVATE)
-        # at once: until the next tick the previous run would still be shown
-        monitor_tab.bind_redraw(monitor, shown.then, monitor_tab.on_tick)
     reuse.bind_queue(train)
     reuse.bind_duplicated(train, runs.details.duplicated, tabs)
+    return _Parts(
+        session=session,
+        unusable_gpus=unusable,
+        tabs=tabs,
+        predict_item=predict_item,
+        train=train,
+        monitor=monitor,
+        runs=runs,
+        predict=predict,
+    )
+
+
+def _bind_scripts(page: gr.Blocks, parts: _Parts) -> None:
+    """Run the page's scripts before any other event of its load, since those call `answers.js`."""
+    for name in ("answers.js", "sort_tables.js", "keep_zoom.js", "number_field.js"):
+        page.load(None, js=script(name), **PRIVATE)
+    gr.on([parts.tabs.change, parts.tabs.select], None, js=script("fit_plots.js"), **PRIVATE)
+
+
+def _bind_load(page: gr.Blocks, parts: _Parts, runs_dir: Path) -> None:
+    """Fill the page when a browser opens it: first what decides which tab it sees, then each tab."""
+    page.load(unusable_gpus, None, [parts.unusable_gpus], **PRIVATE)
+    is_training = gr.Checkbox(visible=False)
+    checked = page.load(partial(_is_training, runs_dir), None, [is_training], **PRIVATE)
+    checked.then(None, [is_training], [parts.tabs], js=script("turn_to_monitor.js"), **PRIVATE)
+
+    train_tab.bind_load(parts.train, page)
+    monitor_tab.bind_redraw(parts.monitor, page.load, monitor_tab.on_open)
+    runs = parts.runs
+    page.load(partial(runs_tab.on_load, runs), [parts.session], [runs.table, runs.empty], **PRIVATE)
+    predict_tab.bind_open(parts.predict, [page.load, parts.predict_item.select])
+
+
+def _bind_started_run(parts: _Parts) -> None:
+    """Turn to the Monitor tab when a run is started, resumed or chosen to be watched.
+
+    The tab is redrawn at once, since until its next tick it would still show the previous run.
+    """
+    for run_id in (parts.train.started, parts.runs.details.watched):
+        turned = run_id.change(_show_monitor, [run_id], [parts.tabs, run_id], **PRIVATE)
+        monitor_tab.bind_redraw(parts.monitor, turned.then, monitor_tab.on_tick)
 
 
 def _head() -> str:
-    """The program's name, and links to the other languages and to the API page."""
-    ways = [f'<a href="./{API_QUERY}">{say("api_page")}</a>']
-    ways += [
+    """Return the program's name, with links to the other languages and to the API page, as HTML."""
+    links = [f'<a href="./{API_QUERY}">{say("api_page")}</a>']
+    links += [
         f'<a href="./{language.path}?language={language.code}" lang="{language.code}">{language.name}</a>'
         for language in LANGUAGES.values()
         if language != spoken()
     ]
-    links = f'<nav aria-label="{say("ways")}">{"".join(ways)}</nav>'
-    return f'<div class="fiducial-head"><h1>{say("title")}</h1><span>{say("tagline")}</span>{links}</div>'
+    navigation = f'<nav aria-label="{say("navigation")}">{"".join(links)}</nav>'
+    return (
+        f'<div class="fiducial-head"><h1>{say("title")}</h1><span>{say("tagline")}</span>{navigation}</div>'
+    )
 
 
 def _is_training(runs_dir: Path) -> bool:
@@ -102,5 +147,5 @@ def _is_training(runs_dir: Path) -> bool:
 
 
 def _show_monitor(run_id: str | None) -> tuple[Any, Any]:
-    """Turn to the Monitor tab once; the id is cleared, so that the same run can be chosen again."""
+    """Switch to the Monitor tab and clear the id, so that choosing the same run again fires another event."""
     return (gr.skip(), gr.skip()) if run_id is None else (gr.Tabs(selected="monitor"), None)

@@ -14,23 +14,10 @@ from backend.errors import UserError
 from backend.numbers import read_number, to_latin
 from backend.run.folder import RunFolder
 from ui.annotator.picture import annotator_value, create_annotator
-from ui.annotator.uploads import (
-    Uploads,
-    adopt,
-    correct,
-    forget,
-    list_for_prediction,
-    take_in,
-)
+from ui.annotator.uploads import Uploads, adopt, correct, forget, list_for_prediction, take_in
 from ui.answers import create_part, question_of
 from ui.bindings import PRIVATE, SEQUENTIAL, Updates, read_static, script
-from ui.number_field import (
-    MISTAKE,
-    field_text,
-    mistake_info,
-    number_classes,
-    understood_info,
-)
+from ui.number_field import MISTAKE, field_text, mistake_info, number_classes, understood_info
 from ui.predict.parts import PredictTab, place_export, place_request, run_info
 from ui.predict.prediction_process import (
     follow_prediction,
@@ -120,6 +107,12 @@ def _bind(tab: PredictTab) -> None:
         partial(on_export, tab), [*uploads, tab.format], [tab.note, tab.file], **PRIVATE, trigger_mode="once"
     )
     made.success(None, js=script("click_when_drawn.js", "#predict-file"), **PRIVATE)
+
+
+def bind_open(tab: PredictTab, events: Sequence[Any]) -> None:
+    """Offer the current runs on these events: the page or the tab was opened."""
+    outputs = [tab.answers.answered, tab.run, tab.run_note]
+    tab.answers.settles(gr.on(events, partial(on_open, tab), [tab.run], outputs, **PRIVATE))
 
 
 def on_open(tab: PredictTab, run_id: str | None) -> Updates:

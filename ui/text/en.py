@@ -17,7 +17,7 @@ TEXT: dict[str, str] = {
     **{f"preset_{name}_words": preset.description for name, preset in PRESETS.items()},
     "title": "Fiducial",
     "tagline": "train landmark detectors on your own images",
-    "ways": "Language and API",
+    "navigation": "Language and API",
     "version": "Version {version}",
     "api_page": "API",
     "tab_train": "Train",

@@ -21,7 +21,7 @@ from __future__ import annotations
 TEXT: dict[str, str] = {
     "title": "Fiducial",
     "tagline": "آموزش شبکه‌های یابندهٔ لندمارک روی تصویرهای خودتان",
-    "ways": "زبان و API",
+    "navigation": "زبان و API",
     "version": "نسخهٔ {version}",
     "api_page": "API",
     "tab_train": "آموزش",
