@@ -26,21 +26,13 @@ from ui.datasets import (
 )
 from ui.figures.pictures import plot_sample
 from ui.text.say import in_markdown, say
-from ui.train.form import (
-    DATA_KEYS,
-    SAMPLE_KEYS,
-    keys_of,
-    mistakes_by_key,
-    raw_of,
-)
-from ui.train.implausible_panel import (
-    show_implausible,
-)
+from ui.train.form import DATA_KEYS, SAMPLE_KEYS, field_keys, mistakes_by_key, raw_of
+from ui.train.implausible_panel import show_implausible
 from ui.train.parts import TrainTab
 
 
 def on_data(tab: TrainTab, *values: Any) -> Updates:
-    """A data set was chosen: its summary, problems and readers."""
+    """Update the summary, problems and readers when a data set is chosen."""
     cleared = {
         **show_implausible(tab.implausible, None),
         tab.problems_box: gr.update(visible=False),
@@ -66,7 +58,10 @@ def on_data(tab: TrainTab, *values: Any) -> Updates:
 
 
 def on_leaks(tab: TrainTab, *values: Any) -> Updates:
-    """Afterwards: images that are in two splits, among the problems. The first time, every image is decoded."""
+    """List images that are in two splits among the problems, once the data set is shown.
+
+    That takes long the first time, since every image is decoded.
+    """
     try:
         settings = settings_for_data(values)
         leaks = read_leaks(read_splits(settings)) if settings.dataset_path else None
@@ -79,7 +74,7 @@ def on_leaks(tab: TrainTab, *values: Any) -> Updates:
 
 
 def on_sample(tab: TrainTab, *values: Any) -> Updates:
-    """The data set or something that changes sigma: redraw the sample."""
+    """Redraw the sample when the data set or something that changes sigma is chosen."""
     if any(key in SAMPLE_KEYS for key in mistakes_by_key(raw_of(values))):
         raise NoAnswer  # the field that is wrong is marked by on_form
     nothing = {tab.sample: None, tab.sigma_note: ""}
@@ -91,22 +86,29 @@ def on_sample(tab: TrainTab, *values: Any) -> Updates:
 
 
 def settings_for_data(values: Sequence[Any]) -> Settings:
-    """Only what decides the data set and how it is shown, so that a wrong learning rate does not hide it."""
+    """Return settings for showing the data set: the form's data fields, and its display fields that are valid.
+
+    Other fields keep their defaults, so that an error elsewhere on the form does not hide the data. A reader that
+    the data set does not have counts as the mean. Raises UserError.
+    """
     raw = raw_of(values)
+    data = {key: raw[key] for key in DATA_KEYS}
     path = raw["dataset_path"]
-    wanted = {key: raw[key] for key in DATA_KEYS}
     if path:
         readers = read_annotations(Path(path), raw["dataset_format"]).reader_names
         if raw["annotation_type"] not in readers:
-            wanted["annotation_type"] = "mean"
-    wrong = mistakes_by_key(raw)
-    shown = settings_affecting("sample", "views", "decoding_error")
-    right = {name: raw[name] for name in shown if wrong.keys().isdisjoint(keys_of([name]))}
-    return parse_settings({**right, **wanted})
+            data["annotation_type"] = "mean"
+
+    invalid = mistakes_by_key(raw)
+    display_names = settings_affecting("sample", "views", "decoding_error")
+    valid_display = {
+        name: raw[name] for name in display_names if invalid.keys().isdisjoint(field_keys([name]))
+    }
+    return parse_settings({**valid_display, **data})
 
 
 def _draw_sample(tab: TrainTab, settings: Settings, splits: SampleSplits) -> Updates:
-    """The first training image with its landmarks and sigma."""
+    """Draw the first training image with its landmarks and sigma."""
     train = splits.train
     sigma = sigma_words(settings, train)
     figure = plot_sample(

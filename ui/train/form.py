@@ -37,23 +37,23 @@ from ui.text.say import in_markdown, quote, say, say_label
 SIZE_KEYS = ("image_height", "image_width")
 
 
-def keys_of(names: Iterable[str]) -> tuple[str, ...]:
+def field_keys(names: Iterable[str]) -> tuple[str, ...]:
     """Names of settings -> keys of their fields."""
     return tuple(key for name in names for key in (SIZE_KEYS if name == "image_size" else (name,)))
 
 
-DATASET_KEYS = keys_of(settings_in("dataset"))  # placed by hand
-MAIN_KEYS = keys_of(settings_in("main"))
+DATASET_KEYS = field_keys(settings_in("dataset"))  # placed by hand
+MAIN_KEYS = field_keys(settings_in("main"))
 # under a heading each, `advanced_NAME`
 ADVANCED_GROUPS = {
-    group: keys_of(settings_in(group)) for group in get_args(Group) if group not in ("dataset", "main")
+    group: field_keys(settings_in(group)) for group in get_args(Group) if group not in ("dataset", "main")
 }
 ADVANCED_KEYS = tuple(key for keys in ADVANCED_GROUPS.values() for key in keys)
 FORM_KEYS = (*DATASET_KEYS, *MAIN_KEYS, *ADVANCED_KEYS)  # the order in which handlers get the form's values
 # what the page's answers depend on: a change of any other field does not ask for them again
-DATA_KEYS = keys_of(settings_affecting("data"))
-SAMPLE_KEYS = keys_of(settings_affecting("sample"))
-MEMORY_KEYS = keys_of(settings_affecting("data", "memory", "estimate"))
+DATA_KEYS = field_keys(settings_affecting("data"))
+SAMPLE_KEYS = field_keys(settings_affecting("sample"))
+MEMORY_KEYS = field_keys(settings_affecting("data", "memory", "estimate"))
 ACCEPT = "accept_implausible"  # shown beside the problem that it accepts
 
 

@@ -15,13 +15,7 @@ from typing import Any
 from backend.data.annotations import read_annotations
 from backend.errors import UserError
 from ui.text.say import quote, say, say_label
-from ui.train.form import (
-    mistakes_by_key,
-    number_setting,
-    to_fields,
-    to_settings,
-    understood_by_key,
-)
+from ui.train.form import mistakes_by_key, number_setting, to_fields, to_settings, understood_by_key
 
 STORAGE_KEY = "fiducial_train_form"
 Values = Mapping[str, Any]
@@ -60,7 +54,7 @@ def restore(kept: Any, defaults: Values) -> Draft:
     )
 
 
-def note_words(draft: Draft) -> str:
+def draft_note(draft: Draft) -> str:
     """What to say about a restored form; empty where nothing has fallen back."""
     return say("draft_lost", values="; ".join(draft.lost)) if draft.lost else ""
 

@@ -10,9 +10,7 @@ from typing import Any
 import gradio as gr
 
 from ui.answers import Part, create_part
-from ui.datasets import (
-    list_datasets,
-)
+from ui.datasets import list_datasets
 from ui.text.say import say
 from ui.train.form import (
     ACCEPT,
@@ -25,13 +23,8 @@ from ui.train.form import (
     build_field,
     build_preset_choice,
 )
-from ui.train.implausible_panel import (
-    ImplausiblePanel,
-    create_implausible_panel,
-)
-from ui.train.memory_panel import (
-    MemoryPanel,
-)
+from ui.train.implausible_panel import ImplausiblePanel, create_implausible_panel
+from ui.train.memory_panel import MemoryPanel
 
 
 @dataclass(frozen=True)

@@ -13,9 +13,7 @@ from backend.config import parse_settings
 from backend.errors import UserError
 from backend.presets import PRESETS, match_preset
 from ui.bindings import LATEST, PRIVATE, Updates, script
-from ui.datasets import (
-    list_datasets,
-)
+from ui.datasets import list_datasets
 from ui.session import Session
 from ui.text.say import say
 from ui.torch_queries import absent_device
@@ -34,16 +32,9 @@ from ui.train.form import (
     settings_of,
     understood_by_key,
 )
-from ui.train.form_draft import STORAGE_KEY, note_words, restore
-from ui.train.implausible_panel import (
-    refuse_start,
-)
-from ui.train.memory_panel import (
-    bind_memory_panel,
-    create_memory_panel,
-    load_memory_panel,
-    mark_memory_panel,
-)
+from ui.train.form_draft import STORAGE_KEY, draft_note, restore
+from ui.train.implausible_panel import refuse_start
+from ui.train.memory_panel import bind_memory_panel, create_memory_panel, load_memory_panel, mark_memory_panel
 from ui.train.parts import Answers, TrainTab, place_data, place_decisions, place_start
 from ui.train.start import start_run, to_command
 
@@ -66,8 +57,32 @@ def create_train_tab(session: gr.State, runs_dir: Path, data_root: Path) -> Trai
 
 
 def _bind(tab: TrainTab) -> None:
+    """Bind the handlers: of one event's, those first that the browser runs without waiting for the server."""
+    _bind_in_browser(tab)
+    _bind_data(tab, tab.events(DATA_KEYS), mends=True)
+    tab.answers.sample.answers(
+        tab.events(SAMPLE_KEYS), partial(on_sample, tab), tab.inputs, [tab.sample, tab.sigma_note], mends=True
+    )
+    _bind_form(tab, tab.events(FORM_KEYS), mends=True)
+    bind_memory_panel(tab.memory, tab.inputs)
+
+    # these two only fill the form; everything else follows from the changes of its fields
+    tab.defaults.click(partial(on_defaults, tab), None, [*tab.inputs, tab.draft_note], **PRIVATE)
+    # `input` fires only when the user chooses, not when on_form shows a preset
+    tab.preset.input(partial(on_preset, tab), tab.preset, tab.inputs, **LATEST)
+
+    tab.start.click(
+        partial(on_start, tab),
+        [tab.session, *tab.inputs],
+        [tab.started, tab.session, tab.blocked, tab.fields[ACCEPT]],
+        api_visibility="private",
+        trigger_mode="once",
+    )
+
+
+def _bind_in_browser(tab: TrainTab) -> None:
+    """Store the form in the browser at every change, and mark the parts that no longer match it."""
     answers = tab.answers
-    # first what the browser does by itself, without waiting for the server
     gr.on(
         tab.events(FORM_KEYS),
         None,
@@ -81,69 +96,54 @@ def _bind(tab: TrainTab) -> None:
     answers.sample.asks(tab.events(SAMPLE_KEYS))
     answers.form.asks(tab.events(FORM_KEYS))
     mark_memory_panel(tab.memory)
-    _bind_data(tab, tab.events(DATA_KEYS), mends=True)
-    answers.sample.answers(
-        tab.events(SAMPLE_KEYS), partial(on_sample, tab), tab.inputs, [tab.sample, tab.sigma_note], mends=True
-    )
-    _bind_form(tab, tab.events(FORM_KEYS), mends=True)
-    tab.defaults.click(partial(on_defaults, tab), None, [*tab.inputs, tab.draft_note], **PRIVATE)
-    bind_memory_panel(tab.memory, tab.inputs)
-    # `input` fires only when the user chooses, not when on_form shows a preset
-    tab.preset.input(partial(on_preset, tab), tab.preset, tab.inputs, **LATEST)
-    tab.start.click(
-        partial(on_start, tab),
-        [tab.session, *tab.inputs],
-        [tab.started, tab.session, tab.blocked, tab.fields[ACCEPT]],
-        api_visibility="private",
-        trigger_mode="once",
-    )
 
 
 def _bind_data(tab: TrainTab, events: Any, *, mends: bool = False) -> None:
-    """What follows from the data set: its summary and a sample at once, identical images afterwards."""
+    """Bind what follows from the data set: its summary and a sample at once, identical images afterwards."""
     answers = tab.answers
     outputs = [
         tab.summary, *tab.implausible.outputs, tab.problems_box, tab.problems, tab.leaks, tab.leak_list,
         tab.fields["annotation_type"],
     ]  # fmt: skip
-    shown = answers.data.answers(events, partial(on_data, tab), tab.inputs, outputs, mends=mends)
-    answers.sample.answers(shown.then, partial(on_sample, tab), tab.inputs, [tab.sample, tab.sigma_note])
+    summarized = answers.data.answers(events, partial(on_data, tab), tab.inputs, outputs, mends=mends)
+    answers.sample.answers(summarized.then, partial(on_sample, tab), tab.inputs, [tab.sample, tab.sigma_note])
     outputs = [tab.leaks, tab.leak_list, tab.problems_box]
-    answers.leaks.answers(shown.then, partial(on_leaks, tab), tab.inputs, outputs, mends=mends)
+    answers.leaks.answers(summarized.then, partial(on_leaks, tab), tab.inputs, outputs, mends=mends)
 
 
 def _bind_form(tab: TrainTab, events: Any, *, mends: bool = False) -> None:
+    """Bind what follows from the whole form: marks at its fields, the command, and whether Start is enabled."""
     outputs = [*tab.inputs, tab.preset, tab.marked, tab.start, tab.queue, tab.blocked, tab.command]
     tab.answers.form.answers(events, partial(on_form, tab), [tab.marked, *tab.inputs], outputs, mends=mends)
 
 
 def bind_load(tab: TrainTab, page: gr.Blocks) -> None:
-    """Fill the tab when a browser opens the page: the form as the browser kept it, then what follows from it."""
-    kept = gr.JSON(visible=False)
+    """Fill the tab when a browser opens the page: first the form as the browser stored it, then the rest."""
+    stored = gr.JSON(visible=False)
     restored = page.load(
         partial(on_open, tab),
-        [kept],
+        [stored],
         [*tab.inputs, tab.draft_note],
         js=script("read_form.js", STORAGE_KEY),
         **PRIVATE,
     )
     restored.then(None, js=script("show_form.js"), **PRIVATE)
-    of_form = (tab.answers.data, tab.answers.leaks, tab.answers.sample, tab.answers.form)
-    for part in (*of_form, tab.memory.step, tab.memory.time):
+    answers = tab.answers
+    for part in (answers.data, answers.leaks, answers.sample, answers.form, tab.memory.step, tab.memory.time):
         part.asks(restored.then)
     _bind_data(tab, restored.then)
     _bind_form(tab, restored.then)
     load_memory_panel(tab.memory, tab.inputs, restored)
 
 
-def on_open(tab: TrainTab, kept: Any) -> Updates:
-    """The current data sets, and the form as this browser kept it."""
+def on_open(tab: TrainTab, stored: Any) -> Updates:
+    """Offer the current data sets, and fill the form as this browser stored it."""
     datasets = list_datasets(tab.data_root)
-    draft = restore(kept, tab.initial)
+    draft = restore(stored, tab.initial)
     updates = {tab.fields[key]: gr.update(value=value) for key, value in draft.values.items()}
-    chosen = draft.values.get("dataset_path") or next((path for _, path in datasets), None)
-    updates[tab.fields["dataset_path"]] = gr.update(choices=datasets, value=chosen)
-    return {**updates, tab.draft_note: note_words(draft)}
+    dataset_path = draft.values.get("dataset_path") or next((path for _, path in datasets), None)
+    updates[tab.fields["dataset_path"]] = gr.update(choices=datasets, value=dataset_path)
+    return {**updates, tab.draft_note: draft_note(draft)}
 
 
 def on_defaults(tab: TrainTab) -> Updates:
@@ -152,12 +152,12 @@ def on_defaults(tab: TrainTab) -> Updates:
 
 
 def on_preset(tab: TrainTab, name: str) -> list[Any]:
-    """A preset was chosen: put its values into the form; everything else follows from their change."""
+    """Put the values of the chosen preset into the form; everything else follows from their change."""
     values = preset_fields(name) if name in PRESETS else {}
     return [values.get(key, gr.skip()) for key in FORM_KEYS]
 
 
-def on_form(tab: TrainTab, already: list[str], *values: Any) -> Updates:
+def on_form(tab: TrainTab, marked_keys: list[str], *values: Any) -> Updates:
     """Mark what is wrong, update the command, and enable Start only when nothing is wrong."""
     raw = raw_of(values)
     mistakes = mistakes_by_key(raw)
@@ -168,7 +168,7 @@ def on_form(tab: TrainTab, already: list[str], *values: Any) -> Updates:
     if "device" not in mistakes and (absent := absent_device(raw["device"])):
         mistakes["device"] = absent
     understood = understood_by_key(dict(zip(FORM_KEYS, values, strict=True)))
-    marks = mark_fields(FORM_KEYS, mistakes, understood, [*already, ACCEPT])  # Start may have marked it
+    marks = mark_fields(FORM_KEYS, mistakes, understood, [*marked_keys, ACCEPT])  # Start may mark that
     return {
         **dict(zip(tab.inputs, marks, strict=True)),
         tab.preset: match_preset(raw) or CUSTOM,
@@ -180,12 +180,12 @@ def on_form(tab: TrainTab, already: list[str], *values: Any) -> Updates:
     }
 
 
-def on_start(tab: TrainTab, watched: Session, *values: Any) -> Updates:
-    """Create the run's folder and start its worker."""
+def on_start(tab: TrainTab, session: Session, *values: Any) -> Updates:
+    """Create the run's folder, start its worker and watch it."""
     try:
         run_id = start_run(settings_of(values), tab.runs_dir)
     except UserError as error:
         return refuse_start(tab.blocked, tab.implausible.tick, error)
-    watched.watch(run_id)
+    session.watch(run_id)
     gr.Info(say("started", run_id=run_id))
-    return {tab.started: run_id, tab.session: watched, tab.blocked: gr.update(visible=False)}
+    return {tab.started: run_id, tab.session: session, tab.blocked: gr.update(visible=False)}

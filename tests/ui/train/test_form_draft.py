@@ -8,7 +8,7 @@ import pytest
 from backend.config import parse_settings
 from ui.text.language import speaking
 from ui.train.form import ADVANCED_KEYS, MAIN_KEYS, build_field, to_settings
-from ui.train.form_draft import note_words, restore
+from ui.train.form_draft import draft_note, restore
 
 DEFAULTS: dict[str, Any] = {
     "dataset_path": "",
@@ -25,7 +25,7 @@ def test_what_was_typed_comes_back(tiny_dataset: Path) -> None:
     }  # fmt: skip
     draft = restore(kept, DEFAULTS)
     assert draft.values == kept
-    assert note_words(draft) == ""
+    assert draft_note(draft) == ""
     assert parse_settings(to_settings({**DEFAULTS, **draft.values})).patience == 7
 
 
@@ -34,13 +34,13 @@ def test_a_number_comes_back_as_it_was_understood_or_was_kept_by_an_earlier_vers
     draft = restore(kept, DEFAULTS)
     numbers = {"lr": "0.001", "epochs": "9", "warmup_epochs": "2.5", "refiner_sides": "64, 32", "sigma": ""}
     assert draft.values == numbers
-    assert note_words(draft) == ""
+    assert draft_note(draft) == ""
 
 
 @pytest.mark.parametrize("kept", [None, [], "text", 7, {}])
 def test_without_a_draft_the_form_is_as_it_is_laid_out(kept: Any) -> None:
     assert restore(kept, DEFAULTS).values == {}
-    assert note_words(restore(kept, DEFAULTS)) == ""
+    assert draft_note(restore(kept, DEFAULTS)) == ""
 
 
 @pytest.mark.parametrize(
@@ -67,24 +67,24 @@ def test_without_a_draft_the_form_is_as_it_is_laid_out(kept: Any) -> None:
 def test_what_cannot_be_used_any_more_falls_back_alone_and_is_told(key: str, value: Any) -> None:
     draft = restore({"seed": "5", key: value}, DEFAULTS)
     assert draft.values == {"seed": "5"}
-    assert str(value) in note_words(draft)
-    assert "seed" not in note_words(draft).lower()
+    assert str(value) in draft_note(draft)
+    assert "seed" not in draft_note(draft).lower()
     with speaking("fa"):
-        assert str(value) in note_words(restore({key: value}, DEFAULTS))
+        assert str(value) in draft_note(restore({key: value}, DEFAULTS))
 
 
 def test_what_a_lost_value_was_needed_for_falls_back_too() -> None:
     draft = restore({"model": "resnet9000", "pretrained": "weights.pth", "seed": "5"}, DEFAULTS)
     assert draft.values == {"seed": "5"}
-    assert "resnet9000" in note_words(draft) and "weights.pth" in note_words(draft)
+    assert "resnet9000" in draft_note(draft) and "weights.pth" in draft_note(draft)
 
 
 def test_a_reader_who_is_gone_gives_way_to_the_mean(tiny_dataset: Path) -> None:
     kept = {"dataset_path": str(tiny_dataset), "annotation_type": "Senior Orthodontists"}
     draft = restore(kept, DEFAULTS)
     assert draft.values == {"dataset_path": str(tiny_dataset)}
-    assert "Senior Orthodontists" in note_words(draft)
+    assert "Senior Orthodontists" in draft_note(draft)
 
 
 def test_a_data_set_that_was_never_chosen_is_no_loss() -> None:
-    assert note_words(restore({"dataset_path": None}, DEFAULTS)) == ""
+    assert draft_note(restore({"dataset_path": None}, DEFAULTS)) == ""

@@ -7,7 +7,7 @@ import pytest
 
 from backend.config import Settings, settings_affecting
 from ui.train.data_view import settings_for_data
-from ui.train.form import FORM_KEYS, build_field, keys_of
+from ui.train.form import FORM_KEYS, build_field, field_keys
 
 
 def form_values(**typed: Any) -> list[Any]:
@@ -38,4 +38,4 @@ def test_a_wrong_field_falls_back_to_its_default_where_data_is_shown(tiny_datase
 
 
 def test_what_is_shown_of_the_data_set_depends_on_settings_of_the_form() -> None:
-    assert {*keys_of(settings_affecting("data", "sample", "views", "decoding_error"))} <= {*FORM_KEYS}
+    assert {*field_keys(settings_affecting("data", "sample", "views", "decoding_error"))} <= {*FORM_KEYS}
