@@ -16,7 +16,7 @@ from backend.errors import UserError
 from backend.evaluation.figures import plot_confidence, plot_cumulative, plot_groups, plot_landmarks
 from backend.evaluation.record import is_readable
 from backend.run.folder import RunFolder
-from ui.answers import create_part
+from ui.answers import Part, create_part
 from ui.bindings import PRIVATE, Updates, show_figures
 from ui.datasets import annotation_format, list_datasets, splits_to_measure
 from ui.run_rows import live_runs, read_config
@@ -26,7 +26,7 @@ from ui.session import Session
 from ui.text.say import say
 
 POLL_S = 2.0
-ASKED_PART = "evaluation"  # of the session: the request of the evaluation that was started last
+REQUEST_PART = "evaluation"  # of the session: the request of the evaluation that was started last
 
 
 @dataclass(frozen=True)
@@ -57,13 +57,18 @@ class EvaluatePanel:
     timer: gr.Timer
 
     @property
+    def choices(self) -> list[Any]:
+        """The fields that depend on the chosen data set, and the note about it."""
+        return [self.dataset, self.split, self.truth, self.note]
+
+    @property
     def request(self) -> list[Any]:
-        """The inputs of an evaluation."""
+        """The fields that say what to evaluate on."""
         return [self.dataset, self.split, self.truth, self.exclude, self.leave_out]
 
     @property
     def shown_parts(self) -> list[Any]:
-        """Where an evaluation is shown."""
+        """The components that an evaluation changes."""
         return [
             self.session, self.note, self.evaluate, self.shown, self.results, self.numbers, self.cumulative,
             self.confidence, self.landmarks, self.group, self.groups, self.table, *self.worst,
@@ -169,56 +174,85 @@ def _place_results() -> dict[str, Any]:
 
 
 def _bind(panel: EvaluatePanel) -> None:
-    session, opened, parts = panel.session, panel.opened, panel.shown_parts
-    choices = [panel.dataset, panel.split, panel.truth, panel.note]
-    # what is shown belongs to the opened run and the chosen evaluation, and changes only on request
+    """Bind the handlers, after the marks of the same events (see `Part.asks`)."""
+    # the results belong to the opened run and the chosen evaluation, and to the request on which they were made
     result = create_part("evaluation", ("#evaluation-results", "#evaluate-note"))
-    asked = create_part("evaluation-asked", ("#evaluation-results",), panel.request, keeps=True)
-    groups = create_part("evaluation-groups", ("#evaluation-groups",))
-    result.asks([opened.change, panel.shown.input])
-    asked.asks([component.input for component in panel.request])
-    groups.asks(panel.group.input)
+    request = create_part("evaluation-asked", ("#evaluation-results",), panel.request, keeps=True)
+    result.asks([panel.opened.change, panel.shown.input])
+    request.asks([component.input for component in panel.request])
 
-    def open_run(shown: str, question: str, session: Session, opened: str | None, *request: Any) -> Updates:
-        session.asked[ASKED_PART] = question
-        return {result.answered: shown, asked.answered: question, **on_opened(panel, session, opened)}
+    _bind_opened(panel, result, request)
+    _bind_evaluation(panel, result, request)
+    _bind_choices(panel, result, request)
 
-    def evaluate(question: str, session: Session, *request: Any) -> Updates:
-        session.asked[ASKED_PART] = question
-        return on_evaluate(panel, session, *request)
 
-    def tick(shown: str, session: Session, opened: str | None) -> Updates:
+def _bind_opened(panel: EvaluatePanel, result: Part, request: Part) -> None:
+    """Show the evaluations of the run that is opened; none of them counts as outdated then."""
+
+    def open_run(
+        result_question: str, request_question: str, session: Session, opened: str | None, *fields: Any
+    ) -> Updates:
+        session.asked[REQUEST_PART] = request_question
+        answered = {result.answered: result_question, request.answered: request_question}
+        return {**answered, **on_opened(panel, session, opened)}
+
+    result.binds(
+        panel.opened.change,
+        open_run,
+        [panel.session, panel.opened, *panel.request],
+        list(dict.fromkeys([*panel.choices, *panel.shown_parts])),
+        also=(request,),
+    )
+    panel.dataset.input(
+        partial(on_dataset, panel), [panel.opened, panel.dataset, panel.truth], panel.choices, **PRIVATE
+    )
+
+
+def _bind_evaluation(panel: EvaluatePanel, result: Part, request: Part) -> None:
+    """Start an evaluation, and show its progress and then its results at the ticks that follow.
+
+    The results answer the request with which it was started, even if the fields have changed since.
+    """
+
+    def evaluate(request_question: str, session: Session, *values: Any) -> Updates:
+        session.asked[REQUEST_PART] = request_question
+        return on_evaluate(panel, session, *values)
+
+    def tick(result_question: str, session: Session, opened: str | None) -> Updates:
         updates = on_tick(panel, session, opened)
         if panel.results not in updates:
             return updates
-        return {result.answered: shown, asked.answered: session.asked.get(ASKED_PART, ""), **updates}
+        answered = {
+            result.answered: result_question,
+            request.answered: session.asked.get(REQUEST_PART, ""),
+        }
+        return {**answered, **updates}
 
-    result.binds(
-        opened.change,
-        open_run,
-        [session, opened, *panel.request],
-        list(dict.fromkeys([*choices, *parts])),
-        also=(asked,),
-    )
-    panel.dataset.input(partial(on_dataset, panel), [opened, panel.dataset, panel.truth], choices, **PRIVATE)
     once = {**PRIVATE, "trigger_mode": "once"}
-    asked.binds(panel.evaluate.click, evaluate, [session, opened, *panel.request], parts, how=once)
-    bound = result.binds(panel.timer.tick, tick, [session, opened], [asked.answered, *parts], how=once)
-    asked.settles(bound)
+    inputs = [panel.session, panel.opened]
+    request.binds(panel.evaluate.click, evaluate, [*inputs, *panel.request], panel.shown_parts, how=once)
+    ticked = result.binds(panel.timer.tick, tick, inputs, [request.answered, *panel.shown_parts], how=once)
+    request.settles(ticked)
+
+
+def _bind_choices(panel: EvaluatePanel, result: Part, request: Part) -> None:
+    """Show another of the run's evaluations, or the shown one by other groups."""
     result.answers(
         panel.shown.input,
         partial(on_show, panel),
-        [session, opened, panel.shown, *panel.request],
-        parts,
-        also=(asked,),
+        [panel.session, panel.opened, panel.shown, *panel.request],
+        panel.shown_parts,
+        also=(request,),
     )
+    groups = create_part("evaluation-groups", ("#evaluation-groups",))
+    groups.asks(panel.group.input)
     groups.answers(
-        panel.group.input, partial(on_group, panel), [opened, panel.shown, panel.group], [panel.groups]
+        panel.group.input, partial(on_group, panel), [panel.opened, panel.shown, panel.group], [panel.groups]
     )
 
 
 def on_opened(panel: EvaluatePanel, session: Session, opened: str | None) -> Updates:
-    """Another run was opened: show its data set and its newest evaluation."""
+    """Show the data set and the newest evaluation of the run that was opened."""
     if opened is None:
         return {panel.session: session}
     config = read_config(_folder(panel, opened))
@@ -226,14 +260,14 @@ def on_opened(panel: EvaluatePanel, session: Session, opened: str | None) -> Upd
     if config is None:
         return updates
     path, truth = str(config.value("dataset_path")), config.settings.annotation_type
-    of_data = on_dataset(panel, opened, path, truth)
-    note = of_data.pop(panel.note) or updates.get(panel.note, "")
-    chosen = gr.update(choices=list_datasets(panel.data_root), value=path)
-    return {**updates, **of_data, panel.dataset: chosen, panel.note: note}
+    choices = on_dataset(panel, opened, path, truth)
+    note = choices.pop(panel.note) or updates.get(panel.note, "")
+    dataset = gr.update(choices=list_datasets(panel.data_root), value=path)
+    return {**updates, **choices, panel.dataset: dataset, panel.note: note}
 
 
 def on_dataset(panel: EvaluatePanel, opened: str | None, dataset_path: str | None, truth: str) -> Updates:
-    """A data set was chosen: offer its splits and readers."""
+    """Offer the splits and readers of the chosen data set."""
     config = read_config(_folder(panel, opened)) if opened is not None else None
     dataset_path = _typed_path(dataset_path)
     if opened is None or config is None or not dataset_path:
@@ -255,7 +289,7 @@ def on_dataset(panel: EvaluatePanel, opened: str | None, dataset_path: str | Non
 
 
 def default_split(splits: list[str]) -> str:
-    """A test split where there is one, else the validation images, else the first."""
+    """Return a test split if there is one, else the validation images, else the first split."""
     tests = [split for split in splits if split.startswith("test")]
     return next(iter(tests), "valid" if "valid" in splits else splits[0])
 
@@ -277,8 +311,14 @@ def on_evaluate(
         path = _typed_path(dataset_path)
         if config is None or not path or not split:
             raise UserError(say("evaluate_no_split"))
-        of_data = annotation_format(config, path)
-        request = Request(path, of_data, split, truth, _typed_path(exclude), leave_out)
+        request = Request(
+            dataset_path=path,
+            dataset_format=annotation_format(config, path),
+            split=split,
+            annotation_type=truth,
+            exclude=_typed_path(exclude),
+            leave_out_leaked=leave_out,
+        )
         start_evaluation(folder, request)
     except UserError as error:
         gr.Warning(str(error))
@@ -299,9 +339,9 @@ def on_tick(panel: EvaluatePanel, session: Session, opened: str | None) -> Updat
         updates[panel.note] = progress_html(progress, is_training=is_training)
         is_idle = progress is None or bool(progress.failure)
         updates[panel.evaluate] = gr.update(interactive=is_idle)
-    made = folder.evaluations()
-    if session.has_changed("evaluations", (opened, made)):
-        names = [name for name, _ in made]
+    evaluations = folder.evaluations()
+    if session.has_changed("evaluations", (opened, evaluations)):
+        names = [name for name, _ in evaluations]
         newest = names[0] if names else None
         updates[panel.shown] = gr.update(choices=names, value=newest, visible=len(names) > 1)
         updates |= _draw(panel, folder, newest)
@@ -309,12 +349,12 @@ def on_tick(panel: EvaluatePanel, session: Session, opened: str | None) -> Updat
 
 
 def on_show(panel: EvaluatePanel, session: Session, opened: str, name: str, *request: Any) -> Updates:
-    """Another of the run's evaluations was chosen."""
+    """Show another of the run's evaluations."""
     return {panel.session: session, **_draw(panel, _folder(panel, opened), name)}
 
 
 def on_group(panel: EvaluatePanel, opened: str, name: str, column: str) -> Updates:
-    """Another column to group by."""
+    """Show the errors grouped by another column."""
     record = _read(_folder(panel, opened), name)
     if record is None or column not in record["by_group"]:
         return {panel.groups: gr.skip()}
@@ -322,7 +362,7 @@ def on_group(panel: EvaluatePanel, opened: str, name: str, column: str) -> Updat
 
 
 def _draw(panel: EvaluatePanel, folder: RunFolder, name: str | None) -> Updates:
-    """Everything that shows an evaluation; hidden where there is none."""
+    """Draw everything that shows an evaluation; hide it if there is none."""
     if name is None:
         return {panel.results: gr.update(visible=False)}
     record = _read(folder, name)
@@ -331,7 +371,7 @@ def _draw(panel: EvaluatePanel, folder: RunFolder, name: str | None) -> Updates:
     columns = list(record["by_group"])
     spearman = record["confidence"]["spearman"]
     title = say("evaluation_confidence", spearman="-" if spearman is None else f"{spearman:.2f}")
-    first = plot_groups(record, columns[0], say) if columns else None
+    first_groups = plot_groups(record, columns[0], say) if columns else None
     return {
         panel.results: gr.update(visible=True),
         panel.numbers: headline(folder, name, record),
@@ -341,15 +381,15 @@ def _draw(panel: EvaluatePanel, folder: RunFolder, name: str | None) -> Updates:
         panel.group: gr.update(
             choices=columns, value=columns[0] if columns else None, visible=len(columns) > 1
         ),
-        panel.groups: gr.update(value=first, visible=bool(columns)),
+        panel.groups: gr.update(value=first_groups, visible=bool(columns)),
         panel.table: landmark_errors(record),
         **show_figures(panel.worst, worst_figures(record)),
     }
 
 
 def _read(folder: RunFolder, name: str) -> dict[str, Any] | None:
-    """The record; None for a missing one (the name comes from the browser) or one of another version."""
-    if name not in {known for known, _ in folder.evaluations()}:
+    """Return the record; None if it is missing (the name comes from the browser) or of another version."""
+    if name not in {evaluation for evaluation, _ in folder.evaluations()}:
         return None
     record = folder.read_evaluation(name)
     return record if is_readable(record) else None
@@ -360,5 +400,5 @@ def _folder(panel: EvaluatePanel, run_id: str) -> RunFolder:
 
 
 def _typed_path(text: str | None) -> str:
-    """The typed path with its ~ expanded; an unknown ~name stays."""
+    """Return the typed path with its ~ expanded; an unknown ~name stays."""
     return os.path.expanduser((text or "").strip())  # noqa: PTH111
