@@ -27,13 +27,7 @@ from ui.bindings import PRIVATE, Updates, script
 from ui.run_actions import CHECKPOINTS, possible_now, resume_run
 from ui.run_rows import file_link, read_config, read_rows
 from ui.runs.evaluation_process import is_evaluating
-from ui.runs.resume_fields import (
-    ResumeFields,
-    asked_changes,
-    create_resume_fields,
-    draw_fields,
-    mark_mistake,
-)
+from ui.runs.resume_fields import ResumeFields, asked_changes, create_resume_fields, draw_fields, mark_mistake
 from ui.runs.settings_view import settings_table
 from ui.session import Session
 from ui.text.say import in_bytes, quote, say

@@ -38,7 +38,7 @@ class QueuePanel:
 
     @property
     def outputs(self) -> list[Any]:
-        """What a change of the queue changes."""
+        """The components that a change of the queue updates."""
         return [self.session, self.box, self.note, self.waiting, self.buttons]
 
 
@@ -52,30 +52,39 @@ def create_queue_panel(session: gr.State, runs_dir: Path) -> QueuePanel:
             down = gr.Button(say("queue_down"), elem_id="queue-down", min_width=120)
             remove = gr.Button(say("queue_take_out"), elem_id="queue-remove", min_width=120)
     panel = QueuePanel(
-        runs_dir, session, box, note, waiting, buttons, up, down, remove, timer=gr.Timer(POLL_S)
+        runs_dir=runs_dir,
+        session=session,
+        box=box,
+        note=note,
+        waiting=waiting,
+        buttons=buttons,
+        up=up,
+        down=down,
+        remove=remove,
+        timer=gr.Timer(POLL_S),
     )
     _bind(panel)
     return panel
 
 
 def _bind(panel: QueuePanel) -> None:
-    chosen = [panel.session, panel.waiting]
-    panel.timer.tick(partial(on_tick, panel), chosen, panel.outputs, **PRIVATE, trigger_mode="once")
-    panel.up.click(partial(on_move, panel, -1), chosen, panel.outputs, **PRIVATE)
-    panel.down.click(partial(on_move, panel, 1), chosen, panel.outputs, **PRIVATE)
-    panel.remove.click(partial(on_remove, panel), chosen, panel.outputs, **PRIVATE)
+    inputs = [panel.session, panel.waiting]
+    panel.timer.tick(partial(on_tick, panel), inputs, panel.outputs, **PRIVATE, trigger_mode="once")
+    panel.up.click(partial(on_move, panel, -1), inputs, panel.outputs, **PRIVATE)
+    panel.down.click(partial(on_move, panel, 1), inputs, panel.outputs, **PRIVATE)
+    panel.remove.click(partial(on_remove, panel), inputs, panel.outputs, **PRIVATE)
 
 
 def on_tick(panel: QueuePanel, session: Session, chosen: str | None) -> Updates:
-    """Redraw the queue where it changed; a run that no longer waits is no longer chosen."""
+    """Redraw what has changed in the queue; a run that no longer waits is no longer chosen."""
     try:
         run_ids, failure = read_queue(panel.runs_dir), ""
     except UserError as error:
         run_ids, failure = [], str(error)
     devices = [candidates(RunFolder(panel.runs_dir / run_id), known_machine()) for run_id in run_ids]
-    note = say("data_failed", reason=failure) if failure else _why_it_waits(panel.runs_dir, devices)
+    note = say("data_failed", reason=failure) if failure else _explain_wait(panel.runs_dir, devices)
     choices = [
-        (say("queue_place", place=place, run_id=run_id, device=_named(names)), run_id)
+        (say("queue_place", place=place, run_id=run_id, device=_name_devices(names)), run_id)
         for place, (run_id, names) in enumerate(zip(run_ids, devices, strict=True), start=1)
     ]
     updates: Updates = {panel.session: session}
@@ -114,17 +123,17 @@ def on_remove(panel: QueuePanel, session: Session, run_id: str | None) -> Update
     return on_tick(panel, session, run_id)
 
 
-def _named(devices: tuple[str, ...]) -> str:
-    """The devices that a run may use."""
+def _name_devices(devices: tuple[str, ...]) -> str:
+    """Name the devices that a run may use."""
     return " / ".join(devices) or "?"
 
 
-def _why_it_waits(runs_dir: Path, devices: list[tuple[str, ...]]) -> str:
-    """Which run is training on the device, or devices, that the next run needs."""
+def _explain_wait(runs_dir: Path, devices: list[tuple[str, ...]]) -> str:
+    """Say which run is training on the device, or devices, that the next run needs."""
     if not devices:
         return say("queue_empty")
-    busy = [busy_run(runs_dir, device) for device in devices[0]]
-    in_the_way = [run for run in busy if run is not None]
-    if not in_the_way or len(in_the_way) < len(busy):
+    training = [busy_run(runs_dir, device) for device in devices[0]]
+    first = training[0] if training else None
+    if first is None or None in training:  # one of the devices is free
         return say("queue_next_starts")
-    return say("queue_waits_for", device=_named(devices[0]), run_id=in_the_way[0].run_id)
+    return say("queue_waits_for", device=_name_devices(devices[0]), run_id=first.run_id)

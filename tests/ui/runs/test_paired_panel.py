@@ -75,7 +75,7 @@ def test_an_evaluation_that_both_have_comes_first(panel: PairedPanel, pair: list
     write_record(pair[0], "films-test", [1.0, 2.0])
     for folder in pair:
         write_record(folder, "films-valid", [1.0, 2.0])
-    assert draw(panel, pair)[panel.measured] == {
+    assert draw(panel, pair)[panel.evaluation] == {
         "choices": ["films-valid", "films-test"],
         "value": "films-valid",
         "__type__": "update",
@@ -103,7 +103,7 @@ def test_two_that_were_never_evaluated_are_measured_on_the_data_of_the_first(
     asked: list[Request] = []
     monkeypatch.setattr(paired_panel, "start_evaluation", lambda folder, request: asked.append(request))
     updates = draw(panel, pair)
-    name, note = updates[panel.measured]["value"], updates[panel.note]
+    name, note = updates[panel.evaluation]["value"], updates[panel.note]
     assert (
         all(folder.run_id in note for folder in pair)
         and "both runs need an evaluation on the same split" in note
