@@ -11,12 +11,7 @@ from backend.data.leaks import Leak
 from ui.bindings import PRIVATE, Updates, script
 from ui.data.browser import Shown, on_whole, show
 from ui.data.parts import DataTab
-from ui.data.summary import (
-    ALL_SPLITS,
-    DataView,
-    in_listed_order,
-    leak_caption,
-)
+from ui.data.summary import ALL_SPLITS, DataView, in_listed_order, leak_caption
 from ui.data.training_view import draw_sigma
 from ui.text.say import say
 from ui.train.data_view import settings_for_data

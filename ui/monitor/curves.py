@@ -22,14 +22,7 @@ from ui.figures.plots import (
     thin,
     whole_epochs,
 )
-from ui.figures.theme import (
-    AXIS_COLOR,
-    BEST_COLOR,
-    GRID_COLOR,
-    HOVER_BACKGROUND,
-    HOVER_COLOR,
-    MARK_COLOR,
-)
+from ui.figures.theme import AXIS_COLOR, BEST_COLOR, GRID_COLOR, HOVER_BACKGROUND, HOVER_COLOR, MARK_COLOR
 from ui.monitor.values import TALL_PX, Line, Panel, known_panels
 from ui.text.say import from_left, quote, say
 

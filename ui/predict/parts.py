@@ -11,9 +11,7 @@ import gradio as gr
 
 from backend.data.annotations.writers import EXPORTS
 from ui.answers import Part
-from ui.number_field import (
-    create_number_field,
-)
+from ui.number_field import create_number_field
 from ui.predict.runs import run_choices
 from ui.text.say import say
 

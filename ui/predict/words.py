@@ -8,11 +8,7 @@ from pathlib import Path
 
 from backend.run.folder import RunFolder
 from ui.annotator.picture import file_address
-from ui.annotator.uploads import (
-    Upload,
-    Uploads,
-    thumbnail_path,
-)
+from ui.annotator.uploads import Upload, Uploads, thumbnail_path
 from ui.child_process import Progress
 from ui.predict.runs import own_error_html
 from ui.run_rows import live_runs

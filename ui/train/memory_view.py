@@ -10,14 +10,7 @@ from backend.memory.batch_size import DeviceMemory, Recommendation
 from backend.memory.benchmark_store import Measured
 from backend.memory.reasons import GIB, Reason
 from ui.figures.plots import plain_figure
-from ui.figures.theme import (
-    AXIS_COLOR,
-    BEST_COLOR,
-    MARK_COLOR,
-    RESERVE_COLOR,
-    TRAIN_COLOR,
-    VALID_COLOR,
-)
+from ui.figures.theme import AXIS_COLOR, BEST_COLOR, MARK_COLOR, RESERVE_COLOR, TRAIN_COLOR, VALID_COLOR
 from ui.text.say import in_bytes, say
 
 HEIGHT_PX = 340

@@ -9,10 +9,7 @@ import numpy as np
 import pytest
 
 from backend.config import Settings
-from ui.data.summary import (
-    DataView,
-    read_view,
-)
+from ui.data.summary import DataView, read_view
 
 NAMES = ("a", "b", "c", "d", "e")
 MEAN = np.array([[20, 20], [60, 22], [40, 40], [25, 70], [58, 66]], np.float64)

@@ -14,11 +14,7 @@ from backend.data.leaks import Leak
 from ui.data import shown_image, training_view
 from ui.data import tab as data_tab
 from ui.data.parts import DataTab
-from ui.data.summary import (
-    ALL_SPLITS,
-    DataView,
-    problem_rows,
-)
+from ui.data.summary import ALL_SPLITS, DataView, problem_rows
 from ui.data.training_view import TrainingPanel
 from ui.session import Session
 from ui.train.form import FORM_KEYS
