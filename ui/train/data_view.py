@@ -16,11 +16,11 @@ from ui.answers import NoAnswer
 from ui.bindings import Updates
 from ui.datasets import (
     crop_sides,
+    describe_sigma,
     list_leaks,
     list_problems,
     read_display,
     read_leaks,
-    sigma_words,
     summarize,
     summarize_leaks,
 )
@@ -110,7 +110,7 @@ def settings_for_data(values: Sequence[Any]) -> Settings:
 def _draw_sample(tab: TrainTab, settings: Settings, splits: SampleSplits) -> Updates:
     """Draw the first training image with its landmarks and sigma."""
     train = splits.train
-    sigma = sigma_words(settings, train)
+    sigma = describe_sigma(settings, train)
     figure = plot_sample(
         read_display(train.paths[0], train.sizes_hw[0]),
         train.sizes_hw[0],
@@ -119,4 +119,4 @@ def _draw_sample(tab: TrainTab, settings: Settings, splits: SampleSplits) -> Upd
         sigma.sigma_px_image,
         crop_sides(settings, train),
     )
-    return {tab.sample: figure, tab.sigma_note: sigma.words}
+    return {tab.sample: figure, tab.sigma_note: sigma.text}

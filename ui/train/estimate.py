@@ -11,7 +11,10 @@ from ui.text.say import in_time, say, say_count
 
 
 def estimate_words(settings: Settings, splits: SampleSplits, answer: Mapping[str, Any], *, busy: bool) -> str:
-    """Parameters and time, from an answer of `ui.torch_queries`; `busy`: a run is training here."""
+    """Say how many parameters and how much time a run takes, from an answer of `ui.torch_queries`.
+
+    `busy`: a run is training here.
+    """
     if answer["seconds_per_image"] is None:
         time = say("estimate_time_busy") if busy else say("estimate_time_none")
     else:
@@ -24,7 +27,7 @@ def estimate_words(settings: Settings, splits: SampleSplits, answer: Mapping[str
 
 
 def _time_words(settings: Settings, splits: SampleSplits, answer: Mapping[str, Any]) -> str:
-    """Time per epoch and in total, over both phases."""
+    """Say the time per epoch and in total, over both phases."""
     num_valid = len(splits.valid) if splits.valid is not None else 0
 
     def epoch_seconds(prefix: str) -> float:
@@ -33,10 +36,10 @@ def _time_words(settings: Settings, splits: SampleSplits, answer: Mapping[str, A
 
     epoch_s = epoch_seconds("")
     refinement_s = epoch_seconds("refine_") * settings.refine_epochs if settings.refine else 0.0
-    words = say(
+    text = say(
         "estimate_time",
         epoch=in_time(epoch_s),
         total=in_time(epoch_s * settings.epochs + refinement_s),
         epochs=say_count("num_epochs", settings.epochs),
     )
-    return words + (say("estimate_time_refine", time=in_time(refinement_s)) if settings.refine else "")
+    return text + (say("estimate_time_refine", time=in_time(refinement_s)) if settings.refine else "")

@@ -1,4 +1,4 @@
-"""The form of a run: settings to components and back. Ranges, defaults and help come from the settings model."""
+"""The form of a run: settings to components and back. Ranges, defaults and help are the settings model's."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ SIZE_KEYS = ("image_height", "image_width")
 
 
 def field_keys(names: Iterable[str]) -> tuple[str, ...]:
-    """Names of settings -> keys of their fields."""
+    """Return the keys of the fields for these settings."""
     return tuple(key for name in names for key in (SIZE_KEYS if name == "image_size" else (name,)))
 
 
@@ -49,33 +49,34 @@ ADVANCED_GROUPS = {
     group: field_keys(settings_in(group)) for group in get_args(Group) if group not in ("dataset", "main")
 }
 ADVANCED_KEYS = tuple(key for keys in ADVANCED_GROUPS.values() for key in keys)
-FORM_KEYS = (*DATASET_KEYS, *MAIN_KEYS, *ADVANCED_KEYS)  # the order in which handlers get the form's values
-# what the page's answers depend on: a change of any other field does not ask for them again
+# the order in which handlers get the form's values
+FORM_KEYS = (*DATASET_KEYS, *MAIN_KEYS, *ADVANCED_KEYS)
+# the fields on which the parts of the page depend: only their changes update a part
 DATA_KEYS = field_keys(settings_affecting("data"))
 SAMPLE_KEYS = field_keys(settings_affecting("sample"))
 MEMORY_KEYS = field_keys(settings_affecting("data", "memory", "estimate"))
 ACCEPT = "accept_implausible"  # shown beside the problem that it accepts
 
 
-CUSTOM = "custom"  # the preset that is none
+CUSTOM = "custom"  # the choice of no preset
 
 
 def build_preset_choice() -> gr.Radio:
-    """The presets, each with what it reaches."""
+    """Create the choice of a preset, each with what it reaches."""
     choices = [(say("preset_choice", name=name, words=say(f"preset_{name}_words")), name) for name in PRESETS]
     choices.append((say("preset_custom"), CUSTOM))
     return gr.Radio(choices, value=CUSTOM, label=say("preset"), info=say("preset_info"), elem_id="preset")
 
 
 def preset_fields(name: str) -> dict[str, Any]:
-    """A preset's values by form key."""
+    """Return a preset's values by form key."""
     values = preset_values(name)
     sizes = dict(zip(SIZE_KEYS, values.pop("image_size", ()), strict=False))
     return to_fields({**sizes, **values})
 
 
 def build_field(key: str) -> gr.components.Component:
-    """The component of one form key, with its default and help."""
+    """Create the component of one form key, with its default and help."""
     field = Settings.model_fields["image_size" if key in SIZE_KEYS else key]
     default = field.default[SIZE_KEYS.index(key)] if key in SIZE_KEYS else field.default
     label, info = say(key), say(f"{key}_info")
@@ -99,37 +100,39 @@ def build_field(key: str) -> gr.components.Component:
 
 
 def number_setting(key: str) -> NumberSetting | None:
-    """What a field takes that holds a number; None for the others."""
+    """Return what a field accepts that holds a number; None for other fields."""
     return NUMBER_SETTINGS.get("image_size" if key in SIZE_KEYS else key)
 
 
 def to_fields(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Values by form key as the fields show them: numbers are texts there."""
+    """Return values by form key as the fields show them: numbers are texts there."""
     return {key: field_text(value) if number_setting(key) else value for key, value in values.items()}
 
 
 def to_settings(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Form values by key -> raw settings for `parse_settings`."""
+    """Convert form values by key to raw settings for `parse_settings`."""
     raw = {key: _plain(key, value) for key, value in values.items() if key not in SIZE_KEYS}
     raw["image_size"] = tuple(_plain(key, values[key]) for key in SIZE_KEYS)
-    # here, once, so that every reader of the form sees the same folder; an unknown ~name stays as it was typed
+    # here, once, so that every part of the page sees the same folder; an unknown ~name stays as it was typed
     raw["dataset_path"] = os.path.expanduser(values["dataset_path"] or "")  # noqa: PTH111
     return raw
 
 
 def raw_of(values: Sequence[Any]) -> dict[str, Any]:
-    """The form's values in the order of FORM_KEYS -> raw settings."""
+    """Convert the form's values, in the order of FORM_KEYS, to raw settings."""
     return to_settings(dict(zip(FORM_KEYS, values, strict=True)))
 
 
 def settings_of(values: Sequence[Any]) -> Settings:
-    """The form's values in the order of FORM_KEYS -> settings. Raises UserError."""
+    """Convert the form's values, in the order of FORM_KEYS, to settings. Raises UserError."""
     return parse_settings(raw_of(values))
 
 
 def form_values(config: RunConfig) -> dict[str, Any]:
-    """A run's settings by form key: `to_settings` backwards. The page leaves no data set and no batch size
-    open, so those stand in it as they were chosen."""
+    """Return a run's settings by form key: `to_settings` backwards.
+
+    The form leaves no data set and no batch size open, so it gets those that were chosen for the run.
+    """
     values = {**config.settings.model_dump(), "batch_size": config.value("batch_size")}
     values["dataset_path"] = config.value("dataset_path")
     sizes = dict(zip(SIZE_KEYS, values.pop("image_size"), strict=True))
@@ -137,35 +140,39 @@ def form_values(config: RunConfig) -> dict[str, Any]:
 
 
 def understood_by_key(values: Mapping[str, Any]) -> dict[str, str]:
-    """What a field was understood to hold, by form key, where that is written in another way than it was
-    typed."""
-    found: dict[str, str] = {}
+    """Return how a field's value was understood, by form key, if that is not how it was typed."""
+    texts: dict[str, str] = {}
     for key, typed in values.items():
         if not isinstance(typed, str) or not typed.strip():
             continue
         text = _understood(key, typed)
         if text is not None and text != typed.strip():
-            found[key] = text
-    return found
+            texts[key] = text
+    return texts
 
 
 def mistakes_by_key(raw: Mapping[str, Any]) -> dict[str, str]:
-    """What is wrong, by form key; a wrong image size is marked at the side that is wrong."""
-    found: dict[str, str] = {}
+    """Return what is wrong, by form key; a wrong image size is reported at the side that is wrong."""
+    mistakes: dict[str, str] = {}
     for mistake in find_mistakes(raw):
         if mistake.field == "image_size":
             key = SIZE_KEYS[1] if mistake.what.startswith("width") else SIZE_KEYS[0]
-            found[key] = mistake.what
+            mistakes[key] = mistake.what
         else:
-            found[mistake.field] = mistake.what
-    return found
+            mistakes[mistake.field] = mistake.what
+    return mistakes
 
 
 def mark_fields(
-    keys: Sequence[str], mistakes: Mapping[str, str], understood: Mapping[str, str], marked: Sequence[str]
+    keys: Sequence[str],
+    mistakes: Mapping[str, str],
+    understood: Mapping[str, str],
+    marked_keys: Sequence[str],
 ) -> list[Any]:
-    """Updates that mark the fields in the wrong, say what others were understood to hold, and clear those
-    that were marked before."""
+    """Return updates that mark wrong fields and show how others were understood.
+
+    `marked_keys`: fields that were marked before; they are cleared.
+    """
     updates: list[Any] = []
     for key in keys:
         kind = number_setting(key)
@@ -175,7 +182,7 @@ def mark_fields(
         elif key in understood:
             info = understood_info(understood[key], say(f"{key}_info"))
             updates.append(gr.update(info=info, elem_classes=classes))
-        elif key in marked:
+        elif key in marked_keys:
             updates.append(gr.update(info=say(f"{key}_info"), elem_classes=classes))
         else:
             updates.append(gr.skip())
@@ -183,14 +190,16 @@ def mark_fields(
 
 
 def first_mistake(mistakes: Mapping[str, str]) -> str:
-    """One line for the Start button."""
+    """Say in one line, for the Start button, what is wrong first."""
     key, what = next(iter(mistakes.items()))
     return say("start_blocked", reason=f"{say_label(key)}: {quote(in_markdown(what))}")
 
 
 def _plain(key: str, value: Any) -> Any:
-    """A number that was typed, or "auto" for an empty field that accepts it; what is neither stays, to be
-    refused."""
+    """Return a typed number as a number, and "auto" for an empty field that accepts it.
+
+    Anything else stays as it is; `parse_settings` refuses it.
+    """
     kind = number_setting(key)
     if kind is None:
         return value.strip() if isinstance(value, str) else value
@@ -203,7 +212,7 @@ def _plain(key: str, value: Any) -> Any:
 
 
 def _understood(key: str, typed: str) -> str | None:
-    """The number or the list of numbers in a field; None for what is neither."""
+    """Return the number or the list of numbers in a field as text; None if it holds neither."""
     try:
         if key == "refiner_sides":
             return ", ".join(map(str, sides_of(typed)))

@@ -18,41 +18,41 @@ from ui.train.form import ACCEPT, build_field
 
 @dataclass(frozen=True)
 class ImplausiblePanel:
-    """The components, shown only where there is such a problem."""
+    """The components, shown only if there is such a problem."""
 
     box: gr.Column
-    words: gr.Markdown
+    problems: gr.Markdown
     tick: gr.Checkbox
 
     @property
     def outputs(self) -> list[Any]:
-        """What another data set changes."""
-        return [self.box, self.words, self.tick]
+        """The components that another data set changes."""
+        return [self.box, self.problems, self.tick]
 
 
 def create_implausible_panel() -> ImplausiblePanel:
     """Lay out the panel, hidden."""
     with gr.Column(visible=False, elem_id="implausible") as box:
-        words = gr.Markdown(elem_id="implausible-list", elem_classes=["problem-list"])
+        problems = gr.Markdown(elem_id="implausible-list", elem_classes=["problem-list"])
         tick = build_field(ACCEPT)
     assert isinstance(tick, gr.Checkbox)
-    return ImplausiblePanel(box, words, tick)
+    return ImplausiblePanel(box, problems, tick)
 
 
 def show_implausible(panel: ImplausiblePanel, splits: SampleSplits | None) -> Updates:
-    """Another data set was chosen, or None: one that cannot be read. A hidden tick accepts nothing."""
+    """Show the problems of the chosen data set; None: it cannot be read. A hidden tick accepts nothing."""
     if splits is None:
         return {panel.box: gr.update(visible=False)}
-    words = list_implausible(splits)
+    problems = list_implausible(splits)
     return {
-        panel.box: gr.update(visible=bool(words)),
-        panel.words: words,
-        panel.tick: gr.skip() if words else False,
+        panel.box: gr.update(visible=bool(problems)),
+        panel.problems: problems,
+        panel.tick: gr.skip() if problems else False,
     }
 
 
 def refuse_start(blocked: Any, tick: Any, error: UserError) -> Updates:
-    """Say why a run cannot start, and mark the tick where it would help."""
+    """Say why a run cannot start, and mark the tick if it would help."""
     gr.Warning(str(error))
     updates: Updates = {
         blocked: gr.update(value=say("start_blocked", reason=in_markdown(error)), visible=True)

@@ -38,7 +38,7 @@ class Answers:
 
     @classmethod
     def create(cls, fields: dict[str, Any]) -> Answers:
-        """The parts of a form that is laid out."""
+        """Create the parts of a form that is laid out."""
 
         def part(name: str, keys: Sequence[str], *shown_in: str) -> Part:
             return create_part(name, shown_in, [fields[key] for key in keys])
@@ -86,15 +86,16 @@ class TrainTab:
 
     @property
     def initial(self) -> dict[str, Any]:
-        """What the untouched form holds, by key."""
+        """The values of the untouched form, by key."""
         return {key: self.fields[key].value for key in FORM_KEYS}
 
     def events(self, keys: Sequence[str]) -> list[Any]:
-        """The change events of some fields."""
+        """Return the change events of some fields."""
         return [self.fields[key].change for key in keys]
 
 
 def place_data(fields: dict[str, Any], data_root: Path) -> dict[str, Any]:
+    """Place the data set's fields, then what is known about it: summary, identical images, problems."""
     with gr.Row():
         datasets = list_datasets(data_root)
         fields["dataset_path"] = gr.Dropdown(
@@ -127,6 +128,7 @@ def place_data(fields: dict[str, Any], data_root: Path) -> dict[str, Any]:
 
 
 def place_decisions(fields: dict[str, Any]) -> dict[str, Any]:
+    """Place the fields of training in the order of deciding: preset, model, size, batch size, the rest."""
     preset = build_preset_choice()
     draft_note = gr.Markdown(elem_id="draft-note")
     defaults = gr.Button(say("draft_reset"), size="sm", elem_id="defaults")
@@ -163,6 +165,7 @@ def _place_in_pairs(fields: dict[str, Any], keys: Sequence[str]) -> None:
 
 
 def place_start() -> dict[str, Any]:
+    """Place what follows from the form: the estimate, the buttons that start a run, and its command."""
     with gr.Row(elem_id="start-row"):
         # on_form enables them once the form is restored
         start = gr.Button(

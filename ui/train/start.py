@@ -1,4 +1,4 @@
-"""From the settings of the form to a running or waiting training, and to the same command for a terminal."""
+"""Start or queue a training with the settings of the form, or write the command that does the same."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ from ui.text.say import say
 from ui.torch_queries import query_machine, query_memory, require_weights, subject_of
 
 
-def start_run(settings: Settings, runs_dir: Path, preset: str = "", busy_words: str = "start_busy") -> str:
+def start_run(settings: Settings, runs_dir: Path, preset: str = "", busy_key: str = "start_busy") -> str:
     """Create a run and launch its worker. Returns the run's id; raises UserError.
 
-    `preset`: the one that was asked for; empty: the one that the settings equal, if any. `busy_words`: the text about
-    a device on which another run trains.
+    `preset`: the one that was asked for; empty: the one that the settings equal, if any. `busy_key`: the text
+    about a device on which another run trains.
     """
     try:
         folder, _ = backend_start.start_run(settings, runs_dir, _answers(), launch, preset=preset)
     except DeviceBusyError as error:
-        raise UserError(say(busy_words, run_id=error.run_id, device=error.device)) from error
+        raise UserError(say(busy_key, run_id=error.run_id, device=error.device)) from error
     return folder.run_id
 
 
@@ -40,7 +40,7 @@ def queue_run(settings: Settings, runs_dir: Path, preset: str = "") -> tuple[str
 
 
 def to_command(settings: Settings, runs_dir: Path) -> str:
-    """The command that does the same from a terminal in the project's folder."""
+    """Return the command that does the same from a terminal in the project's folder."""
     path = Path(settings.dataset_path).absolute()
     if path.is_relative_to(REPOSITORY):
         settings = settings.model_copy(update={"dataset_path": path.relative_to(REPOSITORY).as_posix()})
@@ -51,12 +51,12 @@ def to_command(settings: Settings, runs_dir: Path) -> str:
 
 
 def _answers() -> backend_start.TorchAnswers:
-    """From processes of their own, because the page holds no torch."""
+    """Return the answers that need torch; other processes give them, because the page holds no torch."""
     return backend_start.TorchAnswers(query_machine(), _recommend_batch, _check_weights)
 
 
 def _recommend_batch(settings: Settings, device: str) -> Choice:
-    """What the memory that is free now allows."""
+    """Recommend a batch size for the memory that is free now."""
     subject = subject_of(settings.model_copy(update={"device": device}), read_splits(settings))
     answer = query_memory(subject, anew=True)
     reasons = [Reason(**each) for each in answer["remarks"]]
@@ -64,6 +64,6 @@ def _recommend_batch(settings: Settings, device: str) -> Choice:
 
 
 def _check_weights(config: RunConfig, _landmark_names: Sequence[str]) -> None:
-    """The process that checks them reads the data set again, and with it the names."""
+    """Check the files of weights in a process that reads the data set again, and with it the names."""
     files = {name: config.value(name) for name in ("dataset_path", "first_network", "pretrained")}
     require_weights(config.settings.model_copy(update=files))

@@ -35,7 +35,7 @@ def test_a_busy_device_is_reported_in_the_words_that_were_asked_for(
     with pytest.raises(UserError, match=f"{run_id} is training on cpu; press Add to queue"):
         start.start_run(settings, tmp_path)
     with pytest.raises(UserError, match=f"{run_id} is training on cpu; call with queue=True"):
-        start.start_run(settings, tmp_path, busy_words="api_busy")
+        start.start_run(settings, tmp_path, busy_key="api_busy")
     waiting, place = start.queue_run(settings, tmp_path)
     assert place == 1 and len(list_runs(tmp_path)) == 2
     folder = RunFolder(tmp_path / waiting)
