@@ -1,6 +1,6 @@
 """The endpoints for programs (`gradio_client`, and Gradio's API page), which do what the tabs do.
 
-They check their arguments and pass them on, and answer in English, whichever page is open.
+They check their arguments and pass them on, and answer in English, whatever the language of the page.
 """
 
 # Annotations stay objects here (no `from __future__`): Gradio reads an answer's type from them.
@@ -38,7 +38,7 @@ from ui.text.say import say
 from ui.torch_queries import planned_subject, query_memory
 from ui.train.start import queue_run, start_run
 
-NUM_SHOWN = 5  # names in a cure, at most
+MAX_NAMES = 5  # in a cure
 _DEFAULTS = parse_settings({})
 
 
@@ -60,8 +60,7 @@ WholeNumber = Annotated[int, BeforeValidator(read_whole_number)]
 
 @dataclass(frozen=True)
 class Api:
-    """The endpoints for one folder of runs and one of data sets. Their docstrings are the texts of the API
-    page."""
+    """The endpoints for one folder of runs and one of data sets, with docstrings for the API page."""
 
     runs_dir: Path
     data_root: Path
@@ -81,10 +80,10 @@ class Api:
             raise UserError(
                 say("api_no_preset", name=preset), field="preset", cure=_choose_from(list(PRESETS))
             )
-        asked = parse_settings(with_preset(preset, {**settings, "dataset_path": self._find_data(settings)}))
+        parsed = parse_settings(with_preset(preset, {**settings, "dataset_path": self._find_data(settings)}))
         if queue:
-            return queue_run(asked, self.runs_dir, preset)[0]
-        return start_run(asked, self.runs_dir, preset, "api_busy")
+            return queue_run(parsed, self.runs_dir, preset)[0]
+        return start_run(parsed, self.runs_dir, preset, "api_busy")
 
     def run_status(self, run_id: str = "") -> dict[str, Any]:
         """Report the state of a run.
@@ -96,7 +95,7 @@ class Api:
         Parameters:
             run_id: empty: the run that is training, else the newest
         """
-        return _tell(self._find_run(run_id) if run_id else self._default_run())
+        return _describe_run(self._find_run(run_id) if run_id else self._default_run())
 
     def stop_run(self, run_id: str, keep_best: bool = True) -> dict[str, Any]:
         """Stop a run that is training, or remove a waiting one from the queue.
@@ -108,19 +107,19 @@ class Api:
             keep_best: finish now, validate and keep the best weights; false: cancel (it can be resumed)
         """
         folder = self._find_run(run_id)
-        waited = is_queued(folder)
-        if waited:
+        was_queued = is_queued(folder)
+        if was_queued:
             remove_from_queue(self.runs_dir, run_id)
         state = derive_state(folder)  # one that waited may have been started meanwhile
         if state in LIVE_STATES:
             (supervisor.request_finish if keep_best else supervisor.stop)(folder)
-        elif not waited:
+        elif not was_queued:
             raise UserError(
                 say("api_not_training", run_id=run_id, state=state.value),
                 field="run_id",
                 cure=say("api_not_training_cure"),
             )
-        return _tell(folder)
+        return _describe_run(folder)
 
     def recommend_batch_size(
         self,
@@ -146,11 +145,11 @@ class Api:
             settings: any others by name, such as {"batch_size": 64, "device": "cpu"}; they win
         """
         named = {"model": model, "image_size": image_size, "mixed_precision": mixed_precision}
-        asked = parse_settings({**named, **(settings or {})})
+        parsed = parse_settings({**named, **(settings or {})})
         for field, number in (("num_landmarks", num_landmarks), ("num_images", num_images)):
             if number is not None and number < 1:
                 raise UserError(say("api_count", number=number), field=field, cure=say("api_count_cure"))
-        return dict(query_memory(planned_subject(asked, num_landmarks, num_images), anew=True))
+        return dict(query_memory(planned_subject(parsed, num_landmarks, num_images), anew=True))
 
     def predict(self, run_id: str, images: list[Upload], mm_per_px: Number | None = None) -> dict[str, Any]:
         """Find the landmarks on images with the best weights of a run.
@@ -178,20 +177,20 @@ class Api:
         return _predict(checkpoint, [Path(image.path) for image in images], mm_per_px)
 
     def _find_data(self, settings: Mapping[str, Any]) -> str:
-        """The path of the data set that settings name."""
-        given = str(settings.get("dataset_path", ""))
-        named = dict(list_datasets(self.data_root))
-        path = Path(given)
-        if given not in named and (not path.is_absolute() or ".." in path.parts):
+        """Return the path of the data set that settings name."""
+        name = str(settings.get("dataset_path", ""))
+        datasets = dict(list_datasets(self.data_root))
+        path = Path(name)
+        if name not in datasets and (not path.is_absolute() or ".." in path.parts):
             raise UserError(
-                say("api_no_data", name=given, folder=self.data_root),
+                say("api_no_data", name=name, folder=self.data_root),
                 field="dataset_path",
-                cure=_choose_from(list(named), "api_choose_data"),
+                cure=_choose_from(list(datasets), "api_choose_data"),
             )
-        return named.get(given, given)
+        return datasets.get(name, name)
 
     def _find_run(self, run_id: str) -> RunFolder:
-        """A run by its id, looked up among the existing runs, so that no id leads out of their folder."""
+        """Find a run by its id among the existing runs, so that no id leads out of their folder."""
         runs = {folder.run_id: folder for folder in list_runs(self.runs_dir)}
         if run_id not in runs:
             raise UserError(say("api_no_run", run_id=run_id), field="run_id", cure=_choose_from(list(runs)))
@@ -205,8 +204,10 @@ class Api:
 
 
 def bind_api(page: gr.Blocks, runs_dir: Path, data_root: Path) -> None:
-    """Bind the endpoints to the page that is being laid out. Their concurrency leaves room for the page's own
-    polling."""
+    """Bind the endpoints to the page that is being laid out.
+
+    Their concurrency leaves room for the page's own polling.
+    """
     api = Api(runs_dir, data_root)
     limits: dict[Callable[..., Any], int] = {
         api.start_run: 1,
@@ -216,20 +217,20 @@ def bind_api(page: gr.Blocks, runs_dir: Path, data_root: Path) -> None:
         api.predict: 2,
     }
     for endpoint, limit in limits.items():
-        made = gradio_api(_answering(endpoint), api_name=endpoint.__name__, concurrency_limit=limit)
-        _describe(page.fns[made["id"]].inputs, endpoint)
+        bound = gradio_api(_answering(endpoint), api_name=endpoint.__name__, concurrency_limit=limit)
+        _describe(page.fns[bound["id"]].inputs, endpoint)
 
 
 def _describe(inputs: Sequence[Any], endpoint: Callable[..., Any]) -> None:
-    """The descriptions of the arguments, which Gradio reads from a docstring but does not show."""
-    _, words, _ = get_function_description(endpoint)
-    for component, (name, description) in zip(inputs, words.items(), strict=True):
+    """Show the descriptions of the arguments, which Gradio reads from a docstring but does not show."""
+    _, descriptions, _ = get_function_description(endpoint)
+    for component, (name, description) in zip(inputs, descriptions.items(), strict=True):
         component.label = name
         component._api_info["additional_description"] = description
 
 
 def _answering(endpoint: Callable[..., Any]) -> Callable[..., Any]:
-    """The endpoint with its arguments checked by type, and mistakes reported in one line."""
+    """Wrap an endpoint: check its arguments by type, and report mistakes in one line."""
     checked = validate_call(endpoint)
     names = list(inspect.signature(endpoint).parameters)
 
@@ -246,21 +247,21 @@ def _answering(endpoint: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _format_mistakes(error: ValidationError) -> str:
-    """The first argument of a wrong type, and what it accepts."""
+    """Say which argument has a wrong type, and what it accepts."""
     first = error.errors()[0]
     what = str(first["msg"]).removeprefix("Value error, ")
     return str(UserError(what, field=str(first["loc"][0]), cure=say("api_type_cure")))
 
 
-def _choose_from(names: list[str], words: str = "api_choose") -> str:
-    """What to choose from, where that is short."""
+def _choose_from(names: list[str], key: str = "api_choose") -> str:
+    """Name what to choose from, as far as that is short."""
     if not names:
         return say("api_choose_none")
-    return say(words, names=", ".join(names[:NUM_SHOWN]) + (" ..." if names[NUM_SHOWN:] else ""))
+    return say(key, names=", ".join(names[:MAX_NAMES]) + (" ..." if names[MAX_NAMES:] else ""))
 
 
-def _tell(folder: RunFolder) -> dict[str, Any]:
-    """A run as its folder tells it."""
+def _describe_run(folder: RunFolder) -> dict[str, Any]:
+    """Describe a run by what is in its folder."""
     state, status, outcome = derive_state(folder), folder.read_status() or {}, folder.read_outcome()
     rows = read_rows(folder)
     is_training, best = state in LIVE_STATES, find_best(folder)
@@ -285,7 +286,7 @@ def _tell(folder: RunFolder) -> dict[str, Any]:
 
 
 def _predict(checkpoint: Path, files: list[Path], mm_per_px: float | None) -> dict[str, Any]:
-    """As the Predict tab does; nothing of the images is kept."""
+    """Predict as the Predict tab does, without keeping anything of the images."""
     uploads = Uploads(typed_mm_per_px=mm_per_px)
     try:
         for file in files:
@@ -294,9 +295,9 @@ def _predict(checkpoint: Path, files: list[Path], mm_per_px: float | None) -> di
         start_prediction(uploads.folder, list_for_prediction(uploads), checkpoint)
         for _ in follow_prediction(uploads.folder):
             pass
-        found = read_predictions(uploads.folder)
-        assert found is not None  # nobody else knows this folder and could stop it
-        adopt(uploads, *found)
+        predictions = read_predictions(uploads.folder)
+        assert predictions is not None  # nobody else knows this folder and could stop it
+        adopt(uploads, *predictions)
         return to_json(uploads.marked(), uploads.landmark_names)
     finally:
         if uploads.folder is not None:

@@ -25,23 +25,23 @@ SEQUENTIAL: dict[str, Any] = {**PRIVATE, "trigger_mode": "multiple", "concurrenc
 """For events of which every one must be answered, in order."""
 
 
-def show_figures(plots: Sequence[Any], drawn: Sequence[tuple[str, Any]]) -> Updates:
-    """Titles and figures in the first of some plots; the others are hidden."""
+def show_figures(plots: Sequence[Any], figures: Sequence[tuple[str, Any]]) -> Updates:
+    """Show titles and figures in the first plots, and hide the others."""
     updates: Updates = {plot: gr.update(visible=False) for plot in plots}
-    for plot, (title, figure) in zip(plots, drawn, strict=False):
+    for plot, (title, figure) in zip(plots, figures, strict=False):
         updates[plot] = gr.update(value=figure, label=title, visible=True)
     return updates
 
 
 def read_static(name: str) -> str:
-    """The text of a file in `ui/static`."""
+    """Read a file in `ui/static`."""
     return (STATIC / name).read_text(encoding="utf-8")
 
 
 def script(name: str, *values: object) -> str:
-    """A function in a file of `ui/static`, for `js=`; it gets `values` before what Gradio passes."""
+    """Return a function in a file of `ui/static`, for `js=`; it gets `values` before what Gradio passes."""
     function = read_static(name).strip().removesuffix(";")
     if not values:
         return function
-    given = ", ".join(json.dumps(value, ensure_ascii=False) for value in values)
-    return f"(...shown) => ({function})({given}, ...shown)"
+    first = ", ".join(json.dumps(value, ensure_ascii=False) for value in values)
+    return f"(...passed) => ({function})({first}, ...passed)"

@@ -1,4 +1,4 @@
-"""Start one of the backend's commands in a process of its own, and read its progress and its mistake from its log."""
+"""Run one of the backend's commands in another process, and read progress and mistakes from its log."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _BAR = re.compile(r"(\d+)/(\d+) \[")  # of tqdm
 
 @dataclass(frozen=True)
 class Progress:
-    """How far it is: images predicted, of how many (0: not known yet), or why it failed."""
+    """The number of images predicted and in total (0: not known yet), or why the process failed."""
 
     num_done: int = 0
     num_images: int = 0
@@ -25,7 +25,7 @@ class Progress:
 
 
 def start_command(module: str, *arguments: str, log_path: Path) -> subprocess.Popen[bytes]:
-    """Start `python -m MODULE ARGUMENTS`; what it writes to stderr goes to the log, its answer is in its files."""
+    """Start `python -m MODULE ARGUMENTS`; its stderr goes to the log, its answer is in its files."""
     with log_path.open("wb") as log:
         return subprocess.Popen(
             [sys.executable, "-m", module, *arguments],
@@ -37,13 +37,16 @@ def start_command(module: str, *arguments: str, log_path: Path) -> subprocess.Po
         )
 
 
-def bar_of(words: str) -> tuple[int, int]:
-    """Done and total of the last progress bar in a log; zeros where there is none yet."""
-    done, total = (_BAR.findall(words) or [(0, 0)])[-1]
+def read_bar(log: str) -> tuple[int, int]:
+    """Return done and total of the last progress bar in a log; zeros if there is none yet."""
+    done, total = (_BAR.findall(log) or [(0, 0)])[-1]
     return int(done), int(total)
 
 
-def mistake_of(words: str, code: int) -> str:
-    """The mistake that a process of ours named before it ended with `code`, with its cure; else empty."""
-    _, found, mistake = words.rpartition("error: ")
-    return " ".join(line.strip() for line in mistake.splitlines()) if found and code == 2 else ""
+def find_mistake(log: str, code: int) -> str:
+    """Return the mistake, with its cure, that a process of ours logged before it ended with `code`.
+
+    Empty if it logged none.
+    """
+    _, separator, mistake = log.rpartition("error: ")
+    return " ".join(line.strip() for line in mistake.splitlines()) if separator and code == 2 else ""

@@ -1,4 +1,4 @@
-"""What the page says about a data set: counts, pixel sizes, problems, one sample."""
+"""Text about a data set (counts, pixel sizes, problems), its images for the page, and which splits it has."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ MAX_PROBLEMS = 50
 
 
 @dataclass(frozen=True)
-class SigmaWords:
+class SigmaText:
     """Sigma on one image, in every unit that is known."""
 
     sigma_px_image: float
-    words: str
+    text: str
 
 
 def crop_sides(settings: Settings, samples: Samples, row: int = 0) -> FloatArray | None:
-    """Width and height of a crop of the refinement on an image, in image pixels; None without a refinement."""
+    """Return width and height of a crop on an image, in image pixels; None without refinement."""
     if not settings.refine:
         return None
     frame = settings.crop_frame
@@ -42,15 +42,15 @@ def crop_sides(settings: Settings, samples: Samples, row: int = 0) -> FloatArray
 
 
 def list_datasets(data_root: Path) -> list[tuple[str, str]]:
-    """(name, absolute path) of every data set below the data root."""
+    """List (name, absolute path) of every data set below the data root."""
     return [(path.name, str(path.absolute())) for path in find_datasets(data_root)]
 
 
 def splits_to_measure(folder: RunFolder, config: RunConfig, dataset_path: str, truth: str) -> list[str]:
-    """The splits of a data set on which a run can be evaluated; for its own data set, `train` and `valid` as
-    the run had them.
+    """List the splits of a data set on which a run can be evaluated. Raises UserError.
 
-    Raises UserError where the data set or the run's list cannot be read.
+    For the run's own data set, `train` and `valid` are as the run had them. The error: the data set or the
+    run's list cannot be read.
     """
     is_own = Path(dataset_path).resolve() == Path(config.value("dataset_path")).resolve()
     record = read_record(folder) if is_own else None
@@ -69,13 +69,13 @@ def splits_to_measure(folder: RunFolder, config: RunConfig, dataset_path: str, t
 
 
 def annotation_format(config: RunConfig, dataset_path: str) -> str:
-    """The run's own annotation format for its own data set, else whichever is recognized."""
+    """Return the run's own annotation format for its own data set; any other is recognized."""
     is_own = Path(dataset_path) == Path(config.value("dataset_path"))
     return config.settings.dataset_format if is_own else "auto"
 
 
 def summarize(splits: SampleSplits) -> str:
-    """One line: images by split, landmarks, readers, spacings, problems."""
+    """Summarize images by split, landmarks, readers, spacings and problems in one line."""
     annotations = splits.annotations
     counts = ", ".join(f"{len(samples)} {split}" for split, samples in splits.by_split.items())
     num_problems = len(annotations.problems)
@@ -91,7 +91,7 @@ def summarize(splits: SampleSplits) -> str:
 
 
 def list_problems(splits: SampleSplits) -> str:
-    """The problems as a Markdown list, the first fifty of them."""
+    """List the problems in Markdown, the first fifty of them."""
     problems = splits.annotations.problems
     lines = [_problem_line(problem) for problem in problems[:MAX_PROBLEMS]]
     if len(problems) > MAX_PROBLEMS:
@@ -100,7 +100,7 @@ def list_problems(splits: SampleSplits) -> str:
 
 
 def list_implausible(splits: SampleSplits) -> str:
-    """The problems that prevent a training, as a Markdown list; empty if there are none."""
+    """List the problems that prevent a training in Markdown; empty if there are none."""
     return "\n".join(map(_problem_line, find_implausible(splits)))
 
 
@@ -109,22 +109,22 @@ def _problem_line(problem: Problem) -> str:
 
 
 def read_leaks(splits: SampleSplits) -> tuple[Leak, ...]:
-    """The identical images. Of two tabs that ask at once, the second uses what the first has decoded."""
-    with _looking:
+    """Find the identical images. Of two tabs that ask at once, the second uses what the first has decoded."""
+    with _search_lock:
         return find_leaks(splits)
 
 
-_looking = threading.Lock()
+_search_lock = threading.Lock()
 
 
 def summarize_leaks(leaks: Sequence[Leak]) -> str:
-    """One line: how many pairs of identical images are in two splits."""
+    """Say in one line how many pairs of identical images are in two splits."""
     num = len(across_splits(leaks))
     return say_count("leaks_some", num) if num else say("leaks_none")
 
 
 def list_leaks(leaks: Sequence[Leak]) -> str:
-    """Pairs in two splits first, then those within one, as a Markdown list below what to do."""
+    """List pairs of identical images in Markdown, below what to do: those in two splits first."""
     across = across_splits(leaks)
     ordered = [*across, *(leak for leak in leaks if leak not in across)]
     lines = [f"- *{cure}*" for cure in advise(leaks)]
@@ -134,44 +134,46 @@ def list_leaks(leaks: Sequence[Leak]) -> str:
     return "\n".join(lines)
 
 
-def sigma_words(settings: Settings, samples: Samples, row: int = 0) -> SigmaWords:
-    """The sigma that a run with these settings uses, on an image."""
+def describe_sigma(settings: Settings, samples: Samples, row: int = 0) -> SigmaText:
+    """Describe the sigma that a run with these settings uses, on an image."""
     stride = settings.stride_in_force
     sigma_px = sigma_in_force(settings.sigma, settings.image_size, stride)
     scale = mean_scale(RESIZES[settings.resize](samples.sizes_hw[row], settings.image_size))
-    words = say("sigma_note", sigma_px=sigma_px, sigma_cells=sigma_px / stride, stride=stride)
-    words += say("sigma_note_image", sigma_image=sigma_px / scale)
+    text = say("sigma_note", sigma_px=sigma_px, sigma_cells=sigma_px / stride, stride=stride)
+    text += say("sigma_note_image", sigma_image=sigma_px / scale)
     mm_per_px = float(samples.mm_per_px_xy[row].mean())
     if np.isfinite(mm_per_px):
-        words += say("sigma_note_mm", sigma_mm=sigma_px / scale * mm_per_px)
+        text += say("sigma_note_mm", sigma_mm=sigma_px / scale * mm_per_px)
     sides = crop_sides(settings, samples, row)
     if sides is not None:
-        words += say("crop_note", side=settings.crop_size, width=sides[0], height=sides[1])
-    return SigmaWords(sigma_px / scale, words)
+        text += say("crop_note", side=settings.crop_size, width=sides[0], height=sides[1])
+    return SigmaText(sigma_px / scale, text)
 
 
 def read_display(path: Path, size_hw: tuple[int, int]) -> ImageArray:
-    """An image, reduced for the page."""
+    """Read an image, reduced for the page."""
     return reduce_image(read_image(path), SAMPLE_SIDE_PX / max(size_hw)).pixels
 
 
 @functools.lru_cache(maxsize=4)
 def read_full(path: Path) -> ImageArray:
-    """An image in full resolution, not to be written to. The last few are kept, since one image is drawn in
-    several places."""
+    """Read an image in full resolution, not to be written to.
+
+    The last few stay in memory, since one image is drawn in several places.
+    """
     return read_image(path)
 
 
 def shrink(pixels: ImageArray) -> ImageArray:
-    """The image, reduced for the page."""
+    """Reduce an image for the page."""
     return reduce_image(pixels, SAMPLE_SIDE_PX / max(pixels.shape[:2])).pixels
 
 
 def _spacings(splits: SampleSplits) -> str:
     spacings = np.concatenate([samples.mm_per_px_xy for samples in splits.by_split.values()])
-    known = np.unique(np.round(spacings[np.isfinite(spacings)], 4))
-    if not known.size:
+    sizes = np.unique(np.round(spacings[np.isfinite(spacings)], 4))
+    if not sizes.size:
         return say("spacing_none")
-    if known.size == 1:
-        return say("spacing_one", spacing=f"{known[0]:g}")
-    return say("spacing_many", num=known.size, low=f"{known[0]:g}", high=f"{known[-1]:g}")
+    if sizes.size == 1:
+        return say("spacing_one", spacing=f"{sizes[0]:g}")
+    return say("spacing_many", num=sizes.size, low=f"{sizes[0]:g}", high=f"{sizes[-1]:g}")

@@ -1,4 +1,4 @@
-"""Current memory and load of the devices, as lines of HTML."""
+"""The devices as lines of HTML: those that cannot be used, and current memory and load."""
 
 from __future__ import annotations
 
@@ -12,8 +12,7 @@ from ui.torch_queries import query_machine
 
 
 def unusable_gpus() -> str:
-    """For the top of the page: a line for each GPU that cannot be used, and what to do; empty if there are
-    none.
+    """Return a line for each GPU that cannot be used, and what to do; empty if there are none.
 
     The first call takes seconds, because torch is asked.
     """
@@ -35,13 +34,13 @@ def unusable_gpus() -> str:
 
 
 def device_lines() -> str:
-    """A line for each GPU that the driver lists, and one for the host."""
+    """Return a line for each GPU that the driver lists, and one for the host."""
     lines = [*map(_gpu_line, read_gpus()), _host_line()]
     return "<br>".join(f"<small>{escape(line)}</small>" for line in lines)
 
 
 def _gpu_line(gpu: GpuReading) -> str:
-    """Leaves out what the driver does not report, and says where the free memory is unknown."""
+    """Describe a GPU without what its driver does not report; unknown free memory is named as such."""
     load = "" if gpu.utilization_percent is None else say("gpu_load", load=gpu.utilization_percent)
     warmth = "" if gpu.temperature_c is None else say("gpu_temperature", temperature=gpu.temperature_c)
     if gpu.free_bytes is None or gpu.total_bytes is None:
@@ -54,7 +53,7 @@ def _gpu_line(gpu: GpuReading) -> str:
 
 
 def _host_line() -> str:
-    """The load is left out until it has been read twice, since it is measured between two readings."""
+    """Describe the host, without its load until that was read twice, since it is measured in between."""
     memory, load = read_memory(), read_load()
     free, total = in_bytes(memory.free_bytes), in_bytes(memory.total_bytes)
     if load is None:

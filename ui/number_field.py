@@ -22,14 +22,14 @@ MISTAKE = "field-error"
 
 
 def number_classes(*, is_whole: bool) -> list[str]:
-    """The CSS classes of a number field."""
+    """Return the CSS classes of a number field."""
     return ["number-field", "whole-number" if is_whole else "any-number"]
 
 
 def create_number_field(
     value: float | str | None, *, is_whole: bool, accepts_auto: bool = False, **named: Any
 ) -> gr.Textbox:
-    """A field for a number, with a label and help. Where "auto" is accepted, an empty field means it."""
+    """Create a field for a number, with a label and help. If it accepts "auto", an empty field means it."""
     return gr.Textbox(
         value=field_text(value),
         max_lines=1,
@@ -43,17 +43,17 @@ def create_number_field(
 
 
 def field_text(value: float | str | None) -> str:
-    """The text that a field shows for a value."""
+    """Return the text that a field shows for a value."""
     return format_number(value) if isinstance(value, int | float) else value or ""
 
 
 def understood_info(text: str, info: str) -> str:
-    """A field's help, preceded by what was understood."""
+    """Return a field's help, preceded by how its value was understood."""
     return say("field_understood", value=f"= {text}", info=info)
 
 
 def mistake_info(what: str) -> str:
-    """What replaces a field's help when its value is wrong."""
+    """Return what replaces a field's help when its value is wrong."""
     return say("field_mistake", what=quote(what))
 
 
@@ -67,8 +67,7 @@ class NumberedSlider:
 
     def bind(self) -> None:
         """Make the field follow the slider, unless somebody is typing in it."""
-        given = (self.field.elem_id, number_classes(is_whole=True), self.info)
-        follow = script("follow_slider.js", *given)
+        follow = script("follow_slider.js", self.field.elem_id, number_classes(is_whole=True), self.info)
         self.slider.change(None, self.slider, [self.field, self.slider], js=follow, **PRIVATE)
 
     @property
@@ -77,25 +76,27 @@ class NumberedSlider:
         return [self.field.submit, self.field.blur]
 
     def take(self, typed: str, maximum: int) -> tuple[int | None, Updates]:
-        """The typed number and the updates that show it; or None, and updates that show the mistake at the
-        field."""
+        """Return the typed number and updates that show it; or None and updates that mark the mistake."""
         minimum = int(self.slider.minimum)
         try:
             number = read_whole_number(typed)
             if not minimum <= number <= maximum:
                 raise UserError(say("number_outside", number=number, minimum=minimum, maximum=maximum))
         except UserError as error:
-            classes = [*number_classes(is_whole=True), MISTAKE]
-            marked = gr.update(info=mistake_info(str(error)))
-            return None, {self.field: gr.update(elem_classes=classes), self.slider: marked}
-        shown = gr.update(value=str(number), elem_classes=number_classes(is_whole=True))
-        return number, {self.field: shown, self.slider: gr.update(value=number, info=self.info)}
+            return None, {
+                self.field: gr.update(elem_classes=[*number_classes(is_whole=True), MISTAKE]),
+                self.slider: gr.update(info=mistake_info(str(error))),
+            }
+        return number, {
+            self.field: gr.update(value=str(number), elem_classes=number_classes(is_whole=True)),
+            self.slider: gr.update(value=number, info=self.info),
+        }
 
 
 def create_numbered_slider(
     minimum: int, maximum: int, value: int, *, label: str, elem_id: str, info: str | None = None, **named: Any
 ) -> NumberedSlider:
-    """The slider with its field in the corner; `named` places both."""
+    """Create the slider with its field in the corner; `named` places both."""
     with gr.Column(elem_classes="numbered-slider", **named):
         slider = gr.Slider(
             minimum, maximum, value, step=1, label=label, info=info, elem_id=elem_id, buttons=[]

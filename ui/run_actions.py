@@ -1,4 +1,4 @@
-"""What can be done with a run now, and doing it: for the buttons of the Monitor and of the Runs tab. No components."""
+"""The actions on a run that are possible now, and performing them, for the Monitor and the Runs tab."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ ANSWERED_AT_ONCE: tuple[RequestKind, ...] = ("save_now", "preview_now")
 
 @dataclass(frozen=True)
 class Possible:
-    """What can be done with a run now: a function of its state and of what is in its folder."""
+    """The actions on a run that its state and what is in its folder allow now."""
 
     finish: bool
     save_now: bool
     preview_now: bool
     cancel: bool
     resume: bool
-    resume_with_patience: bool  # patience has ended it: it goes on with a larger one, and only then
+    resume_with_patience: bool  # its patience has ended it, so it only continues with a larger one
     queue: bool
     unqueue: bool
     bundle: bool
@@ -41,7 +41,7 @@ class Possible:
 
 
 NOTHING = Possible(*[False] * len(fields(Possible)))
-"""Where there is no run."""
+"""What is possible without a run."""
 
 
 def what_is_possible(
@@ -51,20 +51,23 @@ def what_is_possible(
     has_last: bool,
     has_any: bool,
     ended_by_patience: bool = False,
-    asked: Collection[str] = (),
+    requests: Collection[str] = (),
 ) -> Possible:
-    """`is_live`: its process is there, if only for a moment more; `has_any`: there is a checkpoint to hand on;
-    `asked`: the requests that wait for an answer."""
+    """Return the actions that are possible with a run.
+
+    `is_live`: its process exists, if only for a moment more; `has_any`: there is a checkpoint to hand on;
+    `requests`: those that wait for an answer.
+    """
     is_busy = is_live or state in LIVE_STATES
-    has_rest = has_last and not is_busy and state is not RunState.COMPLETED  # nothing is left of that
+    is_resumable = has_last and not is_busy and state is not RunState.COMPLETED
     is_running = state is RunState.RUNNING
     return Possible(
         finish=is_running,
-        save_now=is_running and "save_now" not in asked,
-        preview_now=is_running and "preview_now" not in asked,
+        save_now=is_running and "save_now" not in requests,
+        preview_now=is_running and "preview_now" not in requests,
         cancel=state in LIVE_STATES,
-        resume=has_rest and not ended_by_patience,
-        resume_with_patience=has_rest and ended_by_patience,
+        resume=is_resumable and not ended_by_patience,
+        resume_with_patience=is_resumable and ended_by_patience,
         queue=state is RunState.CREATED,
         unqueue=state is RunState.QUEUED,
         bundle=has_any,
@@ -73,39 +76,40 @@ def what_is_possible(
 
 
 def possible_now(folder: RunFolder, state: RunState) -> Possible:
-    """What can be done with the run in a folder, whose state is known."""
-    there = [folder.checkpoint_path(kind).is_file() for kind in CHECKPOINTS]
-    asked = [kind for kind in ANSWERED_AT_ONCE if folder.requested(kind)]
+    """Return the actions that are possible with the run in a folder, whose state is known."""
+    has_checkpoint = {kind: folder.checkpoint_path(kind).is_file() for kind in CHECKPOINTS}
     return what_is_possible(
         state,
         is_live=is_live(folder),
-        has_last=there[1],
-        has_any=any(there),
+        has_last=has_checkpoint["last"],
+        has_any=any(has_checkpoint.values()),
         ended_by_patience=ended_by_patience(folder),
-        asked=asked,
+        requests=[kind for kind in ANSWERED_AT_ONCE if folder.requested(kind)],
     )
 
 
-def perform(action: Action, runs_dir: Path, shown: str | None, watched: str | None) -> str:
-    """Do what a button of the Monitor says to the run named beside it. Returns what was done, in words.
+def perform(action: Action, runs_dir: Path, shown_id: str | None, watched_id: str | None) -> str:
+    """Perform the action of a Monitor button on the run named beside it. Returns a message about it.
 
-    Raises UserError where the page watches another run by now, or where that cannot be done with this one any more: a
+    Raises UserError if the page watches another run by now, or if that is no longer possible with this one: a
     page that was left open must stop nothing but what it shows.
     """
-    if not shown or shown != watched:
-        raise UserError(say("page_moved_on", shown=shown or "-", watched=watched or "-"))
-    folder = RunFolder(runs_dir / shown)
+    if not shown_id or shown_id != watched_id:
+        raise UserError(say("page_moved_on", shown=shown_id or "-", watched=watched_id or "-"))
+    folder = RunFolder(runs_dir / shown_id)
     state = derive_state(folder)
     if not getattr(possible_now(folder, state), action):
-        raise UserError(say("not_possible_now", run_id=shown, state=describe_state(state)))
+        raise UserError(say("not_possible_now", run_id=shown_id, state=describe_state(state)))
     return _ACTIONS[action](folder)
 
 
-def resume_run(folder: RunFolder, asked: Mapping[str, Any] | None = None) -> str:
-    """Go on training in the same folder, with the asked changes (see `backend.overrides`). Returns what was done;
-    raises UserError."""
+def resume_run(folder: RunFolder, changes: Mapping[str, Any] | None = None) -> str:
+    """Continue a training in its folder, with changes (see `backend.overrides`). Returns a message.
+
+    Raises UserError.
+    """
     try:
-        start_run.resume_run(folder, asked or {}, query_machine(), supervisor.resume)
+        start_run.resume_run(folder, changes or {}, query_machine(), supervisor.resume)
     except DeviceBusyError as error:
         raise UserError(say("resume_busy", run_id=error.run_id, device=error.device)) from error
     return say("resumed", run_id=folder.run_id)

@@ -1,4 +1,4 @@
-"""What the page shows of all runs: a row of each, its metrics and its best weights."""
+"""All runs as rows of a table, and each run's metrics and best weights."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from ui.figures.table import WORDS, SortKey, opening_line, table_html
 from ui.text.say import in_distance, say
 
 ORDERS = ("newest", "oldest", "error", "name", "state")
-"""By which the table is sorted; each has its words as `order_<name>`."""
+"""The orders of the table; the text of each is `order_<name>`."""
 
 
 @dataclass(frozen=True)
 class RunRow:
-    """One line of the runs table, and what it is sorted and searched by.
+    """One line of the runs table, with its keys for sorting and searching.
 
     `error` is (rank of the unit, value), so that mm come before px, and a run without an error last.
     """
@@ -38,21 +38,21 @@ class RunRow:
     cells: tuple[str, ...]
     sort_keys: tuple[SortKey, ...]  # of each cell
     error: tuple[int, float]
-    searched: str
+    searchable: str
 
 
 def default_run(runs_dir: Path) -> RunFolder | None:
-    """The run that a freshly opened page shows: one that lives, else the newest."""
+    """Return the run that a freshly opened page shows: one that lives, else the newest."""
     live = live_runs(runs_dir)
     runs = live or list_runs(runs_dir)
     return runs[0] if runs else None
 
 
-MAX_KNOWN_RUNS = 256
+MAX_CACHED_RUNS = 256
 
 
 def read_rows(folder: RunFolder) -> list[dict[str, Any]]:
-    """The run's metrics, one row per epoch. They are shared: do not change them."""
+    """Return the run's metrics, one row per epoch. They are shared: do not change them."""
     return read_metrics(folder).rows
 
 
@@ -62,17 +62,17 @@ def has_validated(rows: Sequence[Mapping[str, Any]]) -> bool:
 
 
 def find_best(folder: RunFolder) -> Mapping[str, Any] | None:
-    """Phase, epoch and validation errors of the weights in best.pt; None where their error is not known.
+    """Return phase, epoch and validation errors of the weights in best.pt; None if their error is not known.
 
-    Rows may tell of epochs that training went back from, so they are asked only where there is no such file.
+    Rows may hold epochs that training went back from, so they are used only if there is no such file.
     """
     stamp = folder.checkpoint_stamp("best")
-    known = _known_best.get(folder)
-    if known is None or known[0] != stamp:
-        known = _known_best[folder] = (stamp, read_best_weights(folder))
-        for oldest in list(_known_best)[:-MAX_KNOWN_RUNS]:
-            _known_best.pop(oldest, None)
-    weights = known[1]
+    cached = _cached_best.get(folder)
+    if cached is None or cached[0] != stamp:
+        cached = _cached_best[folder] = (stamp, read_best_weights(folder))
+        for oldest in list(_cached_best)[:-MAX_CACHED_RUNS]:
+            _cached_best.pop(oldest, None)
+    weights = cached[1]
     if weights is None:
         return best_row(read_rows(folder))
     if weights.error.px is None:
@@ -81,46 +81,51 @@ def find_best(folder: RunFolder) -> Mapping[str, Any] | None:
     return {**weights.metrics, **where}
 
 
-_known_best: dict[RunFolder, tuple[tuple[int, int], BestWeights | None]] = {}
+_cached_best: dict[RunFolder, tuple[tuple[int, int], BestWeights | None]] = {}
 
 
 def runs_table(runs_dir: Path) -> list[RunRow]:
-    """Every run, newest first, in the columns of the text `runs_columns`."""
+    """Return every run, newest first, in the columns of the text `runs_columns`."""
     return [_row(folder) for folder in list_runs(runs_dir)]
 
 
 def rows_html(rows: Sequence[RunRow]) -> str:
-    """The rows as a table; a click on one opens its run."""
+    """Render the rows as a table; a click on one opens its run."""
     lines = [opening_line(row.run_id, list(zip(row.cells, row.sort_keys, strict=True))) for row in rows]
     return table_html(say("open_run"), say("runs_columns").split(","), lines, classes="opens")
 
 
 def choose_rows(
-    rows: Sequence[RunRow], words: str = "", state: str = "", order: str = ORDERS[0]
+    rows: Sequence[RunRow], search: str = "", state: str = "", order: str = ORDERS[0]
 ) -> list[RunRow]:
-    """The rows that hold every one of the words, in a state ("": any), sorted; `rows` are newest first."""
-    wanted = words.casefold().split()
-    chosen = [
-        row for row in rows if state in ("", row.state.value) and all(word in row.searched for word in wanted)
+    """Return the rows that contain every word of `search`, in a state ("": any), sorted.
+
+    `rows` are newest first.
+    """
+    words = search.casefold().split()
+    matching = [
+        row
+        for row in rows
+        if state in ("", row.state.value) and all(word in row.searchable for word in words)
     ]
     keys: dict[str, Callable[[RunRow], Any]] = {
         "error": lambda row: row.error,
-        "name": lambda row: _name_of(row.run_id),
+        "name": lambda row: _label(row.run_id),
         "state": lambda row: describe_state(row.state),
     }
     if order in keys:
-        return sorted(chosen, key=keys[order])
-    return chosen[::-1] if order == "oldest" else chosen
+        return sorted(matching, key=keys[order])
+    return matching[::-1] if order == "oldest" else matching
 
 
-def file_link(path: Path, words: str) -> str:
-    """A link that streams a file of a run from where it lies; a checkpoint of 400 MB is not copied first."""
+def file_link(path: Path, text: str) -> str:
+    """Return a link that streams a run's file from its folder; a checkpoint of 400 MB is not copied first."""
     address = "gradio_api/file=" + quote(path.absolute().as_posix())
-    return f'<a download="{escape(path.name)}" href="{address}">{escape(words)}</a>'
+    return f'<a download="{escape(path.name)}" href="{address}">{escape(text)}</a>'
 
 
 def describe_state(state: RunState) -> str:
-    """A state in words."""
+    """Return the name of a state on the page."""
     return say(f"state_{state.value}")
 
 
@@ -143,8 +148,14 @@ def _row(folder: RunFolder) -> RunRow:
         WORDS, WORDS, WORDS, WORDS, None if size is None else size[0] * size[1], WORDS, len(rows),
         None if best is None else _error_key(best), WORDS, started,
     )  # fmt: skip
-    words = " ".join((*cells, notes.text)).casefold()
-    return RunRow(folder.run_id, state, cells, keys, _error_key(best), words)
+    return RunRow(
+        run_id=folder.run_id,
+        state=state,
+        cells=cells,
+        sort_keys=keys,
+        error=_error_key(best),
+        searchable=" ".join((*cells, notes.text)).casefold(),
+    )
 
 
 def _error_key(best: Mapping[str, Any] | None) -> tuple[int, float]:
@@ -154,13 +165,13 @@ def _error_key(best: Mapping[str, Any] | None) -> tuple[int, float]:
     return (1, best["val/mre_px"]) if in_mm is None else (0, in_mm)
 
 
-def _name_of(run_id: str) -> str:
-    """What follows the time in an id: the label, by which runs of one model stand together."""
+def _label(run_id: str) -> str:
+    """Return what follows the time in an id: the label, which puts runs of one model side by side."""
     return run_id.split("-", 2)[-1]
 
 
 def _epochs_cell(config: RunConfig | None, rows: list[dict[str, Any]]) -> str:
-    """Epochs done of those asked for, of each phase."""
+    """Return the epochs done and those asked for, of each phase."""
     done = {row.get("phase"): row["epoch"] for row in rows}
     if config is None:
         return f"{done.get('train', 0)} / ?"

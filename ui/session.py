@@ -1,4 +1,4 @@
-"""What one browser page remembers: the run it watches and what it has drawn already."""
+"""The state of one browser page: the run it watches and what it has drawn already."""
 
 from __future__ import annotations
 
@@ -8,8 +8,11 @@ from typing import Any
 
 @dataclass
 class Session:
-    """`drawn` holds, by the name of a part of the page, what was sent last, so that nothing is sent twice.
-    `asked` holds what an answer is still awaited for, whichever run is watched by then."""
+    """The run that a page watches, and what was sent to it.
+
+    `drawn`: what was sent last, by the name of a part, so that nothing is sent twice. `asked`: by name, what
+    an answer is still awaited for, even if another run is watched by then.
+    """
 
     run_id: str | None = None
     preview: tuple[str, int] | None = None  # phase and epoch chosen on the slider; None: always the newest

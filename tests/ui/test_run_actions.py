@@ -82,7 +82,7 @@ def test_a_run_that_patience_ended_is_resumed_with_a_larger_one_alone() -> None:
 
 def test_what_waits_for_its_answer_is_not_asked_again() -> None:
     possible = what_is_possible(
-        RunState.RUNNING, is_live=True, has_last=True, has_any=True, asked=["save_now"]
+        RunState.RUNNING, is_live=True, has_last=True, has_any=True, requests=["save_now"]
     )
     assert not possible.save_now and possible.preview_now and possible.finish
 

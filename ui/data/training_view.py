@@ -18,7 +18,7 @@ from backend.geometry import RESIZES, sigma_in_force
 from ui.answers import Part, Superseded
 from ui.bindings import Updates
 from ui.data.summary import DataView
-from ui.datasets import read_full, sigma_words
+from ui.datasets import describe_sigma, read_full
 from ui.figures.pictures import plot_sigma
 from ui.session import Session
 from ui.text.say import in_markdown, say, say_count
@@ -94,7 +94,7 @@ def draw_sigma(
     """Sigma around a landmark of an image, or around the first annotated one where that landmark is missing."""
     points = view.samples.points_xy_image[row]
     marked = [view.names[k] for k in np.flatnonzero(np.isfinite(points).all(-1))]
-    note = {panel.sigma_note: sigma_words(settings, view.samples, row).words}
+    note = {panel.sigma_note: describe_sigma(settings, view.samples, row).text}
     if not marked:  # it has only landmarks from which nothing can be learned
         return {panel.landmark: gr.update(choices=[], value=None), panel.sigma: None, **note}
     shown = landmark if landmark in marked else marked[0]

@@ -12,7 +12,7 @@ from backend.data.annotations.writers import read_json_export
 from backend.errors import UserError
 from backend.files import read_json, read_tail
 from ui.annotator.uploads import Found
-from ui.child_process import LOG_BYTES, Progress, bar_of, mistake_of, start_command
+from ui.child_process import LOG_BYTES, Progress, find_mistake, read_bar, start_command
 from ui.text.say import say
 
 POLL_S = 0.5
@@ -43,9 +43,9 @@ def progress_of(folder: Path) -> Progress | None:
         return None
     code, words = process.poll(), read_tail(folder / _LOG, LOG_BYTES)
     if code is None:
-        return Progress(*bar_of(words))
+        return Progress(*read_bar(words))
     _started.pop(folder, None)
-    return None if code == 0 else Progress(failure=mistake_of(words, code) or _last_line(words, code))
+    return None if code == 0 else Progress(failure=find_mistake(words, code) or _last_line(words, code))
 
 
 def follow_prediction(folder: Path) -> Iterator[Progress]:

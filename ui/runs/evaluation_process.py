@@ -10,7 +10,7 @@ from pathlib import Path
 from backend.errors import UserError
 from backend.files import read_tail
 from backend.run.folder import RunFolder, evaluation_name
-from ui.child_process import LOG_BYTES, Progress, bar_of, mistake_of, start_command
+from ui.child_process import LOG_BYTES, Progress, find_mistake, read_bar, start_command
 from ui.text.say import say
 
 
@@ -60,10 +60,10 @@ def progress_of(folder: RunFolder) -> Progress | None:
     code = started.process.poll()
     words = read_tail(folder.evaluation_path(started.name, "log"), LOG_BYTES)
     if code is None:
-        return Progress(*bar_of(words))
+        return Progress(*read_bar(words))
     if code == 0:
         return None
-    return Progress(failure=mistake_of(words, code) or say("evaluate_ended", code=code, name=started.name))
+    return Progress(failure=find_mistake(words, code) or say("evaluate_ended", code=code, name=started.name))
 
 
 def is_evaluating(folder: RunFolder) -> bool:

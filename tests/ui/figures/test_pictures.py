@@ -10,7 +10,7 @@ import pytest
 from backend.config import Settings
 from backend.data.samples import SampleSplits, load_splits
 from backend.geometry import scaling
-from ui.datasets import crop_sides, sigma_words
+from ui.datasets import crop_sides, describe_sigma
 from ui.figures.pictures import plot_marks, plot_sample, plot_sigma, zoom_in
 
 
@@ -24,13 +24,15 @@ def test_a_crop_is_told_in_pixels_of_the_image(splits: SampleSplits) -> None:
     assert crop_sides(settings, splits.train) == pytest.approx(
         np.array([192.0, 192.0])
     )  # 96 mm of 0.5 mm a pixel
-    assert "a crop of 64 x 64 covers 192 x 192 px of this image" in sigma_words(settings, splits.train).words
+    assert (
+        "a crop of 64 x 64 covers 192 x 192 px of this image" in describe_sigma(settings, splits.train).text
+    )
 
 
 def test_without_refinement_there_is_no_crop(splits: SampleSplits) -> None:
     settings = Settings(refine=False)
     assert crop_sides(settings, splits.train) is None
-    assert "crop" not in sigma_words(settings, splits.train).words
+    assert "crop" not in describe_sigma(settings, splits.train).text
 
 
 def test_one_crop_is_outlined_to_scale_about_the_known_landmark_in_the_middle() -> None:
