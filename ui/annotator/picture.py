@@ -22,16 +22,15 @@ from backend.numbers import read_number, to_latin
 from backend.overlays import encode_png, heatmap_layer
 from ui.annotator.uploads import Upload, Uploads, confidence_level, maps_path, shown_path, uploads_root
 from ui.bindings import read_static
-from ui.text.say import quote as quote_words
+from ui.text.say import quote as quote_text
 from ui.text.say import say
 
 HEATMAP_SIDE_PX = 800
 _turns = itertools.count()
-_WORDS = (
+_TEXT_KEYS = (
     "zoom_in", "zoom_out", "fit", "undo", "reset", "reset_all", "remove", "names", "heatmap", "heatmap_off",
     "heatmap_chosen", "heatmap_all", "opacity", "hint", "picture", "landmark", "confidence", "corrected",
-    "moved",
-    "missing", "tools",
+    "moved", "missing", "tools",
 )  # fmt: skip
 
 
@@ -50,7 +49,7 @@ def create_annotator(elem_id: str) -> gr.HTML:
 
 
 def annotator_value(uploads: Uploads) -> dict[str, Any] | None:
-    """Everything that picture and table show about the current image; None shows nothing."""
+    """Return everything that picture and table show about the current image; None shows nothing."""
     image = uploads.find(uploads.shown)
     if image is None or uploads.folder is None:
         return None
@@ -69,34 +68,33 @@ def annotator_value(uploads: Uploads) -> dict[str, Any] | None:
         "predicted": _plain(image.predicted_xy_image),
         "confidence": [] if image.confidence is None else [_confidence(value) for value in image.confidence],
         "mm_per_px_xy": list(mm_per_px_xy) if np.isfinite(mm_per_px_xy).all() else None,
-        "spacing": _spacing_words(uploads, image),
-        "words": _words(),
+        "spacing": _spacing_text(uploads, image),
+        "words": _browser_text(),
     }
 
 
-def _words() -> dict[str, str]:
-    """The texts that the browser uses by itself, with placeholders that it fills in."""
-    mistake = say("field_mistake", what=quote_words("{what}"))
+def _browser_text() -> dict[str, str]:
+    """Return the text that the browser uses by itself, with placeholders that it fills in."""
+    mistake = say("field_mistake", what=quote_text("{what}"))
     outside = say("number_outside", number="{number}", minimum="{minimum}", maximum="{maximum}")
-    return {word: say(f"annotator_{word}") for word in _WORDS} | {"mistake": mistake, "outside": outside}
+    return {key: say(f"annotator_{key}") for key in _TEXT_KEYS} | {"mistake": mistake, "outside": outside}
 
 
-def heatmap_source(asked: Mapping[str, Any]) -> str:
-    """The heatmaps of one landmark, or of all (-1), over the image `asked` for, as a PNG data URL; empty
-    where there are none.
+def heatmap_source(request: Mapping[str, Any]) -> str:
+    """Return the heatmaps of one landmark, or of all (-1), over an image, as a PNG data URL.
 
-    Called by the browser, so its input can only reach heatmap files of uploads.
+    Empty if there are none. Called by the browser, so its request can only reach heatmap files of uploads.
     """
-    folder = uploads_root() / Path(str(asked["folder"])).name
-    path = maps_path(folder, Path(str(asked["image"])).name)
+    folder = uploads_root() / Path(str(request["folder"])).name
+    path = maps_path(folder, Path(str(request["image"])).name)
     if not path.is_file():
         return ""
     with np.load(path) as arrays:
         heatmaps, affines = arrays["heatmaps"], arrays["affine_heatmap_to_image"]
     chosen = range(len(heatmaps))
-    if int(asked["landmark"]) >= 0:
-        chosen = chosen[int(asked["landmark"]) :][:1]
-    height, width = int(asked["height"]), int(asked["width"])
+    if int(request["landmark"]) >= 0:
+        chosen = chosen[int(request["landmark"]) :][:1]
+    height, width = int(request["height"]), int(request["width"])
     scale = min(1.0, HEATMAP_SIDE_PX / max(height, width))
     picture_hw = max(1, round(height * scale)), max(1, round(width * scale))
     to_picture = scaling(picture_hw[1] / width, picture_hw[0] / height)
@@ -109,7 +107,10 @@ def heatmap_source(asked: Mapping[str, Any]) -> str:
 
 
 def read_typed(typed: str) -> dict[str, Any]:
-    """A typed coordinate: its `value`, None for an empty field, or the `mistake`. Called by the browser."""
+    """Read a typed coordinate: its `value`, None for an empty field, or the `mistake`.
+
+    Called by the browser.
+    """
     if not to_latin(typed):
         return {"value": None}
     try:
@@ -119,26 +120,26 @@ def read_typed(typed: str) -> dict[str, Any]:
 
 
 def file_address(path: Path) -> str:
-    """The address at which the browser gets a file of the page."""
+    """Return the address at which the browser gets a file of the page."""
     return "gradio_api/file=" + quote(path.as_posix())
 
 
 def _confidence(value: float) -> dict[str, Any]:
     level = confidence_level(float(value))
-    words = say(f"annotator_confidence_{level}", value=f"{value:.2f}")
-    return {"level": level, "words": words}
+    text = say(f"annotator_confidence_{level}", value=f"{value:.2f}")
+    return {"level": level, "words": text}
 
 
-def _spacing_words(uploads: Uploads, image: Upload) -> str:
+def _spacing_text(uploads: Uploads, image: Upload) -> str:
     mm_x, mm_y = uploads.mm_per_px_xy(image)
     if not np.isfinite(mm_x):
         return say("predict_spacing_unknown")
-    shown = f"{mm_x:.4g}" if mm_x == mm_y else f"{mm_x:.4g} x {mm_y:.4g}"
-    return say("predict_spacing", spacing=shown, source=uploads.spacing_source(image))
+    spacing = f"{mm_x:.4g}" if mm_x == mm_y else f"{mm_x:.4g} x {mm_y:.4g}"
+    return say("predict_spacing", spacing=spacing, source=uploads.spacing_source(image))
 
 
 def _plain(points: Any) -> list[list[float] | None]:
-    """(K, 2) as JSON; None for a landmark that is not there."""
+    """Return points (K, 2) as JSON; None for a landmark that is not there."""
     if points is None:
         return []
     return [[round(float(v), 3) for v in point] if np.isfinite(point).all() else None for point in points]

@@ -36,7 +36,7 @@ THUMBNAIL_SIDE_PX = 160
 # from 0 to 1; decoders differ in what they mean: mass around the peak, or its height
 LOW_CONFIDENCE, FAIR_CONFIDENCE = 0.5, 0.8
 LIST_NAME = "images.csv"
-Found = Mapping[str, tuple[FloatArray, FloatArray]]  # by file name: points (K, 2), confidence (K,)
+Predictions = Mapping[str, tuple[FloatArray, FloatArray]]  # by file name: points (K, 2), confidence (K,)
 
 
 @dataclass
@@ -44,10 +44,10 @@ class Upload:
     """An image of the page. `key` names its files; points are None before they are predicted."""
 
     key: str
-    name: str  # as the user calls it, unique
+    name: str  # the file's name for the user, unique
     size_hw: Size
-    mm_per_px_xy: tuple[float, float]  # that the file states, NaN where none
-    spacing_field: str  # of DICOM, that states it
+    mm_per_px_xy: tuple[float, float]  # as the file states it; NaN if it does not
+    spacing_field: str  # the field of DICOM that states it
     remarks: tuple[Remark, ...] = ()  # on how the file was read
     predicted_xy_image: FloatArray | None = None
     points_xy_image: FloatArray | None = None
@@ -74,7 +74,7 @@ class Upload:
 
 
 def confidence_level(value: float) -> str:
-    """low, fair or high."""
+    """Return low, fair or high."""
     if value < LOW_CONFIDENCE:
         return "low"
     return "fair" if value < FAIR_CONFIDENCE else "high"
@@ -82,8 +82,10 @@ def confidence_level(value: float) -> str:
 
 @dataclass
 class Uploads:
-    """What one page holds: its folder once there is an image, the images, and the landmarks of the last
-    prediction."""
+    """The images of one page, their folder and landmarks.
+
+    The folder is there once there is an image; the landmarks are those of the last prediction.
+    """
 
     folder: Path | None = None
     images: list[Upload] = field(default_factory=list)
@@ -96,31 +98,31 @@ class Uploads:
         return next((image for image in self.images if image.key == key), None)
 
     def mm_per_px_xy(self, image: Upload) -> tuple[float, float]:
-        """What the file states, else what the user typed, else NaN."""
+        """Return the pixel size that the file states, else the one that the user typed, else NaN."""
         if math.isnan(image.mm_per_px_xy[0]) and self.typed_mm_per_px:
             return (self.typed_mm_per_px, self.typed_mm_per_px)
         return image.mm_per_px_xy
 
     def spacing_source(self, image: Upload) -> str:
-        """Where the pixel size comes from, in words; empty where it is unknown."""
+        """Say where the pixel size comes from; empty if it is unknown."""
         if image.spacing_field:
             return say("predict_spacing_dicom", field=image.spacing_field)
         return say("predict_spacing_typed") if self.typed_mm_per_px else ""
 
     def marked(self) -> list[MarkedImage]:
-        """The predicted images, as they are exported."""
+        """Return the predicted images, as they are exported."""
         assert self.folder is not None
         return [
             MarkedImage(
-                image.name,
-                pixels_path(self.folder, image.key),
-                image.size_hw,
-                image.points_xy_image,
-                image.predicted_xy_image,
-                image.confidence,
-                self.mm_per_px_xy(image),
-                self.spacing_source(image),
-                tuple(map(str, image.remarks)),
+                name=image.name,
+                path=pixels_path(self.folder, image.key),
+                size_hw=image.size_hw,
+                points_xy_image=image.points_xy_image,
+                predicted_xy_image=image.predicted_xy_image,
+                confidence=image.confidence,
+                mm_per_px_xy=self.mm_per_px_xy(image),
+                spacing_source=self.spacing_source(image),
+                remarks=tuple(map(str, image.remarks)),
             )
             for image in self.images
             if image.points_xy_image is not None
@@ -131,21 +133,23 @@ class Uploads:
 
 @functools.cache
 def uploads_root() -> Path:
-    """The folder for all pages of this program, deleted when it ends. Folders left by a killed program are
-    deleted first."""
-    for left in Path(tempfile.gettempdir()).glob("fiducial-*-*"):
-        pid = left.name.split("-")[1]
+    """Return the folder for all pages of this program, deleted when it ends.
+
+    Folders left by a killed program are deleted first.
+    """
+    for folder in Path(tempfile.gettempdir()).glob("fiducial-*-*"):
+        pid = folder.name.split("-")[1]
         if pid.isdigit() and not psutil.pid_exists(int(pid)):
-            shutil.rmtree(left, ignore_errors=True)
+            shutil.rmtree(folder, ignore_errors=True)
     root = Path(tempfile.mkdtemp(prefix=f"fiducial-{os.getpid()}-")).resolve()
     atexit.register(shutil.rmtree, root, ignore_errors=True)
     return root
 
 
 def take_in(uploads: Uploads, path: Path) -> Upload:
-    """Keep an uploaded image's pixels and pixel size, and delete the file.
+    """Store an uploaded image's pixels and pixel size, and delete the file.
 
-    Raises UserError, naming the file as the user does, where it is not an image.
+    Raises UserError, naming the file as the user does, if it is not an image.
     """
     try:
         pixels = read_image(path)
@@ -160,11 +164,18 @@ def take_in(uploads: Uploads, path: Path) -> Upload:
     uploads.num_taken += 1
     size_hw = (pixels.shape[0], pixels.shape[1])
     pixels_path(uploads.folder, key).write_bytes(encode_png(pixels))
-    for file, side_px in ((_shown_path, SHOWN_SIDE_PX), (_thumbnail_path, THUMBNAIL_SIDE_PX)):
+    for small_path, side_px in ((_shown_path, SHOWN_SIDE_PX), (_thumbnail_path, THUMBNAIL_SIDE_PX)):
         reduced = reduce_image(pixels, side_px / max(size_hw)).pixels
-        file(uploads.folder, key).write_bytes(encode_jpeg(reduced))
+        small_path(uploads.folder, key).write_bytes(encode_jpeg(reduced))
     name = path.with_stem(unused_name(path.stem, {Path(image.name).stem.lower() for image in uploads.images}))
-    image = Upload(key, name.name, size_hw, facts.mm_per_px_xy, facts.spacing_field, facts.remarks)
+    image = Upload(
+        key=key,
+        name=name.name,
+        size_hw=size_hw,
+        mm_per_px_xy=facts.mm_per_px_xy,
+        spacing_field=facts.spacing_field,
+        remarks=facts.remarks,
+    )
     uploads.images.append(image)
     return image
 
@@ -184,16 +195,16 @@ def list_for_prediction(uploads: Uploads) -> Path:
     return path
 
 
-def adopt(uploads: Uploads, landmark_names: Sequence[str], found: Found) -> None:
+def adopt(uploads: Uploads, landmark_names: Sequence[str], predictions: Predictions) -> None:
     """Store predictions; corrected landmarks keep their positions.
 
-    Raises UserError where corrections would be lost because the run has other landmarks.
+    Raises UserError if corrections would be lost because the run has other landmarks.
     """
     names = list(landmark_names)
     if names != uploads.landmark_names and any(image.is_corrected for image in uploads.images):
         raise UserError(say("predict_other_landmarks"))
     for image in uploads.images:
-        predicted, confidence = found.get(f"{image.key}.png", (None, None))
+        predicted, confidence = predictions.get(f"{image.key}.png", (None, None))
         if predicted is None:
             continue
         points = predicted.copy()
@@ -206,8 +217,10 @@ def adopt(uploads: Uploads, landmark_names: Sequence[str], found: Found) -> None
 
 def correct(uploads: Uploads, key: str, points: Sequence[Sequence[float] | None]) -> Upload | None:
     """Store an image's points as the browser sends them: (x, y) in image pixels, None for a missing landmark.
-    Moved points are kept inside the image; a point that a network put outside stays there. Anything else is
-    ignored, and None is returned."""
+
+    Moved points stay inside the image; a point that a network put outside stays there. Anything else is
+    ignored, and None is returned.
+    """
     image = uploads.find(key)
     if image is None or image.points_xy_image is None or len(points) != len(image.points_xy_image):
         return None
@@ -229,12 +242,12 @@ def forget(uploads: Uploads) -> None:
 
 
 def pixels_path(folder: Path, key: str) -> Path:
-    """The image's pixels as every network sees them."""
+    """Return the path of the image's pixels as every network sees them."""
     return folder / f"{key}.png"
 
 
 def maps_path(folder: Path, key: str) -> Path:
-    """The heatmaps of the last prediction."""
+    """Return the path of the heatmaps of the last prediction."""
     return folder / "maps" / f"{key}.npz"
 
 
@@ -247,12 +260,12 @@ def _thumbnail_path(folder: Path, key: str) -> Path:
 
 
 def shown_path(uploads: Uploads, image: Upload) -> Path:
-    """The picture to correct points on."""
+    """Return the path of the picture to correct points on."""
     assert uploads.folder is not None
     return _shown_path(uploads.folder, image.key)
 
 
 def thumbnail_path(uploads: Uploads, image: Upload) -> Path:
-    """The picture for the list."""
+    """Return the path of the picture for the list."""
     assert uploads.folder is not None
     return _thumbnail_path(uploads.folder, image.key)

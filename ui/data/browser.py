@@ -1,5 +1,4 @@
-"""The part of the Data tab that shows one image with every reader's annotations, zoomed in on a suspect
-landmark."""
+"""The part of the Data tab that shows one image with every reader's annotations, or close up on a suspect."""
 
 from __future__ import annotations
 
@@ -13,7 +12,7 @@ import numpy as np
 from backend.data.annotation_outliers import AnnotationOutlier
 from backend.errors import UserError
 from ui.bindings import Updates
-from ui.data.summary import ALL_SPLITS, DataView, caption, landmarks_table
+from ui.data.summary import ALL_SPLITS, DataView, image_caption, landmarks_table
 from ui.datasets import read_full, shrink
 from ui.figures.pictures import Highlight, plot_marks, plot_plain, zoom_in
 from ui.number_field import NumberedSlider, create_numbered_slider
@@ -24,8 +23,10 @@ LEAST_WINDOW_SHARE = 0.2  # share of the longer side that is shown around a susp
 
 @dataclass(frozen=True)
 class Shown:
-    """The image in the picture: one of the view's rows, or a file that is not among them; and the suspect, if
-    any."""
+    """The image in the picture, and the suspect landmark on it, if any.
+
+    The image is one of the view's rows, or a file that is not among them.
+    """
 
     row: int | None = None
     path: Path | None = None
@@ -41,23 +42,17 @@ class BrowserPanel:
     number: NumberedSlider
     previous: gr.Button
     next: gr.Button
-    whole: gr.Button
+    whole_image: gr.Button
     caption: gr.Markdown
     picture: gr.Plot
     marks: gr.HTML
 
     @property
     def parts(self) -> list[Any]:
-        """What showing another image changes."""
+        """The components that showing another image changes."""
         return [
-            self.shown,
-            self.split,
-            self.number.slider,
-            self.whole,
-            self.caption,
-            self.picture,
-            self.marks,
-        ]
+            self.shown, self.split, self.number.slider, self.whole_image, self.caption, self.picture, self.marks,
+        ]  # fmt: skip
 
 
 def create_browser() -> BrowserPanel:
@@ -71,12 +66,22 @@ def create_browser() -> BrowserPanel:
         )
         previous = gr.Button(say("data_previous"), elem_id="data-previous", min_width=105, scale=1)
         following = gr.Button(say("data_next"), elem_id="data-next", min_width=105, scale=1)
-    words = gr.Markdown(elem_id="data-caption")
+    caption = gr.Markdown(elem_id="data-caption")
     picture = gr.Plot(label=say("data_picture"), elem_id="data-picture")
-    whole = gr.Button(say("data_whole"), visible=False, size="sm", elem_id="data-whole")
+    whole_image = gr.Button(say("data_whole"), visible=False, size="sm", elem_id="data-whole")
     with gr.Accordion(say("data_marks"), open=False):
         marks = gr.HTML(elem_id="data-marks")
-    return BrowserPanel(gr.State(Shown()), split, number, previous, following, whole, words, picture, marks)
+    return BrowserPanel(
+        shown=gr.State(Shown()),
+        split=split,
+        number=number,
+        previous=previous,
+        next=following,
+        whole_image=whole_image,
+        caption=caption,
+        picture=picture,
+        marks=marks,
+    )
 
 
 def on_whole(panel: BrowserPanel, view: DataView, shown: Shown) -> Updates:
@@ -93,7 +98,7 @@ def show(
         return {
             panel.shown: shown,
             panel.marks: "",
-            panel.whole: gr.update(visible=False),
+            panel.whole_image: gr.update(visible=False),
             **_show_file(panel, shown.path),
         }
     row, suspect = shown.row, shown.suspect
@@ -108,56 +113,55 @@ def show(
         }
     updates = {
         panel.shown: shown,
-        panel.whole: gr.update(visible=is_close),
-        panel.caption: caption(view, row),
+        panel.whole_image: gr.update(visible=is_close),
+        panel.caption: image_caption(view, row),
         panel.picture: figure,
         panel.marks: landmarks_table(view, row, suspect.landmark if suspect else None),
     }
     if split is not None:
-        rows = view.rows_of(split)
+        rows = view.rows_in_split(split)
         updates[panel.number.slider] = gr.update(maximum=max(2, len(rows)), value=rows.index(row) + 1)
         updates[panel.split] = split
     return updates
 
 
 def _show_file(panel: BrowserPanel, path: Path) -> Updates:
-    """An image that is left out of the data set because of a problem."""
+    """Show an image that is left out of the data set because of a problem."""
     try:
         pixels = read_full(path)
     except UserError as error:
         return {panel.caption: say("data_failed", reason=in_markdown(error)), panel.picture: None}
     height, width = pixels.shape[:2]
-    words = say("data_left_out", name=path.name)
-    return {panel.caption: words, panel.picture: plot_plain(shrink(pixels), (height, width))}
+    note = say("data_left_out", name=path.name)
+    return {panel.caption: note, panel.picture: plot_plain(shrink(pixels), (height, width))}
 
 
 def _draw(view: DataView, shown: Shown, is_close: bool) -> Any:
-    """The image with every reader's annotations, or the surroundings of the suspect."""
+    """Draw the image with every reader's annotations, or the surroundings of the suspect."""
     row, suspect = shown.row, shown.suspect
     assert row is not None
     pixels = read_full(view.samples.paths[row])
     readers = view.readers_xy_image[row]
     highlight = None
     if suspect is not None:
-        at_xy = _doubted_place(view, suspect)
-        highlight = Highlight(view.names[suspect.landmark], (at_xy[0], at_xy[1]), suspect.expected_xy_image)
+        at_xy = _locate_suspect(view, suspect)
+        highlight = Highlight(view.names[suspect.landmark], at_xy, suspect.expected_xy_image)
     size_hw = view.samples.sizes_hw[row]
     figure = plot_marks(shrink(pixels), size_hw, readers, view.names, view.readers, highlight)
     if is_close and suspect is not None:
         places = [*readers[:, suspect.landmark], suspect.expected_xy_image or (np.nan, np.nan)]
-        known = np.array([place for place in places if np.isfinite(place).all()], np.float64)
-        side = max(LEAST_WINDOW_SHARE * max(size_hw), 1.5 * float(np.ptp(known, axis=0).max()))
-        figure = zoom_in(figure, pixels, (known.min(axis=0) + known.max(axis=0)) / 2, side)
+        points = np.array([place for place in places if np.isfinite(place).all()], np.float64)
+        side = max(LEAST_WINDOW_SHARE * max(size_hw), 1.5 * float(np.ptp(points, axis=0).max()))
+        figure = zoom_in(figure, pixels, (points.min(axis=0) + points.max(axis=0)) / 2, side)
     # a new picture does not take over the zoom of the last one
     figure.update_layout(uirevision=f"{row} {suspect} {is_close}")
     return figure
 
 
-def _doubted_place(view: DataView, suspect: AnnotationOutlier) -> tuple[float, float]:
-    """The annotation of the reader who is farther off, else the mean of the readers."""
+def _locate_suspect(view: DataView, suspect: AnnotationOutlier) -> tuple[float, float]:
+    """Return the annotation of the reader who is farther off, else the mean of the readers."""
     if suspect.reader is not None:
         x, y = view.readers_xy_image[suspect.row, suspect.reader, suspect.landmark]
     else:
-        known = view.readers_xy_image[suspect.row, :, suspect.landmark]
-        x, y = np.nanmean(known, axis=0)
+        x, y = np.nanmean(view.readers_xy_image[suspect.row, :, suspect.landmark], axis=0)
     return float(x), float(y)

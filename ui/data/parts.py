@@ -31,6 +31,7 @@ class Answers:
 
     @classmethod
     def create(cls, train: TrainTab) -> Answers:
+        """Create the parts of a tab that is laid out."""
         data = [train.fields[key] for key in DATA_KEYS]
         return cls(
             create_part("data-view", ("#data-tab-summary", "#data-body"), data),
@@ -55,7 +56,7 @@ class DataTab:
 
     data_root: Path
     train: TrainTab
-    view: gr.State  # DataView, None where no data set could be read
+    view: gr.State  # DataView; None if no data set could be read
     leaks: gr.State  # the pairs that are listed among the problems
     dataset: gr.Dropdown
     upload: gr.UploadButton
@@ -75,7 +76,7 @@ class DataTab:
 
     @property
     def everything(self) -> list[Any]:
-        """What showing another data set changes."""
+        """The components that showing another data set changes."""
         return [
             self.view, self.leaks, self.dataset, self.summary, self.body, self.counts, self.suspects_note,
             self.suspects, self.problems_note, self.problems, *self.browser.parts, *self.training.parts,
@@ -83,6 +84,7 @@ class DataTab:
 
 
 def place_choice() -> dict[str, Any]:
+    """Place the choice of a data set, its import, and its summary."""
     with gr.Row(equal_height=True):
         dataset = gr.Dropdown(
             [],
@@ -112,6 +114,7 @@ def place_choice() -> dict[str, Any]:
 
 
 def place_body() -> dict[str, Any]:
+    """Place the counts, the image beside the lists that lead to it, and what training sees of it."""
     with gr.Column(visible=False, elem_id="data-body") as body:
         counts = gr.HTML(elem_id="data-counts")
         with gr.Row():
@@ -133,7 +136,7 @@ def _place_lists() -> dict[str, Any]:
 
 
 def _place_list(name: str, title: str) -> tuple[gr.Markdown, gr.HTML]:
-    """A title, a note, and the table whose rows open their image."""
+    """Place a title, a note, and the table whose rows open their image."""
     gr.Markdown(f"### {title}")
     note = gr.Markdown(elem_id=f"data-{name}-note")
     return note, gr.HTML(js_on_load=read_static("open_rows.js"), elem_id=f"data-{name}", padding=False)

@@ -1,4 +1,4 @@
-"""Which image the Data tab shows: by number, split, step, or a line of the suspects and problems."""
+"""The image that the Data tab shows: by number, split, step, or a line of the suspects and problems."""
 
 from __future__ import annotations
 
@@ -18,45 +18,84 @@ from ui.train.data_view import settings_for_data
 
 
 def bind_browser(tab: DataTab) -> None:
-    outputs = [*tab.browser.parts, tab.training.landmark, tab.training.sigma, tab.training.sigma_note]
-    form = tab.train.inputs
+    """Bind what shows another image, after the marks of the same events (see `Part.asks`)."""
     browser, number = tab.browser, tab.browser.number
-    place = [tab.view, browser.shown, browser.split, number.slider, tab.training.landmark, *form]
-    image, sigma = tab.answers.image, tab.answers.sigma
-    number.bind()
     moves = [number.slider.input, browser.split.input, browser.previous.click, browser.next.click]
-    for event in ([*moves, *number.typed], browser.whole.click, tab.suspects.chosen, tab.problems.chosen):
-        image.asks(event)
-    steps = (partial(on_step, tab, -1), partial(on_step, tab, 1))
-    for event, handler in zip(moves, (partial(on_number, tab), partial(on_split, tab), *steps), strict=True):
-        image.answers(event, handler, place, outputs, also=(sigma,))
-    typed, marked = partial(on_typed_number, tab), [*outputs, number.field]
-    image.answers(number.typed, typed, [number.field, *place], marked, also=(sigma,))
-    image.answers(browser.whole.click, partial(on_whole, browser), [tab.view, browser.shown], browser.parts)
+    tables = [tab.suspects.chosen, tab.problems.chosen]
+    for event in ([*moves, *number.typed], browser.whole_image.click, *tables):
+        tab.answers.image.asks(event)
+
+    number.bind()
+    _bind_moves(tab)
+    _bind_tables(tab)
+
+
+def _bind_moves(tab: DataTab) -> None:
+    """Show another image by its number, its split or a step, or the whole image again."""
+    browser, number = tab.browser, tab.browser.number
+    image, sigma = tab.answers.image, tab.answers.sigma
+    inputs = [tab.view, browser.shown, browser.split, number.slider, tab.training.landmark, *tab.train.inputs]
+    outputs = _outputs(tab)
+    for event, handler in (
+        (number.slider.input, partial(on_number, tab)),
+        (browser.split.input, partial(on_split, tab)),
+        (browser.previous.click, partial(on_step, tab, -1)),
+        (browser.next.click, partial(on_step, tab, 1)),
+    ):
+        image.answers(event, handler, inputs, outputs, also=(sigma,))
+    image.answers(
+        number.typed,
+        partial(on_typed_number, tab),
+        [number.field, *inputs],
+        [*outputs, number.field],
+        also=(sigma,),
+    )
+    image.answers(
+        browser.whole_image.click, partial(on_whole, browser), [tab.view, browser.shown], browser.parts
+    )
+
+
+def _bind_tables(tab: DataTab) -> None:
+    """Show the image of a row of the suspects or problems, and scroll to it."""
+    image, sigma = tab.answers.image, tab.answers.sigma
 
     # Gradio passes the event by its annotation, which `answers` would hide
-    def suspect(shown: str, drawn: str, view: DataView, event: gr.EventData, *values: Any) -> Updates:
+    def open_suspect(
+        image_question: str, sigma_question: str, view: DataView, event: gr.EventData, *values: Any
+    ) -> Updates:
         updates = on_suspect(tab, view, int(event.key), *values)
-        return {image.answered: shown, sigma.answered: drawn, **updates}
+        return {image.answered: image_question, sigma.answered: sigma_question, **updates}
 
-    def problem(
-        shown: str, drawn: str, view: DataView, leaks: tuple[Leak, ...], event: gr.EventData, *values: Any
+    def open_problem(
+        image_question: str,
+        sigma_question: str,
+        view: DataView,
+        leaks: tuple[Leak, ...],
+        event: gr.EventData,
+        *values: Any,
     ) -> Updates:
         updates = on_problem(tab, view, leaks, int(event.key), *values)
-        return {image.answered: shown, sigma.answered: drawn, **updates}
+        return {image.answered: image_question, sigma.answered: sigma_question, **updates}
 
-    for table, chosen, known in ((tab.suspects, suspect, []), (tab.problems, problem, [tab.leaks])):
-        bound = image.binds(
-            table.chosen, chosen, [tab.view, *known, *form], [sigma.answered, *outputs], also=(sigma,)
-        )
-        bound.then(None, js=script("scroll_to.js", "#data-picture", "nearest", 0), **PRIVATE)
+    outputs = [sigma.answered, *_outputs(tab)]
+    for event, handler, inputs in (
+        (tab.suspects.chosen, open_suspect, [tab.view, *tab.train.inputs]),
+        (tab.problems.chosen, open_problem, [tab.view, tab.leaks, *tab.train.inputs]),
+    ):
+        opened = image.binds(event, handler, inputs, outputs, also=(sigma,))
+        opened.then(None, js=script("scroll_to.js", "#data-picture", "nearest", 0), **PRIVATE)
+
+
+def _outputs(tab: DataTab) -> list[Any]:
+    """Return the components that another image changes, with sigma on it."""
+    return [*tab.browser.parts, tab.training.landmark, tab.training.sigma, tab.training.sigma_note]
 
 
 def on_number(
     tab: DataTab, view: DataView, shown: Shown, split: str, number: float, landmark: str | None, *values: Any
 ) -> Updates:
-    """The slider was moved."""
-    rows = view.rows_of(split)
+    """Show the image at the slider."""
+    rows = view.rows_in_split(split)
     return _show_and_draw(tab, view, Shown(row=rows[min(int(number), len(rows)) - 1]), landmark, values)
 
 
@@ -70,18 +109,18 @@ def on_typed_number(
     landmark: str | None,
     *values: Any,
 ) -> Updates:
-    """The number of an image was typed beside the slider."""
-    asked, marks = tab.browser.number.take(typed, len(view.rows_of(split)))
-    if asked is None or asked == number:
-        return marks
-    return {**on_number(tab, view, shown, split, asked, landmark, *values), **marks}
+    """Show the image whose number was typed beside the slider."""
+    typed_number, updates = tab.browser.number.take(typed, len(view.rows_in_split(split)))
+    if typed_number is None or typed_number == number:
+        return updates
+    return {**on_number(tab, view, shown, split, typed_number, landmark, *values), **updates}
 
 
 def on_split(
     tab: DataTab, view: DataView, shown: Shown, split: str, number: float, landmark: str | None, *values: Any
 ) -> Updates:
-    """Another split was chosen: show its first image, and fit the slider to it."""
-    return _show_and_draw(tab, view, Shown(row=view.rows_of(split)[0]), landmark, values, split)
+    """Show the first image of another split, and fit the slider to the split."""
+    return _show_and_draw(tab, view, Shown(row=view.rows_in_split(split)[0]), landmark, values, split)
 
 
 def on_step(
@@ -94,21 +133,21 @@ def on_step(
     landmark: str | None,
     *values: Any,
 ) -> Updates:
-    """The previous or the next image; after the last comes the first."""
-    rows = view.rows_of(split)
+    """Show the previous or the next image; after the last comes the first."""
+    rows = view.rows_in_split(split)
     row = rows[(int(number) - 1 + step) % len(rows)]
     return _show_and_draw(tab, view, Shown(row=row), landmark, values, split)
 
 
 def on_suspect(tab: DataTab, view: DataView, place: int, *values: Any) -> Updates:
-    """A row of the suspects was clicked."""
-    one = view.suspects.found[place]
-    shown = Shown(row=one.row, suspect=one)
-    return _show_and_draw(tab, view, shown, view.names[one.landmark], values, ALL_SPLITS)
+    """Show the image of a suspect whose row was clicked."""
+    suspect = view.suspects.found[place]
+    shown = Shown(row=suspect.row, suspect=suspect)
+    return _show_and_draw(tab, view, shown, view.names[suspect.landmark], values, ALL_SPLITS)
 
 
 def on_problem(tab: DataTab, view: DataView, leaks: tuple[Leak, ...], place: int, *values: Any) -> Updates:
-    """A row of the problems was clicked: show its image, if it has one."""
+    """Show the image of a problem whose row was clicked, if it has one."""
     problems, pair, path = view.splits.annotations.problems, None, None
     if place < len(problems):
         path = problems[place].image

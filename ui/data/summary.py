@@ -1,4 +1,4 @@
-"""What the Data tab shows about a data set: one row per image, tables and words."""
+"""A data set as the Data tab shows it: one row per image, tables and text."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from ui.text.say import quote, say, say_count, say_label
 ALL_SPLITS = "all"
 MAX_SUSPECTS = 100
 Key = tuple[object, ...]
-Cell = tuple[str, SortKey]  # words and sort key
+Cell = tuple[str, SortKey]  # text and sort key
 
 
 @dataclass(frozen=True)
@@ -51,14 +51,14 @@ class DataView:
     def split_names(self) -> list[str]:
         return list(self.splits.by_split)
 
-    def rows_of(self, split: str) -> list[int]:
-        """Positions of a split's images, or of all."""
+    def rows_in_split(self, split: str) -> list[int]:
+        """Return the positions of a split's images, or of all."""
         if split == ALL_SPLITS:
             return list(range(len(self.samples)))
         return np.flatnonzero((self.samples.images["split"] == split).to_numpy()).tolist()
 
     def row_of_path(self, path: Path) -> int | None:
-        """The image in this file; None where it is not used."""
+        """Return the position of the image in this file; None if it is not used."""
         rows = np.flatnonzero((self.samples.images["path"] == str(path)).to_numpy())
         return int(rows[0]) if rows.size else None
 
@@ -68,14 +68,14 @@ class DataView:
 
 
 def view_key(settings: Settings) -> Key:
-    """The settings that decide which data is shown."""
+    """Return the settings that decide which data is shown."""
     return tuple(getattr(settings, name) for name in settings_affecting("data"))
 
 
 def read_view(settings: Settings) -> DataView:
     """Read a data set and look for suspect landmarks. Raises UserError."""
     splits = read_splits(settings)
-    # the split that an image was assigned to
+    # the split that an image is used in; its annotations may name another
     images = pd.concat(
         [part.images.assign(split=name) for name, part in splits.by_split.items()], ignore_index=True
     )
@@ -87,17 +87,17 @@ def read_view(settings: Settings) -> DataView:
 
 
 def splits_table(view: DataView) -> str:
-    """One line per split: images, annotations, sizes, pixel sizes."""
+    """Render one line per split: images, annotations, sizes, pixel sizes."""
     heads = [say(f"data_column_{name}") for name in ("split", "images", "marks", "sizes", "spacings")]
     lines = []
     for name in view.split_names:
         part = view.splits.by_split[name]
-        marked = np.isfinite(part.points_xy_image).all(-1)
+        is_annotated = np.isfinite(part.points_xy_image).all(-1)
         sizes = Counter(f"{width}\u00a0x\u00a0{height}" for height, width in part.sizes_hw)
         spacings = part.mm_per_px_xy[:, 0]
-        share, spacing = float(marked.mean()), _smallest(spacings)
+        share, spacing = float(is_annotated.mean()), _smallest(spacings)
         cells: list[Cell] = [
-            (name, WORDS), (str(len(part)), len(part)), (f"{100 * share:.1f} %", share), (_few(sizes), WORDS),
+            (name, WORDS), (str(len(part)), len(part)), (f"{100 * share:.1f} %", share), (_list_few(sizes), WORDS),
             (_spacings(spacings), spacing),
         ]  # fmt: skip
         lines.append(cells)
@@ -105,48 +105,47 @@ def splits_table(view: DataView) -> str:
 
 
 def groups_table(view: DataView) -> str:
-    """For every column that sorts the images into groups (machine, pixel size ...): images by split."""
+    """Render how many images each group has in each split.
+
+    One table for each column that groups the images, such as the machine or the pixel size.
+    """
     splits = view.split_names
     tables = []
-    for column, values in group_columns(
-        view.samples.images.drop(columns=["split", "height", "width"])
-    ).items():
-        counts = pd.crosstab(pd.Series(values), view.samples.images["split"])
-        lines = [
-            [
-                _group_cell(value),
-                *((str(num), num) for num in (int(counts[split].get(value, 0)) for split in splits)),
-            ]
-            for value in counts.index
-        ]
+    images = view.samples.images
+    for column, values in group_columns(images.drop(columns=["split", "height", "width"])).items():
+        counts = pd.crosstab(pd.Series(values), images["split"])
+        lines: list[list[Cell]] = []
+        for value in counts.index:
+            nums = [int(counts[split].get(value, 0)) for split in splits]
+            lines.append([_group_cell(value), *((str(num), num) for num in nums)])
         label = say_label(column, "data_column_")
         tables.append(_table(label, [label, *splits], lines))
     return "".join(tables)
 
 
 def problem_rows(problems: Sequence[Problem], leaks: Sequence[Leak]) -> list[tuple[str, str, str]]:
-    """One line per problem: where, what, what to do. Identical images come last, also those within one split."""
+    """Return where, what and what to do for each problem; identical images come last."""
     rows = [(problem.where, problem.what, problem.cure) for problem in problems]
     for leak in in_listed_order(leaks):
-        rows.append((leak.image_ids[0], leak_words(leak), _leak_cure(leak)))
+        rows.append((leak.image_ids[0], leak_text(leak), _leak_cure(leak)))
     return rows
 
 
 def in_listed_order(leaks: Sequence[Leak]) -> list[Leak]:
-    """Pairs in two splits first, then those within one."""
+    """Return pairs in two splits first, then those within one."""
     across = set(across_splits(leaks))
     return sorted(leaks, key=lambda leak: leak not in across)
 
 
 def problems_table(problems: Sequence[Problem], leaks: Sequence[Leak]) -> str:
-    """The same as a table whose rows open their image; the key of a row is its position."""
+    """Render `problem_rows` as a table whose rows open their image; the key of a row is its position."""
     rows = problem_rows(problems, leaks)
-    lines = [opening_line(str(place), [(words, WORDS) for words in row]) for place, row in enumerate(rows)]
+    lines = [opening_line(str(place), [(text, WORDS) for text in row]) for place, row in enumerate(rows)]
     return table_html(say("problems_title"), say("data_problem_columns").split(","), lines, classes="opens")
 
 
-def leak_words(leak: Leak) -> str:
-    """How the first image of a pair is related to the other one."""
+def leak_text(leak: Leak) -> str:
+    """Say how the first image of a pair is related to the other one."""
     split, other_split = leak.splits
     return say(
         "data_leak", kind=_leak_kind(leak), split=split, other=leak.image_ids[1], other_split=other_split
@@ -154,7 +153,7 @@ def leak_words(leak: Leak) -> str:
 
 
 def leak_caption(leak: Leak) -> str:
-    """The other image of a pair, for the caption of the first."""
+    """Name the other image of a pair, for the caption of the first."""
     return say("data_leak_shown", kind=_leak_kind(leak), other=leak.image_ids[1], other_split=leak.splits[1])
 
 
@@ -168,21 +167,24 @@ def _leak_cure(leak: Leak) -> str:
 
 
 def suspects_table(view: DataView) -> str:
-    """One line per suspect, the worst first: image, landmark, reason, score. The key of a row is its
-    position."""
+    """Render one line per suspect, the worst first: image, landmark, reason, score.
+
+    The key of a row is its position.
+    """
     lines = []
-    for place, one in enumerate(view.suspects.found[:MAX_SUSPECTS]):
+    for place, suspect in enumerate(view.suspects.found[:MAX_SUSPECTS]):
         cells: list[Cell] = [
-            (view.image_id(one.row), WORDS), (view.names[one.landmark], WORDS),
-            (suspect_words(view, one), WORDS),
-            (f"{one.score:.1f} x", one.score),
-        ]  # fmt: skip
+            (view.image_id(suspect.row), WORDS),
+            (view.names[suspect.landmark], WORDS),
+            (suspect_text(view, suspect), WORDS),
+            (f"{suspect.score:.1f} x", suspect.score),
+        ]
         lines.append(opening_line(str(place), cells))
     return table_html(say("data_suspects"), say("data_suspect_columns").split(","), lines, classes="opens")
 
 
 def suspects_note(view: DataView) -> str:
-    """What the list shows, or why it is empty."""
+    """Say what the list shows, or why it is empty."""
     num = len(view.suspects.found)
     note = say_count("data_suspects_some", num) if num else say("data_suspects_none")
     if num:
@@ -192,31 +194,31 @@ def suspects_note(view: DataView) -> str:
     return note if view.suspects.knows_shapes else f"{note} {say('data_no_shapes')}"
 
 
-def suspect_words(view: DataView, suspect: AnnotationOutlier) -> str:
-    """Why a landmark is suspect."""
+def suspect_text(view: DataView, suspect: AnnotationOutlier) -> str:
+    """Say why a landmark is suspect."""
     distance = _distance(suspect.distance_px, suspect.distance_mm)
     if suspect.swapped_with is not None:
         return say("data_suspect_swapped", name=view.names[suspect.swapped_with])
     if suspect.reason == "shape":
         return say("data_suspect_shape", distance=distance)
-    words = say("data_suspect_readers", distance=distance)
+    text = say("data_suspect_readers", distance=distance)
     if suspect.reader is not None:
-        words += say("data_suspect_whose", reader=view.readers[suspect.reader])
-    return words
+        text += say("data_suspect_whose", reader=view.readers[suspect.reader])
+    return text
 
 
-def caption(view: DataView, row: int) -> str:
-    """One line about the shown image."""
+def image_caption(view: DataView, row: int) -> str:
+    """Describe the shown image in one line."""
     image = view.samples.images.iloc[row]
     height, width = view.samples.sizes_hw[row]
     spacing = view.samples.mm_per_px_xy[row]
-    known = _spacings(spacing[:1]) if np.isfinite(spacing[0]) else say("spacing_none")
-    facts = [str(image["split"]), f"{width} x {height} px", known, str(image["group"] or "")]
+    pixel_size = _spacings(spacing[:1]) if np.isfinite(spacing[0]) else say("spacing_none")
+    facts = [str(image["split"]), f"{width} x {height} px", pixel_size, str(image["group"] or "")]
     return " · ".join([f"**{quote(image['image_id'])}**", *(quote(fact) for fact in facts if fact)])
 
 
 def landmarks_table(view: DataView, row: int, highlighted: int | None) -> str:
-    """The shown image's landmarks: position, inter-reader distance, distance from the expected position."""
+    """Render the shown image's landmarks: position, inter-reader distance, distance from the expected one."""
     heads = [
         say("landmark"),
         say("data_column_place"),
@@ -227,19 +229,20 @@ def landmarks_table(view: DataView, row: int, highlighted: int | None) -> str:
     spacing = view.samples.mm_per_px_xy[row]
     lines = []
     for k, name in enumerate(view.names):
-        apart = _span(readers[:, k], spacing)
-        expected = _span(np.stack([truth[k], view.suspects.expected_xy_image[row, k]]), spacing)
+        between_readers = _span(readers[:, k], spacing)
+        from_expected = _span(np.stack([truth[k], view.suspects.expected_xy_image[row, k]]), spacing)
         place = say("data_unmarked") if np.isnan(truth[k]).any() else "{:.1f}, {:.1f}".format(*truth[k])
-        lines.append([(f"➤ {name}" if k == highlighted else name, WORDS), (place, WORDS), apart, expected])
+        title = f"➤ {name}" if k == highlighted else name
+        lines.append([(title, WORDS), (place, WORDS), between_readers, from_expected])
     return _table(say("data_marks"), heads, lines)
 
 
 def _span(points_xy: FloatArray, mm_per_px_xy: FloatArray) -> Cell:
-    """The largest distance between any two of the known points, as words and as a number."""
-    known = points_xy[np.isfinite(points_xy).all(-1)].astype(np.float64)
-    if len(known) < 2:
+    """Return the largest distance between any two of the known points, as text and as a number."""
+    points = points_xy[np.isfinite(points_xy).all(-1)].astype(np.float64)
+    if len(points) < 2:
         return "-", None
-    gaps = known[:, None] - known[None]
+    gaps = points[:, None] - points[None]
     px, mm = (float(np.linalg.norm(gap, axis=-1).max()) for gap in (gaps, gaps * mm_per_px_xy))
     return _distance(px, mm), mm if np.isfinite(mm) else px
 
@@ -249,33 +252,31 @@ def _distance(px: float, mm: float) -> str:
 
 
 def _spacings(values: FloatArray) -> str:
-    known = np.unique(np.round(values[np.isfinite(values)], 4))
-    if not known.size:
+    sizes = np.unique(np.round(values[np.isfinite(values)], 4))
+    if not sizes.size:
         return say("data_unknown")
-    words = f"{known[0]:g} mm" if known.size == 1 else f"{known[0]:g} – {known[-1]:g} mm"
-    return words if np.isfinite(values).all() else f"{words}, {say('data_partly')}"
+    text = f"{sizes[0]:g} mm" if sizes.size == 1 else f"{sizes[0]:g} – {sizes[-1]:g} mm"
+    return text if np.isfinite(values).all() else f"{text}, {say('data_partly')}"
 
 
-def _few(counts: Counter[str], most: int = 3) -> str:
-    """The most common values, and how many others there are."""
-    words = [value for value, _ in counts.most_common(most)]
-    return ", ".join(words) + (
-        " " + say_count("data_others", len(counts) - most) if len(counts) > most else ""
-    )
+def _list_few(counts: Counter[str], most: int = 3) -> str:
+    """List the most common values, and how many others there are."""
+    text = ", ".join(value for value, _ in counts.most_common(most))
+    return text if len(counts) <= most else f"{text} {say_count('data_others', len(counts) - most)}"
 
 
 def _smallest(spacings: FloatArray) -> float | None:
-    known = spacings[np.isfinite(spacings)]
-    return float(known.min()) if known.size else None
+    sizes = spacings[np.isfinite(spacings)]
+    return float(sizes.min()) if sizes.size else None
 
 
 def _group_cell(value: object) -> Cell:
-    """A group's name, which may be a number, such as a pixel size."""
-    words = str(value)
+    """Return the cell of a group's name, which may be a number, such as a pixel size."""
+    text = str(value)
     try:
-        return words, float(words)
+        return text, float(text)
     except ValueError:
-        return (words, WORDS) if words else (say("data_unknown"), None)
+        return (text, WORDS) if text else (say("data_unknown"), None)
 
 
 def _table(label: str, heads: Sequence[str], lines: Sequence[Sequence[Cell]]) -> str:

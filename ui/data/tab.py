@@ -1,6 +1,7 @@
-"""The Data tab: is the data sound? Counts, problems, suspect landmarks, every image, and what training sees.
+"""The Data tab, which shows whether the data is sound: counts, problems, suspect landmarks, every image.
 
-Data set and settings are those of the Train form, so that the two tabs always agree.
+It also shows what training sees. Data set and settings are those of the Train form, so that the two tabs
+always agree.
 """
 
 from __future__ import annotations
@@ -48,13 +49,13 @@ def create_data_tab() -> dict[str, Any]:
     return {**place_choice(), **place_body()}
 
 
-def bind_data_tab(parts: dict[str, Any], own: gr.Tab, train: TrainTab, data_root: Path) -> DataTab:
+def bind_data_tab(parts: dict[str, Any], item: gr.Tab, train: TrainTab, data_root: Path) -> DataTab:
     """Bind the handlers. The tab reads when the user turns to it, so that opening the page costs nothing."""
     states: dict[str, Any] = {"view": gr.State(), "leaks": gr.State(()), "imported": gr.State()}
     answers = Answers.create(train)
     tab = DataTab(data_root=data_root, train=train, answers=answers, **states, **parts)
     _mark_changes(tab)
-    for read in (_bind_look(tab, own), *_bind_choice(tab), _bind_import(tab)):
+    for read in (_bind_look(tab, item), *_bind_choice(tab), _bind_import(tab)):
         _bind_slow_answers(tab, read)
     bind_browser(tab)
     tab.training.bind(tab.view, tab.browser.shown, train.inputs, answers.image, answers.sigma, answers.views)
@@ -71,34 +72,35 @@ def _mark_changes(tab: DataTab) -> None:
         part.asks(train.events(FORM_KEYS))
 
 
-def _bind_look(tab: DataTab, own: gr.Tab) -> Any:
-    """Turning to the tab."""
+def _bind_look(tab: DataTab, item: gr.Tab) -> Any:
+    """Bind turning to the tab."""
     inputs = [tab.train.session, tab.view, tab.browser.shown, *tab.train.inputs]
     return tab.answers.data.answers(
-        own.select,
+        item.select,
         partial(on_look, tab),
         inputs,
         tab.everything,
-        how=_reading(tab),
+        how=_show_reading(tab),
         also=(tab.answers.sigma,),
     )
 
 
 def _bind_choice(tab: DataTab) -> tuple[Any, Any]:
-    """Choosing another data set, and reading this one again."""
+    """Bind choosing another data set, and reading the same one again."""
     answers = tab.answers
     # in the browser, so that the Train form has it at once and what is shown is marked
-    moved = tab.dataset.input(None, [tab.dataset], [tab.train.fields["dataset_path"]], js=TO_FORM, **PRIVATE)
+    copied = tab.dataset.input(None, [tab.dataset], [tab.train.fields["dataset_path"]], js=TO_FORM, **PRIVATE)
     for part in (answers.data, answers.problems, answers.sigma, answers.floor, answers.views):
-        part.asks(moved.then)
-    chosen = _bind_reading(tab, moved.then)
+        part.asks(copied.then)
+    chosen = _bind_reading(tab, copied.then)
+
     for part in (answers.data, answers.problems):
-        part.asks(tab.reload.click, anew=True)
+        part.asks(tab.reload.click, repeated=True)
     return chosen, _bind_reading(tab, tab.reload.click)
 
 
 def _bind_import(tab: DataTab) -> Any:
-    """Uploading a zip file."""
+    """Bind uploading a zip file."""
 
     # a partial would hide the default by which Gradio passes the progress
     def upload(file: str, progress: gr.Progress = gr.Progress()) -> Updates:  # noqa: B008
@@ -110,24 +112,25 @@ def _bind_import(tab: DataTab) -> Any:
 
 
 def _bind_reading(tab: DataTab, event: Any, handler: Any = None, more: Sequence[Any] = ()) -> Any:
+    """Bind reading the form\'s data set, or by `handler` another."""
     answers = tab.answers
     return answers.data.answers(
         event,
         handler or partial(on_read, tab),
         [tab.train.session, *more, *tab.train.inputs],
         tab.everything,
-        how={**LATEST, **_reading(tab)},
+        how={**LATEST, **_show_reading(tab)},
         also=(answers.image, answers.sigma),
     )
 
 
-def _reading(tab: DataTab) -> dict[str, Any]:
-    """How the progress of reading is shown."""
+def _show_reading(tab: DataTab) -> dict[str, Any]:
+    """Return how the progress of reading is shown."""
     return {"api_visibility": "private", "show_progress": "minimal", "show_progress_on": tab.summary}
 
 
 def _bind_slow_answers(tab: DataTab, read: Any) -> None:
-    """After a data set was read: identical images, then the decoding error."""
+    """Bind what follows once a data set is read: identical images, then the decoding error."""
     answers, inputs = tab.answers, [tab.train.session, tab.view, *tab.train.inputs]
     listed = answers.problems.answers(
         read.then, partial(on_leaks, tab), inputs, [tab.leaks, tab.problems_note, tab.problems]
@@ -136,11 +139,11 @@ def _bind_slow_answers(tab: DataTab, read: Any) -> None:
 
 
 def on_look(tab: DataTab, session: Session, view: DataView | None, shown: Shown, *values: Any) -> Updates:
-    """The user turned to the tab: read the form's data set unless it is shown already, and redraw sigma."""
+    """Read the form's data set when the user turns to the tab, unless it is shown already; redraw sigma."""
     try:
         settings = settings_for_data(values)
     except UserError:
-        return on_read(tab, session, *values)  # which says what is wrong
+        return on_read(tab, session, *values)  # it says what is wrong
     if view is None or view.key != view_key(settings):
         return on_read(tab, session, *values)
     return draw_sigma(tab.training, settings, view, shown.row or 0, None)
@@ -162,12 +165,12 @@ def on_import(tab: DataTab, file: str, progress: gr.Progress) -> Updates:
     finally:
         archive.unlink(missing_ok=True)  # the upload's own copy
     gr.Info(say("data_imported", name=folder.name))
-    chosen = gr.update(choices=list_datasets(tab.data_root), value=str(folder))
+    dataset = gr.update(choices=list_datasets(tab.data_root), value=str(folder))
     return {
         tab.refused: gr.update(visible=False),
         tab.imported: str(folder),
-        tab.dataset: chosen,
-        tab.train.fields["dataset_path"]: chosen,
+        tab.dataset: dataset,
+        tab.train.fields["dataset_path"]: dataset,
         tab.summary: say("data_reading"),
     }
 
@@ -180,19 +183,17 @@ def on_read_imported(tab: DataTab, session: Session, folder: str, *values: Any) 
 
 def on_read(tab: DataTab, session: Session, *values: Any) -> Updates:
     """Read the form's data set and show its first image."""
-    session.asked.pop(FLOOR_PART, None)  # a decoding error of another data set is not shown any more
+    session.asked.pop(FLOOR_PART, None)  # a late decoding error of another data set is not shown
     choices = list_datasets(tab.data_root)
     try:
         settings = settings_for_data(values)
         if not settings.dataset_path:
-            words = say("data_none", folder=tab.data_root)
-            return _nothing(tab, words, gr.update(choices=choices, value=None))
+            reason = say("data_none", folder=tab.data_root)
+            return _show_none(tab, reason, gr.update(choices=choices, value=None))
         view = read_view(settings)
     except UserError as error:
-        path = values[0]
-        return _nothing(
-            tab, say("data_failed", reason=in_markdown(error)), gr.update(choices=choices, value=path)
-        )
+        reason = say("data_failed", reason=in_markdown(error))
+        return _show_none(tab, reason, gr.update(choices=choices, value=values[0]))
     splits = [(say("data_all"), ALL_SPLITS), *((name, name) for name in view.split_names)]
     return {
         tab.view: view,
@@ -215,7 +216,10 @@ def on_read(tab: DataTab, session: Session, *values: Any) -> Updates:
 
 
 def on_leaks(tab: DataTab, session: Session, view: DataView | None, *values: Any) -> Updates:
-    """Afterwards: identical images. The first time, every image is decoded."""
+    """List identical images once the data set is shown.
+
+    That takes long the first time, since every image is decoded.
+    """
     if view is None:
         return {tab.leaks: ()}
     if values and not _is_of_form(view, values):
@@ -228,18 +232,19 @@ def on_leaks(tab: DataTab, session: Session, view: DataView | None, *values: Any
 
 
 def _is_of_form(view: DataView, values: Sequence[Any]) -> bool:
+    """Whether the view shows the data set of the form."""
     try:
         return view.key == view_key(settings_for_data(values))
     except UserError:
         return False
 
 
-def _nothing(tab: DataTab, words: str, dataset: Any) -> Updates:
-    """There is no data set to show."""
+def _show_none(tab: DataTab, reason: str, dataset: Any) -> Updates:
+    """Hide everything, since there is no data set to show, and say why."""
     return {
         tab.view: None,
         tab.dataset: dataset,
-        tab.summary: words,
+        tab.summary: reason,
         tab.body: gr.update(visible=False),
     }
 

@@ -1,5 +1,4 @@
-"""The part of the Data tab that shows what training sees of an image: sigma to scale, decoding error,
-augmentation."""
+"""The part of the Data tab that shows what training sees of an image."""
 
 from __future__ import annotations
 
@@ -32,7 +31,7 @@ Drawn = tuple[str, int]  # image id and first epoch
 
 @dataclass(frozen=True)
 class TrainingPanel:
-    """The components of the panel."""
+    """The components of the panel: sigma to scale, the decoding error, and augmented versions."""
 
     landmark: gr.Dropdown
     sigma: gr.Plot
@@ -40,7 +39,7 @@ class TrainingPanel:
     floor: gr.Markdown
     draw: gr.Button
     views: gr.HTML
-    drawn: gr.State  # Drawn, None where nothing is
+    drawn: gr.State  # Drawn; None if nothing is
 
     @property
     def parts(self) -> list[Any]:
@@ -85,19 +84,27 @@ def create_training_panel() -> TrainingPanel:
         with gr.Column(scale=3, min_width=330):
             draw = gr.Button(say("data_draw"), elem_id="data-draw")
             views = gr.HTML(elem_id="data-views", min_height=120)
-    return TrainingPanel(landmark, sigma, sigma_note, floor, draw, views, gr.State())
+    return TrainingPanel(
+        landmark=landmark,
+        sigma=sigma,
+        sigma_note=sigma_note,
+        floor=floor,
+        draw=draw,
+        views=views,
+        drawn=gr.State(),
+    )
 
 
 def draw_sigma(
     panel: TrainingPanel, settings: Settings, view: DataView, row: int, landmark: str | None
 ) -> Updates:
-    """Sigma around a landmark of an image, or around the first annotated one where that landmark is missing."""
+    """Draw sigma around a landmark of an image, or around the first annotated one if that one is missing."""
     points = view.samples.points_xy_image[row]
-    marked = [view.names[k] for k in np.flatnonzero(np.isfinite(points).all(-1))]
+    annotated = [view.names[k] for k in np.flatnonzero(np.isfinite(points).all(-1))]
     note = {panel.sigma_note: describe_sigma(settings, view.samples, row).text}
-    if not marked:  # it has only landmarks from which nothing can be learned
+    if not annotated:  # it has only landmarks from which nothing can be learned
         return {panel.landmark: gr.update(choices=[], value=None), panel.sigma: None, **note}
-    shown = landmark if landmark in marked else marked[0]
+    name = landmark if landmark in annotated else annotated[0]
     try:
         pixels = read_full(view.samples.paths[row])
     except UserError:
@@ -107,13 +114,13 @@ def draw_sigma(
         pixels,
         points,
         view.names,
-        view.names.index(shown),
+        view.names.index(name),
         RESIZES[settings.resize](view.samples.sizes_hw[row], settings.image_size),
         stride,
         sigma_in_force(settings.sigma, settings.image_size, stride),
     )
-    figure.update_layout(uirevision=f"{row} {shown} {settings.image_size}")
-    return {panel.landmark: gr.update(choices=marked, value=shown), panel.sigma: figure, **note}
+    figure.update_layout(uirevision=f"{row} {name} {settings.image_size}")
+    return {panel.landmark: gr.update(choices=annotated, value=name), panel.sigma: figure, **note}
 
 
 def on_landmark(
@@ -128,7 +135,7 @@ def on_landmark(
 def on_floor(
     panel: TrainingPanel, session: Session, view: DataView | None, *values: Any
 ) -> Iterator[Updates]:
-    """The decoding error of the form's settings: a note at once, the number when a process has computed it."""
+    """Show the decoding error of the form's settings: a note at once, the number once it is computed."""
     if view is None:
         yield {panel.floor: ""}
         return
@@ -142,14 +149,14 @@ def on_floor(
         return
     if session.asked.get(FLOOR_PART) != settings:
         raise Superseded  # another data set is shown now
-    words = say(
+    text = say(
         "data_floor",
-        floor=_floor_words(answer["floor"]),
+        floor=_floor_text(answer["floor"]),
         images=say_count("num_images", answer["floor"]["num_images"]),
     )
     if answer["crop_floor"] is not None:
-        words += say("data_floor_crops", floor=_floor_words(answer["crop_floor"]))
-    yield {panel.floor: words}
+        text += say("data_floor_crops", floor=_floor_text(answer["crop_floor"]))
+    yield {panel.floor: text}
 
 
 def on_draw(
@@ -174,11 +181,11 @@ def on_draw(
 
 
 def _figure(title: str, picture: str) -> str:
-    words = escape(title)
-    image = f'<img alt="{words}" src="data:image/jpeg;base64,{picture}">'
-    return f"<figure>{image}<figcaption>{words}</figcaption></figure>"
+    caption = escape(title)
+    image = f'<img alt="{caption}" src="data:image/jpeg;base64,{picture}">'
+    return f"<figure>{image}<figcaption>{caption}</figcaption></figure>"
 
 
-def _floor_words(floor: dict[str, Any]) -> str:
+def _floor_text(floor: dict[str, Any]) -> str:
     px = f"{floor['mre_px']:.2f} px"
     return px if floor["mre_mm"] is None else f"{floor['mre_mm']:.3f} mm ({px})"

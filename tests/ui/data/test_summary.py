@@ -7,8 +7,8 @@ from backend.data.leaks import Leak
 from ui.data.summary import (
     ALL_SPLITS,
     DataView,
-    caption,
     groups_table,
+    image_caption,
     landmarks_table,
     problem_rows,
     splits_table,
@@ -20,10 +20,10 @@ from ui.text.say import quote
 
 
 def test_every_image_stands_in_the_split_that_it_is_used_in(view: DataView) -> None:
-    assert {name: len(view.rows_of(name)) for name in ("train", "valid", "test")} == {
+    assert {name: len(view.rows_in_split(name)) for name in ("train", "valid", "test")} == {
         "train": 12, "valid": 3, "test": 5,
     }  # fmt: skip
-    assert view.rows_of(ALL_SPLITS) == list(range(20))
+    assert view.rows_in_split(ALL_SPLITS) == list(range(20))
     row = view.row_of_id("17.png")
     assert row is not None and view.image_id(row) == "17.png"
     assert view.row_of_path(view.samples.paths[row]) == row
@@ -72,7 +72,7 @@ def test_problems_come_with_their_cure_and_leaks_after_them(view: DataView) -> N
 def test_an_image_is_told_in_words_and_in_a_table(view: DataView) -> None:
     row = view.row_of_id("04.png")
     assert row is not None
-    assert "80 x 90 px" in caption(view, row) and "old" in caption(view, row)
+    assert "80 x 90 px" in image_caption(view, row) and "old" in image_caption(view, row)
     table = landmarks_table(view, row, 3)
     assert "<td><bdi>➤ d</bdi></td>" in table and "<td><bdi>a</bdi></td>" in table
     outside = view.row_of_id("06.png")
@@ -80,8 +80,8 @@ def test_an_image_is_told_in_words_and_in_a_table(view: DataView) -> None:
 
 
 def test_each_part_of_a_caption_keeps_its_order_on_a_page_from_right_to_left(view: DataView) -> None:
-    plain = caption(view, 0)
+    plain = image_caption(view, 0)
     with speaking("fa"):
-        parts = caption(view, 0).split(" · ")
+        parts = image_caption(view, 0).split(" · ")
         assert parts[0] == f"**{quote(view.image_id(0))}**"
         assert parts[1:] == [quote(part) for part in plain.split(" · ")[1:]]
