@@ -43,16 +43,17 @@ class PredictTab:
 
     @property
     def shown_parts(self) -> list[Any]:
-        """What shows the images and their landmarks."""
+        """The components that show the images and their landmarks."""
         return [self.uploads, self.note, self.empty, self.images, self.annotator, self.export_row, self.file]
 
     @property
     def working_parts(self) -> list[Any]:
-        """The same and the buttons."""
+        """The components of `shown_parts` and the buttons."""
         return [*self.shown_parts, self.files, self.predict, self.cancel, self.clear]
 
 
 def place_request(runs_dir: Path) -> dict[str, Any]:
+    """Place the choice of a run and of a pixel size, and the buttons."""
     choices = run_choices(runs_dir)
     with gr.Row():
         run = gr.Dropdown(
@@ -84,6 +85,7 @@ def place_request(runs_dir: Path) -> dict[str, Any]:
 
 
 def place_export() -> dict[str, Any]:
+    """Place the choice of a format and the buttons, hidden until something is predicted."""
     with gr.Row(visible=False, elem_classes="predict-export") as row:
         format = gr.Dropdown(
             [(say(f"predict_export_{name}"), name) for name in EXPORTS],
@@ -101,4 +103,5 @@ def place_export() -> dict[str, Any]:
 
 
 def run_info(choices: Sequence[tuple[str, str]]) -> str:
+    """Return the help of the choice of a run, or why there is none to choose."""
     return say("predict_run_info") if choices else say("predict_no_run")

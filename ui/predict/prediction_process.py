@@ -1,4 +1,4 @@
-"""Predictions in a process of their own, so that the page holds neither torch nor a GPU: started, watched, stopped."""
+"""Predictions in another process, so that the page holds neither torch nor a GPU."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 from backend.data.annotations.writers import read_json_export
 from backend.errors import UserError
 from backend.files import read_json, read_tail
-from ui.annotator.uploads import Found
+from ui.annotator.uploads import Predictions
 from ui.child_process import LOG_BYTES, Progress, find_mistake, read_bar, start_command
 from ui.text.say import say
 
@@ -22,13 +22,13 @@ _lock = threading.Lock()
 
 
 def start_prediction(folder: Path, images: Path, checkpoint: Path) -> None:
-    """Start predicting on a list of images; what is found comes to lie in `folder`.
+    """Start predicting on a list of images; the results are written to `folder`.
 
-    Raises UserError where that folder's prediction is still under way.
+    Raises UserError if a prediction of that folder is still running.
     """
     with _lock:
-        before = _started.get(folder)
-        if before is not None and before.poll() is None:
+        previous = _started.get(folder)
+        if previous is not None and previous.poll() is None:
             raise UserError(say("predict_running"))
         (folder / _JSON).unlink(missing_ok=True)
         arguments = ["--checkpoint", str(checkpoint), "--images", str(images), "--out", str(folder / _CSV)]
@@ -37,21 +37,21 @@ def start_prediction(folder: Path, images: Path, checkpoint: Path) -> None:
 
 
 def progress_of(folder: Path) -> Progress | None:
-    """Of the prediction of a folder; None where it was stopped or has ended well."""
+    """Return the progress of a folder's prediction; None if it was stopped or has ended well."""
     process = _started.get(folder)
     if process is None:
         return None
-    code, words = process.poll(), read_tail(folder / _LOG, LOG_BYTES)
+    code, log = process.poll(), read_tail(folder / _LOG, LOG_BYTES)
     if code is None:
-        return Progress(*read_bar(words))
+        return Progress(*read_bar(log))
     _started.pop(folder, None)
-    return None if code == 0 else Progress(failure=find_mistake(words, code) or _last_line(words, code))
+    return None if code == 0 else Progress(failure=find_mistake(log, code) or _last_line(log, code))
 
 
 def follow_prediction(folder: Path) -> Iterator[Progress]:
-    """How far the prediction of a folder is, as often as that changes, until it has ended or was stopped.
+    """Yield the progress of a folder's prediction whenever it changes, until it ends or is stopped.
 
-    Raises UserError where it failed.
+    Raises UserError if it failed.
     """
     last = None
     while (progress := progress_of(folder)) is not None:
@@ -64,7 +64,7 @@ def follow_prediction(folder: Path) -> Iterator[Progress]:
 
 
 def is_running(folder: Path) -> bool:
-    """Whether a prediction of the folder is under way, or has ended and was not asked about yet."""
+    """Whether a prediction of the folder is running, or has ended without a report by `progress_of` yet."""
     return folder in _started
 
 
@@ -76,12 +76,12 @@ def stop_prediction(folder: Path) -> None:
         process.wait()
 
 
-def read_predictions(folder: Path) -> tuple[list[str], Found] | None:
-    """Landmark names and what was found by file name; None where the prediction was stopped."""
+def read_predictions(folder: Path) -> tuple[list[str], Predictions] | None:
+    """Return landmark names and the predictions by file name; None if the prediction was stopped."""
     content = read_json(folder / _JSON)
     return None if content is None else read_json_export(content)
 
 
-def _last_line(words: str, code: int) -> str:
-    lines = [line.strip() for line in words.splitlines() if line.strip()]
+def _last_line(log: str, code: int) -> str:
+    lines = [line.strip() for line in log.splitlines() if line.strip()]
     return say("predict_ended", code=code, line=lines[-1] if lines else "-")

@@ -14,30 +14,32 @@ from ui.text.say import in_distance, quote, say
 
 
 def run_choices(runs_dir: Path) -> list[tuple[str, str]]:
-    """(label, id) of the runs that have weights to predict with, newest first."""
+    """Return (label, id) of the runs that have weights to predict with, newest first."""
     folders = [folder for folder in list_runs(runs_dir) if folder.checkpoint_path("best").is_file()]
     return [(_label(folder), folder.run_id) for folder in folders]
 
 
 def run_note_html(runs_dir: Path, run_id: str | None) -> str:
-    """How well the chosen run predicts, and a warning where its training found that it learned nothing."""
+    """Say how well the chosen run predicts, and warn if its training found that it learned nothing."""
     if run_id not in {folder.run_id for folder in list_runs(runs_dir)}:  # it comes from the browser
         return ""
     folder = RunFolder(runs_dir / str(run_id))
-    found = [event["message"] for event in read_events(folder).rows if event.get("kind") == "did_not_learn"]
-    warning = f'<p class="refused" role="alert">⚠ {escape(quote(found[-1]))}</p>' if found else ""
+    messages = [
+        event["message"] for event in read_events(folder).rows if event.get("kind") == "did_not_learn"
+    ]
+    warning = f'<p class="refused" role="alert">⚠ {escape(quote(messages[-1]))}</p>' if messages else ""
     return own_error_html(folder) + warning
 
 
 def own_error_html(folder: RunFolder) -> str:
-    """The run's best error on its own validation images."""
+    """Say how large the run's best error on its own validation images is."""
     best = find_best(folder)
-    words = say("predict_own_unknown") if best is None else say("predict_own_error", error=_error(best))
-    return f'<p class="note">{escape(words)}</p>'
+    text = say("predict_own_unknown") if best is None else say("predict_own_error", error=_error(best))
+    return f'<p class="note">{escape(text)}</p>'
 
 
 def _label(folder: RunFolder) -> str:
-    """Id, model, data set, number of landmarks and error, as far as they are known."""
+    """Return id, model, data set, number of landmarks and error, as far as they are known."""
     config, best = read_config(folder), find_best(folder)
     label = folder.run_id
     if config is not None:

@@ -27,7 +27,7 @@ from ui.predict.prediction_process import (
     stop_prediction,
 )
 from ui.predict.runs import run_choices, run_note_html
-from ui.predict.words import (
+from ui.predict.view import (
     failures_html,
     images_html,
     predicting_html,
@@ -53,20 +53,27 @@ def create_predict_tab(runs_dir: Path) -> PredictTab:
     by = gr.HTML(elem_id="predict-by", padding=False)
     images = gr.HTML(js_on_load=read_static("choose_image.js"), elem_id="predict-images", padding=False)
     annotator = create_annotator("predict-annotator")
-    of_run = [parts["run"]]
-    answers = create_part("predict-run", ("#predict-run-note",), of_run)
-    predictions = create_part("predictions", ("#predict-by",), of_run, keeps=True)
     tab = PredictTab(
-        runs_dir, uploads, files, answers=answers, predictions=predictions, by=by, note=note, empty=empty,
-        images=images, annotator=annotator,
-        **parts, **place_export(),
-    )  # fmt: skip
+        runs_dir=runs_dir,
+        uploads=uploads,
+        files=files,
+        by=by,
+        answers=create_part("predict-run", ("#predict-run-note",), [parts["run"]]),
+        predictions=create_part("predictions", ("#predict-by",), [parts["run"]], keeps=True),
+        note=note,
+        empty=empty,
+        images=images,
+        annotator=annotator,
+        **parts,
+        **place_export(),
+    )
     _bind(tab)
     return tab
 
 
 def _bind(tab: PredictTab) -> None:
-    uploads, parts = [tab.uploads], tab.working_parts
+    """Bind the choice of a run, then what happens to the images, their landmarks and the export, in this order."""
+    uploads = [tab.uploads]
     for part in (tab.answers, tab.predictions):
         part.asks(tab.run.change)
     tab.answers.answers(
@@ -76,15 +83,38 @@ def _bind(tab: PredictTab) -> None:
         [tab.run_note],
     )
 
+    tab.files.upload(partial(on_upload, tab), [*uploads, tab.files], tab.working_parts, **SEQUENTIAL)
+    _bind_prediction(tab)
+    tab.clear.click(partial(on_clear, tab), uploads, [*tab.working_parts, tab.by], **PRIVATE)
+    _bind_landmarks(tab)
+
+    tab.format.change(lambda: gr.update(visible=False), None, tab.file, **PRIVATE)
+    exported = tab.export.click(
+        partial(on_export, tab), [*uploads, tab.format], [tab.note, tab.file], **PRIVATE, trigger_mode="once"
+    )
+    exported.success(None, js=script("click_when_drawn.js", "#predict-file"), **PRIVATE)
+
+
+def _bind_prediction(tab: PredictTab) -> None:
+    """Start and stop predicting. The landmarks answer the chosen run only once they are drawn."""
+
     def predict(question: str, uploads: Uploads, run_id: str | None) -> Iterator[Updates]:
         for updates in on_predict(tab, uploads, run_id):
             yield {**updates, tab.predictions.answered: question} if tab.by in updates else updates
 
-    tab.files.upload(partial(on_upload, tab), [*uploads, tab.files], parts, **SEQUENTIAL)
-    once = {**PRIVATE, "trigger_mode": "once"}
-    tab.predictions.binds(tab.predict.click, predict, [*uploads, tab.run], [*parts, tab.by], how=once)
-    tab.cancel.click(on_cancel, uploads, uploads, **PRIVATE)
-    tab.clear.click(partial(on_clear, tab), uploads, [*parts, tab.by], **PRIVATE)
+    tab.predictions.binds(
+        tab.predict.click,
+        predict,
+        [tab.uploads, tab.run],
+        [*tab.working_parts, tab.by],
+        how={**PRIVATE, "trigger_mode": "once"},
+    )
+    tab.cancel.click(on_cancel, [tab.uploads], [tab.uploads], **PRIVATE)
+
+
+def _bind_landmarks(tab: PredictTab) -> None:
+    """Bind the pixel size, the choice of an image and the corrections of its landmarks."""
+    uploads = [tab.uploads]
     tab.spacing.change(
         partial(on_spacing, tab),
         [*uploads, tab.spacing],
@@ -100,13 +130,8 @@ def _bind(tab: PredictTab) -> None:
         return on_moved(tab, uploads, event._data)
 
     tab.images.chosen(choose, uploads, [*uploads, tab.images, tab.annotator], **PRIVATE)
-    # every correction, in order
+    # every correction counts, in order
     tab.annotator.moved(move, uploads, [*uploads, tab.images, tab.file], **SEQUENTIAL)
-    tab.format.change(lambda: gr.update(visible=False), None, tab.file, **PRIVATE)
-    made = tab.export.click(
-        partial(on_export, tab), [*uploads, tab.format], [tab.note, tab.file], **PRIVATE, trigger_mode="once"
-    )
-    made.success(None, js=script("click_when_drawn.js", "#predict-file"), **PRIVATE)
 
 
 def bind_open(tab: PredictTab, events: Sequence[Any]) -> None:
@@ -116,13 +141,15 @@ def bind_open(tab: PredictTab, events: Sequence[Any]) -> None:
 
 
 def on_open(tab: PredictTab, run_id: str | None) -> Updates:
-    """The page or the tab was opened: offer the current runs, and keep the choice."""
+    """Offer the current runs when the page or the tab is opened; the choice stays."""
     choices = run_choices(tab.runs_dir)
-    known = [name for _, name in choices]
-    value = run_id if run_id in known else next(iter(known), None)
-    chosen = gr.update(choices=choices, value=value, info=run_info(choices))
-    answered = {tab.answers.answered: question_of(value)}
-    return {**answered, tab.run: chosen, tab.run_note: run_note_html(tab.runs_dir, value)}
+    run_ids = [name for _, name in choices]
+    value = run_id if run_id in run_ids else next(iter(run_ids), None)
+    return {
+        tab.answers.answered: question_of(value),
+        tab.run: gr.update(choices=choices, value=value, info=run_info(choices)),
+        tab.run_note: run_note_html(tab.runs_dir, value),
+    }
 
 
 def on_upload(tab: PredictTab, uploads: Uploads, files: Sequence[str] | None) -> Iterator[Updates]:
@@ -159,16 +186,17 @@ def on_predict(tab: PredictTab, uploads: Uploads, run_id: str | None) -> Iterato
         start_prediction(folder, list_for_prediction(uploads), checkpoint)
         for progress in follow_prediction(folder):
             yield {tab.note: predicting_html(tab.runs_dir, progress), **_buttons(tab, uploads)}
-        found = read_predictions(folder) if uploads.folder == folder else None
-        if found is not None:
-            adopt(uploads, *found)
+        # another folder: the images were removed meanwhile
+        predictions = read_predictions(folder) if uploads.folder == folder else None
+        if predictions is None:
+            note = say_note("predict_stopped")
+        else:
+            adopt(uploads, *predictions)
             by = {tab.by: say_note("predict_by", run=str(run_id))}
-        words = (
-            say_note("predict_stopped") if found is None else summary_html(tab.runs_dir, uploads, str(run_id))
-        )
+            note = summary_html(tab.runs_dir, uploads, str(run_id))
     except UserError as error:
-        words = failures_html([str(error)])
-    yield {**_draw(tab, uploads), **_buttons(tab, uploads), **by, tab.note: words}
+        note = failures_html([str(error)])
+    yield {**_draw(tab, uploads), **_buttons(tab, uploads), **by, tab.note: note}
 
 
 def on_cancel(uploads: Uploads) -> Uploads:
@@ -191,16 +219,19 @@ def on_session_end(uploads: Uploads) -> None:
 
 
 def on_spacing(tab: PredictTab, uploads: Uploads, typed: str) -> Updates:
-    """A pixel size was typed for images that do not state one; anything else leaves it unknown."""
+    """Use the typed pixel size for images that do not state one; anything else leaves it unknown."""
     uploads.typed_mm_per_px, info, is_wrong = _read_spacing(typed)
     classes = [*number_classes(is_whole=False), *([MISTAKE] if is_wrong else [])]
-    exported = {tab.file: gr.update(visible=False)}  # it has the previous pixel size
-    marked = {tab.spacing: gr.update(info=info, elem_classes=classes)}
-    return {tab.uploads: uploads, tab.annotator: annotator_value(uploads), **marked, **exported}
+    return {
+        tab.uploads: uploads,
+        tab.annotator: annotator_value(uploads),
+        tab.spacing: gr.update(info=info, elem_classes=classes),
+        tab.file: gr.update(visible=False),  # it has the previous pixel size
+    }
 
 
 def _read_spacing(typed: str) -> tuple[float | None, str, bool]:
-    """The pixel size, the text at the field, and whether it is a mistake."""
+    """Return the pixel size, the text at the field, and whether it is a mistake."""
     info = say("predict_mm_per_px_info")
     if not to_latin(typed):
         return None, info, False
@@ -223,11 +254,10 @@ def on_choose(tab: PredictTab, uploads: Uploads, key: str) -> Updates:
 
 
 def on_moved(tab: PredictTab, uploads: Uploads, message: Mapping[str, Any]) -> Updates:
-    """Points were dragged, nudged or typed; the browser already shows them."""
+    """Store points that were dragged, nudged or typed; the browser already shows them."""
     before = images_html(uploads)
-    if (
-        uploads.folder is not None and uploads.folder.name == message["folder"]
-    ):  # otherwise the images were removed
+    # another folder: the images were removed meanwhile
+    if uploads.folder is not None and uploads.folder.name == message["folder"]:
         correct(uploads, str(message["image"]), message["points"])
     after = images_html(uploads)
     images = {} if after == before else {tab.images: after}
@@ -237,12 +267,12 @@ def on_moved(tab: PredictTab, uploads: Uploads, message: Mapping[str, Any]) -> U
 def on_export(tab: PredictTab, uploads: Uploads, format: str) -> Updates:
     """Write the file and offer it."""
     try:
-        marked = uploads.marked() if uploads.folder is not None else []
-        if not marked or uploads.folder is None:
+        predicted = uploads.marked() if uploads.folder is not None else []
+        if not predicted or uploads.folder is None:
             raise UserError(say("predict_nothing_to_export"))
         name, write = EXPORTS[format]
         path = uploads.folder / name
-        write(path, marked, uploads.landmark_names)
+        write(path, predicted, uploads.landmark_names)
     except UserError as error:
         return {tab.note: failures_html([str(error)]), tab.file: gr.update(visible=False)}
     return {
@@ -252,27 +282,27 @@ def on_export(tab: PredictTab, uploads: Uploads, format: str) -> Updates:
 
 
 def _checkpoint(tab: PredictTab, run_id: str | None) -> Path:
-    """The chosen run's best weights; the name comes from the browser."""
+    """Return the path of the chosen run's best weights; the name comes from the browser."""
     if run_id not in {name for _, name in run_choices(tab.runs_dir)}:
         raise UserError(say("predict_no_run"))
     return RunFolder(tab.runs_dir / str(run_id)).checkpoint_path("best").absolute()
 
 
 def _draw(tab: PredictTab, uploads: Uploads) -> Updates:
-    """The list of images, the shown one, and whether there is anything to export."""
-    is_marked = any(image.points_xy_image is not None for image in uploads.images)
+    """Draw the list of images, the shown one, and the export if there is anything to export."""
+    is_predicted = any(image.points_xy_image is not None for image in uploads.images)
     return {
         tab.uploads: uploads,
         tab.empty: gr.update(visible=not uploads.images),
         tab.images: images_html(uploads),
         tab.annotator: annotator_value(uploads),
-        tab.export_row: gr.update(visible=is_marked),
+        tab.export_row: gr.update(visible=is_predicted),
         tab.file: gr.update(visible=False),
     }
 
 
 def _buttons(tab: PredictTab, uploads: Uploads) -> Updates:
-    """Which buttons are enabled, by the images and by whether they are being predicted."""
+    """Enable the buttons that the images allow, and whether they are being predicted."""
     has_images = bool(uploads.images)
     is_busy = uploads.folder is not None and is_running(uploads.folder)
     return {

@@ -16,7 +16,7 @@ from ui.text.say import say, say_count
 
 
 def images_html(uploads: Uploads) -> str:
-    """The list of images: a thumbnail, the name, and notes on what to check."""
+    """Render the list of images: a thumbnail, the name, and notes on what to check."""
     buttons = "".join(_thumbnail(uploads, image) for image in uploads.images)
     label = escape(say("predict_images"))
     return f'<div class="thumbnails" role="group" aria-label="{label}">{buttons}</div>' if buttons else ""
@@ -35,25 +35,25 @@ def _thumbnail(uploads: Uploads, image: Upload) -> str:
     )
 
 
-def progress_html(words: str, done: int, total: int) -> str:
-    """A card with a progress bar, indeterminate where the total is not known."""
+def progress_html(text: str, done: int, total: int) -> str:
+    """Render a card with a progress bar, indeterminate if the total is not known."""
     value = f'max="{total}" value="{done}" ' if total else ""
-    bar = f'<progress {value}aria-label="{escape(words)}"></progress>'
+    bar = f'<progress {value}aria-label="{escape(text)}"></progress>'
     return (
-        f'<div class="run-card" role="status"><div class="row"><span>{escape(words)}</span></div>{bar}</div>'
+        f'<div class="run-card" role="status"><div class="row"><span>{escape(text)}</span></div>{bar}</div>'
     )
 
 
 def say_note(key: str, **values: object) -> str:
-    """One sentence of a note."""
+    """Render one sentence of a note."""
     return f'<p class="note" role="status">{escape(say(key, **values))}</p>'
 
 
 def predicting_html(runs_dir: Path, progress: Progress) -> str:
     done, total = progress.num_done, progress.num_images
-    words = say("predict_predicting", done=done, total=total) if total else say("predict_starting")
+    text = say("predict_predicting", done=done, total=total) if total else say("predict_starting")
     busy = say_note("predict_busy") if live_runs(runs_dir) else ""
-    return progress_html(words, done, total) + busy
+    return progress_html(text, done, total) + busy
 
 
 def failures_html(failures: Sequence[str]) -> str:
@@ -64,16 +64,17 @@ def failures_html(failures: Sequence[str]) -> str:
 
 
 def remarks_html(remarks: Sequence[str]) -> str:
-    """Decisions made while reading the files, in the program's own words."""
+    """Render the decisions made while reading the files, in the backend's own text."""
     lines = "".join(f'<li><bdi dir="ltr">{escape(remark)}</bdi></li>' for remark in remarks)
     return say_note("predict_remarks") + f'<ul class="note">{lines}</ul>' if lines else ""
 
 
 def summary_html(runs_dir: Path, uploads: Uploads, run_id: str) -> str:
-    marked = [image for image in uploads.images if image.confidence is not None]
-    num_low = sum(image.num_low for image in marked)
+    """Say how many landmarks were predicted, how many of them to look at first, and the run's own error."""
+    predicted = [image for image in uploads.images if image.confidence is not None]
+    num_low = sum(image.num_low for image in predicted)
     low = say_count("predict_summary_low", num_low) if num_low else say("predict_summary_sure")
-    images = say_count("num_images", len(marked))
+    images = say_count("num_images", len(predicted))
     landmarks = say_count("num_landmarks", len(uploads.landmark_names))
     done = say_note("predict_done", images=images, landmarks=landmarks, run=run_id, low=low)
     return done + own_error_html(RunFolder(runs_dir / run_id))
