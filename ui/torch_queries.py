@@ -1,4 +1,4 @@
-"""Questions that need torch, asked in processes of their own, so that the page starts fast and holds no GPU."""
+"""Questions that need torch, asked in other processes, so that the page starts fast and holds no GPU."""
 
 from __future__ import annotations
 
@@ -29,33 +29,36 @@ Answer = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Subject:
-    """What memory and speed are asked of: the settings that decide them, and the data's size. `device` is torch's."""
+    """The settings and the size of the data that decide memory and speed. `device` is torch's."""
 
     settings: Settings
     num_landmarks: int
-    num_images: int | None  # to train on; None: not known
+    num_images: int | None  # to train on; None: unknown
     device: str
 
     @property
     def key(self) -> tuple[Settings, int, int | None, str]:
-        """What one answer serves: it has every batch up to the largest sensible one, so any of them is the same."""
+        """The settings and sizes that one answer serves.
+
+        An answer has every batch up to the largest sensible one, so all these share a key.
+        """
         batch_size = self.settings.batch_size
         changes: dict[str, Any] = {} if batch_size == "auto" or batch_size > MAX_BATCH else {"batch_size": 2}
         return self.settings.model_copy(update=changes), self.num_landmarks, self.num_images, self.device
 
 
 def subject_of(settings: Settings, splits: SampleSplits) -> Subject:
-    """Of a data set. Raises UserError for a device that is not there."""
+    """Return the subject of a data set. Raises UserError for a device that is not there."""
     return planned_subject(settings, len(splits.annotations.landmark_names), len(splits.train))
 
 
 def planned_subject(settings: Settings, num_landmarks: int, num_images: int | None) -> Subject:
-    """Of data that need not be here. Raises UserError for a device that is not there."""
+    """Return the subject of data that need not be here. Raises UserError for a device that is not there."""
     machine = query_machine()
     device = choose_device(settings, machine, (), read_gpus()).value  # the one that a run would take now
-    in_force = settings_in_force(settings, device, machine.cpu_bfloat16)
-    kept = {name: getattr(in_force, name) for name in (*TRACED_FIELDS, "batch_size")}
-    return Subject(parse_settings(kept), num_landmarks, num_images, device)
+    in_effect = settings_in_force(settings, device, machine.cpu_bfloat16)
+    decisive = {name: getattr(in_effect, name) for name in (*TRACED_FIELDS, "batch_size")}
+    return Subject(parse_settings(decisive), num_landmarks, num_images, device)
 
 
 _lock = threading.Lock()  # questions wait for each other: two at once would take twice as long
@@ -63,13 +66,13 @@ _answers: dict[Any, Answer] = {}
 
 
 def query_machine() -> Machine:
-    """The devices that torch can use here; seconds at the first call, then at once. Raises UserError."""
-    with _failures_of("backend.torch_devices", TIMEOUT_S):
+    """Return the devices that torch can use here, at once after a first call of seconds. Raises UserError."""
+    with _report_failures("backend.torch_devices", TIMEOUT_S):
         return machine_query.query_machine()
 
 
 def absent_device(device: str) -> str:
-    """What is wrong with a device by the answer of `query_machine`; empty where nothing is, or none came yet."""
+    """Say what is wrong with a device; empty if nothing is, or if `query_machine` has not answered yet."""
     machine = machine_query.known_machine()
     if machine is None:
         return ""
@@ -81,14 +84,15 @@ def absent_device(device: str) -> str:
 
 
 def known_memory(subject: Subject) -> Answer | None:
-    """The answer of `query_memory` where it was asked before; at once."""
+    """Return the answer of `query_memory` at once if there is one."""
     return _answers.get(subject.key)
 
 
 def query_memory(subject: Subject, *, anew: bool = False) -> Answer:
-    """Memory by batch, and what was measured before; see `backend.vram`. Seconds, and at once from the second time on.
+    """Return memory by batch, and what was measured before, from `backend.vram`.
 
-    `anew`: its reason is about the memory that is free now. Raises UserError with the process's own words.
+    The first call takes seconds. `anew`: ask again, for a reason about the memory that is free now. Raises
+    UserError with the process's own message.
     """
     if anew or subject.key not in _answers:
         with _lock:
@@ -98,10 +102,13 @@ def query_memory(subject: Subject, *, anew: bool = False) -> Answer:
 
 
 def query_speed(subject: Subject) -> Answer:
-    """The same with the seconds of an image, which are measured where nothing was; as it was where two do not fit."""
-    known = query_memory(subject)
-    if known["seconds_per_image"] is not None or known["recommended_batch_size"] is None:
-        return known
+    """Return the answer of `query_memory` with the seconds per image, which are measured if they are unknown.
+
+    If not even two images fit, nothing is measured.
+    """
+    answer = query_memory(subject)
+    if answer["seconds_per_image"] is not None or answer["recommended_batch_size"] is None:
+        return answer
     with _lock:
         if _answers[subject.key]["seconds_per_image"] is None:
             _answers[subject.key] = _query_vram(subject, "--measure_speed", timeout_s=TIMEOUT_S)
@@ -109,8 +116,10 @@ def query_speed(subject: Subject) -> Answer:
 
 
 def require_weights(settings: Settings) -> None:
-    """Raises UserError, at its field, where a run could not use the files of weights that its settings name; their
-    paths are absolute. At once where they name none."""
+    """Raise UserError, at its field, if a run could not use the files of weights that its settings name.
+
+    Their paths are absolute. Returns at once if they name none.
+    """
     if not settings.first_network and not settings.pretrained:
         return
     flags = settings_to_flags(settings)
@@ -120,7 +129,7 @@ def require_weights(settings: Settings) -> None:
 
 
 def query_floor(settings: Settings) -> dict[str, Any]:
-    """The decoding error on whole images and on crops, from `backend.views`. Raises UserError."""
+    """Return the decoding error on whole images and on crops, from `backend.views`. Raises UserError."""
     key = tuple(getattr(settings, name) for name in settings_affecting("decoding_error"))
     if key not in _floors:
         _floors[key] = dict(
@@ -130,7 +139,7 @@ def query_floor(settings: Settings) -> dict[str, Any]:
 
 
 def query_views(settings: Settings, image_id: str, first_epoch: int, num_views: int) -> list[str]:
-    """An image plain and as a training varies it in some epochs: JPEGs in base64. Raises UserError."""
+    """Return an image plain and as some epochs vary it: JPEGs in base64. Raises UserError."""
     arguments = [*settings_to_flags(settings), "--no-floor", f"--image={image_id}", "--json", "-"]
     arguments += ["--first_epoch", str(first_epoch), "--num_views", str(num_views)]
     views: list[str] = _query("backend.views", *arguments, timeout_s=TIMEOUT_S)["views"]
@@ -141,14 +150,17 @@ _floors: dict[tuple[Any, ...], dict[str, Any]] = {}
 
 
 def query_measurement(subject: Subject) -> Answer:
-    """The same with steps measured at two batches and at the one recommended; a minute or more."""
+    """Measure steps at two batches and at the recommended one, which takes a minute or more.
+
+    Returns the answer of `query_memory` with the measurements.
+    """
     with _lock:
         _answers[subject.key] = _query_vram(subject, "--measure", timeout_s=MEASURE_TIMEOUT_S)
     return _answers[subject.key]
 
 
 def measured_of(answer: Answer) -> Measured:
-    """What an answer says was measured."""
+    """Return what was measured by an answer of `query_memory`."""
     return Measured(tuple(MeasuredBatch(**batch) for batch in answer["measured"]))
 
 
@@ -162,19 +174,19 @@ def _query_vram(subject: Subject, *more: str, timeout_s: float) -> Answer:
 
 
 def _query(module: str, *arguments: str, timeout_s: float) -> Answer:
-    with _failures_of(module, timeout_s):
+    with _report_failures(module, timeout_s):
         answer: Answer = run_json_command(module, *arguments, timeout_s=timeout_s)
         return answer
 
 
 @contextmanager
-def _failures_of(module: str, timeout_s: float) -> Iterator[None]:
-    """A process that fails or takes too long raises UserError, with its own words where it wrote any."""
+def _report_failures(module: str, timeout_s: float) -> Iterator[None]:
+    """Raise UserError, with the process's own message if it wrote one, if it fails or takes too long."""
     try:
         yield
     except subprocess.TimeoutExpired:
         raise UserError(say("no_answer", module=module, seconds=timeout_s)) from None
     except subprocess.CalledProcessError as error:
         ended = say("no_answer_code", module=module, code=error.returncode)
-        words = [line for line in error.stderr.splitlines() if line.strip()] or [ended]
-        raise UserError(words[-1].removeprefix("error: ")) from None
+        lines = [line for line in error.stderr.splitlines() if line.strip()] or [ended]
+        raise UserError(lines[-1].removeprefix("error: ")) from None

@@ -15,7 +15,7 @@ from ui.answers import Part, create_part
 from ui.bindings import Updates
 from ui.run_rows import find_best, read_config, read_rows
 from ui.runs.compare_view import METRICS, caveats, choose_metric, plot_runs, values_table
-from ui.runs.looks import MAX_RUNS, looks_of
+from ui.runs.looks import MAX_RUNS, assign_looks
 from ui.runs.paired_panel import PairedPanel, bind_redraw, create_paired_panel, offer_pair
 from ui.runs.settings_view import differences_table
 from ui.session import Session
@@ -45,22 +45,15 @@ class ComparePanel:
 
     @property
     def inputs(self) -> list[Any]:
-        """What is shown and how."""
+        """The chosen runs, and the options of their curves."""
         return [self.session, self.chosen, self.metric, self.log_axis]
 
     @property
     def outputs(self) -> list[Any]:
-        """What a redraw may change."""
+        """The components that a redraw may change."""
         return [
-            self.session,
-            self.chosen,
-            self.empty,
-            self.results,
-            self.note,
-            self.plot,
-            self.values,
-            self.settings,
-        ]
+            self.session, self.chosen, self.empty, self.results, self.note, self.plot, self.values, self.settings,
+        ]  # fmt: skip
 
 
 def create_compare_panel(session: gr.State, runs_dir: Path) -> ComparePanel:
@@ -100,8 +93,7 @@ def create_compare_panel(session: gr.State, runs_dir: Path) -> ComparePanel:
             gr.Markdown(f"#### {say('paired_title')}")
             parts["paired"] = create_paired_panel(session, runs_dir)
     shown_in = ("#compare-empty", "#compare-note", "#compare-plot", "#compare-values", "#compare-settings")
-    how = [parts[name] for name in ("chosen", "metric", "log_axis")]
-    answers = create_part("compare", shown_in, how)
+    answers = create_part("compare", shown_in, [parts[name] for name in ("chosen", "metric", "log_axis")])
     panel = ComparePanel(runs_dir, session, answers=answers, timer=gr.Timer(POLL_S), **parts)
     _bind(panel)
     return panel
@@ -113,17 +105,17 @@ def _bind(panel: ComparePanel) -> None:
     panel.answers.polls(panel.timer.tick, draw, panel.inputs, panel.outputs, "compare")
     panel.answers.answers([panel.metric.input, panel.log_axis.input], draw, panel.inputs, panel.outputs)
     paired = panel.paired
-    # LATEST keeps the last choice, from which the pair is taken
-    shown = panel.answers.answers(
+    # the last of several quick choices is always answered, and the pair is taken from it
+    redrawn = panel.answers.answers(
         panel.chosen.input, partial(on_choose, panel), panel.inputs, [*panel.outputs, *paired.choices]
     )
-    bind_redraw(paired, shown.then)
+    bind_redraw(paired, redrawn.then)
 
 
-def on_choose(panel: ComparePanel, session: Session, chosen: Sequence[str], *how: Any) -> Updates:
-    """Other runs were chosen: their curves, and the first two of them as a pair."""
-    known = _known(chosen, _names(panel))
-    return {**on_tick(panel, session, chosen, *how), **offer_pair(panel.paired, known)}
+def on_choose(panel: ComparePanel, session: Session, chosen: Sequence[str], *options: Any) -> Updates:
+    """Show the curves of the chosen runs, and offer the first two of them as a pair."""
+    run_ids = _existing(chosen, _run_ids(panel))
+    return {**on_tick(panel, session, chosen, *options), **offer_pair(panel.paired, run_ids)}
 
 
 def on_tick(
@@ -131,17 +123,18 @@ def on_tick(
 ) -> Updates:
     """Redraw what changed: the list of runs, and the curves of the chosen ones."""
     updates: Updates = {panel.session: session}
-    names = _names(panel)
-    known = _known(chosen, names)
-    if session.has_changed("compare_names", names):
-        updates[panel.chosen] = gr.update(choices=names, value=known)
-    folders = [RunFolder(panel.runs_dir / run_id) for run_id in known]
+    all_ids = _run_ids(panel)
+    run_ids = _existing(chosen, all_ids)
+    if session.has_changed("compare_names", all_ids):
+        updates[panel.chosen] = gr.update(choices=all_ids, value=run_ids)
+    folders = [RunFolder(panel.runs_dir / run_id) for run_id in run_ids]
     stamps = [folder.metrics_stamp() for folder in folders]
-    if not session.has_changed("compare", (known, stamps, metric, log_axis)):
+    if not session.has_changed("compare", (run_ids, stamps, metric, log_axis)):
         return updates
-    updates[panel.empty] = gr.update(visible=len(known) < 2)
-    updates[panel.results] = gr.update(visible=len(known) >= 2)
-    return updates | (_draw(panel, folders, metric, log_axis) if len(known) >= 2 else {})
+    are_several = len(run_ids) >= 2
+    updates[panel.empty] = gr.update(visible=not are_several)
+    updates[panel.results] = gr.update(visible=are_several)
+    return updates | (_draw(panel, folders, metric, log_axis) if are_several else {})
 
 
 def _draw(panel: ComparePanel, folders: Sequence[RunFolder], name: str, log_axis: bool) -> Updates:
@@ -149,7 +142,7 @@ def _draw(panel: ComparePanel, folders: Sequence[RunFolder], name: str, log_axis
     configs = {folder.run_id: config for folder in folders if (config := read_config(folder)) is not None}
     bests = {folder.run_id: find_best(folder) for folder in folders}
     metric = choose_metric(name, runs)
-    looks = looks_of(panel.runs_dir, list(runs), _names(panel))
+    looks = assign_looks(panel.runs_dir, list(runs), _run_ids(panel))
     return {
         panel.note: caveats(name, configs),
         panel.plot: plot_runs(metric, runs, looks, bests, log_axis=log_axis),
@@ -158,10 +151,10 @@ def _draw(panel: ComparePanel, folders: Sequence[RunFolder], name: str, log_axis
     }
 
 
-def _names(panel: ComparePanel) -> list[str]:
+def _run_ids(panel: ComparePanel) -> list[str]:
     return [folder.run_id for folder in list_runs(panel.runs_dir)]
 
 
-def _known(chosen: Sequence[str], names: Sequence[str]) -> list[str]:
-    """Those of the chosen names that are runs: one may have been deleted or mistyped."""
-    return [run_id for run_id in chosen if run_id in names][:MAX_RUNS]
+def _existing(chosen: Sequence[str], run_ids: Sequence[str]) -> list[str]:
+    """Return those of the chosen names that are runs: one may have been deleted or mistyped."""
+    return [run_id for run_id in chosen if run_id in run_ids][:MAX_RUNS]

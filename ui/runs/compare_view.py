@@ -1,4 +1,4 @@
-"""Curves and tables of several runs, warnings about comparing them, and two runs compared on the same images."""
+"""Curves and tables of several runs, warnings about comparing them, and two runs on the same images."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from ui.runs.looks import Look
 from ui.text.say import say, say_cases, say_count
 
 METRICS = ("mre", "sdr", "val_loss", "train_loss")
-"""What can be laid over each other; each has its words as `metric_<name>`."""
+"""The values whose curves can be laid over each other; the text of each is `metric_<name>`."""
 
 LEGEND_ROW_PX = 22
 Row = Mapping[str, Any]
@@ -45,7 +45,7 @@ NO_BESTS: Bests = {}
 
 @dataclass(frozen=True)
 class Metric:
-    """A value of an epoch's row, as it is shown."""
+    """One value of an epoch's row, with its title, unit and scale on the page."""
 
     key: str
     title: str
@@ -54,26 +54,28 @@ class Metric:
     higher_is_better: bool = False
 
     def points(self, rows: Sequence[Row]) -> list[tuple[int, float]]:
-        """(epoch counted over both phases, value) where there is one."""
+        """Return (epoch counted over both phases, value) of the rows that have the value."""
         line, _ = in_one_line(rows, ())
         return [(row["epoch"], self.scale * row[self.key]) for row in line if row.get(self.key) is not None]
 
     def best(self, rows: Sequence[Row], best: Row | None) -> tuple[int | None, float]:
-        """The point of the weights in best.pt (without an epoch where they come from another run); without
-        such weights, the best point."""
+        """Return the point of the weights in best.pt; without such weights, the best point.
+
+        The epoch is None if the weights come from another run.
+        """
         if best is not None and best.get(self.key) is not None:
-            placed = place_in_line(best, rows)
-            return (placed["epoch"] if placed else None), self.scale * best[self.key]
+            row = place_in_line(best, rows)
+            return (row["epoch"] if row else None), self.scale * best[self.key]
         sign = -1 if self.higher_is_better else 1
         return min(self.points(rows), key=lambda point: sign * point[1])
 
-    def shown(self, value: float) -> str:
-        """A value with its unit."""
+    def format(self, value: float) -> str:
+        """Return a value with its unit."""
         return f"{value:.4g}" if not self.unit else f"{value:.2f} {self.unit}"
 
 
 def choose_metric(name: str, runs: Runs) -> Metric:
-    """One of METRICS; errors are in mm where every run has them in mm, else in px, never mixed on one axis."""
+    """Return one of METRICS. Errors are in mm if every run has them in mm, else all are in px."""
     if name == "mre":
         validated = [rows for rows in runs.values() if any(row.get("val/mre_px") is not None for row in rows)]
         unit = "mm" if validated and all(error_unit(rows) == "mm" for rows in validated) else "px"
@@ -86,8 +88,10 @@ def choose_metric(name: str, runs: Runs) -> Metric:
 def plot_runs(
     metric: Metric, runs: Runs, looks: Looks, bests: Bests = NO_BESTS, *, log_axis: bool
 ) -> go.Figure:
-    """A curve for each run with its best point marked, each in its own color, dash and symbol. `bests`: the
-    epoch of each run's best.pt."""
+    """Plot a curve for each run with its best point marked, each in its own color, dash and symbol.
+
+    `bests`: the epoch of each run's best.pt.
+    """
     curves = {run_id: metric.points(thin(rows)) for run_id, rows in runs.items()}
     last_epoch = max((epoch for points in curves.values() for epoch, _ in points), default=0)
     figure = curve_figure(log_axis=log_axis, y_title=metric.title, last_epoch=last_epoch)
@@ -122,7 +126,7 @@ def plot_runs(
 
 
 def values_table(metric: Metric, runs: Runs, looks: Looks, bests: Bests = NO_BESTS) -> str:
-    """The numbers beside the plot: each run's best and last value."""
+    """Render the numbers beside the plot: each run's best and last value."""
     lines = []
     for run_id, rows in runs.items():
         points = metric.points(rows)
@@ -130,19 +134,21 @@ def values_table(metric: Metric, runs: Runs, looks: Looks, bests: Bests = NO_BES
             epoch, value = metric.best(rows, bests.get(run_id))
             last = points[-1][1]
             cells: Cells = [
-                (metric.shown(value), value),
+                (metric.format(value), value),
                 (str(epoch or "-"), epoch),
-                (metric.shown(last), last),
+                (metric.format(last), last),
             ]
         else:
             cells = [(say("compare_no_curve"), None), ("-", None), ("-", None)]
-        lines.append(f"<tr><td>{_sign(looks[run_id])}<bdi>{escape(run_id)}</bdi></td>{_cells(cells)}</tr>")
-    words = ("compare_run", "compare_best", "compare_in_epoch", "compare_last")
-    return table_html(say("compare_title"), [say(word) for word in words], lines)
+        lines.append(
+            f"<tr><td>{_draw_sign(looks[run_id])}<bdi>{escape(run_id)}</bdi></td>{_cells(cells)}</tr>"
+        )
+    heads = [say(f"compare_{name}") for name in ("run", "best", "in_epoch", "last")]
+    return table_html(say("compare_title"), heads, lines)
 
 
-def _sign(look: Look) -> str:
-    """A run's line and symbol, as in its curve."""
+def _draw_sign(look: Look) -> str:
+    """Draw a run's line and symbol, as in its curve."""
     width, height = SIGN_WH
     middle = f"translate({width / 2:g} {height / 2:g})"
     line = f'<path d="M0 {height / 2:g}h{width}" stroke="{look.color}" stroke-width="2.5" fill="none"'
@@ -154,20 +160,22 @@ def _sign(look: Look) -> str:
 
 
 def caveats(name: str, configs: Mapping[str, RunConfig]) -> str:
-    """Why the curves may not be comparable, as HTML; empty where they are."""
-    found = []
+    """Say why the curves may not be comparable, as HTML; empty if they are."""
+    caveats = []
     if name.endswith("loss") and len({config.settings.loss for config in configs.values()}) > 1:
-        found.append(say("compare_losses_differ"))
+        caveats.append(say("compare_losses_differ"))
     names = settings_affecting("data")  # they decide which images validate
     differing = [name for name in names if len({config.value(name) for config in configs.values()}) > 1]
     if name != "train_loss" and differing:
-        found.append(say("compare_images_differ", names=", ".join(map(say, differing))))
-    return "".join(f"<p>{escape(words)}</p>" for words in found)
+        caveats.append(say("compare_images_differ", names=", ".join(map(say, differing))))
+    return "".join(f"<p>{escape(caveat)}</p>" for caveat in caveats)
 
 
 def paired_html(first: str, second: str, name: str, paired: Paired) -> str:
-    """Which run is better, by how much and how certain that is; and the same by landmark, most improved
-    first."""
+    """Say which run is better, by how much and how certain that is; then the same by landmark.
+
+    The landmarks are in the order of the comparison, most improved first.
+    """
     overall, unit = paired.overall, paired.unit
     size = in_unit(abs(overall.difference), unit)
     verdict = say(
@@ -178,6 +186,7 @@ def paired_html(first: str, second: str, name: str, paired: Paired) -> str:
         cases=say_cases(overall.num_cases, paired.case_kind),
         least=overall.least_cases,
     )
+
     cards = [
         (say("paired_error", name=first), in_unit(overall.first, unit)),
         (say("paired_error", name=second), in_unit(overall.second, unit)),
@@ -189,7 +198,8 @@ def paired_html(first: str, second: str, name: str, paired: Paired) -> str:
         f"<div><small>{escape(label)}</small><strong><bdi>{escape(value)}</bdi></strong></div>"
         for label, value in cards
     )
-    words = [
+
+    heads = [
         say("landmark"),
         say("paired_first"),
         say("paired_second"),
@@ -197,36 +207,38 @@ def paired_html(first: str, second: str, name: str, paired: Paired) -> str:
         say("paired_landmark_interval"),
         say("paired_verdict"),
     ]
-    lines = [_landmark_line(landmark, found, unit) for landmark, found in paired.per_landmark.items()]
+    lines = [_landmark_line(name, difference, unit) for name, difference in paired.per_landmark.items()]
+
     cases = say_cases(overall.num_cases, paired.case_kind)
     about = [say("paired_about", num=paired.num_images, name=name, cases=cases)]
     about += [] if paired.cases_known else [say("paired_cases_unknown")]
     return (
         f'<p class="verdict {overall.verdict}">{escape(verdict)}</p><div class="numbers">{numbers}</div>'
-        f"{_notes(about)}{table_html(say('paired_title'), words, lines)}{_notes(_about_landmarks(paired))}"
+        f"{_notes(about)}{table_html(say('paired_title'), heads, lines)}{_notes(_about_landmarks(paired))}"
     )
 
 
 def signed(value: float, unit: str) -> str:
-    """ "+0.12 mm", "-0.12 mm"."""
+    """Format a difference: "+0.12 mm", "-0.12 mm"."""
     return ("+" if value > 0 else "-" if value < 0 else "") + in_unit(abs(value), unit)
 
 
 def in_p(value: float) -> str:
-    """ "0.031", "< 0.001"."""
+    """Format a p-value: "0.031", "< 0.001"."""
     return f"{value:.3f}" if value >= 0.001 else "< 0.001"
 
 
 def _about_landmarks(paired: Paired) -> list[str]:
-    """How to read the verdicts on single landmarks, and why some have none."""
+    """Say how to read the verdicts on single landmarks, and why some have none."""
     differences = paired.per_landmark.values()
-    landmarks, verdicts = say_count("num_landmarks", len(differences)), {one.verdict for one in differences}
+    landmarks = say_count("num_landmarks", len(differences))
+    verdicts = {difference.verdict for difference in differences}
     notes = []
     if verdicts != {"too_few"}:
         share = f"{100 * paired.landmark_share:.4g} %"
         notes.append(say("paired_landmarks", landmarks=landmarks, share=share))
     if "too_few" in verdicts:
-        least = max(one.least_cases for one in differences)
+        least = max(difference.least_cases for difference in differences)
         notes.append(
             say("paired_landmarks_too_few", landmarks=landmarks, cases=say_cases(least, paired.case_kind))
         )
@@ -234,17 +246,17 @@ def _about_landmarks(paired: Paired) -> list[str]:
 
 
 def _notes(paragraphs: Sequence[str]) -> str:
-    return "".join(f'<p class="note">{escape(words)}</p>' for words in paragraphs)
+    return "".join(f'<p class="note">{escape(paragraph)}</p>' for paragraph in paragraphs)
 
 
-def _landmark_line(name: str, found: Difference, unit: str) -> str:
+def _landmark_line(name: str, difference: Difference, unit: str) -> str:
     cells: Cells = [
-        (in_unit(found.first, unit), found.first),
-        (in_unit(found.second, unit), found.second),
-        (signed(found.difference, unit), found.difference),
-        (as_interval(found.interval, unit, say), tuple(found.interval or ()) or None),
+        (in_unit(difference.first, unit), difference.first),
+        (in_unit(difference.second, unit), difference.second),
+        (signed(difference.difference, unit), difference.difference),
+        (as_interval(difference.interval, unit, say), tuple(difference.interval or ()) or None),
     ]
-    verdict = f'<td class="verdict {found.verdict}">{escape(say(f"verdict_{found.verdict}"))}</td>'
+    verdict = f'<td class="verdict {difference.verdict}">{escape(say(f"verdict_{difference.verdict}"))}</td>'
     return f"<tr><td><bdi>{escape(name)}</bdi></td>{_cells(cells)}{verdict}</tr>"
 
 

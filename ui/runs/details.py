@@ -1,4 +1,4 @@
-"""What the Runs tab shows about the opened run: files, actions, notes, settings."""
+"""The details of the opened run on the Runs tab: files, actions, notes, settings."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from ui.bindings import PRIVATE, Updates, script
 from ui.run_actions import CHECKPOINTS, possible_now, resume_run
 from ui.run_rows import file_link, read_config, read_rows
 from ui.runs.evaluation_process import is_evaluating
-from ui.runs.resume_fields import ResumeFields, asked_changes, create_resume_fields, draw_fields, mark_mistake
+from ui.runs.resume_fields import ResumeFields, create_resume_fields, draw_fields, mark_mistake, typed_changes
 from ui.runs.settings_view import settings_table
 from ui.session import Session
 from ui.text.say import in_bytes, quote, say
@@ -54,7 +54,7 @@ class RunDetails:
     bundle_link: gr.HTML
     delete: gr.Button
     confirm: gr.Column
-    confirm_words: gr.Markdown
+    confirm_text: gr.Markdown
     delete_yes: gr.Button
     delete_no: gr.Button
     tags: gr.Textbox
@@ -67,11 +67,10 @@ class RunDetails:
 
     @property
     def outputs(self) -> list[Any]:
-        """What opening a run changes."""
+        """The components that opening a run changes."""
         return [
             self.session, self.opened, self.column, self.title, self.files, self.resume, self.queue,
-            self.bundle,
-            self.bundle_link, self.delete, self.confirm, self.tags, self.notes, self.settings,
+            self.bundle, self.bundle_link, self.delete, self.confirm, self.tags, self.notes, self.settings,
             *self.resume_fields.outputs,
         ]  # fmt: skip
 
@@ -93,13 +92,20 @@ def create_run_details(session: gr.State, opened: gr.State, column: gr.Column, r
     with gr.Accordion(say("settings_of"), open=False):
         parts["settings"] = gr.HTML(elem_id="run-settings")
     details = RunDetails(
-        runs_dir, session, opened, column, watched=gr.State(), duplicated=gr.State(), **parts
+        runs_dir=runs_dir,
+        session=session,
+        opened=opened,
+        column=column,
+        watched=gr.State(),
+        duplicated=gr.State(),
+        **parts,
     )
     _bind(details)
     return details
 
 
 def _place_actions() -> dict[str, Any]:
+    """Place the buttons, the link to the bundle and the question before a deletion."""
     parts: dict[str, Any] = {}
     with gr.Row():
         parts["resume"] = gr.Button(say("resume"), interactive=False, elem_id="resume", min_width=140)
@@ -112,7 +118,7 @@ def _place_actions() -> dict[str, Any]:
         )
     parts["bundle_link"] = gr.HTML(elem_id="bundle-link", padding=False)
     with gr.Column(visible=False, elem_id="delete-confirm") as parts["confirm"]:
-        parts["confirm_words"] = gr.Markdown(elem_id="delete-words")
+        parts["confirm_text"] = gr.Markdown(elem_id="delete-words")
         with gr.Row():
             parts["delete_yes"] = gr.Button(say("delete_yes"), variant="stop", elem_id="delete-yes")
             parts["delete_no"] = gr.Button(say("delete_no"), elem_id="delete-no")
@@ -120,27 +126,31 @@ def _place_actions() -> dict[str, Any]:
 
 
 def _bind(details: RunDetails) -> None:
+    """Bind the handlers: of the run's training, of what copies it, of its deletion and of its notes."""
     once: dict[str, Any] = {**PRIVATE, "trigger_mode": "once"}
     session, opened = details.session, details.opened
-    choose = [session, details.watched]
-    details.watch.click(partial(on_watch, details), [session, opened], choose, **PRIVATE)
+    watching = [session, details.watched]
+    details.watch.click(partial(on_watch, details), [session, opened], watching, **PRIVATE)
     details.resume.click(
         partial(on_resume, details),
         [session, opened, *details.resume_fields.inputs],
-        [*choose, *details.resume_fields.outputs],
+        [*watching, *details.resume_fields.outputs],
         **once,
     )
-    details.duplicate.click(lambda run_id: run_id, [opened], [details.duplicated], **PRIVATE)
     details.queue.click(partial(on_queue, details), [session, opened], details.outputs, **once)
+
+    details.duplicate.click(lambda run_id: run_id, [opened], [details.duplicated], **PRIVATE)
     packed = details.bundle.click(partial(on_bundle, details), [opened], [details.bundle_link], **once)
     packed.then(None, js=script("click_when_drawn.js", "#bundle-link a"), **PRIVATE)
+
     details.delete.click(
-        partial(on_ask_delete, details), [opened], [details.confirm, details.confirm_words], **PRIVATE
+        partial(on_ask_delete, details), [opened], [details.confirm, details.confirm_text], **PRIVATE
     )
     details.delete_no.click(lambda: gr.update(visible=False), None, [details.confirm], **PRIVATE)
     details.delete_yes.click(partial(on_delete, details), [session, opened], details.outputs, **once)
-    saved = [opened, details.tags, details.notes]
-    details.save_notes.click(partial(on_save_notes, details), saved, [details.tags], **once)
+
+    notes = [opened, details.tags, details.notes]
+    details.save_notes.click(partial(on_save_notes, details), notes, [details.tags], **once)
 
 
 def on_open(details: RunDetails, session: Session, run_id: str) -> Updates:
@@ -167,11 +177,11 @@ def draw_details(details: RunDetails, session: Session, run_id: str) -> Updates:
     folder = _folder(details, run_id)
     if not folder.config_path.is_file():
         return _closed(details, session)
-    there = [folder.checkpoint_path(kind).is_file() for kind in CHECKPOINTS]
+    has_checkpoint = [folder.checkpoint_path(kind).is_file() for kind in CHECKPOINTS]
     possible = possible_now(folder, derive_state(folder))
-    if not session.has_changed("details", (run_id, folder.metrics_stamp(), there, possible)):
+    if not session.has_changed("details", (run_id, folder.metrics_stamp(), has_checkpoint, possible)):
         return {details.session: session}
-    words = say("queue_take_out") if possible.unqueue else say("queue_add")
+    queue_label = say("queue_take_out") if possible.unqueue else say("queue_add")
     return {
         details.session: session,
         details.opened: run_id,
@@ -180,7 +190,7 @@ def draw_details(details: RunDetails, session: Session, run_id: str) -> Updates:
         details.files: _file_links(folder),
         details.resume: gr.update(interactive=possible.resume or possible.resume_with_patience),
         details.resume_fields.panel: gr.update(visible=possible.resume or possible.resume_with_patience),
-        details.queue: gr.update(value=words, visible=possible.queue or possible.unqueue),
+        details.queue: gr.update(value=queue_label, visible=possible.queue or possible.unqueue),
         details.bundle: gr.update(interactive=possible.bundle),
         details.delete: gr.update(interactive=possible.delete),
         details.settings: settings_table(read_config(folder)),
@@ -210,9 +220,9 @@ def on_watch(details: RunDetails, session: Session, opened: str) -> Updates:
 
 def on_resume(details: RunDetails, session: Session, opened: str, *typed: str | None) -> Updates:
     """Continue the training in the same folder, with the typed changes (in the order of CHANGEABLE)."""
-    asked = asked_changes(dict(zip(CHANGEABLE, typed, strict=True)))
+    changes = typed_changes(dict(zip(CHANGEABLE, typed, strict=True)))
     try:
-        gr.Info(resume_run(_folder(details, opened), asked))
+        gr.Info(resume_run(_folder(details, opened), changes))
     except UserError as error:
         gr.Warning(str(error))
         return {details.session: session, **mark_mistake(details.resume_fields, error)}
@@ -241,9 +251,9 @@ def on_bundle(details: RunDetails, opened: str) -> Iterator[str]:
         for share in write_bundle(folder, target, {"metrics.csv": _metrics_csv(folder)}):
             if time.monotonic() - reported >= PROGRESS_S:
                 reported = time.monotonic()
-                words = escape(say("bundle_packing", percent=round(100 * share)))
-                bar = f'<progress max="1" value="{share:.3f}" aria-label="{words}"></progress>'
-                yield f'<div class="run-card">{words}{bar}</div>'
+                progress = escape(say("bundle_packing", percent=round(100 * share)))
+                bar = f'<progress max="1" value="{share:.3f}" aria-label="{progress}"></progress>'
+                yield f'<div class="run-card">{progress}{bar}</div>'
         size = in_bytes(target.stat().st_size)
     except OSError as error:  # a full disk, or a run that was deleted meanwhile
         yield f"<p>{escape(say('bundle_failed', reason=error))}</p>"
@@ -252,26 +262,25 @@ def on_bundle(details: RunDetails, opened: str) -> Iterator[str]:
 
 
 def on_ask_delete(details: RunDetails, opened: str) -> Updates:
-    """Say what would be deleted."""
+    """Ask before deleting, with what would be deleted."""
     size = in_bytes(size_bytes(_folder(details, opened)))
     return {
         details.confirm: gr.update(visible=True),
-        details.confirm_words: say("delete_really", run_id=opened, size=size),
+        details.confirm_text: say("delete_really", run_id=opened, size=size),
     }
 
 
 def on_delete(details: RunDetails, session: Session, opened: str) -> Updates:
-    """Delete the opened run, after the question."""
+    """Delete the opened run, once the question was answered with yes."""
     folder = _folder(details, opened)
     try:
         if is_evaluating(folder):
             raise UserError(say("evaluate_running"))
         delete_run(folder)
+        gr.Info(say("deleted", run_id=opened))
     except UserError as error:
         gr.Warning(str(error))
         session.drawn.pop("details", None)
-        return {**draw_details(details, session, opened), details.confirm: gr.update(visible=False)}
-    gr.Info(say("deleted", run_id=opened))
     return {**draw_details(details, session, opened), details.confirm: gr.update(visible=False)}
 
 
@@ -286,7 +295,7 @@ def on_save_notes(details: RunDetails, opened: str, tags: str, text: str) -> str
 
 
 def _bundle_path(details: RunDetails, run_id: str) -> Path:
-    """A path in the cache folder that Gradio serves; bundles of yesterday are deleted."""
+    """Return a path in the cache folder that Gradio serves; old bundles there are deleted."""
     bundles = Path(details.bundle_link.GRADIO_CACHE) / "fiducial-bundles"
     bundles.mkdir(parents=True, exist_ok=True)
     for path in bundles.glob("*.zip"):
@@ -296,7 +305,10 @@ def _bundle_path(details: RunDetails, run_id: str) -> Path:
 
 
 def _file_links(folder: RunFolder) -> str:
-    """Links that stream the files from the run's folder, so that a checkpoint of 400 MB is not copied first."""
+    """Return links that stream the files from the run's folder.
+
+    So a checkpoint of 400 MB is not copied first.
+    """
     links = []
     for kind in CHECKPOINTS:
         path = folder.checkpoint_path(kind)
@@ -312,7 +324,7 @@ def _file_links(folder: RunFolder) -> str:
 
 
 def _metrics_csv(folder: RunFolder) -> bytes:
-    """The values of all epochs, safe to open in a spreadsheet; b"" before the first."""
+    """Return the values of all epochs, safe to open in a spreadsheet; b"" before the first."""
     table = pd.DataFrame(read_rows(folder)).rename(columns=guard_text)
     table = table.map(lambda value: guard_text(value) if isinstance(value, str) else value)
     return f"{EXCEL_MARK}{table.to_csv(index=False)}".encode() if len(table) else b""

@@ -1,4 +1,4 @@
-"""Evaluations in processes of their own: started, watched, and let go. What they measure lies in the run's folder."""
+"""Evaluations in other processes: started and watched. Their results are in the run's folder."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ui.text.say import say
 
 @dataclass(frozen=True)
 class Request:
-    """What to measure the run's best weights on."""
+    """The images and the ground truth on which to evaluate the run's best weights."""
 
     dataset_path: str
     dataset_format: str
@@ -37,10 +37,10 @@ _lock = threading.Lock()
 
 
 def start_evaluation(folder: RunFolder, request: Request) -> None:
-    """Start measuring. Raises UserError where the run is being evaluated or has no best.pt."""
+    """Start measuring. Raises UserError if the run is being evaluated or has no best.pt."""
     with _lock:
-        before = _started.get(folder.path)
-        if before is not None and before.process.poll() is None:
+        previous = _started.get(folder.path)
+        if previous is not None and previous.process.poll() is None:
             raise UserError(say("evaluate_running"))
         if not folder.checkpoint_path("best").is_file():
             raise UserError(say("no_files"))
@@ -53,21 +53,24 @@ def start_evaluation(folder: RunFolder, request: Request) -> None:
 
 
 def progress_of(folder: RunFolder) -> Progress | None:
-    """Of the evaluation that this program started last; None where there is none or it has ended well."""
+    """Return the progress of the evaluation that this program started last.
+
+    None if there is none or it has ended well.
+    """
     started = _started.get(folder.path)
     if started is None:
         return None
     code = started.process.poll()
-    words = read_tail(folder.evaluation_path(started.name, "log"), LOG_BYTES)
+    log = read_tail(folder.evaluation_path(started.name, "log"), LOG_BYTES)
     if code is None:
-        return Progress(*read_bar(words))
+        return Progress(*read_bar(log))
     if code == 0:
         return None
-    return Progress(failure=find_mistake(words, code) or say("evaluate_ended", code=code, name=started.name))
+    return Progress(failure=find_mistake(log, code) or say("evaluate_ended", code=code, name=started.name))
 
 
 def is_evaluating(folder: RunFolder) -> bool:
-    """Whether an evaluation that this program started is under way."""
+    """Whether an evaluation that this program started is running."""
     progress = progress_of(folder)
     return progress is not None and not progress.failure
 

@@ -34,48 +34,49 @@ Record = Mapping[str, Any]
 
 
 def progress_html(progress: Progress | None, *, is_training: bool) -> str:
-    """The progress of an evaluation, or why it failed; empty where there is nothing to say."""
+    """Render the progress of an evaluation, or why it failed; empty if there is nothing to say."""
     if progress is None:
         return ""
     if progress.failure:
         return f'<p class="evaluation-failed">{escape(say("evaluate_failed", reason=progress.failure))}</p>'
     done, total = progress.num_done, progress.num_images
     if not total:
-        words = say("evaluate_reading")
+        text = say("evaluate_reading")
     elif done < total:
-        words = say("evaluate_predicting", done=done, total=total)
+        text = say("evaluate_predicting", done=done, total=total)
     else:
-        words = say("evaluate_measuring")
+        text = say("evaluate_measuring")
     busy = f"<p>{escape(say('evaluate_busy'))}</p>" if is_training else ""
-    bar = f'<progress max="{total or 1}" value="{done}" aria-label="{escape(words)}"></progress>'
-    return f'<div class="run-card"><div class="row"><span>{escape(words)}</span></div>{bar}{busy}</div>'
+    bar = f'<progress max="{total or 1}" value="{done}" aria-label="{escape(text)}"></progress>'
+    return f'<div class="run-card"><div class="row"><span>{escape(text)}</span></div>{bar}{busy}</div>'
 
 
 def headline(folder: RunFolder, name: str, record: Record) -> str:
-    """The main numbers, what they were measured on, and the files to download."""
+    """Render the main numbers, what they were measured on, and the files to download."""
     unit, about = record["unit"], record["about"]
     cards = [
         _card(
             say("evaluation_mre"),
             with_spread(record, unit),
-            _interval_words(record, f"mre_{unit}", unit),
+            _interval_text(record, f"mre_{unit}", unit),
         ),
         _card(say("evaluation_median"), in_unit(record[f"median_{unit}"], unit)),
     ]
     if unit == "mm":
         for threshold in THRESHOLDS:
             key = f"sdr_{threshold}mm"
-            note = _interval_words(record, key, "%") if key in record["interval"] else ""
+            note = _interval_text(record, key, "%") if key in record["interval"] else ""
             cards.append(_card(say("evaluation_within", threshold=threshold), in_percent(record[key]), note))
     cards.append(_card(say("evaluation_nme"), in_percent(record["nme"], 2)))
     if record["readers"]["between"]:
         between = record["readers"]["between"]
         cards.append(_card(say("evaluation_readers"), in_unit(between[f"mre_{unit}"], unit)))
-    for before in ("unrefined", "unshaped"):
-        if record.get(before):
-            cards.append(_card(say(f"evaluation_{before}"), with_spread(record[before], unit)))
+    for earlier in ("unrefined", "unshaped"):
+        if record.get(earlier):
+            cards.append(_card(say(f"evaluation_{earlier}"), with_spread(record[earlier], unit)))
+
     leaked, truth = about.get("leaked"), record["readers"]["truth"]
-    words = say(
+    about_text = say(
         "evaluation_about",
         dataset=about["dataset"],
         split=about["split"],
@@ -87,41 +88,42 @@ def headline(folder: RunFolder, name: str, record: Record) -> str:
     links = file_link(folder.evaluation_path(name, "html"), say("evaluation_report"))
     links += file_link(folder.evaluation_path(name, "json"), say("evaluation_record"))
     return (
-        f'<div class="numbers">{"".join(cards)}</div><p class="note">{escape(words)}</p>'
-        f'<p class="note">{escape(_leaked_words(record))}</p>{_interval_note(record)}'
+        f'<div class="numbers">{"".join(cards)}</div><p class="note">{escape(about_text)}</p>'
+        f'<p class="note">{escape(_leaked_text(record))}</p>{_interval_note(record)}'
         f'<div class="files">{links}</div>'
     )
 
 
 def landmark_errors(record: Record) -> str:
-    """Each landmark's error, worst first, with the inter-reader distance where there are several readers."""
+    """Render each landmark's error, worst first, and the inter-reader distance if it is known."""
     unit, between = record["unit"], record["readers"]["between"]
     heads = [say("landmark"), say("evaluation_mre"), say("evaluation_median")]
     heads += [say("evaluation_within", threshold=t) for t in THRESHOLDS] if unit == "mm" else []
     heads += [say("evaluation_readers")] if between else []
     lines = []
     for name in record["landmarks_worst_first"]:
-        described = record["per_landmark"][name]
-        mean, median = described[f"mre_{unit}"], described[f"median_{unit}"]
+        errors = record["per_landmark"][name]
+        mean, median = errors[f"mre_{unit}"], errors[f"median_{unit}"]
         cells = [
-            cell_html(name), cell_html(with_spread(described, unit), mean),
+            cell_html(name), cell_html(with_spread(errors, unit), mean),
             cell_html(in_unit(median, unit), median)
         ]  # fmt: skip
-        shares = [described[f"sdr_{t}mm"] for t in THRESHOLDS] if unit == "mm" else []
+        shares = [errors[f"sdr_{t}mm"] for t in THRESHOLDS] if unit == "mm" else []
         cells += [cell_html(in_percent(share), share) for share in shares]
-        apart = [between["per_landmark"][name][f"mre_{unit}"]] if between else []
-        cells += [cell_html(in_unit(distance, unit), distance) for distance in apart]
+        if between:
+            distance = between["per_landmark"][name][f"mre_{unit}"]
+            cells.append(cell_html(in_unit(distance, unit), distance))
         lines.append(f"<tr>{''.join(cells)}</tr>")
     return table_html(say("evaluation_table"), heads, lines)
 
 
 def worst_figures(record: Record) -> list[tuple[str, go.Figure | None]]:
-    """(title, figure) of the worst images; None where the file can no longer be read."""
+    """Return (title, figure) of the worst images; None if a file can no longer be read."""
     return [_worst_figure(record, image) for image in record["worst_images"][:MAX_WORST]]
 
 
-def _interval_words(record: Record, key: str, unit: str) -> str:
-    """The interval, or why there is none."""
+def _interval_text(record: Record, key: str, unit: str) -> str:
+    """Return the interval, or why there is none."""
     interval = record["interval"][key]
     if interval is None and not is_old(record):
         cases = say_cases(record["num_cases"], record["case_kind"])
@@ -130,21 +132,21 @@ def _interval_words(record: Record, key: str, unit: str) -> str:
 
 
 def _interval_note(record: Record) -> str:
-    """What the intervals are over, where that is not images."""
+    """Say what the intervals are over if that is not images."""
     if is_old(record):
-        words = say("evaluation_old_intervals")
+        text = say("evaluation_old_intervals")
     elif record["case_kind"] != "image":
         cases = say_cases(record["num_cases"], record["case_kind"])
-        words = say("evaluation_cases", cases=cases)
+        text = say("evaluation_cases", cases=cases)
     else:
         return ""
-    return f'<p class="note">{escape(words)}</p>'
+    return f'<p class="note">{escape(text)}</p>'
 
 
-def _leaked_words(record: Record) -> str:
-    """How many of the images are in the training data, and how that is known."""
-    found = [find_leaked(record), *find_leak_limits(record)]
-    return " ".join(say(f"evaluation_{key}", **numbers) for key, numbers in found)
+def _leaked_text(record: Record) -> str:
+    """Say how many of the images are in the training data, and how that is known."""
+    findings = [find_leaked(record), *find_leak_limits(record)]
+    return " ".join(say(f"evaluation_{key}", **numbers) for key, numbers in findings)
 
 
 def _worst_figure(record: Record, image: Mapping[str, Any]) -> tuple[str, go.Figure | None]:
@@ -155,8 +157,8 @@ def _worst_figure(record: Record, image: Mapping[str, Any]) -> tuple[str, go.Fig
     except UserError:
         return say("evaluation_unreadable", image_id=image["image_id"]), None
     truth, predicted = (np.array(image[key], np.float64) for key in ("true_xy_image", "predicted_xy_image"))
-    words = [in_unit(error, unit) for error in image["errors"]]
-    return title, plot_prediction(display, size_hw, truth, predicted, list(record["per_landmark"]), words)
+    errors = [in_unit(error, unit) for error in image["errors"]]
+    return title, plot_prediction(display, size_hw, truth, predicted, list(record["per_landmark"]), errors)
 
 
 def _card(label: str, value: str, note: str = "") -> str:

@@ -1,6 +1,6 @@
 """The color, dash and symbol of each run in plots and tables, kept in `runs/looks.json`.
 
-A run keeps its look in every browser, after a reload, and whichever other runs are shown.
+A run keeps its look in every browser, after a reload, and beside any other runs.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ MAX_RUNS = len(COLORS)  # beside each other
 
 _LOOKS = "looks.json"
 _lock = threading.Lock()
-_known: dict[Path, dict[str, int]] = {}  # where the folder of runs cannot be written to
+_unwritten: dict[Path, dict[str, int]] = {}  # used if the folder of runs cannot be written to
 
 
 @dataclass(frozen=True)
 class Look:
-    """How a run is drawn; `dash` and `symbol` are plotly's names."""
+    """The color, dash and symbol of a run; `dash` and `symbol` are plotly's names."""
 
     color: str
     dash: str
@@ -35,28 +35,32 @@ class Look:
 
     @classmethod
     def of(cls, number: int) -> Look:
-        """The look of a number: six in a row differ in everything, 36 in color or dash."""
+        """Return the look of a number: six in a row differ in everything, 36 in color or dash."""
         place = (number + number // MAX_RUNS) % MAX_RUNS
         return cls(COLORS[number % MAX_RUNS], DASHES[place], SYMBOLS[place])
 
 
-def looks_of(runs_dir: Path, chosen: Sequence[str], run_ids: Sequence[str]) -> dict[str, Look]:
-    """The looks of the chosen runs among all runs. A run without a look gets the first that no other run has,
-    in a color that none of the chosen ones has; that of a deleted run is free again."""
+def assign_looks(runs_dir: Path, chosen: Sequence[str], run_ids: Sequence[str]) -> dict[str, Look]:
+    """Return the looks of the chosen runs among all runs, and store those that are new.
+
+    A run without a look gets the first that no other run has, in a color that none of the chosen ones has;
+    that of a deleted run is free again.
+    """
     with _lock:
-        before = _read(runs_dir)
-        numbers = {run_id: number for run_id, number in before.items() if run_id in run_ids}
+        stored = _read(runs_dir)
+        numbers = {run_id: number for run_id, number in stored.items() if run_id in run_ids}
         for run_id in chosen:
             if run_id not in numbers:
                 numbers[run_id] = _free_number(numbers, chosen)
-        if numbers != before:
-            _known[runs_dir] = numbers
-            with contextlib.suppress(OSError):  # a read-only folder: kept as long as the program runs
+        if numbers != stored:
+            _unwritten[runs_dir] = numbers
+            with contextlib.suppress(OSError):  # a read-only folder: remembered as long as the program runs
                 write_json_atomic(runs_dir / _LOOKS, {"format_version": FORMAT_VERSION, "numbers": numbers})
         return {run_id: Look.of(numbers[run_id]) for run_id in chosen}
 
 
 def _free_number(numbers: Mapping[str, int], chosen: Sequence[str]) -> int:
+    """Return the first number that no run has, in a color of its own among the chosen runs if one is left."""
     taken = set(numbers.values())
     colors = {numbers[run_id] % MAX_RUNS for run_id in chosen if run_id in numbers}
     number = 0
@@ -66,9 +70,9 @@ def _free_number(numbers: Mapping[str, int], chosen: Sequence[str]) -> int:
 
 
 def _read(runs_dir: Path) -> dict[str, int]:
-    """The number of each run; a foreign or damaged file counts as empty."""
+    """Read the number of each run; a foreign or damaged file counts as empty."""
     content = read_json(runs_dir / _LOOKS)
-    numbers = content.get("numbers") if content is not None else _known.get(runs_dir)
+    numbers = content.get("numbers") if content is not None else _unwritten.get(runs_dir)
     if not isinstance(numbers, dict):
         return {}
     return {run_id: number for run_id, number in numbers.items() if isinstance(number, int) and number >= 0}

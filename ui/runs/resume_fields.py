@@ -1,4 +1,4 @@
-"""What can change when the opened run is resumed: data folder, device, patience, data workers."""
+"""The settings that can change when the opened run is resumed."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class ResumeFields:
 
     @property
     def outputs(self) -> list[Any]:
-        """What drawing the fields changes."""
+        """The components that drawing the fields changes."""
         return [getattr(self, field.name) for field in fields(self)]
 
 
@@ -65,8 +65,10 @@ def _field_classes(name: str) -> list[str]:
 def draw_fields(
     parts: ResumeFields, config: RunConfig | None, *, is_resumable: bool, needs_patience: bool
 ) -> Updates:
-    """Empty the fields, with the current values as placeholders; opened where the run needs another patience
-    to continue."""
+    """Empty the fields, with the current values as placeholders.
+
+    The panel is open if the run needs another patience to continue.
+    """
     updates: Updates = {
         parts.panel: gr.update(visible=config is not None and is_resumable, open=needs_patience)
     }
@@ -78,13 +80,13 @@ def draw_fields(
     return updates
 
 
-def asked_changes(values: Mapping[str, str | None]) -> dict[str, str]:
-    """What was typed, by setting."""
+def typed_changes(values: Mapping[str, str | None]) -> dict[str, str]:
+    """Return what was typed, by setting."""
     return {name: text.strip() for name, text in values.items() if text and text.strip()}
 
 
 def mark_mistake(parts: ResumeFields, error: UserError) -> Updates:
-    """Mark the field that is wrong and open the panel; nothing where it is none of these."""
+    """Mark the field that is wrong and open the panel; nothing if the mistake is in none of these fields."""
     if error.field not in CHANGEABLE:
         return {}
     what = f"{error.what}; {error.cure}" if error.cure else error.what

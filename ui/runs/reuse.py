@@ -30,7 +30,7 @@ def bind_queue(tab: TrainTab) -> None:
 
 
 def bind_duplicated(tab: TrainTab, duplicated: gr.State, tabs: gr.Tabs) -> None:
-    """Fill the form when a run was chosen to be duplicated."""
+    """Fill the form when a run is chosen to be duplicated."""
     duplicated.change(
         partial(on_duplicated, tab, duplicated, tabs),
         [duplicated],
@@ -50,7 +50,7 @@ def on_queue(tab: TrainTab, *values: Any) -> Updates:
 
 
 def on_duplicated(tab: TrainTab, duplicated: gr.State, tabs: gr.Tabs, run_id: str | None) -> Updates:
-    """Turn to the form with a run's settings; the id is cleared, so that the same run can be chosen again."""
+    """Turn to the form with a run's settings, and clear the id, so that the run can be chosen again."""
     config = None if run_id is None else read_config(RunFolder(tab.runs_dir / run_id))
     if config is None:
         return {duplicated: None}

@@ -12,10 +12,10 @@ from ui.text.say import say, say_label
 
 
 def settings_table(config: RunConfig | None) -> str:
-    """Every setting with its value, and the reason where the program chose it."""
+    """Render every setting with its value, and the reason if the program chose it."""
     if config is None:
         return ""
-    preset = ["preset"] if "preset" in config.chosen else []  # no setting, but what set some of them
+    preset = ["preset"] if "preset" in config.chosen else []  # not a setting, but it chose some of them
     lines = [
         _settings_line(name, config.value(name), config.chosen[name].reason if name in config.chosen else "")
         for name in (*preset, *config.settings.model_dump())
@@ -26,38 +26,38 @@ def settings_table(config: RunConfig | None) -> str:
 
 
 def differing_settings(configs: Mapping[str, RunConfig]) -> dict[str, list[Any]]:
-    """By setting, the value in force of each run, where they are not all the same."""
-    found: dict[str, list[Any]] = {}
+    """Return the settings in which the runs differ, each with its value in effect in every run."""
+    differing: dict[str, list[Any]] = {}
     for name in next(iter(configs.values())).settings.model_dump():
         values = [config.value(name) for config in configs.values()]
         if any(value != values[0] for value in values):
-            found[name] = values
-    return found
+            differing[name] = values
+    return differing
 
 
 def differences_table(configs: Mapping[str, RunConfig]) -> str:
-    """The settings in which runs differ, side by side; those unlike the first run's are marked."""
+    """Render the settings in which runs differ, side by side; values unlike the first run's are marked."""
     differing = differing_settings(configs)
     if not differing:
         return f'<p class="note">{escape(say("settings_equal"))}</p>'
     lines = []
     for name, values in differing.items():
-        cells = "".join(_marked(value, is_other=value != values[0]) for value in values)
+        cells = "".join(_value_cell(value, is_marked=value != values[0]) for value in values)
         lines.append(f"<tr><td>{escape(say_label(name))}</td>{cells}</tr>")
     return table_html(say("settings_differ"), [say("setting"), *configs], lines, sorts=False)
 
 
-def _marked(value: Any, *, is_other: bool) -> str:
-    words = f"<bdi>{escape(_shown(value))}</bdi>"
-    return f"<td><mark>{words}</mark></td>" if is_other else f"<td>{words}</td>"
+def _value_cell(value: Any, *, is_marked: bool) -> str:
+    text = f"<bdi>{escape(_format_value(value))}</bdi>"
+    return f"<td><mark>{text}</mark></td>" if is_marked else f"<td>{text}</td>"
 
 
-def _shown(value: Any) -> str:
+def _format_value(value: Any) -> str:
     is_size = isinstance(value, Sequence) and not isinstance(value, str)
     return " x ".join(map(str, value)) if is_size else str(value)
 
 
 def _settings_line(name: str, value: Any, reason: str) -> str:
     note = say("chosen_by", reason=reason) if reason else ""
-    label, words = escape(say_label(name)), escape(_shown(value))
-    return f"<tr><td>{label}</td><td><bdi>{words}</bdi></td><td>{escape(note)}</td></tr>"
+    label, text = escape(say_label(name)), escape(_format_value(value))
+    return f"<tr><td>{label}</td><td><bdi>{text}</bdi></td><td>{escape(note)}</td></tr>"

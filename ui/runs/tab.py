@@ -29,7 +29,7 @@ class RunsTab:
 
     runs_dir: Path
     session: gr.State
-    words: gr.Textbox
+    search: gr.Textbox
     state: gr.Dropdown
     order: gr.Dropdown
     table: gr.HTML
@@ -39,8 +39,8 @@ class RunsTab:
 
     @property
     def options(self) -> list[Any]:
-        """What to search for, and the order."""
-        return [self.words, self.state, self.order]
+        """The search, the state and the order of the table."""
+        return [self.search, self.state, self.order]
 
 
 def create_runs_tab(session: gr.State, runs_dir: Path, data_root: Path) -> RunsTab:
@@ -58,10 +58,11 @@ def create_runs_tab(session: gr.State, runs_dir: Path, data_root: Path) -> RunsT
 
 
 def _place_table() -> dict[str, Any]:
+    """Place the table of runs below the fields for searching and sorting it."""
     states = [(say("any_state"), ""), *((describe_state(state), state.value) for state in RunState)]
     orders = [(say(f"order_{order}"), order) for order in ORDERS]
     with gr.Row():
-        words = gr.Textbox(
+        search = gr.Textbox(
             label=say("search_runs"), info=say("search_runs_info"), elem_id="search-runs", min_width=220
         )
         state = gr.Dropdown(
@@ -72,7 +73,7 @@ def _place_table() -> dict[str, Any]:
             min_width=140
         )  # fmt: skip
     return {
-        "words": words,
+        "search": search,
         "state": state,
         "order": order,
         "empty": gr.Markdown(say("runs_none"), elem_id="runs-empty"),
@@ -81,42 +82,46 @@ def _place_table() -> dict[str, Any]:
 
 
 def _bind(tab: RunsTab) -> None:
+    """Bind the table, which answers its options, and the opening of a run by a click on its row."""
     details = tab.details
-    drawn = [tab.session, tab.table, tab.empty]
-    everything = list(dict.fromkeys([*drawn, *details.outputs]))
-    listed = create_part("runs", ("#runs-table", "#runs-empty"), tab.options)
-    wished = [tab.words.input, tab.state.input, tab.order.input]
-    listed.asks([wish.change for wish in (tab.words, tab.state, tab.order)])
-    listed.polls(
+    outputs = [tab.session, tab.table, tab.empty]
+    answers = create_part("runs", ("#runs-table", "#runs-empty"), tab.options)
+    answers.asks([option.change for option in tab.options])
+    answers.polls(
         tab.timer.tick,
         partial(on_tick, tab),
         [tab.session, details.opened, *tab.options],
-        everything,
+        list(dict.fromkeys([*outputs, *details.outputs])),
         "runs_table",
     )
-    listed.answers(wished, partial(on_wish, tab), [tab.session, *tab.options], drawn)
+    answers.answers(
+        [option.input for option in tab.options],
+        partial(on_options, tab),
+        [tab.session, *tab.options],
+        outputs,
+    )
 
     # a partial would hide the annotation by which Gradio passes the event
     def select(session: Session, event: gr.EventData) -> Updates:
         return on_open(details, session, str(event.key))
 
-    shown = tab.table.chosen(select, [tab.session], details.outputs, **LATEST)
-    shown.then(None, js=script("scroll_to.js", "#opened-run", "start", 100), **PRIVATE)
+    opened = tab.table.chosen(select, [tab.session], details.outputs, **LATEST)
+    opened.then(None, js=script("scroll_to.js", "#opened-run", "start", 100), **PRIVATE)
 
 
 def on_load(tab: RunsTab, session: Session) -> Updates:
-    """A browser opened the page."""
+    """Draw the table when a browser opens the page."""
     session.drawn.pop("runs_table", None)
     return _draw_table(tab, session)
 
 
-def on_wish(tab: RunsTab, session: Session, *options: str) -> Updates:
-    """Another search, state or order."""
+def on_options(tab: RunsTab, session: Session, *options: str) -> Updates:
+    """Redraw the table for another search, state or order."""
     return {tab.session: session, **_draw_table(tab, session, *options)}
 
 
 def on_tick(tab: RunsTab, session: Session, opened: str | None, *options: str) -> Updates:
-    """Redraw the table and the details where they changed."""
+    """Redraw what has changed in the table and the details."""
     updates = {tab.session: session, **_draw_table(tab, session, *options)}
     if opened is not None:
         updates |= draw_details(tab.details, session, opened)
@@ -128,8 +133,8 @@ def _draw_table(tab: RunsTab, session: Session, *options: str) -> Updates:
     chosen = choose_rows(rows, *options)
     if not session.has_changed("runs_table", (chosen, bool(rows))):
         return {}
-    words = say("runs_no_match") if rows else say("runs_none")
+    note = say("runs_no_match") if rows else say("runs_none")
     return {
         tab.table: gr.update(value=rows_html(chosen), visible=bool(chosen)),
-        tab.empty: gr.update(value=words, visible=not chosen),
+        tab.empty: gr.update(value=note, visible=not chosen),
     }

@@ -107,7 +107,7 @@ def test_a_run_enters_the_queue_and_leaves_it(details: RunDetails, folder: RunFo
 
 def test_deleting_says_how_much_and_then_hides_the_run(details: RunDetails, folder: RunFolder) -> None:
     folder.log_path.write_bytes(b"x" * 2_500_000)
-    words = run_details.on_ask_delete(details, folder.run_id)[details.confirm_words]
+    words = run_details.on_ask_delete(details, folder.run_id)[details.confirm_text]
     assert folder.run_id in words and "2 MiB" in words
     updates = run_details.on_delete(details, Session(), folder.run_id)
     assert not folder.path.exists()

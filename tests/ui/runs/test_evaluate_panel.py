@@ -21,7 +21,7 @@ from ui.datasets import splits_to_measure
 from ui.runs import evaluate_panel, evaluation_process
 from ui.runs.evaluate_panel import EvaluatePanel, default_split
 from ui.runs.evaluation_process import Request, progress_of, start_evaluation
-from ui.runs.evaluation_view import MAX_WORST, _leaked_words, progress_html
+from ui.runs.evaluation_view import MAX_WORST, _leaked_text, progress_html
 from ui.session import Session
 from ui.text.language import speaking
 from ui.text.say import say
@@ -146,7 +146,7 @@ def test_nothing_is_measured_where_all_of_it_was_trained_on_and_is_to_be_left_ou
 )
 def test_the_result_says_what_became_of_leaked_images(leaked: Any, words: str) -> None:
     record = {"num_images": 150, "about": {"leaked": leaked}}
-    assert words in _leaked_words(record)
+    assert words in _leaked_text(record)
 
 
 def test_a_mistake_comes_back_with_its_cure(

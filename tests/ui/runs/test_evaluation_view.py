@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from ui.runs.evaluation_view import _interval_note, _interval_words
+from ui.runs.evaluation_view import _interval_note, _interval_text
 from ui.text.language import speaking
 
 RECORD: dict[str, Any] = {
@@ -17,8 +17,8 @@ RECORD: dict[str, Any] = {
 
 
 def test_an_interval_is_shown_with_what_it_is_over() -> None:
-    assert _interval_words(RECORD, "mre_mm", "mm") == "95 % interval 1.00 to 2.50 mm"
-    assert _interval_words(RECORD, "sdr_2mm", "%") == "95 % interval 50.0 to 75.0 %"
+    assert _interval_text(RECORD, "mre_mm", "mm") == "95 % interval 1.00 to 2.50 mm"
+    assert _interval_text(RECORD, "sdr_2mm", "%") == "95 % interval 50.0 to 75.0 %"
     assert "Intervals are over 8 patients" in _interval_note(RECORD)
     assert _interval_note({**RECORD, "case_kind": "image"}) == ""
 
@@ -29,13 +29,13 @@ def test_an_interval_is_shown_with_what_it_is_over() -> None:
 )
 def test_where_cases_are_too_few_the_page_says_so(kind: str, num: int, words: str) -> None:
     few = {**RECORD, "case_kind": kind, "num_cases": num, "interval": {"mre_mm": None}}
-    assert _interval_words(few, "mre_mm", "mm") == f"no interval: {words} at least 6 needed"
+    assert _interval_text(few, "mre_mm", "mm") == f"no interval: {words} at least 6 needed"
     with speaking("fa"):
-        assert "بدون بازه" in _interval_words(few, "mre_mm", "mm")
+        assert "بدون بازه" in _interval_text(few, "mre_mm", "mm")
 
 
 def test_an_evaluation_of_version_1_is_shown_and_its_intervals_are_not_trusted() -> None:
     old = {"format_version": 1, "interval": {"mre_mm": [1.0, 2.5], "sdr_2mm": None}}
-    assert _interval_words(old, "mre_mm", "mm") == "95 % interval 1.00 to 2.50 mm"
-    assert _interval_words(old, "sdr_2mm", "%") == "95 % interval -"
+    assert _interval_text(old, "mre_mm", "mm") == "95 % interval 1.00 to 2.50 mm"
+    assert _interval_text(old, "sdr_2mm", "%") == "95 % interval -"
     assert "too narrow for few images" in _interval_note(old)

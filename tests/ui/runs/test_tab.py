@@ -44,7 +44,7 @@ def test_a_tick_sends_the_table_only_where_it_changed(tab: RunsTab) -> None:
 
 def test_a_search_without_a_match_says_how_to_widen_it(tab: RunsTab) -> None:
     session, run_id = Session(), make_run(tab.runs_dir, "first")
-    updates = runs_tab.on_wish(tab, session, "nothing like it", "", "newest")
+    updates = runs_tab.on_options(tab, session, "nothing like it", "", "newest")
     assert updates[tab.empty]["value"] == say("runs_no_match") and updates[tab.table]["visible"] is False
-    assert run_id in runs_tab.on_wish(tab, session, "first", "", "newest")[tab.table]["value"]
+    assert run_id in runs_tab.on_options(tab, session, "first", "", "newest")[tab.table]["value"]
     assert run_id in runs_tab.on_load(tab, session)[tab.table]["value"]  # a reopened page has no search
