@@ -22,7 +22,7 @@ ACTS_ON = '<div class="acts-on">{words} <bdi dir="ltr">${{value}}</bdi></div>'
 
 @dataclass(frozen=True)
 class RunButtons:
-    """`acts_on` is the run id that the browser shows and sends with each press."""
+    """The components. `acts_on` is the run id that the browser shows and sends with each press."""
 
     runs_dir: Path
     session: gr.State
@@ -33,17 +33,16 @@ class RunButtons:
     resume: gr.Button
     cancel: gr.Button
     confirm: gr.Column
-    confirm_words: gr.Markdown
+    confirm_text: gr.Markdown
     cancel_yes: gr.Button
     cancel_no: gr.Button
 
     @property
     def outputs(self) -> list[Any]:
-        """What drawing the buttons changes."""
+        """The components that drawing the buttons changes."""
         return [
             self.session, self.acts_on, self.finish, self.save_now, self.preview_now, self.resume,
-            self.cancel,
-            self.confirm, self.confirm_words,
+            self.cancel, self.confirm, self.confirm_text,
         ]  # fmt: skip
 
 
@@ -70,7 +69,7 @@ def create_run_buttons(session: gr.State, runs_dir: Path) -> RunButtons:
             say("cancel"), variant="stop", interactive=False, elem_id="cancel", min_width=150, scale=1
         )
     with gr.Column(visible=False, elem_id="cancel-confirm") as parts["confirm"]:
-        parts["confirm_words"] = gr.Markdown(elem_id="cancel-words")
+        parts["confirm_text"] = gr.Markdown(elem_id="cancel-words")
         with gr.Row():
             parts["cancel_yes"] = gr.Button(say("cancel_really"), variant="stop", elem_id="cancel-yes")
             parts["cancel_no"] = gr.Button(say("cancel_no"), elem_id="cancel-no")
@@ -80,52 +79,57 @@ def create_run_buttons(session: gr.State, runs_dir: Path) -> RunButtons:
 
 
 def _bind(buttons: RunButtons) -> None:
+    """Bind the actions to their buttons; canceling asks first."""
     inputs = [buttons.session, buttons.acts_on]
-    pressed: tuple[tuple[gr.Button, Action], ...] = (
+    actions: tuple[tuple[gr.Button, Action], ...] = (
         (buttons.finish, "finish"),
         (buttons.save_now, "save_now"),
         (buttons.preview_now, "preview_now"),
         (buttons.resume, "resume"),
         (buttons.cancel_yes, "cancel"),
     )
-    for button, action in pressed:
+    for button, action in actions:
         button.click(
             partial(on_press, buttons, action), inputs, buttons.outputs, **PRIVATE, trigger_mode="once"
         )
-    confirm = [buttons.confirm, buttons.confirm_words]
+
+    confirm = [buttons.confirm, buttons.confirm_text]
     buttons.cancel.click(partial(on_ask_cancel, buttons), [buttons.acts_on], confirm, **PRIVATE)
     buttons.cancel_no.click(lambda: gr.update(visible=False), None, [buttons.confirm], **PRIVATE)
 
 
-def on_press(buttons: RunButtons, action: Action, session: Session, shown: str) -> Updates:
-    """Do what was asked to the run that the browser shows, or say why not."""
+def on_press(buttons: RunButtons, action: Action, session: Session, shown_id: str) -> Updates:
+    """Perform the action on the run that the browser shows, or say why not."""
     try:
-        gr.Info(perform(action, buttons.runs_dir, shown, session.run_id))
+        gr.Info(perform(action, buttons.runs_dir, shown_id, session.run_id))
     except UserError as error:
         gr.Warning(str(error))
     session.drawn.pop("buttons", None)
     folder = RunFolder(buttons.runs_dir / session.run_id) if session.run_id else None
-    answered = {buttons.confirm: gr.update(visible=False)}
-    return {buttons.session: session, **draw_buttons(buttons, session, folder), **answered}
+    return {
+        buttons.session: session,
+        **draw_buttons(buttons, session, folder),
+        buttons.confirm: gr.update(visible=False),
+    }
 
 
-def on_ask_cancel(buttons: RunButtons, shown: str) -> Updates:
-    """Name the run that would be canceled."""
+def on_ask_cancel(buttons: RunButtons, shown_id: str) -> Updates:
+    """Ask before canceling, with the name of the run."""
     return {
         buttons.confirm: gr.update(visible=True),
-        buttons.confirm_words: say("cancel_ask", run_id=shown),
+        buttons.confirm_text: say("cancel_ask", run_id=shown_id),
     }
 
 
 def draw_buttons(buttons: RunButtons, session: Session, folder: RunFolder | None) -> Updates:
-    """Update the buttons where they changed, and hide a question about another run or one that has ended."""
+    """Update the buttons that changed, and hide a question about another run or one that has ended."""
     run_id = folder.run_id if folder is not None else ""
     possible = possible_now(folder, derive_state(folder)) if folder is not None else NOTHING
-    asked = [kind for kind in ANSWERED_AT_ONCE if folder is not None and folder.requested(kind)]
+    requests = [kind for kind in ANSWERED_AT_ONCE if folder is not None and folder.requested(kind)]
     updates: Updates = {}
     if session.has_changed("cancel question", (run_id, possible.cancel)):
         updates[buttons.confirm] = gr.update(visible=False)
-    if not session.has_changed("buttons", (run_id, possible, asked)):
+    if not session.has_changed("buttons", (run_id, possible, requests)):
         return updates
     updates |= {
         buttons.acts_on: gr.update(value=run_id, visible=bool(run_id)),
@@ -134,6 +138,6 @@ def draw_buttons(buttons: RunButtons, session: Session, folder: RunFolder | None
         buttons.cancel: gr.update(interactive=possible.cancel),
     }
     for kind, button in (("save_now", buttons.save_now), ("preview_now", buttons.preview_now)):
-        words = say(f"{kind}_waits") if kind in asked else say(kind)
-        updates[button] = gr.update(value=words, interactive=getattr(possible, kind))
+        label = say(f"{kind}_waits") if kind in requests else say(kind)
+        updates[button] = gr.update(value=label, interactive=getattr(possible, kind))
     return updates

@@ -30,7 +30,7 @@ MARKED_EVENTS = ("refinement", "lr_lowered", "oom_retry", "early_stop", "resumed
 MIN_LABEL_GAP = 0.06  # share of the axis: a line of small type on a phone
 GAP_PX = 44  # above each panel, for its title
 BOTTOM_PX = 44
-CLIP_AT = 5  # times the best error; in the first epochs it is a hundred times larger
+CLIP_AT = 5  # times the best error; the first epochs have a hundred times as much
 TITLE_WIDTH, TITLE_GAP = 50, 3  # characters: what fits on a phone, and the space between two parts
 UNSEEN = re.compile("<[^>]*>|[\u2066-\u2069]")  # markup and marks of direction, which have no width
 SIGNS = {"circle": "●", "diamond": "◆", "square": "■", "star": "★"}
@@ -38,7 +38,7 @@ SIGNS = {"circle": "●", "diamond": "◆", "square": "■", "star": "★"}
 
 @dataclass(frozen=True)
 class CurveOptions:
-    """How the curves are drawn. `smoothing`: how many epochs on each side are averaged; 0: none."""
+    """The choices of how the curves are drawn. `smoothing`: epochs averaged on each side; 0: none."""
 
     smoothing: int = 0
     log_axis: bool = False
@@ -46,10 +46,10 @@ class CurveOptions:
 
 
 @dataclass(frozen=True)
-class Readers:
+class ReaderDistance:
     """The inter-reader distance on the validation images, in the unit of the errors."""
 
-    apart: float
+    distance: float
     unit: str
 
 
@@ -59,16 +59,16 @@ def plot_curves(
     options: CurveOptions = CurveOptions(),
     *,
     best: Row | None = None,
-    readers: Readers | None = None,
+    readers: ReaderDistance | None = None,
     memory_title: str = "",
     revision: str = "kept",
 ) -> go.Figure:
-    """Everything known about each epoch, one panel below another, zoomed together; a panel without values is
-    left out.
+    """Plot everything known about each epoch, one panel below another, zoomed together.
 
-    The refinement's epochs follow those of the first network, with separate curves, since it learns something
-    else. `best`, the epoch of the weights in best.pt, is a star; events that changed the training are thin
-    lines through all panels. A zoom lasts while `revision` stays the same.
+    A panel without values is left out. The refinement's epochs follow those of the first network, with
+    separate curves, since it learns something else. `best`, the epoch of the weights in best.pt, is a star;
+    events that changed the training are thin lines through all panels. A zoom lasts while `revision` stays
+    the same.
     """
     best = place_in_line(best, rows)
     rows, events = in_one_line(rows, events)
@@ -95,7 +95,7 @@ def plot_curves(
 
 
 def smooth(values: Sequence[float], reach: int) -> list[float]:
-    """The mean of each value and up to `reach` values before and after it.
+    """Return the mean of each value and up to `reach` values before and after it.
 
     A mean of past values only, such as an exponential one, would lag far behind an error that falls by
     decades.
@@ -107,7 +107,7 @@ def smooth(values: Sequence[float], reach: int) -> list[float]:
 def _panel_figure(
     panels: Sequence[Panel], options: CurveOptions, last_epoch: int, revision: str
 ) -> tuple[go.Figure, list[float]]:
-    """Empty panels over one axis of epochs, and the top of each, as a share of the height."""
+    """Return empty panels over one axis of epochs, and the top of each, as a share of the height."""
     inner = sum(GAP_PX + panel.height_px for panel in panels) or 1
     figure = plain_figure(
         height=inner + BOTTOM_PX,
@@ -150,17 +150,18 @@ def _axis(number: int) -> str:
 
 
 def _add_line(figure: go.Figure, rows: Sequence[Row], line: Line, axis: str, smoothing: int) -> None:
-    """A curve with a gap between the phases; where it is smoothed, the raw values stay faintly visible behind
-    it."""
-    known = [row for row in rows if row.get(line.key) is not None]
-    parts = [[row for row in known if (row.get("phase") == REFINE) is second] for second in (False, True)]
+    """Add a curve with a gap between the phases; raw values stay faintly visible behind a smoothed one."""
+    measured = [row for row in rows if row.get(line.key) is not None]
+    phases = [[row for row in measured if (row.get("phase") == REFINE) is second] for second in (False, True)]
     is_smoothed = smoothing > 0 and line.smooths
     raw: list[Row] = []
     curve: list[Row] = []
-    for part in (part for part in parts if part):
-        values = [value for row in part if (value := line.value(row)) is not None]
+    for phase in filter(None, phases):
+        values = [value for row in phase if (value := line.value(row)) is not None]
         gap: list[Row] = [{"epoch": None, "value": None}] if curve else []
-        points: list[Row] = [{"epoch": row["epoch"], "value": v} for row, v in zip(part, values, strict=True)]
+        points: list[Row] = [
+            {"epoch": row["epoch"], "value": v} for row, v in zip(phase, values, strict=True)
+        ]
         raw += [*gap, *thin(points)]
         smoothed = smooth(values, smoothing) if is_smoothed else values
         curve += [*gap, *thin([{**p, "value": v} for p, v in zip(points, smoothed, strict=True)])]
@@ -169,7 +170,7 @@ def _add_line(figure: go.Figure, rows: Sequence[Row], line: Line, axis: str, smo
     if is_smoothed:
         _add_scatter(figure, raw, line, axis, opacity=0.3, hoverinfo="skip", width=1, has_marks=False)
     name = say("smoothed", name=line.name) if is_smoothed else line.name
-    template = f"%{{y:{line.shown}}}{line.unit}"
+    template = f"%{{y:{line.format}}}{line.unit}"
     _add_scatter(
         figure, curve, line, axis, name=name, hovertemplate=template, width=2,
         has_marks=len(curve) <= 60 and line.dash == "solid",
@@ -198,7 +199,7 @@ def _add_scatter(
 
 
 def _add_star(figure: go.Figure, best: Row, panel: Panel, axis: str) -> list[str]:
-    """Mark the epoch with the best error; returns its parts of the panel's title."""
+    """Mark the epoch with the best error; returns the text for the panel's title."""
     lines = {line.key: line for line in panel.lines}
     line = lines.get("val/loss") or panel.lines[0]
     value = line.value(best)
@@ -209,20 +210,21 @@ def _add_star(figure: go.Figure, best: Row, panel: Panel, axis: str) -> list[str
         x=[best["epoch"]], y=[value], yaxis=axis, mode="markers", name=say("best_mark"), marker=marker,
         hoverinfo="skip"
     )  # fmt: skip
-    words = say("best_mark") if "val/loss" in lines else say("best_value", value=line.words(best))
-    return [_colored("star", BEST_COLOR, words)]
+    text = say("best_mark") if "val/loss" in lines else say("best_value", value=line.text(best))
+    return [_colored("star", BEST_COLOR, text)]
 
 
-def _add_readers(figure: go.Figure, axis: str, readers: Readers | None) -> list[str]:
-    """Draw the inter-reader distance as a line; returns its parts of the panel's title."""
+def _add_readers(figure: go.Figure, axis: str, readers: ReaderDistance | None) -> list[str]:
+    """Draw the inter-reader distance as a line; returns the text for the panel's title."""
     if readers is None:
         return []
     figure.add_shape(
-        type="line", xref="paper", x0=0, x1=1, yref=axis, y0=readers.apart, y1=readers.apart, layer="below",
+        type="line", xref="paper", x0=0, x1=1, yref=axis, y0=readers.distance, y1=readers.distance,
+        layer="below",
         line={"color": AXIS_COLOR, "width": 2, "dash": "dashdot"},
     )  # fmt: skip
-    words = say("readers_line", distance=f"{readers.apart:.2f} {readers.unit}")
-    return [f"┅ {escape(words)}"]
+    text = say("readers_line", distance=f"{readers.distance:.2f} {readers.unit}")
+    return [f"┅ {escape(text)}"]
 
 
 def _clip(
@@ -232,7 +234,7 @@ def _clip(
     number: int,
     top: float,
     options: CurveOptions,
-    readers: Readers | None,
+    readers: ReaderDistance | None,
 ) -> None:
     """Cut off errors far above the best, but never more than half of them, and say how many are cut off."""
     line = panel.lines[0]
@@ -240,14 +242,16 @@ def _clip(
     if not values or options.log_axis or not options.clip:
         return
     best = min((value for value in values if value > 0), default=0.0)
-    shown = max(CLIP_AT * best, median_low(values))
-    beyond = [value for value in values if value > shown]
-    if not beyond:
+    limit = max(CLIP_AT * best, median_low(values))
+    clipped = [value for value in values if value > limit]
+    if not clipped:
         return
-    highest = max(shown, 1.02 * readers.apart if readers is not None and readers.apart < 2 * shown else 0.0)
+    has_near_line = readers is not None and readers.distance < 2 * limit
+    highest = max(limit, 1.02 * readers.distance) if readers is not None and has_near_line else limit
+    note = say("clipped", num=len(clipped), value=f"{max(clipped):{line.format}}{line.unit}")
     figure.update_layout({f"yaxis{number + 1 if number else ''}": {"range": [0, 1.05 * highest]}})
     figure.add_annotation(
-        text=from_left("▲ " + quote(say("clipped", num=len(beyond), value=f"{max(beyond):{line.shown}}{line.unit}"))),
+        text=from_left("▲ " + quote(note)),
         xref="paper", x=1, xanchor="right", yref="paper", y=top, yanchor="top", showarrow=False,
         font={"size": 11},
     )  # fmt: skip
@@ -257,15 +261,15 @@ def _line_title(line: Line) -> str:
     return _colored("dash" if line.dash != "solid" else line.symbol, line.color, line.name)
 
 
-def _colored(symbol: str, color: str, words: str) -> str:
-    return f'<span style="color:{color}">{SIGNS.get(symbol, "╌")}</span> {escape(words)}'
+def _colored(symbol: str, color: str, text: str) -> str:
+    return f'<span style="color:{color}">{SIGNS.get(symbol, "╌")}</span> {escape(text)}'
 
 
 def _add_title(figure: go.Figure, title: str, parts: Sequence[str], top: float) -> None:
-    """A panel's name and what its symbols mean, above it, since a phone has no room for a legend."""
+    """Add a panel's name and what its symbols mean above it, since a phone has no room for a legend."""
     lines = [[f"<b>{escape(title)}</b>"]]
     for part in parts:
-        width = sum(len(UNSEEN.sub("", said)) + TITLE_GAP for said in [*lines[-1], part])
+        width = sum(len(UNSEEN.sub("", text)) + TITLE_GAP for text in [*lines[-1], part])
         if width <= TITLE_WIDTH:
             lines[-1].append(part)
         else:
@@ -278,32 +282,33 @@ def _add_title(figure: go.Figure, title: str, parts: Sequence[str], top: float) 
 
 
 def _add_marks(figure: go.Figure, rows: Sequence[Row], events: Sequence[Row]) -> None:
-    """A thin line at each epoch in which an event changed the training, with a label along it.
+    """Add a thin line at each epoch in which an event changed the training, with a label along it.
 
     Of lines close together only the first has a label; the list of events has them all.
     """
-    words: dict[int, list[str]] = {}
+    labels: dict[int, list[str]] = {}
     for event in events:
         # a shortage in a validation or a preview changes no training step
-        is_marked = event.get("kind") in MARKED_EVENTS and "pass_micro_batch" not in event
-        if is_marked and isinstance(event.get("epoch"), int):
+        has_line = event.get("kind") in MARKED_EVENTS and "pass_micro_batch" not in event
+        if has_line and isinstance(event.get("epoch"), int):
             label = say(
                 f"mark_{event['kind']}", lr=event.get("new_lr") or 0, images=event.get("largest_part")
             )
-            words.setdefault(event["epoch"], [])
-            words[event["epoch"]] += [label] if label not in words[event["epoch"]] else []
-    last_epoch = max([*(row["epoch"] for row in rows), *words], default=0)
-    labeled = -math.inf
-    for epoch in sorted(words):
-        is_free = epoch - labeled >= MIN_LABEL_GAP * last_epoch
-        labeled = epoch if is_free else labeled
+            at_epoch = labels.setdefault(event["epoch"], [])
+            if label not in at_epoch:
+                at_epoch.append(label)
+
+    last_epoch = max([*(row["epoch"] for row in rows), *labels], default=0)
+    last_labeled = -math.inf
+    for epoch in sorted(labels):
+        is_free = epoch - last_labeled >= MIN_LABEL_GAP * last_epoch
+        last_labeled = epoch if is_free else last_labeled
         figure.add_shape(
             type="line", xref="x", x0=epoch, x1=epoch, yref="paper", y0=0, y1=1, layer="below",
             line={"color": MARK_COLOR, "width": 1, "dash": "dot"},
         )  # fmt: skip
         if is_free:
             figure.add_annotation(
-                text=", ".join(words[epoch]), x=epoch, xref="x", y=1, yref="paper", yshift=-GAP_PX,
-                textangle=-90,
-                xanchor="right", yanchor="top", showarrow=False, font={"size": 10, "color": MARK_COLOR},
+                text=", ".join(labels[epoch]), x=epoch, xref="x", y=1, yref="paper", yshift=-GAP_PX,
+                textangle=-90, xanchor="right", yanchor="top", showarrow=False, font={"size": 10, "color": MARK_COLOR},
             )  # fmt: skip

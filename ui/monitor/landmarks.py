@@ -8,7 +8,7 @@ from typing import Any
 
 from ui.figures.plots import Row, error_unit
 from ui.figures.table import cell_html, table_html
-from ui.monitor.curves import Readers
+from ui.monitor.curves import ReaderDistance
 from ui.run_rows import has_validated
 from ui.text.say import say
 
@@ -18,13 +18,15 @@ SPARK_HW = (20, 84)  # px
 
 
 def landmark_table(rows: Sequence[Row], readers: Mapping[str, Any] | None = None) -> str:
-    """Mean error of each landmark at the last validation, worst first, with its change and trend, and the
-    inter-reader distance where `readers` (as stored in the run folder) has it."""
+    """Render the mean error of each landmark at the last validation, worst first, with its change and trend.
+
+    `readers` (as stored in the run folder) adds the inter-reader distance.
+    """
     validated = [row for row in rows if row.get("val/mre_px") is not None]
     if not validated:
         is_measured = not rows or has_validated(rows)
-        words = say("landmarks_none" if is_measured else "landmarks_not_validated")
-        return f'<p class="note">{escape(words)}</p>'
+        note = say("landmarks_none" if is_measured else "landmarks_not_validated")
+        return f'<p class="note">{escape(note)}</p>'
     unit, last = error_unit(rows), validated[-1]
     before = validated[-1 - TREND_EPOCHS] if len(validated) > TREND_EPOCHS else validated[0]
     prefix = f"val/mre_{unit}/"
@@ -44,17 +46,17 @@ def landmark_table(rows: Sequence[Row], readers: Mapping[str, Any] | None = None
             cells.append(cell_html("", change, html=_change(change, unit)))
             cells.append(cell_html("", change, html=_sparkline(course)))
         if readers is not None:
-            apart = _apart(readers, name, unit)
-            cells.append(cell_html("-" if apart is None else f"{apart:.2f} {unit}", apart))
+            distance = _reader_distance(readers, name, unit)
+            cells.append(cell_html("-" if distance is None else f"{distance:.2f} {unit}", distance))
         lines.append(f"<tr>{''.join(cells)}</tr>")
     note = f'<p class="note">{escape(say("readers_note"))}</p>' if readers is not None else ""
     return table_html(say("landmark_table"), heads, lines) + note
 
 
-def readers_in(unit: str, readers: Mapping[str, Any] | None) -> Readers | None:
-    """The inter-reader distance over all landmarks, where it is known in this unit."""
-    apart = (readers or {}).get(f"mre_{unit}")
-    return None if apart is None else Readers(float(apart), unit)
+def overall_readers(unit: str, readers: Mapping[str, Any] | None) -> ReaderDistance | None:
+    """Return the inter-reader distance over all landmarks, if it is known in this unit."""
+    distance = (readers or {}).get(f"mre_{unit}")
+    return None if distance is None else ReaderDistance(float(distance), unit)
 
 
 def _when(row: Row) -> dict[str, Any]:
@@ -62,7 +64,7 @@ def _when(row: Row) -> dict[str, Any]:
 
 
 def _change(change: float | None, unit: str) -> str:
-    """In words and with a sign, so that nobody needs to see a color or a curve."""
+    """Render a change as text with a sign, so that nobody needs to see a color or a curve."""
     if change is None:
         return "-"
     if abs(change) < 0.005:
@@ -72,21 +74,22 @@ def _change(change: float | None, unit: str) -> str:
 
 
 def _sparkline(course: Sequence[float]) -> str:
-    """The newest errors as a small curve from 0 up; the change beside it says the same in words."""
-    shown = course[-SPARK_POINTS:]
+    """Draw the newest errors as a small curve from 0 up; the change beside it says the same in text."""
+    values = course[-SPARK_POINTS:]
     height, width = SPARK_HW
-    top = max(*shown, 1e-9) if len(shown) > 1 else 1.0
-    step = (width - 2) / max(1, len(shown) - 1)
+    top = max(*values, 1e-9) if len(values) > 1 else 1.0
+    step = (width - 2) / max(1, len(values) - 1)
     points = " ".join(
         f"{1 + number * step:.1f},{height - 1 - (height - 2) * value / top:.1f}"
-        for number, value in enumerate(shown)
+        for number, value in enumerate(values)
     )
     return (
-        f'<svg class="sparkline" width="{width}" height="{height}" viewBox="0 0 {width} {height}" aria-hidden="true">'
+        f'<svg class="sparkline" width="{width}" height="{height}" '
+        f'viewBox="0 0 {width} {height}" aria-hidden="true">'
         f'<polyline points="{points}"/></svg>'
     )
 
 
-def _apart(readers: Mapping[str, Any], name: str, unit: str) -> float | None:
+def _reader_distance(readers: Mapping[str, Any], name: str, unit: str) -> float | None:
     value = readers.get("per_landmark", {}).get(name, {}).get(f"mre_{unit}")
     return None if value is None else float(value)

@@ -1,5 +1,4 @@
-"""Previews of the fixed images at a kept epoch: ground truth, prediction, error and heatmap; a slider replays
-the epochs."""
+"""Previews of the fixed images at a stored epoch, and a slider that replays the epochs."""
 
 from __future__ import annotations
 
@@ -46,7 +45,7 @@ class Previews:
 
     @property
     def outputs(self) -> list[Any]:
-        """What drawing the previews changes."""
+        """The components that drawing the previews changes."""
         return [
             self.session, self.title, self.controls, self.position, self.newest, self.heatmap, self.note,
             *self.plots
@@ -55,7 +54,7 @@ class Previews:
 
 def create_previews(session: gr.State, runs_dir: Path) -> Previews:
     """Lay out the panel and bind its handlers."""
-    title = gr.Markdown(title_words(None), elem_id="previews-title")
+    title = gr.Markdown(title_text(None), elem_id="previews-title")
     with gr.Row(visible=False, equal_height=True) as controls:
         position = gr.Slider(
             1, MAX_POSITIONS, 1, step=1, label=say("epoch"), elem_id="preview-position",
@@ -78,37 +77,47 @@ def create_previews(session: gr.State, runs_dir: Path) -> Previews:
             gr.Plot(visible=False, elem_id=f"preview-{number}", elem_classes="keeps-zoom", min_width=270)
             for number in range(MAX_PREVIEWS)
         )
-    panel = Previews(runs_dir, session, title, controls, position, newest, heatmap, note, plots)
+    panel = Previews(
+        runs_dir=runs_dir,
+        session=session,
+        title=title,
+        controls=controls,
+        position=position,
+        newest=newest,
+        heatmap=heatmap,
+        note=note,
+        plots=plots,
+    )
     _bind(panel)
     return panel
 
 
 def _bind(panel: Previews) -> None:
-    shown = create_part(
+    """Bind the handlers, after the marks of the same events (see `Part.asks`)."""
+    answers = create_part(
         "previews", ("#previews-note", *(f"#preview-{number}" for number in range(MAX_PREVIEWS)))
     )
-    events = [panel.position.input, panel.newest.click, panel.heatmap.input]
-    shown.asks(events)
+    answers.asks([panel.position.input, panel.newest.click, panel.heatmap.input])
     inputs = [panel.session, panel.heatmap]
-    shown.answers(
-        events[0], partial(on_slide, panel), [panel.session, panel.position, panel.heatmap], panel.outputs
+    answers.answers(
+        panel.position.input,
+        partial(on_slide, panel),
+        [panel.session, panel.position, panel.heatmap],
+        panel.outputs,
     )
-    shown.answers(events[1], partial(on_newest, panel), inputs, panel.outputs)
-    shown.answers(events[2], partial(on_heatmap, panel), inputs, panel.outputs)
+    answers.answers(panel.newest.click, partial(on_newest, panel), inputs, panel.outputs)
+    answers.answers(panel.heatmap.input, partial(on_heatmap, panel), inputs, panel.outputs)
 
 
 def on_slide(panel: Previews, session: Session, position: float, heatmap: str) -> Updates:
-    """Show the kept epoch at a position (from 1); the last position always means the newest."""
+    """Show the stored epoch at a position (from 1); the last position always means the newest."""
     folder = _watched(panel, session)
     keys = folder.preview_keys() if folder is not None else []
     if folder is not None and keys:
         number = min(len(keys), max(1, round(position)))
         session.preview = keys[number - 1] if number < len(keys) else None
-        session.drawn["preview_position"] = (
-            folder.run_id,
-            keys,
-            number,
-        )  # the browser's slider is there already
+        # the browser's slider is there already
+        session.drawn["preview_position"] = (folder.run_id, keys, number)
     return _redraw(panel, session, folder, heatmap)
 
 
@@ -124,12 +133,11 @@ def on_heatmap(panel: Previews, session: Session, heatmap: str) -> Updates:
 
 
 def draw_previews(panel: Previews, session: Session, folder: RunFolder, heatmap: str) -> Updates:
-    """Update what changed: the choice of landmarks, the kept epochs, or the shown images."""
+    """Update what changed: the choice of landmarks, the stored epochs, or the shown images."""
     updates: Updates = {}
     names = preview_choices(folder)
     if session.has_changed("heatmap", (folder.run_id, names)):
-        known = [value for _, value in names]
-        heatmap = heatmap if heatmap in known else "all"
+        heatmap = heatmap if heatmap in [value for _, value in names] else "all"
         updates[panel.heatmap] = gr.update(choices=names, value=heatmap)
     keys = folder.preview_keys()
     shown, follows = shown_key(keys, session.preview), session.preview is None
@@ -140,13 +148,16 @@ def draw_previews(panel: Previews, session: Session, folder: RunFolder, heatmap:
     return updates
 
 
-def title_words(split: str | None) -> str:
-    """The title, by the split of the images; None where that is not known."""
+def title_text(split: str | None) -> str:
+    """Return the title, by the split of the images; None if that is not known."""
     return f"### {say(f'previews_title_{split}' if split is not None else 'previews_title')}"
 
 
 def shown_split(images: Mapping[str, Any] | None, rows: Sequence[Row]) -> str | None:
-    """`valid` or `train`: as stored in the run folder; for older runs, by whether an epoch was validated."""
+    """Return `valid` or `train`, as stored in the run folder.
+
+    Older runs store none: it follows from whether an epoch was validated, and is None if no epoch has ended.
+    """
     if images is not None and "split" in images:
         return str(images["split"])
     if images is None or not rows:
@@ -155,8 +166,10 @@ def shown_split(images: Mapping[str, Any] | None, rows: Sequence[Row]) -> str | 
 
 
 def shown_key(keys: list[PreviewKey], chosen: PreviewKey | None) -> PreviewKey | None:
-    """The chosen preview, or the nearest of its phase where it is no longer kept; without a choice the
-    newest."""
+    """Return the chosen preview, or the nearest one if it no longer exists; without a choice the newest.
+
+    The nearest is of the same phase if there is one.
+    """
     if chosen is None or not keys:
         return keys[-1] if keys else None
     return min(
@@ -164,20 +177,20 @@ def shown_key(keys: list[PreviewKey], chosen: PreviewKey | None) -> PreviewKey |
     )
 
 
-def preview_words(key: PreviewKey, preview: Mapping[str, Any], *, follows: bool) -> str:
-    """Which epoch and phase is shown, whether it was predicted within that epoch, and what the symbols mean."""
+def describe_preview(key: PreviewKey, preview: Mapping[str, Any], *, follows: bool) -> str:
+    """Say which epoch and phase is shown, whether it was predicted within it, and what the symbols mean."""
     phase, epoch = say(f"phase_{key[0]}"), key[1]
     step, steps = int(preview.get("step", 0)), int(preview.get("steps_per_epoch", 0))
     if step < steps:
-        words = say("previews_within", phase=phase, epoch=epoch, step=step, steps=steps)
+        moment = say("previews_within", phase=phase, epoch=epoch, step=step, steps=steps)
     else:
-        words = say("previews", phase=phase, epoch=epoch)
-    parts = [words, say("previews_follow") if follows else "", say("previews_signs")]
+        moment = say("previews", phase=phase, epoch=epoch)
+    parts = [moment, say("previews_follow") if follows else "", say("previews_signs")]
     return " ".join(part for part in parts if part)
 
 
 def preview_choices(folder: RunFolder) -> list[tuple[str, str]]:
-    """Off, all, and each landmark's own heatmap, as (words, value)."""
+    """Return off, all, and each landmark's own heatmap, as (text, value)."""
     names = _landmark_names(folder) if folder.preview_keys() else ()
     return [
         (say("heatmap_off"), "off"),
@@ -189,12 +202,16 @@ def preview_choices(folder: RunFolder) -> list[tuple[str, str]]:
 def preview_figures(
     images: Mapping[str, Any], preview: Mapping[str, Any], heatmap: str, *, revision: str = "kept"
 ) -> list[tuple[str, go.Figure]]:
-    """(title, figure) of each fixed image; `heatmap` is a value of `preview_choices`. A zoom lasts while
-    `revision` stays the same, whatever the epoch."""
-    drawn = [_preview_figure(images, preview, number, heatmap) for number in range(len(images["image_ids"]))]
-    for _, figure in drawn:
+    """Return (title, figure) of each fixed image; `heatmap` is a value of `preview_choices`.
+
+    A zoom lasts while `revision` stays the same, even if the epoch changes.
+    """
+    figures = [
+        _preview_figure(images, preview, number, heatmap) for number in range(len(images["image_ids"]))
+    ]
+    for _, figure in figures:
         figure.update_layout(uirevision=revision)
-    return drawn
+    return figures
 
 
 def _watched(panel: Previews, session: Session) -> RunFolder | None:
@@ -209,7 +226,10 @@ def _redraw(panel: Previews, session: Session, folder: RunFolder | None, heatmap
 def _draw_position(
     panel: Previews, session: Session, folder: RunFolder, keys: list[PreviewKey], shown: PreviewKey | None
 ) -> Updates:
-    """The slider's position and label. Unchanged values are not sent, so that dragging is not disturbed."""
+    """Update the slider's position and label.
+
+    Unchanged values are not sent, so that dragging is not disturbed.
+    """
     follows = session.preview is None
     if shown is None:
         is_new = session.has_changed("preview_words", (folder.run_id, None))
@@ -239,22 +259,23 @@ def _name_epoch(key: PreviewKey) -> str:
 def _draw_images(
     panel: Previews, folder: RunFolder, shown: PreviewKey | None, heatmap: str, *, follows: bool
 ) -> Updates:
+    """Draw the images of a preview: ground truth, prediction, error and heatmap."""
     images = folder.read_preview_images()
     preview = folder.read_preview(shown) if shown is not None else None
     updates: Updates = {
-        panel.title: title_words(shown_split(images, read_rows(folder))),
+        panel.title: title_text(shown_split(images, read_rows(folder))),
         panel.note: say("previews_none"),
     }
-    drawn: list[tuple[str, go.Figure]] = []
+    figures: list[tuple[str, go.Figure]] = []
     if shown is not None and images is not None and preview is not None:
-        updates[panel.note] = preview_words(shown, preview, follows=follows)
-        drawn = preview_figures(images, preview, heatmap, revision=folder.run_id)
-    return {**updates, **show_figures(panel.plots, drawn)}
+        updates[panel.note] = describe_preview(shown, preview, follows=follows)
+        figures = preview_figures(images, preview, heatmap, revision=folder.run_id)
+    return {**updates, **show_figures(panel.plots, figures)}
 
 
 @functools.lru_cache(maxsize=64)
 def _landmark_names(folder: RunFolder) -> tuple[str, ...]:
-    """They do not change after the first preview."""
+    """Return the landmarks' names, which do not change after the first preview."""
     images = folder.read_preview_images()
     return () if images is None else tuple(str(name) for name in images["landmark_names"])
 
@@ -262,27 +283,25 @@ def _landmark_names(folder: RunFolder) -> tuple[str, ...]:
 def _preview_figure(
     images: Mapping[str, Any], preview: Mapping[str, Any], number: int, heatmap: str
 ) -> tuple[str, go.Figure]:
+    """Return the title and the figure of one image, whose mean error is in the title."""
     display = images[f"display_{number}"]
     affine_image_to_display = images[f"affine_image_to_display_{number}"]
     display = _with_heatmap(display, affine_image_to_display, preview, number, heatmap)
     truth, predicted = images["truth_xy_image"][number], preview["points_xy_image"][number]
     px, mm = _distances(truth, predicted, images["mm_per_px_xy"][number])
-    words = [in_distance(*pair) for pair in zip(px, mm, strict=True)]
-    known_px, known_mm = [v for v in px if v is not None], [v for v in mm if v is not None]
-    mean = in_distance(
-        float(np.mean(known_px)) if known_px else None, float(np.mean(known_mm)) if known_mm else None
-    )
+    errors = [in_distance(*pair) for pair in zip(px, mm, strict=True)]
+    mean = in_distance(_mean(px), _mean(mm))
     scale = affine_image_to_display
     size_hw = (round(display.shape[0] / scale[1, 1]), round(display.shape[1] / scale[0, 0]))
     names = [str(name) for name in images["landmark_names"]]
     title = say("preview_title", image_id=str(images["image_ids"][number]), error=mean)
-    return title, plot_prediction(display, size_hw, truth, predicted, names, words)
+    return title, plot_prediction(display, size_hw, truth, predicted, names, errors)
 
 
 def _with_heatmap(
     display: Any, affine_image_to_display: Any, preview: Mapping[str, Any], number: int, heatmap: str
 ) -> Any:
-    """The image with the chosen heatmaps over it; a refined landmark's heatmap covers only its own crop."""
+    """Return the image with the chosen heatmaps over it; that of a refined landmark covers only its crop."""
     heatmaps, affines = preview["heatmaps"][number], preview["affine_heatmap_to_image"][number]
     if heatmap == "off":
         return display
@@ -290,8 +309,8 @@ def _with_heatmap(
     if heatmap != "all":
         chosen = range(int(heatmap.removeprefix("landmark ")), len(heatmaps))[:1]
     if len(affines) == 1 and len(chosen):
-        whole = heatmaps[list(chosen)].max(axis=0)
-        return blend_heatmaps(display, [whole], [compose(affine_image_to_display, affines[0])])
+        merged = heatmaps[list(chosen)].max(axis=0)
+        return blend_heatmaps(display, [merged], [compose(affine_image_to_display, affines[0])])
     to_display = [compose(affine_image_to_display, affines[k]) for k in chosen]
     return blend_heatmaps(display, [heatmaps[k] for k in chosen], to_display)
 
@@ -299,12 +318,18 @@ def _with_heatmap(
 def _distances(
     truth: Any, predicted: Any, mm_per_px_xy: Any
 ) -> tuple[list[float | None], list[float | None]]:
-    """Errors of each landmark in px and in mm; None where the landmark or the spacing is unknown."""
+    """Return errors of each landmark in px and in mm; None if the landmark or the spacing is unknown."""
 
-    def known(values: Any) -> list[float | None]:
+    def to_list(values: Any) -> list[float | None]:
         return [float(value) if np.isfinite(value) else None for value in values]
 
     difference = predicted.astype(np.float64) - truth
     in_px = np.hypot(difference[:, 0], difference[:, 1])
     in_mm = np.hypot(*(difference * mm_per_px_xy).T)
-    return known(in_px), known(in_mm)
+    return to_list(in_px), to_list(in_mm)
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    """Return the mean of the known values; None if there are none."""
+    numbers = [value for value in values if value is not None]
+    return float(np.mean(numbers)) if numbers else None

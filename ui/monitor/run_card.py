@@ -17,17 +17,15 @@ LOG_BYTES = 12_000
 def run_card(
     state: RunState, status: Row, rows: Sequence[Row], outcome: Row | None, best: Row | None = None
 ) -> str:
-    """The head of the tab, as HTML: state, progress, time left, and the error of the weights in best.pt."""
+    """Render the head of the tab: state, progress, time left, and the error of the weights in best.pt."""
     parts = [f'<span class="badge {state.value}">{escape(describe_state(state))}</span>']
-    parts += [f"<span>{escape(words)}</span>" for words in _progress_words(state, status, rows)]
+    parts += [f"<span>{escape(text)}</span>" for text in _list_progress(state, status, rows)]
     if best is not None:
         value = in_distance(best["val/mre_px"], best.get("val/mre_mm"))
         phase = say(f"phase_{best.get('phase', 'train')}")
         epoch = best["epoch"]
-        words = (
-            say("best", value=value, epoch=epoch, phase=phase) if epoch else say("best_first", value=value)
-        )
-        parts.append(f"<strong>{escape(words)}</strong>")
+        text = say("best", value=value, epoch=epoch, phase=phase) if epoch else say("best_first", value=value)
+        parts.append(f"<strong>{escape(text)}</strong>")
         since = epochs_since_best(rows, best)
         if since:
             parts.append(f"<span>{escape(say('since_best', num=since))}</span>")
@@ -41,7 +39,7 @@ def run_card(
 
 
 def epochs_since_best(rows: Sequence[Row], best: Row) -> int:
-    """How many epochs were validated after the best one, over both phases."""
+    """Count the epochs that were validated after the best one, over both phases."""
 
     def place(row: Row) -> tuple[bool, int]:
         return row.get("phase") == REFINE, row["epoch"] or 0
@@ -50,7 +48,7 @@ def epochs_since_best(rows: Sequence[Row], best: Row) -> int:
 
 
 def event_list(events: Sequence[Row]) -> str:
-    """The run's events, newest first, as HTML."""
+    """Render the run's events, newest first."""
     if not events:
         return f'<p class="note">{escape(say("no_events"))}</p>'
     lines = [f"<li>{escape(str(event.get('message', event.get('kind', ''))))}</li>" for event in events[::-1]]
@@ -62,29 +60,30 @@ def event_list(events: Sequence[Row]) -> str:
 
 
 def log_text(folder: RunFolder) -> str:
-    """The end of the log as a terminal shows it, where a progress bar overwrites itself."""
+    """Return the end of the log as a terminal shows it, where a progress bar overwrites itself."""
     lines = folder.read_log_tail(LOG_BYTES).split("\n")
-    shown = [[part for part in line.split("\r") if part.strip()] for line in lines]
-    return "\n".join(parts[-1].rstrip() if parts else "" for parts in shown).strip("\n")
+    overwritten = [[part for part in line.split("\r") if part.strip()] for line in lines]
+    return "\n".join(parts[-1].rstrip() if parts else "" for parts in overwritten).strip("\n")
 
 
-def _progress_words(state: RunState, status: Row, rows: Sequence[Row]) -> list[str]:
+def _list_progress(state: RunState, status: Row, rows: Sequence[Row]) -> list[str]:
+    """List the progress of a run: its epoch, and while it lives also step, speed and time left."""
     if state in LIVE_STATES and status.get("phase") == "preparing":
         return [say("preparing")]
     if not status.get("num_epochs"):
         return []
     epoch = status["epoch"] if state in LIVE_STATES else rows[-1]["epoch"] if rows else 0
     phase = say(f"phase_{status['phase']}")
-    words = [say("epoch_of", phase=phase, epoch=epoch, num_epochs=status["num_epochs"])]
+    parts = [say("epoch_of", phase=phase, epoch=epoch, num_epochs=status["num_epochs"])]
     if state in LIVE_STATES:
-        words.append(say("step_of", step=status["step"], steps=status["steps_per_epoch"]))
-        words.append(say("speed", speed=status["images_per_s"] or 0))
+        parts.append(say("step_of", step=status["step"], steps=status["steps_per_epoch"]))
+        parts.append(say("speed", speed=status["images_per_s"] or 0))
         if status.get("micro_batch"):
-            words.append(say("in_parts", images=say_count("num_images", status["micro_batch"])))
+            parts.append(say("in_parts", images=say_count("num_images", status["micro_batch"])))
         if status.get("seconds_left") is not None:
             then = say("then_refinement") if status.get("refinement_follows") else ""
-            words.append(in_time_left(status["seconds_left"]) + then)
-    return words
+            parts.append(in_time_left(status["seconds_left"]) + then)
+    return parts
 
 
 def _share_done(state: RunState, status: Row) -> float:

@@ -19,8 +19,8 @@ from ui.devices import device_lines
 from ui.figures.plots import error_unit
 from ui.monitor.buttons import RunButtons, create_run_buttons, draw_buttons
 from ui.monitor.curves import CurveOptions, plot_curves
-from ui.monitor.landmarks import landmark_table, readers_in
-from ui.monitor.previews import Previews, create_previews, draw_previews, title_words
+from ui.monitor.landmarks import landmark_table, overall_readers
+from ui.monitor.previews import Previews, create_previews, draw_previews, title_text
 from ui.monitor.run_card import event_list, log_text, run_card
 from ui.monitor.values import curves_table
 from ui.number_field import NumberedSlider, create_numbered_slider
@@ -62,18 +62,17 @@ class MonitorTab:
 
     @property
     def inputs(self) -> list[Any]:
-        """What a redraw depends on."""
+        """The components that a redraw depends on."""
         return [self.session, self.smoothing.slider, self.log_axis, self.clip, self.previews.heatmap]
 
     @property
     def outputs(self) -> list[Any]:
-        """What a redraw may change."""
-        own = [
+        """The components that a redraw may change."""
+        parts = [
             self.session, self.run, self.card, self.devices, self.curves_note, self.curves, self.values,
-            self.landmarks,
-            self.events, self.log,
+            self.landmarks, self.events, self.log,
         ]  # fmt: skip
-        return list(dict.fromkeys([*own, *self.buttons.outputs, *self.previews.outputs]))
+        return list(dict.fromkeys([*parts, *self.buttons.outputs, *self.previews.outputs]))
 
 
 def create_monitor_tab(session: gr.State, runs_dir: Path) -> MonitorTab:
@@ -96,14 +95,15 @@ def create_monitor_tab(session: gr.State, runs_dir: Path) -> MonitorTab:
     with gr.Accordion(say("log"), open=False):
         parts["log"] = gr.Textbox(lines=14, max_lines=14, show_label=False, label=say("log"), elem_id="log")
     parts["answers"] = create_part("run", SHOWN_IN, [parts["run"]])
-    how = [parts["smoothing"].slider, parts["log_axis"], parts["clip"]]
-    parts["curves_part"] = create_part("curves", ("#curves",), how)
+    options = [parts["smoothing"].slider, parts["log_axis"], parts["clip"]]
+    parts["curves_part"] = create_part("curves", ("#curves",), options)
     tab = MonitorTab(runs_dir=runs_dir, session=session, timer=gr.Timer(POLL_S), **parts)
     _bind(tab)
     return tab
 
 
 def _place_curves() -> dict[str, Any]:
+    """Place the options of the curves, the curves, and their values."""
     parts: dict[str, Any] = {}
     with gr.Row(equal_height=True):
         parts["smoothing"] = create_numbered_slider(
@@ -130,46 +130,50 @@ def _place_curves() -> dict[str, Any]:
 
 
 def _bind(tab: MonitorTab) -> None:
+    """Bind the redraws: at every tick, and when the options of the curves or the run change."""
     smoothing = tab.smoothing
     smoothing.bind()
-    parts = [smoothing.slider, smoothing.field]
-    gr.on(smoothing.typed, partial(on_typed_smoothing, tab), [smoothing.field], parts, **LATEST)
+    outputs = [smoothing.slider, smoothing.field]
+    gr.on(smoothing.typed, partial(on_typed_smoothing, tab), [smoothing.field], outputs, **LATEST)
+
+    # the marks come before the handlers of the same events (see `Part.asks`)
     tab.answers.asks(tab.run.change)
     options = [smoothing.slider.change, tab.log_axis.change, tab.clip.change]
     tab.curves_part.asks(options)
     bind_redraw(tab, tab.timer.tick, on_tick, {**PRIVATE, "trigger_mode": "once"})
     bind_redraw(tab, options, on_tick)
 
-    def choose(answered: str, how: str, run_id: str, session: Session, *choices: Any) -> Updates:
-        return _saying(tab, how, session, on_choose(tab, run_id, session, *choices))
+    def choose(run: str, curves: str, run_id: str, session: Session, *choices: Any) -> Updates:
+        return _with_answers(tab, curves, session, on_choose(tab, run_id, session, *choices))
 
     _bind_drawing(tab, tab.run.input, choose, [tab.run, *tab.inputs], LATEST)
 
 
 def bind_redraw(tab: MonitorTab, events: Any, handler: Any, how: dict[str, Any] = LATEST) -> None:
-    """Redraw what changed, or everything where a late answer made the browser show another run than the
-    watched one."""
-
+    """Redraw what changed; everything if a late answer made the browser show another than the watched run."""
     _bind_drawing(tab, events, partial(_redraw, tab, handler), tab.inputs, how)
 
 
 def _redraw(
     tab: MonitorTab, handler: Any, unanswered: str, curves: str, session: Session, *choices: Any
 ) -> Updates:
+    """Forget what the browser does not show any more, then let the handler redraw it.
+
+    `unanswered`, `curves`: the questions about the run and the options that still wait for an answer.
+    """
     if unanswered:
         session.forget()
     elif curves:
         session.drawn.pop("curves", None)
-    return _saying(tab, curves, session, handler(tab, session, *choices))
+    return _with_answers(tab, curves, session, handler(tab, session, *choices))
 
 
 def _bind_drawing(tab: MonitorTab, events: Any, handler: Any, inputs: list[Any], how: dict[str, Any]) -> None:
     tab.answers.binds(events, handler, inputs, tab.outputs, how=how, also=(tab.curves_part,), polls=True)
 
 
-def _saying(tab: MonitorTab, curves: str, session: Session, updates: Updates) -> Updates:
-    """The same updates with what they answer: the run, where any of it is drawn, and the options of the
-    curves."""
+def _with_answers(tab: MonitorTab, curves: str, session: Session, updates: Updates) -> Updates:
+    """Add what the updates answer: the run if any of it is drawn, and the options if the curves are."""
     answered: Updates = {}
     if {tab.run, tab.card, tab.curves, tab.landmarks} & set(updates):
         answered[tab.answers.answered] = question_of(session.run_id)
@@ -179,20 +183,20 @@ def _saying(tab: MonitorTab, curves: str, session: Session, updates: Updates) ->
 
 
 def on_open(tab: MonitorTab, session: Session, *choices: Any) -> Updates:
-    """A browser opened the page: draw everything, whatever was drawn before."""
+    """Draw everything when a browser opens the page, even if it was drawn before."""
     session.forget()
     return on_tick(tab, session, *choices)
 
 
 def on_choose(tab: MonitorTab, run_id: str, session: Session, *choices: Any) -> Updates:
     """Watch another run; a name without a run is ignored."""
-    known = run_id in {folder.run_id for folder in list_runs(tab.runs_dir)}
-    session.watch(run_id if known else session.run_id)
+    exists = run_id in {folder.run_id for folder in list_runs(tab.runs_dir)}
+    session.watch(run_id if exists else session.run_id)
     return on_tick(tab, session, *choices)
 
 
 def on_typed_smoothing(tab: MonitorTab, typed: str) -> Updates:
-    """A number was typed beside the slider; the slider's change redraws the curves."""
+    """Move the slider to a typed number; its change redraws the curves."""
     return tab.smoothing.take(typed, MAX_SMOOTHING)[1]
 
 
@@ -219,20 +223,20 @@ def on_tick(
 
 
 def _watched(tab: MonitorTab, session: Session) -> RunFolder | None:
-    """The run of this page; without a choice, or if it was deleted, a live run or the newest."""
+    """Return the run of this page; without a choice, or if it was deleted, a live run or the newest."""
     if session.run_id is not None:
         chosen = RunFolder(tab.runs_dir / session.run_id)
         if chosen.config_path.is_file():
             return chosen
     folder = default_run(tab.runs_dir)
-    found = folder.run_id if folder is not None else None
-    if found != session.run_id:
-        session.watch(found)
+    run_id = folder.run_id if folder is not None else None
+    if run_id != session.run_id:
+        session.watch(run_id)
     return folder
 
 
 def _draw_nothing(tab: MonitorTab, session: Session) -> Updates:
-    """There are no runs, or none any more: clear everything and say what to do."""
+    """Clear everything if there are no runs, or none any more, and say what to do."""
     if not session.has_changed("card", None):
         return {}
     return {
@@ -241,7 +245,7 @@ def _draw_nothing(tab: MonitorTab, session: Session) -> Updates:
         **dict.fromkeys((tab.curves, tab.previews.controls, *tab.previews.plots), gr.update(visible=False)),
         **dict.fromkeys((tab.values, tab.events, tab.log), ""),
         tab.landmarks: landmark_table([]),
-        tab.previews.title: title_words(None),
+        tab.previews.title: title_text(None),
         tab.previews.note: say("previews_none"),
         **draw_buttons(tab.buttons, session, None),
     }
@@ -264,7 +268,7 @@ def _draw_card(tab: MonitorTab, session: Session, folder: RunFolder, metrics: Ro
 
 
 def _draw_tables(tab: MonitorTab, session: Session, folder: RunFolder, metrics: RowsRead) -> Updates:
-    """The values and the landmarks, which do not depend on the options of the curves."""
+    """Draw the values and the landmarks, which do not depend on the options of the curves."""
     if not session.has_changed("tables", (folder.run_id, metrics.version)):
         return {}
     return {
@@ -291,7 +295,7 @@ def _draw_curves(
         events.rows,
         options,
         best=find_best(folder),
-        readers=readers_in(error_unit(rows), folder.read_readers()),
+        readers=overall_readers(error_unit(rows), folder.read_readers()),
         memory_title=_memory_title(folder),
         revision=folder.run_id,
     )

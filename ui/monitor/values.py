@@ -1,4 +1,4 @@
-"""What is known about each epoch of a run: panels of lines for the curves, and a table."""
+"""The values of each epoch of a run: panels of lines for the curves, and a table."""
 
 from __future__ import annotations
 
@@ -18,28 +18,28 @@ MAX_TABLE_ROWS = 200
 
 @dataclass(frozen=True)
 class Line:
-    """One curve. `scale` converts the row's value to the shown one, `shown` formats it."""
+    """One curve. `scale` converts the row's value to the shown one, `format` formats it."""
 
     key: str
     name: str
     color: str
     symbol: str
-    shown: str
+    format: str
     unit: str = ""
     scale: float = 1.0
     dash: str = "solid"
     smooths: bool = True
 
     def value(self, row: Row) -> float | None:
-        found = row.get(self.key)
-        return None if found is None else float(found) * self.scale
+        stored = row.get(self.key)
+        return None if stored is None else float(stored) * self.scale
 
     def is_known(self, rows: Sequence[Row]) -> bool:
         return any(row.get(self.key) is not None for row in rows)
 
-    def words(self, row: Row) -> str:
+    def text(self, row: Row) -> str:
         value = self.value(row)
-        return "-" if value is None else f"{value:{self.shown}}{self.unit}"
+        return "-" if value is None else f"{value:{self.format}}{self.unit}"
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class Panel:
 
 
 def known_panels(rows: Sequence[Row], memory_title: str) -> list[Panel]:
-    """The panels that have a value, from top to bottom."""
+    """Return the panels that have a value, from top to bottom."""
     unit = error_unit(rows)
     error = say("axis_mre", unit=unit)
     train, valid = (TRAIN_COLOR, "circle"), (VALID_COLOR, "diamond")
@@ -89,22 +89,22 @@ def known_panels(rows: Sequence[Row], memory_title: str) -> list[Panel]:
 
 
 def curves_table(rows: Sequence[Row], memory_title: str = "") -> str:
-    """The same values, the newest epoch first, as an HTML table."""
+    """Render the values of the curves as a table, the newest epoch first."""
     lines = [
         (panel, line)
         for panel in known_panels(rows, memory_title)
         for line in panel.lines
         if line.is_known(rows)
     ]
-    shown = list(rows)[::-1][:MAX_TABLE_ROWS]
+    newest = list(rows)[::-1][:MAX_TABLE_ROWS]
     heads = [say("epoch"), say("phase"), *(_head(panel, line) for panel, line in lines)]
     body = [
         cell_html(str(row["epoch"]), row["epoch"])
         + cell_html(say(f"phase_{row.get('phase', 'train')}"))
-        + "".join(cell_html(line.words(row), line.value(row)) for _, line in lines)
-        for row in shown
+        + "".join(cell_html(line.text(row), line.value(row)) for _, line in lines)
+        for row in newest
     ]
-    note = say("values_cut", shown=len(shown), num=len(rows)) if len(shown) < len(rows) else ""
+    note = say("values_cut", shown=len(newest), num=len(rows)) if len(newest) < len(rows) else ""
     box = table_html(say("values"), heads, [f"<tr>{row}</tr>" for row in body], classes="values-table")
     return f'{box}<p class="note">{escape(note)}</p>'
 

@@ -82,7 +82,7 @@ def test_a_stale_page_is_told_and_its_buttons_are_drawn_for_what_it_watches(
 
 def test_cancel_asks_by_name(buttons: RunButtons, folder: RunFolder) -> None:
     updates = monitor_buttons.on_ask_cancel(buttons, folder.run_id)
-    assert folder.run_id in updates[buttons.confirm_words] and updates[buttons.confirm]["visible"]
+    assert folder.run_id in updates[buttons.confirm_text] and updates[buttons.confirm]["visible"]
 
 
 def test_the_question_stays_when_other_buttons_change_and_goes_once_answered(

@@ -7,7 +7,7 @@ import pytest
 
 from backend.run.best import best_row
 from ui.figures.plots import MAX_POINTS
-from ui.monitor.curves import CurveOptions, Readers, plot_curves, smooth
+from ui.monitor.curves import CurveOptions, ReaderDistance, plot_curves, smooth
 from ui.text.language import speaking
 
 
@@ -130,7 +130,7 @@ def test_at_least_half_of_the_errors_stay_in_sight() -> None:
 
 def test_what_the_readers_differ_by_is_a_line_that_clipping_leaves_in_sight() -> None:
     far = [{"epoch": e, "val/mre_px": v, "val/mre_mm": None} for e, v in enumerate((900, 10), 1)]
-    figure = plot_curves(far, [], readers=Readers(60.0, "px"))
+    figure = plot_curves(far, [], readers=ReaderDistance(60.0, "px"))
     (line,) = (shape for shape in figure.layout.shapes if shape.y0 == 60.0)
     assert (line.yref, line.y1) == ("y", 60.0)
     assert figure.layout.yaxis.range[1] > 60
@@ -174,7 +174,7 @@ def test_titles_stand_at_their_left_end_in_persian_too() -> None:
 def test_titles_are_broken_before_they_leave_a_phone(language: str) -> None:
     with speaking(language):
         figure = plot_curves(
-            [{**row, "val/unrefined_mre_mm": 2.0} for row in rows(6)], [], readers=Readers(2.2, "mm")
+            [{**row, "val/unrefined_mre_mm": 2.0} for row in rows(6)], [], readers=ReaderDistance(2.2, "mm")
         )
     loss, error = titles(figure)
     assert "<br>" not in loss and error.count("<br>") == 1

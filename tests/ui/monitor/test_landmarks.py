@@ -3,7 +3,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from ui.monitor.landmarks import TREND_EPOCHS, landmark_table, readers_in
+from ui.monitor.landmarks import TREND_EPOCHS, landmark_table, overall_readers
 
 
 def row(epoch: int, **errors_mm: float | None) -> dict[str, Any]:
@@ -67,9 +67,11 @@ def test_names_are_escaped() -> None:
 
 
 def test_the_line_of_the_readers_is_in_the_unit_of_the_errors() -> None:
-    line = readers_in("px", READERS)
-    assert line is not None and (line.apart, line.unit) == (12.0, "px")
-    assert readers_in("mm", {"mre_px": 1.0, "mre_mm": None}) is None and readers_in("mm", None) is None
+    line = overall_readers("px", READERS)
+    assert line is not None and (line.distance, line.unit) == (12.0, "px")
+    assert (
+        overall_readers("mm", {"mre_px": 1.0, "mre_mm": None}) is None and overall_readers("mm", None) is None
+    )
 
 
 def test_a_run_without_validation_images_does_not_promise_a_validation() -> None:

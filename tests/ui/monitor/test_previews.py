@@ -14,13 +14,13 @@ from backend.run.folder import PHASES, PreviewKey, RunFolder, create_run
 from ui.monitor import previews
 from ui.monitor.previews import (
     Previews,
+    describe_preview,
     draw_previews,
     preview_choices,
     preview_figures,
-    preview_words,
     shown_key,
     shown_split,
-    title_words,
+    title_text,
 )
 from ui.session import Session
 from ui.text.say import say
@@ -70,13 +70,13 @@ def keep(folder: RunFolder, phase: str, *epochs: int, **more: Any) -> None:
 @pytest.mark.parametrize("phase", PHASES)
 def test_every_phase_has_its_words(phase: str) -> None:
     name = say(f"phase_{phase}")
-    assert f"epoch 3 of {name}" in preview_words((phase, 3), {}, follows=False)
+    assert f"epoch 3 of {name}" in describe_preview((phase, 3), {}, follows=False)
 
 
 def test_words_tell_a_preview_within_an_epoch_from_one_after_it() -> None:
-    after = preview_words(("train", 3), {"step": 7, "steps_per_epoch": 7}, follows=True)
+    after = describe_preview(("train", 3), {"step": 7, "steps_per_epoch": 7}, follows=True)
     assert after.startswith("After epoch 3 of training.") and "follows the training" in after
-    within = preview_words(("train", 3), {"step": 2, "steps_per_epoch": 7}, follows=False)
+    within = describe_preview(("train", 3), {"step": 2, "steps_per_epoch": 7}, follows=False)
     assert within.startswith("Within epoch 3 of training, after step 2 of 7.") and "follows" not in within
 
 
@@ -266,4 +266,4 @@ def test_of_a_run_that_kept_no_split_its_metrics_say_which_images_are_shown(fold
     assert shown_split(images, measured) == "valid"
     assert shown_split(images, [{"epoch": 1, "train/loss": 1.0, "val/mre_px": None}]) == "train"
     assert shown_split(images, []) is None and shown_split(None, measured) is None
-    assert "validation" not in title_words(None)
+    assert "validation" not in title_text(None)
