@@ -1,10 +1,16 @@
 """Parts of the page that answer some inputs, and the mark on a part that no longer matches them.
 
-An answer can arrive much later than its question, up to a minute on a busy machine. The question is the
-values of the inputs, as the browser writes them; it travels to the server with the inputs and comes back with
-the answer. The browser (`answers.js`) compares it with the current question and grays the part from the
-moment its inputs change until the answer to exactly these inputs arrives. A late answer to older inputs never
-counts as current.
+A part is a few elements of the page that show something about some inputs. Its question is the values of
+these inputs, as the browser writes them; a part without inputs gets a number that each event raises. An event
+asks when it changes the question: the browser (`answers.js`) marks the part in gray at once. A handler
+answers by drawing the part: the question travels to the server with the inputs and comes back with the
+answer. The answer settles the part: the browser compares the question that was answered with the current one,
+and removes the mark only if they are equal, so that a late answer to older inputs never counts as current.
+
+An answer can arrive up to a minute after its question on a busy machine. If a late answer was drawn over the
+right one, the browser presses the part's hidden button `again`, and a handler that mends the part runs again.
+A handler that polls looks for changes every few seconds, and also draws the part if its question still waits
+for an answer.
 """
 
 from __future__ import annotations
@@ -26,22 +32,25 @@ VOID = "!"  # before a question that has no answer; answers.js has the same
 
 
 class NoAnswer(Exception):  # noqa: N818 (not an error of the program)
-    """Raised by a handler when a wrong field leaves its inputs without an answer. What is shown stays, marked
-    as belonging to other settings."""
+    """Raised by a handler when a wrong field leaves its inputs without an answer.
+
+    What is shown stays, marked as belonging to other settings.
+    """
 
 
 class Superseded(Exception):  # noqa: N818 (not an error of the program)
-    """Raised by a handler that finds that newer inputs were asked about meanwhile. Nothing is shown; their
-    answer follows."""
+    """Raised by a handler that finds that newer inputs were asked about meanwhile.
+
+    Nothing is shown; their answer follows.
+    """
 
 
 @dataclass(frozen=True)
 class Part:
-    """A part of the page: the selectors of its elements, the inputs that it answers, and the question
-    answered now.
+    """A part of the page: the selectors of its elements, its inputs, and the question that it answers now.
 
-    Without inputs, a question is a number that each event raises. `keeps`: what is shown changes only on
-    request, so it is never marked as updating, only as belonging to other settings.
+    `keeps`: what is shown changes only on request, so it is never marked as updating, only as belonging to
+    other settings.
     """
 
     name: str
@@ -51,14 +60,14 @@ class Part:
     again: gr.Button  # pressed by the browser when a late answer has replaced the right one
     keeps: bool = False
 
-    def asks(self, events: Any, *, anew: bool = False) -> None:
-        """Mark the part at once, in the browser, whenever one of these events changes the question. `anew`:
-        also where the question stays the same, since the answer is made again.
+    def asks(self, events: Any, *, repeated: bool = False) -> None:
+        """Mark the part at once, in the browser, when one of these events changes the question.
 
-        Bind this before the handlers of the same events: Gradio runs them in order, and waits until the
-        server has accepted the previous one.
+        `repeated`: also if the question stays the same, since it is answered again. Bind this before the
+        handlers of the same events: Gradio runs them in order, and waits until the server has accepted the
+        previous one.
         """
-        if anew:
+        if repeated:
             js = f"() => {{ window.fiducialAnswers.forget({self._json}); }}"
             _binder(events)(None, None, None, js=js, **PRIVATE)
         else:
@@ -75,11 +84,10 @@ class Part:
         also: Sequence[Part] = (),
         mends: bool = False,
     ) -> Any:
-        """Bind a handler that answers; `inputs` include the part's own. Returns the event that `.then`
-        continues.
+        """Bind a handler that answers. Returns the event that `.then` continues.
 
-        `also`: other parts that the handler answers. `mends`: the handler runs again when a late answer has
-        replaced the right one.
+        `inputs` include the part's own. `also`: other parts that the handler answers. `mends`: the handler
+        runs again when a late answer was drawn over the right one.
         """
         answer = with_questions([part.answered for part in (self, *also)], handler)
         if mends:
@@ -146,7 +154,7 @@ class Part:
         return f"(question) => {{ window.fiducialAnswers.answer({self._json}, question); }}"
 
     def question_js(self, inputs: Sequence[Any]) -> str:
-        """A JavaScript expression for the question within the `values` of these inputs."""
+        """Return a JavaScript expression for the question within the `values` of these inputs."""
         if not self.inputs:
             return f"window.fiducialAnswers.asked({self._json})"
         places = [list(inputs).index(own) for own in self.inputs]
@@ -158,7 +166,7 @@ class Part:
 
     @property
     def _json(self) -> str:
-        """What the browser must know about the part."""
+        """The description of the part for the browser."""
         return json.dumps(
             {
                 "name": self.name,
@@ -179,20 +187,22 @@ def create_part(
 
 
 def _binder(events: Any) -> Callable[..., Any]:
-    """What binds to one event, or to any of several."""
+    """Return what binds a handler to one event, or to any of several."""
     return partial(gr.on, list(events)) if isinstance(events, Sequence) else events
 
 
 def _questions_js(parts: Sequence[Part], inputs: Sequence[Any], *, polls: bool) -> str:
-    """A script that puts the question of each part before the inputs of an event."""
+    """Return a script that puts the question of each part before the inputs of an event."""
     questions = ", ".join(part.unanswered_js if polls else part.question_js(inputs) for part in parts)
     before = ", ".join(f"_{place}" for place in range(len(parts)))
     return f"({before}, ...values) => [{questions}, ...values]"
 
 
 def with_questions(answered: Sequence[Any], handler: Callable[..., Any]) -> Callable[..., Any]:
-    """A handler that gets the questions of some parts before its inputs and returns them with its answer; one
-    that yields several answers returns them after the last."""
+    """Wrap a handler: it gets the questions of some parts before its inputs and returns them with its answer.
+
+    One that yields several answers returns the questions after the last.
+    """
     num = len(answered)
 
     def echo(questions: Sequence[str], mark: str = "") -> dict[Any, Any]:
@@ -221,6 +231,8 @@ def with_questions(answered: Sequence[Any], handler: Callable[..., Any]) -> Call
 
 
 def question_of(*values: Any) -> str:
-    """A question as the browser writes it, for a handler that returns itself what it answers. Only for words
-    and whole numbers: the browser writes others differently."""
+    """Return a question as the browser writes it, for a handler that returns by itself what it answers.
+
+    Only for texts and whole numbers: the browser writes others differently.
+    """
     return json.dumps(values, ensure_ascii=False, separators=(",", ":"))
