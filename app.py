@@ -28,7 +28,7 @@ log = logging.getLogger("backend.app")
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Serve the page until Ctrl-C. Trainings that it started go on."""
+    """Serve the page until Ctrl-C. Trainings that it started continue."""
     options = _parser().parse_args(arguments)
     configure_logging(with_times=True)
     runs_dir, data_root = options.runs_dir.absolute(), options.data_root.absolute()

@@ -48,8 +48,10 @@ def plot_sample(
     sigma_px_image: float,
     crop_sides_xy_image: FloatArray | None,
 ) -> go.Figure:
-    """An image with its ground truth (K, 2), a circle of radius sigma around each landmark, and the
-    refinement's crop around one of them; all in image pixels."""
+    """Plot an image with its ground truth (K, 2), sigma around each landmark, and one crop of the refinement.
+
+    Sigma is the radius of a circle; all is in image pixels.
+    """
     figure = _image_figure(display, size_hw, height_px=520)
     _add_circles(figure, points_xy_image, sigma_px_image)
     if crop_sides_xy_image is not None:
@@ -66,8 +68,10 @@ def plot_prediction(
     names: Sequence[str],
     errors: Sequence[str],
 ) -> go.Figure:
-    """An image with ground truth (K, 2), predictions (K, 2) and the lines between them; `errors` are words
-    for the hover."""
+    """Plot an image with ground truth (K, 2), predictions (K, 2) and the lines between them.
+
+    `errors`: their text on hover.
+    """
     figure = _image_figure(display, size_hw, height_px=340)
     gap = np.full_like(truth_xy_image, np.nan)
     lines = np.stack([truth_xy_image, predicted_xy_image, gap], axis=1).reshape(-1, 2)
@@ -93,8 +97,10 @@ def plot_marks(
     reader_names: Sequence[str],
     highlight: Highlight | None = None,
 ) -> go.Figure:
-    """An image with the annotations (R, K, 2) of each reader in its own shape and, for several readers, their
-    mean."""
+    """Plot an image with the annotations (R, K, 2) of each reader in its own shape.
+
+    Several readers also have their mean.
+    """
     figure = _image_figure(display, size_hw, height_px=620)
     if highlight is not None:
         _add_highlight(figure, highlight)
@@ -119,15 +125,17 @@ def plot_sigma(
     pixels: Image,
     points_xy_image: FloatArray,
     names: Sequence[str],
-    shown: int,
+    landmark: int,
     affine_image_to_input: FloatArray,
     stride: int,
     sigma_px: float,
 ) -> go.Figure:
-    """The surroundings of one landmark of a whole image (H, W): the cells of the heatmap, and circles of one
-    and two sigma around its ground truth, as they lie on the image."""
+    """Plot the surroundings of one landmark of a whole image (H, W): the cells of the heatmap, and sigma.
+
+    Circles of one and two sigma are around its ground truth, as they lie on the image.
+    """
     to_image = invert_affine(affine_image_to_input)
-    center_input = apply_affine(affine_image_to_input, points_xy_image[shown].astype(np.float64))
+    center_input = apply_affine(affine_image_to_input, points_xy_image[landmark].astype(np.float64))
     reach = max(3.0 * sigma_px, 4.0 * stride)
     angles = np.linspace(0, 2 * np.pi, 4 * CIRCLE_CORNERS)
     ring = np.column_stack([np.cos(angles), np.sin(angles)])
@@ -145,7 +153,7 @@ def plot_sigma(
 
 
 def plot_plain(display: Image, size_hw: Size) -> go.Figure:
-    """An image without known landmarks."""
+    """Plot an image without known landmarks."""
     return _image_figure(display, size_hw, height_px=620)
 
 
@@ -158,7 +166,7 @@ def zoom_in(figure: go.Figure, pixels: Image, center_xy: FloatArray, side_px: fl
 
 
 def _window_figure(pixels: Image, corners_xy: FloatArray, height_px: int) -> tuple[go.Figure, Window]:
-    """A figure of only a part of an image."""
+    """Return a figure of only a part of an image, and its window."""
     window = _cut_window(pixels, corners_xy)
     left, top, right, bottom = window
     figure = _image_figure(pixels[top:bottom, left:right], (bottom - top, right - left), height_px)
@@ -167,7 +175,7 @@ def _window_figure(pixels: Image, corners_xy: FloatArray, height_px: int) -> tup
 
 
 def _cut_window(pixels: Image, corners_xy: FloatArray) -> Window:
-    """Whole pixels between two corners, at least one pixel: left, top, right, bottom, the last two exclusive."""
+    """Return the whole pixels between two corners, at least one: left, top, right, bottom (exclusive)."""
     height, width = pixels.shape[:2]
     (left, top), (right, bottom) = np.sort(corners_xy, axis=0)
     first_x, first_y = min(max(0, int(left)), width - 1), min(max(0, int(top)), height - 1)
@@ -183,9 +191,8 @@ def _add_window(figure: go.Figure, pixels: Image, window: Window) -> None:
     left, top, right, bottom = window
     part = np.ascontiguousarray(pixels[top:bottom, left:right])
     figure.add_layout_image(
-        source=_source(part), xref="x", yref="y", x=left - 0.5, y=top - 0.5, sizex=right - left,
-        sizey=bottom - top,
-        sizing="stretch", layer="below",
+        source=_source(part), xref="x", yref="y", x=left - 0.5, y=top - 0.5,
+        sizex=right - left, sizey=bottom - top, sizing="stretch", layer="below",
     )  # fmt: skip
 
 
@@ -199,8 +206,10 @@ def _show_window(figure: go.Figure, window: Window) -> go.Figure:
 def _add_cells(
     figure: go.Figure, to_image: FloatArray, center_input: FloatArray, reach: float, stride: int
 ) -> None:
-    """The borders of the heatmap's cells: cell c spans c * stride - 0.5 to (c + 1) * stride - 0.5 input
-    pixels."""
+    """Add the borders of the heatmap's cells.
+
+    Cell c spans c * stride - 0.5 to (c + 1) * stride - 0.5 input pixels.
+    """
     lines = []
     for axis in (0, 1):
         first = np.ceil((center_input[axis] - reach + 0.5) / stride)
@@ -216,18 +225,21 @@ def _add_cells(
 
 
 def _add_highlight(figure: go.Figure, highlight: Highlight) -> None:
-    """A wide ring around the landmark in question, and a star where the others predict it."""
+    """Add a wide ring around the landmark in question, and a star where the others predict it."""
     places = [(highlight.at_xy, "circle-open", 30, say("data_in_question"))]
     if highlight.expected_xy is not None:
         places.append((highlight.expected_xy, "star-open", 14, say("data_expected")))
     for (x, y), symbol, size, name in places:
         figure.add_scatter(
             x=[x], y=[y], mode="markers", name=name, hovertemplate=highlight.name + f"<extra>{name}</extra>",
-            marker={"symbol": symbol, "size": size, "color": MARK_COLOR, "line": {"width": 3, "color": MARK_COLOR}},
+            marker={
+                "symbol": symbol, "size": size, "color": MARK_COLOR, "line": {"width": 3, "color": MARK_COLOR},
+            },
         )  # fmt: skip
 
 
 def _image_figure(display: Image, size_hw: Size, height_px: int) -> go.Figure:
+    """Return a figure of an image in the coordinates of its original pixels."""
     height, width = size_hw
     figure = go.Figure()
     figure.add_layout_image(
@@ -257,7 +269,7 @@ def _image_figure(display: Image, size_hw: Size, height_px: int) -> go.Figure:
 
 
 def _add_legend(figure: go.Figure) -> go.Figure:
-    """What the marks mean, below the image."""
+    """Add what the marks mean, below the image."""
     legend = {"orientation": "h", "y": 0, "yanchor": "top", "x": 0, "font": {"color": AXIS_COLOR}}
     return figure.update_layout(showlegend=True, margin={"b": 34}, legend=legend)
 
@@ -303,19 +315,19 @@ def _add_circles(figure: go.Figure, centers_xy: FloatArray, radius: float) -> No
 def _add_crop(
     figure: go.Figure, points_xy_image: FloatArray, names: Sequence[str], sides_xy_image: FloatArray
 ) -> None:
-    """The outline of one crop, around the known landmark nearest to the middle of all."""
-    known = np.flatnonzero(np.isfinite(points_xy_image).all(-1))
-    if not known.size:
+    """Add the outline of one crop, around the known landmark nearest to the middle of all."""
+    annotated = np.flatnonzero(np.isfinite(points_xy_image).all(-1))
+    if not annotated.size:
         return
-    middle = points_xy_image[known].mean(axis=0)
-    shown = known[np.hypot(*(points_xy_image[known] - middle).T).argmin()]
+    middle = points_xy_image[annotated].mean(axis=0)
+    central = annotated[np.hypot(*(points_xy_image[annotated] - middle).T).argmin()]
     corners = np.array([(-1, -1), (1, -1), (1, 1), (-1, 1), (-1, -1)]) * sides_xy_image / 2
-    outline = points_xy_image[shown] + corners
+    outline = points_xy_image[central] + corners
     figure.add_scatter(
         x=outline[:, 0],
         y=outline[:, 1],
         mode="lines",
-        name=say("crop_of", name=names[shown]),
+        name=say("crop_of", name=names[central]),
         line={"color": _css(PREDICTION_RGB), "width": 2, "dash": "dot"},
         hoverinfo="name",
     )

@@ -14,37 +14,38 @@ from ui.text.say import say
 MAX_POINTS = 2000
 HEIGHT_PX = 300
 REFINE = "refine"
-MAX_SINGLE_TICKS = (
-    12  # epochs up to which each has a tick: plotly's own choice for so few would be 1.2, 1.4 ...
-)
+# up to so many epochs, each has a tick: plotly's own choice would be 1.2, 1.4 ...
+MAX_SINGLE_TICKS = 12
 Row = Mapping[str, Any]
 
 
 def in_one_line(rows: Sequence[Row], events: Sequence[Row]) -> tuple[list[Row], list[Row]]:
-    """Rows and events with the refinement's epochs counted on from the first network's last one, and an event
-    where the refinement begins."""
+    """Return rows and events with the refinement's epochs counted on from the first network's last one.
+
+    The begin of the refinement is added as an event.
+    """
     before = max((row["epoch"] for row in rows if row.get("phase") != REFINE), default=0)
 
-    def moved(item: Row) -> Row:
+    def shift(item: Row) -> Row:
         counts_on = item.get("phase") == REFINE and isinstance(item.get("epoch"), int)
         return {**item, "epoch": item["epoch"] + before} if counts_on else item
 
-    begins: list[Row] = []
+    beginning: list[Row] = []
     if any(row.get("phase") == REFINE for row in rows):
-        begins = [{"kind": "refinement", "epoch": before}]
-    return [moved(row) for row in rows], [*begins, *(moved(event) for event in events)]
+        beginning = [{"kind": "refinement", "epoch": before}]
+    return [shift(row) for row in rows], [*beginning, *(shift(event) for event in events)]
 
 
 def place_in_line(best: Row | None, rows: Sequence[Row]) -> Row | None:
-    """The best epoch, counted as by `in_one_line`; None where it is not one of this run."""
-    own = {(row.get("phase"), row["epoch"]) for row in rows}
-    if best is None or (best.get("phase"), best["epoch"]) not in own:
+    """Return the best epoch, counted as by `in_one_line`; None if it is not one of this run."""
+    epochs = {(row.get("phase"), row["epoch"]) for row in rows}
+    if best is None or (best.get("phase"), best["epoch"]) not in epochs:
         return None
     return in_one_line([*rows, best], ())[0][-1]
 
 
 def thin(rows: Sequence[Row], max_points: int = MAX_POINTS) -> list[Row]:
-    """At most `max_points` rows, evenly spread, with the first and the last."""
+    """Return at most `max_points` rows, evenly spread, with the first and the last."""
     if len(rows) <= max_points:
         return list(rows)
     last = len(rows) - 1
@@ -52,7 +53,7 @@ def thin(rows: Sequence[Row], max_points: int = MAX_POINTS) -> list[Row]:
 
 
 def plain_figure(**layout: Any) -> go.Figure:
-    """An empty figure with axes in the page's look, light and dark; `layout` is plotly's."""
+    """Return an empty figure with axes in the page's look, light and dark; `layout` is plotly's."""
     figure = go.Figure()
     figure.update_layout(
         paper_bgcolor="rgba(0, 0, 0, 0)",
@@ -67,7 +68,7 @@ def plain_figure(**layout: Any) -> go.Figure:
 
 
 def curve_figure(*, log_axis: bool, last_epoch: int, y_title: str = "") -> go.Figure:
-    """An empty figure over epochs."""
+    """Return an empty figure over epochs."""
     figure = plain_figure(
         height=HEIGHT_PX,
         margin={"l": 50, "r": 12, "t": 44, "b": 40},
@@ -80,5 +81,5 @@ def curve_figure(*, log_axis: bool, last_epoch: int, y_title: str = "") -> go.Fi
 
 
 def whole_epochs(last_epoch: int) -> dict[str, Any]:
-    """The tick settings of an axis with few epochs: one tick at each."""
+    """Return the tick settings of an axis with few epochs: one tick at each."""
     return {"tick0": 0, "dtick": 1} if last_epoch <= MAX_SINGLE_TICKS else {}

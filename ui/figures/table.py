@@ -13,51 +13,51 @@ from html import escape
 
 
 class ByWords(Enum):
-    """How a cell without a number is sorted."""
+    """The sort key of a cell that is sorted by its text."""
 
     WORDS = "words"
 
 
 WORDS = ByWords.WORDS
 SortKey = float | tuple[float, ...] | None | ByWords
-"""A number, several of which the first that differs decides, None for a number that is missing, or the words.
-"""
+"""A number, several of which the first that differs decides, None for a missing number, or the text."""
 
 
 def table_html(
     label: str, heads: Sequence[str], lines: Sequence[str], *, classes: str = "", sorts: bool = True
 ) -> str:
-    """`label`: its name for screen readers; `heads`: words; `lines`: HTML, one `<tr>` each.
+    """Render a table. `label`: its name for screen readers; `heads`: text; `lines`: HTML, one `<tr>` each.
 
     A table that is too wide for a small screen scrolls by itself, by finger and by keyboard.
     """
-    head = "".join(f'<th scope="col">{_head(word, sorts)}</th>' for word in heads)
+    head = "".join(f'<th scope="col">{_head(text, sorts)}</th>' for text in heads)
+    all_classes = f"plain-table {classes}".strip()
     return (
-        f'<div class="{f"plain-table {classes}".strip()}" role="region" aria-label="{escape(label)}" tabindex="0">'
+        f'<div class="{all_classes}" role="region" aria-label="{escape(label)}" tabindex="0">'
         f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(lines)}</tbody></table></div>"
     )
 
 
-def cell_html(words: str, key: SortKey = WORDS, *, html: str | None = None, classes: str = "") -> str:
-    """A cell: its words, or HTML instead, and its sort key."""
-    sort = "" if key is WORDS else f' data-sort="{_sort_words(key)}"'
+def cell_html(text: str, key: SortKey = WORDS, *, html: str | None = None, classes: str = "") -> str:
+    """Render a cell from its text, or from HTML instead, with its sort key."""
+    sort = "" if key is WORDS else f' data-sort="{_format_sort_key(key)}"'
     kind = f' class="{escape(classes)}"' if classes else ""
-    return f"<td{kind}{sort}><bdi>{escape(words) if html is None else html}</bdi></td>"
+    return f"<td{kind}{sort}><bdi>{escape(text) if html is None else html}</bdi></td>"
 
 
 def opening_line(key: str, cells: Sequence[tuple[str, SortKey]]) -> str:
-    """A row that opens what `key` names; its first cell is a button."""
-    (words, sort), *others = cells
-    button = f'<button type="button">{escape(words)}</button>'
-    row = cell_html(words, sort, html=button) + "".join(cell_html(*other) for other in others)
+    """Render a row that opens what `key` names; its first cell is a button."""
+    (text, sort_key), *others = cells
+    button = f'<button type="button">{escape(text)}</button>'
+    row = cell_html(text, sort_key, html=button) + "".join(cell_html(*cell) for cell in others)
     return f'<tr data-key="{escape(key)}">{row}</tr>'
 
 
-def _head(word: str, sorts: bool) -> str:
-    return f'<button type="button">{escape(word)}</button>' if sorts else escape(word)
+def _head(text: str, sorts: bool) -> str:
+    return f'<button type="button">{escape(text)}</button>' if sorts else escape(text)
 
 
-def _sort_words(key: SortKey) -> str:
+def _format_sort_key(key: SortKey) -> str:
     numbers = key if isinstance(key, tuple) else (key,)
     known = [
         float(number) for number in numbers if isinstance(number, int | float) and not math.isnan(number)

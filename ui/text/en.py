@@ -1,4 +1,4 @@
-"""The page's words in English, under the same keys as in `ui.text.fa`."""
+"""The page's text in English, under the same keys as in `ui.text.fa`."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from backend.presets import PRESETS
 
 TEXT: dict[str, str] = {
     **{f"{name}_info": field.description or "" for name, field in Settings.model_fields.items()},
-    **{f"remark_{key}": words for key, words in REMARKS.items()},
-    **{f"gpu_why_{key}": words for key, words in UNUSABLE.items()},
-    **{f"gpu_cure_{key}": words for key, words in CURES.items()},
-    **{f"preset_{name}_words": preset.description for name, preset in PRESETS.items()},
+    **{f"remark_{key}": text for key, text in REMARKS.items()},
+    **{f"gpu_why_{key}": text for key, text in UNUSABLE.items()},
+    **{f"gpu_cure_{key}": text for key, text in CURES.items()},
+    **{f"preset_{name}_info": preset.description for name, preset in PRESETS.items()},
     "title": "Fiducial",
     "tagline": "train landmark detectors on your own images",
     "navigation": "Language and API",
@@ -136,7 +136,7 @@ TEXT: dict[str, str] = {
     "sample_sigma": "circle of 1 sigma",
     "preset": "Preset",
     "preset_info": "a starting point; you can change every field below",
-    "preset_choice": "{name}: {words}",
+    "preset_choice": "{name}: {info}",
     "preset_custom": "custom",
     "draft_reset": "Reset to defaults",
     "draft_value": "{label} ({value})",

@@ -1,4 +1,4 @@
-"""The page's words in Persian, under the same keys as in `ui.text.en`.
+"""The page's text in Persian, under the same keys as in `ui.text.en`.
 
 Glossary, so that one thing has one name:
 
@@ -61,10 +61,10 @@ TEXT: dict[str, str] = {
     "sample_sigma": "دایرهٔ 1 سیگما",
     "preset": "تنظیم آماده",
     "preset_info": "نقطهٔ شروع؛ همهٔ خانه‌های زیر را می‌توانید عوض کنید",
-    "preset_choice": "{name}: {words}",
-    "preset_fast_words": "1.18 mm روی ISBI 2015، در 5 دقیقه با دو هسته",
-    "preset_balanced_words": "1.11 mm روی ISBI 2015، در 28 دقیقه با دو هسته",
-    "preset_best_words": "1.08 mm روی ISBI 2015، در 71 دقیقه با یک تا دو هسته",
+    "preset_choice": "{name}: {info}",
+    "preset_fast_info": "1.18 mm روی ISBI 2015، در 5 دقیقه با دو هسته",
+    "preset_balanced_info": "1.11 mm روی ISBI 2015، در 28 دقیقه با دو هسته",
+    "preset_best_info": "1.08 mm روی ISBI 2015، در 71 دقیقه با یک تا دو هسته",
     "preset_custom": "دلخواه",
     "draft_reset": "بازنشانی به پیش‌فرض",
     "draft_value": "{label} ({value})",

@@ -18,7 +18,7 @@ from typing import Any, Literal
 
 @dataclass(frozen=True)
 class Language:
-    """`path`: of its page, below the dashboard's address; `direction`: of its lines, as in HTML."""
+    """A language. `path`: of its page, below the dashboard's address; `direction`: of its lines, as in HTML."""
 
     code: str
     name: str
@@ -35,23 +35,25 @@ _spoken: ContextVar[str] = ContextVar("language", default="en")
 
 
 def spoken() -> Language:
-    """The language of the page that is being laid out or answered."""
+    """Return the language of the page that is being laid out or answered."""
     return LANGUAGES[_spoken.get()]
 
 
 @contextmanager
 def speaking(code: str) -> Iterator[None]:
     """Use this language for everything said inside; other threads keep theirs."""
-    before = _spoken.set(code)
+    token = _spoken.set(code)
     try:
         yield
     finally:
-        _spoken.reset(before)
+        _spoken.reset(token)
 
 
 def answering_in(code: str, handler: Callable[..., Any]) -> Callable[..., Any]:
-    """A handler that answers in this language, also one that yields several answers. Raises TypeError for a
-    coroutine."""
+    """Wrap a handler so that it answers in this language, also one that yields several answers.
+
+    Raises TypeError for a coroutine.
+    """
     if inspect.iscoroutinefunction(handler) or inspect.isasyncgenfunction(handler):
         raise TypeError(f"{handler} would leave its language before it has answered")
 
@@ -83,11 +85,14 @@ FIRST_STRONG_ISOLATE, POP_ISOLATE = "\u2068", "\u2069"
 LEFT_TO_RIGHT_MARK = "\u200e"
 
 
-def isolate(words: str) -> str:
-    """Words that keep their own direction wherever they appear (Unicode's bidirectional algorithm, UAX 9)."""
-    return f"{FIRST_STRONG_ISOLATE}{words}{POP_ISOLATE}"
+def isolate(text: str) -> str:
+    """Return a text that keeps its own direction wherever it appears.
+
+    The isolates are those of Unicode's bidirectional algorithm (UAX 9).
+    """
+    return f"{FIRST_STRONG_ISOLATE}{text}{POP_ISOLATE}"
 
 
 def isolate_latin(text: str) -> str:
-    """A text from right to left, with each run of Latin words, numbers and placeholders isolated."""
-    return _LEFT_TO_RIGHT.sub(lambda found: isolate(found[0]), text)
+    """Isolate each run of Latin words, numbers and placeholders in a text from right to left."""
+    return _LEFT_TO_RIGHT.sub(lambda match: isolate(match[0]), text)

@@ -1,7 +1,6 @@
-"""Which language a browser gets: the one chosen on the page, kept in a cookie, else the browser's own if the
-page has it.
+"""The language that a browser gets: the one chosen on the page, else the browser's own if the page has it.
 
-A request for `?language=fa` is a choice: it sets the cookie and redirects to that language's page. A request
+A request for `?language=fa` is a choice: it sets a cookie and redirects to that language's page. A request
 for the dashboard's address redirects to the page of the chosen language, except for the API page. Pages that
 Gradio serves get their language and direction before anything is drawn.
 """
@@ -19,9 +18,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ui.text.language import LANGUAGES, Language
 
-API_QUERY = (
-    "?view=api"  # Gradio then shows its API page, which is in English, over that of the dashboard's address
-)
+# Gradio then shows its API page, which is in English, over the page at the dashboard's address
+API_QUERY = "?view=api"
 COOKIE = "fiducial_language"
 COOKIE_S = 10 * 365 * 24 * 3600
 PERSIAN_FILES = Path(__file__).parents[1] / "static" / "persian"
@@ -35,26 +33,26 @@ class LanguageChoice:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer a choice, send to the chosen page, or let Gradio answer and name the language in its answer."""
+        """Answer a choice, redirect to the chosen page, or let Gradio answer, with the language named."""
         page = PAGES.get(_path_below_root(scope)) if scope["type"] == "http" else None
         if page is None or scope["method"] != "GET":
             await self._app(scope, receive, send)
             return
         query = scope["query_string"].decode("latin-1")
-        asked = parse_qs(query).get("language", [""])[-1]
-        if asked in LANGUAGES:
-            answer = RedirectResponse(f"./{LANGUAGES[asked].path}", status_code=303)
-            answer.set_cookie(COOKIE, asked, max_age=COOKIE_S, samesite="lax", httponly=True)
+        choice = parse_qs(query).get("language", [""])[-1]
+        if choice in LANGUAGES:
+            answer = RedirectResponse(f"./{LANGUAGES[choice].path}", status_code=303)
+            answer.set_cookie(COOKIE, choice, max_age=COOKIE_S, samesite="lax", httponly=True)
             await answer(scope, receive, send)
             return
-        wanted = _wanted(Headers(scope=scope))
-        if not page.path and wanted.path and f"?{query}" != API_QUERY:
-            await RedirectResponse(f"./{wanted.path}{'?' + query if query else ''}")(scope, receive, send)
+        preferred = _preferred(Headers(scope=scope))
+        if not page.path and preferred.path and f"?{query}" != API_QUERY:
+            await RedirectResponse(f"./{preferred.path}{'?' + query if query else ''}")(scope, receive, send)
             return
-        await self._app(scope, receive, _Telling(page, send))
+        await self._app(scope, receive, _NamingLanguage(page, send))
 
 
-class _Telling:
+class _NamingLanguage:
     """Sends Gradio's page in one piece, with the language in its head."""
 
     def __init__(self, page: Language, send: Send) -> None:
@@ -82,20 +80,21 @@ class _Telling:
 
 
 def name_language(body: bytes, page: Language) -> bytes:
-    """Gradio's HTML with the page's language and direction, and the style sheet for them.
+    """Return Gradio's HTML with the page's language and direction, and the style sheet for them.
 
-    Gradio takes its own few words in the browser's language; the script makes it use the page's.
+    Gradio takes its own few texts in the browser's language; the script makes it use the page's.
     """
-    head = f'<script>Object.defineProperty(navigator, "language", {{get: () => "{page.code}"}});</script>'.encode()
+    script = f'Object.defineProperty(navigator, "language", {{get: () => "{page.code}"}});'
+    head = f"<script>{script}</script>".encode()
     if page.direction == "rtl":
         address = "gradio_api/file=" + quote_address((PERSIAN_FILES / "persian.css").as_posix())
         head += f'<link rel="stylesheet" href="{address}">'.encode()
-    named = f'lang="{page.code}" dir="{page.direction}"'.encode()
-    return body.replace(b'lang="en"', named, 1).replace(b"</head>", head + b"</head>", 1)
+    attributes = f'lang="{page.code}" dir="{page.direction}"'.encode()
+    return body.replace(b'lang="en"', attributes, 1).replace(b"</head>", head + b"</head>", 1)
 
 
-def _wanted(headers: Headers) -> Language:
-    """The chosen language, else the first that the browser names, else English."""
+def _preferred(headers: Headers) -> Language:
+    """Return the chosen language, else the first that the browser names, else English."""
     cookies: SimpleCookie = SimpleCookie()
     try:
         cookies.load(headers.get("cookie", ""))
@@ -106,4 +105,5 @@ def _wanted(headers: Headers) -> Language:
 
 
 def _path_below_root(scope: Scope) -> str:
+    """Return the path of a request below the address at which the dashboard is served."""
     return str(scope["path"]).removeprefix(str(scope.get("root_path", "")).rstrip("/")) or "/"

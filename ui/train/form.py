@@ -63,7 +63,7 @@ CUSTOM = "custom"  # the choice of no preset
 
 def build_preset_choice() -> gr.Radio:
     """Create the choice of a preset, each with what it reaches."""
-    choices = [(say("preset_choice", name=name, words=say(f"preset_{name}_words")), name) for name in PRESETS]
+    choices = [(say("preset_choice", name=name, info=say(f"preset_{name}_info")), name) for name in PRESETS]
     choices.append((say("preset_custom"), CUSTOM))
     return gr.Radio(choices, value=CUSTOM, label=say("preset"), info=say("preset_info"), elem_id="preset")
 
