@@ -88,8 +88,8 @@ class Api:
     def run_status(self, run_id: str = "") -> dict[str, Any]:
         """Report the state of a run.
 
-        Answers run_id, state, phase, epoch, num_epochs, seconds_left, best (mre_px, mre_mm, epoch and phase of
-        the lowest validation error), outcome (state and reason, once it has ended) and folder; null where
+        Answers run_id, state, phase, epoch, num_epochs, seconds_left, best (mre_px, mre_mm, epoch and phase
+        of the lowest validation error), outcome (state and reason, once it has ended) and folder; null if
         unknown.
 
         Parameters:
@@ -132,16 +132,16 @@ class Api:
     ) -> dict[str, Any]:
         """Recommend a batch size from the memory that is free now and what a training step needs.
 
-        Takes some seconds. Answers what `python -m backend.vram --json -` writes: recommended_batch_size (null
-        where not even two images fit), reason, predicted_bytes by batch, free_bytes, instead (of a batch that
-        does not fit) and more.
+        Takes some seconds. Answers what `python -m backend.vram --json -` writes: recommended_batch_size
+        (null if not even two images fit), reason, predicted_bytes by batch, free_bytes, instead (of a batch
+        that does not fit) and more.
 
         Parameters:
             num_landmarks: landmarks per image
             model: hrnet, resnet, unet or hourglass
             image_size: height and width of the network's input, pixels; multiples of 32
             mixed_precision: float16 on a GPU, bfloat16 on a CPU that has instructions for it
-            num_images: training images, where known; a batch is at most a tenth of them
+            num_images: training images, if known; a batch is at most a tenth of them
             settings: any others by name, such as {"batch_size": 64, "device": "cpu"}; they win
         """
         named = {"model": model, "image_size": image_size, "mixed_precision": mixed_precision}
@@ -154,9 +154,9 @@ class Api:
     def predict(self, run_id: str, images: list[Upload], mm_per_px: Number | None = None) -> dict[str, Any]:
         """Find the landmarks on images with the best weights of a run.
 
-        Answers what `python -m backend.predict --json` writes: landmark_names, and for each image its landmarks
-        by name with xy (pixels of the original image), xy_mm (null where no pixel size is known) and confidence
-        (0 to 1). The images are deleted once they are read.
+        Answers what `python -m backend.predict --json` writes: landmark_names, and for each image its
+        landmarks by name with xy (pixels of the original image), xy_mm (null if no pixel size is known) and
+        confidence (0 to 1). The images are deleted once they are read.
 
         Parameters:
             run_id: as start_run answered it

@@ -130,6 +130,7 @@ def describe_state(state: RunState) -> str:
 
 
 def _row(folder: RunFolder) -> RunRow:
+    """Return the row of a run, with a sort key for each cell."""
     config, rows, notes = read_config(folder), read_rows(folder), read_notes(folder)
     best, state = find_best(folder), derive_state(folder)
     started = (folder.read_launched() or {}).get("time")

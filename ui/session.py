@@ -10,14 +10,14 @@ from typing import Any
 class Session:
     """The run that a page watches, and what was sent to it.
 
-    `drawn`: what was sent last, by the name of a part, so that nothing is sent twice. `asked`: by name, what
+    `drawn`: what was sent last, by the name of a part, so that nothing is sent twice. `awaited`: by name, what
     an answer is still awaited for, even if another run is watched by then.
     """
 
     run_id: str | None = None
     preview: tuple[str, int] | None = None  # phase and epoch chosen on the slider; None: always the newest
     drawn: dict[str, Any] = field(default_factory=dict)
-    asked: dict[str, Any] = field(default_factory=dict)
+    awaited: dict[str, Any] = field(default_factory=dict)
 
     def watch(self, run_id: str | None) -> None:
         """Show another run and redraw everything."""
@@ -25,7 +25,7 @@ class Session:
         self.forget()
 
     def has_changed(self, part: str, signature: Any) -> bool:
-        """True once for every new signature of a part."""
+        """Whether a part has a new signature, which counts as sent from then on."""
         if self.drawn.get(part, _NOTHING) == signature:
             return False
         self.drawn[part] = signature

@@ -1,4 +1,4 @@
-"""What handlers of the page need where there is no browser."""
+"""What handlers of the page need if there is no browser."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import pytest
 
 @pytest.fixture
 def popups(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """What the page would have told in a corner, in order."""
-    told: list[str] = []
+    """Collect what the page would show in a corner, in order."""
+    messages: list[str] = []
     for popup in ("Info", "Warning"):
-        monkeypatch.setattr(gr, popup, told.append)
-    return told
+        monkeypatch.setattr(gr, popup, messages.append)
+    return messages

@@ -61,7 +61,7 @@ def ask(client: Client, name: str, *values: Any, **named: Any) -> Any:
 
 
 def free(served: Dashboard) -> None:
-    """Wait for the processes of runs that have said their last word, which keep the device until they are gone."""
+    """Wait for the processes of ended runs, which keep the device until they are gone."""
     wait_for(lambda: not live_runs(served.runs_dir), lambda: f"{live_runs(served.runs_dir)} do not end")
 
 
@@ -269,8 +269,7 @@ def test_a_prediction_takes_uploads_alone(
 
 
 def test_long_calls_leave_the_others_their_answers(client: Client) -> None:
-    """More recommendations than are computed at once wait in a queue of their own: what is asked after them is
-    answered before them."""
+    """More recommendations than run at once wait in their own queue; later calls are answered first."""
     jobs = [
         client.submit(3, "unet", [side, side], api_name="/recommend_batch_size")
         for side in (96, 160, 192) * 4

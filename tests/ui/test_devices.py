@@ -13,7 +13,17 @@ from ui import devices
 from ui.text.language import speaking
 
 GIB = 2**30
-CARD = GpuReading(0, "GPU-a", "H100 <x>", 80 * GIB, 20 * GIB, 60 * GIB, 12 * GIB, 37, 55)
+CARD = GpuReading(
+    index=0,
+    uuid="GPU-a",
+    title="H100 <x>",
+    total_bytes=80 * GIB,
+    used_bytes=20 * GIB,
+    free_bytes=60 * GIB,
+    others_bytes=12 * GIB,
+    utilization_percent=37,
+    temperature_c=55,
+)
 
 
 def lines_of(monkeypatch: pytest.MonkeyPatch, *gpus: GpuReading) -> list[str]:

@@ -70,7 +70,7 @@ def test_the_foot_of_each_page_shows_the_version(page: gr.Blocks) -> None:
 
 
 def test_no_event_without_progress_writes_to_what_it_does_not_change(page: gr.Blocks) -> None:
-    """Gradio writes the progress of every such event into all its outputs, at every later event (ui/bindings.py)."""
+    """Gradio writes an event's progress into all its outputs at every later event (see ui/bindings.py)."""
     own = [fn for fn in page.fns.values() if fn.api_visibility == "private" and fn.fn is not None]
     assert len(own) > 50
     noisy = [fn.name for fn in own if fn.show_progress == "hidden" and fn.show_progress_on != []]
@@ -168,7 +168,7 @@ def test_a_page_of_another_shape_is_left_as_it_is() -> None:
 
 
 def test_two_browsers_in_two_languages_do_not_mix(page: gr.Blocks) -> None:
-    """What stands on the Monitor tab of an empty folder of runs, asked for from both pages at once through Gradio."""
+    """Both pages ask at once, through Gradio, for the Monitor tab of an empty folder of runs."""
 
     def opening(path: str) -> Any:
         return next(

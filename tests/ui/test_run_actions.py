@@ -107,7 +107,7 @@ def test_cancel_asks_the_process_of_the_shown_run(folder: RunFolder, monkeypatch
 
 @pytest.mark.parametrize("action", ACTIONS)
 def test_a_stale_page_acts_on_no_other_run(folder: RunFolder, action: Action) -> None:
-    """What the browser shows is not what the page watches by now."""
+    """The browser shows another run than the page watches by now."""
     live(folder)
     for shown, watched in (("an-older-run", folder.run_id), (folder.run_id, "another-run"), ("", None)):
         with pytest.raises(UserError, match="Nothing was done"):
@@ -126,7 +126,7 @@ def test_a_run_that_has_ended_is_left_alone_and_that_is_said(folder: RunFolder, 
 def test_of_two_clicks_on_resume_one_starts_a_process(
     folder: RunFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """At once, from two browsers; the process only waits."""
+    """The clicks come at once, from two browsers; the process only waits."""
     monkeypatch.setattr(run_actions, "query_machine", lambda: Machine((), 2, "2.13.0", cpu_bfloat16=False))
     sleeps = [sys.executable, "-c", "import time; time.sleep(600)"]
     resume = supervisor.resume

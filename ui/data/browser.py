@@ -51,7 +51,8 @@ class BrowserPanel:
     def parts(self) -> list[Any]:
         """The components that showing another image changes."""
         return [
-            self.shown, self.split, self.number.slider, self.whole_image, self.caption, self.picture, self.marks,
+            self.shown, self.split, self.number.slider, self.whole_image, self.caption, self.picture,
+            self.marks,
         ]  # fmt: skip
 
 

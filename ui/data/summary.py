@@ -97,9 +97,12 @@ def splits_table(view: DataView) -> str:
         spacings = part.mm_per_px_xy[:, 0]
         share, spacing = float(is_annotated.mean()), _smallest(spacings)
         cells: list[Cell] = [
-            (name, WORDS), (str(len(part)), len(part)), (f"{100 * share:.1f} %", share), (_list_few(sizes), WORDS),
+            (name, WORDS),
+            (str(len(part)), len(part)),
+            (f"{100 * share:.1f} %", share),
+            (_list_few(sizes), WORDS),
             (_spacings(spacings), spacing),
-        ]  # fmt: skip
+        ]
         lines.append(cells)
     return _table(say("data_counts"), heads, lines)
 

@@ -183,7 +183,7 @@ def on_read_imported(tab: DataTab, session: Session, folder: str, *values: Any) 
 
 def on_read(tab: DataTab, session: Session, *values: Any) -> Updates:
     """Read the form's data set and show its first image."""
-    session.asked.pop(FLOOR_PART, None)  # a late decoding error of another data set is not shown
+    session.awaited.pop(FLOOR_PART, None)  # a late decoding error of another data set is not shown
     choices = list_datasets(tab.data_root)
     try:
         settings = settings_for_data(values)
@@ -224,9 +224,9 @@ def on_leaks(tab: DataTab, session: Session, view: DataView | None, *values: Any
         return {tab.leaks: ()}
     if values and not _is_of_form(view, values):
         raise Superseded  # another data set is being read
-    session.asked[LEAKS_PART] = view.key
+    session.awaited[LEAKS_PART] = view.key
     leaks = read_leaks(view.splits)
-    if session.asked[LEAKS_PART] != view.key:
+    if session.awaited[LEAKS_PART] != view.key:
         raise Superseded
     return {tab.leaks: leaks, **_list_problems(tab, view, leaks)}
 

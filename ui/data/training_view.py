@@ -142,12 +142,12 @@ def on_floor(
     yield {panel.floor: say("data_floor_computing")}
     try:
         settings = settings_for_data(values)
-        session.asked[FLOOR_PART] = settings
+        session.awaited[FLOOR_PART] = settings
         answer = query_floor(settings)
     except UserError as error:
         yield {panel.floor: say("estimate_failed", reason=in_markdown(error))}
         return
-    if session.asked.get(FLOOR_PART) != settings:
+    if session.awaited.get(FLOOR_PART) != settings:
         raise Superseded  # another data set is shown now
     text = say(
         "data_floor",

@@ -233,7 +233,8 @@ def _add_highlight(figure: go.Figure, highlight: Highlight) -> None:
         figure.add_scatter(
             x=[x], y=[y], mode="markers", name=name, hovertemplate=highlight.name + f"<extra>{name}</extra>",
             marker={
-                "symbol": symbol, "size": size, "color": MARK_COLOR, "line": {"width": 3, "color": MARK_COLOR},
+                "symbol": symbol, "size": size, "color": MARK_COLOR,
+                "line": {"width": 3, "color": MARK_COLOR},
             },
         )  # fmt: skip
 
@@ -286,6 +287,7 @@ def _add_points(
     rgb: tuple[int, int, int],
     symbol: str,
 ) -> None:
+    """Add points with their text on hover; `name` is in the legend."""
     figure.add_scatter(
         x=points_xy[:, 0],
         y=points_xy[:, 1],

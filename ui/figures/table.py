@@ -59,7 +59,7 @@ def _head(text: str, sorts: bool) -> str:
 
 def _format_sort_key(key: SortKey) -> str:
     numbers = key if isinstance(key, tuple) else (key,)
-    known = [
+    present = [
         float(number) for number in numbers if isinstance(number, int | float) and not math.isnan(number)
     ]
-    return " ".join(f"{number!r}" for number in known) if len(known) == len(numbers) else ""
+    return " ".join(f"{number!r}" for number in present) if len(present) == len(numbers) else ""

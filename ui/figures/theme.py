@@ -19,7 +19,7 @@ GRID_COLOR = "rgba(128, 134, 142, 0.25)"
 
 
 def build_theme() -> gr.themes.Base:
-    """Gradio's base theme in blue with system fonts."""
+    """Return Gradio's base theme in blue with system fonts."""
     theme = gr.themes.Base(primary_hue="blue", neutral_hue="slate", font=FONT, font_mono=MONO)
     # Gradio's own grays and blue have a contrast below 4.5 : 1
     return theme.set(

@@ -187,6 +187,7 @@ def _add_scatter(
     has_marks: bool,
     **more: Any,
 ) -> None:
+    """Add the points of a curve to a panel, as a line, with marks or without."""
     figure.add_scatter(
         x=[point["epoch"] for point in points],
         y=[point["value"] for point in points],
@@ -310,5 +311,6 @@ def _add_marks(figure: go.Figure, rows: Sequence[Row], events: Sequence[Row]) ->
         if is_free:
             figure.add_annotation(
                 text=", ".join(labels[epoch]), x=epoch, xref="x", y=1, yref="paper", yshift=-GAP_PX,
-                textangle=-90, xanchor="right", yanchor="top", showarrow=False, font={"size": 10, "color": MARK_COLOR},
+                textangle=-90, xanchor="right", yanchor="top", showarrow=False,
+                font={"size": 10, "color": MARK_COLOR},
             )  # fmt: skip

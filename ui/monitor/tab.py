@@ -285,6 +285,7 @@ def _draw_curves(
     events: RowsRead,
     options: CurveOptions,
 ) -> Updates:
+    """Draw the curves, or say that they appear after the first epoch."""
     if not session.has_changed("curves", (folder.run_id, metrics.version, events.version, options)):
         return {}
     rows = metrics.rows

@@ -72,7 +72,7 @@ def create_predict_tab(runs_dir: Path) -> PredictTab:
 
 
 def _bind(tab: PredictTab) -> None:
-    """Bind the choice of a run, then what happens to the images, their landmarks and the export, in this order."""
+    """Bind, in this order: the choice of a run, the images, their landmarks and the export."""
     uploads = [tab.uploads]
     for part in (tab.answers, tab.predictions):
         part.asks(tab.run.change)

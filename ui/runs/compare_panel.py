@@ -52,7 +52,8 @@ class ComparePanel:
     def outputs(self) -> list[Any]:
         """The components that a redraw may change."""
         return [
-            self.session, self.chosen, self.empty, self.results, self.note, self.plot, self.values, self.settings,
+            self.session, self.chosen, self.empty, self.results, self.note, self.plot, self.values,
+            self.settings,
         ]  # fmt: skip
 
 

@@ -212,40 +212,40 @@ def _closed(details: RunDetails, session: Session) -> Updates:
     return {details.session: session, details.opened: None, details.column: gr.update(visible=False)}
 
 
-def on_watch(details: RunDetails, session: Session, opened: str) -> Updates:
+def on_watch(details: RunDetails, session: Session, run_id: str) -> Updates:
     """Show the opened run on the Monitor tab."""
-    session.watch(opened)
-    return {details.session: session, details.watched: opened}
+    session.watch(run_id)
+    return {details.session: session, details.watched: run_id}
 
 
-def on_resume(details: RunDetails, session: Session, opened: str, *typed: str | None) -> Updates:
+def on_resume(details: RunDetails, session: Session, run_id: str, *typed: str | None) -> Updates:
     """Continue the training in the same folder, with the typed changes (in the order of CHANGEABLE)."""
     changes = typed_changes(dict(zip(CHANGEABLE, typed, strict=True)))
     try:
-        gr.Info(resume_run(_folder(details, opened), changes))
+        gr.Info(resume_run(_folder(details, run_id), changes))
     except UserError as error:
         gr.Warning(str(error))
         return {details.session: session, **mark_mistake(details.resume_fields, error)}
-    return {**on_watch(details, session, opened), **_draw_resume_fields(details, opened)}
+    return {**on_watch(details, session, run_id), **_draw_resume_fields(details, run_id)}
 
 
-def on_queue(details: RunDetails, session: Session, opened: str) -> Updates:
+def on_queue(details: RunDetails, session: Session, run_id: str) -> Updates:
     """Queue a run that was never started, or remove it from the queue."""
-    folder = _folder(details, opened)
+    folder = _folder(details, run_id)
     try:
         if derive_state(folder) is RunState.QUEUED:
-            remove_from_queue(details.runs_dir, opened)
+            remove_from_queue(details.runs_dir, run_id)
         else:
-            gr.Info(say("queued", run_id=opened, place=add_to_queue(folder)))
+            gr.Info(say("queued", run_id=run_id, place=add_to_queue(folder)))
     except UserError as error:
         gr.Warning(str(error))
-    return draw_details(details, session, opened)
+    return draw_details(details, session, run_id)
 
 
-def on_bundle(details: RunDetails, opened: str) -> Iterator[str]:
+def on_bundle(details: RunDetails, run_id: str) -> Iterator[str]:
     """Pack the run, reporting progress, and end with the link to the file."""
-    folder = _folder(details, opened)
-    target = _bundle_path(details, opened)
+    folder = _folder(details, run_id)
+    target = _bundle_path(details, run_id)
     reported = 0.0
     try:
         for share in write_bundle(folder, target, {"metrics.csv": _metrics_csv(folder)}):
@@ -261,33 +261,33 @@ def on_bundle(details: RunDetails, opened: str) -> Iterator[str]:
     yield f'<div class="files">{file_link(target, say("bundle_ready", name=target.name, size=size))}</div>'
 
 
-def on_ask_delete(details: RunDetails, opened: str) -> Updates:
+def on_ask_delete(details: RunDetails, run_id: str) -> Updates:
     """Ask before deleting, with what would be deleted."""
-    size = in_bytes(size_bytes(_folder(details, opened)))
+    size = in_bytes(size_bytes(_folder(details, run_id)))
     return {
         details.confirm: gr.update(visible=True),
-        details.confirm_text: say("delete_really", run_id=opened, size=size),
+        details.confirm_text: say("delete_really", run_id=run_id, size=size),
     }
 
 
-def on_delete(details: RunDetails, session: Session, opened: str) -> Updates:
+def on_delete(details: RunDetails, session: Session, run_id: str) -> Updates:
     """Delete the opened run, once the question was answered with yes."""
-    folder = _folder(details, opened)
+    folder = _folder(details, run_id)
     try:
         if is_evaluating(folder):
             raise UserError(say("evaluate_running"))
         delete_run(folder)
-        gr.Info(say("deleted", run_id=opened))
+        gr.Info(say("deleted", run_id=run_id))
     except UserError as error:
         gr.Warning(str(error))
         session.drawn.pop("details", None)
-    return {**draw_details(details, session, opened), details.confirm: gr.update(visible=False)}
+    return {**draw_details(details, session, run_id), details.confirm: gr.update(visible=False)}
 
 
-def on_save_notes(details: RunDetails, opened: str, tags: str, text: str) -> str:
+def on_save_notes(details: RunDetails, run_id: str, tags: str, text: str) -> str:
     """Save tags and notes in the run's folder."""
     notes = Notes(split_tags(tags or ""), (text or "").strip())
-    folder = _folder(details, opened)
+    folder = _folder(details, run_id)
     if folder.config_path.is_file():
         write_notes(folder, notes)
         gr.Info(say("notes_saved"))

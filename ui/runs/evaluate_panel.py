@@ -94,6 +94,7 @@ def create_evaluate_panel(
 
 
 def _place_request(data_root: Path) -> dict[str, Any]:
+    """Place the fields that say what to evaluate on, the button, and a note on its progress."""
     with gr.Row():
         dataset = gr.Dropdown(
             list_datasets(data_root),
@@ -140,6 +141,7 @@ def _place_request(data_root: Path) -> dict[str, Any]:
 
 
 def _place_results() -> dict[str, Any]:
+    """Place the results: numbers, curves, the errors by landmark and by group, and the worst images."""
     parts: dict[str, Any] = {}
     with gr.Column(visible=False, elem_id="evaluation-results") as parts["results"]:
         parts["shown"] = gr.Dropdown(
@@ -175,7 +177,7 @@ def _place_results() -> dict[str, Any]:
 
 def _bind(panel: EvaluatePanel) -> None:
     """Bind the handlers, after the marks of the same events (see `Part.asks`)."""
-    # the results belong to the opened run and the chosen evaluation, and to the request on which they were made
+    # the results belong to the opened run and the chosen evaluation, and answer a request
     result = create_part("evaluation", ("#evaluation-results", "#evaluate-note"))
     request = create_part("evaluation-asked", ("#evaluation-results",), panel.request, keeps=True)
     result.asks([panel.opened.change, panel.shown.input])
@@ -190,11 +192,11 @@ def _bind_opened(panel: EvaluatePanel, result: Part, request: Part) -> None:
     """Show the evaluations of the run that is opened; none of them counts as outdated then."""
 
     def open_run(
-        result_question: str, request_question: str, session: Session, opened: str | None, *fields: Any
+        result_question: str, request_question: str, session: Session, run_id: str | None, *fields: Any
     ) -> Updates:
-        session.asked[REQUEST_PART] = request_question
+        session.awaited[REQUEST_PART] = request_question
         answered = {result.answered: result_question, request.answered: request_question}
-        return {**answered, **on_opened(panel, session, opened)}
+        return {**answered, **on_opened(panel, session, run_id)}
 
     result.binds(
         panel.opened.change,
@@ -215,16 +217,16 @@ def _bind_evaluation(panel: EvaluatePanel, result: Part, request: Part) -> None:
     """
 
     def evaluate(request_question: str, session: Session, *values: Any) -> Updates:
-        session.asked[REQUEST_PART] = request_question
+        session.awaited[REQUEST_PART] = request_question
         return on_evaluate(panel, session, *values)
 
-    def tick(result_question: str, session: Session, opened: str | None) -> Updates:
-        updates = on_tick(panel, session, opened)
+    def tick(result_question: str, session: Session, run_id: str | None) -> Updates:
+        updates = on_tick(panel, session, run_id)
         if panel.results not in updates:
             return updates
         answered = {
             result.answered: result_question,
-            request.answered: session.asked.get(REQUEST_PART, ""),
+            request.answered: session.awaited.get(REQUEST_PART, ""),
         }
         return {**answered, **updates}
 
@@ -251,31 +253,31 @@ def _bind_choices(panel: EvaluatePanel, result: Part, request: Part) -> None:
     )
 
 
-def on_opened(panel: EvaluatePanel, session: Session, opened: str | None) -> Updates:
+def on_opened(panel: EvaluatePanel, session: Session, run_id: str | None) -> Updates:
     """Show the data set and the newest evaluation of the run that was opened."""
-    if opened is None:
+    if run_id is None:
         return {panel.session: session}
-    config = read_config(_folder(panel, opened))
-    updates = on_tick(panel, session, opened)
+    config = read_config(_folder(panel, run_id))
+    updates = on_tick(panel, session, run_id)
     if config is None:
         return updates
     path, truth = str(config.value("dataset_path")), config.settings.annotation_type
-    choices = on_dataset(panel, opened, path, truth)
+    choices = on_dataset(panel, run_id, path, truth)
     note = choices.pop(panel.note) or updates.get(panel.note, "")
     dataset = gr.update(choices=list_datasets(panel.data_root), value=path)
     return {**updates, **choices, panel.dataset: dataset, panel.note: note}
 
 
-def on_dataset(panel: EvaluatePanel, opened: str | None, dataset_path: str | None, truth: str) -> Updates:
+def on_dataset(panel: EvaluatePanel, run_id: str | None, dataset_path: str | None, truth: str) -> Updates:
     """Offer the splits and readers of the chosen data set."""
-    config = read_config(_folder(panel, opened)) if opened is not None else None
+    config = read_config(_folder(panel, run_id)) if run_id is not None else None
     dataset_path = _typed_path(dataset_path)
-    if opened is None or config is None or not dataset_path:
+    if run_id is None or config is None or not dataset_path:
         return {panel.split: gr.update(choices=[], value=None), panel.note: ""}
     try:
         readers = read_annotations(Path(dataset_path), annotation_format(config, dataset_path)).reader_names
         truth = truth if truth in readers else "mean"
-        splits = splits_to_measure(_folder(panel, opened), config, dataset_path, truth)
+        splits = splits_to_measure(_folder(panel, run_id), config, dataset_path, truth)
     except UserError as error:
         return {
             panel.split: gr.update(choices=[], value=None),
@@ -297,7 +299,7 @@ def default_split(splits: list[str]) -> str:
 def on_evaluate(
     panel: EvaluatePanel,
     session: Session,
-    opened: str,
+    run_id: str,
     dataset_path: str | None,
     split: str | None,
     truth: str,
@@ -305,7 +307,7 @@ def on_evaluate(
     leave_out: bool,
 ) -> Updates:
     """Start the process that evaluates."""
-    folder = _folder(panel, opened)
+    folder = _folder(panel, run_id)
     config = read_config(folder)
     try:
         path = _typed_path(dataset_path)
@@ -324,23 +326,23 @@ def on_evaluate(
         gr.Warning(str(error))
         return {panel.session: session, panel.note: escape(say("data_failed", reason=error))}
     gr.Info(say("evaluate_started", split=split))
-    return on_tick(panel, session, opened)
+    return on_tick(panel, session, run_id)
 
 
-def on_tick(panel: EvaluatePanel, session: Session, opened: str | None) -> Updates:
+def on_tick(panel: EvaluatePanel, session: Session, run_id: str | None) -> Updates:
     """Show the progress of the evaluation, and the newest one when it is done."""
     updates: Updates = {panel.session: session}
-    if opened is None:
+    if run_id is None:
         return updates
-    folder = _folder(panel, opened)
+    folder = _folder(panel, run_id)
     progress = progress_of(folder)
     is_training = progress is not None and bool(live_runs(panel.runs_dir))
-    if session.has_changed("evaluation_progress", (opened, progress, is_training)):
+    if session.has_changed("evaluation_progress", (run_id, progress, is_training)):
         updates[panel.note] = progress_html(progress, is_training=is_training)
         is_idle = progress is None or bool(progress.failure)
         updates[panel.evaluate] = gr.update(interactive=is_idle)
     evaluations = folder.evaluations()
-    if session.has_changed("evaluations", (opened, evaluations)):
+    if session.has_changed("evaluations", (run_id, evaluations)):
         names = [name for name, _ in evaluations]
         newest = names[0] if names else None
         updates[panel.shown] = gr.update(choices=names, value=newest, visible=len(names) > 1)
@@ -348,14 +350,14 @@ def on_tick(panel: EvaluatePanel, session: Session, opened: str | None) -> Updat
     return updates
 
 
-def on_show(panel: EvaluatePanel, session: Session, opened: str, name: str, *request: Any) -> Updates:
+def on_show(panel: EvaluatePanel, session: Session, run_id: str, name: str, *request: Any) -> Updates:
     """Show another of the run's evaluations."""
-    return {panel.session: session, **_draw(panel, _folder(panel, opened), name)}
+    return {panel.session: session, **_draw(panel, _folder(panel, run_id), name)}
 
 
-def on_group(panel: EvaluatePanel, opened: str, name: str, column: str) -> Updates:
+def on_group(panel: EvaluatePanel, run_id: str, name: str, column: str) -> Updates:
     """Show the errors grouped by another column."""
-    record = _read(_folder(panel, opened), name)
+    record = _read(_folder(panel, run_id), name)
     if record is None or column not in record["by_group"]:
         return {panel.groups: gr.skip()}
     return {panel.groups: plot_groups(record, column, say)}

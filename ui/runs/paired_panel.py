@@ -97,7 +97,8 @@ def create_paired_panel(session: gr.State, runs_dir: Path) -> PairedPanel:
 def bind_redraw(panel: PairedPanel, events: Any) -> None:
     """Redraw the comparison on these events.
 
-    If the chosen evaluation does not exist, another one takes its place, also in the question that is answered.
+    If the chosen evaluation does not exist, another one takes its place, also in the question that is
+    answered.
     """
 
     def redraw(
@@ -208,8 +209,8 @@ def _pair(panel: PairedPanel, first: str | None, second: str | None) -> list[Run
 def _names(pair: Sequence[RunFolder]) -> list[str]:
     """Return the names of evaluations to compare by: those that both runs have, then those of one of them.
 
-    If there are none, that is the evaluation that the first run's data set offers. Raises UserError if that cannot
-    be read.
+    If there are none, that is the evaluation that the first run's data set offers. Raises UserError if that
+    cannot be read.
     """
     first, second = ([name for name, _ in folder.evaluations()] for folder in pair)
     shared = [name for name in first if name in second]

@@ -18,7 +18,7 @@ from typing import Any, Literal
 
 @dataclass(frozen=True)
 class Language:
-    """A language. `path`: of its page, below the dashboard's address; `direction`: of its lines, as in HTML."""
+    """A language, the `path` of its page below the dashboard's address, and the `direction` of its lines."""
 
     code: str
     name: str

@@ -86,10 +86,10 @@ def on_sample(tab: TrainTab, *values: Any) -> Updates:
 
 
 def settings_for_data(values: Sequence[Any]) -> Settings:
-    """Return settings for showing the data set: the form's data fields, and its display fields that are valid.
+    """Return settings for showing the data set: the data fields, and those display fields that are valid.
 
-    Other fields keep their defaults, so that an error elsewhere on the form does not hide the data. A reader that
-    the data set does not have counts as the mean. Raises UserError.
+    Other fields keep their defaults, so that an error elsewhere on the form does not hide the data. A reader
+    that the data set does not have counts as the mean. Raises UserError.
     """
     raw = raw_of(values)
     data = {key: raw[key] for key in DATA_KEYS}

@@ -59,7 +59,7 @@ class TrainTab:
     data_root: Path
     session: gr.State
     fields: dict[str, Any]
-    marked: gr.State  # keys of the fields that show something other than their help
+    marked_keys: gr.State  # keys of the fields that show something other than their help
     started: gr.State  # the id of the run that Start has just made
     summary: gr.Markdown
     implausible: ImplausiblePanel

@@ -51,7 +51,9 @@ def create_train_tab(session: gr.State, runs_dir: Path, data_root: Path) -> Trai
             advice = {name: parts.pop(name) for name in ("recommend", "advice", "accumulate", "estimate")}
             parts["memory"] = create_memory_panel(runs_dir, fields, **advice)
     parts["answers"] = Answers.create(fields)
-    tab = TrainTab(runs_dir, data_root, session, fields, marked=gr.State([]), started=gr.State(), **parts)
+    tab = TrainTab(
+        runs_dir, data_root, session, fields, marked_keys=gr.State([]), started=gr.State(), **parts
+    )
     _bind(tab)
     return tab
 
@@ -112,9 +114,11 @@ def _bind_data(tab: TrainTab, events: Any, *, mends: bool = False) -> None:
 
 
 def _bind_form(tab: TrainTab, events: Any, *, mends: bool = False) -> None:
-    """Bind what follows from the whole form: marks at its fields, the command, and whether Start is enabled."""
-    outputs = [*tab.inputs, tab.preset, tab.marked, tab.start, tab.queue, tab.blocked, tab.command]
-    tab.answers.form.answers(events, partial(on_form, tab), [tab.marked, *tab.inputs], outputs, mends=mends)
+    """Bind what follows from the whole form: its fields' marks, its command, and whether it can start."""
+    outputs = [*tab.inputs, tab.preset, tab.marked_keys, tab.start, tab.queue, tab.blocked, tab.command]
+    tab.answers.form.answers(
+        events, partial(on_form, tab), [tab.marked_keys, *tab.inputs], outputs, mends=mends
+    )
 
 
 def bind_load(tab: TrainTab, page: gr.Blocks) -> None:
@@ -172,7 +176,7 @@ def on_form(tab: TrainTab, marked_keys: list[str], *values: Any) -> Updates:
     return {
         **dict(zip(tab.inputs, marks, strict=True)),
         tab.preset: match_preset(raw) or CUSTOM,
-        tab.marked: [*mistakes, *understood],
+        tab.marked_keys: [*mistakes, *understood],
         tab.start: gr.update(interactive=not mistakes),
         tab.queue: gr.update(interactive=not mistakes),
         tab.blocked: gr.update(value=first_mistake(mistakes) if mistakes else "", visible=bool(mistakes)),

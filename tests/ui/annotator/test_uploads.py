@@ -179,11 +179,9 @@ def test_what_a_killed_program_left_is_deleted_by_the_next(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    left, own = (
-        tmp_path / "fiducial-4194304-x",
-        tmp_path / f"fiducial-{os.getpid()}-y",
-    )  # above the largest pid
-    left.mkdir()
-    own.mkdir()
+    of_ended = tmp_path / "fiducial-4194304-x"  # above the largest pid
+    of_living = tmp_path / f"fiducial-{os.getpid()}-y"
+    of_ended.mkdir()
+    of_living.mkdir()
     root = uploads_root.__wrapped__()
-    assert not left.exists() and own.exists() and root.parent == tmp_path.resolve()
+    assert not of_ended.exists() and of_living.exists() and root.parent == tmp_path.resolve()

@@ -21,12 +21,10 @@ def splits(tiny_dataset: Path) -> SampleSplits:
 
 def test_a_crop_is_told_in_pixels_of_the_image(splits: SampleSplits) -> None:
     settings = Settings(crop_size=64, crop_mm_per_px=1.5)
-    assert crop_sides(settings, splits.train) == pytest.approx(
-        np.array([192.0, 192.0])
-    )  # 96 mm of 0.5 mm a pixel
-    assert (
-        "a crop of 64 x 64 covers 192 x 192 px of this image" in describe_sigma(settings, splits.train).text
-    )
+    # 96 mm at 0.5 mm per pixel
+    assert crop_sides(settings, splits.train) == pytest.approx(np.array([192.0, 192.0]))
+    text = describe_sigma(settings, splits.train).text
+    assert "a crop of 64 x 64 covers 192 x 192 px of this image" in text
 
 
 def test_without_refinement_there_is_no_crop(splits: SampleSplits) -> None:

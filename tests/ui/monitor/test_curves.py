@@ -208,7 +208,7 @@ def test_events_that_change_the_course_stand_as_labeled_lines_through_all_panels
 
 
 def test_labels_do_not_stand_on_one_another() -> None:
-    """A run resumed in every epoch: a line each, and a label where there is room for one."""
+    """A run resumed in every epoch has a line at each, and a label where there is room for one."""
     figure = plot_curves(rows(100), [{"kind": "resumed", "epoch": epoch} for epoch in range(1, 101)])
     assert len(figure.layout.shapes) == 100
     labeled = [note.x for note in figure.layout.annotations if note.textangle == -90]

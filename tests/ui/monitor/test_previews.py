@@ -196,7 +196,7 @@ def test_previews_map_heatmaps_and_points_into_the_original_image(folder: RunFol
 
 
 def lit_at(folder: RunFolder, key: tuple[str, int], choice: str) -> tuple[float, float] | None:
-    """Where in the display the heatmap shines, (x, y); None where it does not."""
+    """Return where in the display the heatmap shines, (x, y); None if it does not."""
     picture = decode_picture(draw(folder, key, choice)[0][1])
     bright = picture.astype(float).max(axis=-1)
     bright[bright < 0.5 * max(40.0, bright.max())] = 0

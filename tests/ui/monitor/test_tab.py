@@ -156,7 +156,7 @@ def test_a_tick_reads_only_what_was_appended_and_draws_only_what_changed(
 
 
 def count_bytes_read(monkeypatch: pytest.MonkeyPatch, folder: RunFolder) -> dict[Path, int]:
-    """How much of a run's rows is read from now on, by file, whoever reads them."""
+    """Count by file, from now on, how much of a run's rows is read."""
     read = {folder.metrics_path: 0, folder.events_path: 0}
     plain_open = Path.open
 
@@ -176,7 +176,7 @@ def count_bytes_read(monkeypatch: pytest.MonkeyPatch, folder: RunFolder) -> dict
 
 
 def count_calls(monkeypatch: pytest.MonkeyPatch, names: Mapping[Any, Sequence[str]]) -> dict[str, int]:
-    """How often functions are called from now on; `names` by module."""
+    """Count from now on how often functions are called; `names` by module."""
     called = {name: 0 for of_module in names.values() for name in of_module}
 
     def counting(name: str, function: Any) -> Any:

@@ -86,8 +86,10 @@ def test_a_share_is_best_where_it_is_highest() -> None:
 
 
 def test_the_best_epoch_is_that_of_best_pt_whatever_is_compared() -> None:
-    """Of an epoch that training went back from, which has another row now, and of one that comes after the first
-    network's. One that is none of the run's own has no star."""
+    """The best epoch may be one that training went back from and repeated, and is counted over both phases.
+
+    An epoch that is none of the run's own has no star.
+    """
     rows = [*run(4, 3, 2, phase="train"), *run(2, 1.8, phase="refine")]
     best = {"phase": "refine", "epoch": 1, "val/mre_px": 1.0, "val/mre_mm": 0.5, "val/sdr_2mm": 0.9}
     for name, point in (("mre", (4, 0.5)), ("sdr", (4, 90.0)), ("train_loss", (5, 0.09))):
@@ -131,16 +133,24 @@ def test_what_cannot_be_compared_is_said() -> None:
 
 def paired(difference: float, interval: tuple[float, float] | None, **how: Any) -> Paired:
     p = None if interval is None else 0.02
-    found = Difference(1.5, 1.5 + difference, difference, 4, 6, p, interval)
-    equal = Difference(1, 1, 0, 12, 7, 1.0, (0, 0))
+    unequal = Difference(
+        first=1.5,
+        second=1.5 + difference,
+        difference=difference,
+        num_cases=4,
+        least_cases=6,
+        p=p,
+        interval=interval,
+    )
+    equal = Difference(first=1, second=1, difference=0, num_cases=12, least_cases=7, p=1.0, interval=(0, 0))
     return Paired(
         **{
             "unit": "mm",
             "num_images": 12,
             "case_kind": "patient",
             "cases_known": True,
-            "overall": found,
-            "per_landmark": {"S": found, "N": equal},
+            "overall": unequal,
+            "per_landmark": {"S": unequal, "N": equal},
             "landmark_share": 0.975,
             **how,
         }
@@ -181,7 +191,9 @@ def test_the_p_value_is_shown_and_evaluations_that_know_no_patients_are_named() 
 
 
 def test_where_no_landmark_can_have_a_verdict_no_correction_is_claimed() -> None:
-    few = Difference(1.5, 1.0, -0.5, 4, 7, None, None)
+    few = Difference(
+        first=1.5, second=1.0, difference=-0.5, num_cases=4, least_cases=7, p=None, interval=None
+    )
     html = paired_html("a", "b", "films-test", paired(-0.25, (-0.4, -0.1), per_landmark={"S": few}))
     assert "Holm" not in html and "Of 1 landmark, each needs at least 7 patients" in html
 

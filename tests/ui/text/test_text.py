@@ -124,7 +124,7 @@ def test_no_visible_word_bypasses_the_table(path: Path) -> None:
 
 
 def test_words_of_the_backend_stay_whole_in_markdown() -> None:
-    """Which would take a placeholder for a tag, and what stands between two stars for emphasis."""
+    """Markdown would take a placeholder for a tag, and text between two stars for emphasis."""
     words = "no column <name>_x; looked for labeled-data/*/CollectedData_*.csv, `x`"
     escaped = r"no column &lt;name&gt;_x; looked for labeled-data/\*/CollectedData_\*.csv, \`x\`"
     assert in_markdown(words) == escaped

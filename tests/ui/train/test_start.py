@@ -1,4 +1,4 @@
-"""The page's part of a start: its own words for a device that is taken, and the cure of a batch that does not fit."""
+"""Starting from the page: its text about a busy device, and the cure of a batch that does not fit."""
 
 from __future__ import annotations
 
