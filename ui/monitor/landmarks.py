@@ -31,11 +31,11 @@ def landmark_table(rows: Sequence[Row], readers: Mapping[str, Any] | None = None
     before = validated[-1 - TREND_EPOCHS] if len(validated) > TREND_EPOCHS else validated[0]
     prefix = f"val/mre_{unit}/"
     names = [key.removeprefix(prefix) for key in last if key.startswith(prefix) and last[key] is not None]
-    heads = [say("landmark"), say("within", **_when(last))]
+    heads = [say("landmark"), say("error_at", **_when(last))]
     if before is not last:
-        heads += [say("change_since", **_when(before)), say("course")]
+        heads += [say("change_since", **_when(before)), say("trend")]
     if readers is not None:
-        heads.append(say("readers_apart"))
+        heads.append(say("reader_distance"))
     lines = []
     for name in sorted(names, key=lambda name: -float(last[prefix + name])):
         course = [float(row[prefix + name]) for row in validated if row.get(prefix + name) is not None]

@@ -33,7 +33,7 @@ def run_card(
     bar = f'<progress max="1" value="{share:.4f}" aria-label="{escape(say("progress"))}"></progress>'
     reason = f'<p dir="ltr">{escape(str(outcome.get("reason", "")))}</p>' if outcome else ""
     if state in (RunState.COMPLETED, RunState.FINISHED_EARLY):
-        reason += f'<p class="note">{escape(say("what_next"))}</p>'
+        reason += f'<p class="note">{escape(say("next_steps"))}</p>'
     row = f'<div class="row">{"".join(parts)}</div>'
     return f'<div class="run-card" data-state="{state.value}">{row}{bar}{reason}</div>'
 

@@ -181,7 +181,7 @@ def draw_details(details: RunDetails, session: Session, run_id: str) -> Updates:
     possible = possible_now(folder, derive_state(folder))
     if not session.has_changed("details", (run_id, folder.metrics_stamp(), has_checkpoint, possible)):
         return {details.session: session}
-    queue_label = say("queue_take_out") if possible.unqueue else say("queue_add")
+    queue_label = say("queue_remove") if possible.unqueue else say("queue_add")
     return {
         details.session: session,
         details.opened: run_id,

@@ -50,7 +50,7 @@ def create_queue_panel(session: gr.State, runs_dir: Path) -> QueuePanel:
         with gr.Row(visible=False) as buttons:
             up = gr.Button(say("queue_up"), elem_id="queue-up", min_width=120)
             down = gr.Button(say("queue_down"), elem_id="queue-down", min_width=120)
-            remove = gr.Button(say("queue_take_out"), elem_id="queue-remove", min_width=120)
+            remove = gr.Button(say("queue_remove"), elem_id="queue-remove", min_width=120)
     panel = QueuePanel(
         runs_dir=runs_dir,
         session=session,

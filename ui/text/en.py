@@ -25,7 +25,7 @@ TEXT: dict[str, str] = {
     "tab_runs": "Runs",
     # data
     "tab_data": "Data",
-    "data_dataset_info": "the Train tab trains on this data set; a folder below the data root, or any path",
+    "data_dataset_info": "also used on the Train tab; a folder below the data root, or any path",
     "data_import": "Import a zip ...",
     "data_import_note": "A zip file contains one data set: images and their annotations, as a CSV table, "
     "Aariz, ISBI 2015, COCO keypoints or DeepLabCut (docs/data.md shows the layouts).",
@@ -64,8 +64,8 @@ TEXT: dict[str, str] = {
     "data_suspect_columns": "image,landmark,reason,times usual",
     "data_suspects_some": "{num} landmarks stand out; the worst first. Click one to see it.",
     "data_suspects_some_one": "{num} landmark stands out. Click it to see it.",
-    "data_suspects_usual": "*Times usual*: how many times the usual deviation of this landmark (from the "
-    "median over all images).",
+    "data_suspects_usual": "*Times usual*: the deviation, as a multiple of this landmark's median over all "
+    "images.",
     "data_suspects_none": "No landmark stands out.",
     "data_suspects_cut": "Only the first {num} are listed.",
     "data_no_shapes": "The usual shapes could not be learned: that takes at least 12 images with 4 "
@@ -166,8 +166,8 @@ TEXT: dict[str, str] = {
     "sigma": "Sigma of the target, input px",
     "output_stride": "Output stride, input px per cell",
     "refine": "Refine on crops at full resolution",
-    "refine_info": "a second, small network looks closely at each landmark: most of the accuracy, for a few "
-    "minutes",
+    "refine_info": "a second, small network looks closely at each landmark: it gives most of the accuracy and "
+    "takes a few minutes",
     "refine_epochs": "Refinement: epochs",
     "refine_lr": "Refinement: learning rate",
     "refine_crops": "Refinement: crops per step",
@@ -254,7 +254,7 @@ TEXT: dict[str, str] = {
     "measuring": "Running real steps in separate processes ...",
     "measure_failed": "⚠ The test failed: {reason}",
     "measured_line": "batch {batch}: {measured} measured, {predicted} predicted; {speed} images/s in "
-    "training, not counting reading",
+    "training, without reading",
     "measured_none": "batch {batch}: out of memory in the test",
     "command": "Equivalent command",
     "start": "Start training",
@@ -263,7 +263,7 @@ TEXT: dict[str, str] = {
     "on the Monitor tab",
     "started": "Started {run_id}",
     "answer_updating": "updating ...",
-    "answer_other": "for settings other than the current ones",
+    "answer_other": "made with other settings",
     "data_failed": "⚠ {reason}",
     "mean_choice": "mean",
     "no_such_data": "{path} does not exist; choose an existing folder",
@@ -296,7 +296,7 @@ TEXT: dict[str, str] = {
     "best_first": "best {value}, of the first network",
     "since_best": "epochs since the best: {num}",
     "acts_on": "These buttons act on",
-    "what_next": "Next: evaluate this run, compare it or download it as one file on the Runs tab; try it on "
+    "next_steps": "Next: evaluate this run, compare it or download it as one file on the Runs tab; try it on "
     "new images on the Predict tab. To train it longer, duplicate it on the Runs tab with more epochs.",
     "finish": "Finish now, keep the best",
     "save_now": "Save now",
@@ -312,12 +312,10 @@ TEXT: dict[str, str] = {
     "cancel": "Cancel",
     "cancel_really": "Yes, cancel",
     "cancel_no": "Keep training",
-    "finish_asked": "Finishing: the best weights are kept, or the last ones where there are no validation "
-    "images",
+    "finish_asked": "Finishing: the best weights are kept, or the last ones if there are no validation images",
     "cancel_asked": "Canceling: the progress is saved, and Resume continues from there",
     "smoothing": "Smoothing, ± epochs",
-    "smoothing_info": "the mean with this many epochs before and after; the raw curve stays visible behind "
-    "it",
+    "smoothing_info": "the mean over this many epochs before and after; the raw curve stays visible",
     "log_axis": "Logarithmic axis",
     "clip": "Clip outliers",
     "clip_info": "errors above five times the best are cut off, but never more than half of them",
@@ -367,17 +365,16 @@ TEXT: dict[str, str] = {
     "error_line": "error",
     "landmark_table": "Landmarks, worst first",
     "landmark": "landmark",
-    "within": "mean error, epoch {epoch} of {phase}",
+    "error_at": "mean error, epoch {epoch} of {phase}",
     "change_since": "since epoch {epoch} of {phase}",
     "change_none": "the same",
-    "course": "trend",
-    "readers_apart": "inter-reader distance",
+    "trend": "trend",
+    "reader_distance": "inter-reader distance",
     "readers_note": "Inter-reader distance: the mean distance between the readers of the validation images. "
     "Their mean is closer to each of them than they are to each other, so an error against the mean can "
-    "well be smaller.",
+    "be smaller.",
     "landmarks_none": "Errors of each landmark appear after the first validation.",
-    "landmarks_not_validated": "This run has no validation images, so the errors of its landmarks are not "
-    "known.",
+    "landmarks_not_validated": "This run has no validation images: the errors of its landmarks are unknown.",
     "progress": "share of the training that is done",
     "events": "Events",
     "no_events": "nothing yet",
@@ -433,7 +430,7 @@ TEXT: dict[str, str] = {
     "evaluate_leave_out_info": "found by their pixels; if they are kept, the error looks too small, and the "
     "result says so",
     "evaluate": "Evaluate",
-    "evaluate_started": "Evaluating on {split}; the page can be used or closed meanwhile",
+    "evaluate_started": "Evaluating on {split}; you can use or close the page meanwhile",
     "evaluate_busy": "A run is training now: both will be slower until one of them ends.",
     "evaluate_reading": "reading the network and the data set ...",
     "evaluate_predicting": "predicting images: {done} of {total}",
@@ -453,14 +450,13 @@ TEXT: dict[str, str] = {
     "evaluate again to find out.",
     "evaluation_leaked_unseen": "{unseen} training images are no longer available: they could only be "
     "compared as whole files.",
-    "evaluation_leaked_made_before": "The run is older than the list of its images: the data folder was "
-    "read as it is today.",
+    "evaluation_leaked_made_before": "This run is from a version that stored no list of its images: the "
+    "data folder was read as it is today.",
     "evaluation_other_version": "this evaluation was made by another version; evaluate again",
     "evaluation_mre": "MRE ± SD",
     "evaluation_interval": "95 % interval {interval}",
     "evaluation_no_interval": "no interval: {cases}, at least {least} needed",
-    "evaluation_cases": "Intervals are over {cases}: the images of one of them are not independent of each "
-    "other.",
+    "evaluation_cases": "Intervals are over {cases}: images of the same one are not independent.",
     "evaluation_old_intervals": "⚠ The intervals are from an older version, which made them too narrow for "
     "few images: evaluate again.",
     "evaluation_median": "median",
@@ -599,7 +595,7 @@ TEXT: dict[str, str] = {
     "queue_choose": "Choose a waiting run first",
     "queue_up": "▲ Earlier",
     "queue_down": "▼ Later",
-    "queue_take_out": "Remove from the queue",
+    "queue_remove": "Remove from the queue",
     "search_runs": "Search",
     "search_runs_info": "words from any column, tag or note",
     "runs_no_match": "No run matches. Clear the search, or choose any state.",
@@ -661,9 +657,8 @@ TEXT: dict[str, str] = {
     "paired_on": "Evaluated on",
     "paired_empty": "Choose two different runs in the fields above. Both need an evaluation on the same "
     "split; a missing one can be made here.",
-    "paired_missing": "{runs}: not evaluated on {name} yet, and both runs need an evaluation on the same "
-    "split. Press the button below, or open the run in the table above and use Evaluate best.pt; the "
-    "comparison then appears here.",
+    "paired_missing": "{runs}: not evaluated on {name} yet, which the comparison needs. Press the button "
+    "below; the comparison then appears here.",
     "paired_evaluate": "Evaluate what is missing",
     "paired_no_best": "{runs}: no best.pt to evaluate yet. Wait for a validation, or choose another run.",
     "paired_better": "{second} is better than {first} by {size}",
@@ -671,10 +666,10 @@ TEXT: dict[str, str] = {
     "paired_open": "No difference between {first} and {second} can be shown",
     "paired_too_few": "Too little data for a verdict between {first} and {second}: {cases}, at least "
     "{least} needed",
-    "paired_about": "{num} images on which both were evaluated, {name}. Difference: second minus first, so "
-    "negative is better. The verdict comes from a sign-flip test over {cases}; the 95 % interval contains "
-    "every difference that this test would not reject. Both account for the chance in which images were "
-    "drawn, not for the chance in training: for that, train each with several seeds.",
+    "paired_about": "{num} images on which both were evaluated ({name}). Difference: second minus first, so "
+    "negative is better. The verdict is from a sign-flip test over {cases}; the 95 % interval contains the "
+    "differences that this test would not reject. Both account for chance in the choice of images, not in "
+    "training: for that, train each run with several seeds.",
     "paired_cases_unknown": "⚠ Both evaluations are from an older version and do not know which images "
     "belong to one patient or video: each image was counted as independent. If some belong together, "
     "evaluate both runs again.",

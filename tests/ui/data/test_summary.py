@@ -55,7 +55,7 @@ def test_the_stray_landmark_is_the_first_to_check(view: DataView) -> None:
     (score,) = re.findall('data-sort="([0-9.]+)"><bdi>[0-9.]+ x</bdi>', table)
     assert float(score) > 4
     assert len(view.suspects.found) == 1 and suspects_note(view).startswith("1 landmark stands out")
-    assert "*Times usual*: how many times the usual deviation" in suspects_note(view)
+    assert "*Times usual*: the deviation, as a multiple" in suspects_note(view)
 
 
 def test_problems_come_with_their_cure_and_leaks_after_them(view: DataView) -> None:

@@ -58,7 +58,7 @@ def test_what_the_readers_differ_by_stands_beside_each_error() -> None:
     heads, *lines = cells(table)
     assert heads[-1] == "inter-reader distance"
     assert [line[-1] for line in lines] == ["2.50 mm", "-"]
-    assert "can well be smaller" in table
+    assert "can be smaller" in table
     assert "readers" not in landmark_table([row(1, good=0.1)], None)
 
 

@@ -71,8 +71,7 @@ def test_the_name_of_a_card_keeps_its_order_between_persian_words() -> None:
 def test_a_line_for_each_batch_that_was_measured() -> None:
     words = measured_words(MEASURED.with_batch(MeasuredBatch(16, None)), PREDICTED.__getitem__).splitlines()
     assert (
-        words[1]
-        == "- batch 8: 3.0 GiB measured, 2.0 GiB predicted; 20 images/s in training, not counting reading"
+        words[1] == "- batch 8: 3.0 GiB measured, 2.0 GiB predicted; 20 images/s in training, without reading"
     )
     assert words[2] == "- batch 16: out of memory in the test"
     assert measured_words(NOTHING_MEASURED, PREDICTED.__getitem__) == ""
