@@ -10,8 +10,8 @@ from typing import Any
 class Session:
     """The run that a page watches, and what was sent to it.
 
-    `drawn`: what was sent last, by the name of a part, so that nothing is sent twice. `awaited`: by name, what
-    an answer is still awaited for, even if another run is watched by then.
+    `drawn`: what was sent last, by the name of a part, so that nothing is sent twice. `awaited`: what an
+    answer is still awaited for, by the name of a part, even if another run is watched by then.
     """
 
     run_id: str | None = None

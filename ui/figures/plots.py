@@ -22,7 +22,7 @@ Row = Mapping[str, Any]
 def in_one_line(rows: Sequence[Row], events: Sequence[Row]) -> tuple[list[Row], list[Row]]:
     """Return rows and events with the refinement's epochs counted on from the first network's last one.
 
-    The begin of the refinement is added as an event.
+    The beginning of the refinement is added as an event.
     """
     before = max((row["epoch"] for row in rows if row.get("phase") != REFINE), default=0)
 

@@ -247,8 +247,9 @@ def _clip(
     clipped = [value for value in values if value > limit]
     if not clipped:
         return
-    has_near_line = readers is not None and readers.distance < 2 * limit
-    highest = max(limit, 1.02 * readers.distance) if readers is not None and has_near_line else limit
+    highest = limit
+    if readers is not None and readers.distance < 2 * limit:
+        highest = max(limit, 1.02 * readers.distance)
     note = say("clipped", num=len(clipped), value=f"{max(clipped):{line.format}}{line.unit}")
     figure.update_layout({f"yaxis{number + 1 if number else ''}": {"range": [0, 1.05 * highest]}})
     figure.add_annotation(

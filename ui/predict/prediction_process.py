@@ -36,7 +36,7 @@ def start_prediction(folder: Path, images: Path, checkpoint: Path) -> None:
         _started[folder] = start_command("backend.predict", *arguments, log_path=folder / _LOG)
 
 
-def progress_of(folder: Path) -> Progress | None:
+def read_progress(folder: Path) -> Progress | None:
     """Return the progress of a folder's prediction; None if it was stopped or has ended well."""
     process = _started.get(folder)
     if process is None:
@@ -54,7 +54,7 @@ def follow_prediction(folder: Path) -> Iterator[Progress]:
     Raises UserError if it failed.
     """
     last = None
-    while (progress := progress_of(folder)) is not None:
+    while (progress := read_progress(folder)) is not None:
         if progress.failure:
             raise UserError(progress.failure)
         if progress != last:
@@ -64,7 +64,7 @@ def follow_prediction(folder: Path) -> Iterator[Progress]:
 
 
 def is_running(folder: Path) -> bool:
-    """Whether a prediction of the folder is running, or has ended without a report by `progress_of` yet."""
+    """Whether a prediction of the folder is running, or has ended without a report by `read_progress` yet."""
     return folder in _started
 
 

@@ -302,7 +302,7 @@ def _draw(tab: PredictTab, uploads: Uploads) -> Updates:
 
 
 def _buttons(tab: PredictTab, uploads: Uploads) -> Updates:
-    """Enable the buttons that the images allow, and whether they are being predicted."""
+    """Enable the buttons that fit: there are images or not, and they are being predicted or not."""
     has_images = bool(uploads.images)
     is_busy = uploads.folder is not None and is_running(uploads.folder)
     return {

@@ -20,7 +20,7 @@ from ui.answers import Part, create_part
 from ui.bindings import PRIVATE, Updates, show_figures
 from ui.datasets import annotation_format, list_datasets, splits_to_measure
 from ui.run_rows import live_runs, read_config
-from ui.runs.evaluation_process import Request, progress_of, start_evaluation
+from ui.runs.evaluation_process import Request, read_progress, start_evaluation
 from ui.runs.evaluation_view import MAX_WORST, headline, landmark_errors, progress_html, worst_figures
 from ui.session import Session
 from ui.text.say import say
@@ -335,7 +335,7 @@ def on_tick(panel: EvaluatePanel, session: Session, run_id: str | None) -> Updat
     if run_id is None:
         return updates
     folder = _folder(panel, run_id)
-    progress = progress_of(folder)
+    progress = read_progress(folder)
     is_training = progress is not None and bool(live_runs(panel.runs_dir))
     if session.has_changed("evaluation_progress", (run_id, progress, is_training)):
         updates[panel.note] = progress_html(progress, is_training=is_training)

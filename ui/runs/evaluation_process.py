@@ -52,7 +52,7 @@ def start_evaluation(folder: RunFolder, request: Request) -> None:
         _started[folder.path] = _Started(process, name)
 
 
-def progress_of(folder: RunFolder) -> Progress | None:
+def read_progress(folder: RunFolder) -> Progress | None:
     """Return the progress of the evaluation that this program started last.
 
     None if there is none or it has ended well.
@@ -71,7 +71,7 @@ def progress_of(folder: RunFolder) -> Progress | None:
 
 def is_evaluating(folder: RunFolder) -> bool:
     """Whether an evaluation that this program started is running."""
-    progress = progress_of(folder)
+    progress = read_progress(folder)
     return progress is not None and not progress.failure
 
 

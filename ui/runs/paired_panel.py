@@ -23,7 +23,7 @@ from ui.datasets import annotation_format, splits_to_measure
 from ui.run_rows import live_runs, read_config
 from ui.runs.compare_view import paired_html
 from ui.runs.evaluate_panel import default_split
-from ui.runs.evaluation_process import Request, is_evaluating, progress_of, start_evaluation
+from ui.runs.evaluation_process import Request, is_evaluating, read_progress, start_evaluation
 from ui.runs.evaluation_view import progress_html
 from ui.session import Session
 from ui.text.say import say
@@ -129,7 +129,7 @@ def draw_paired(
     """Redraw what changed: the comparison, or what it still needs."""
     updates: Updates = {panel.session: session}
     pair = _pair(panel, first, second)
-    progress = [progress_of(folder) for folder in pair]
+    progress = [read_progress(folder) for folder in pair]
     evaluations = [folder.evaluations() for folder in pair]
     if not session.has_changed("paired", (first, second, evaluation, evaluations, progress)):
         return updates
@@ -184,7 +184,7 @@ def _draw_pair(panel: PairedPanel, pair: Sequence[RunFolder], name: str) -> Upda
     progress_notes = "".join(
         f"<p>{escape(folder.run_id)}</p>{progress_html(progress, is_training=is_training)}"
         for folder in missing
-        if (progress := progress_of(folder)) is not None
+        if (progress := read_progress(folder)) is not None
     )
     note = progress_notes or f"<p>{escape(say('paired_missing', runs=_ids(missing), name=name))}</p>"
     can_start = not any(is_evaluating(folder) for folder in missing)

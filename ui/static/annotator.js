@@ -16,7 +16,7 @@ const SEND_AFTER_MS = 200,
   ZOOM_STEP = 1.4;
 
 let shown = null; // the value as Python sent it
-let points = []; // where they stand now: [x, y], or null for a landmark that is not there
+let points = []; // where they are now: [x, y], or null for a landmark that is not there
 let chosen = 0,
   undone = [],
   view = null,
@@ -117,7 +117,7 @@ function choose(k, focus) {
 }
 
 function distance(k) {
-  // how far a point was moved, in mm where the spacing is known
+  // how far a point was moved, in mm if the spacing is known
   const [from, to] = [shown.predicted[k], points[k]];
   if (!isMoved(k)) return "";
   if (!from || !to) return shown.words.missing;
@@ -294,7 +294,7 @@ async function readTyped(input) {
     typed = input.value;
   hold(input, { typed });
   const read = await server.read_typed(typed);
-  if (!input.isConnected || held.get(input)?.typed !== typed) return; // moved or typed anew meanwhile
+  if (!input.isConnected || held.get(input)?.typed !== typed) return; // moved or typed again meanwhile
   const { value } = read,
     mistake = read.mistake ?? outside(value, [shown.width, shown.height][inputs.indexOf(input)]);
   if (mistake) return hold(input, { typed, mistake: shown.words.mistake.replace("{what}", () => mistake) });
@@ -313,7 +313,7 @@ async function readTyped(input) {
 }
 
 function outside(value, side) {
-  // what is wrong with a coordinate; nothing where it is within the image or left empty
+  // what is wrong with a coordinate; nothing if it is within the image or left empty
   const [minimum, maximum] = [-0.5, side - 0.5],
     places = { number: value, minimum, maximum };
   if (value === null || (value >= minimum && value <= maximum)) return "";

@@ -1,6 +1,6 @@
 () => {
-  // Which question each part of the page was asked last, and which one it answers now. Where the two differ,
-  // the part is marked at once, without the server, which may be busy; see ui/answers.py.
+  // Remembers which question each part of the page was asked last, and which one it answers now. If the two
+  // differ, the part is marked at once, without the server, which may be busy; see ui/answers.py.
   const parts = new Map(),
     asked = new Map(),
     answered = new Map(),
@@ -8,7 +8,7 @@
   let serial = 0;
   const VOID = "!"; // before a question that has no answer: a field is wrong
 
-  const wordOf = ({ name, updating, other, keeps }) => {
+  const markText = ({ name, updating, other, keeps }) => {
     const wanted = asked.get(name),
       shown = answered.get(name) === null ? "?" : (answered.get(name) ?? "");
     if (wanted === undefined || shown === wanted || (keeps && !shown)) return null;
@@ -18,22 +18,22 @@
   const mark = ({ shown_in }) => {
     for (const element of document.querySelectorAll(shown_in)) {
       // an element may be shown in several parts
-      const stale = [...parts.values()].find((part) => element.matches(part.shown_in) && wordOf(part));
-      const word = stale ? wordOf(stale) : null;
-      if (word === null) {
+      const stale = [...parts.values()].find((part) => element.matches(part.shown_in) && markText(part));
+      const text = stale ? markText(stale) : null;
+      if (text === null) {
         if (!("stale" in element.dataset)) continue;
         delete element.dataset.stale;
         element.removeAttribute("aria-busy");
         element.removeAttribute("aria-description");
-      } else if (element.dataset.stale !== word) {
-        element.dataset.stale = word;
-        element.setAttribute("aria-busy", String(word === stale.updating));
-        element.setAttribute("aria-description", word);
+      } else if (element.dataset.stale !== text) {
+        element.dataset.stale = text;
+        element.setAttribute("aria-busy", String(text === stale.updating));
+        element.setAttribute("aria-description", text);
       }
     }
   };
 
-  const known = (part) => {
+  const register = (part) => {
     if (!parts.has(part.name)) parts.set(part.name, part);
     return parts.get(part.name);
   };
@@ -41,7 +41,7 @@
   window.fiducialAnswers = {
     ask(part, question) {
       asked.set(part.name, question);
-      mark(known(part));
+      mark(register(part));
     },
     askAnew(part) {
       this.ask(part, `#${++serial}`);
@@ -49,7 +49,7 @@
     forget(part) {
       asked.set(part.name, asked.get(part.name) ?? "");
       answered.set(part.name, null);
-      mark(known(part));
+      mark(register(part));
     },
     asked(part) {
       return asked.get(part.name) ?? "";
@@ -64,16 +64,16 @@
         wanted = asked.get(name);
       answered.set(name, question);
       if (question === wanted || question === VOID + wanted) done.set(name, wanted);
-      // a late answer to a question of before has replaced the right one
+      // a late answer to an earlier question was drawn over the right one
       else if (wanted !== undefined && done.get(name) === wanted) {
         done.delete(name);
         document.querySelector(`#again-${name}`)?.click();
       }
-      mark(known(part));
+      mark(register(part));
     },
   };
 
-  // Gradio may draw an element anew, without its mark
+  // Gradio may draw an element again, without its mark
   let waits = false;
   new MutationObserver(() => {
     if (waits) return;

@@ -1,6 +1,6 @@
 () => {
   // A click on a head sorts its table: ascending, descending, then as it was sent. Gradio redraws a table at every
-  // update; it is sorted again by the head with the same words in the table with the same name.
+  // update; it is sorted again by the head with the same text in the table with the same name.
   const chosen = new Map(); // name of the table -> [words of the head, direction]
   const words = new Intl.Collator(undefined, { numeric: true });
   const nameOf = (box) => `${box.closest("[id]")?.id ?? ""} ${box.getAttribute("aria-label")}`;

@@ -20,7 +20,7 @@ from ui.child_process import Progress
 from ui.datasets import splits_to_measure
 from ui.runs import evaluate_panel, evaluation_process
 from ui.runs.evaluate_panel import EvaluatePanel, default_split
-from ui.runs.evaluation_process import Request, progress_of, start_evaluation
+from ui.runs.evaluation_process import Request, read_progress, start_evaluation
 from ui.runs.evaluation_view import MAX_WORST, _leaked_text, progress_html
 from ui.session import Session
 from ui.text.language import speaking
@@ -64,11 +64,11 @@ def panel(folder: RunFolder, tiny_dataset: Path, popups: list[str]) -> EvaluateP
 
 def end_of(folder: RunFolder) -> Progress | None:
     def has_ended() -> bool:
-        progress = progress_of(folder)
+        progress = read_progress(folder)
         return progress is None or bool(progress.failure)
 
-    wait_for(has_ended, lambda: progress_of(folder))
-    return progress_of(folder)
+    wait_for(has_ended, lambda: read_progress(folder))
+    return read_progress(folder)
 
 
 def test_an_opened_run_offers_its_own_data_and_a_split(

@@ -118,7 +118,7 @@ def test_progress_is_told_and_nothing_can_be_started_twice(
 ) -> None:
     write_record(pair[0], "films-test", [1.0, 2.0])
     progress = {pair[1].run_id: Progress(3, 10)}
-    monkeypatch.setattr(paired_panel, "progress_of", lambda folder: progress.get(folder.run_id))
+    monkeypatch.setattr(paired_panel, "read_progress", lambda folder: progress.get(folder.run_id))
     monkeypatch.setattr(paired_panel, "is_evaluating", lambda folder: True)
     updates = draw(panel, pair)
     assert (
