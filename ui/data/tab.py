@@ -112,7 +112,7 @@ def _bind_import(tab: DataTab) -> Any:
 
 
 def _bind_reading(tab: DataTab, event: Any, handler: Any = None, more: Sequence[Any] = ()) -> Any:
-    """Bind reading the form\'s data set, or by `handler` another."""
+    """Bind reading the form's data set, or by `handler` another."""
     answers = tab.answers
     return answers.data.answers(
         event,
