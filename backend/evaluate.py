@@ -19,10 +19,10 @@ from backend.data.splits import VALID
 from backend.data.trained_on import TrainedOn, as_learned, ids_in_training
 from backend.errors import UserError
 from backend.evaluation.comparison import Comparison
-from backend.evaluation.record import measure
+from backend.evaluation.record import Record, measure
 from backend.evaluation.report import build_report
-from backend.evaluation.statistics import Measured, check_nme_landmarks
-from backend.evaluation.words import describe_leaked
+from backend.evaluation.statistics import check_nme_landmarks
+from backend.evaluation.text import describe_leaked
 from backend.files import write_bytes_atomic, write_json_atomic
 from backend.flags import OneLineParser, run_command
 from backend.training.inference import Predictor, load_predictor
@@ -34,30 +34,31 @@ Leaked = dict[str, Any]
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Print a table; write the record and the report where requested."""
+    """Print a table; write the record and the report if requested."""
     options = _parser().parse_args(arguments)
     predictor = load_predictor(options.checkpoint, options.device)
     settings, names = predictor.config.settings, predictor.task.landmark_names
     nme_landmarks = tuple(options.nme_landmarks) if options.nme_landmarks else None
     if nme_landmarks:
-        check_nme_landmarks(nme_landmarks, names)  # now, not after minutes of predicting
+        # now, not after minutes of predicting
+        check_nme_landmarks(nme_landmarks, names)
     truth_name = options.annotation_type or settings.annotation_type
     trained_on = _find_trained_on(predictor, options.checkpoint, leave_out=options.leaked == LEAVE_OUT)
     splits, is_own = _read_splits(predictor.config, options, trained_on)
     for problem in find_implausible(splits):
         print(f"problem: {problem}", file=sys.stderr)
-    samples = _samples_of(splits, options.split, names)
+    samples = _select_samples(splits, options.split, names)
     excluded = _read_excluded(options.exclude, samples) if options.exclude else []
-    samples = samples.take(_rows_without(samples, excluded))
+    samples = samples.take(_rows_left(samples, excluded))
     leaked = _find_leaked(trained_on, samples, splits, is_own=is_own, leave_out=options.leaked == LEAVE_OUT)
     if leaked and leaked["left_out"]:
-        samples = samples.take(_rows_without(samples, leaked["image_ids"]))
+        samples = samples.take(_rows_left(samples, leaked["image_ids"]))
     comparison = compare(predictor, samples, splits, truth_name)
     record = {
         **measure(comparison, nme_landmarks),
         "about": describe_evaluation(predictor, options, excluded, leaked),
     }
-    # the report first: a reader of the record finds the report beside it
+    # the report first: whatever reads the record finds the report beside it
     if options.report:
         options.report.parent.mkdir(parents=True, exist_ok=True)
         write_bytes_atomic(options.report, build_report(record).encode("utf-8"))
@@ -73,28 +74,30 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def compare(predictor: Predictor, samples: Samples, splits: SampleSplits, truth_name: str) -> Comparison:
-    """Predict on the samples, with a bar on stderr, and add the readers' points. Raises UserError as
-    prediction does."""
+    """Predict on the samples, with a bar on stderr, and add the readers' points.
+
+    Raises UserError as prediction does.
+    """
     names = tuple(predictor.task.landmark_names)
     with tqdm(total=len(samples), unit="image", desc="predicting") as bar:
         predictions = predictor.predict(samples, on_batch=bar.update)
     return Comparison(
-        names,
-        samples,
-        truth_name,
-        predictions.points_xy_image,
-        predictions.confidence,
-        splits.annotations.reader_names,
-        points_of_readers(splits.annotations, samples, names),
-        predictions.unrefined_xy_image,
-        predictions.unshaped_xy_image,
+        landmark_names=names,
+        samples=samples,
+        truth_name=truth_name,
+        predicted_xy_image=predictions.points_xy_image,
+        confidence=predictions.confidence,
+        reader_names=splits.annotations.reader_names,
+        readers_xy_image=points_of_readers(splits.annotations, samples, names),
+        unrefined_xy_image=predictions.unrefined_xy_image,
+        unshaped_xy_image=predictions.unshaped_xy_image,
     )
 
 
 def describe_evaluation(
     predictor: Predictor, options: Namespace, excluded: Sequence[str], leaked: Leaked | None
 ) -> dict[str, Any]:
-    """What was evaluated, and how: the record's `about`."""
+    """Return the record's `about`: what was evaluated, and how."""
     checkpoint, dataset_path = options.checkpoint.absolute(), options.dataset_path.absolute()
     return {
         "run": checkpoint.parent.parent.name,
@@ -142,25 +145,25 @@ def _parser() -> OneLineParser:
     return parser
 
 
-def _samples_of(splits: SampleSplits, split: str, names: Sequence[str]) -> Samples:
-    """The split, with its landmarks in the order of the checkpoint."""
+def _select_samples(splits: SampleSplits, split: str, names: Sequence[str]) -> Samples:
+    """Return the split, with its landmarks in the order of the checkpoint."""
     if split not in splits.by_split:
-        there = ", ".join(splits.by_split)
-        raise UserError(f"no split {split!r} in this data set", field="split", cure=f"choose {there}")
-    known = splits.annotations.landmark_names
-    missing = [name for name in names if name not in known]
+        choices = ", ".join(splits.by_split)
+        raise UserError(f"no split {split!r} in this data set", field="split", cure=f"choose {choices}")
+    annotated = splits.annotations.landmark_names
+    missing = [name for name in names if name not in annotated]
     if missing:
         raise UserError(
             f"this data set lacks the checkpoint's landmarks {', '.join(missing)}",
             field="dataset_path",
-            cure=f"it has {', '.join(known)}",
+            cure=f"it has {', '.join(annotated)}",
         )
     samples = splits.by_split[split]
-    return Samples(samples.images, samples.points_xy_image[:, [known.index(name) for name in names]])
+    return Samples(samples.images, samples.points_xy_image[:, [annotated.index(name) for name in names]])
 
 
 def _read_excluded(path: Path, samples: Samples) -> list[str]:
-    """The ids in a file that are in the samples; the others are named on stderr."""
+    """Return the ids in a file that are in the samples; the others are named on stderr."""
     try:
         unwanted = {
             line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()
@@ -177,8 +180,10 @@ def _read_excluded(path: Path, samples: Samples) -> list[str]:
 
 
 def _find_trained_on(predictor: Predictor, checkpoint: Path, *, leave_out: bool) -> list[TrainedOn]:
-    """What the run learned from, and the run that trained its first network; empty where that is no longer
-    known and nothing is to be left out. Raises UserError."""
+    """Return what the run learned from, and the run that trained its first network.
+
+    If that is no longer known: nothing, or a UserError if such images are to be left out.
+    """
     try:
         return find_trained_on(checkpoint, predictor.checkpoint)
     except UserError as error:
@@ -194,10 +199,10 @@ def _find_trained_on(predictor: Predictor, checkpoint: Path, *, leave_out: bool)
 def _read_splits(
     config: RunConfig, options: Namespace, trained_on: Sequence[TrainedOn]
 ) -> tuple[SampleSplits, bool]:
-    """The splits of the data set, train and valid as the run had them where it is the run's own, and whether
-    it is.
+    """Return the splits of the data set, and whether it is the run's own.
 
-    In another data set `valid` is carved off where it is requested.
+    If it is, its `train` and `valid` are as the run had them. In another data set `valid` is carved off only
+    if it is requested.
     """
 
     def load(val_fraction: float) -> SampleSplits:
@@ -213,54 +218,58 @@ def _read_splits(
     is_valid = options.split == VALID
     if not trained_on or trained_on[0].known_by == "folder":
         on_path = config.val_fraction_on(options.dataset_path)
-        # where valid is requested, the run's data may have moved
+        # if valid is requested, the run's data may have moved
         splits = load(config.settings.val_fraction if is_valid else on_path)
         return splits, bool(trained_on) and as_learned(splits, trained_on[0]) is not None
-    whole = load(0.0)
-    own = as_learned(whole, trained_on[0])
+    uncarved = load(0.0)
+    learned = as_learned(uncarved, trained_on[0])
     if options.split not in LEARNED_SPLITS:
-        return whole, own is not None
-    if own is not None:
-        return own, True
-    return (load(config.settings.val_fraction) if is_valid else whole), False
+        return uncarved, learned is not None
+    if learned is not None:
+        return learned, True
+    return (load(config.settings.val_fraction) if is_valid else uncarved), False
 
 
 def _find_leaked(
     trained_on: Sequence[TrainedOn], samples: Samples, splits: SampleSplits, *, is_own: bool, leave_out: bool
 ) -> Leaked | None:
-    """The record's `leaked`: `image_ids` that the run was trained or validated on, whether they are
-    `left_out`, how the training images were `known_by`, and how many of them (`num_unseen`) could only be
-    compared by their files; None where nothing is known. Raises UserError."""
+    """Return the record's `leaked`; None if it is not known what the run was trained on.
+
+    `image_ids` are those that the run was trained or validated on, `left_out` whether they are left out of
+    the evaluation. `known_by` is how the training images are known, `num_unseen` how many of them could only
+    be compared by their files. Raises UserError if no image would be left.
+    """
     if not trained_on:
         return None
-    found = sorted(
+    image_ids = sorted(
         {
             image_id
-            for number, one in enumerate(trained_on)
-            for image_id in ids_in_training(samples, splits, one, is_own=is_own and number == 0)
+            for number, training in enumerate(trained_on)
+            for image_id in ids_in_training(samples, splits, training, is_own=is_own and number == 0)
         }
     )
-    if leave_out and len(found) == len(samples):
+    if leave_out and len(image_ids) == len(samples):
         raise UserError(
             "every image of this split is in the training data",
             field="leaked",
             cure="choose another split, or keep such images",
         )
     return {
-        "image_ids": found,
+        "image_ids": image_ids,
         "left_out": leave_out,
         "known_by": trained_on[0].known_by,
-        "num_unseen": sum(one.num_unseen for one in trained_on),
+        "num_unseen": sum(training.num_unseen for training in trained_on),
     }
 
 
-def _rows_without(samples: Samples, excluded: Sequence[str]) -> list[int]:
+def _rows_left(samples: Samples, excluded: Sequence[str]) -> list[int]:
     return [row for row, image_id in enumerate(samples.images["image_id"]) if str(image_id) not in excluded]
 
 
-def _table(record: Measured) -> str:
+def _table(record: Record) -> str:
+    """Format the table of all landmarks, with a last line for all images."""
     lines = [f"{'landmark':<24} {'MRE px':>8} {'MRE mm':>8} {'SD mm':>8}" + "".join(_sdr_heads())]
-    lines += [_line(name, described) for name, described in record["per_landmark"].items()]
+    lines += [_line(name, statistics) for name, statistics in record["per_landmark"].items()]
     return "\n".join([*lines, _line(f"all, {record['num_images']} images", record)])
 
 
@@ -268,12 +277,12 @@ def _sdr_heads() -> list[str]:
     return [f" {f'<={threshold:g} mm':>9}" for threshold in SDR_THRESHOLDS_MM]
 
 
-def _line(name: str, described: Measured) -> str:
-    def shown(value: float | int | None, scale: float = 1, unit: str = "") -> str:
+def _line(name: str, statistics: Record) -> str:
+    def format_value(value: float | int | None, scale: float = 1, unit: str = "") -> str:
         return "-" if value is None else f"{value * scale:.2f}{unit}"
 
-    shares = [f" {shown(described[f'sdr_{t:g}mm'], 100, ' %'):>9}" for t in SDR_THRESHOLDS_MM]
-    distances = [f" {shown(described[key]):>8}" for key in ("mre_px", "mre_mm", "sd_mm")]
+    shares = [f" {format_value(statistics[f'sdr_{t:g}mm'], 100, ' %'):>9}" for t in SDR_THRESHOLDS_MM]
+    distances = [f" {format_value(statistics[key]):>8}" for key in ("mre_px", "mre_mm", "sd_mm")]
     return f"{name:<24}" + "".join([*distances, *shares])
 
 

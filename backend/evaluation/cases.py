@@ -13,30 +13,33 @@ import pandas as pd
 from backend.geometry import FloatArray
 
 CaseKind = Literal["image", "patient", "video", "group"]
-GROUPED_KINDS = ("patient", "video")  # of a group; images of one device are independent
+# kinds of group whose images depend on each other; those of one device do not
+GROUPED_KINDS = ("patient", "video")
 IntArray = npt.NDArray[np.intp]
 
 
 @dataclass(frozen=True)
 class Cases:
-    """`of_image` (N,) numbers the case that each image belongs to; `kind` is "group" where patients and
-    videos mix."""
+    """The cases of N images: `numbers` (N,) has the number of the case that each image belongs to.
+
+    `kind` is "group" if there are both patients and videos.
+    """
 
     kind: CaseKind
-    of_image: IntArray
+    numbers: IntArray
 
     @property
     def num(self) -> int:
-        """How many there are."""
-        return len(np.unique(self.of_image))
+        """The number of cases, each counted once."""
+        return len(np.unique(self.numbers))
 
-    def of_images(self, rows: npt.NDArray[Any] | np.bool_) -> Cases:
-        """Of some images, by position or mask."""
-        return Cases(self.kind, self.of_image[rows])
+    def select_images(self, rows: npt.NDArray[Any] | np.bool_) -> Cases:
+        """Select images by position or boolean mask."""
+        return Cases(self.kind, self.numbers[rows])
 
 
 def cases_of_images(images: pd.DataFrame) -> Cases:
-    """Of an images table; an image without a patient or video is a case of its own."""
+    """Return the cases of an images table; an image without a patient or video is a case of its own."""
     is_grouped = images["group_kind"].isin(GROUPED_KINDS).to_numpy()
     kinds = [str(kind) for kind in images["group_kind"][is_grouped].unique()]
     keys = [
@@ -46,32 +49,35 @@ def cases_of_images(images: pd.DataFrame) -> Cases:
         )
     ]
     number = {key: index for index, key in enumerate(dict.fromkeys(keys))}
-    of_image = np.array([number[key] for key in keys], np.intp)
-    return Cases(_kind_of(kinds), of_image)
+    return Cases(_choose_kind(kinds), np.array([number[key] for key in keys], np.intp))
 
 
 def cases_of_record(record: Mapping[str, Any], image_ids: list[str]) -> Cases | None:
-    """Of some of a record's images, numbered in their order; None where the record does not know its
-    cases."""
+    """Return the cases of some of a record's images, numbered in their order.
+
+    None if the record does not say which images belong together.
+    """
     if "case_kind" not in record:
         return None
-    of_image = dict(zip(record["errors"]["image_ids"], record["errors"]["cases"], strict=True))
-    codes, _ = pd.factorize(np.array([of_image[image_id] for image_id in image_ids], np.intp))
-    return Cases(record["case_kind"], codes)
+    number_by_image = dict(zip(record["errors"]["image_ids"], record["errors"]["cases"], strict=True))
+    numbers, _ = pd.factorize(np.array([number_by_image[image_id] for image_id in image_ids], np.intp))
+    return Cases(record["case_kind"], numbers)
 
 
-def sum_by_case(values: FloatArray, of_image: IntArray) -> tuple[FloatArray, FloatArray]:
-    """Sums and counts (C, M) of the known values (N, M), NaN being unknown, by case in the order of their
-    numbers."""
-    known = np.isfinite(values)
-    numbers, rows = np.unique(of_image, return_inverse=True)
-    sums, counts = np.zeros((2, len(numbers), values.shape[1]))
-    np.add.at(sums, rows, np.where(known, values, 0.0))
-    np.add.at(counts, rows, known)
+def sum_by_case(values: FloatArray, numbers: IntArray) -> tuple[FloatArray, FloatArray]:
+    """Return the sums and counts (C, M) of the values (N, M) of each case, in the order of the numbers.
+
+    Unknown values, which are NaN, are left out.
+    """
+    is_known = np.isfinite(values)
+    distinct, rows = np.unique(numbers, return_inverse=True)
+    sums, counts = np.zeros((2, len(distinct), values.shape[1]))
+    np.add.at(sums, rows, np.where(is_known, values, 0.0))
+    np.add.at(counts, rows, is_known)
     return sums, counts
 
 
-def _kind_of(kinds: list[str]) -> CaseKind:
+def _choose_kind(kinds: list[str]) -> CaseKind:
     if not kinds:
         return "image"
     if len(kinds) > 1:

@@ -11,8 +11,9 @@ from typing import Any
 import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
 
+from backend.evaluation.record import Record
 from backend.evaluation.statistics import INTERVAL_MM, QUANTILE_SHARES
-from backend.evaluation.words import Say, say_english
+from backend.evaluation.text import Translate, to_english
 
 PREDICTION_COLOR = "#0072B2"
 READERS_COLOR = "#D55E00"
@@ -23,14 +24,12 @@ HEIGHT_PX = 340
 ROW_PX = 24  # of a bar
 CURVE_SHARE = 99  # per cent: the curve's axis ends there, and zooming out shows the rest
 MAX_SCATTERED = 4000
-Record = Any
 
 
-def plot_cumulative(record: Record, say: Say = say_english) -> go.Figure:
-    """Share of landmarks by the error they do not exceed, with the inter-reader distance beside it and 2 mm
-    marked."""
+def plot_cumulative(record: Record, translate: Translate = to_english) -> go.Figure:
+    """Plot the share of landmarks by the error they do not exceed, and that of the inter-reader distance."""
     unit = record["unit"]
-    figure = _figure(say("figure_error", unit=unit), say("figure_share_within"))
+    figure = _figure(translate("figure_error", unit=unit), translate("figure_share_within"))
     curves = [("figure_prediction", record, PREDICTION_COLOR, "solid")]
     if record.get("unrefined"):
         curves.append(("figure_unrefined", record["unrefined"], UNREFINED_COLOR, "dot"))
@@ -43,7 +42,7 @@ def plot_cumulative(record: Record, say: Say = say_english) -> go.Figure:
             figure.add_scatter(
                 x=[0, *described["quantiles"]],
                 y=[0, *(100 * share for share in QUANTILE_SHARES)],
-                name=say(name),
+                name=translate(name),
                 mode="lines",
                 line={"color": color, "dash": dash, "width": 2, "shape": "hv"},
                 hovertemplate="%{y:.0f} % &#8804; %{x:.2f} " + unit,
@@ -61,18 +60,18 @@ def plot_cumulative(record: Record, say: Say = say_english) -> go.Figure:
     return figure
 
 
-def plot_landmarks(record: Record, say: Say = say_english) -> go.Figure:
-    """MRE of each landmark with its interval, worst on top, with the inter-reader distance as a mark."""
+def plot_landmarks(record: Record, translate: Translate = to_english) -> go.Figure:
+    """Plot the MRE of each landmark with its interval, worst on top, and the inter-reader distance."""
     names = [n for n in record["landmarks_worst_first"] if record["per_landmark"][n]["num_points"]]
-    figure = _bars(names, [record["per_landmark"][name] for name in names], record["unit"], say)
+    figure = _bars(names, [record["per_landmark"][name] for name in names], record["unit"], translate)
     between = record["readers"]["between"]
     if between:
-        apart = [between["per_landmark"][name][f"mre_{record['unit']}"] for name in names]
+        distances = [between["per_landmark"][name][f"mre_{record['unit']}"] for name in names]
         figure.add_scatter(
-            x=apart,
+            x=distances,
             y=names,
             mode="markers",
-            name=say("figure_readers"),
+            name=translate("figure_readers"),
             marker={
                 "symbol": "diamond-open",
                 "size": 9,
@@ -84,23 +83,23 @@ def plot_landmarks(record: Record, say: Say = say_english) -> go.Figure:
     return figure
 
 
-def plot_groups(record: Record, column: str, say: Say = say_english) -> go.Figure:
-    """MRE of each group of images with its interval; `column` is a key of `by_group`."""
+def plot_groups(record: Record, column: str, translate: Translate = to_english) -> go.Figure:
+    """Plot the MRE of each group of images with its interval; `column` is a key of `by_group`."""
     groups = record["by_group"][column]
     names = [
-        say("figure_images", value=value or say("figure_unknown"), num=described["num_images"])
+        translate("figure_images", value=value or translate("figure_unknown"), num=described["num_images"])
         for value, described in groups.items()
     ]
-    return _bars(names, list(groups.values()), record["unit"], say)
+    return _bars(names, list(groups.values()), record["unit"], translate)
 
 
-def plot_confidence(record: Record, say: Say = say_english) -> go.Figure:
-    """Every landmark's error by the rank of its confidence, and the mean of each bin of equal counts.
+def plot_confidence(record: Record, translate: Translate = to_english) -> go.Figure:
+    """Plot every landmark's error by the rank of its confidence, and the mean of each bin of equal counts.
 
     By rank, because a network's confidences crowd near one end of 0 to 1.
     """
     unit = record["unit"]
-    figure = _figure(say("figure_rank"), say("figure_error", unit=unit))
+    figure = _figure(translate("figure_rank"), translate("figure_error", unit=unit))
     ranked = sorted(
         (confidence, error)
         for row, errors in zip(record["errors"]["confidence"], record["errors"][unit], strict=True)
@@ -113,7 +112,7 @@ def plot_confidence(record: Record, say: Say = say_english) -> go.Figure:
         x=[rank for rank, _ in points],
         y=[error for _, error in points],
         mode="markers",
-        name=say("figure_single"),
+        name=translate("figure_single"),
         marker={"size": 4, "color": AXIS_COLOR, "opacity": 0.35},
         hoverinfo="skip",
     )
@@ -122,11 +121,14 @@ def plot_confidence(record: Record, say: Say = say_english) -> go.Figure:
         x=[100 * (number + 0.5) / len(bins) for number in range(len(bins))],
         y=[bin["mean_error"] for bin in bins],
         mode="lines+markers",
-        name=say("figure_bin"),
+        name=translate("figure_bin"),
         customdata=[bin["mean_confidence"] for bin in bins],
         line={"color": PREDICTION_COLOR, "width": 2},
         marker={"symbol": "diamond", "size": 9},
-        hovertemplate=say("figure_confidence") + " %{customdata:.3f}: %{y:.2f} " + unit + "<extra></extra>",
+        hovertemplate=translate("figure_confidence")
+        + " %{customdata:.3f}: %{y:.2f} "
+        + unit
+        + "<extra></extra>",
     )
     figure.update_xaxes(range=[0, 100])
     if record["quantiles"]:
@@ -135,7 +137,7 @@ def plot_confidence(record: Record, say: Say = say_english) -> go.Figure:
 
 
 def to_html(figure: go.Figure) -> str:
-    """A figure as a piece of a page that holds `plotly_script` already."""
+    """Return a figure as a part of a page that holds `plotly_script` already."""
     html: str = figure.to_html(
         full_html=False, include_plotlyjs=False, config={"responsive": True, "displaylogo": False}
     )
@@ -143,15 +145,15 @@ def to_html(figure: go.Figure) -> str:
 
 
 def plotly_script() -> str:
-    """The whole of plotly.js, to stand inside one <script>."""
+    """Return all of plotly.js, to be written inside one <script>."""
     script: str = get_plotlyjs()
     assert "</script" not in script, "it would end the element that holds it"
     return script
 
 
-def _bars(names: list[str], rows: list[Any], unit: str, say: Say) -> go.Figure:
-    """Horizontal bars of MRE with intervals, the first on top; without an interval a bar stands alone."""
-    figure = _figure(say("figure_mean_error", unit=unit), "")
+def _bars(names: list[str], rows: list[Any], unit: str, translate: Translate) -> go.Figure:
+    """Plot horizontal bars of MRE, the first on top, each with its interval if it has one."""
+    figure = _figure(translate("figure_mean_error", unit=unit), "")
     key = f"mre_{unit}"
     means = [row[key] for row in rows]
     intervals = [row["interval"][key] or [row[key], row[key]] for row in rows]
@@ -159,7 +161,7 @@ def _bars(names: list[str], rows: list[Any], unit: str, say: Say) -> go.Figure:
         x=means,
         y=names,
         orientation="h",
-        name=say("figure_interval"),
+        name=translate("figure_interval"),
         marker={"color": PREDICTION_COLOR, "opacity": 0.45},
         error_x={
             "type": "data",
@@ -182,6 +184,7 @@ def _length(high: float | None, low: float | None) -> float | None:
 
 
 def _figure(x_title: str, y_title: str) -> go.Figure:
+    """Return an empty figure in the common style: transparent, so that it fits light and dark pages."""
     figure = go.Figure()
     figure.update_layout(
         template="none",

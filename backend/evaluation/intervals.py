@@ -20,7 +20,7 @@ Interval = list[float]
 
 
 def mean_interval(sums: FloatArray, counts: FloatArray) -> Interval | None:
-    """[low, high] of a mean of distances by the bootstrap-t over cases (Efron 1982); None below LEAST_CASES.
+    """Return [low, high] of a mean distance by bootstrap-t over cases (Efron 1982); None below LEAST_CASES.
 
     Unlike percentiles of resampled means, the resampled t values know that few cases show less than the whole
     spread, and which side of the mean a skewed distribution leaves uncertain. Cases that all have one mean
@@ -45,12 +45,13 @@ def mean_interval(sums: FloatArray, counts: FloatArray) -> Interval | None:
 
 
 def share_interval(sums: FloatArray, counts: FloatArray) -> Interval | None:
-    """[low, high] of a share, within [0, 1], after Korn and Graubard (1998); None below LEAST_CASES.
+    """Return [low, high] of a share, within [0, 1], after Korn and Graubard (1998); None below LEAST_CASES.
 
     The exact binomial interval (Clopper and Pearson) of as many independent points as would vary as the share
-    does between cases. Where all points, or none, are hits, nothing varies, and a case counts as one point.
+    does between cases. If all points, or none, are hits, nothing varies, and a case counts as one point.
     """
-    from scipy import special  # here: the page reads records without it, and it takes long to load
+    # here: the page reads records without it, and it takes long to load
+    from scipy import special
 
     num, num_points = len(sums), float(np.sum(counts))
     if num < LEAST_CASES:
@@ -69,20 +70,20 @@ def share_interval(sums: FloatArray, counts: FloatArray) -> Interval | None:
 
 
 def _ratio(sums: FloatArray, counts: FloatArray) -> tuple[float, float]:
-    """The ratio of the sums and its standard error."""
+    """Return the ratio of the sums and its standard error."""
     ratio = float(sums.sum() / counts.sum())
     squares = ((sums - ratio * counts) ** 2).sum(keepdims=True)
     return ratio, float(_standard_error(squares, counts.sum(), len(sums))[0])
 
 
 def _standard_error(squares: FloatArray, points: FloatArray, num_cases: int) -> FloatArray:
-    """From sums of squared residuals, which rounding may take below 0."""
+    """Return the standard error from sums of squared residuals, which rounding may take below 0."""
     return np.asarray(np.sqrt(np.maximum(squares, 0) * num_cases / (num_cases - 1)) / points)
 
 
 @functools.lru_cache(maxsize=4)
 def _resamples(num_cases: int) -> FloatArray:
-    """(NUM_RESAMPLES, C): how often each case is drawn in each resample, always the same."""
+    """Draw how often each case is in each resample (NUM_RESAMPLES, C), always the same."""
     rng = np.random.default_rng(SEED)
     drawn = rng.multinomial(num_cases, np.full(num_cases, 1 / num_cases), size=NUM_RESAMPLES)
     return np.asarray(drawn, np.float64)

@@ -116,7 +116,7 @@ def _errors(record: Record, unit: Unit, image_ids: list[str], names: list[str]) 
 def _cases(first: Record, second: Record, image_ids: list[str]) -> Cases | None:
     """As either record knows them; None where none does. Raises UserError where they know different ones."""
     one, other = (cases_of_record(record, image_ids) for record in (first, second))
-    if one is not None and other is not None and one.of_image.tolist() != other.of_image.tolist():
+    if one is not None and other is not None and one.numbers.tolist() != other.numbers.tolist():
         raise UserError(
             "the two were measured with different patients, videos or devices in the data set",
             cure="evaluate both runs again",
@@ -130,7 +130,7 @@ def _test(first: FloatArray, second: FloatArray, cases: Cases) -> tuple[list[Dif
     num_landmarks = first.shape[1]
     columns = [slice(None), *(slice(k, k + 1) for k in range(num_landmarks))]
     scale = 10**DECIMALS  # as whole numbers, equal sums are equal
-    by_case = sum_by_case(np.round((second - first) * scale), cases.of_image)
+    by_case = sum_by_case(np.round((second - first) * scale), cases.numbers)
     sums, counts = (
         np.column_stack([values[:, column].sum(axis=1) for column in columns]) for values in by_case
     )

@@ -1,4 +1,4 @@
-"""All statistics of a comparison, as one plain record that JSON can hold."""
+"""The record: everything that is measured of a comparison, in plain values that JSON can hold."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from backend.evaluation.sign_flip import ALPHA
 from backend.evaluation.statistics import (
     INTERVAL_MM,
     Errors,
-    Measured,
+    Statistics,
     Unit,
     choose_unit,
     describe,
@@ -26,6 +26,8 @@ from backend.evaluation.statistics import (
 from backend.geometry import FloatArray
 from backend.training.metrics import RadialErrors, radial_errors, reader_distances
 
+Record = Mapping[str, Any]  # as `measure` returns it, and as it is read from JSON
+
 FORMAT_VERSION = 2
 # Version 1 has no cases, and its intervals are percentiles of a bootstrap over images.
 READABLE_VERSIONS = (1, FORMAT_VERSION)
@@ -33,24 +35,27 @@ MAX_WORST_IMAGES = 6
 DECIMALS = 4  # of single errors and points: a tenth of a micrometre
 
 
-def is_readable(record: Measured | None) -> bool:
-    """Whether there is a stored record of a version that this program can show and compare."""
+def is_readable(record: Record | None) -> bool:
+    """Whether there is a record, of a version that this program can show and compare."""
     return record is not None and record.get("format_version") in READABLE_VERSIONS
 
 
-def is_old(record: Mapping[str, Any]) -> bool:
+def is_old(record: Record) -> bool:
     """Whether a readable record has no cases, and has intervals that are too narrow."""
     return bool(record["format_version"] < FORMAT_VERSION)
 
 
-def measure(comparison: Comparison, nme_landmarks: tuple[str, str] | None = None) -> Measured:
-    """The record. At its top level `statistics.describe` of all landmarks, and:
+def measure(comparison: Comparison, nme_landmarks: tuple[str, str] | None = None) -> dict[str, Any]:
+    """Compute the record. At its top level are the statistics of all landmarks (see `describe`), and:
 
-    `unit` of whatever is shown on one axis; `case_kind`, what the intervals are over, and `intervals`, how
-    they are made; `per_landmark` {name: describe} and `landmarks_worst_first`; `by_group` {column: {value:
-    describe}}; `worst_images`; `confidence`; `readers`; `errors` of every image and landmark, and the case of
-    each image; `unrefined` and `unshaped`, a describe too, where the comparison has such points. Raises
-    UserError for a wrong `nme_landmarks`.
+    - `unit`, in which everything is shown;
+    - `case_kind`, what the intervals are over, and `intervals`, how they are computed;
+    - more statistics: `per_landmark` {name: statistics}, `by_group` {column: {value: statistics}}, and
+      `unrefined` and `unshaped` if the comparison has such points;
+    - `landmarks_worst_first`, `worst_images`, `confidence` and `readers`;
+    - `errors` of every image and landmark, with the case of each image.
+
+    Raises UserError for a wrong `nme_landmarks`.
     """
     samples, names = comparison.samples, comparison.landmark_names
     lengths_px = norm_lengths_px(comparison, nme_landmarks)
@@ -62,8 +67,8 @@ def measure(comparison: Comparison, nme_landmarks: tuple[str, str] | None = None
         return Errors(radial, radial.px / lengths_px[:, None], unit, cases)
 
     errors = with_lengths(radial)
-    per_landmark = {name: describe(errors.of_landmark(k)) for k, name in enumerate(names)}
-    record: Measured = {
+    per_landmark = {name: describe(errors.select_landmark(k)) for k, name in enumerate(names)}
+    record: dict[str, Any] = {
         "format_version": FORMAT_VERSION,
         "unit": unit,
         **describe(errors),
@@ -83,42 +88,42 @@ def measure(comparison: Comparison, nme_landmarks: tuple[str, str] | None = None
         "readers": _readers(comparison, lengths_px, unit, cases),
         "errors": {
             "image_ids": [str(image_id) for image_id in samples.images["image_id"]],
-            "cases": cases.of_image.tolist(),
+            "cases": cases.numbers.tolist(),
             "px": _plain(radial.px),
             "mm": _plain(radial.mm),
             "confidence": _plain(comparison.confidence),
         },
     }
-    others = {"unrefined": comparison.unrefined_xy_image, "unshaped": comparison.unshaped_xy_image}
-    for name, points in others.items():
+    earlier = {"unrefined": comparison.unrefined_xy_image, "unshaped": comparison.unshaped_xy_image}
+    for name, points in earlier.items():
         if points is not None:
             before = radial_errors(points, samples.points_xy_image, samples.mm_per_px_xy)
             record[name] = describe(with_lengths(before))
     return record
 
 
-def _worst_first(per_landmark: dict[str, Measured], unit: Unit) -> list[str]:
-    """The landmarks by decreasing MRE; those without annotations come last."""
-    key = f"mre_{unit}"
-    return sorted(per_landmark, key=lambda name: -_or(per_landmark[name][key], -1.0))
+def _worst_first(per_landmark: dict[str, Statistics], unit: Unit) -> list[str]:
+    """Sort the landmarks by decreasing MRE; those without annotations come last."""
+    errors = {name: statistics[f"mre_{unit}"] for name, statistics in per_landmark.items()}
+    return sorted(errors, key=lambda name: -1.0 if errors[name] is None else errors[name], reverse=True)
 
 
-def _by_group(comparison: Comparison, errors: Errors) -> dict[str, dict[str, Measured]]:
+def _by_group(comparison: Comparison, errors: Errors) -> dict[str, dict[str, Statistics]]:
     return {
         column: {
-            value: describe(errors.of_images(np.array([value == other for other in values])))
-            for value in sorted(set(values))
+            group: describe(errors.select_images(np.array([value == group for value in values])))
+            for group in sorted(set(values))
         }
         for column, values in group_columns(comparison.samples.images).items()
     }
 
 
 def _worst_images(comparison: Comparison, errors: Errors) -> list[dict[str, Any]]:
-    """The images with the largest mean error, worst first, with all that drawing them needs."""
+    """Return the images with the largest mean error, worst first, with all that drawing them needs."""
     samples = comparison.samples
-    marked = np.flatnonzero(np.isfinite(errors.in_unit).any(axis=1))
-    means = np.array([np.nanmean(errors.in_unit[row]) for row in marked])
-    worst = marked[np.argsort(-means, kind="stable")][:MAX_WORST_IMAGES]
+    annotated = np.flatnonzero(np.isfinite(errors.in_unit).any(axis=1))
+    means = np.array([np.nanmean(errors.in_unit[row]) for row in annotated])
+    worst = annotated[np.argsort(-means, kind="stable")][:MAX_WORST_IMAGES]
     return [
         {
             "image_id": str(samples.images["image_id"].iloc[row]),
@@ -135,7 +140,7 @@ def _worst_images(comparison: Comparison, errors: Errors) -> list[dict[str, Any]
 
 
 def _readers(comparison: Comparison, lengths_px: FloatArray, unit: Unit, cases: Cases) -> dict[str, Any]:
-    """The prediction `against` each reader and their mean, and what the readers differ by among themselves.
+    """Compare the prediction `against` each reader and their mean, and the readers `between` each other.
 
     `between` is None with fewer than two readers; with more, it is over all their pairs.
     """
@@ -155,35 +160,34 @@ def _readers(comparison: Comparison, lengths_px: FloatArray, unit: Unit, cases: 
     }
 
 
-def _between(comparison: Comparison, lengths_px: FloatArray, unit: Unit, cases: Cases) -> Measured:
-    """`describe` of the distances between readers, and `per_landmark` of them; an image's pairs stay
-    together."""
-    readers, samples = comparison.readers_xy_image, comparison.samples
-    apart = reader_distances(readers, samples.mm_per_px_xy)
-    px, mm = (np.stack([getattr(radial, axis) for radial in apart], axis=1) for axis in ("px", "mm"))
+def _between(comparison: Comparison, lengths_px: FloatArray, unit: Unit, cases: Cases) -> Statistics:
+    """Describe the distances between readers, over all landmarks and `per_landmark`.
 
-    def described(px: FloatArray, mm: FloatArray) -> Measured:
+    All pairs of readers of an image belong to the image's case.
+    """
+    readers, samples = comparison.readers_xy_image, comparison.samples
+    distances = reader_distances(readers, samples.mm_per_px_xy)
+    px = np.stack([radial.px for radial in distances], axis=1)
+    mm = np.stack([radial.mm for radial in distances], axis=1)
+
+    def describe_pairs(px: FloatArray, mm: FloatArray) -> Statistics:
         return describe(Errors(RadialErrors(px, mm), px / lengths_px[:, None], unit, cases))
 
     num_images = len(samples)
     per_landmark = {
-        name: described(px[:, :, k], mm[:, :, k]) for k, name in enumerate(comparison.landmark_names)
+        name: describe_pairs(px[:, :, k], mm[:, :, k]) for k, name in enumerate(comparison.landmark_names)
     }
-    everything = described(px.reshape(num_images, -1), mm.reshape(num_images, -1))
-    return {**everything, "per_landmark": per_landmark}
+    overall = describe_pairs(px.reshape(num_images, -1), mm.reshape(num_images, -1))
+    return {**overall, "per_landmark": per_landmark}
 
 
 def _mean(values: FloatArray) -> float | None:
-    known = values[np.isfinite(values)]
-    return float(known.mean()) if known.size else None
-
-
-def _or(value: float | None, otherwise: float) -> float:
-    return otherwise if value is None else value
+    finite = values[np.isfinite(values)]
+    return float(finite.mean()) if finite.size else None
 
 
 def _plain(values: FloatArray) -> Any:
-    """Nested lists, rounded, None for what is not finite."""
+    """Return nested lists that JSON can hold: rounded, and None for what is not finite."""
     rounded = np.round(np.asarray(values, np.float64), DECIMALS).astype(object)
     rounded[~np.isfinite(values)] = None
     return rounded.tolist()

@@ -22,7 +22,8 @@ from backend.evaluation.figures import (
     plotly_script,
     to_html,
 )
-from backend.evaluation.words import (
+from backend.evaluation.record import Record
+from backend.evaluation.text import (
     as_interval,
     count_cases,
     describe_leaked,
@@ -36,25 +37,27 @@ from backend.training.metrics import SDR_THRESHOLDS_MM
 
 TEMPLATE = Path(__file__).with_name("report.html")
 PICTURE_SIDE_PX = 720
-REVIEW_SHOWN = (0.05, 0.1, 0.2, 0.3, 0.5)
-Record = Mapping[str, Any]
+SHOWN_SHARES = (0.05, 0.1, 0.2, 0.3, 0.5)
 
 
 def build_report(record: Record) -> str:
-    """The page. `record["about"]` says what was evaluated (see `backend.evaluate`); every name is escaped."""
+    """Return the page; `record["about"]` says what was evaluated (see `backend.evaluate`).
+
+    Every name is escaped.
+    """
     environment = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters |= {"percent": in_percent, "interval": as_interval, "distance": in_unit}
     environment.filters["cases"] = count_cases
-    environment.filters["without"] = lambda words, unit: words.removesuffix(f" {unit}")
+    environment.filters["without"] = lambda text, unit: text.removesuffix(f" {unit}")
     environment.globals["with_spread"] = with_spread
     template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
     return template.render(
         r=record,
         about=record["about"],
         unit=record["unit"],
-        leaked_words=describe_leaked(record),
+        leaked_text=describe_leaked(record),
         thresholds=[f"{threshold:g}" for threshold in SDR_THRESHOLDS_MM],
         figures=_figures(record),
         worst=[(image, _picture(image)) for image in record["worst_images"]],
@@ -65,18 +68,19 @@ def build_report(record: Record) -> str:
 
 
 def _figures(record: Record) -> dict[str, Any]:
-    made = {
-        "cumulative": plot_cumulative(record),
-        "landmarks": plot_landmarks(record),
-        "confidence": plot_confidence(record),
+    return {
+        "cumulative": Markup(to_html(plot_cumulative(record))),
+        "landmarks": Markup(to_html(plot_landmarks(record))),
+        "confidence": Markup(to_html(plot_confidence(record))),
+        "groups": {column: Markup(to_html(plot_groups(record, column))) for column in record["by_group"]},
     }
-    figures: dict[str, Any] = {name: Markup(to_html(figure)) for name, figure in made.items()}
-    groups = {column: Markup(to_html(plot_groups(record, column))) for column in record["by_group"]}
-    return {**figures, "groups": groups}
 
 
 def _picture(image: Mapping[str, Any]) -> str | None:
-    """A data URI: annotation a ring, prediction a cross, error a line; None where the file cannot be read."""
+    """Draw an image: annotation a ring, prediction a cross, error a line; None if the file cannot be read.
+
+    Returns a data URI.
+    """
     try:
         pixels = read_image(Path(image["path"]))
     except UserError:
@@ -91,20 +95,20 @@ def _picture(image: Mapping[str, Any]) -> str | None:
 
 
 def _reviewed(review: Mapping[str, Any] | None) -> Sequence[tuple[float, float]]:
-    """(share reviewed, share of the errors caught), a few of them."""
+    """Return some of the pairs (share reviewed, share of the errors caught)."""
     if review is None or review["caught"] is None:
         return []
     pairs = zip(review["reviewed"], review["caught"], strict=True)
-    return [(share, caught) for share, caught in pairs if share in REVIEW_SHOWN]
+    return [(share, caught) for share, caught in pairs if share in SHOWN_SHARES]
 
 
 def _settings(config: Mapping[str, Any]) -> list[tuple[str, str, str]]:
-    """(name, value in force, why it was chosen) of every setting of the run."""
+    """Return (name, value in effect, why it was chosen) of every setting of the run."""
     chosen = config["chosen"]
     rows = []
-    for name, asked in config["settings"].items():
-        choice = chosen.get(name, {"value": asked, "reason": ""})
+    for name, requested in config["settings"].items():
+        choice = chosen.get(name, {"value": requested, "reason": ""})
         value = choice["value"]
-        shown = " x ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
-        rows.append((name, shown, choice["reason"]))
+        text = " x ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+        rows.append((name, text, choice["reason"]))
     return rows

@@ -1,12 +1,11 @@
-"""The sign-flip test of a mean difference over cases, its interval, and Holm's correction of several such
-tests.
+"""The sign-flip test of a mean difference over cases, its interval, and Holm's correction of several tests.
 
-Where two runs are equal, either could have been the first: a case's difference has either sign with equal
+If two runs are equal, either could have been the first: a case's difference has either sign with equal
 chance. The test counts in which share of all assignments of signs the mean lies as far from 0 as the measured
-one (Fisher 1935); a case has one sign for all of its points, and counts by their number, so that the mean
+one (Fisher 1935). A case has one sign for all of its points, and counts by their number, so that the mean
 that is reported is tested.
 
-Flipping the cases A takes the mean as far from d as it was exactly where d lies between the mean over A and
+Flipping the cases A takes the mean as far from d as it was exactly if d lies between the mean over A and
 the mean over the other cases. So every split of the cases in two gives two means, the p-value of d is the
 share of splits whose means enclose it, and the interval of all d that are not rejected ends at order
 statistics of these means (Hartigan 1969): the verdict and the interval come from the same numbers.
@@ -33,7 +32,7 @@ _BLOCK = 2048  # splits at a time
 
 @dataclass(frozen=True)
 class Splits:
-    """The smaller and the larger of the two means (F,) of each split; ∓inf where all cases are on one side.
+    """The smaller and the larger of the two means (F,) of each split; ∓inf if all cases are on one side.
 
     The split of all cases against none, in which nothing is flipped, is left out and always counted.
     """
@@ -43,7 +42,7 @@ class Splits:
 
     @functools.cached_property
     def p(self) -> float:
-        """Two-sided, of a mean difference of 0."""
+        """The two-sided p-value of a mean difference of 0."""
         enclosing = (self.low <= 0) & (self.high >= 0)
         return float((1 + enclosing.sum()) / (1 + len(self.low)))
 
@@ -52,7 +51,7 @@ class Splits:
         return round(self.p * (1 + len(self.low))) <= self._num_allowed(alpha)
 
     def interval(self, alpha: float) -> tuple[float, float]:
-        """All differences that are not rejected at alpha: it leaves out 0 exactly where `rejects` is true."""
+        """Return the range of differences not rejected at alpha; it leaves out 0 exactly if 0 is rejected."""
         rank = self._num_allowed(alpha)
         if not 1 <= rank <= len(self.low):
             return -np.inf, np.inf
@@ -61,46 +60,47 @@ class Splits:
         return float(low), float(high)
 
     def _num_allowed(self, alpha: float) -> int:
-        """How many splits may enclose a rejected difference; the factor makes up for rounding."""
+        """Return how many splits may enclose a rejected difference; the factor makes up for rounding."""
         return int(alpha * (1 + len(self.low)) * (1 + 1e-9))
 
 
 def least_cases(num_tests: int) -> int:
-    """The fewest cases on which Holm's correction of that many tests can reject one: 6 for one test, 10 for
-    19.
+    """Return the fewest cases on which Holm's correction of that many tests can reject one.
 
-    The smallest p-value of n cases is 2 / 2 ** n, and the smallest one of the tests is compared with ALPHA /
-    num_tests.
+    That is 6 for one test, 10 for 19: the smallest p-value of n cases is 2 / 2 ** n, and the smallest one of
+    the tests is compared with ALPHA / num_tests.
     """
     return next(n for n in itertools.count(1) if 2 * num_tests <= ALPHA * 2**n)
 
 
 def split_cases(sums: FloatArray, counts: FloatArray) -> list[Splits]:
-    """The splits for each of M columns (C cases, M): sums of differences and numbers of points; 0 points: no
-    case.
+    """Return the splits for each of M columns (C cases, M), from sums of differences and numbers of points.
 
-    Sums that are whole numbers are compared without rounding.
+    A case without points does not count. Sums that are whole numbers are compared without rounding.
     """
     is_there = counts > 0
     is_exact = is_there.sum(axis=0) <= MAX_EXACT_CASES
-    found: dict[int, Splits] = {}
+    splits: dict[int, Splits] = {}
     for column in np.flatnonzero(is_exact):
         rows = is_there[:, column]
         sides = _all_splits(int(rows.sum()))
-        own = sums[rows][:, [column]], counts[rows][:, [column]]
-        found[int(column)] = _compare_sides(own, sides @ own[0], sides @ own[1])[0]
+        case_sums, case_counts = sums[rows][:, [column]], counts[rows][:, [column]]
+        (splits[int(column)],) = _compare_sides(
+            case_sums, case_counts, sides @ case_sums, sides @ case_counts
+        )
     columns = np.flatnonzero(~is_exact)
     if columns.size:
-        own = sums[:, columns], counts[:, columns]
+        case_sums, case_counts = sums[:, columns], counts[:, columns]
         num_splits = max(NUM_RANDOM_SPLITS, MIN_SPLITS_PER_TEST * sums.shape[1] - 1)
-        both = _sum_random_sides(np.hstack(own), num_splits)
-        splits = _compare_sides(own, both[:, : columns.size], both[:, columns.size :])
-        found |= dict(zip(columns.tolist(), splits, strict=True))
-    return [found[column] for column in range(sums.shape[1])]
+        sides = _sum_random_sides(np.hstack([case_sums, case_counts]), num_splits)
+        side_sums, side_counts = sides[:, : columns.size], sides[:, columns.size :]
+        random_splits = _compare_sides(case_sums, case_counts, side_sums, side_counts)
+        splits |= dict(zip(columns.tolist(), random_splits, strict=True))
+    return [splits[column] for column in range(sums.shape[1])]
 
 
 def adjust_by_holm(p_values: Sequence[float]) -> list[float]:
-    """Holm's adjusted p-values (1979): the chance of one false rejection among all tests is at most ALPHA."""
+    """Adjust p-values after Holm (1979): the chance of a false rejection among all tests is at most ALPHA."""
     order = np.argsort(p_values, kind="stable")
     factors = np.arange(len(order), 0, -1)
     adjusted = np.empty(len(order))
@@ -109,8 +109,7 @@ def adjust_by_holm(p_values: Sequence[float]) -> list[float]:
 
 
 def holm_level(tests: Sequence[Splits]) -> float:
-    """The alpha at which Holm's procedure ends: it rejects the tests that reject at this alpha, and no
-    others."""
+    """Return the alpha at which Holm's procedure ends: it rejects the tests that reject at this alpha."""
     num_left = len(tests)
     for test in sorted(tests, key=lambda test: test.p):
         if not test.rejects(ALPHA / num_left):
@@ -120,14 +119,16 @@ def holm_level(tests: Sequence[Splits]) -> float:
 
 
 def _all_splits(num_cases: int) -> FloatArray:
-    """(2 ** (C - 1) - 1, C): 1 on the side without the last case; every split once, but for all against
-    none."""
+    """Return every split of C cases once, without that of all against none: (2 ** (C - 1) - 1, C).
+
+    A case is 1 on the side that does not hold the last case.
+    """
     numbers = np.arange(1, 2 ** max(0, num_cases - 1))
     return np.asarray((numbers[:, None] >> np.arange(num_cases)) & 1, np.float64)
 
 
 def _sum_random_sides(columns: FloatArray, num_splits: int) -> FloatArray:
-    """(F, M): the sums of columns (C, M) over one side of F splits, always the same ones."""
+    """Return the sums (F, M) of columns (C, M) over one side of F random splits, always the same ones."""
     rng = np.random.default_rng(SEED)
     blocks = [min(_BLOCK, num_splits - start) for start in range(0, num_splits, _BLOCK)]
     return np.concatenate(
@@ -136,17 +137,16 @@ def _sum_random_sides(columns: FloatArray, num_splits: int) -> FloatArray:
 
 
 def _compare_sides(
-    own: tuple[FloatArray, FloatArray], side_sums: FloatArray, side_counts: FloatArray
+    sums: FloatArray, counts: FloatArray, side_sums: FloatArray, side_counts: FloatArray
 ) -> list[Splits]:
-    """The splits of each column, from sums and counts of all cases (C, M) and of one side (F, M)."""
-    sums, counts = own
+    """Return the splits of each column, from sums and counts of all cases (C, M) and of one side (F, M)."""
     num_all = counts.sum(axis=0)
     other_sums, other_counts = sums.sum(axis=0) - side_sums, num_all - side_counts
-    both = (side_counts > 0) & (other_counts > 0)
+    has_both_sides = (side_counts > 0) & (other_counts > 0)
     means = [
-        np.divide(total, number, out=np.zeros_like(side_sums), where=both)
+        np.divide(total, number, out=np.zeros_like(side_sums), where=has_both_sides)
         for total, number in ((side_sums, side_counts), (other_sums, other_counts))
     ]
-    low = np.where(both, np.minimum(*means), -np.inf)
-    high = np.where(both, np.maximum(*means), np.inf)
+    low = np.where(has_both_sides, np.minimum(*means), -np.inf)
+    high = np.where(has_both_sides, np.maximum(*means), np.inf)
     return [Splits(low[:, column], high[:, column]) for column in range(sums.shape[1])]

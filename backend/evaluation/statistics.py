@@ -1,6 +1,6 @@
 """Statistics of a set of errors: mean, spread, shares within a distance, and confidence intervals.
 
-Errors are (N images, M landmarks), NaN where unknown. Intervals are over cases (images, or patients or
+Errors are (N images, M landmarks), NaN if unknown. Intervals are over cases (images, or patients or
 videos), since the landmarks of one case are not independent of each other.
 """
 
@@ -21,7 +21,7 @@ from backend.geometry import FloatArray
 from backend.training.metrics import RadialErrors, in_one_unit, summarize, within
 
 Unit = Literal["mm", "px"]
-Measured = dict[str, Any]
+Statistics = dict[str, Any]  # as `describe` returns them
 
 INTERVAL_MM = 2.0  # the SDR that gets an interval, and what counts as an error to be caught
 QUANTILE_SHARES = tuple(step / 100 for step in range(101))
@@ -39,40 +39,41 @@ class Errors:
 
     @property
     def in_unit(self) -> FloatArray:
-        """(N, M) in `unit`."""
+        """The errors (N, M) in `unit`."""
         return self.radial.mm if self.unit == "mm" else self.radial.px
 
-    def of_images(self, rows: FloatArray) -> Errors:
-        """Some images, by position or mask."""
+    def select_images(self, rows: FloatArray) -> Errors:
+        """Select images by position or boolean mask."""
         radial = RadialErrors(self.radial.px[rows], self.radial.mm[rows])
-        return Errors(radial, self.normalized[rows], self.unit, self.cases.of_images(rows))
+        return Errors(radial, self.normalized[rows], self.unit, self.cases.select_images(rows))
 
-    def of_landmark(self, index: int) -> Errors:
-        """One landmark of all images."""
+    def select_landmark(self, index: int) -> Errors:
+        """Select one landmark, of all images."""
         radial = RadialErrors(self.radial.px[:, [index]], self.radial.mm[:, [index]])
         return Errors(radial, self.normalized[:, [index]], self.unit, self.cases)
 
 
 def choose_unit(radial: RadialErrors) -> Unit:
-    """mm where every distance is known in mm, else px: the two are never mixed."""
+    """Return mm if every distance is known in mm, else px: the two are never mixed."""
     return "mm" if np.isfinite(in_one_unit(radial).mm).any() else "px"
 
 
-def describe(errors: Errors) -> Measured:
-    """`mre sd median` in px and mm, `sdr_*mm`, `nme`, counts, `quantiles` in the unit, and 95 % intervals.
+def describe(errors: Errors) -> Statistics:
+    """Compute MRE, SD, median, SDR, NME, counts, quantiles and 95 % intervals.
 
-    SD is the sample's (over N - 1); `quantiles[i]` is the error that i % of the landmarks do not exceed. None
-    where nothing is known, and for an interval of too few cases (see `intervals`).
+    MRE, SD and median are in px and in mm, SDR in mm, the quantiles in the unit of the errors. SD is the
+    sample's (over N - 1); `quantiles[i]` is the error that i % of the landmarks do not exceed. None if
+    nothing is known, and for an interval of too few cases (see `intervals`).
     """
-    result: Measured = dict(summarize(errors.radial))
+    result: Statistics = dict(summarize(errors.radial))
     for unit, values in (("px", errors.radial.px), ("mm", errors.radial.mm)):
-        known = values[np.isfinite(values)]
-        result[f"sd_{unit}"] = float(known.std(ddof=1)) if known.size > 1 else None
-        result[f"median_{unit}"] = float(np.median(known)) if known.size else None
+        finite = values[np.isfinite(values)]
+        result[f"sd_{unit}"] = float(finite.std(ddof=1)) if finite.size > 1 else None
+        result[f"median_{unit}"] = float(np.median(finite)) if finite.size else None
     normalized = errors.normalized[np.isfinite(errors.normalized)]
     result["nme"] = float(normalized.mean()) if normalized.size else None
     result["num_points"] = int(np.isfinite(errors.radial.px).sum())
-    result["num_cases"] = errors.cases.of_images(np.isfinite(errors.radial.px).any(axis=1)).num
+    result["num_cases"] = errors.cases.select_images(np.isfinite(errors.radial.px).any(axis=1)).num
     result["quantiles"] = quantiles(errors.in_unit)
     hits = _within(errors.radial.mm, INTERVAL_MM)
     result["interval"] = {
@@ -84,18 +85,20 @@ def describe(errors: Errors) -> Measured:
 
 
 def quantiles(values: FloatArray) -> list[float] | None:
-    """The cumulative error curve by its shares 0, 1 ... 100 %: exact steps, up to the largest error."""
-    known = values[np.isfinite(values)]
-    if not known.size:
+    """Return the cumulative error curve at 0, 1 ... 100 % of the errors, in exact steps."""
+    finite = values[np.isfinite(values)]
+    if not finite.size:
         return None
-    steps = np.quantile(known, QUANTILE_SHARES, method="inverted_cdf")
+    steps = np.quantile(finite, QUANTILE_SHARES, method="inverted_cdf")
     return [float(step) for step in steps]
 
 
 def norm_lengths_px(comparison: Comparison, landmarks: tuple[str, str] | None) -> FloatArray:
-    """(N,) the length by which an image's errors are divided for the NME: the annotated distance of two
-    landmarks, else the image's diagonal, px; NaN where one of the pair is missing. Raises UserError as
-    `check_nme_landmarks`."""
+    """Return the length (N,), px, by which the errors of each image are divided for the NME.
+
+    It is the annotated distance of two landmarks, NaN if one of them is missing; else the image's diagonal.
+    Raises UserError as `check_nme_landmarks` does.
+    """
     if landmarks is None:
         sizes_hw = np.asarray(comparison.samples.sizes_hw, np.float64).reshape(-1, 2)
         return np.asarray(np.hypot(sizes_hw[:, 0], sizes_hw[:, 1]))
@@ -108,7 +111,7 @@ def norm_lengths_px(comparison: Comparison, landmarks: tuple[str, str] | None) -
 
 
 def check_nme_landmarks(landmarks: tuple[str, str], names: Sequence[str]) -> None:
-    """Raises UserError unless they are two different ones of the names."""
+    """Raise UserError unless they are two different ones of the names."""
     unknown = [name for name in landmarks if name not in names]
     if unknown or landmarks[0] == landmarks[1]:
         what = f"no landmark {', '.join(unknown)}" if unknown else "the same landmark twice"
@@ -116,13 +119,13 @@ def check_nme_landmarks(landmarks: tuple[str, str], names: Sequence[str]) -> Non
 
 
 def group_columns(images: pd.DataFrame) -> dict[str, list[str]]:
-    """The columns of an images table that sort the images into 2 to 20 groups, and each image's value in
-    words.
+    """Return the columns of an images table that sort the images into 2 to 20 groups.
 
-    An unknown value is "". Left out: ids, paths, kinds of group, a column in which no value occurs twice, and
-    one that sorts the images as an earlier one does (the spacings of both axes).
+    Each column has the values of all images, which are text; an unknown value is "". Left out: ids, paths,
+    kinds of group, a column in which no value occurs twice, and one that sorts the images as an earlier one
+    does (the spacings of both axes).
     """
-    found: dict[str, list[str]] = {}
+    columns: dict[str, list[str]] = {}
     partitions: set[tuple[int, ...]] = set()
     for column in images.columns.drop(["image_id", "path", "group_kind"], errors="ignore"):
         values = ["" if pd.isna(value) else _format_value(value) for value in images[column]]
@@ -134,8 +137,8 @@ def group_columns(images: pd.DataFrame) -> dict[str, list[str]]:
             and partition not in partitions
         ):
             partitions.add(partition)
-            found[str(column)] = values
-    return found
+            columns[str(column)] = values
+    return columns
 
 
 def _format_value(value: object) -> str:
@@ -143,13 +146,13 @@ def _format_value(value: object) -> str:
 
 
 def _within(values_mm: FloatArray, threshold_mm: float) -> FloatArray:
-    """1 where within, 0 where not, NaN where unknown."""
+    """Return 1 for each distance within the threshold, 0 for each beyond it, NaN for each unknown one."""
     return np.where(np.isfinite(values_mm), within(values_mm, threshold_mm), np.nan)
 
 
 def _interval(
     method: Callable[[FloatArray, FloatArray], Interval | None], values: FloatArray, cases: Cases
 ) -> Interval | None:
-    """Over those cases that have a known value among the (N, M) values."""
-    sums, counts = (by_case.sum(axis=1) for by_case in sum_by_case(values, cases.of_image))
+    """Compute an interval over those cases that have a known value among the (N, M) values."""
+    sums, counts = (by_case.sum(axis=1) for by_case in sum_by_case(values, cases.numbers))
     return method(sums[counts > 0], counts[counts > 0])

@@ -18,7 +18,7 @@ def images(groups: list[str], kinds: list[str]) -> pd.DataFrame:
 
 
 @pytest.mark.parametrize(
-    ("groups", "kinds", "kind", "of_image"),
+    ("groups", "kinds", "kind", "numbers"),
     [
         (["a", "b", "a"], ["patient"] * 3, "patient", [0, 1, 0]),
         (["a", "b", "a"], ["video"] * 3, "video", [0, 1, 0]),
@@ -35,11 +35,11 @@ def images(groups: list[str], kinds: list[str]) -> pd.DataFrame:
     ],
 )
 def test_patients_and_videos_are_cases_and_devices_are_not(
-    groups: list[str], kinds: list[str], kind: str, of_image: list[int]
+    groups: list[str], kinds: list[str], kind: str, numbers: list[int]
 ) -> None:
     cases = cases_of_images(images(groups, kinds))
-    assert (cases.kind, cases.of_image.tolist()) == (kind, of_image)
-    assert cases.num == len(set(of_image))
+    assert (cases.kind, cases.numbers.tolist()) == (kind, numbers)
+    assert cases.num == len(set(numbers))
 
 
 def test_a_record_knows_the_cases_of_some_of_its_images() -> None:
@@ -48,7 +48,7 @@ def test_a_record_knows_the_cases_of_some_of_its_images() -> None:
         "errors": {"image_ids": ["a", "b", "c", "d"], "cases": [0, 1, 0, 2]},
     }
     found = cases_of_record(record, ["d", "c", "a"])
-    assert found is not None and (found.kind, found.of_image.tolist()) == ("patient", [0, 1, 1])
+    assert found is not None and (found.kind, found.numbers.tolist()) == ("patient", [0, 1, 1])
     del record["case_kind"]
     assert cases_of_record(record, ["a"]) is None
 

@@ -20,13 +20,9 @@ def test_the_curve_rises_to_all_landmarks_beside_the_readers_and_marks_2_mm(make
     assert prediction.x[-1] == 4.0 and prediction.y[-1] == 100
     assert prediction.line.dash != readers.line.dash
     assert figure.layout.shapes[0].x0 == 2.0
-    (words,) = figure.layout.annotations
-    assert (words.text, words.x, words.y, words.yanchor) == (
-        "2 mm",
-        2.0,
-        1,
-        "bottom",
-    )  # above, clear of the curve
+    (annotation,) = figure.layout.annotations
+    assert (annotation.text, annotation.x) == ("2 mm", 2.0)
+    assert (annotation.y, annotation.yanchor) == (1, "bottom")  # above, clear of the curve
     assert "mm" in figure.layout.xaxis.title.text
 
 
@@ -66,12 +62,12 @@ def test_confidence_is_shown_by_rank_with_the_mean_of_each_bin(make_comparison: 
     assert list(bins.customdata) == [0.1, 0.2, 0.98, 0.99]
 
 
-def test_words_can_be_replaced(make_comparison: Make) -> None:
-    def say(key: str, **values: Any) -> str:
+def test_a_page_can_show_the_text_in_its_own_language(make_comparison: Make) -> None:
+    def translate(key: str, **values: Any) -> str:
         return f"<{key}>"
 
     record = measure(make_comparison([[2.0], [4.0]]))
-    assert plot_cumulative(record, say).data[0].name == "<figure_prediction>"
+    assert plot_cumulative(record, translate).data[0].name == "<figure_prediction>"
 
 
 def test_before_refinement_has_a_curve_of_its_own(make_comparison: Make) -> None:

@@ -93,9 +93,10 @@ def test_the_interval_of_a_patient_with_many_images_is_that_of_one_image() -> No
 
 def test_cases_are_counted_where_a_landmark_is_visible() -> None:
     errors = errors_of([[1.0, NAN]] * 4 + [[NAN, NAN], [2.0, 2.0], [2.0, 2.0]])
-    assert describe(errors)["num_cases"] == 6 and describe(errors.of_landmark(1))["num_cases"] == 2
+    assert describe(errors)["num_cases"] == 6 and describe(errors.select_landmark(1))["num_cases"] == 2
     assert (
-        describe(errors.of_images(np.array([True, True, False, False, True, False, True])))["num_cases"] == 3
+        describe(errors.select_images(np.array([True, True, False, False, True, False, True])))["num_cases"]
+        == 3
     )
 
 

@@ -11,7 +11,7 @@ import plotly.graph_objects as go
 
 from backend.config import RunConfig, settings_affecting
 from backend.evaluation.paired import Difference, Paired
-from backend.evaluation.words import as_interval, in_unit
+from backend.evaluation.text import as_interval, in_unit
 from ui.figures.plots import HEIGHT_PX, curve_figure, error_unit, in_one_line, place_in_line, thin
 from ui.figures.table import SortKey, cell_html, table_html
 from ui.runs.looks import Look

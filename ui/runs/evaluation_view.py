@@ -12,7 +12,7 @@ import plotly.graph_objects as go
 
 from backend.errors import UserError
 from backend.evaluation.record import is_old
-from backend.evaluation.words import (
+from backend.evaluation.text import (
     as_interval,
     find_leak_limits,
     find_leaked,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from backend.config import Settings
 from backend.device.unusable import CURES
 from backend.device.unusable import ENGLISH as UNUSABLE
-from backend.evaluation.words import WORDS
+from backend.evaluation.text import TEXTS
 from backend.memory.reasons import ENGLISH as REMARKS
 from backend.presets import PRESETS
 
@@ -688,5 +688,5 @@ TEXT: dict[str, str] = {
     "verdict_worse": "▲ worse",
     "verdict_open": "≈ undecided",
     "verdict_too_few": "– too few",
-    **WORDS,
+    **TEXTS,
 }

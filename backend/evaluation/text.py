@@ -1,11 +1,11 @@
-"""The texts of figures and reports, and numbers as text. A page with its own texts passes its own `say`."""
+"""Text of figures and reports, and numbers as text; English unless a `Translate` is given."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
-WORDS: dict[str, str] = {
+TEXTS: dict[str, str] = {
     "figure_error": "error, {unit}",
     "figure_mean_error": "mean error, {unit}",
     "figure_share_within": "share of landmarks, %",
@@ -30,8 +30,6 @@ LEAKED: dict[str, str] = {
     "today.",
     "leaked_kept": "{leaked} of the {num} images are in the training data: the error looks too small.",
 }
-
-
 CASES: dict[str, tuple[str, str]] = {
     "image": ("image", "images"),
     "patient": ("patient", "patients"),
@@ -40,29 +38,33 @@ CASES: dict[str, tuple[str, str]] = {
 }
 
 
-class Say(Protocol):
-    """A text by its name, its places filled in."""
+class Translate(Protocol):
+    """Return the text of a key of `TEXTS` in some language, with its placeholders filled in.
+
+    The page shows these figures in its own language and passes the function that looks up its texts, since
+    the backend may not import the page. The report and the command line are always in English.
+    """
 
     def __call__(self, key: str, **values: object) -> str: ...
 
 
-def say_english(key: str, **values: object) -> str:
-    """The words of this room."""
-    return WORDS[key].format(**values)
+def to_english(key: str, **values: object) -> str:
+    """Return the English text of a key of `TEXTS`, with its placeholders filled in."""
+    return TEXTS[key].format(**values)
 
 
 def in_unit(value: float | None, unit: str) -> str:
-    """ "1.59 mm", "16.2 px", "-" where nothing is known."""
+    """Format a distance: "1.59 mm", "16.2 px", "-" for None."""
     return "-" if value is None else f"{value:.{_decimals(unit)}f} {unit}"
 
 
 def in_percent(share: float | None, places: int = 1) -> str:
-    """ "72.3 %", "-" where nothing is known."""
+    """Format a share: "72.3 %", "-" for None."""
     return "-" if share is None else f"{100 * share:.{places}f} %"
 
 
 def with_spread(described: Any, unit: str) -> str:
-    """MRE and its SD: "1.59 ± 1.43 mm"."""
+    """Format the MRE and its SD: "1.59 ± 1.43 mm"."""
     mean, spread = described[f"mre_{unit}"], described[f"sd_{unit}"]
     if mean is None or spread is None:
         return in_unit(mean, unit)
@@ -70,25 +72,25 @@ def with_spread(described: Any, unit: str) -> str:
     return f"{mean:.{places}f} ± {spread:.{places}f} {unit}"
 
 
-def as_interval(interval: Sequence[float] | None, unit: str, say: Say = say_english) -> str:
-    """ "1.48 to 1.71 mm"; a share where the unit is "%"."""
+def as_interval(interval: Sequence[float] | None, unit: str, translate: Translate = to_english) -> str:
+    """Format an interval: "1.48 to 1.71 mm", "-" for None; of a share if the unit is "%"."""
     if interval is None:
         return "-"
     scale, places = (100, 1) if unit == "%" else (1, _decimals(unit))
     low, high = (f"{scale * value:.{places}f}" for value in interval)
-    return say("interval_from_to", low=low, high=high, unit=unit)
+    return translate("interval_from_to", low=low, high=high, unit=unit)
 
 
 def count_cases(num: int, kind: str) -> str:
-    """ "12 images", "1 patient"."""
-    one, several = CASES[kind]
-    return f"{num} {one if num == 1 else several}"
+    """Format a number of cases: "12 images", "1 patient"."""
+    singular, plural = CASES[kind]
+    return f"{num} {singular if num == 1 else plural}"
 
 
 def find_leaked(record: Mapping[str, Any]) -> tuple[str, dict[str, int]]:
-    """A key of `LEAKED`, what is known of images that stand in the run's training data too, and its numbers.
+    """Return a key of `LEAKED` for the images that are also in the training data, and its numbers.
 
-    A record of an older version does not know.
+    Records of older versions do not say whether there are any.
     """
     leaked = record["about"].get("leaked")
     if leaked is None:
@@ -102,7 +104,7 @@ def find_leaked(record: Mapping[str, Any]) -> tuple[str, dict[str, int]]:
 
 
 def find_leak_limits(record: Mapping[str, Any]) -> list[tuple[str, dict[str, int]]]:
-    """Keys of `LEAKED` for what limits that knowledge, with their numbers."""
+    """Return keys of `LEAKED` for what limits that knowledge, with their numbers."""
     leaked = record["about"].get("leaked") or {}
     limits: list[tuple[str, dict[str, int]]] = []
     if leaked.get("known_by") == "folder":
@@ -113,10 +115,9 @@ def find_leak_limits(record: Mapping[str, Any]) -> list[tuple[str, dict[str, int
 
 
 def describe_leaked(record: Mapping[str, Any]) -> str:
-    """How many of the images stand in the run's training data too, what was done about it, and how that is
-    known."""
-    found = [find_leaked(record), *find_leak_limits(record)]
-    return " ".join(LEAKED[key].format(**numbers) for key, numbers in found)
+    """Say how many images are also in the training data, and whether they were left out."""
+    sentences = [find_leaked(record), *find_leak_limits(record)]
+    return " ".join(LEAKED[key].format(**numbers) for key, numbers in sentences)
 
 
 def _decimals(unit: str) -> int:
