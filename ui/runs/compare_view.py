@@ -10,7 +10,7 @@ from typing import Any
 import plotly.graph_objects as go
 
 from backend.config import RunConfig, settings_affecting
-from backend.evaluation.paired import Difference, Paired
+from backend.evaluation.paired import Difference, PairedComparison
 from backend.evaluation.text import as_interval, in_unit
 from ui.figures.plots import HEIGHT_PX, curve_figure, error_unit, in_one_line, place_in_line, thin
 from ui.figures.table import SortKey, cell_html, table_html
@@ -171,7 +171,7 @@ def caveats(name: str, configs: Mapping[str, RunConfig]) -> str:
     return "".join(f"<p>{escape(caveat)}</p>" for caveat in caveats)
 
 
-def paired_html(first: str, second: str, name: str, paired: Paired) -> str:
+def paired_html(first: str, second: str, name: str, paired: PairedComparison) -> str:
     """Say which run is better, by how much and how certain that is; then the same by landmark.
 
     The landmarks are in the order of the comparison, most improved first.
@@ -228,7 +228,7 @@ def in_p(value: float) -> str:
     return f"{value:.3f}" if value >= 0.001 else "< 0.001"
 
 
-def _about_landmarks(paired: Paired) -> list[str]:
+def _about_landmarks(paired: PairedComparison) -> list[str]:
     """Say how to read the verdicts on single landmarks, and why some have none."""
     differences = paired.per_landmark.values()
     landmarks = say_count("num_landmarks", len(differences))

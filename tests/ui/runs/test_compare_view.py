@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from backend.config import RunConfig, Settings
-from backend.evaluation.paired import Difference, Paired
+from backend.evaluation.paired import Difference, PairedComparison
 from ui.runs.compare_view import (
     METRICS,
     caveats,
@@ -131,7 +131,7 @@ def test_what_cannot_be_compared_is_said() -> None:
     assert caveats("train_loss", {"a": kl, "b": seeded}) == ""
 
 
-def paired(difference: float, interval: tuple[float, float] | None, **how: Any) -> Paired:
+def paired(difference: float, interval: tuple[float, float] | None, **how: Any) -> PairedComparison:
     p = None if interval is None else 0.02
     unequal = Difference(
         first=1.5,
@@ -143,7 +143,7 @@ def paired(difference: float, interval: tuple[float, float] | None, **how: Any) 
         interval=interval,
     )
     equal = Difference(first=1, second=1, difference=0, num_cases=12, least_cases=7, p=1.0, interval=(0, 0))
-    return Paired(
+    return PairedComparison(
         **{
             "unit": "mm",
             "num_images": 12,
