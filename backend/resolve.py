@@ -91,7 +91,7 @@ def choose_device(
 
 def _why_no_gpu(machine: Machine) -> str:
     if machine.unusable:
-        return "; ".join(gpu.words for gpu in machine.unusable)
+        return "; ".join(gpu.message for gpu in machine.unusable)
     return f"torch {machine.torch_version} sees no GPU here"
 
 

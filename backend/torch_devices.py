@@ -11,9 +11,10 @@ import warnings
 from contextlib import redirect_stdout
 from dataclasses import asdict
 
-from backend.device.gpu import Driver, bare_uuid, read_driver, read_gpus
+from backend.device.gpu import Driver, read_driver, read_gpus
 from backend.device.machine import Device, Machine, cpu_has_bfloat16, num_cpus
-from backend.device.unusable import Card, TorchBuild, cards_of, find_unusable
+from backend.device.nvml import bare_uuid
+from backend.device.unusable import Card, TorchBuild, find_unusable, list_cards
 
 
 def describe_machine() -> Machine:
@@ -21,9 +22,9 @@ def describe_machine() -> Machine:
     build = torch_build()
     seen, cards, said = _gpus_of_torch()
     if seen:  # it computes, so the driver is new enough
-        unusable = find_unusable(cards, Driver(None, None), build, said=None)
+        unusable = find_unusable(cards, Driver(None, None), build, torch_message=None)
     else:
-        unusable = find_unusable(cards_of(read_gpus()), read_driver(), build, said)
+        unusable = find_unusable(list_cards(read_gpus()), read_driver(), build, said)
     names = {gpu.name for gpu in unusable}
     usable = tuple(gpu for gpu in seen if gpu.name not in names)
     return Machine(usable, num_cpus(), build.version, cpu_has_bfloat16(), unusable)

@@ -212,7 +212,7 @@ def _planned_device(settings: Settings, gpus: tuple[GpuReading, ...]) -> str:
         return "cuda:0" if settings.device == "cuda" else settings.device
     machine = query_machine()
     for gpu in machine.unusable:
-        print(gpu.words, file=sys.stderr, flush=True)
+        print(gpu.message, file=sys.stderr, flush=True)
     return str(choose_device(settings, machine, readings=gpus).value)
 
 

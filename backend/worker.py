@@ -145,7 +145,7 @@ def _train(folder: RunFolder) -> tuple[Ending, str]:
         folder.write_status({"phase": "preparing"})
         config, machine = read_run_config(folder), describe_machine()
         if machine.unusable:
-            report_once(folder, "gpu_unusable", "; ".join(gpu.words for gpu in machine.unusable))
+            report_once(folder, "gpu_unusable", "; ".join(gpu.message for gpu in machine.unusable))
         # here, because a GPU may be gone since the run was made or waited
         choose_device(config.settings.model_copy(update={"device": config.value("device")}), machine)
         cap = cap_memory(torch.device(config.value("device")))

@@ -1,1 +1,1 @@
-"""What this machine has and what a training step will need."""
+"""Readings of this machine: its GPUs, memory and CPUs."""

@@ -1,22 +1,25 @@
-"""Which of several GPUs a run that leaves it open takes: a free one. Pure, no torch."""
+"""Choose a free one of several GPUs, for a run that leaves it open. Pure, no torch."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 
-from backend.device.gpu import GpuReading, bare_uuid
+from backend.device.gpu import GpuReading
 from backend.device.machine import Device
+from backend.device.nvml import bare_uuid
 
-IDLE_SHARE = 0.75  # of its memory that is free: a desktop and a browser may hold the rest
+# of the memory of an idle GPU that is free: a desktop and a browser may hold the rest
+IDLE_SHARE = 0.75
 
 
 def choose_free(
     gpus: Sequence[Device], busy: Collection[str | None], readings: Sequence[GpuReading]
 ) -> tuple[Device, str]:
-    """One of some GPUs (at least one), in the order in which they are preferred, and why it.
+    """Choose one of some GPUs (at least one), which are in order of preference; also return why.
 
-    `busy` are the names of those that runs train on. The first idle one; else, of those on which no run trains, the one
-    with the most free memory; else of all. One whose memory the driver does not tell counts as idle.
+    `busy` are the names of those that runs train on. The choice is the first idle GPU; else the one with the
+    most free memory of those on which no run trains; else of all. A GPU whose memory the driver does not
+    report counts as idle.
     """
     if len(gpus) == 1:
         return gpus[0], f"the only GPU that torch can use: {gpus[0].title}"
@@ -31,13 +34,13 @@ def choose_free(
 
 
 def _free_share_and_bytes(gpu: Device, readings: Sequence[GpuReading]) -> tuple[float, int]:
-    reading = next((one for one in readings if _is_of(one, gpu)), None)
+    reading = next((reading for reading in readings if _matches(reading, gpu)), None)
     if reading is None or reading.free_bytes is None or not reading.total_bytes:
         return 1.0, gpu.total_bytes
     return reading.free_bytes / reading.total_bytes, reading.free_bytes
 
 
-def _is_of(reading: GpuReading, gpu: Device) -> bool:
+def _matches(reading: GpuReading, gpu: Device) -> bool:
     if gpu.uuid and reading.uuid:
         return bare_uuid(reading.uuid) == gpu.uuid
     return f"cuda:{reading.index}" == gpu.name

@@ -1,4 +1,4 @@
-"""The main memory that this process may use: the machine's, or less where a container limits it. No torch."""
+"""The main memory that this process may use, in a container too, and the load of the CPUs. No torch."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ LEAST_SPAN_S = 0.5  # CPU seconds, over which a load says something
 
 @dataclass(frozen=True)
 class HostMemory:
-    """Bytes in all, and bytes that can be had now without swapping."""
+    """Main memory: all of it, and what can be had now without swapping."""
 
     total_bytes: int
     free_bytes: int
@@ -29,7 +29,7 @@ class _Limit:
 
 
 def read_memory(root: Path = CGROUP_ROOT, own_groups: Path = PROC_CGROUP) -> HostMemory:
-    """The machine's memory, cut to the tightest limit of the control groups (v2 or v1) that this process is in."""
+    """Read the machine's memory, or the tightest limit of this process's control groups (v2 or v1)."""
     machine = psutil.virtual_memory()
     limits = list(_limits(root, own_groups))
     return HostMemory(
@@ -39,8 +39,10 @@ def read_memory(root: Path = CGROUP_ROOT, own_groups: Path = PROC_CGROUP) -> Hos
 
 
 class LoadMeter:
-    """How busy the CPUs were since the last reading by any thread. psutil keeps the last reading per thread, and
-    returns 0 to every new one."""
+    """A meter of how busy the CPUs were since the last reading by any thread.
+
+    psutil's own keeps the last reading per thread, and returns 0 to every new one.
+    """
 
     def __init__(self) -> None:
         self._lock = Lock()
@@ -48,7 +50,7 @@ class LoadMeter:
         self._percent: float | None = None
 
     def read(self) -> float | None:
-        """Per cent; None at the first reading."""
+        """Return the load in per cent; None at the first reading."""
         times = psutil.cpu_times()
         # Linux counts a guest's time within the user's too
         guest = getattr(times, "guest", 0.0) + getattr(times, "guest_nice", 0.0)
@@ -66,7 +68,10 @@ read_load = LoadMeter().read
 
 
 def _limits(root: Path, own_groups: Path) -> Iterator[_Limit]:
-    """Of every group from this process's own up to the root: inside a container often only the root is there."""
+    """Yield the limits of every group from this process's own up to the root.
+
+    Inside a container often only the root is there.
+    """
     for line in _lines(own_groups) or ["0::/", "1:memory:/"]:
         _, controllers, path = line.split(":", 2)
         if controllers == "":
@@ -76,8 +81,8 @@ def _limits(root: Path, own_groups: Path) -> Iterator[_Limit]:
             names = ("memory.limit_in_bytes", "memory.usage_in_bytes")
         else:
             continue
-        own = mount / path.strip("/")
-        for folder in (own, *own.parents):
+        group = mount / path.strip("/")
+        for folder in (group, *group.parents):
             limit = _read_limit(folder / names[0], folder / names[1], folder / "memory.stat", cache)
             if limit is not None:
                 yield limit
@@ -86,7 +91,7 @@ def _limits(root: Path, own_groups: Path) -> Iterator[_Limit]:
 
 
 def _read_limit(limit_path: Path, used_path: Path, stat_path: Path, cache: str) -> _Limit | None:
-    """None without a limit ("max")."""
+    """Read the limit of one group; None if it has none ("max")."""
     limit, used = _number(limit_path), _number(used_path)
     if limit is None or used is None:
         return None

@@ -12,7 +12,7 @@ from typing import Any
 
 from backend.device.unusable import UnusableGpu, unusable_from_dict
 
-# what is left to oneDNN by its variable ONEDNN_MAX_CPU_ISA; by any other value, all of it
+# the instructions that oneDNN may use under its variable ONEDNN_MAX_CPU_ISA; under any other value, all
 ALLOWED_UNDER: Mapping[str, tuple[str, ...]] = {
     "sse41": ("sse41",),
     "avx": ("sse41",),
@@ -22,12 +22,13 @@ ALLOWED_UNDER: Mapping[str, tuple[str, ...]] = {
     "avx512_core": ("sse41", "avx2", "avx512"),
     "avx512_core_vnni": ("sse41", "avx2", "avx512"),
 }
+# torch's names of features that Linux calls otherwise
 _TORCH_NAMES = {
     "avx512f": "avx512_f",
     "avx512bw": "avx512_bw",
     "avx512vl": "avx512_vl",
     "avx512dq": "avx512_dq",
-}  # where they are not Linux's
+}
 
 
 @dataclass(frozen=True)
@@ -42,8 +43,11 @@ class Device:
 
 @dataclass(frozen=True)
 class Machine:
-    """What decisions depend on. `gpus` are those that torch can compute on, `unusable` those that the driver or torch
-    lists and torch cannot compute on; `cpu_bfloat16` as `cpu_has_bfloat16` has it."""
+    """The facts about a machine that decisions depend on.
+
+    `gpus` are those that torch can compute on, `unusable` those that the driver or torch lists and torch
+    cannot compute on; `cpu_bfloat16` is what `cpu_has_bfloat16` returns.
+    """
 
     gpus: tuple[Device, ...]
     num_cpus: int
@@ -53,37 +57,38 @@ class Machine:
 
 
 def machine_from_dict(raw: Mapping[str, Any]) -> Machine:
-    """Inverse of `dataclasses.asdict`."""
+    """Build a Machine from what `dataclasses.asdict` made of it."""
     gpus = tuple(Device(**gpu) for gpu in raw["gpus"])
     unusable = tuple(map(unusable_from_dict, raw.get("unusable", ())))
     return Machine(gpus, raw["num_cpus"], raw["torch_version"], raw["cpu_bfloat16"], unusable)
 
 
 def cpu_instructions() -> frozenset[str]:
-    """Which of "sse41", "avx2", "avx512" and "bfloat16" the convolutions of oneDNN may use here.
+    """Return those of "sse41", "avx2", "avx512" and "bfloat16" that the convolutions of oneDNN may use here.
 
-    They decide which of its kernels run, and with that their speed and memory: what the CPU has, less what
-    ONEDNN_MAX_CPU_ISA takes away. Empty on a CPU that is not x86.
+    They decide which of its kernels run, and so their speed and memory. They are what the CPU has, less what
+    ONEDNN_MAX_CPU_ISA takes away; none on a CPU that is not x86.
     """
     has = _cpu_features()
-    found = {
+    has_instructions = {
         "sse41": has("sse4_1"),
         "avx2": has("avx2"),
         "avx512": all(map(has, ("avx512f", "avx512bw", "avx512vl", "avx512dq"))),
         "bfloat16": has("avx512_bf16") or has("amx_bf16"),
     }
     limit = os.environ.get("ONEDNN_MAX_CPU_ISA", "").lower()
-    return frozenset(name for name in ALLOWED_UNDER.get(limit, tuple(found)) if found[name])
+    allowed = ALLOWED_UNDER.get(limit, tuple(has_instructions))
+    return frozenset(name for name in allowed if has_instructions[name])
 
 
 def cpu_has_bfloat16() -> bool:
-    """Whether the CPU has instructions that multiply bfloat16; without them it is many times slower than float32."""
+    """Whether the CPU can multiply bfloat16; without that, it is many times slower than float32."""
     return "bfloat16" in cpu_instructions()
 
 
 def _cpu_features() -> Callable[[str], bool]:
-    """Whether the CPU has a feature, by its name in Linux's /proc/cpuinfo."""
-    if sys.platform == "linux":  # has the same as torch, without the seconds that torch takes to be imported
+    """Return a function that says whether the CPU has a feature, by its name in Linux's /proc/cpuinfo."""
+    if sys.platform == "linux":  # says the same as torch, without the seconds of importing it
         flags = set(Path("/proc/cpuinfo").read_text(encoding="utf-8").split())
         return flags.__contains__
     import torch
@@ -93,8 +98,10 @@ def _cpu_features() -> Callable[[str], bool]:
 
 
 def cpu_identity() -> dict[str, Any]:
-    """What of the CPU decides the memory and the time of a step on it, for answers that are kept on disk: unlike
-    machines may share a home folder. From the number of CPUs and the variables follows how many threads torch starts.
+    """Return the facts about the CPU that decide the memory and the time of a step on it.
+
+    They are part of the key of cached answers, since different machines may share a home folder. The number
+    of CPUs and the variables decide how many threads torch starts.
     """
     return {
         "model": _cpu_model(),
@@ -114,13 +121,13 @@ def _cpu_model() -> str:
 
 
 def num_cpus() -> int:
-    """CPUs that this process may use, not those that the machine has (containers, taskset)."""
+    """Count the CPUs that this process may use, which a container or taskset may limit."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
 def cpu_title() -> str:
-    """What to call the CPU on screen."""
+    """Return a name for the CPU on screen."""
     number = num_cpus()
     return f"CPU ({platform.machine()}, {number} {'core' if number == 1 else 'cores'})"

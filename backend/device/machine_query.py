@@ -1,4 +1,4 @@
-"""Ask torch, in a process of its own, which devices it can use; the answer is kept. Needs no torch and holds no GPU."""
+"""Ask torch, in a process of its own, which devices it can use. Imports no torch, so it holds no GPU."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ _machines: list[Machine] = []  # the answer, once there is one
 
 
 def query_machine() -> Machine:
-    """The devices that torch can use here: seconds at the first call, then at once.
+    """Return the devices that torch can use here: seconds at the first call, then at once.
 
-    Raises subprocess.SubprocessError where that process fails.
+    Raises subprocess.SubprocessError if that process fails.
     """
     with _lock:
         if not _machines:
@@ -23,5 +23,5 @@ def query_machine() -> Machine:
 
 
 def known_machine() -> Machine | None:
-    """The answer of `query_machine` where there is one already; at once."""
+    """Return the answer of `query_machine` if there is one already, else None; at once."""
     return _machines[0] if _machines else None

@@ -1,10 +1,12 @@
 """One numbering of the GPUs for CUDA, torch and the driver's own library (NVML). No torch.
 
-CUDA's default order, FASTEST_FIRST, is not NVML's: cuda:0 would be one card and the first line of nvidia-smi another.
-Under `CUDA_DEVICE_ORDER=PCI_BUS_ID` CUDA numbers "by PCI bus ID in ascending order" (CUDA Programming Guide, "CUDA
-Environment Variables", docs.nvidia.com/cuda/cuda-programming-guide/05-appendices/environment-variables.html), and so
-does NVML. CUDA reads the variable when it starts, so it is set before torch is imported, by the package
-`backend`, which every entry point imports first; processes that are started from here inherit it.
+CUDA's default order, FASTEST_FIRST, is not NVML's: cuda:0 would be one card and the first line of nvidia-smi
+another. Under `CUDA_DEVICE_ORDER=PCI_BUS_ID` CUDA numbers "by PCI bus ID in ascending order", and so does
+NVML. CUDA reads the variable when it starts, so it is set before torch is imported, by the package `backend`,
+which every entry point imports first; processes that are started from here inherit it.
+
+Source: CUDA Programming Guide, "CUDA Environment Variables"
+(docs.nvidia.com/cuda/cuda-programming-guide/05-appendices/environment-variables.html).
 """
 
 from __future__ import annotations
@@ -31,8 +33,10 @@ def is_by_pci_bus(environment: Mapping[str, str] = os.environ) -> bool:
 
 
 def query_torch_uuids(visible: str | None) -> tuple[str, ...]:
-    """The UUIDs of the GPUs in the order in which torch numbers them under this CUDA_VISIBLE_DEVICES (None: unset),
-    from a process of its own that is asked once; empty where torch sees none or does not answer."""
+    """Return the UUIDs of the GPUs in torch's order under a CUDA_VISIBLE_DEVICES (None: unset).
+
+    Asks a process of its own, once. Empty if torch sees none or does not answer.
+    """
     return _query_torch(visible, os.environ.get(VARIABLE))
 
 

@@ -1,6 +1,6 @@
 """GPUs that the driver lists and the installed torch cannot compute on: why, and the cure. Pure, no torch.
 
-`ENGLISH` and `CURES` hold the sentences of the command line and of what a run records; a page has its own.
+`ENGLISH` and `CURES` hold the sentences of the command line and of what a run records; the page has its own.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ from backend.device.gpu import Driver, GpuReading
 
 ENGLISH = {
     "no_cuda_build": "torch {torch} is built without CUDA",
-    "old_driver": "the driver {driver} serves CUDA {driver_cuda} at most, and torch {torch} needs CUDA {cuda}",
+    "old_driver": "the driver {driver} serves CUDA {driver_cuda} at most, "
+    "and torch {torch} needs CUDA {cuda}",
     "not_started": "the driver lists it, and torch {torch} sees no GPU ({said})",
     "no_kernels": "torch {torch} has no kernels for its compute capability {capability}, only for {kernels}",
 }
@@ -26,15 +27,18 @@ CURES = {
     "too_old": "no torch of today computes on a card as old as this: take another one",
 }
 
-# NVIDIA's CUDA Compatibility guide, "Minor Version Compatibility": the least driver of a major version of CUDA
-# (docs.nvidia.com/deploy/cuda-compatibility/minor-version-compatibility.html)
+# The least driver of a major version of CUDA (NVIDIA's CUDA Compatibility guide, "Minor Version
+# Compatibility",
+# docs.nvidia.com/deploy/cuda-compatibility/minor-version-compatibility.html)
 LEAST_DRIVERS = {11: 450, 12: 525, 13: 580}
-# torch 2.13's own list (`PYTORCH_RELEASES_CODE_CC` in torch/cuda/__init__.py): what each wheel has kernels for
+# The CUDA of each wheel, and what it has kernels for (torch 2.13's own list, `PYTORCH_RELEASES_CODE_CC` in
+# torch/cuda/__init__.py)
 WHEELS = {
     "cu130": (13, ("sm_75", "sm_80", "sm_86", "sm_90", "sm_100", "sm_120")),
     "cu126": (12, ("sm_50", "sm_60", "sm_70", "sm_75", "sm_80", "sm_86", "sm_90")),
 }
-# Processors with the GPU within (Jetson), whose binaries are their own alone (`DEVICE_REQUIREMENT`, as above)
+# Processors with the GPU within (Jetson), which run only binaries built for them (`DEVICE_REQUIREMENT`, in
+# the same file)
 INTEGRATED = frozenset({(5, 3), (6, 2), (7, 2), (8, 7), (10, 1)})
 
 Capability = tuple[int, int]
@@ -42,21 +46,21 @@ Capability = tuple[int, int]
 
 @dataclass(frozen=True)
 class Card:
-    """A GPU by torch's name for it ("cuda:1"), or what that would be; its compute capability, where that is known."""
+    """A GPU by torch's name for it ("cuda:1"), or what that would be; `capability` is None if unknown."""
 
     name: str
     title: str
     capability: Capability | None
 
 
-def cards_of(readings: Iterable[GpuReading]) -> list[Card]:
-    """As the driver lists them."""
+def list_cards(readings: Iterable[GpuReading]) -> list[Card]:
+    """Return the GPUs that the driver lists."""
     return [Card(f"cuda:{gpu.index}", gpu.title, gpu.capability) for gpu in readings]
 
 
 @dataclass(frozen=True)
 class TorchBuild:
-    """What the installed torch was built for. `cuda` is None without CUDA; `arch_list` as `get_arch_list` has it."""
+    """The installed torch: `cuda` is None if it is built without; `arch_list` is that of `get_arch_list`."""
 
     version: str
     cuda: str | None
@@ -65,7 +69,10 @@ class TorchBuild:
 
 @dataclass(frozen=True)
 class UnusableGpu:
-    """`name` is torch's ("cuda:1"), or what it would be; `why` and `cure` are keys of the tables above."""
+    """A GPU that torch cannot compute on; `why` and `cure` are keys of `ENGLISH` and `CURES`.
+
+    `name` is torch's ("cuda:1"), or what it would be.
+    """
 
     name: str
     title: str
@@ -75,30 +82,31 @@ class UnusableGpu:
 
     @property
     def reason(self) -> str:
-        """In English, without the cure."""
+        """The sentence that says why, in English."""
         return f"{self.title} ({self.name}) cannot be used: {ENGLISH[self.why].format(**self.values)}"
 
     @property
     def remedy(self) -> str:
+        """The sentence that says what to do, in English."""
         return CURES[self.cure].format(**self.values)
 
     @property
-    def words(self) -> str:
+    def message(self) -> str:
         """One line of both."""
         return f"{self.reason}; {self.remedy}"
 
 
 def unusable_from_dict(raw: Mapping[str, Any]) -> UnusableGpu:
-    """Inverse of `dataclasses.asdict`."""
+    """Build an UnusableGpu from what `dataclasses.asdict` made of it."""
     return UnusableGpu(**raw)
 
 
 def has_kernels(capability: Capability, arch_list: Collection[str]) -> bool:
     """Whether a GPU can run what was compiled for some architectures.
 
-    A binary (sm_XY) runs on the same major version and its own minor version or later; PTX (compute_XY) is compiled for
-    any later GPU (CUDA Programming Guide, "The CUDA platform"). A trailing `a` is for that one alone, a trailing `f`
-    for its family. Without a list (an own build, ROCm) nothing is known against it.
+    A binary (sm_XY) runs on the same major version and its own minor version or later; PTX (compute_XY) is
+    compiled for any later GPU (CUDA Programming Guide, "The CUDA platform"). A trailing `a` is for that one
+    alone, a trailing `f` for its family. Without a list (an own build, ROCm) a GPU counts as usable.
     """
     return not arch_list or any(_runs_on(arch, capability) for arch in arch_list)
 
@@ -117,24 +125,25 @@ def _runs_on(arch: str, capability: Capability) -> bool:
 
 
 def find_unusable(
-    cards: Sequence[Card], driver: Driver, build: TorchBuild, said: str | None
+    cards: Sequence[Card], driver: Driver, build: TorchBuild, torch_message: str | None
 ) -> tuple[UnusableGpu, ...]:
-    """Of the GPUs that are there, those that this torch cannot compute on.
+    """Find those of the GPUs that this torch cannot compute on.
 
-    `said`: what torch said when it saw none of them; None where it sees them, or was not asked.
+    `torch_message` is torch's explanation if it sees no GPU; None if it sees them, or was not asked.
     """
     needed = int((build.cuda or "0").partition(".")[0])
     if build.cuda is None:
         return tuple(_without_cuda(card, driver, build) for card in cards)
     if driver.cuda is not None and driver.cuda[0] < needed:
         return tuple(_with_old_driver(card, driver, build, needed) for card in cards)
-    if said is not None:
-        values = {"torch": build.version, "said": said}
+    if torch_message is not None:
+        values = {"torch": build.version, "said": torch_message}
         return tuple(_unusable(card, "not_started", "restart", values) for card in cards)
     return tuple(_without_kernels(cards, build))
 
 
 def _without_kernels(cards: Iterable[Card], build: TorchBuild) -> Iterator[UnusableGpu]:
+    """Yield the cards that this torch was not compiled for, each with a wheel for it if there is one."""
     for card in cards:
         if card.capability is None or has_kernels(card.capability, build.arch_list):
             continue
@@ -177,7 +186,10 @@ def _unusable(card: Card, why: str, cure: str, values: Mapping[str, str]) -> Unu
 def _install(
     build: TorchBuild, capability: Capability | None, driver_cuda: tuple[int, int] | None
 ) -> str | None:
-    """What installs this version of torch for a card and a driver (None: unknown); None where no wheel fits."""
+    """Return the command that installs this version of torch for a card; None if no wheel fits.
+
+    The card's capability and the driver's CUDA are None if unknown.
+    """
     version = build.version.partition("+")[0]
     for name, (cuda, kernels) in WHEELS.items():
         fits_driver = driver_cuda is None or cuda <= driver_cuda[0]

@@ -262,5 +262,5 @@ def _device(name: str) -> torch.device:
     """
     machine = describe_machine()
     for gpu in machine.unusable if name == "auto" else ():
-        print(gpu.words, file=sys.stderr, flush=True)
+        print(gpu.message, file=sys.stderr, flush=True)
     return torch.device(choose_device(parse_settings({"device": name}), machine, (), read_gpus()).value)

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from backend.device import gpu, host
+from backend.device import gpu, host, nvml, visible
 
 
 class DriverError(Exception):
@@ -133,14 +133,15 @@ TWO = [FakeGpu("GPU-aaa1", "Small", 300), FakeGpu("GPU-bbb2", "Large", 700)]
 
 @pytest.fixture
 def use(monkeypatch):
-    """Puts a driver in pynvml's place, and CUDA_VISIBLE_DEVICES where one is given."""
+    """Puts a driver in pynvml's place, and sets CUDA_VISIBLE_DEVICES if one is given."""
 
-    def put(driver: FakeNvml, visible: str | None = None) -> FakeNvml:
-        monkeypatch.setattr(gpu, "pynvml", driver)
+    def put(driver: FakeNvml, named: str | None = None) -> FakeNvml:
+        for module in (gpu, nvml, visible):
+            monkeypatch.setattr(module, "pynvml", driver)
         monkeypatch.setenv("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
         monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-        if visible is not None:
-            monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+        if named is not None:
+            monkeypatch.setenv("CUDA_VISIBLE_DEVICES", named)
         return driver
 
     return put
@@ -166,7 +167,7 @@ def test_a_process_without_a_number_makes_the_sum_unknown(use):
 
 
 @pytest.mark.parametrize(
-    ("visible", "titles"),
+    ("named", "titles"),
     [
         ("1,0", ["Large", "Small"]),
         ("1", ["Large"]),
@@ -177,8 +178,8 @@ def test_a_process_without_a_number_makes_the_sum_unknown(use):
         ("", []),
     ],
 )
-def test_order_is_that_of_cuda_visible_devices(use, visible, titles):
-    use(FakeNvml(TWO), visible)
+def test_order_is_that_of_cuda_visible_devices(use, named, titles):
+    use(FakeNvml(TWO), named)
     readings = gpu.read_gpus()
     assert [reading.title for reading in readings] == titles
     assert [reading.index for reading in readings] == list(range(len(titles)))
@@ -192,41 +193,41 @@ ON_BUSES = [
 
 
 @pytest.mark.parametrize(
-    ("visible", "titles"),
+    ("named", "titles"),
     [
         (None, ["Middle", "Slow", "Fast"]),
         ("2,0", ["Fast", "Middle"]),
         ("GPU-slow,2", ["Slow", "Fast"]),
     ],
 )
-def test_numbers_follow_the_pci_bus_and_not_the_drivers_own_order(use, visible, titles):
-    use(FakeNvml(ON_BUSES), visible)
+def test_numbers_follow_the_pci_bus_and_not_the_drivers_own_order(use, named, titles):
+    use(FakeNvml(ON_BUSES), named)
     assert [reading.title for reading in gpu.read_gpus()] == titles
 
 
-@pytest.mark.parametrize("told", [("fast", "slow"), ("FAST", "slow", "gone")])
-def test_under_an_order_of_the_users_own_torch_tells_which_card_has_which_number(use, monkeypatch, told):
+@pytest.mark.parametrize("uuids", [("fast", "slow"), ("FAST", "slow", "gone")])
+def test_under_an_order_of_the_users_own_torch_tells_which_card_has_which_number(use, monkeypatch, uuids):
     use(FakeNvml(ON_BUSES), "0,2")
     monkeypatch.setenv("CUDA_DEVICE_ORDER", "FASTEST_FIRST")
-    asked = []
-    monkeypatch.setattr(gpu, "query_torch_uuids", lambda visible: asked.append(visible) or told)
+    queried = []
+    monkeypatch.setattr(visible, "query_torch_uuids", lambda named: queried.append(named) or uuids)
     readings = gpu.read_gpus()
     assert [(reading.index, reading.title) for reading in readings] == [(0, "Fast"), (1, "Slow")]
-    assert asked == ["0,2"]
+    assert queried == ["0,2"]
     assert gpu.own_bytes(2) is None
 
 
 def test_where_torch_sees_no_gpu_the_numbers_are_those_of_the_bus(use, monkeypatch):
     use(FakeNvml(ON_BUSES))
     monkeypatch.setenv("CUDA_DEVICE_ORDER", "FASTEST_FIRST")
-    monkeypatch.setattr(gpu, "query_torch_uuids", lambda visible: ())
+    monkeypatch.setattr(visible, "query_torch_uuids", lambda named: ())
     assert [reading.title for reading in gpu.read_gpus()] == ["Middle", "Slow", "Fast"]
 
 
 def test_a_mig_instance_is_told_by_torch_without_the_kind_of_its_uuid(use, monkeypatch):
     use(FakeNvml([TWO[0], FakeGpu("GPU-ccc3", "H100", 1, mig=SLICES)]))
     monkeypatch.setenv("CUDA_DEVICE_ORDER", "FASTEST_FIRST")
-    monkeypatch.setattr(gpu, "query_torch_uuids", lambda visible: ("b",))
+    monkeypatch.setattr(visible, "query_torch_uuids", lambda named: ("b",))
     assert [reading.title for reading in gpu.read_gpus()] == ["H100 MIG 3g"]
 
 
@@ -239,7 +240,7 @@ SLICES: list[FakeGpu | None] = [
 
 
 @pytest.mark.parametrize(
-    ("visible", "titles"),
+    ("named", "titles"),
     [
         (None, ["H100 MIG 1g", "H100 MIG 3g"]),  # the GPU beside them is not shown by CUDA either
         ("MIG-b,MIG-a", ["H100 MIG 3g", "H100 MIG 1g"]),
@@ -253,8 +254,8 @@ SLICES: list[FakeGpu | None] = [
         ("GPU-ccc", ["H100 MIG 1g"]),
     ],
 )
-def test_instances_of_a_gpu_in_mig_mode_are_listed(use, visible, titles):
-    use(FakeNvml([TWO[0], FakeGpu("GPU-ccc3", "H100", 1, mig=SLICES)]), visible)
+def test_instances_of_a_gpu_in_mig_mode_are_listed(use, named, titles):
+    use(FakeNvml([TWO[0], FakeGpu("GPU-ccc3", "H100", 1, mig=SLICES)]), named)
     assert [reading.title for reading in gpu.read_gpus()] == titles
 
 

@@ -82,8 +82,8 @@ def test_the_reason_and_the_cure_are_told(
     build = TorchBuild("2.13.0+cpu" if cuda is None else "2.13.0+cu130", cuda, CU130 if cuda else ())
     (found,) = find_unusable([Card("cuda:0", "RTX A", capability)], driver, build, said)
     assert why in found.reason and cure in found.remedy
-    assert found.words.startswith("RTX A (cuda:0) cannot be used: ") and "{" not in found.words
-    assert len(found.words.splitlines()) == 1
+    assert found.message.startswith("RTX A (cuda:0) cannot be used: ") and "{" not in found.message
+    assert len(found.message.splitlines()) == 1
 
 
 def test_nothing_is_said_of_a_gpu_that_computes_or_of_a_machine_without_any() -> None:
