@@ -1,6 +1,6 @@
 """Predict how much memory a training needs, and which batch fits: `python -m backend.vram --model hrnet ...`.
 
-Predicts without a GPU, which torch uses only where its free memory cannot be read otherwise. `--measure` runs
+Predicts without a GPU, which torch uses only if its free memory cannot be read otherwise. `--measure` runs
 real steps, each batch in a process of its own.
 """
 
@@ -35,10 +35,10 @@ from backend.memory.batch_size import (
     MIN_BATCH,
     DeviceMemory,
     Recommendation,
-    batching_of,
     find_what_fits,
     read_device_memory,
     recommend_for_memory,
+    requested_batching,
 )
 from backend.memory.benchmark_store import NOTHING_MEASURED, Bench, Measured, identify
 from backend.memory.cache import torch_version
@@ -95,6 +95,7 @@ def _gib(text: str) -> float:
 
 
 def _report(settings: Settings, options: argparse.Namespace) -> dict[str, Any]:
+    """Predict, measure as far as requested, and recommend a batch; return all of it for JSON."""
     gpus = _read_gpus(settings.device)
     device = _planned_device(settings, gpus)
     if settings.mixed_precision and device == "cpu":
@@ -110,28 +111,28 @@ def _report(settings: Settings, options: argparse.Namespace) -> dict[str, Any]:
             device=device,
             num_images=options.num_images,
             measured=measured,
-            wanted=batching_of(settings),
+            requested=requested_batching(settings),
         )
 
     bench = Bench(settings, options.num_landmarks, device, identify(device, gpus))
     measured = _measure(bench, recommend, options)
-    found = recommend(measured)
-    if found.batch_size is None and memory.free_bytes is not None and found.reserve_bytes is not None:
+    advice = recommend(measured)
+    if advice.batch_size is None and memory.free_bytes is not None and advice.reserve_bytes is not None:
         with _hidden_gpus():
-            budget = memory.free_bytes - found.reserve_bytes
+            budget = memory.free_bytes - advice.reserve_bytes
             cure = find_what_fits(settings, options.num_landmarks, device, budget)
-        found = replace(found, reasons=(*found.reasons, cure))
+        advice = replace(advice, reasons=(*advice.reasons, cure))
     timed = measured.at(
-        settings.batch_size if settings.batch_size != "auto" else found.batch_size or MIN_BATCH
+        settings.batch_size if settings.batch_size != "auto" else advice.batch_size or MIN_BATCH
     )
     return {
-        "recommended_batch_size": found.batch_size,
-        "reason": found.reason,
-        "remarks": [asdict(each) for each in found.reasons],
-        "predicted_bytes": {str(size): need.bytes_at(size) for size in found.predicted_bytes},
-        "terms": dict(found.terms),
-        "reserve_bytes": found.reserve_bytes,
-        "instead": asdict(found.instead) if found.instead else None,
+        "recommended_batch_size": advice.batch_size,
+        "reason": advice.reason,
+        "remarks": [asdict(reason) for reason in advice.reasons],
+        "predicted_bytes": {str(size): need.bytes_at(size) for size in advice.predicted_bytes},
+        "terms": dict(advice.terms),
+        "reserve_bytes": advice.reserve_bytes,
+        "instead": asdict(advice.instead) if advice.instead else None,
         "measured": [asdict(batch) for batch in measured.batches],
         "free_bytes": memory.free_bytes,
         "total_bytes": memory.total_bytes,
@@ -162,27 +163,29 @@ def _hidden_gpus() -> Iterator[None]:
 
 
 def _measure(bench: Bench, recommend: Recommend, options: argparse.Namespace) -> Measured:
-    """What was measured before, and now as far as requested."""
-    known = bench.read()
+    """Measure as far as requested, and keep it; return that with what was measured before."""
+    measured = bench.read()
     first = recommend(NOTHING_MEASURED).batch_size
     if first is None:
-        return known
+        return measured
     if options.measure:
-        known = measure_batches(bench, recommend, first)
-    elif options.measure_speed and known.at(first) is None:
-        wanted = bench.settings.batch_size
+        measured = measure_batches(bench, recommend, first)
+    elif options.measure_speed and measured.at(first) is None:
+        requested = bench.settings.batch_size
         # a GPU reaches its speed only at the batch that will be trained
-        timed = SPEED_BATCH if bench.device == "cpu" or wanted == "auto" else wanted
-        known = known.with_batch(bench.measure(min(timed, first)))
+        timed = SPEED_BATCH if bench.device == "cpu" or requested == "auto" else requested
+        measured = measured.with_batch(bench.measure(min(timed, first)))
     else:
-        return known
-    bench.save(known)
-    return known
+        return measured
+    bench.save(measured)
+    return measured
 
 
 def measure_batches(bench: Bench, recommend: Recommend, first: int) -> Measured:
-    """Steps at two batches up to `first`, the recommendation of the prediction alone; then at the one
-    recommended from these results, and once more where that changes it."""
+    """Measure steps at two batches up to `first`, which is recommended by the prediction alone.
+
+    Then at the batch that is recommended from these results, and once more if that changes it.
+    """
     large = min(first, MEASURED_BATCH)
     measured = NOTHING_MEASURED
     for batch_size in sorted({max(MIN_BATCH, large // 4), large}):
@@ -201,13 +204,13 @@ def _with_measured(bench: Bench, measured: Measured, batch_size: int) -> Measure
 
 
 def _read_gpus(device: str) -> tuple[GpuReading, ...]:
-    """An empty CUDA_VISIBLE_DEVICES hides the GPUs from torch; one that is named is still read."""
+    """Read the GPUs; if an empty CUDA_VISIBLE_DEVICES hides them, only if one is named as the device."""
     hidden = os.environ.get("CUDA_VISIBLE_DEVICES") == ""
     return read_gpus(hidden_too=hidden and device.startswith("cuda"))
 
 
 def _planned_device(settings: Settings, gpus: tuple[GpuReading, ...]) -> str:
-    """The device that a training would take now. One that is named need not be here, so that it can be planned for."""
+    """Return the device that a training would take now; one that is named need not be here."""
     if settings.device != "auto":
         return "cuda:0" if settings.device == "cuda" else settings.device
     machine = query_machine()
@@ -221,10 +224,10 @@ def _memory(device: str, gpus: tuple[GpuReading, ...], free_gib: float | None) -
         return read_device_memory(device, gpus)
     free_bytes = round(free_gib * GIB)
     try:
-        known = read_device_memory(device, gpus)
+        memory = read_device_memory(device, gpus)
     except UserError:  # planning for a device that is not here
         return DeviceMemory(device, None, free_bytes)
-    return DeviceMemory(known.title, known.total_bytes, free_bytes)
+    return replace(memory, free_bytes=free_bytes)
 
 
 def _write(report: Mapping[str, Any], target: str | None) -> None:
@@ -260,13 +263,13 @@ def _is_power(size: int) -> bool:
 
 
 def _format_measured(batch: Mapping[str, Any], predicted: Mapping[str, int]) -> str:
-    where = f"measured at a batch of {batch['batch_size']}: "
+    start = f"measured at a batch of {batch['batch_size']}: "
     if batch["peak_bytes"] is None:
-        return f"{where}out of memory"
+        return f"{start}out of memory"
     prediction = predicted.get(str(batch["batch_size"]))
     beside = "" if prediction is None else f" ({prediction / GIB:.2f} predicted)"
     speed = 1 / batch["training_s"]
-    return f"{where}{batch['peak_bytes'] / GIB:.2f} GiB{beside}, {speed:.1f} images/s, without reading images"
+    return f"{start}{batch['peak_bytes'] / GIB:.2f} GiB{beside}, {speed:.1f} images/s, without reading images"
 
 
 if __name__ == "__main__":

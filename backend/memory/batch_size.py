@@ -1,5 +1,4 @@
-"""Recommend a batch size, with the reasons, from the free memory and a prediction of the memory that steps
-need.
+"""Recommend a batch size, with the reasons, from the free memory and the memory that steps need.
 
 Imports torch only to predict, or to query a GPU that the driver does not report, so that the page can import
 it.
@@ -29,14 +28,14 @@ MAX_BATCH = 64  # larger ones leave too few steps per epoch; a user who wants mo
 SHARE_OF_IMAGES = 10
 MIN_RESERVE_BYTES = int(0.6 * GIB)
 RESERVE_SHARE = 0.1
-SMALLER_SIDES = (0.75, 0.5, 0.25)  # of the image asked for, where not even two fit
+SMALLER_SIDES = (0.75, 0.5, 0.25)  # shares of the requested image, tried if not even two fit
 
 BytesAt = Callable[[int], int]
 
 
 @dataclass(frozen=True)
 class DeviceMemory:
-    """A device's memory now. `total_bytes` and `free_bytes` are None where they are unknown."""
+    """A device's memory now. `total_bytes` and `free_bytes` are None if unknown."""
 
     title: str
     total_bytes: int | None
@@ -53,9 +52,11 @@ class Batching:
 
 @dataclass(frozen=True)
 class Recommendation:
-    """The batch that fits (None: not even two images do, or the free memory is unknown), the reasons, and the
-    bytes predicted by batch. `instead` has as many images per step as the requested batch, in smaller
-    batches, where that batch does not fit."""
+    """The batch that fits, the reasons, and the bytes predicted by batch.
+
+    `batch_size` is None if not even two images fit, or the free memory is unknown. If the requested batch
+    does not fit, `instead` has as many images per step in smaller batches.
+    """
 
     batch_size: int | None
     reasons: tuple[Reason, ...]
@@ -81,24 +82,23 @@ def recommend_batch_size(
     reserve_bytes: int | None = None,
     image_hw: Size | None = None,
     terms: Mapping[str, int] | None = None,
-    wanted: Batching | None = None,
+    requested: Batching | None = None,
 ) -> Recommendation:
-    """The largest sensible batch that leaves the reserve free, where the memory needed is linear in the
-    batch.
+    """Recommend the largest sensible batch that leaves the reserve free, if memory is linear in the batch.
 
     A batch of B needs `constant_bytes + B * bytes_per_image`, but at least `floor_bytes` (the update of the
-    weights). For the rest see `recommend`. Where nothing fits and `image_hw` is given, the reason names the
-    size that would.
+    weights). For the rest see `recommend`. If nothing fits and `image_hw` is given, the reason names the size
+    that would.
     """
     line = _Line(bytes_per_image, constant_bytes, floor_bytes)
     memory = DeviceMemory("the device", total_bytes, free_bytes)
-    found = recommend(
-        line.at, memory, num_images=num_images, reserve_bytes=reserve_bytes, terms=terms, wanted=wanted
+    advice = recommend(
+        line.at, memory, num_images=num_images, reserve_bytes=reserve_bytes, terms=terms, requested=requested
     )
-    if found.batch_size is None and found.reserve_bytes is not None and free_bytes is not None:
-        cure = line.cure(free_bytes - found.reserve_bytes, image_hw)
-        return replace(found, reasons=(*found.reasons, cure))
-    return found
+    if advice.batch_size is None and advice.reserve_bytes is not None and free_bytes is not None:
+        cure = line.cure(free_bytes - advice.reserve_bytes, image_hw)
+        return replace(advice, reasons=(*advice.reasons, cure))
+    return advice
 
 
 def recommend(
@@ -109,62 +109,68 @@ def recommend(
     reserve_bytes: int | None = None,
     terms: Mapping[str, int] | None = None,
     measured: Measured = NOTHING_MEASURED,
-    wanted: Batching | None = None,
+    requested: Batching | None = None,
 ) -> Recommendation:
-    """The largest sensible batch that leaves the reserve free; `bytes_at(batch)` is what one needs.
+    """Recommend the largest sensible batch that leaves the reserve free; `bytes_at(batch)` is what one needs.
 
-    Sensible is at least 2, at most 64, at most a tenth of `num_images`, the training images, where their
-    number is known, and, once measured, no more than where images/s stops growing. The reserve is
+    Sensible is at least 2, at most 64, at most a tenth of `num_images`, the training images, if their number
+    is known, and, once measured, no more than the batch at which images/s stops growing. The reserve is
     `reserve_bytes`, or 0.6 GiB or a tenth of the total, whichever is more. Measurements correct the
     prediction.
     """
     need = measured.correct(bytes_at)
-    known = dict(terms or {})
+    terms = dict(terms or {})
     if memory.free_bytes is None:
         unknown = reason("unknown", device=memory.title)
-        return Recommendation(None, (unknown,), _table(need, wanted), known)
+        return Recommendation(None, (unknown,), _table(need, requested), terms)
     reserve = _reserve(memory.total_bytes or memory.free_bytes) if reserve_bytes is None else reserve_bytes
     budget, free = memory.free_bytes - reserve, in_gib(memory.free_bytes)
     cap, cap_reason = _largest_sensible(num_images, measured)
     fitting = [size for size in range(MIN_BATCH, MAX_BATCH + 1) if need(size) <= budget]
     best = max((size for size in fitting if size <= cap), default=None)
     if best is None:
-        needed, kept = in_gib(need(MIN_BATCH)), in_gib(reserve)
-        too_few = reason("too_few_fit", least=MIN_BATCH, need=needed, free=free, reserve=kept)
-        return Recommendation(None, (too_few,), _table(need, wanted), known, reserve)
+        needed = in_gib(need(MIN_BATCH))
+        too_few = reason("too_few_fit", least=MIN_BATCH, need=needed, free=free, reserve=in_gib(reserve))
+        return Recommendation(None, (too_few,), _table(need, requested), terms, reserve)
     more = reason("more_than_free", more=best + 1, reserve=in_gib(reserve))
     reasons = [reason("fits", batch=best, need=in_gib(need(best)), free=free)]
-    if "allocator_margin" in known and not measured.batches:
+    if "allocator_margin" in terms and not measured.batches:
         reasons.append(reason("allocator_margin", percent=round(100 * ALLOCATOR_MARGIN)))
     reasons.append(cap_reason if best == cap else more)
     instead = None
-    if wanted is not None and need(wanted.batch_size) > budget:
+    if requested is not None and need(requested.batch_size) > budget:
         # the gradients of earlier batches, as large as the weights, are held beside the next one's
         # activations
-        beside = known.get("weights", 0) if wanted.gradient_accumulation_steps == 1 else 0
-        instead = _accumulate(wanted, [size for size in fitting if need(size) + beside <= budget])
-        reasons.append(_not_fitting(wanted, need(wanted.batch_size), instead))
-    return Recommendation(best, tuple(reasons), _table(need, wanted), known, reserve, instead)
+        beside = terms.get("weights", 0) if requested.gradient_accumulation_steps == 1 else 0
+        instead = _accumulate(requested, [size for size in fitting if need(size) + beside <= budget])
+        reasons.append(_not_fitting(requested, need(requested.batch_size), instead))
+    return Recommendation(
+        batch_size=best,
+        reasons=tuple(reasons),
+        predicted_bytes=_table(need, requested),
+        terms=terms,
+        reserve_bytes=reserve,
+        instead=instead,
+    )
 
 
-def _accumulate(wanted: Batching, fitting: list[int]) -> Batching | None:
-    """The fewest batches that fit and keep the number of images per step; None where none fits beside the
-    gradients.
+def _accumulate(requested: Batching, fitting: list[int]) -> Batching | None:
+    """Split a batch into the fewest that fit, for as many images per step; None if none fits.
 
     Equal batches are preferred (16 as 2 x 8) unless they need twice as many; else a step has a few images
     more.
     """
     if not fitting:
         return None
-    fewest = math.ceil(wanted.batch_size / fitting[-1])
-    parts = range(fewest, min(2 * fewest, wanted.batch_size // MIN_BATCH + 1))
-    steps = next((n for n in parts if wanted.batch_size % n == 0), fewest)
-    part = math.ceil(wanted.batch_size / steps)
-    return Batching(part, steps * wanted.gradient_accumulation_steps)
+    fewest = math.ceil(requested.batch_size / fitting[-1])
+    parts = range(fewest, min(2 * fewest, requested.batch_size // MIN_BATCH + 1))
+    steps = next((n for n in parts if requested.batch_size % n == 0), fewest)
+    part = math.ceil(requested.batch_size / steps)
+    return Batching(part, steps * requested.gradient_accumulation_steps)
 
 
-def _not_fitting(wanted: Batching, needed_bytes: int, instead: Batching | None) -> Reason:
-    size, needed = wanted.batch_size, in_gib(needed_bytes)
+def _not_fitting(requested: Batching, needed_bytes: int, instead: Batching | None) -> Reason:
+    size, needed = requested.batch_size, in_gib(needed_bytes)
     if instead is None:
         return reason("wanted_does_not_fit", wanted=size, need=needed)
     batch, steps = instead.batch_size, instead.gradient_accumulation_steps
@@ -175,7 +181,7 @@ def _not_fitting(wanted: Batching, needed_bytes: int, instead: Batching | None) 
 
 @dataclass(frozen=True)
 class _Line:
-    """Memory needed: linear in the batch, with a minimum."""
+    """The memory needed, linear in the batch, with a minimum."""
 
     bytes_per_image: float
     constant_bytes: float
@@ -185,7 +191,7 @@ class _Line:
         return round(max(self.floor_bytes, self.constant_bytes + self.bytes_per_image * batch_size))
 
     def cure(self, budget_bytes: int, image_hw: Size | None) -> Reason:
-        """What would fit into a budget, as activations grow with the image's area and nothing else does."""
+        """Name the image size that would fit: only activations grow with the area of the image."""
         room = budget_bytes - self.constant_bytes
         if image_hw is None or self.floor_bytes > budget_bytes or room <= 0:
             return reason("choose_less")
@@ -196,9 +202,9 @@ class _Line:
         return reason("size_would_fit", height=height, width=width)
 
 
-def _table(need: BytesAt, wanted: Batching | None) -> dict[int, int]:
-    """By batch, up to the largest sensible one, and for the requested one."""
-    sizes = {*range(1, MAX_BATCH + 1), *([wanted.batch_size] if wanted else [])}
+def _table(need: BytesAt, requested: Batching | None) -> dict[int, int]:
+    """Return the bytes by batch, up to the largest sensible one, and for the requested one."""
+    sizes = {*range(1, MAX_BATCH + 1), *([requested.batch_size] if requested else [])}
     return {size: need(size) for size in sorted(sizes)}
 
 
@@ -222,8 +228,8 @@ def _reserve(total_bytes: int) -> int:
     return max(MIN_RESERVE_BYTES, round(RESERVE_SHARE * total_bytes))
 
 
-def reserve_on(device: str, memory: DeviceMemory) -> int | None:
-    """What a training must leave free on a device; None where its free memory is unknown.
+def choose_reserve(device: str, memory: DeviceMemory) -> int | None:
+    """Return the bytes that a training must leave free on a device; None if its free memory is unknown.
 
     On device "cpu" the images are kept in the same memory.
     """
@@ -233,8 +239,8 @@ def reserve_on(device: str, memory: DeviceMemory) -> int | None:
     return max(_reserve(memory.total_bytes or memory.free_bytes), store_bytes)
 
 
-def batching_of(settings: Settings) -> Batching | None:
-    """The batch in the settings; None for "auto"."""
+def requested_batching(settings: Settings) -> Batching | None:
+    """Return the batch in the settings; None for "auto"."""
     if settings.batch_size == "auto":
         return None
     return Batching(settings.batch_size, settings.gradient_accumulation_steps)
@@ -247,41 +253,46 @@ def recommend_for_memory(
     device: str,
     num_images: int | None = None,
     measured: Measured = NOTHING_MEASURED,
-    wanted: Batching | None = None,
+    requested: Batching | None = None,
 ) -> Recommendation:
-    """`recommend` for traced steps on a device, with the terms of the recommended batch."""
-    found = recommend(
+    """Recommend a batch for traced steps on a device (see `recommend`), with the terms of that batch."""
+    advice = recommend(
         need.bytes_at,
         memory,
         num_images=num_images,
-        reserve_bytes=reserve_on(device, memory),
+        reserve_bytes=choose_reserve(device, memory),
         terms=need.terms_at(MIN_BATCH),
         measured=measured,
-        wanted=wanted,
+        requested=requested,
     )
-    return replace(found, terms=need.terms_at(found.batch_size or MIN_BATCH))
+    return replace(advice, terms=need.terms_at(advice.batch_size or MIN_BATCH))
 
 
 def find_what_fits(settings: Settings, num_landmarks: int, device: str, budget_bytes: int) -> Reason:
-    """Similar settings with which two images fit into a budget. Predicts each of them, which takes some
-    seconds."""
+    """Name similar settings with which two images fit into a budget.
+
+    Predicts each of them, which takes some seconds.
+    """
 
     def need(changed: Settings) -> int:
         return predict_step_memory(changed, num_landmarks, device).bytes_at(MIN_BATCH)
 
-    size: dict[str, str | int] = {}
+    size_values: dict[str, str | int] = {}
     for height, width in _smaller_sizes(settings.image_size):
         needed = need(settings.model_copy(update={"image_size": (height, width)}))
         if needed <= budget_bytes:
-            size = {"height": height, "width": width, "image_need": in_gib(needed)}
+            size_values = {"height": height, "width": width, "image_need": in_gib(needed)}
             break
-    others = [model for model in get_args(ModelName) if model != settings.model]
-    needs = {model: need(settings.model_copy(update={"model": model})) for model in others}
-    least = min(needs, key=lambda model: needs[model])
-    if needs[least] > budget_bytes:
-        return reason("image_fits", **size) if size else reason("nothing_fits")
-    other: dict[str, str | int] = {"model": least, "model_need": in_gib(needs[least])}
-    return reason("image_or_model_fits" if size else "model_fits", **size, **other)
+    needs = {
+        model: need(settings.model_copy(update={"model": model}))
+        for model in get_args(ModelName)
+        if model != settings.model
+    }
+    smallest = min(needs, key=lambda model: needs[model])
+    if needs[smallest] > budget_bytes:
+        return reason("image_fits", **size_values) if size_values else reason("nothing_fits")
+    model_values: dict[str, str | int] = {"model": smallest, "model_need": in_gib(needs[smallest])}
+    return reason("image_or_model_fits" if size_values else "model_fits", **size_values, **model_values)
 
 
 def _smaller_sizes(image_hw: Size) -> Iterator[Size]:
@@ -294,10 +305,10 @@ def _smaller_sizes(image_hw: Size) -> Iterator[Size]:
 
 
 def read_device_memory(device: str, gpus: tuple[GpuReading, ...] | None = None) -> DeviceMemory:
-    """The memory of "cpu" or "cuda:N" now; `gpus` are NVML's readings where they exist already.
+    """Read the memory of "cpu" or "cuda:N" now; `gpus` are NVML's readings if they exist already.
 
-    Where NVML does not list the GPU, torch is queried, which opens a CUDA context; where that fails too, the
-    bytes are None. Raises UserError for a GPU that neither of them lists.
+    If NVML does not list the GPU, torch is queried, which opens a CUDA context; if that fails too, the bytes
+    are None. Raises UserError for a GPU that neither of them lists.
     """
     if device == "cpu":
         host = read_memory()
@@ -324,10 +335,10 @@ def _query_torch(number: int, listed: GpuReading | None) -> DeviceMemory:
 
 
 def recommend_for_settings(settings: Settings, device: str) -> Choice:
-    """The batch for `--batch_size auto`: reads the data set and the free memory, and traces the steps.
+    """Choose the batch for `--batch_size auto`: reads the data set and the free memory, and traces the steps.
 
-    Raises UserError where not even two images fit, where the free memory is unknown, and for a data set that
-    cannot be read.
+    Raises UserError if not even two images fit, if the free memory is unknown, and for a data set that cannot
+    be read.
     """
     from backend.resolve import choose_dataset
     from backend.training.build import build_splits
@@ -337,18 +348,20 @@ def recommend_for_settings(settings: Settings, device: str) -> Choice:
     memory = read_device_memory(device)
     need = predict_step_memory(settings, num_landmarks, device)
     measured = Bench(settings, num_landmarks, device, identify(device, read_gpus())).read()
-    found = recommend_for_memory(need, memory, device=device, num_images=len(splits.train), measured=measured)
-    reasons = found.reasons
-    if found.batch_size is None and memory.free_bytes is not None and found.reserve_bytes is not None:
-        budget = memory.free_bytes - found.reserve_bytes
+    advice = recommend_for_memory(
+        need, memory, device=device, num_images=len(splits.train), measured=measured
+    )
+    reasons = advice.reasons
+    if advice.batch_size is None and memory.free_bytes is not None and advice.reserve_bytes is not None:
+        budget = memory.free_bytes - advice.reserve_bytes
         reasons = (*reasons, find_what_fits(settings, num_landmarks, device, budget))
-    return choose_batch(found.batch_size, reasons)
+    return choose_batch(advice.batch_size, reasons)
 
 
 def choose_batch(batch_size: int | None, reasons: Sequence[Reason]) -> Choice:
-    """A recommended batch as the choice of a run. Raises UserError, with the cure, where none was recommended."""
+    """Return a recommended batch as the choice of a run. Raises UserError with the cure if there is none."""
     if batch_size is not None:
         return Choice(batch_size, in_english(reasons))
-    cures = [each for each in reasons if each.key in CURES]
-    what = in_english(each for each in reasons if each not in cures)
+    cures = [reason for reason in reasons if reason.key in CURES]
+    what = in_english(reason for reason in reasons if reason not in cures)
     raise UserError(what, field="batch_size", cure=in_english(cures) or "give a number")

@@ -35,8 +35,7 @@ LIMIT_S = 8.0  # per kind of step; after it, no more than MIN_STEPS
 
 
 def measure_batch(config: RunConfig, num_landmarks: int, batch_size: int) -> MeasuredBatch:
-    """Training and validation steps of every phase on random inputs, one phase after the other as in a
-    run."""
+    """Run training and validation steps of every phase on random inputs, one phase after the other."""
     device = torch.device(config.value("device"))
     before_bytes = _resident_bytes() if device.type == "cpu" else 0
     phases = [(first_phase(config, num_landmarks), batch_size)]
@@ -55,7 +54,7 @@ def measure_batch(config: RunConfig, num_landmarks: int, batch_size: int) -> Mea
 
 
 def _run_steps(phase: LonePhase, device: torch.device, batch_size: int) -> tuple[float, float]:
-    """Seconds per image of a training step and of a validation step."""
+    """Return the seconds per image of a training step and of a validation step."""
     trainer = phase.build_trainer(phase.build_network())
     group = [phase.make_training_batch(batch_size)] * trainer.options.accumulation
     trainer.network.train()
@@ -68,7 +67,7 @@ def _run_steps(phase: LonePhase, device: torch.device, batch_size: int) -> tuple
 
 
 def _seconds(step: Callable[[], object], device: torch.device) -> float:
-    """The median of several steps, without the first."""
+    """Return the median of several steps, without the first."""
     times: list[float] = []
     deadline = time.monotonic() + LIMIT_S
     while len(times) < MIN_STEPS or (len(times) < MAX_STEPS and time.monotonic() < deadline):
@@ -81,7 +80,7 @@ def _seconds(step: Callable[[], object], device: torch.device) -> float:
 
 
 def _context_bytes(device: torch.device) -> int | None:
-    """What the driver counts for this process beyond torch's own memory; None where it does not report it."""
+    """Return the bytes that the driver counts for this process beyond torch's own; None if it does not."""
     held_bytes = own_bytes(device.index or 0)
     return None if held_bytes is None else held_bytes - torch.cuda.memory_reserved(device)
 
@@ -91,7 +90,7 @@ def _resident_bytes() -> int:
 
 
 def _peak_resident_bytes() -> int:
-    """The peak of this process in main memory."""
+    """Return the peak of this process in main memory."""
     if sys.platform == "win32":
         return int(psutil.Process().memory_info().peak_wset)
     import resource
@@ -101,14 +100,14 @@ def _peak_resident_bytes() -> int:
 
 
 def _answer(request: dict[str, Any]) -> MeasuredBatch:
+    """Measure the batch that a request names; one that does not fit is an answer too."""
     settings, device = parse_settings(request["settings"]), request["device"]
     chosen = {
         "device": Choice(device, "measured"),
         "mixed_precision": precision_in_force(settings, device),
     }
-    cap_memory(
-        torch.device(device)
-    )  # as in a training: a batch that would spill into main memory does not fit
+    # as in a training: a batch that would spill into main memory does not fit
+    cap_memory(torch.device(device))
     try:
         return measure_batch(RunConfig(settings, chosen), request["num_landmarks"], request["batch_size"])
     except (RuntimeError, MemoryError) as error:

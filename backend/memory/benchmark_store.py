@@ -32,11 +32,10 @@ KILLED = -int(getattr(signal, "SIGKILL", 9))  # how the kernel ends a process th
 
 @dataclass(frozen=True)
 class MeasuredBatch:
-    """Steps of all phases of a run at one batch; seconds are a step's, divided by its images.
+    """The measured steps of all phases of a run at one batch; seconds are a step's, divided by its images.
 
-    `peak_bytes` is None where memory ran out, and then so are the seconds. `context_bytes` is the
-    part of it that CUDA's context takes; None on a CPU, and where the driver did not say, so that it is not
-    in the peak.
+    `peak_bytes` is None if memory ran out, and then so are the seconds. `context_bytes` is the part of it
+    that CUDA's context takes; None on a CPU, and if the driver did not say, so that it is not in the peak.
     """
 
     batch_size: int
@@ -49,25 +48,24 @@ class MeasuredBatch:
 
     @property
     def images_per_s(self) -> float | None:
-        """Of the first network's training steps, without reading the images."""
+        """The speed of the first network's training steps, without reading the images."""
         return None if self.training_s is None else 1 / self.training_s
 
 
 @dataclass(frozen=True)
 class Measured:
-    """All that was measured for the same settings on the same device, by growing batch."""
+    """The batches that were measured for the same settings on the same device, by growing size."""
 
     batches: tuple[MeasuredBatch, ...] = ()
 
     def at(self, batch_size: int) -> MeasuredBatch | None:
-        """The measured batch nearest to a batch size, of those that fitted."""
+        """Return the measured batch nearest to a batch size, of those that fitted."""
         return min(self._fitted, key=lambda batch: abs(batch.batch_size - batch_size), default=None)
 
     def correct(self, bytes_at: Callable[[int], int]) -> Callable[[int], int]:
-        """A prediction corrected so that the largest batch needs what it really took; unchanged where nothing
-        fitted.
+        """Correct a prediction so that the largest batch needs what it really took; unchanged if none fitted.
 
-        From there it grows as predicted, or, where that was more, as measured between the smallest and the
+        From there it grows as predicted, or, if that was more, as measured between the smallest and the
         largest.
         """
         if not self._fitted:
@@ -80,15 +78,14 @@ class Measured:
 
     @property
     def plateau(self) -> int | None:
-        """The batch from which on images/s hardly grows, or the last one below one that did not fit; None if
-        unknown.
+        """The batch above which images/s hardly grows; None if unknown.
 
-        A step takes `a + c * batch` seconds, by least squares through what was measured: images/s tends to 1
-        / c, and reaches a share s of it at the batch `a / c * s / (1 - s)`. Below the smallest batch nothing
-        is known.
+        It is below any batch that did not fit. A step takes `a + c * batch` seconds, by least squares through
+        what was measured: images/s tends to 1 / c, and reaches a share s of it at the batch `a / c * s / (1 -
+        s)`. Below the smallest batch nothing is known.
         """
-        tried = [batch.batch_size for batch in self.batches if batch.peak_bytes is None]
-        limit = min(tried) - 1 if tried else None
+        too_large = [batch.batch_size for batch in self.batches if batch.peak_bytes is None]
+        limit = min(too_large) - 1 if too_large else None
         points = [(b.batch_size, b.training_s * b.batch_size) for b in self._fitted if b.training_s]
         if len(points) < 2:
             return limit
@@ -100,13 +97,13 @@ class Measured:
         if slope <= 0:
             return limit  # larger batches take no longer: no limit is known
         enough = (mean_y - slope * mean_x) / slope * FAST_ENOUGH / (1 - FAST_ENOUGH)
-        found = max(points[0][0], math.ceil(enough))
-        return found if limit is None else min(found, limit)
+        plateau = max(points[0][0], math.ceil(enough))
+        return plateau if limit is None else min(plateau, limit)
 
     def with_batch(self, batch: MeasuredBatch) -> Measured:
-        """With one more batch, which replaces an earlier one of its size."""
-        others = [other for other in self.batches if other.batch_size != batch.batch_size]
-        return Measured(tuple(sorted([*others, batch], key=lambda each: each.batch_size)))
+        """Add one more batch, which replaces an earlier one of its size."""
+        by_size = {earlier.batch_size: earlier for earlier in self.batches} | {batch.batch_size: batch}
+        return Measured(tuple(by_size[size] for size in sorted(by_size)))
 
     @property
     def _fitted(self) -> list[MeasuredBatch]:
@@ -117,20 +114,22 @@ NOTHING_MEASURED = Measured()
 
 
 def identify(device: str, gpus: Sequence[GpuReading]) -> str:
-    """What tells a device from others: a GPU's UUID, or its title where it has none; else what `cpu_identity`
-    has."""
+    """Return what tells a device from others.
+
+    That is a GPU's UUID, or its title if it has none, or its name if it is not listed; or the `cpu_identity`.
+    """
+    if device == "cpu":
+        return json.dumps(cpu_identity())
     number = int(device.partition(":")[2] or 0)
-    known = next((gpu for gpu in gpus if gpu.index == number), None) if device != "cpu" else None
-    if known is not None:
-        return known.uuid or known.title
-    return json.dumps(cpu_identity()) if device == "cpu" else device
+    gpu = next((gpu for gpu in gpus if gpu.index == number), None)
+    return device if gpu is None else gpu.uuid or gpu.title
 
 
 @dataclass(frozen=True)
 class Bench:
     """The settings, the number of landmarks and the device ("cpu", "cuda:N") that are measured.
 
-    `identity` is the device's, see `identify`.
+    `identity` is that of the device, see `identify`.
     """
 
     settings: Settings
@@ -139,8 +138,10 @@ class Bench:
     identity: str
 
     def measure(self, batch_size: int) -> MeasuredBatch:
-        """Real steps of every phase at one batch, in a process of its own. Raises UserError where that
-        fails."""
+        """Run real steps of every phase at one batch, in a process of its own.
+
+        Raises UserError if that process fails.
+        """
         request = {
             "settings": self.settings.model_dump(mode="json"),
             "num_landmarks": self.num_landmarks,
@@ -160,14 +161,13 @@ class Bench:
         if done.returncode == KILLED:
             return MeasuredBatch(batch_size, peak_bytes=None)
         if done.returncode != 0:
-            words = [line for line in done.stderr.splitlines() if line.strip()] or [
-                f"exit code {done.returncode}"
-            ]
-            raise UserError(f"steps of {batch_size} images could not be measured ({words[-1]})")
+            lines = [line for line in done.stderr.splitlines() if line.strip()]
+            why = lines[-1] if lines else f"exit code {done.returncode}"
+            raise UserError(f"steps of {batch_size} images could not be measured ({why})")
         return MeasuredBatch(**json.loads(done.stdout))
 
     def read(self) -> Measured:
-        """What was measured before; nothing where the file is missing or cannot be read."""
+        """Return what was measured before; nothing if the file is missing or cannot be read."""
         try:
             rows: list[Mapping[str, Any]] = json.loads(self._path.read_text(encoding="utf-8"))
             return Measured(tuple(MeasuredBatch(**row) for row in rows))
@@ -175,7 +175,7 @@ class Bench:
             return NOTHING_MEASURED
 
     def save(self, measured: Measured) -> None:
-        """Keep the results for every process of this user, where the cache folder can be written.
+        """Keep the results for every process of this user, if the cache folder can be written.
 
         A batch that did not fit is not kept: that depends on what else used the memory.
         """

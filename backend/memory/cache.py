@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import hashlib
 from collections.abc import Mapping
+from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -23,54 +24,52 @@ TRACED_CODE = (
 )  # fmt: skip
 
 
-def load_memory(question: Mapping[str, Any]) -> dict[str, Any] | None:
-    """The answer to a question; None where it is not cached or its file is damaged."""
+def load_prediction(question: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return the answer to a question; None if it is not cached or its file is damaged."""
     try:
-        content = read_json(_path_of(question))
+        return read_json(_cache_path(question))
     except OSError:
         return None
-    return content
 
 
-def save_memory(question: Mapping[str, Any], answer: Mapping[str, Any]) -> None:
-    """Cache an answer, and keep only the newest ones; where the folder cannot be written, nothing is
-    cached."""
-    path = _path_of(question)
-    try:
+def save_prediction(question: Mapping[str, Any], answer: Mapping[str, Any]) -> None:
+    """Cache an answer, and keep only the newest ones. If the folder cannot be written, nothing is cached."""
+    path = _cache_path(question)
+    # a full disk, a folder that is not ours to write, or a file that another process just removed
+    with suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
         write_json_atomic(path, answer)
-        kept = sorted(path.parent.glob("*.json"), key=lambda file: file.stat().st_mtime, reverse=True)
-        for old in kept[MAX_ANSWERS:]:
+        newest_first = sorted(path.parent.glob("*.json"), key=lambda file: file.stat().st_mtime, reverse=True)
+        for old in newest_first[MAX_ANSWERS:]:
             old.unlink(missing_ok=True)
-    except (
-        OSError
-    ):  # a full disk, a folder that is not ours to write, or a file that another process just removed
-        return
 
 
 def torch_version() -> str:
-    """`torch.__version__`, without importing torch."""
+    """Return the version of torch that is installed, without importing it."""
     return version("torch")
 
 
 def code_hash(root: Path = REPOSITORY) -> str:
-    """Changes with any line of the code that is traced or traces."""
-    found = hashlib.blake2b(digest_size=16)
+    """Hash the code that traces or is traced, so that a change of it makes cached answers unreachable.
+
+    That is the files in TRACED_CODE; of a folder its own *.py files, not those of its subfolders.
+    """
+    digest = hashlib.blake2b(digest_size=16)
     for name in TRACED_CODE:
         path = root / name
         for file in [path] if path.is_file() else sorted(path.glob("*.py")):
             content = file.read_bytes()
-            found.update(f"{file.relative_to(root).as_posix()}\0{len(content)}\0".encode())
-            found.update(content)
-    return found.hexdigest()
+            digest.update(f"{file.relative_to(root).as_posix()}\0{len(content)}\0".encode())
+            digest.update(content)
+    return digest.hexdigest()
 
 
 @functools.cache
 def _own_code_hash() -> str:
-    """Of the code that this process imports."""
+    """Hash the code that this process runs, once."""
     return code_hash()
 
 
-def _path_of(question: Mapping[str, Any]) -> Path:
-    whole = {**question, "torch": torch_version(), "code": _own_code_hash()}
-    return cache_file("step_memory", whole)
+def _cache_path(question: Mapping[str, Any]) -> Path:
+    key = {**question, "torch": torch_version(), "code": _own_code_hash()}
+    return cache_file("step_memory", key)

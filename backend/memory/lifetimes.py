@@ -15,6 +15,7 @@ class Moment:
     bytes_per_image: int
 
     def bytes_at(self, batch_size: int) -> int:
+        """Return the bytes alive at a batch."""
         return self.constant_bytes + self.bytes_per_image * batch_size
 
 
@@ -37,19 +38,20 @@ class Lifetimes:
         return {n for n in self.training if n >= 0} - {~n for n in self.training if n < 0}
 
     def later_training(self) -> list[int]:
-        """The training step after the first, which has left behind what stays."""
+        """Return a training step after the first, which has left behind what stays."""
         staying = self.staying
         return [n for n in self.training if n not in staying]
 
     def training_moments(self) -> list[Moment]:
-        """Moments of a training step that are the highest at some batch."""
+        """Return the moments of a training step that are the highest at some batch."""
         return self._moments([*self.before, *self.staying], self.later_training())
 
     def validation_moments(self) -> list[Moment]:
-        """Moments of a validation step that are the highest at some batch."""
+        """Return the moments of a validation step that are the highest at some batch."""
         return self._moments([*self.before, *self.training], self.validation)
 
     def _moments(self, before: Sequence[int], step: Sequence[int]) -> list[Moment]:
+        """Return the highest moments of a step, with what was allocated before it."""
         constants, slopes = (
             [*accumulate(part)] for part in zip(*self._changes([*before, *step]), strict=True)
         )
@@ -64,7 +66,7 @@ class Lifetimes:
 
 
 def upper_envelope(moments: set[Moment]) -> list[Moment]:
-    """Those that are the highest at some batch of at least 1, by increasing slope."""
+    """Select the moments that are the highest at some batch of at least 1, by increasing slope."""
     top = [max(moments, key=lambda m: (m.bytes_at(1), m.bytes_per_image))]
     while steeper := [m for m in moments if m.bytes_per_image > top[-1].bytes_per_image]:
         top.append(min(steeper, key=lambda m: (_crossing(top[-1], m), -m.bytes_per_image)))
@@ -72,5 +74,5 @@ def upper_envelope(moments: set[Moment]) -> list[Moment]:
 
 
 def _crossing(flat: Moment, steep: Moment) -> float:
-    """The batch at which the steeper moment overtakes the flatter one."""
+    """Return the batch at which the steeper moment overtakes the flatter one."""
     return (flat.constant_bytes - steep.constant_bytes) / (steep.bytes_per_image - flat.bytes_per_image)

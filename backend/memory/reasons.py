@@ -1,7 +1,6 @@
-"""The reasons of a batch recommendation, each as a key and its values, so that a page can say them in its
-language.
+"""The reasons of a batch recommendation, each as a key and the values of its sentence.
 
-`ENGLISH` holds the sentences that the command line prints and a run records.
+`ENGLISH` holds the sentences that the command line prints and a run records; the page has its own.
 """
 
 from __future__ import annotations
@@ -36,7 +35,8 @@ ENGLISH = {
     ),
     "nothing_fits": "no smaller image and no other model fits either: free some memory",
 }
-CURES = frozenset({"image_fits", "model_fits", "image_or_model_fits", "nothing_fits"})  # where no batch fits
+# the reasons that say what to change if no batch fits
+CURES = frozenset({"image_fits", "model_fits", "image_or_model_fits", "nothing_fits"})
 
 
 @dataclass(frozen=True)
@@ -48,15 +48,15 @@ class Reason:
 
 
 def reason(key: str, **values: str | int) -> Reason:
-    """A reason by its key."""
+    """Build a reason from its key and values."""
     return Reason(key, values)
 
 
 def in_english(reasons: Iterable[Reason]) -> str:
-    """All of them as one sentence."""
-    return "; ".join(ENGLISH[each.key].format(**each.values) for each in reasons)
+    """Join all reasons in one sentence."""
+    return "; ".join(ENGLISH[reason.key].format(**reason.values) for reason in reasons)
 
 
 def in_gib(num_bytes: float) -> str:
-    """Bytes as a number of GiB with one decimal."""
+    """Format bytes as a number of GiB with one decimal."""
     return f"{num_bytes / GIB:.1f}"

@@ -1,4 +1,4 @@
-"""How much memory the steps of a run need, by batch size and by named term."""
+"""Records of the memory that the steps of a run need, by batch size and by named term."""
 
 from __future__ import annotations
 
@@ -13,19 +13,16 @@ from backend.memory.lifetimes import Moment
 Plain = Mapping[str, Any]
 
 TRACED_FIELDS = settings_affecting("memory")  # a trace is given no other settings
-
-
 ALLOCATOR_MARGIN = 0.2  # on CUDA, of the bytes alive; see traced_memory.py
 
 
 @dataclass(frozen=True)
 class PhaseMemory:
-    """What the steps of one phase need.
+    """The memory that the steps of one phase need.
 
     `training` and `validation` are the moments of its steps that are the highest at some batch size; the
     bytes named in `held` are in each of them. `beside` is needed on top of any, and so is the share
-    `allocator_margin` of the highest moment. `batch_size` is the phase's own where the run's does not decide
-    it.
+    `allocator_margin` of the highest moment. `batch_size` is the phase's own, or None if it is the run's.
     """
 
     training: Sequence[Moment]
@@ -36,12 +33,12 @@ class PhaseMemory:
     batch_size: int | None = None
 
     def alive_at(self, batch_size: int) -> int:
-        """The highest peak of its steps, bytes alive."""
+        """Return the bytes alive at the highest moment of its steps."""
         batch_size = self.batch_size or batch_size
         return max(moment.bytes_at(batch_size) for moment in (*self.training, *self.validation))
 
     def terms_at(self, batch_size: int) -> dict[str, int]:
-        """All that must fit, by name."""
+        """Return all bytes that must fit, by name."""
         batch_size = self.batch_size or batch_size
         alive = self.alive_at(batch_size)
         terms = {**self.held, "activations_and_gradients": alive - sum(self.held.values())}
@@ -53,24 +50,23 @@ class PhaseMemory:
 
 @dataclass(frozen=True)
 class StepMemory:
-    """What a run's phases need, and the trainable weights of its first network."""
+    """The memory that the phases of a run need, and the number of weights that its first network trains."""
 
     phases: Sequence[PhaseMemory]
     num_parameters: int
 
     def bytes_at(self, batch_size: int) -> int:
-        """What must fit on the device at this batch: the peak of all phases, with all named terms."""
+        """Return the bytes that must fit on the device at this batch: the need of the largest phase."""
         return max(sum(phase.terms_at(batch_size).values()) for phase in self.phases)
 
     def terms_at(self, batch_size: int) -> dict[str, int]:
-        """What `bytes_at` is made of: the terms of the phase that needs most; their sum is exactly that
-        number."""
+        """Return the terms of the phase that needs most, whose sum is `bytes_at`."""
         terms = (phase.terms_at(batch_size) for phase in self.phases)
         return max(terms, key=lambda named: sum(named.values()))
 
 
 def memory_to_dict(memory: StepMemory) -> dict[str, Any]:
-    """As JSON has it."""
+    """Return plain values that JSON can hold."""
     return {
         "num_parameters": memory.num_parameters,
         "phases": [
@@ -88,8 +84,10 @@ def memory_to_dict(memory: StepMemory) -> dict[str, Any]:
 
 
 def memory_from_dict(raw: Plain) -> StepMemory:
-    """Inverse of `memory_to_dict`. Raises AttributeError, KeyError, TypeError or ValueError for anything
-    else."""
+    """Build a StepMemory from what `memory_to_dict` returned.
+
+    Raises AttributeError, KeyError, TypeError or ValueError for anything else.
+    """
     phases = [
         PhaseMemory(
             training=[Moment(*pair) for pair in phase["training"]],
@@ -102,7 +100,7 @@ def memory_from_dict(raw: Plain) -> StepMemory:
         for phase in raw["phases"]
     ]
     memory = StepMemory(phases, raw["num_parameters"])
-    memory.bytes_at(1)  # counts with every number once
+    memory.bytes_at(1)  # raises for a value that is not a number
     return memory
 
 

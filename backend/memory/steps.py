@@ -34,8 +34,10 @@ NO_DATA = cast(Any, [None])  # the training data of a trainer that is given its 
 
 @dataclass(frozen=True)
 class LonePhase:
-    """A phase whose steps are run one by one on random inputs. The refinement trains on more crops per image
-    than it validates on."""
+    """A phase whose steps are run one by one on random inputs.
+
+    The refinement trains on more crops per image than it validates on.
+    """
 
     build_network: Callable[[], nn.Module]
     build_trainer: Callable[[nn.Module], Trainer]
@@ -44,8 +46,8 @@ class LonePhase:
 
 
 def first_phase(config: RunConfig, num_landmarks: int) -> LonePhase:
-    """The chosen network on whole images."""
-    task = _LoneTask(**vars(build_task(config, _names(num_landmarks))))
+    """Build the phase of the chosen network, on whole images."""
+    task = _LoneTask(**vars(build_task(config, _number_names(num_landmarks))))
     image = (3, *task.input_hw)
     return _lone_phase(
         config, task, first_schedule(config.settings), partial(build_network, config), image, image
@@ -53,8 +55,8 @@ def first_phase(config: RunConfig, num_landmarks: int) -> LonePhase:
 
 
 def refine_phase(config: RunConfig, num_landmarks: int) -> LonePhase:
-    """The second network on crops; its batch size counts images, each with all its crops."""
-    task = _LoneTask(**vars(build_refiner_task(config, _names(num_landmarks))))
+    """Build the phase of the second network, on crops; its batch counts images, each with all its crops."""
+    task = _LoneTask(**vars(build_refiner_task(config, _number_names(num_landmarks))))
     crops = (num_landmarks, 3, *task.input_hw)
     drawn = (config.settings.num_refiners * num_landmarks, *crops[1:])
     return _lone_phase(
@@ -70,27 +72,28 @@ def _lone_phase(
     training_shape: Sequence[int],
     validation_shape: Sequence[int],
 ) -> LonePhase:
-    """`build(num_landmarks)` builds the network; the shapes are those of one image of a batch.
+    """Build a phase; `build(num_landmarks)` builds its network, the shapes are those of one image of a batch.
 
-    Where memory runs out the steps fail: what fits only in smaller parts does not fit.
+    If memory runs out the steps fail: what fits only in smaller parts does not fit.
     """
     num_landmarks = len(task.landmark_names)
+    observer = cast(Any, _NoObserver())
     config = replace(config, settings=config.settings.model_copy(update={"on_oom": "stop"}))
     return LonePhase(
-        lambda: build(num_landmarks),
-        lambda network: build_trainer(config, schedule, network, task, NO_DATA, None, cast(Any, _Nobody())),
-        lambda size: make_noise_batch((size, *training_shape), num_landmarks),
-        lambda size: make_noise_batch((size, *validation_shape), num_landmarks),
+        build_network=lambda: build(num_landmarks),
+        build_trainer=lambda network: build_trainer(config, schedule, network, task, NO_DATA, None, observer),
+        make_training_batch=lambda size: make_noise_batch((size, *training_shape), num_landmarks),
+        make_validation_batch=lambda size: make_noise_batch((size, *validation_shape), num_landmarks),
     )
 
 
 def run_validation_step(trainer: Trainer, batch: Batch) -> None:
-    """The engine's validation on this batch alone; its points are decoded, but not scored."""
+    """Run the engine's validation on this batch alone; its points are decoded, but not scored."""
     trainer.passes.validate(cast(Any, _OneBatch(batch)))
 
 
 def make_noise_batch(images_shape: Sequence[int], num_landmarks: int) -> Batch:
-    """Random images, or crops, of a shape, with landmarks anywhere in the input."""
+    """Make random images, or crops, of a shape, with landmarks anywhere in the input."""
     batch_size, (height, width) = images_shape[0], images_shape[-2:]
     size_xy = torch.tensor([width - 1.0, height - 1.0])
     are_crops = len(images_shape) == 5
@@ -105,12 +108,12 @@ def make_noise_batch(images_shape: Sequence[int], num_landmarks: int) -> Batch:
     )
 
 
-def _names(num_landmarks: int) -> list[str]:
+def _number_names(num_landmarks: int) -> list[str]:
     return [str(number) for number in range(num_landmarks)]
 
 
-class _Nobody:
-    """In place of a trainer's observer: requests nothing."""
+class _NoObserver:
+    """A stand-in for a trainer's observer, which requests nothing."""
 
     def poll(self) -> set[Request]:
         return set()
@@ -121,7 +124,7 @@ class _Nobody:
 
 @dataclass(frozen=True)
 class _OneBatch:
-    """In place of the batches of a data set."""
+    """A stand-in for the batches of a data set."""
 
     batch: Batch
 
@@ -134,8 +137,10 @@ class _OneBatch:
 
 
 class _LoneTask(LandmarkTask):
-    """The run's task without reading numbers from tensors, which fake tensors lack; its scorer stops where
-    they would leave the device."""
+    """The run's task without reading numbers from tensors, which fake tensors lack.
+
+    Its scorer stops before results would leave the device.
+    """
 
     def count_targets(self, batch: Batch) -> int:
         return batch.points_xy_input[..., 0].numel()
@@ -146,7 +151,7 @@ class _LoneTask(LandmarkTask):
 
 @dataclass(frozen=True)
 class _LoneScorer:
-    """What `LandmarkScorer` computes on the device."""
+    """The part of `LandmarkScorer` that computes on the device."""
 
     task: LandmarkTask
 

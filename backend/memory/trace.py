@@ -26,18 +26,17 @@ from backend.memory.lifetimes import Lifetimes, Moment
 from backend.memory.steps import LonePhase, run_validation_step
 from backend.training.engine import Trainer
 
-TRACED_BATCHES = (
-    97,
-    101,
-)  # the first that does not divide the number of landmarks, nor so any size without a batch
+# primes; traced is the first that does not divide the number of landmarks, so that only sizes that grow with
+# the batch are multiples of it
+TRACED_BATCHES = (97, 101)
 
 GEMM_COPIES = 4
 GEMM_LIMIT_BYTES = 2**30
 
 aten = torch.ops.aten
 IN_PLACE = {
-    "add_", "sub_", "mul_", "div_", "lerp_", "addcmul_", "addcdiv_", "copy_", "zero_", "fill_", "clamp_", "relu_",
-    "normal_", "uniform_",
+    "add_", "sub_", "mul_", "div_", "lerp_", "addcmul_", "addcdiv_",
+    "copy_", "zero_", "fill_", "clamp_", "relu_", "normal_", "uniform_",
 }  # fmt: skip
 
 
@@ -46,7 +45,7 @@ class PhaseTrace:
     """The trace of a phase.
 
     `held` names the bytes that are alive between its steps; `largest_convolution` is the bytes of the input,
-    weights and output of the one with the most.
+    weights and output of the convolution with the most of them.
     """
 
     lifetimes: Lifetimes
@@ -56,10 +55,10 @@ class PhaseTrace:
 
 
 def trace_phase(phase: LonePhase, num_landmarks: int, kind: str) -> PhaseTrace:
-    """One training and one validation step of a phase on a `kind` of device, "cpu" or "cuda", which this
-    machine may lack.
+    """Trace one training and one validation step of a phase on a `kind` of device, "cpu" or "cuda".
 
-    The trace uses the CPU's float16 autocast for mixed precision; its tensors are as wide as CUDA's.
+    This machine may lack it. The trace uses the CPU's float16 autocast for mixed precision; its tensors are
+    as wide as CUDA's.
     """
     batch_size = next(prime for prime in TRACED_BATCHES if num_landmarks % prime)
     has_onednn: bool = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
@@ -70,49 +69,52 @@ def trace_phase(phase: LonePhase, num_landmarks: int, kind: str) -> PhaseTrace:
         if kind == "cuda":
             _update_as_cuda_does(trainer)
         with followed.elsewhere() if kind == "cuda" else nullcontext():
-            batch = _batch_for(kind, phase.make_training_batch(batch_size))
+            batch = _place_batch(kind, phase.make_training_batch(batch_size))
         num_before = len(followed.order)
         # the second batch of a group finds the first one's gradients
         trainer.train_step([batch] * min(2, trainer.options.accumulation))
         num_trained = len(followed.order)
         del batch
         with followed.elsewhere() if kind == "cuda" else nullcontext():
-            batch = _batch_for(kind, phase.make_validation_batch(batch_size))
+            batch = _place_batch(kind, phase.make_validation_batch(batch_size))
         run_validation_step(trainer, batch)
         order = tuple(followed.order)
         return PhaseTrace(
-            Lifetimes(
-                [_grows_with(batch_size, num_bytes) for num_bytes in followed.sizes],
+            lifetimes=Lifetimes(
+                [_as_moment(batch_size, num_bytes) for num_bytes in followed.sizes],
                 before=order[:num_before],
                 training=order[num_before:num_trained],
                 validation=order[num_trained:],
             ),
-            _held_between_steps(trainer),
-            sum(weight.numel() for weight in trainer.network.parameters() if weight.requires_grad),
-            max(
+            held=_held_between_steps(trainer),
+            num_parameters=sum(
+                weight.numel() for weight in trainer.network.parameters() if weight.requires_grad
+            ),
+            largest_convolution=max(
                 (_sum(batch_size, sizes) for sizes in followed.convolutions),
                 key=lambda moment: moment.bytes_at(batch_size),
             ),
         )
 
 
-def _grows_with(batch_size: int, num_bytes: int) -> Moment:
+def _as_moment(batch_size: int, num_bytes: int) -> Moment:
+    """Split a size at a batch: all of it grows with the batch if it is a multiple, else none."""
     share, rest = divmod(num_bytes, batch_size)
     return Moment(num_bytes, 0) if rest else Moment(0, share)
 
 
 def _sum(batch_size: int, sizes: Sequence[int]) -> Moment:
-    parts = [_grows_with(batch_size, num_bytes) for num_bytes in sizes]
-    return Moment(sum(p.constant_bytes for p in parts), sum(p.bytes_per_image for p in parts))
+    moments = [_as_moment(batch_size, num_bytes) for num_bytes in sizes]
+    return Moment(sum(m.constant_bytes for m in moments), sum(m.bytes_per_image for m in moments))
 
 
 def _update_as_cuda_does(trainer: Trainer) -> None:
-    """On CUDA, AdamW updates all weights at once and holds a temporary copy of them; on a CPU one by one."""
+    """Let AdamW update all weights at once, with a temporary copy of them; on a CPU it updates one by one."""
     for group in trainer.state.optimizer.param_groups:
         group["foreach"] = True
 
 
-def _batch_for(kind: str, batch: Batch) -> Batch:
+def _place_batch(kind: str, batch: Batch) -> Batch:
     return _HostBatch(*batch) if kind == "cuda" else batch
 
 
@@ -128,19 +130,20 @@ class _HostBatch(Batch):
 
 
 def _held_between_steps(trainer: Trainer) -> dict[str, int]:
+    """Return the bytes that are alive between the steps, by name."""
     states = [value for state in trainer.state.optimizer.state.values() for value in state.values()]
     return {
-        "weights": _bytes_of(_tensors_of(trainer.network)),
-        "averaged_weights": _bytes_of(_tensors_of(trainer.ema_network)),
-        "optimizer_states": _bytes_of([value for value in states if isinstance(value, Tensor)]),
+        "weights": _count_bytes(_tensors(trainer.network)),
+        "averaged_weights": _count_bytes(_tensors(trainer.ema_network)),
+        "optimizer_states": _count_bytes([value for value in states if isinstance(value, Tensor)]),
     }
 
 
-def _tensors_of(network: nn.Module) -> list[Tensor]:
+def _tensors(network: nn.Module) -> list[Tensor]:
     return [*network.parameters(), *network.buffers()]
 
 
-def _bytes_of(tensors: Sequence[Tensor]) -> int:
+def _count_bytes(tensors: Sequence[Tensor]) -> int:
     return sum(tensor.untyped_storage().nbytes() for tensor in tensors)
 
 
@@ -175,10 +178,10 @@ class _PlacedNetwork(nn.Module):
 
 
 class FollowStorages(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Records when storages are allocated and released under this mode; see `Lifetimes` for their order.
+    """A record of when storages are allocated and released under this mode; see `Lifetimes` for their order.
 
-    Where a step reads a value (`.item()`), which fake tensors do not have, it gets that of a normal step: all
-    is finite, and no gradient overflows.
+    If a step reads a value (`.item()`), which fake tensors do not have, it gets that of a normal step: all is
+    finite, and no gradient overflows.
     """
 
     def __init__(self, copies_in_convolutions: bool = False) -> None:
@@ -189,13 +192,13 @@ class FollowStorages(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.convolutions: list[tuple[int, int, int]] = []  # bytes of input, weights and output
         self._copies_in_convolutions = copies_in_convolutions
         self._instructions = cpu_instructions()
-        self._known: weakref.WeakKeyDictionary[Any, None] = weakref.WeakKeyDictionary()
+        self._seen: weakref.WeakKeyDictionary[Any, None] = weakref.WeakKeyDictionary()
         self._is_elsewhere = False
         self._overflow: Tensor | None = None
 
     @contextmanager
     def elsewhere(self) -> Iterator[None]:
-        """What is allocated in this block is in another memory and does not count."""
+        """Leave out what is allocated in this block, which is in another memory."""
         self._is_elsewhere = True
         try:
             yield
@@ -205,6 +208,7 @@ class FollowStorages(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
+        """Run an operator, or skip one that allocates nothing, and note the storages of its outputs."""
         if func in (aten._local_scalar_dense.default, aten.item.default):  # the latter in inference mode
             return self._answer(args[0])
         if func is torch.ops.prim.device.default:
@@ -213,14 +217,12 @@ class FollowStorages(TorchDispatchMode):  # type: ignore[no-untyped-call]
             self._overflow = args[1]
         name = func.overloadpacket.__name__
         if name in IN_PLACE:
-            return args[
-                0
-            ]  # no storage is allocated or released, and there are no values: this saves half the time
+            # no storage is allocated or released, and there are no values: this saves half the time
+            return args[0]
         if name.startswith("_foreach_") and name.endswith("_"):
             return None
-        if (
-            func is aten.lift_fresh.default
-        ):  # `torch.tensor(0.0)`: as large with no value, at a fifth of the cost
+        if func is aten.lift_fresh.default:
+            # `torch.tensor(0.0)`: as large with no value, at a fifth of the cost
             outputs = torch.empty(args[0].shape, dtype=args[0].dtype)
         else:
             outputs = func(*args, **(kwargs or {}))
@@ -231,8 +233,8 @@ class FollowStorages(TorchDispatchMode):  # type: ignore[no-untyped-call]
             self.convolutions.append(tuple(t.untyped_storage().nbytes() for t in (*args[:2], outputs)))
             self._note_copies(args[1], 1)
         elif func is aten.convolution_backward.default:
-            number = _copies_in_backward(args[1], args[2], self._instructions, torch.get_num_threads())
-            self._note_copies(args[2], number)
+            num_copies = _copies_in_backward(args[1], args[2], self._instructions, torch.get_num_threads())
+            self._note_copies(args[2], num_copies)
         return outputs
 
     def _answer(self, tensor: Tensor) -> bool | float:
@@ -241,25 +243,24 @@ class FollowStorages(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return 0.0 if tensor is self._overflow else 1.0
 
     def _note(self, storage: torch.UntypedStorage) -> None:
-        if storage in self._known:
+        if storage in self._seen:
             return
-        self._known[storage] = None
+        self._seen[storage] = None
         if not self._is_elsewhere and storage.nbytes():
-            weakref.finalize(storage, self._forget, self._born(storage.nbytes())).atexit = False
+            weakref.finalize(storage, self._forget, self._add(storage.nbytes())).atexit = False
 
-    def _note_copies(self, weights: Tensor, number: int) -> None:
-        """oneDNN copies the weights into its own layout for a convolution, and their gradient in the backward
-        pass.
+    def _note_copies(self, weights: Tensor, num_copies: int) -> None:
+        """Note oneDNN's copies of the weights of a convolution in its own layout, or of their gradient.
 
         Each copy is gone when the operator returns. oneDNN's scratchpads of some KiB for each thread are left
         out, as are its other ways with single small images.
         """
         if self._copies_in_convolutions:
-            born = [self._born(weights.untyped_storage().nbytes()) for _ in range(number)]
-            for copied in born:
-                self._forget(copied)
+            copies = [self._add(weights.untyped_storage().nbytes()) for _ in range(num_copies)]
+            for number in copies:
+                self._forget(number)
 
-    def _born(self, num_bytes: int) -> int:
+    def _add(self, num_bytes: int) -> int:
         number = len(self.sizes)
         self.sizes.append(num_bytes)
         self.order.append(number)
@@ -272,18 +273,18 @@ class FollowStorages(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 def _copies_in_backward(images: Tensor, weights: Tensor, instructions: Set[str], num_threads: int) -> int:
-    """How many copies of a convolution's weights oneDNN holds beside their gradient, in the backward pass.
+    """Count the copies of a convolution's weights that oneDNN holds in its backward pass beside the gradient.
 
     Its kernels hold two: the gradient in its own layout, and then that in ours; in bfloat16 the second is the
-    sum of the gradient in float32, as large as two copies while the other is not there yet. Where it has no
+    sum of the gradient in float32, as large as two copies while the other is not there yet. If it has no
     kernel of its own it multiplies matrices, and takes for the sum of each thread four times the weights (a
-    size in bytes that it takes for a number of floats), or of one thread alone where those would take a GiB:
-    on a CPU without AVX-512 where the map (..., H, W) is lower than its kernel, as at the bottom of a
+    size in bytes that it takes for a number of floats), or of one thread alone if those would take a GiB:
+    on a CPU without AVX-512 if the map (..., H, W) is lower than its kernel, as at the bottom of a
     network, and everywhere on one without AVX2.
 
     Read from oneDNN's descriptors for each of these instruction sets (torch 2.13, oneDNN 3.12). Not counted
-    is what further threads take with AVX-512 and AMX: sums of their own where the batch is divided among
-    them, which is not worth it where there are many weights, and their buffers.
+    is what further threads take with AVX-512 and AMX: sums of their own if the batch is divided among
+    them, which is not worth it if there are many weights, and their buffers.
     """
     multiplies = images.shape[-2] < weights.shape[-2] or instructions == {"sse41"}
     if "avx512" in instructions or not multiplies:

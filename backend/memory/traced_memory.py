@@ -1,12 +1,11 @@
-"""From traces of a run's phases to the memory that they need on a device, with what a trace cannot see added.
+"""The memory that a run needs on a device: traces of its phases, and estimates of what a trace cannot see.
 
-On CUDA what is added are estimates, as no GPU was available to calibrate them:
+On CUDA the estimates are not calibrated, as no GPU was available:
 
 - the context: 0.5 GiB;
 - cuDNN's workspace: room for the input, weights and output of the largest convolution once more;
-- a margin for PyTorch's caching allocator, which reserves more than is alive: free blocks are too small or
-  cut up. Its rules, replayed on the traces of all four networks at 128 to 512 pixels and batches of 2 to 32,
-  gave 2% to 19% of the bytes alive, without a pattern that the settings explain. A fifth covers all of them.
+- a margin for PyTorch's caching allocator, which reserves more than is alive, since free blocks are too small
+  or cut up: a fifth of the bytes alive, until real steps were measured (`backend.memory.benchmark`).
 
 What CUDA's kernels are known to keep is in the trace, since the CPU's operators return the same: the int64
 indices of max-pooling, the mean and deviation that batch normalization saves, autocast's float16 copies of
@@ -34,16 +33,17 @@ def trace_step_memory(settings: Settings, num_landmarks: int, kind: str) -> Step
     chosen = {"device": Choice("cpu", "traced"), "mixed_precision": precision_in_force(settings, kind)}
     config = RunConfig(settings, chosen)
     first = trace_phase(first_phase(config, num_landmarks), num_landmarks, kind)
-    phases = [_memory_of(first, kind, None)]
+    phases = [_phase_memory(first, kind, None)]
     if settings.refine:
         second = trace_phase(refine_phase(config, num_landmarks), num_landmarks, kind)
-        phases.append(_memory_of(second, kind, images_of_crops(settings, num_landmarks)))
+        phases.append(_phase_memory(second, kind, images_of_crops(settings, num_landmarks)))
     return StepMemory(phases, first.num_parameters)
 
 
-def _memory_of(trace: PhaseTrace, kind: str, batch_size: int | None) -> PhaseMemory:
+def _phase_memory(trace: PhaseTrace, kind: str, batch_size: int | None) -> PhaseMemory:
+    """Add to the trace of a phase what a trace cannot see; `batch_size` is the phase's own, if it has one."""
     beside = {
-        "cpu": {"last_good_state": _snapshot_of(trace)},
+        "cpu": {"last_good_state": _snapshot_memory(trace)},
         "cuda": {"cudnn_workspace": trace.largest_convolution, "cuda_context": Moment(CUDA_CONTEXT_BYTES, 0)},
     }[kind]
     return PhaseMemory(
@@ -56,6 +56,6 @@ def _memory_of(trace: PhaseTrace, kind: str, batch_size: int | None) -> PhaseMem
     )
 
 
-def _snapshot_of(trace: PhaseTrace) -> Moment:
-    """Recovery keeps a copy of the last good state in main memory, which a training on a CPU shares."""
+def _snapshot_memory(trace: PhaseTrace) -> Moment:
+    """Return the size of recovery's copy of the last good state, which is in the memory of the CPU."""
     return Moment(sum(trace.held.values()) + torch.get_rng_state().nbytes, 0)

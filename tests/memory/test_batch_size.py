@@ -97,7 +97,7 @@ def test_unknown_free_memory_gives_no_number_and_says_so():
 
 
 @pytest.mark.parametrize(
-    ("wanted", "instead"),
+    ("requested", "instead"),
     [
         (Batching(19), None),
         (Batching(20), Batching(10, 2)),
@@ -105,8 +105,8 @@ def test_unknown_free_memory_gives_no_number_and_says_so():
         (Batching(46), Batching(16, 3)),  # 46 = 2 x 23, which do not fit: the parts hold two images more
     ],
 )
-def test_a_batch_that_does_not_fit_is_split_into_some_that_do(wanted, instead):
-    found = recommend(wanted=wanted)
+def test_a_batch_that_does_not_fit_is_split_into_some_that_do(requested, instead):
+    found = recommend(requested=requested)
     assert (found.batch_size, found.instead) == (19, instead)
     assert ("does not fit" in found.reason) == (instead is not None)
     if instead is not None:
@@ -116,8 +116,8 @@ def test_a_batch_that_does_not_fit_is_split_into_some_that_do(wanted, instead):
 
 def test_accumulated_gradients_need_room_beside_the_activations():
     # 19 fill the budget to 0.1 GiB: beside 0.5 GiB of gradients 18 fit, and 36 = 2 x 18 and 38 = 3 x 13
-    for wanted, parts in ((36, 18), (38, 13)):
-        found = recommend(wanted=Batching(wanted), terms={"weights": GIB // 2})
+    for size, parts in ((36, 18), (38, 13)):
+        found = recommend(requested=Batching(size), terms={"weights": GIB // 2})
         assert found.instead is not None
         assert found.instead.batch_size == parts
 

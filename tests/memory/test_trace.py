@@ -299,13 +299,13 @@ def test_another_batch_takes_the_same_course(model, monkeypatch):
 
 
 def test_the_last_good_state_is_as_large_as_predicted():
-    from backend.memory.traced_memory import _snapshot_of
+    from backend.memory.traced_memory import _snapshot_memory
 
     phase = first_phase(config_of(model="unet", image_size=(64, 64), refine=False), K)
     trainer = RealSteps(phase).trainer
     kept = copy_to_main_memory(trainer.state.state_dict())
     tensors = [t for t in torch.utils._pytree.tree_leaves(kept) if isinstance(t, torch.Tensor)]
-    predicted = _snapshot_of(trace_phase(phase, K, "cpu")).bytes_at(1)
+    predicted = _snapshot_memory(trace_phase(phase, K, "cpu")).bytes_at(1)
     assert predicted == sum(tensor.untyped_storage().nbytes() for tensor in tensors)
 
 

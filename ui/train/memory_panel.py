@@ -18,10 +18,10 @@ from backend.memory.batch_size import (
     Batching,
     DeviceMemory,
     Recommendation,
-    batching_of,
+    choose_reserve,
     read_device_memory,
     recommend,
-    reserve_on,
+    requested_batching,
 )
 from backend.memory.reasons import Reason
 from ui.answers import VOID, Part, create_part
@@ -312,10 +312,10 @@ def _recommend(
         predicted.__getitem__,
         memory,
         num_images=subject.num_images,
-        reserve_bytes=reserve_on(subject.device, memory),
+        reserve_bytes=choose_reserve(subject.device, memory),
         terms=answer["terms"],
         measured=measured_of(answer),
-        wanted=batching_of(subject.settings),
+        requested=requested_batching(subject.settings),
     )
 
 
