@@ -11,7 +11,7 @@ from typing import Any
 
 
 def cache_folder() -> Path:
-    """The user's cache directory: FIDUCIAL_CACHE_DIR, else the system's usual place."""
+    """Return the user's cache directory: FIDUCIAL_CACHE_DIR, else the system's usual place."""
     if chosen := os.environ.get("FIDUCIAL_CACHE_DIR"):
         return Path(chosen)
     home = Path.home()
@@ -23,6 +23,6 @@ def cache_folder() -> Path:
 
 
 def cache_file(room: str, key: Any) -> Path:
-    """The file of one answer: JSON, named by a hash of `key`, which holds all that changes the answer."""
+    """Return the JSON file of an answer, named by a hash of `key`, which holds all that changes it."""
     name = hashlib.blake2b(json.dumps(key, sort_keys=True).encode(), digest_size=16).hexdigest()
     return cache_folder() / room / f"{name}.json"

@@ -49,10 +49,10 @@ def refiner_sigma_in_force(sigma: float | str, stride: int) -> float:
 
 
 def outside_image(points_xy: FloatArray, size_hw: npt.ArrayLike, margin_px: float = 0.0) -> BoolArray:
-    """Which points (..., 2) lie more than a margin outside a frame of this size, (2,) or one per point (...,
-    2).
+    """Find the points (..., 2) that lie more than a margin outside a frame.
 
-    A frame ends half a pixel beyond its first and its last centre. A missing point (NaN) is not outside.
+    Its size is (2,), or (..., 2) with one for each point. A frame ends half a pixel beyond its first and its
+    last centre. A missing point (NaN) is not outside.
     """
     ends_xy = np.asarray(size_hw, np.float64)[..., ::-1] - 0.5
     outside: BoolArray = np.any((points_xy < -0.5 - margin_px) | (points_xy > ends_xy + margin_px), axis=-1)
@@ -102,11 +102,11 @@ RESIZES = {"letterbox": letterbox, "stretch": stretch}
 
 @dataclass(frozen=True)
 class CropFrame:
-    """What a crop around a landmark covers: `side_px` crop pixels of `mm_per_px` millimeters each where the
-    image's pixel size is known, else `share` of the image's mean side in all; never finer than the image's
-    own pixels.
+    """The part of an image that a crop around a landmark covers, in `side_px` x `side_px` crop pixels.
 
-    `mm_per_px` is None where the network has only seen crops by share: then a known pixel size is not used.
+    A crop pixel is `mm_per_px` millimeters if the image's pixel size is known; else a crop's side is `share`
+    of the image's mean side. It is never finer than the image's own pixels. `mm_per_px` is None if the
+    network has only seen crops by share: then a known pixel size is not used.
     """
 
     side_px: int
@@ -115,16 +115,17 @@ class CropFrame:
 
     @property
     def hw(self) -> Size:
+        """Height and width in crop pixels."""
         return (self.side_px, self.side_px)
 
     def image_px_per_px_xy(self, image_hw: Size, mm_per_px_xy: FloatArray) -> FloatArray:
-        """Image pixels per crop pixel, (2,), for an image with this pixel size (NaN where unknown)."""
+        """Return image pixels per crop pixel, (2,), for an image with this pixel size (NaN if unknown)."""
         if self.mm_per_px is not None and np.isfinite(mm_per_px_xy).all():
-            wanted = self.mm_per_px / np.asarray(mm_per_px_xy, np.float64)
+            scale_xy = self.mm_per_px / np.asarray(mm_per_px_xy, np.float64)
         else:
-            wanted = np.full(2, self.share * (image_hw[0] + image_hw[1]) / 2 / self.side_px)
+            scale_xy = np.full(2, self.share * (image_hw[0] + image_hw[1]) / 2 / self.side_px)
         # an axis at the limit scales the other one too, so that the crop keeps its proportions
-        return wanted * max(1.0, 1.0 / float(wanted.min()))
+        return scale_xy * max(1.0, 1.0 / float(scale_xy.min()))
 
     def affine(self, centre_xy_image: FloatArray, image_px_per_px_xy: FloatArray) -> FloatArray:
         """Image -> crop: the point `centre_xy_image` (2,) comes to the crop's middle."""
@@ -149,8 +150,7 @@ def mirror(frame_hw: Size) -> FloatArray:
 
 
 def displace_points(points_xy: FloatArray, displacement: FloatArray) -> FloatArray:
-    """Where points (..., 2) of a frame move to in a picture whose pixel x shows what was at x +
-    displacement(x).
+    """Move points (..., 2) of a frame as a picture moves whose pixel x shows what was at x + displacement(x).
 
     `displacement` is (h, w, 2), (x, y) in pixels, and smooth: steps of the fixed point p = q -
     displacement(p) then shrink by its steepest slope each. NaN stays NaN; outside the frame the border's
@@ -175,9 +175,9 @@ def _sample_bilinear(field: FloatArray, points_xy: FloatArray) -> FloatArray:
 
 
 def square_unit_xy(mm_per_px_xy: FloatArray) -> FloatArray:
-    """(N, 2): the factors that give both axes of each image one unit: its mm per pixel, or 1 where that is unknown."""
-    known = np.isfinite(mm_per_px_xy).all(axis=1, keepdims=True)
-    unit: FloatArray = np.where(known, mm_per_px_xy, 1.0)
+    """Return the factors (N, 2) that give both axes of an image one unit: mm per pixel, or 1 if unknown."""
+    is_known = np.isfinite(mm_per_px_xy).all(axis=1, keepdims=True)
+    unit: FloatArray = np.where(is_known, mm_per_px_xy, 1.0)
     return unit
 
 
@@ -186,10 +186,8 @@ def mean_scale(affine: FloatArray) -> float:
     return float(np.sqrt(abs(np.linalg.det(affine[:, :2]))))
 
 
-def inside(points_xy: FloatArray, frame_hw: Size) -> npt.NDArray[np.bool_]:
-    """Which points (..., 2) lie within a frame; NaN lies outside."""
+def inside(points_xy: FloatArray, frame_hw: Size) -> BoolArray:
+    """Find the points (..., 2) that lie within a frame; NaN lies outside."""
     x, y = points_xy[..., 0], points_xy[..., 1]
-    result: npt.NDArray[np.bool_] = (
-        (x >= -0.5) & (x <= frame_hw[1] - 0.5) & (y >= -0.5) & (y <= frame_hw[0] - 0.5)
-    )
+    result: BoolArray = (x >= -0.5) & (x <= frame_hw[1] - 0.5) & (y >= -0.5) & (y <= frame_hw[0] - 0.5)
     return result

@@ -1,5 +1,4 @@
-"""Find images that are in two splits of a data set: `python -m backend.leaks --dataset_path D [--write
-FILE]`."""
+"""Find images that are in two splits of a data set: `python -m backend.leaks --help`."""
 
 from __future__ import annotations
 

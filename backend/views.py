@@ -1,7 +1,6 @@
-"""Show what a training with these settings would see of a data set: `python -m backend.views --dataset_path D
-...`.
+"""Show what a training with these settings would see of a data set: `python -m backend.views --help`.
 
-Prints the decoding error, which remains where a network's heatmaps are perfect; with `--image`, draws that
+Prints the decoding error, which remains if a network's heatmaps are perfect; with `--image`, draws that
 image as the first epochs would augment it, with its landmarks.
 """
 
@@ -64,7 +63,7 @@ def _parser() -> OneLineParser:
 
 
 def _draw_views(splits: SampleSplits, settings: Settings, options: Namespace) -> list[bytes]:
-    """JPEGs: the image as validation sees it, then as the first network sees it in each epoch."""
+    """Draw an image as validation sees it, then as the first network sees it in each epoch; returns JPEGs."""
     samples, row = _find_image(splits, options.image)
     store = build_store(samples, RunConfig(settings, crops_in_force(RunConfig(settings, {}), splits.train)))
     augmentation = build_augmentation(settings, splits.annotations.landmark_names)
@@ -78,7 +77,7 @@ def _draw_views(splits: SampleSplits, settings: Settings, options: Namespace) ->
 
 def _find_image(splits: SampleSplits, image_id: str) -> tuple[Samples, int]:
     for samples in splits.by_split.values():
-        rows = [row for row, known in enumerate(samples.images["image_id"]) if str(known) == image_id]
+        rows = [row for row, name in enumerate(samples.images["image_id"]) if str(name) == image_id]
         if rows:
             return samples, rows[0]
     raise UserError(f"no image {image_id!r} in this data set", field="image", cure="give an image's id")
