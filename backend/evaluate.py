@@ -145,40 +145,6 @@ def _parser() -> OneLineParser:
     return parser
 
 
-def _select_samples(splits: SampleSplits, split: str, names: Sequence[str]) -> Samples:
-    """Return the split, with its landmarks in the order of the checkpoint."""
-    if split not in splits.by_split:
-        choices = ", ".join(splits.by_split)
-        raise UserError(f"no split {split!r} in this data set", field="split", cure=f"choose {choices}")
-    annotated = splits.annotations.landmark_names
-    missing = [name for name in names if name not in annotated]
-    if missing:
-        raise UserError(
-            f"this data set lacks the checkpoint's landmarks {', '.join(missing)}",
-            field="dataset_path",
-            cure=f"it has {', '.join(annotated)}",
-        )
-    samples = splits.by_split[split]
-    return Samples(samples.images, samples.points_xy_image[:, [annotated.index(name) for name in names]])
-
-
-def _read_excluded(path: Path, samples: Samples) -> list[str]:
-    """Return the ids in a file that are in the samples; the others are named on stderr."""
-    try:
-        unwanted = {
-            line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()
-        }
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} cannot be read ({error})", field="exclude", cure="check the file") from error
-    ids = {str(image_id) for image_id in samples.images["image_id"]}
-    unknown = sorted(unwanted - ids)
-    if unknown:
-        print(f"not in this split, so not excluded: {', '.join(unknown)}", file=sys.stderr)
-    if unwanted >= ids:
-        raise UserError(f"{path} excludes every image", field="exclude", cure="check the file")
-    return sorted(unwanted & ids)
-
-
 def _find_trained_on(predictor: Predictor, checkpoint: Path, *, leave_out: bool) -> list[TrainedOn]:
     """Return what the run learned from, and the run that trained its first network.
 
@@ -230,6 +196,44 @@ def _read_splits(
     return (load(config.settings.val_fraction) if is_valid else uncarved), False
 
 
+def _select_samples(splits: SampleSplits, split: str, names: Sequence[str]) -> Samples:
+    """Return the split, with its landmarks in the order of the checkpoint."""
+    if split not in splits.by_split:
+        choices = ", ".join(splits.by_split)
+        raise UserError(f"no split {split!r} in this data set", field="split", cure=f"choose {choices}")
+    annotated = splits.annotations.landmark_names
+    missing = [name for name in names if name not in annotated]
+    if missing:
+        raise UserError(
+            f"this data set lacks the checkpoint's landmarks {', '.join(missing)}",
+            field="dataset_path",
+            cure=f"it has {', '.join(annotated)}",
+        )
+    samples = splits.by_split[split]
+    return Samples(samples.images, samples.points_xy_image[:, [annotated.index(name) for name in names]])
+
+
+def _read_excluded(path: Path, samples: Samples) -> list[str]:
+    """Return the ids in a file that are in the samples; the others are named on stderr."""
+    try:
+        unwanted = {
+            line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()
+        }
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} cannot be read ({error})", field="exclude", cure="check the file") from error
+    ids = {str(image_id) for image_id in samples.images["image_id"]}
+    unknown = sorted(unwanted - ids)
+    if unknown:
+        print(f"not in this split, so not excluded: {', '.join(unknown)}", file=sys.stderr)
+    if unwanted >= ids:
+        raise UserError(f"{path} excludes every image", field="exclude", cure="check the file")
+    return sorted(unwanted & ids)
+
+
+def _rows_left(samples: Samples, excluded: Sequence[str]) -> list[int]:
+    return [row for row, image_id in enumerate(samples.images["image_id"]) if str(image_id) not in excluded]
+
+
 def _find_leaked(
     trained_on: Sequence[TrainedOn], samples: Samples, splits: SampleSplits, *, is_own: bool, leave_out: bool
 ) -> Leaked | None:
@@ -260,10 +264,6 @@ def _find_leaked(
         "known_by": trained_on[0].known_by,
         "num_unseen": sum(training.num_unseen for training in trained_on),
     }
-
-
-def _rows_left(samples: Samples, excluded: Sequence[str]) -> list[int]:
-    return [row for row, image_id in enumerate(samples.images["image_id"]) if str(image_id) not in excluded]
 
 
 def _table(record: Record) -> str:

@@ -148,6 +148,33 @@ def _report(settings: Settings, options: argparse.Namespace) -> dict[str, Any]:
     }
 
 
+def _read_gpus(device: str) -> tuple[GpuReading, ...]:
+    """Read the GPUs; if an empty CUDA_VISIBLE_DEVICES hides them, only if one is named as the device."""
+    hidden = os.environ.get("CUDA_VISIBLE_DEVICES") == ""
+    return read_gpus(hidden_too=hidden and device.startswith("cuda"))
+
+
+def _planned_device(settings: Settings, gpus: tuple[GpuReading, ...]) -> str:
+    """Return the device that a training would take now; one that is named need not be here."""
+    if settings.device != "auto":
+        return "cuda:0" if settings.device == "cuda" else settings.device
+    machine = query_machine()
+    for gpu in machine.unusable:
+        print(gpu.message, file=sys.stderr, flush=True)
+    return str(choose_device(settings, machine, readings=gpus).value)
+
+
+def _memory(device: str, gpus: tuple[GpuReading, ...], free_gib: float | None) -> DeviceMemory:
+    if free_gib is None:
+        return read_device_memory(device, gpus)
+    free_bytes = round(free_gib * GIB)
+    try:
+        memory = read_device_memory(device, gpus)
+    except UserError:  # planning for a device that is not here
+        return DeviceMemory(device, None, free_bytes)
+    return replace(memory, free_bytes=free_bytes)
+
+
 @contextmanager
 def _hidden_gpus() -> Iterator[None]:
     """Hide the GPUs from torch in this process; the processes that measure see them."""
@@ -201,33 +228,6 @@ def measure_batches(bench: Bench, recommend: Recommend, first: int) -> Measured:
 def _with_measured(bench: Bench, measured: Measured, batch_size: int) -> Measured:
     print(f"measuring steps of {batch_size} images ...", file=sys.stderr, flush=True)
     return measured.with_batch(bench.measure(batch_size))
-
-
-def _read_gpus(device: str) -> tuple[GpuReading, ...]:
-    """Read the GPUs; if an empty CUDA_VISIBLE_DEVICES hides them, only if one is named as the device."""
-    hidden = os.environ.get("CUDA_VISIBLE_DEVICES") == ""
-    return read_gpus(hidden_too=hidden and device.startswith("cuda"))
-
-
-def _planned_device(settings: Settings, gpus: tuple[GpuReading, ...]) -> str:
-    """Return the device that a training would take now; one that is named need not be here."""
-    if settings.device != "auto":
-        return "cuda:0" if settings.device == "cuda" else settings.device
-    machine = query_machine()
-    for gpu in machine.unusable:
-        print(gpu.message, file=sys.stderr, flush=True)
-    return str(choose_device(settings, machine, readings=gpus).value)
-
-
-def _memory(device: str, gpus: tuple[GpuReading, ...], free_gib: float | None) -> DeviceMemory:
-    if free_gib is None:
-        return read_device_memory(device, gpus)
-    free_bytes = round(free_gib * GIB)
-    try:
-        memory = read_device_memory(device, gpus)
-    except UserError:  # planning for a device that is not here
-        return DeviceMemory(device, None, free_bytes)
-    return replace(memory, free_bytes=free_bytes)
 
 
 def _write(report: Mapping[str, Any], target: str | None) -> None:
