@@ -72,7 +72,7 @@ def test_evaluate_writes_the_metrics_of_a_split(
 def test_another_data_set_is_measured_whole(
     checkpoint: Path, tiny_dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Nothing of it was kept from training as validation; that split is carved where it is asked for."""
+    """Nothing of it was kept from training as validation; that split is carved only if it is requested."""
     shutil.copytree(tiny_dataset, tmp_path / "elsewhere")
     for path in (tmp_path / "elsewhere").glob("*.png"):
         cv2.imwrite(str(path), 255 - np.asarray(cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)))
@@ -97,9 +97,8 @@ def test_excluded_images_are_left_out_and_strangers_named(
 ) -> None:
     ids = [str(name) for name in read_annotations(tiny_dataset).images["image_id"]]
     exclude = tmp_path / "exclude.txt"
-    exclude.write_text(
-        "\n".join([*ids[:4], "no-such-image"]), encoding="utf-8-sig"
-    )  # as an editor of Windows may
+    # utf-8-sig, as an editor of Windows may write it
+    exclude.write_text("\n".join([*ids[:4], "no-such-image"]), encoding="utf-8-sig")
     flags = ["--checkpoint", str(checkpoint), "--dataset_path", str(tiny_dataset), "--split", "train"]
     assert run_command(evaluate.main, [*flags, "--exclude", str(exclude), "--json", "-"]) == 0
     printed = capsys.readouterr()
@@ -111,8 +110,7 @@ def test_excluded_images_are_left_out_and_strangers_named(
 
 
 def load_older(checkpoint: Path) -> dict[str, Any]:
-    """A checkpoint as it was before it kept fingerprints: what it was trained on is read from today's
-    folder."""
+    """A checkpoint from before fingerprints were kept: what it was trained on is read from today's folder."""
     content: dict[str, Any] = torch.load(checkpoint, weights_only=True)
     del content["learned_from"]
     return content
@@ -120,8 +118,7 @@ def load_older(checkpoint: Path) -> dict[str, Any]:
 
 @pytest.fixture
 def with_test_split(tiny_dataset: Path, tmp_path: Path) -> Path:
-    """A data set elsewhere: of its two test images one is image 03.png of the training data, one is like no
-    other."""
+    """A data set elsewhere: one of its two test images is 03.png of the training data, one is new."""
     folder = tmp_path / "other"
     folder.mkdir()
     header, *lines = (tiny_dataset / "annotations.csv").read_text(encoding="utf-8").splitlines()
@@ -137,7 +134,7 @@ def with_test_split(tiny_dataset: Path, tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("flags", "num_images", "words"),
+    ("flags", "num_images", "message"),
     [
         ([], 2, "1 of the 2 images are in the training data: the error looks too small."),
         (["--leaked", "leave_out"], 1, "1 images left out: they are in the training data."),
@@ -150,7 +147,7 @@ def test_images_of_the_training_data_are_counted_and_said_or_left_out(
     capsys: pytest.CaptureFixture[str],
     flags: list[str],
     num_images: int,
-    words: str,
+    message: str,
 ) -> None:
     report = tmp_path / "report.html"
     always = [
@@ -164,11 +161,11 @@ def test_images_of_the_training_data_are_counted_and_said_or_left_out(
     assert run_command(evaluate.main, [*always, "--json", "-", *flags]) == 0
     printed = capsys.readouterr()
     record = json.loads(printed.out)
-    assert record["num_images"] == num_images and words in printed.err
+    assert record["num_images"] == num_images and message in printed.err
     expected = {"image_ids": ["copy.png"], "left_out": bool(flags), "known_by": "list", "num_unseen": 0}
     assert record["about"]["leaked"] == expected
     assert ("copy.png" in record["errors"]["image_ids"]) is not bool(flags)
-    assert words in report.read_text(encoding="utf-8")
+    assert message in report.read_text(encoding="utf-8")
 
 
 def test_images_that_the_first_network_was_trained_on_in_another_run_are_counted_too(
@@ -192,8 +189,8 @@ def test_images_that_the_first_network_was_trained_on_in_another_run_are_counted
         torch.save({**loaded, **content}, tmp_path / f"{name}.pt")
         flags = ["--checkpoint", str(tmp_path / f"{name}.pt"), "--dataset_path", str(with_test_split)]
         assert run_command(evaluate.main, [*flags, "--json", "-"]) == 0
-        found = json.loads(capsys.readouterr().out)["about"]["leaked"]["image_ids"]
-        assert found == (["copy.png"] if name == "both" else [])
+        image_ids = json.loads(capsys.readouterr().out)["about"]["leaked"]["image_ids"]
+        assert image_ids == (["copy.png"] if name == "both" else [])
 
 
 def test_what_was_trained_on_can_be_unknown_but_then_not_left_out(
@@ -213,7 +210,7 @@ def test_what_was_trained_on_can_be_unknown_but_then_not_left_out(
 
 
 @pytest.mark.parametrize(
-    ("flags", "words"),
+    ("flags", "message"),
     [
         (["--split", "test9"], "choose"),
         (["--split", "train", "--annotation_type", "Nobody"], "choose mean"),
@@ -229,12 +226,12 @@ def test_what_was_trained_on_can_be_unknown_but_then_not_left_out(
     ],
 )
 def test_a_mistake_is_one_line_and_exit_code_2(
-    checkpoint: Path, tiny_dataset: Path, capsys: pytest.CaptureFixture[str], flags: list[str], words: str
+    checkpoint: Path, tiny_dataset: Path, capsys: pytest.CaptureFixture[str], flags: list[str], message: str
 ) -> None:
     always = ["--checkpoint", str(checkpoint), "--dataset_path", str(tiny_dataset)]
     assert run_command(evaluate.main, [*always, *flags]) == 2
     err = capsys.readouterr().err
-    assert err.startswith("error: ") and words in err and "Traceback" not in err
+    assert err.startswith("error: ") and message in err and "Traceback" not in err
 
 
 def test_a_report_is_written_and_the_errors_are_normalised_as_asked(
@@ -392,7 +389,7 @@ def test_the_images_of_a_list_are_found_as_those_of_annotations_are(
 
 
 @pytest.mark.parametrize(
-    ("text", "words"),
+    ("text", "message"),
     [
         ("image\ngone.png\n", "none of its 1 images exists"),
         ("picture\na.png\n", "lists no image"),
@@ -405,9 +402,9 @@ def test_the_images_of_a_list_are_found_as_those_of_annotations_are(
     ],
 )
 def test_a_list_that_cannot_be_used_is_a_mistake(
-    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str, words: str
+    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str, message: str
 ) -> None:
     (tmp_path / "list.csv").write_text(text)
     flags = ["--checkpoint", str(checkpoint), "--images", str(tmp_path / "list.csv")]
     assert run_command(predict.main, [*flags, "--out", str(tmp_path / "p.csv")]) == 2
-    assert words in capsys.readouterr().err
+    assert message in capsys.readouterr().err

@@ -120,8 +120,8 @@ def test_inverse_composes_to_the_identity_on_both_sides_and_reverses_order(
     inverse = invert_affine(first)
     assert np.allclose(compose(inverse, first), identity, atol=1e-8)
     assert np.allclose(compose(first, inverse), identity, atol=1e-8)
-    both = invert_affine(compose(second, first))
-    assert np.allclose(both, compose(inverse, invert_affine(second)), rtol=1e-7, atol=1e-6)
+    inverse_of_both = invert_affine(compose(second, first))
+    assert np.allclose(inverse_of_both, compose(inverse, invert_affine(second)), rtol=1e-7, atol=1e-6)
 
 
 def test_a_missing_point_stays_missing_and_leaves_the_others_alone() -> None:
@@ -235,8 +235,8 @@ def test_a_crop_pixel_has_its_millimetres_on_each_axis_but_never_splits_a_pixel(
     steps = apply_affine(back, np.array([[1.0, 0.0], [0.0, 1.0]])) - apply_affine(back, np.zeros(2))
     mm = np.abs(steps).sum(axis=0) * spacing
     assert mm[0] == pytest.approx(mm[1], rel=1e-6)  # isotropic in millimetres, whatever the spacing
-    wanted = max(frame.mm_per_px, spacing.max())  # coarser only where the coarser axis has no finer pixels
-    assert mm[0] == pytest.approx(wanted, rel=1e-6)
+    expected = max(frame.mm_per_px, spacing.max())  # coarser only if the coarser axis has no finer pixels
+    assert mm[0] == pytest.approx(expected, rel=1e-6)
 
 
 @settings(max_examples=100, deadline=None)

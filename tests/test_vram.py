@@ -22,7 +22,9 @@ ARGUMENTS = ["--model", "unet", "--image_size", "64", "64", "--num_landmarks", "
 @pytest.fixture(autouse=True)
 def own_environment(monkeypatch, tmp_path):
     """The command hides GPUs from its own process, and keeps what was measured: neither reaches another test.
-    The main memory is not this machine's, which may be full."""
+
+    The main memory is not this machine's, which may be full.
+    """
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     monkeypatch.setattr("backend.memory.batch_size.read_memory", lambda: HostMemory(16 * GIB, 8 * GIB))
     monkeypatch.setattr(
@@ -46,8 +48,23 @@ def test_json_stands_alone_on_stdout(capsys):
     assert (report["free_bytes"], report["total_bytes"]) == (8 * GIB, 16 * GIB)
 
 
+def make_reading(index: int, title: str, *, free_bytes: int) -> GpuReading:
+    """A card of 8 GiB."""
+    return GpuReading(
+        index=index,
+        uuid=None,
+        title=title,
+        total_bytes=8 * GIB,
+        used_bytes=8 * GIB - free_bytes,
+        free_bytes=free_bytes,
+        others_bytes=8 * GIB - free_bytes,
+        utilization_percent=3,
+        temperature_c=40,
+    )
+
+
 def test_a_gpu_that_is_hidden_from_torch_is_read(capsys, monkeypatch):
-    card = GpuReading(0, "GPU-a", "card", 8 * 2**30, 2**30, 7 * 2**30, 0, 3, 40)
+    card = make_reading(0, "card", free_bytes=7 * GIB)
     monkeypatch.setattr(vram, "read_gpus", lambda hidden_too: (card,) if hidden_too else ())
     report = report_of(capsys, "--device", "cuda:0")
     assert (report["device_title"], report["free_bytes"]) == ("card", 7 * 2**30)
@@ -59,23 +76,23 @@ def test_a_gpu_that_is_hidden_from_torch_is_read(capsys, monkeypatch):
 def test_auto_takes_a_card_that_torch_can_compute_on_and_names_the_others(
     capsys, monkeypatch, usable, device
 ):
-    cards = tuple(GpuReading(n, None, f"card {n}", 8 * GIB, GIB, 7 * GIB, 0, 3, 40) for n in range(2))
+    cards = tuple(make_reading(n, f"card {n}", free_bytes=7 * GIB) for n in range(2))
     gpus = tuple(Device(f"cuda:{n}", f"card {n}", 8 * GIB) for n in usable)
-    others = [n for n in range(2) if n not in usable]
     unusable = tuple(
-        UnusableGpu(f"cuda:{n}", f"card {n}", "no_cuda_build", "restart", {"torch": "2.13.0"}) for n in others
+        UnusableGpu(f"cuda:{n}", f"card {n}", "no_cuda_build", "restart", {"torch": "2.13.0"})
+        for n in range(2)
+        if n not in usable
     )
     monkeypatch.setattr(vram, "read_gpus", lambda hidden_too: cards)
     monkeypatch.setattr(vram, "query_machine", lambda: Machine(gpus, 2, "2.13.0", False, unusable))
     assert run_command(vram.main, [*ARGUMENTS, "--json", "-"]) == 0
-    told = capsys.readouterr()
-    assert json.loads(told.out)["device"] == device
-    assert told.err.count("built without CUDA") == len(others)
+    printed = capsys.readouterr()
+    assert json.loads(printed.out)["device"] == device
+    assert printed.err.count("built without CUDA") == len(unusable)
 
 
 def test_auto_is_asked_of_the_card_that_a_training_would_take(capsys, monkeypatch):
-    full = GpuReading(0, None, "full", 8 * GIB, 7 * GIB, GIB, 7 * GIB, 90, 60)
-    idle = GpuReading(1, None, "idle", 8 * GIB, 0, 8 * GIB, 0, 0, 40)
+    full, idle = make_reading(0, "full", free_bytes=GIB), make_reading(1, "idle", free_bytes=8 * GIB)
     gpus = tuple(Device(f"cuda:{n}", "", 8 * GIB) for n in range(2))
     monkeypatch.setattr(vram, "read_gpus", lambda hidden_too: (full, idle))
     monkeypatch.setattr(vram, "query_machine", lambda: Machine(gpus, 2, "2.13.0", False))
@@ -91,37 +108,38 @@ def test_planning_for_a_gpu_that_is_not_here(capsys):
 
 
 def test_nothing_fits_is_an_answer(capsys, monkeypatch):
-    asked = []
-    monkeypatch.setattr(vram, "find_what_fits", lambda *given: asked.append(given) or reason("choose_less"))
+    questions = []
+    monkeypatch.setattr(
+        vram, "find_what_fits", lambda *given: questions.append(given) or reason("choose_less")
+    )
     report = report_of(capsys, "--device", "cuda:0", "--free_gib", "0.5", "--measure_speed")
     assert report["recommended_batch_size"] is None
     assert "not even 2 images fit" in report["reason"]
     assert report["reason"].endswith("; choose another model, or free some memory")
     assert report["remarks"][1] == {"key": "choose_less", "values": {}}
-    assert asked[0][1:] == (5, "cuda:0", 2**29 - report["reserve_bytes"])
+    assert questions[0][1:] == (5, "cuda:0", 2**29 - report["reserve_bytes"])
     assert report["seconds_per_image"] is None
 
 
 def fake_steps(monkeypatch, step_s, peak_bytes=10**9) -> list[int]:
-    """In place of real steps: `step_s` and `peak_bytes` of a batch; returns the batches that were asked
-    for."""
-    asked: list[int] = []
+    """Replace real steps by `step_s` and `peak_bytes` of a batch; return the list of batches measured."""
+    measured: list[int] = []
 
     def measure(self, size: int) -> MeasuredBatch:
-        asked.append(size)
+        measured.append(size)
         return MeasuredBatch(size, peak_bytes, None, step_s(size) / size, 0.1)
 
     monkeypatch.setattr(vram.Bench, "measure", measure)
     monkeypatch.setattr(vram.Bench, "read", lambda self: NOTHING_MEASURED)
-    return asked
+    return measured
 
 
 def test_speed_is_measured_once_and_kept(capsys, monkeypatch):
     names = ("seconds_per_image", "validation_seconds_per_image")
     with monkeypatch.context() as patch:
-        asked = fake_steps(patch, lambda size: 0.2 * size)
+        measured = fake_steps(patch, lambda size: 0.2 * size)
         report = report_of(capsys, "--device", "cpu", "--measure_speed")
-    assert asked == [4]
+    assert measured == [4]
     assert [report[name] for name in names] == [pytest.approx(0.2), 0.1]
     assert all(report[f"refine_{name}"] is None for name in names)
     monkeypatch.setattr(vram.Bench, "measure", lambda self, size: pytest.fail("measured again"))
@@ -131,20 +149,20 @@ def test_speed_is_measured_once_and_kept(capsys, monkeypatch):
 
 def test_measuring_takes_two_batches_and_the_one_they_recommend(capsys, monkeypatch):
     # 95 % of the fastest are reached at 0.05 / 0.1 * 19 = 9.5 images
-    asked = fake_steps(monkeypatch, lambda size: 0.05 + 0.1 * size)
+    measured = fake_steps(monkeypatch, lambda size: 0.05 + 0.1 * size)
     report = report_of(capsys, "--device", "cuda:0", "--free_gib", "20", "--measure")
-    assert asked == [4, 16, 10]
+    assert measured == [4, 16, 10]
     assert report["recommended_batch_size"] == 10
     assert "not faster, as measured" in report["reason"]
     assert [batch["batch_size"] for batch in report["measured"]] == [4, 10, 16]
 
 
 def test_a_batch_that_takes_more_than_predicted_moves_the_recommendation(capsys, monkeypatch):
-    asked = fake_steps(monkeypatch, lambda size: 1.0, peak_bytes=18 * 2**30)
+    measured = fake_steps(monkeypatch, lambda size: 1.0, peak_bytes=18 * 2**30)
     report = report_of(capsys, "--device", "cuda:0", "--free_gib", "20", "--measure", "--num_images", "160")
-    assert asked == [4, 16]
+    assert measured == [4, 16]
     assert report["recommended_batch_size"] == 16
-    asked = fake_steps(monkeypatch, lambda size: 1.0, peak_bytes=19 * 2**30)
+    measured = fake_steps(monkeypatch, lambda size: 1.0, peak_bytes=19 * 2**30)
     report = report_of(capsys, "--device", "cuda:0", "--free_gib", "20", "--measure", "--num_images", "160")
     assert report["recommended_batch_size"] is None
 
@@ -165,7 +183,7 @@ def test_readable_lines_and_a_file(capsys, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (["--num_landmarks", "0"], "must be at least 1, got 0"),
         (["--num_landmarks", "5", "--image_size", "100", "64"], "image_size: height 100"),
@@ -175,10 +193,10 @@ def test_readable_lines_and_a_file(capsys, tmp_path):
         ([], "num_landmarks"),
     ],
 )
-def test_mistakes_are_one_line(capsys, arguments, said):
+def test_mistakes_are_one_line(capsys, arguments, message):
     assert run_command(vram.main, ["--model", "unet", *arguments]) == 2
     captured = capsys.readouterr()
     assert captured.out == ""
     assert captured.err.startswith("error: ")
-    assert said in captured.err
+    assert message in captured.err
     assert len(captured.err.splitlines()) == 1

@@ -10,7 +10,7 @@ from backend.device import gpu, host, nvml, visible
 
 
 class DriverError(Exception):
-    """In place of pynvml.NVMLError."""
+    """A stand-in for pynvml.NVMLError."""
 
 
 @dataclass
@@ -50,8 +50,8 @@ class FakeNvml:
     def nvmlDeviceGetHandleByIndex(self, index: int) -> FakeGpu:
         return self.gpus[index]
 
-    def nvmlDeviceGetPciInfo(self, one: FakeGpu) -> SimpleNamespace:
-        return SimpleNamespace(busId=one.bus.encode())
+    def nvmlDeviceGetPciInfo(self, handle: FakeGpu) -> SimpleNamespace:
+        return SimpleNamespace(busId=handle.bus.encode())
 
     def nvmlSystemGetDriverVersion(self) -> bytes:
         return b"580.82.07"
@@ -59,72 +59,72 @@ class FakeNvml:
     def nvmlSystemGetCudaDriverVersion_v2(self) -> int:
         return 13020
 
-    def nvmlDeviceGetCudaComputeCapability(self, one: FakeGpu) -> tuple[int, int]:
-        self._ask(one, "capability")
-        assert one in self.gpus
+    def nvmlDeviceGetCudaComputeCapability(self, handle: FakeGpu) -> tuple[int, int]:
+        self._ask(handle, "capability")
+        assert handle in self.gpus
         return 8, 6
 
-    def nvmlDeviceGetGpuInstanceId(self, one: FakeGpu) -> int:
-        return one.instance[0]
+    def nvmlDeviceGetGpuInstanceId(self, handle: FakeGpu) -> int:
+        return handle.instance[0]
 
-    def nvmlDeviceGetComputeInstanceId(self, one: FakeGpu) -> int:
-        return one.instance[1]
+    def nvmlDeviceGetComputeInstanceId(self, handle: FakeGpu) -> int:
+        return handle.instance[1]
 
     def nvmlDeviceGetHandleByUUID(self, uuid: str) -> FakeGpu:
-        for one in [*self.gpus, *self._instances()]:
-            if one.uuid == uuid:
-                return one
+        for handle in [*self.gpus, *self._instances()]:
+            if handle.uuid == uuid:
+                return handle
         raise DriverError("not found")
 
-    def nvmlDeviceGetMigMode(self, one: FakeGpu) -> list[int]:
-        self._ask(one, "mig")
-        return [int(one.mig is not None), 1]
+    def nvmlDeviceGetMigMode(self, handle: FakeGpu) -> list[int]:
+        self._ask(handle, "mig")
+        return [int(handle.mig is not None), 1]
 
-    def nvmlDeviceGetMaxMigDeviceCount(self, one: FakeGpu) -> int:
-        return len(one.mig or ())
+    def nvmlDeviceGetMaxMigDeviceCount(self, handle: FakeGpu) -> int:
+        return len(handle.mig or ())
 
-    def nvmlDeviceGetMigDeviceHandleByIndex(self, one: FakeGpu, place: int) -> FakeGpu:
-        instance = (one.mig or ())[place]
+    def nvmlDeviceGetMigDeviceHandleByIndex(self, handle: FakeGpu, place: int) -> FakeGpu:
+        instance = (handle.mig or ())[place]
         if instance is None:
             raise DriverError("not found")
         return instance
 
-    def nvmlDeviceGetDeviceHandleFromMigDeviceHandle(self, one: FakeGpu) -> FakeGpu:
-        for gpu_ in self.gpus:
-            if one in (gpu_.mig or ()):
-                return gpu_
+    def nvmlDeviceGetDeviceHandleFromMigDeviceHandle(self, handle: FakeGpu) -> FakeGpu:
+        for board in self.gpus:
+            if handle in (board.mig or ()):
+                return board
         raise DriverError("Invalid Argument")
 
     def _instances(self) -> list[FakeGpu]:
-        return [instance for one in self.gpus for instance in one.mig or () if instance is not None]
+        return [instance for handle in self.gpus for instance in handle.mig or () if instance is not None]
 
-    def nvmlDeviceGetUUID(self, one: FakeGpu) -> bytes:
-        return one.uuid.encode()
+    def nvmlDeviceGetUUID(self, handle: FakeGpu) -> bytes:
+        return handle.uuid.encode()
 
-    def nvmlDeviceGetName(self, one: FakeGpu) -> str:
-        if self.lost is not None and one in self.gpus[self.lost :]:
+    def nvmlDeviceGetName(self, handle: FakeGpu) -> str:
+        if self.lost is not None and handle in self.gpus[self.lost :]:
             raise DriverError("GPU is lost")
-        return one.title
+        return handle.title
 
-    def nvmlDeviceGetMemoryInfo(self, one: FakeGpu) -> SimpleNamespace:
-        self._ask(one, "memory")
-        return SimpleNamespace(total=one.total, used=one.total - one.free, free=one.free)
+    def nvmlDeviceGetMemoryInfo(self, handle: FakeGpu) -> SimpleNamespace:
+        self._ask(handle, "memory")
+        return SimpleNamespace(total=handle.total, used=handle.total - handle.free, free=handle.free)
 
-    def nvmlDeviceGetUtilizationRates(self, one: FakeGpu) -> SimpleNamespace:
-        self._ask(one, "utilization")
+    def nvmlDeviceGetUtilizationRates(self, handle: FakeGpu) -> SimpleNamespace:
+        self._ask(handle, "utilization")
         return SimpleNamespace(gpu=37)
 
-    def nvmlDeviceGetTemperature(self, one: FakeGpu, sensor: int) -> int:
-        assert one in self.gpus
-        self._ask(one, "temperature")
+    def nvmlDeviceGetTemperature(self, handle: FakeGpu, sensor: int) -> int:
+        assert handle in self.gpus
+        self._ask(handle, "temperature")
         return 55
 
-    def nvmlDeviceGetComputeRunningProcesses(self, one: FakeGpu) -> list[SimpleNamespace]:
-        self._ask(one, "processes")
-        return [SimpleNamespace(pid=pid, usedGpuMemory=used) for pid, used in one.processes]
+    def nvmlDeviceGetComputeRunningProcesses(self, handle: FakeGpu) -> list[SimpleNamespace]:
+        self._ask(handle, "processes")
+        return [SimpleNamespace(pid=pid, usedGpuMemory=used) for pid, used in handle.processes]
 
-    def _ask(self, one: FakeGpu, question: str) -> None:
-        if question in one.silent:
+    def _ask(self, handle: FakeGpu, question: str) -> None:
+        if question in handle.silent:
             raise DriverError("Not Supported")
 
 

@@ -18,14 +18,14 @@ def test_the_cpu_is_known_as_torch_knows_it_and_on_linux_without_torch(
     assert cpu_has_bfloat16() == bool(able.get("avx512_bf16") or able.get("amx_bf16"))
     assert ("avx2" in cpu_instructions()) == bool(able.get("avx2"))
     assert ("avx512" in cpu_instructions()) == torch.backends.cpu.get_cpu_capability().startswith("AVX512")
-    asked = (
+    code = (
         "import sys; from backend.device.machine import cpu_has_bfloat16; cpu_has_bfloat16(); "
         "print('torch' in sys.modules)"
     )
-    told = subprocess.run(
-        [sys.executable, "-c", asked], capture_output=True, encoding="utf-8", check=True
+    answer = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, encoding="utf-8", check=True
     ).stdout
-    assert told.strip() == str(sys.platform != "linux")
+    assert answer.strip() == str(sys.platform != "linux")
 
 
 @pytest.mark.parametrize(

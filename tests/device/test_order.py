@@ -23,8 +23,8 @@ ENTRIES = sorted(
     for path in (REPOSITORY / "app.py", REPOSITORY / "train.py", *(REPOSITORY / "backend").rglob("*.py"))
     if "__main__" in path.read_text(encoding="utf-8")
 )
-# imports an entry point as `python -m` does, and says what CUDA would read when torch is first imported, or at the end
-# where it is not; torch itself is left out, which takes seconds to import
+# imports an entry point as `python -m` does, and says what CUDA would read when torch is first imported, or
+# at the end if it is not; torch itself is left out, which takes seconds to import
 WATCH = """
 import importlib, json, os, sys
 def say():
@@ -40,24 +40,24 @@ say()
 """
 
 
-def order_in(entry: str, own: str | None) -> str | None:
+def read_order(entry: str, chosen: str | None) -> str | None:
     environment = {name: value for name, value in os.environ.items() if name != order.VARIABLE}
-    environment |= {} if own is None else {order.VARIABLE: own}
+    environment |= {} if chosen is None else {order.VARIABLE: chosen}
     command = [sys.executable, "-c", WATCH, entry]
     done = subprocess.run(
         command, cwd=REPOSITORY, env=environment, capture_output=True, encoding="utf-8", check=True
     )
-    found: str | None = json.loads(done.stdout.splitlines()[-1])
-    return found
+    numbering: str | None = json.loads(done.stdout.splitlines()[-1])
+    return numbering
 
 
 @pytest.mark.parametrize("entry", ENTRIES)
 def test_every_entry_point_sets_the_order_before_torch_is_imported(entry: str) -> None:
-    assert order_in(entry, None) == "PCI_BUS_ID"
+    assert read_order(entry, None) == "PCI_BUS_ID"
 
 
 def test_an_order_of_the_users_own_is_left_alone() -> None:
-    assert order_in("backend.torch_devices", "FASTEST_FIRST") == "FASTEST_FIRST"
+    assert read_order("backend.torch_devices", "FASTEST_FIRST") == "FASTEST_FIRST"
     assert order.is_by_pci_bus({order.VARIABLE: "PCI_BUS_ID"})
     assert not order.is_by_pci_bus({order.VARIABLE: "FASTEST_FIRST"}) and not order.is_by_pci_bus({})
 

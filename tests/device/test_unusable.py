@@ -26,11 +26,23 @@ from backend.torch_devices import describe_machine
 
 CU130 = ("sm_75", "sm_80", "sm_86", "sm_90", "sm_100", "sm_120", "compute_120")
 NEW_DRIVER, OLD_DRIVER = Driver("580.82.07", (13, 0)), Driver("535.129.03", (12, 2))
+WHEELS = "https://download.pytorch.org/whl"
 REPOSITORY = Path(__file__).resolve().parents[2]
 
 
 def card(index: int, title: str, capability: tuple[int, int] | None) -> GpuReading:
-    return GpuReading(index, f"GPU-{index}", title, 8 << 30, 0, 8 << 30, 0, 0, 40, capability)
+    return GpuReading(
+        index=index,
+        uuid=f"GPU-{index}",
+        title=title,
+        total_bytes=8 << 30,
+        used_bytes=0,
+        free_bytes=8 << 30,
+        others_bytes=0,
+        utilization_percent=0,
+        temperature_c=40,
+        capability=capability,
+    )
 
 
 @pytest.mark.parametrize(
@@ -62,12 +74,12 @@ def test_a_gpu_has_kernels_where_cuda_says_that_it_can_run_them(
 
 
 @pytest.mark.parametrize(
-    ("driver", "cuda", "capability", "said", "why", "cure"),
+    ("driver", "cuda", "capability", "torch_message", "why", "cure"),
     [
-        (NEW_DRIVER, None, (8, 6), "", "is built without CUDA", "torch==2.13.0 --index-url https://download.pytorch.org/whl/cu130"),
+        (NEW_DRIVER, None, (8, 6), "", "is built without CUDA", f"torch==2.13.0 --index-url {WHEELS}/cu130"),
         (OLD_DRIVER, None, (8, 6), "", "is built without CUDA", "whl/cu126"),
         (NEW_DRIVER, None, (6, 1), "", "is built without CUDA", "whl/cu126"),
-        (OLD_DRIVER, "13.0", (8, 6), "too old", "serves CUDA 12.2 at most", "driver to 580 or later, or install"),
+        (OLD_DRIVER, "13.0", (8, 6), "too old", "serves CUDA 12.2 at most", "to 580 or later, or install"),
         (Driver("470.1", (11, 4)), "13.0", (8, 6), "too old", "serves CUDA 11.4", "driver to 580 or later"),
         (OLD_DRIVER, "13.0", (12, 0), "too old", "serves CUDA 12.2", "driver to 580 or later"),
         (NEW_DRIVER, "13.0", (8, 6), "unknown error", "sees no GPU (unknown error)", "--gpus all"),
@@ -77,19 +89,24 @@ def test_a_gpu_has_kernels_where_cuda_says_that_it_can_run_them(
     ],
 )  # fmt: skip
 def test_the_reason_and_the_cure_are_told(
-    driver: Driver, cuda: str | None, capability: tuple[int, int], said: str | None, why: str, cure: str
+    driver: Driver,
+    cuda: str | None,
+    capability: tuple[int, int],
+    torch_message: str | None,
+    why: str,
+    cure: str,
 ) -> None:
     build = TorchBuild("2.13.0+cpu" if cuda is None else "2.13.0+cu130", cuda, CU130 if cuda else ())
-    (found,) = find_unusable([Card("cuda:0", "RTX A", capability)], driver, build, said)
-    assert why in found.reason and cure in found.remedy
-    assert found.message.startswith("RTX A (cuda:0) cannot be used: ") and "{" not in found.message
-    assert len(found.message.splitlines()) == 1
+    (gpu,) = find_unusable([Card("cuda:0", "RTX A", capability)], driver, build, torch_message)
+    assert why in gpu.reason and cure in gpu.remedy
+    assert gpu.message.startswith("RTX A (cuda:0) cannot be used: ") and "{" not in gpu.message
+    assert len(gpu.message.splitlines()) == 1
 
 
 def test_nothing_is_said_of_a_gpu_that_computes_or_of_a_machine_without_any() -> None:
     build = TorchBuild("2.13.0+cu130", "13.0", CU130)
-    known, unknown = Card("cuda:0", "A", (8, 6)), Card("cuda:1", "B", None)
-    assert find_unusable([known, unknown], NEW_DRIVER, build, None) == ()
+    with_capability, without_capability = Card("cuda:0", "A", (8, 6)), Card("cuda:1", "B", None)
+    assert find_unusable([with_capability, without_capability], NEW_DRIVER, build, None) == ()
     assert find_unusable([], Driver(None, None), TorchBuild("2.13.0+cpu", None, ()), "") == ()
 
 
@@ -129,7 +146,7 @@ CARD = card(0, "RTX A", (8, 6))
 
 
 @pytest.mark.parametrize(
-    ("answers", "words"),
+    ("answers", "message"),
     [
         ({"listed": (CARD,), "cuda": None}, "built without CUDA"),
         ({"listed": (CARD,), "driver": OLD_DRIVER, "warning": "driver too old"}, "serves CUDA 12.2"),
@@ -138,16 +155,16 @@ CARD = card(0, "RTX A", (8, 6))
     ],
 )
 def test_auto_never_picks_such_a_card_and_says_why_and_cuda_is_refused_with_the_cure(
-    fake: Callable[..., Machine], answers: dict[str, Any], words: str
+    fake: Callable[..., Machine], answers: dict[str, Any], message: str
 ) -> None:
     machine = fake(**answers)
     assert machine.gpus == () and len(machine.unusable) == 1
     choice = choose_device(Settings(), machine)
-    assert choice.value == "cpu" and words in choice.reason and machine.unusable[0].remedy in choice.reason
-    for asked in ("cuda", "cuda:0"):
+    assert choice.value == "cpu" and message in choice.reason and machine.unusable[0].remedy in choice.reason
+    for device in ("cuda", "cuda:0"):
         with pytest.raises(UserError) as caught:
-            choose_device(Settings(device=asked), machine)
-        assert caught.value.field == "device" and words in caught.value.what
+            choose_device(Settings(device=device), machine)
+        assert caught.value.field == "device" and message in caught.value.what
         assert machine.unusable[0].remedy in caught.value.cure and "cpu" in caught.value.cure
         assert len(str(caught.value).splitlines()) == 1
 
@@ -181,5 +198,5 @@ def test_a_card_that_fails_when_it_is_asked_is_told_too(
 
 def test_the_machine_is_told_as_json_and_nothing_else() -> None:
     command = [sys.executable, "-m", "backend.torch_devices"]
-    told = subprocess.run(command, cwd=REPOSITORY, capture_output=True, encoding="utf-8", check=True).stdout
-    assert machine_from_dict(json.loads(told)).num_cpus >= 1
+    answer = subprocess.run(command, cwd=REPOSITORY, capture_output=True, encoding="utf-8", check=True).stdout
+    assert machine_from_dict(json.loads(answer)).num_cpus >= 1

@@ -53,7 +53,7 @@ def build(
     ).assign(**(columns or {}))
     assert set(IMAGE_COLUMNS) <= set(images)
     named = readers if readers is not None else {"annotator": np.where(missing, np.nan, 0.0)}
-    marked = np.stack([shift(truth, np.asarray(offsets, float)) for offsets in named.values()], axis=1)
+    readers_xy = np.stack([shift(truth, np.asarray(offsets, float)) for offsets in named.values()], axis=1)
     visible = truth.copy()
     visible[missing] = np.nan
     return Comparison(
@@ -63,7 +63,7 @@ def build(
         predicted_xy_image=shift(truth, np.where(missing, 0.0, errors)),
         confidence=np.ones_like(errors) if confidence is None else np.asarray(confidence, np.float64),
         reader_names=tuple(named),
-        readers_xy_image=marked.astype(np.float32),
+        readers_xy_image=readers_xy.astype(np.float32),
         unrefined_xy_image=_off(truth, unrefined_errors_px),
         unshaped_xy_image=_off(truth, unshaped_errors_px),
     )

@@ -26,12 +26,8 @@ def images(groups: list[str], kinds: list[str]) -> pd.DataFrame:
         (["", "", ""], [""] * 3, "image", [0, 1, 2]),
         (["a", "", "a", ""], ["patient", "", "patient", ""], "patient", [0, 1, 0, 2]),
         (["a", "a", "a"], ["patient", "video", "device"], "group", [0, 1, 2]),
-        (
-            ["i1", "", "i1"],
-            ["patient", "", "patient"],
-            "patient",
-            [0, 1, 0],
-        ),  # a patient called like an image
+        # a patient called like an image
+        (["i1", "", "i1"], ["patient", "", "patient"], "patient", [0, 1, 0]),
     ],
 )
 def test_patients_and_videos_are_cases_and_devices_are_not(
@@ -47,8 +43,8 @@ def test_a_record_knows_the_cases_of_some_of_its_images() -> None:
         "case_kind": "patient",
         "errors": {"image_ids": ["a", "b", "c", "d"], "cases": [0, 1, 0, 2]},
     }
-    found = cases_of_record(record, ["d", "c", "a"])
-    assert found is not None and (found.kind, found.numbers.tolist()) == ("patient", [0, 1, 1])
+    cases = cases_of_record(record, ["d", "c", "a"])
+    assert cases is not None and (cases.kind, cases.numbers.tolist()) == ("patient", [0, 1, 1])
     del record["case_kind"]
     assert cases_of_record(record, ["a"]) is None
 

@@ -41,9 +41,9 @@ def test_bins_hold_equal_counts_from_least_to_most_confident() -> None:
 def test_a_review_of_the_least_confident_finds_their_errors() -> None:
     confidence = np.arange(20.0).reshape(4, 5) / 20
     error_mm = np.where(confidence < 0.19, 3.0, 2.0)  # the four least confident, and 2 mm is no error
-    found = review(confidence, error_mm, 2.0)
-    assert found is not None and found["num_above"] == 4
-    by_share = dict(zip(found["reviewed"], found["caught"], strict=True))
+    reviewed = review(confidence, error_mm, 2.0)
+    assert reviewed is not None and reviewed["num_above"] == 4
+    by_share = dict(zip(reviewed["reviewed"], reviewed["caught"], strict=True))
     assert [by_share[share] for share in (0, 0.05, 0.1, 0.2, 1)] == [0, 0.25, 0.5, 1, 1]
 
 

@@ -60,10 +60,10 @@ def test_a_share_stays_within_0_and_1_and_is_uncertain_where_nothing_was_missed(
 
 
 def test_a_share_of_one_landmark_is_the_exact_binomial_one() -> None:
-    """As nearly as the spread between 40 images is known: 39 of them count."""
-    found = share_interval(np.array([1.0] * 30 + [0.0] * 10), ones(40))
+    """It is the exact one as nearly as the spread between 40 images is known: 39 of them count."""
+    interval = share_interval(np.array([1.0] * 30 + [0.0] * 10), ones(40))
     exact = stats.binomtest(30, 40).proportion_ci(method="exact")
-    assert found == pytest.approx([exact.low, exact.high], abs=0.005)
+    assert interval == pytest.approx([exact.low, exact.high], abs=0.005)
 
 
 def test_hits_that_fall_on_the_same_images_widen_the_interval_of_a_share() -> None:

@@ -25,12 +25,12 @@ class Elements(HTMLParser):
 
     def __init__(self, html: str) -> None:
         super().__init__()
-        self.found: list[tuple[str, dict[str, str | None]]] = []
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
         self.styles = self.text = self._inside = ""
         self.feed(html)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.found.append((tag, dict(attrs)))
+        self.elements.append((tag, dict(attrs)))
         self._inside = tag
 
     def handle_endtag(self, tag: str) -> None:
@@ -78,13 +78,16 @@ def test_the_page_stands_alone(make_comparison: Make, image_path: str) -> None:
     )
     page = Elements(report_of(comparison))
     addresses = [
-        value for _, attrs in page.found for name, value in attrs.items() if name in ("src", "href", "srcset")
+        value
+        for _, attrs in page.elements
+        for name, value in attrs.items()
+        if name in ("src", "href", "srcset")
     ]
     assert addresses and all(value and value.startswith("data:image/") for value in addresses)
-    assert not [tag for tag, _ in page.found if tag in ("link", "iframe", "object", "embed")]
+    assert not [tag for tag, _ in page.elements if tag in ("link", "iframe", "object", "embed")]
     assert "url(" not in page.styles and "@import" not in page.styles
-    assert sum(tag == "img" for tag, _ in page.found) == 3
-    assert all(attrs.get("alt") for tag, attrs in page.found if tag == "img")
+    assert sum(tag == "img" for tag, _ in page.elements) == 3
+    assert all(attrs.get("alt") for tag, attrs in page.elements if tag == "img")
 
 
 def test_plotly_is_in_it_once(make_comparison: Make) -> None:
@@ -95,7 +98,7 @@ def test_plotly_is_in_it_once(make_comparison: Make) -> None:
 
 def test_it_tells_the_numbers_and_what_they_were_measured_on(make_comparison: Make) -> None:
     text = Elements(report_of(make_comparison([[2.0, 4.0], [6.0, 8.0]]))).text
-    for words in (
+    for text_part in (
         "2.50 ± 1.29 mm",
         "run-1 on films, test",
         "2 images",
@@ -103,7 +106,7 @@ def test_it_tells_the_numbers_and_what_they_were_measured_on(make_comparison: Ma
         "image_size",
         "256 x 256",
     ):
-        assert words in text
+        assert text_part in text
     assert "50.0 %" in text and "before refinement" not in text.lower()
 
 
@@ -127,7 +130,7 @@ def test_every_name_is_escaped(make_comparison: Make, where: str) -> None:
 
 def test_an_image_that_is_gone_is_named(make_comparison: Make) -> None:
     page = Elements(report_of(make_comparison([[2.0, 4.0]], paths=["gone.png"])))
-    assert not [tag for tag, _ in page.found if tag == "img"]
+    assert not [tag for tag, _ in page.elements if tag == "img"]
     assert "can no longer be read" in page.text
 
 

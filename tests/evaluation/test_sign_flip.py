@@ -58,9 +58,9 @@ def test_a_random_selection_agrees_with_all_splits() -> None:
 
 def test_a_random_selection_is_the_same_every_time_and_mirrored_for_the_runs_in_the_other_order() -> None:
     sums = np.random.default_rng(2).normal(0.2, 1, (50, 2))
-    one, again, mirrored = (split_cases(sign * sums, np.ones((50, 2)))[0] for sign in (1, 1, -1))
-    assert one.p == again.p == mirrored.p
-    low, high = one.interval(ALPHA)
+    first, again, mirrored = (split_cases(sign * sums, np.ones((50, 2)))[0] for sign in (1, 1, -1))
+    assert first.p == again.p == mirrored.p
+    low, high = first.interval(ALPHA)
     assert (low, high) == again.interval(ALPHA) and mirrored.interval(ALPHA) == (-high, -low)
 
 
@@ -98,9 +98,9 @@ def test_at_the_level_at_which_holm_ends_every_interval_agrees_with_its_verdict(
     for _ in range(20):
         shift = rng.choice([0.0, 0.5, 1.0, 2.0, 4.0], 7)
         splits = split_cases(np.round(rng.normal(shift, 1, (num_cases, 7)), 1), np.ones((num_cases, 7)))
-        level, adjusted = holm_level(splits), adjust_by_holm([one.p for one in splits])
-        for one, p in zip(splits, adjusted, strict=True):
-            low, high = one.interval(level)
+        level, adjusted = holm_level(splits), adjust_by_holm([test.p for test in splits])
+        for test, p in zip(splits, adjusted, strict=True):
+            low, high = test.interval(level)
             assert (p <= ALPHA) is (not low <= 0 <= high)
         seen.add(sum(p <= ALPHA for p in adjusted))
     assert len(seen) > 3, "some, all and none were rejected"

@@ -84,11 +84,11 @@ def test_the_interval_of_a_patient_with_many_images_is_that_of_one_image() -> No
     repeated = errors_of(np.repeat(values, 10, axis=0))
     by_patient = replace(repeated, cases=Cases("patient", np.repeat(np.arange(12), 10)))
     for key, interval in describe(once)["interval"].items():
-        found = describe(by_patient)["interval"][key]
-        assert found == pytest.approx(interval, abs=0.05 if key == "sdr_2mm" else 1e-9)
+        by_patient_interval = describe(by_patient)["interval"][key]
+        assert by_patient_interval == pytest.approx(interval, abs=0.05 if key == "sdr_2mm" else 1e-9)
     assert (describe(by_patient)["num_images"], describe(by_patient)["num_cases"]) == (120, 12)
-    one, all_images = (describe(errors)["interval"]["mre_px"] for errors in (once, repeated))
-    assert all_images[1] - all_images[0] < (one[1] - one[0]) / 2
+    once_px, repeated_px = (describe(errors)["interval"]["mre_px"] for errors in (once, repeated))
+    assert repeated_px[1] - repeated_px[0] < (once_px[1] - once_px[0]) / 2
 
 
 def test_cases_are_counted_where_a_landmark_is_visible() -> None:
@@ -108,8 +108,8 @@ def test_nme_is_by_the_diagonal_or_by_a_pair_of_landmarks(
     assert norm_lengths_px(comparison, None).tolist() == [50.0, 50.0]
     by_pair = norm_lengths_px(comparison, ("L1", "L0"))
     assert by_pair[0] == 5.0 and math.isnan(by_pair[1])
-    for wrong, words in ((("L0", "chin"), "no landmark chin"), (("L0", "L0"), "twice")):
-        with pytest.raises(UserError, match=words) as caught:
+    for wrong, message in ((("L0", "chin"), "no landmark chin"), (("L0", "L0"), "twice")):
+        with pytest.raises(UserError, match=message) as caught:
             norm_lengths_px(comparison, wrong)
         assert caught.value.field == "nme_landmarks" and "L0, L1, L2" in caught.value.cure
 
@@ -135,10 +135,12 @@ def test_columns_that_sort_the_images_are_found() -> None:
             "age": [8.5, 9.0, 8.5, 9.0, 8.5, NAN],
         }
     )
-    found = group_columns(images)
-    assert list(found) == ["group", "sex", "age"], "spacings sort as the group does, widths are all different"
-    assert found["group"] == ["m1", "m1", "m2", "", "", "m2"]
-    assert found["sex"][4] == "" and found["age"] == ["8.5", "9", "8.5", "9", "8.5", ""]
+    columns = group_columns(images)
+    assert list(columns) == ["group", "sex", "age"], (
+        "spacings sort as the group does, widths are all different"
+    )
+    assert columns["group"] == ["m1", "m1", "m2", "", "", "m2"]
+    assert columns["sex"][4] == "" and columns["age"] == ["8.5", "9", "8.5", "9", "8.5", ""]
 
 
 def test_more_than_twenty_groups_are_no_grouping() -> None:

@@ -1,5 +1,4 @@
-"""How often verdicts and intervals are wrong, over many simulated pairs of runs; `bench/verdicts.py` prints
-more."""
+"""Verdicts and intervals are rarely wrong, over simulated pairs of runs; `bench/verdicts.py` prints more."""
 
 from __future__ import annotations
 
@@ -31,7 +30,9 @@ by_distribution = pytest.mark.parametrize("distribution", DISTRIBUTIONS)
 def split_all(sums: Array, counts: Array, batch: int = 100) -> list[Splits]:
     """The test of each column of (C cases, repetitions), some at a time."""
     starts = range(0, sums.shape[1], batch)
-    return [one for at in starts for one in split_cases(sums[:, at : at + batch], counts[:, at : at + batch])]
+    return [
+        split for at in starts for split in split_cases(sums[:, at : at + batch], counts[:, at : at + batch])
+    ]
 
 
 def share(outcomes: list[bool]) -> float:
@@ -39,7 +40,7 @@ def share(outcomes: list[bool]) -> float:
 
 
 def record_of(errors: Array) -> dict[str, Any]:
-    """What a comparison reads of a record, of (N, 1) errors."""
+    """The part of a record that a comparison reads, of (N, 1) errors."""
     ids = [str(number) for number in range(len(errors))]
     return {
         "unit": "px",
@@ -56,8 +57,8 @@ def test_of_two_equal_runs_few_are_called_different(num_images: int, num_pairs: 
     verdicts = []
     for _ in range(num_pairs):
         first, second = rng.lognormal(0.5, 0.5, (2, num_images, 1))
-        found = compare_records(record_of(first), record_of(second))
-        verdicts.append(found.overall.verdict in ("better", "worse"))
+        comparison = compare_records(record_of(first), record_of(second))
+        verdicts.append(comparison.overall.verdict in ("better", "worse"))
     assert share(verdicts) <= MAX_FALSE_SHARE
 
 
@@ -68,7 +69,7 @@ def test_at_most_6_percent_of_equal_runs_are_called_different(num_images: int, d
     draw, _, _ = DISTRIBUTIONS[distribution]
     first, second = draw(rng, (2, num_images, 1000))
     splits = split_all(second - first, np.ones(first.shape))
-    assert share([one.rejects(ALPHA) for one in splits]) <= MAX_FALSE_SHARE
+    assert share([split.rejects(ALPHA) for split in splits]) <= MAX_FALSE_SHARE
 
 
 @by_distribution
@@ -78,7 +79,7 @@ def test_intervals_of_a_difference_hold_it(num_images: int, distribution: str) -
     draw, mean, coverage = DISTRIBUTIONS[distribution]
     first, second = draw(rng, (2, num_images, 1000))
     splits = split_all(1.3 * second - first, np.ones(first.shape))
-    intervals = [one.interval(ALPHA) for one in splits]
+    intervals = [split.interval(ALPHA) for split in splits]
     assert share([low <= 0.3 * mean <= high for low, high in intervals]) >= coverage
 
 
@@ -94,8 +95,10 @@ def test_intervals_of_a_mean_hold_it(num_images: int, distribution: str) -> None
 def draw_patients(
     rng: np.random.Generator, draw: Draw, num_patients: int, num_pairs: int
 ) -> tuple[Array, Array, Array]:
-    """Two equal runs on the images of patients, half of an error being the patient's own: errors (N,
-    num_pairs, 5) with gaps, and each image's patient (N,). A patient has 1 to 6 images."""
+    """Two equal runs on the images of patients, half of an error being the patient's own.
+
+    Returns errors (N, num_pairs, 5) with gaps, and each image's patient (N,). A patient has 1 to 6 images.
+    """
     patients = np.repeat(np.arange(num_patients), rng.integers(1, 7, num_patients))
     shape = (len(patients), num_pairs, 5)
     missing = rng.random(shape) < 0.2
@@ -108,7 +111,8 @@ def draw_patients(
 def sum_each(values: Array, cases: Array) -> tuple[Array, Array]:
     """Sums and counts (C, repetitions) of (N, repetitions, K) by case."""
     sums, counts = sum_by_case(values.reshape(len(values), -1), cases)
-    return tuple(whole.reshape(len(whole), *values.shape[1:]).sum(axis=2) for whole in (sums, counts))  # type: ignore[return-value]
+    shape = (len(sums), *values.shape[1:])
+    return sums.reshape(shape).sum(axis=2), counts.reshape(shape).sum(axis=2)
 
 
 @by_distribution
@@ -118,11 +122,11 @@ def test_images_of_one_patient_do_not_make_equal_runs_differ(num_patients: int, 
     draw, mean, coverage = DISTRIBUTIONS[distribution]
     first, second, patients = draw_patients(rng, draw, num_patients, 1000)
     by_patient = split_all(*sum_each(second - first, patients))
-    assert share([one.rejects(ALPHA) for one in by_patient]) <= MAX_FALSE_SHARE
+    assert share([split.rejects(ALPHA) for split in by_patient]) <= MAX_FALSE_SHARE
     by_image = split_all(*sum_each((second - first)[:, :200], np.arange(len(patients))))
-    assert share([one.rejects(ALPHA) for one in by_image]) > 0.15, "the images alone would mislead"
+    assert share([split.rejects(ALPHA) for split in by_image]) > 0.15, "the images alone would mislead"
     if num_patients >= 10:
-        columns = zip(*(whole.T for whole in sum_each(first, patients)), strict=True)
+        columns = zip(*(part.T for part in sum_each(first, patients)), strict=True)
         intervals = [mean_interval(sums, counts) or [0, 0] for sums, counts in columns]
         assert share([low <= mean <= high for low, high in intervals]) >= coverage
 
@@ -138,7 +142,7 @@ def test_of_19_landmarks_that_err_together_rarely_one_is_called_different(num_im
     families = [splits[at : at + num_landmarks] for at in range(0, len(splits), num_landmarks)]
     levels = [holm_level(family) for family in families]
     false = [
-        any(one.rejects(level) for one in family) for family, level in zip(families, levels, strict=True)
+        any(split.rejects(level) for split in family) for family, level in zip(families, levels, strict=True)
     ]
     assert share(false) <= MAX_FALSE_SHARE
 

@@ -25,37 +25,37 @@ def recommend(**changes):
 
 
 def test_the_largest_batch_that_leaves_the_reserve():
-    found = recommend()
+    advice = recommend()
     # 10.4 - 1.2 = 9.2 GiB to use, (9.2 - 1.5) / 0.4 = 19.25
-    assert found.batch_size == 19
-    assert found.reason == "19: 9.1 of 10.4 GiB free; 20 would leave less than the reserve of 1.2 GiB"
-    assert found.predicted_bytes[19] == round(9.1 * GIB)
-    assert found.predicted_bytes[2] == round(2.3 * GIB)
+    assert advice.batch_size == 19
+    assert advice.reason == "19: 9.1 of 10.4 GiB free; 20 would leave less than the reserve of 1.2 GiB"
+    assert advice.predicted_bytes[19] == round(9.1 * GIB)
+    assert advice.predicted_bytes[2] == round(2.3 * GIB)
 
 
 def test_the_reserve_is_at_least_0_6_gib():
-    found = recommend(total_bytes=2 * GIB, free_bytes=2 * GIB, constant_bytes=0)
-    assert found.batch_size == 3
-    assert "reserve of 0.6 GiB" in found.reason
+    advice = recommend(total_bytes=2 * GIB, free_bytes=2 * GIB, constant_bytes=0)
+    assert advice.batch_size == 3
+    assert "reserve of 0.6 GiB" in advice.reason
 
 
 def test_at_most_a_tenth_of_the_training_images():
-    found = recommend(num_images=150)
-    assert found.batch_size == 15
-    assert "a tenth of the 150 training images" in found.reason
+    advice = recommend(num_images=150)
+    assert advice.batch_size == 15
+    assert "a tenth of the 150 training images" in advice.reason
 
 
 def test_few_images_still_give_two():
-    found = recommend(num_images=7)
-    assert found.batch_size == 2
-    assert "batch normalization" in found.reason
+    advice = recommend(num_images=7)
+    assert advice.batch_size == 2
+    assert "batch normalization" in advice.reason
 
 
 def test_an_unmeasured_margin_for_the_allocator_is_stated():
     terms = {"allocator_margin": GIB}
-    found = recommend(terms=terms)
-    assert found.reasons[1].key == "allocator_margin" and found.reasons[1].values == {"percent": 20}
-    assert "; with a margin of 20% for CUDA's memory allocator, which was not measured; " in found.reason
+    advice = recommend(terms=terms)
+    assert advice.reasons[1].key == "allocator_margin" and advice.reasons[1].values == {"percent": 20}
+    assert "; with a margin of 20% for CUDA's memory allocator, which was not measured; " in advice.reason
     measured = Measured((MeasuredBatch(4, GIB, training_s=0.1),))
     memory = DeviceMemory("x", 8 * GIB, 8 * GIB)
     after = batch_size.recommend(lambda size: GIB, memory, terms=terms, measured=measured)
@@ -64,22 +64,22 @@ def test_an_unmeasured_margin_for_the_allocator_is_stated():
 
 @pytest.mark.parametrize("num_images", [None, 100_000])
 def test_never_more_than_64(num_images):
-    found = recommend(free_bytes=1000 * GIB, num_images=num_images)
-    assert found.batch_size == 64
-    assert "more than 64" in found.reason
+    advice = recommend(free_bytes=1000 * GIB, num_images=num_images)
+    assert advice.batch_size == 64
+    assert "more than 64" in advice.reason
 
 
 def test_the_update_of_the_weights_is_a_floor():
-    found = recommend(floor_bytes=5 * GIB)
-    assert found.predicted_bytes[2] == 5 * GIB
+    advice = recommend(floor_bytes=5 * GIB)
+    assert advice.predicted_bytes[2] == 5 * GIB
     assert recommend(floor_bytes=10 * GIB).batch_size is None
 
 
 def test_nothing_fits_says_what_would():
-    found = recommend(free_bytes=3 * GIB, image_hw=(512, 384))
-    assert found.batch_size is None
+    advice = recommend(free_bytes=3 * GIB, image_hw=(512, 384))
+    assert advice.batch_size is None
     # 3 - 1.2 - 1.5 = 0.3 GiB for two images of 0.4: sides times 0.612
-    assert found.reason == (
+    assert advice.reason == (
         "not even 2 images fit: 2.3 GiB needed, 3.0 GiB free less a reserve of 1.2 GiB; "
         "images of about 288 x 224 would fit, or another model"
     )
@@ -90,10 +90,10 @@ def test_nothing_fits_when_the_network_alone_is_too_large():
 
 
 def test_unknown_free_memory_gives_no_number_and_says_so():
-    found = recommend(free_bytes=None, total_bytes=None)
-    assert found.batch_size is None
-    assert "unknown" in found.reason
-    assert found.predicted_bytes[2] == round(2.3 * GIB)
+    advice = recommend(free_bytes=None, total_bytes=None)
+    assert advice.batch_size is None
+    assert "unknown" in advice.reason
+    assert advice.predicted_bytes[2] == round(2.3 * GIB)
 
 
 @pytest.mark.parametrize(
@@ -106,34 +106,34 @@ def test_unknown_free_memory_gives_no_number_and_says_so():
     ],
 )
 def test_a_batch_that_does_not_fit_is_split_into_some_that_do(requested, instead):
-    found = recommend(requested=requested)
-    assert (found.batch_size, found.instead) == (19, instead)
-    assert ("does not fit" in found.reason) == (instead is not None)
+    advice = recommend(requested=requested)
+    assert (advice.batch_size, advice.instead) == (19, instead)
+    assert ("does not fit" in advice.reason) == (instead is not None)
     if instead is not None:
         steps = f"{instead.batch_size} with an accumulation of {instead.gradient_accumulation_steps}"
-        assert steps in found.reason
+        assert steps in advice.reason
 
 
 def test_accumulated_gradients_need_room_beside_the_activations():
     # 19 fill the budget to 0.1 GiB: beside 0.5 GiB of gradients 18 fit, and 36 = 2 x 18 and 38 = 3 x 13
     for size, parts in ((36, 18), (38, 13)):
-        found = recommend(requested=Batching(size), terms={"weights": GIB // 2})
-        assert found.instead is not None
-        assert found.instead.batch_size == parts
+        advice = recommend(requested=Batching(size), terms={"weights": GIB // 2})
+        assert advice.instead is not None
+        assert advice.instead.batch_size == parts
 
 
 def test_no_larger_than_where_the_speed_stops_growing():
     # 0.1 s a step and 0.2 s an image: 95 % of 5 images/s are reached at 0.1 / 0.2 * 19 = 9.5 images
     batches = tuple(MeasuredBatch(n, 0, training_s=(0.1 + 0.2 * n) / n) for n in (4, 16))
-    found = batch_size.recommend(
+    advice = batch_size.recommend(
         lambda size: 0, DeviceMemory("x", 8 * GIB, 8 * GIB), measured=Measured(batches)
     )
-    assert found.batch_size == 10
-    assert "not faster, as measured" in found.reason
+    assert advice.batch_size == 10
+    assert "not faster, as measured" in advice.reason
 
 
 class FakeNeed:
-    """In place of a traced step: bytes that grow with the image's area and the network."""
+    """A stand-in for a traced step: bytes that grow with the image's area and the network."""
 
     def __init__(self, settings) -> None:
         height, width = settings.image_size
@@ -144,23 +144,33 @@ class FakeNeed:
 
 
 @pytest.mark.parametrize(
-    ("budget", "said"),
+    ("budget", "message"),
     [
         (4 * 192 * 192, "images of 192 x 192 (0.0 GiB) would fit"),
         (3 * 256 * 256, "images of 192 x 192 (0.0 GiB) or the model unet (0.0 GiB) would fit"),
         (100, "no smaller image and no other model fits either: free some memory"),
     ],
 )
-def test_what_would_fit_is_predicted(monkeypatch, budget, said):
+def test_what_would_fit_is_predicted(monkeypatch, budget, message):
     monkeypatch.setattr(
         batch_size, "predict_step_memory", lambda settings, num_landmarks, device: FakeNeed(settings)
     )
-    found = batch_size.find_what_fits(parse_settings({}), 5, "cpu", budget)
-    assert in_english([found]) == said
+    advice = batch_size.find_what_fits(parse_settings({}), 5, "cpu", budget)
+    assert in_english([advice]) == message
 
 
 def reading(index: int, free_bytes: int | None) -> GpuReading:
-    return GpuReading(index, f"GPU-{index}", f"card {index}", 8 * GIB, None, free_bytes, None, None, None)
+    return GpuReading(
+        index=index,
+        uuid=f"GPU-{index}",
+        title=f"card {index}",
+        total_bytes=8 * GIB,
+        used_bytes=None,
+        free_bytes=free_bytes,
+        others_bytes=None,
+        utilization_percent=None,
+        temperature_c=None,
+    )
 
 
 def test_a_gpus_free_memory_is_the_drivers():

@@ -23,8 +23,8 @@ def test_running_out_of_memory_is_an_answer(monkeypatch, error):
         raise error
 
     monkeypatch.setattr(benchmark, "measure_batch", fail)
-    found = benchmark._answer(REQUEST)
-    assert (found.batch_size, found.peak_bytes, found.training_s) == (2, None, None)
+    measured = benchmark._answer(REQUEST)
+    assert (measured.batch_size, measured.peak_bytes, measured.training_s) == (2, None, None)
 
 
 def test_any_other_error_is_none(monkeypatch):
@@ -43,9 +43,9 @@ def test_on_a_gpu_the_peak_is_what_torch_reserved_and_the_context_that_the_drive
     monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: 600)
     for held, peak, context in ((1000, 1100, 400), (None, 700, None)):
         monkeypatch.setattr(benchmark, "own_bytes", lambda number, held=held: held)
-        found = benchmark.measure_batch(RunConfig(SETTINGS, chosen), 3, 4)
-        assert (found.peak_bytes, found.context_bytes, found.training_s) == (peak, context, 0.5)
-        assert found.refine_training_s is None
+        measured = benchmark.measure_batch(RunConfig(SETTINGS, chosen), 3, 4)
+        assert (measured.peak_bytes, measured.context_bytes, measured.training_s) == (peak, context, 0.5)
+        assert measured.refine_training_s is None
 
 
 def test_the_first_step_is_not_timed(monkeypatch):

@@ -42,14 +42,14 @@ def test_without_measurements_a_prediction_stays_as_it_was():
     ("peaks", "at_16"),
     [
         ([(8, 200)], 200 + 80),  # 20 more than predicted, at any batch
-        ([(4, 130), (8, 210)], 210 + 160),  # grew by 80 where 40 were predicted: goes on so
+        ([(4, 130), (8, 210)], 210 + 160),  # grew by 80 instead of the predicted 40: goes on so
         ([(4, 190), (8, 200)], 200 + 80),  # grew less: as predicted
     ],
 )
 def test_a_prediction_goes_through_the_largest_batch_that_was_measured(peaks, at_16):
-    found = Measured(tuple(batch(*pair) for pair in peaks)).correct(predict)
-    assert found(8) == peaks[-1][1]
-    assert found(16) == at_16
+    corrected = Measured(tuple(batch(*pair) for pair in peaks)).correct(predict)
+    assert corrected(8) == peaks[-1][1]
+    assert corrected(16) == at_16
 
 
 @pytest.mark.parametrize(
@@ -74,13 +74,13 @@ def test_a_batch_measured_again_takes_the_place_of_the_first():
 
 
 def test_what_was_measured_is_kept_for_the_same_step_on_the_same_device():
-    kept = Measured((batch(4, 7),))
-    BENCH.save(kept.with_batch(batch(8, None)))  # that one failed says as much of what else was held then
-    assert BENCH.read() == kept
+    saved = Measured((batch(4, 7),))
+    BENCH.save(saved.with_batch(batch(8, None)))  # that one failed says as much of what else was held then
+    assert BENCH.read() == saved
     same = SETTINGS.model_copy(update={"batch_size": 32, "lr": 1.0, "epochs": 1})
-    assert Bench(same, 5, "cpu", "this machine").read() == kept
-    other = SETTINGS.model_copy(update={"model": "hrnet"})
-    for bench in (Bench(other, 5, "cpu", "this machine"), Bench(SETTINGS, 6, "cpu", "this machine")):
+    assert Bench(same, 5, "cpu", "this machine").read() == saved
+    hrnet = SETTINGS.model_copy(update={"model": "hrnet"})
+    for bench in (Bench(hrnet, 5, "cpu", "this machine"), Bench(SETTINGS, 6, "cpu", "this machine")):
         assert bench.read() == NOTHING_MEASURED
     assert Bench(SETTINGS, 5, "cpu", "another").read() == NOTHING_MEASURED
 
@@ -101,7 +101,7 @@ def test_unlike_cpus_with_as_many_cores_are_told_apart(monkeypatch):
     monkeypatch.setattr(machine, "_cpu_model", lambda: "EPYC")
     seen = set()
     for instructions in ({"avx2"}, {"avx2", "avx512", "bfloat16"}):
-        monkeypatch.setattr(machine, "cpu_instructions", lambda found=instructions: found)
+        monkeypatch.setattr(machine, "cpu_instructions", lambda allowed=instructions: allowed)
         seen |= {identify("cpu", []), identify("cpu", [])}
     monkeypatch.setattr(machine, "_cpu_model", lambda: "Xeon")
     assert len(seen | {identify("cpu", [])}) == 3
@@ -119,8 +119,8 @@ def answers(monkeypatch, returncode: int, stdout: str = "", stderr: str = "") ->
 
 
 def test_a_process_that_the_kernel_killed_ran_out_of_memory(monkeypatch):
-    (requests, found) = answers(monkeypatch, KILLED), BENCH.measure(4)
-    assert found == batch(4, None)
+    (requests, measured) = answers(monkeypatch, KILLED), BENCH.measure(4)
+    assert measured == batch(4, None)
     assert (requests[0]["batch_size"], requests[0]["device"]) == (4, "cpu")
 
 
@@ -136,13 +136,18 @@ def test_real_steps_in_a_process_of_their_own():
     refined = SETTINGS.model_copy(
         update={"refine": True, "refine_crops": 10, "crop_size": 32, "num_refiners": 1}
     )
-    found = Bench(refined, 5, "cpu", "this machine").measure(2)
+    measured = Bench(refined, 5, "cpu", "this machine").measure(2)
     # weights, averaged weights, gradients and the optimizer's two states of 17 M parameters, at the least
-    assert found.peak_bytes is not None and found.peak_bytes > 4.9 * 17e6 * 4
-    assert found.context_bytes is None
-    times = (found.training_s, found.validation_s, found.refine_training_s, found.refine_validation_s)
+    assert measured.peak_bytes is not None and measured.peak_bytes > 4.9 * 17e6 * 4
+    assert measured.context_bytes is None
+    times = (
+        measured.training_s,
+        measured.validation_s,
+        measured.refine_training_s,
+        measured.refine_validation_s,
+    )
     assert all(seconds is not None and seconds > 0 for seconds in times)
-    assert found.images_per_s == pytest.approx(1 / found.training_s)
+    assert measured.images_per_s == pytest.approx(1 / measured.training_s)
 
 
 def test_importing_brings_no_torch():

@@ -41,15 +41,15 @@ def folder(tmp_path, monkeypatch):
 
 @pytest.fixture
 def traces(folder, monkeypatch) -> list[tuple[Settings, int, str]]:
-    """What was asked of a tracer that only counts."""
-    asked: list[tuple[Settings, int, str]] = []
+    """The questions to a tracer that only counts."""
+    questions: list[tuple[Settings, int, str]] = []
 
     def trace(settings, num_landmarks, kind):
-        asked.append((settings, num_landmarks, kind))
-        return StepMemory([PhaseMemory([Moment(len(asked), 2)], [Moment(1, 1)], {}, {})], 5)
+        questions.append((settings, num_landmarks, kind))
+        return StepMemory([PhaseMemory([Moment(len(questions), 2)], [Moment(1, 1)], {}, {})], 5)
 
     monkeypatch.setattr(traced_memory, "trace_step_memory", trace)
-    return asked
+    return questions
 
 
 def test_the_same_question_is_traced_once(traces):
@@ -92,7 +92,7 @@ def test_unlike_cpus_that_share_a_home_folder_each_have_their_answer(traces, mon
     for device, expected in (("cpu", 3), ("cuda:0", 1)):
         traces.clear()
         for instructions, variables in (({"avx2"}, "4"), ({"avx2", "avx512"}, "4"), ({"avx2"}, "2")):
-            monkeypatch.setattr(machine, "cpu_instructions", lambda found=instructions: found)
+            monkeypatch.setattr(machine, "cpu_instructions", lambda allowed=instructions: allowed)
             monkeypatch.setenv("OMP_NUM_THREADS", variables)
             predict_step_memory(SETTINGS, 5, device)
             predict_step_memory(SETTINGS, 5, device)
@@ -121,12 +121,12 @@ def test_any_line_of_the_traced_code_changes_its_hash(tmp_path):
     "content", ["", "{", "[]", "{}", '{"phases": [{}], "num_parameters": 1}', "\x00\xff"]
 )
 def test_a_damaged_file_is_made_anew(traces, folder, content):
-    whole = predict_step_memory(SETTINGS, 5, "cpu")
+    memory = predict_step_memory(SETTINGS, 5, "cpu")
     (file,) = folder.iterdir()
     file.write_text(content, encoding="utf-8")
     predict_step_memory(SETTINGS, 5, "cpu")
     assert len(traces) == 2
-    assert json.loads(file.read_text(encoding="utf-8"))["num_parameters"] == whole.num_parameters
+    assert json.loads(file.read_text(encoding="utf-8"))["num_parameters"] == memory.num_parameters
 
 
 def test_a_folder_that_cannot_be_written_costs_time_and_nothing_else(traces, tmp_path, monkeypatch):

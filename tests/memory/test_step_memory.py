@@ -65,9 +65,9 @@ def test_terms_sum_up_to_what_must_fit(device):
         terms = memory.terms_at(batch_size)
         assert sum(terms.values()) == memory.bytes_at(batch_size)
         assert min(terms.values()) >= 0
-    others = {"cpu": {"last_good_state"}, "cuda:0": {"cuda_context", "cudnn_workspace", "allocator_margin"}}
+    beside = {"cpu": {"last_good_state"}, "cuda:0": {"cuda_context", "cudnn_workspace", "allocator_margin"}}
     held = {"weights", "averaged_weights", "optimizer_states", "activations_and_gradients"}
-    assert set(terms) == held | others[device]
+    assert set(terms) == held | beside[device]
 
 
 @pytest.mark.parametrize("model", ["resnet", "hrnet"])
@@ -96,8 +96,8 @@ def test_a_gpu_needs_its_context_and_no_last_good_state():
 
 @pytest.mark.parametrize("device", ["cuda:0", "cpu"])
 def test_mixed_precision_saves(device):
-    both = [SMALL.model_copy(update={"mixed_precision": mixed}) for mixed in (False, True)]
-    full, half = (predict_step_memory(settings, K, device) for settings in both)
+    both_precisions = [SMALL.model_copy(update={"mixed_precision": mixed}) for mixed in (False, True)]
+    full, half = (predict_step_memory(settings, K, device) for settings in both_precisions)
     assert half.bytes_at(64) < full.bytes_at(64)
     steepest = [memory.phases[0].training[-1].bytes_per_image for memory in (full, half)]
     assert steepest[1] < 0.7 * steepest[0]

@@ -63,7 +63,7 @@ def test_a_tiny_convolution_agrees_with_a_count_by_hand():
         weights = torch.zeros(8, 4, 3, 3)  # 1152 bytes
         images = torch.zeros(2, 4, 6, 6)  # 1152
         start = len(followed.order)
-        maps = F.conv2d(images, weights, padding=1)  # 2 x 8 x 6 x 6 floats, then the weights laid out anew
+        maps = F.conv2d(images, weights, padding=1)  # 2 x 8 x 6 x 6 floats, then the weights laid out again
     born = [followed.sizes[number] for number in followed.order[start:] if number >= 0]
     assert born == [maps.numel() * 4, 1152]
     assert followed.alive_bytes == 1152 + 1152 + 2304  # the copy has gone
@@ -112,8 +112,8 @@ def test_the_backward_pass_of_a_convolution_agrees_with_the_profiler(
 
     def make() -> list[torch.Tensor]:
         shapes = ((2, 256, side, side), (256, 256, 3, 3))
-        made = [torch.ones(shape, dtype=dtype).to(memory_format=torch.channels_last) for shape in shapes]
-        return [tensor.requires_grad_() for tensor in made]
+        tensors = [torch.ones(shape, dtype=dtype).to(memory_format=torch.channels_last) for shape in shapes]
+        return [tensor.requires_grad_() for tensor in tensors]
 
     images, weights = make()
     maps, gradient = F.conv2d(images, weights, padding=1), torch.ones_like(images)
@@ -147,8 +147,7 @@ class TinyTask:
 
 
 def test_a_tiny_engine_step_agrees_with_a_count_by_hand(monkeypatch):
-    """A 1 x 1 convolution without bias, 3 -> 64 channels, images of 32 x 32, batch B; counted below in
-    bytes."""
+    """A 1 x 1 convolution without bias, 3 -> 64 channels, images of 32 x 32, batch B; counted in bytes."""
     monkeypatch.setattr(trace_module, "cpu_instructions", lambda: frozenset({"sse41", "avx2"}))
     config = config_of(model="unet", image_size=(32, 32), refine=False)
     lone = first_phase(config, K)
@@ -159,9 +158,9 @@ def test_a_tiny_engine_step_agrees_with_a_count_by_hand(monkeypatch):
         return trainer
 
     phase = replace(lone, build_network=lambda: nn.Conv2d(3, 64, 1, bias=False), build_trainer=build_trainer)
-    found = trace_phase(phase, K, "cpu")
+    trace = trace_phase(phase, K, "cpu")
     weights = 64 * 3 * 4
-    assert found.held == {
+    assert trace.held == {
         "weights": weights,
         "averaged_weights": weights,
         "optimizer_states": 2 * weights + 4,  # exp_avg, exp_avg_sq and a step of one float
@@ -171,13 +170,13 @@ def test_a_tiny_engine_step_agrees_with_a_count_by_hand(monkeypatch):
     copies = weights if torch.backends.mkldnn.is_available() else 0
     # validation: the images twice (as read, and channels-last) and the maps, beside which the kernel's copy
     # of the weights comes and goes, or the mean of four bytes and the mean times one
-    held = sum(found.held.values())
-    (validation,) = found.lifetimes.validation_moments()
+    held = sum(trace.held.values())
+    (validation,) = trace.lifetimes.validation_moments()
     assert validation.bytes_per_image == batch + images + maps
     assert validation.constant_bytes == held + max(copies, 4)
     # training: backward, when the maps have gone and their gradient is there, then the weights' gradient and
     # its copies; the loss, its product with a weight of one and its gradient are of four bytes each
-    training = found.lifetimes.training_moments()[-1]
+    training = trace.lifetimes.training_moments()[-1]
     assert training.bytes_per_image == batch + images + maps
     assert training.constant_bytes == pytest.approx(held + weights + 2 * copies, abs=16)
 
@@ -226,14 +225,16 @@ def peak_of(step) -> int:
 
 
 def assert_peaks_agree(phase: LonePhase, *batch_sizes: int) -> None:
-    """On one thread to 1 %; further threads may take more than the trace counts, and never less."""
+    """The peaks agree to 1 % on one thread; further threads may take more, never less."""
     num_threads = torch.get_num_threads()
-    found = trace_phase(phase, K, "cpu").lifetimes
+    lifetimes = trace_phase(phase, K, "cpu").lifetimes
     more = num_threads * KEPT_BY_A_THREAD_BYTES + (num_threads - 1) * largest_gradient_bytes(phase)
     real = RealSteps(phase)
     for batch_size in batch_sizes:
         for moments, peak in zip(
-            (found.training_moments(), found.validation_moments()), real.peaks(batch_size), strict=True
+            (lifetimes.training_moments(), lifetimes.validation_moments()),
+            real.peaks(batch_size),
+            strict=True,
         ):
             traced = max(moment.bytes_at(batch_size) for moment in moments)
             assert 0.99 * traced <= peak <= (1.01 * traced if num_threads == 1 else 1.01 * traced + more)
@@ -291,9 +292,9 @@ def test_another_batch_takes_the_same_course(model, monkeypatch):
     for batch_size in (2, 3):
         monkeypatch.setattr(trace_module, "TRACED_BATCHES", (batch_size,))
         # every number of bytes is a multiple of 2, so only their order and their sums are the trace's own
-        other = trace_phase(phase, K, "cpu").lifetimes
-        assert other.training == large.training and other.validation == large.validation
-        assert [size.bytes_at(batch_size) for size in other.sizes] == [
+        small = trace_phase(phase, K, "cpu").lifetimes
+        assert small.training == large.training and small.validation == large.validation
+        assert [size.bytes_at(batch_size) for size in small.sizes] == [
             size.bytes_at(batch_size) for size in large.sizes
         ]
 
@@ -303,8 +304,8 @@ def test_the_last_good_state_is_as_large_as_predicted():
 
     phase = first_phase(config_of(model="unet", image_size=(64, 64), refine=False), K)
     trainer = RealSteps(phase).trainer
-    kept = copy_to_main_memory(trainer.state.state_dict())
-    tensors = [t for t in torch.utils._pytree.tree_leaves(kept) if isinstance(t, torch.Tensor)]
+    snapshot = copy_to_main_memory(trainer.state.state_dict())
+    tensors = [t for t in torch.utils._pytree.tree_leaves(snapshot) if isinstance(t, torch.Tensor)]
     predicted = _snapshot_memory(trace_phase(phase, K, "cpu")).bytes_at(1)
     assert predicted == sum(tensor.untyped_storage().nbytes() for tensor in tensors)
 
@@ -332,7 +333,7 @@ def test_mixed_precision_saves():
 
 
 def test_accumulated_gradients_lie_beside_the_activations():
-    one, many = (
+    single, many = (
         trace_phase(
             first_phase(config_of(model="unet", image_size=(64, 64), gradient_accumulation_steps=n), K),
             K,
@@ -340,8 +341,8 @@ def test_accumulated_gradients_lie_beside_the_activations():
         )
         for n in (1, 2)
     )
-    peaks = [found.lifetimes.training_moments()[-1].bytes_at(32) for found in (one, many)]
-    assert peaks[1] - peaks[0] > 0.5 * one.held["weights"]
+    peaks = [trace.lifetimes.training_moments()[-1].bytes_at(32) for trace in (single, many)]
+    assert peaks[1] - peaks[0] > 0.5 * single.held["weights"]
 
 
 def test_a_refiners_batch_counts_images_with_all_their_crops():
