@@ -26,6 +26,25 @@ STEP = {
     "model", "image_size", "loss", "decoder", "output_stride", "mixed_precision", "gradient_accumulation_steps",
     "refine", "refine_crops", "num_refiners", "crop_size", "refiner_sides",
 }  # fmt: skip
+# what each of the settings below affects, as it was measured or thought through; one that is added later is free
+AFFECTED_BY: dict[Effect, set[str]] = {
+    "data": DATA,
+    "sample": SAMPLE,
+    # ema_decay is not among them: a run keeps averaged weights whatever their decay is
+    "memory": STEP,
+    "estimate": {"batch_size", "device", "epochs", "refine_epochs"},
+    "views": {
+        "rotation_deg", "scale_jitter", "shift_jitter", "elastic", "photometric", "flip_pairs", "seed",
+    },
+    # what the decoding error is computed from; nothing else asks for it again
+    "decoding_error": {*DATA, *SAMPLE, "decoder", "refine_sigma"},
+}  # fmt: skip
+AFFECT_NOTHING = {
+    "lr", "warmup_epochs", "accept_implausible", "shape_prior", "weight_decay", "clip_norm", "ema_decay", "patience",
+    "on_divergence", "pretrained", "refine_lr", "crop_jitter", "prediction_crops", "first_network", "num_workers",
+    "on_oom", "preview_every",
+}  # fmt: skip
+KNOWN = AFFECT_NOTHING.union(*AFFECTED_BY.values())
 
 
 @pytest.mark.parametrize("name", Settings.model_fields)
@@ -42,18 +61,22 @@ def test_every_setting_is_in_one_group() -> None:
     assert all(settings_in(group) for group in get_args(Group))
 
 
-def test_what_follows_from_the_declarations() -> None:
-    assert {*settings_affecting("data")} == DATA
-    assert {*settings_affecting("sample")} == SAMPLE
-    assert {*settings_affecting("memory")} == STEP
-    # ema_decay is not among them: a run keeps averaged weights whatever their decay is
-    estimate = {"batch_size", "device", "epochs", "refine_epochs"}
-    assert {*settings_affecting("data", "memory", "estimate")} == {*DATA, *STEP, *estimate}
-    assert {*settings_affecting("views")} == {
-        "rotation_deg", "scale_jitter", "shift_jitter", "elastic", "photometric", "flip_pairs", "seed",
-    }  # fmt: skip
-    # what the decoding error is computed from; nothing else asks for it again
-    assert {*settings_affecting("decoding_error")} == {*DATA, *SAMPLE, "decoder", "refine_sigma"}
+@pytest.mark.parametrize("effect", get_args(Effect))
+def test_what_follows_from_the_declarations(effect: Effect) -> None:
+    assert {*Settings.model_fields} >= KNOWN
+    assert {*settings_affecting(effect)} & KNOWN == AFFECTED_BY[effect]
+
+
+def test_several_effects_are_those_of_each() -> None:
+    several: tuple[Effect, ...] = ("data", "memory", "estimate")
+    assert {*settings_affecting(*several)} == {
+        name for effect in several for name in settings_affecting(effect)
+    }
+
+
+def test_every_setting_of_the_augmentation_affects_the_views_alone() -> None:
+    assert {*settings_in("augmentation")} == {*settings_affecting("views")} - {"seed"}
+    assert all(effects_of(Settings.model_fields[name]) == ("views",) for name in settings_in("augmentation"))
 
 
 def test_the_names_come_in_the_order_of_the_form() -> None:

@@ -17,6 +17,7 @@ from backend.memory.steps import LonePhase, first_phase, refine_phase, run_valid
 from backend.memory.trace import FollowStorages, trace_phase
 from backend.training.build import build_refiner, images_of_crops
 from backend.training.stability import copy_to_main_memory
+from models import MODELS
 
 pytestmark = pytest.mark.slow
 
@@ -245,7 +246,7 @@ def largest_gradient_bytes(phase: LonePhase) -> int:
 
 
 @pytest.mark.parametrize("size", [128, 256])
-@pytest.mark.parametrize("model", ["resnet", "hrnet", "unet", "hourglass"])
+@pytest.mark.parametrize("model", MODELS)
 def test_the_trace_agrees_with_the_profiler(model, size):
     assert_peaks_agree(first_phase(config_of(model=model, image_size=(size, size), refine=False), K), 2)
 
@@ -256,7 +257,7 @@ def test_the_trace_agrees_with_the_profiler_at_other_batches():
 
 
 @pytest.mark.skipif(not cpu_has_bfloat16(), reason=NO_BFLOAT16)
-@pytest.mark.parametrize("model", ["resnet", "hrnet", "unet", "hourglass"])
+@pytest.mark.parametrize("model", MODELS)
 def test_the_trace_agrees_with_the_profiler_in_bfloat16(model):
     assert_peaks_agree(
         first_phase(config_of("bfloat16", model=model, image_size=(128, 128), refine=False), K), 2

@@ -106,7 +106,7 @@ def test_size_that_does_not_fit(name: str) -> None:
 
 
 def test_wrong_arguments_name_what_fits() -> None:
-    with pytest.raises(ValueError, match="'vgg': choose one of hrnet, resnet, unet, hourglass"):
+    with pytest.raises(ValueError, match=f"'vgg': choose one of {', '.join(get_args(config.ModelName))}$"):
         build_model("vgg", num_landmarks=1)
     with pytest.raises(ValueError, match="output_stride 3: choose one of 1, 2, 4"):
         build_model("unet", num_landmarks=1, output_stride=3)

@@ -6,9 +6,9 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import httpx
 import numpy as np
@@ -16,6 +16,7 @@ import pytest
 from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
 
+from backend.config import ModelName
 from backend.presets import PRESETS
 from backend.run.folder import RunFolder
 from backend.run.queue import read_queue
@@ -195,6 +196,12 @@ def test_numbers_are_read_as_the_form_reads_them(
     assert ask(client, "recommend_batch_size", "۳", "unet", ["۶۴", 64])["recommended_batch_size"] >= 2
 
 
+def one_of(names: Sequence[str]) -> str:
+    """Names as a mistake lists them: 'a', 'b' or 'c'."""
+    *others, last = map(repr, names)
+    return f"{', '.join(others)} or {last}"
+
+
 @pytest.mark.parametrize(
     ("name", "values", "told"),
     [
@@ -232,7 +239,7 @@ def test_numbers_are_read_as_the_form_reads_them(
             [0],
             "num_landmarks: must be at least 1, got 0; give a whole number, 1 or more",
         ),
-        ("recommend_batch_size", [3, "vgg"], "model: should be 'hrnet', 'resnet', 'unet' or 'hourglass'"),
+        ("recommend_batch_size", [3, "vgg"], f"model: should be {one_of(get_args(ModelName))}"),
         ("recommend_batch_size", [3, "unet", [250, 64]], "the nearest that fit are 224 and 256"),
         ("recommend_batch_size", ["many"], "num_landmarks: 'many' is not a number; write it such as 20"),
         ("recommend_batch_size", [2.5], "num_landmarks: 2.5 is not a whole number; write 2 or 3"),
