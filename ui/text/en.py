@@ -154,7 +154,6 @@ TEXT: dict[str, str] = {
     "lr": "Learning rate (LR)",
     "lr_info": "lower it to 1e-4 if training is unstable",
     "epochs": "Epochs",
-    "epochs_info": "passes over the training images",
     "warmup_epochs": "Warm-up, epochs",
     "warmup_epochs_info": "the learning rate rises during these epochs",
     "loss": "Loss",
