@@ -1,10 +1,18 @@
 """The landmark networks: images in, one raw map per landmark out.
 
-The shape contract, for all of them:
-`forward(images: (B, 3, H, W)) -> (B, K, H/output_stride, W/output_stride)`, raw maps without sigmoid or
-softmax, H and W multiples of 32. At output stride 2, two 256 x 256 images and 29 landmarks:
-(2, 3, 256, 256) -> (2, 29, 128, 128). In training mode the hourglass returns the list of its stacks' maps
-instead, the last one final.
+The contract, for all of them, which tests/models/test_models.py checks for every entry of `MODELS`:
+
+- `forward(images: (B, 3, H, W)) -> (B, K, H/output_stride, W/output_stride)`, raw maps without sigmoid or
+  softmax. At output stride 2, two 256 x 256 images and 29 landmarks: (2, 3, 256, 256) -> (2, 29, 128, 128).
+  In training mode the hourglass returns the list of its stacks' maps instead, the last one final.
+- Every output stride in `OUTPUT_STRIDES` is offered; `models.heads.HeatmapHead` goes from a trunk's stride to
+  it.
+- H and W are multiples of `SIZE_MULTIPLE`; `forward` begins with `models.blocks.check_image_size`, which
+  refuses other sizes. `models.blocks.Upsample` and `interpolate` resize maps.
+- The first maps are near zero, as `HeatmapHead` makes them: `init_weights(self)` comes before the head is
+  built.
+- The weights may be in the memory format channels_last, in which they are trained; the result is the same.
+- Every parameter gets a gradient, and a shift of the image by 32 pixels shifts the maps.
 """
 
 from __future__ import annotations
@@ -27,7 +35,8 @@ MODELS: dict[str, Callable[[int, int], nn.Module]] = {
     "unet": UNet,
     "hourglass": StackedHourglass,
 }
-"""Name -> builder, called with (num_landmarks, output_stride); `backend.config.ModelName` has the names."""
+"""Name -> builder, called with (num_landmarks, output_stride); `backend.config.ModelName` has the names, in the
+same order."""
 
 OUTPUT_STRIDES = (1, 2, 4)
 """Input pixels per heatmap cell that every network offers."""
