@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import inspect
 import json
+import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, get_args
@@ -638,7 +640,7 @@ def test_detect_format_says_what_it_looked_for(isbi: Path, tmp_path: Path) -> No
         ("a.csv", "", "wide_csv: a.csv is empty"),
         ("a.tsv", "time\tx\ty\n", "wide_csv: a.tsv line 1: no column image"),
         ("a.json", '{"images": [], "annotations": []}', 'coco: a.json no list "categories"'),
-        ("a.json", '{"images": [],\n "annotations": [}', "coco: a.json line 2 column 18: not JSON"),
+        ("a.json", '{"images": [],\n "annotations": [}', "; a.json line 2 column 18: not JSON"),
         ("a.json", '{"images": [], "annotations": [], "categories": []}', 'coco: a.json no category has a list'),
         ("RawImage/TrainingData/001.bmp", "", "isbi2015: AnnotationsByMD is missing"),
     ],
@@ -651,6 +653,14 @@ def test_what_is_no_data_set_says_what_each_reader_found_wrong(
     with pytest.raises(UserError, match="not a data set") as error:
         detect_format(tmp_path)
     assert says in error.value.what
+
+
+def test_a_file_that_is_not_json_is_no_formats_own(tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text('{"assets": {')
+    with pytest.raises(UserError) as error:
+        detect_format(tmp_path)
+    found = re.findall(r"(\S+ )?a\.json line 1 column \d+: not JSON", error.value.what)
+    assert found == ["set; "]  # once, without the name of a format
 
 
 def test_path_and_format_that_are_not_there(isbi: Path, tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from backend.data.annotations import aariz, coco, coco_files, deeplabcut, isbi2015, wide_csv
+from backend.data.annotations.json_files import find_unreadable
 from backend.data.annotations.table import IMAGE_COLUMNS, Annotations, Problem
 from backend.errors import UserError
 from backend.geometry import FloatArray
@@ -188,13 +189,22 @@ def _explain(path: Path) -> list[str]:
         for format in FORMATS.values()
         if (missing := _missing_parts(format, path))
     ]
+    unreadable = _or_none(find_unreadable, path)
+    if unreadable:
+        found.append(_list_misses(path, unreadable))
     for format in FORMATS.values():
-        if misses := _find_misses(format, path):
-            root = path if path.is_dir() else path.parent
-            shown = [f"{file.relative_to(root).as_posix()} {what}" for file, what in misses[:NUM_SHOWN]]
-            more = [f"{len(misses) - NUM_SHOWN} more files"] if len(misses) > NUM_SHOWN else []
-            found.append(f"{format.name}: {', '.join([*shown, *more])}")
+        misses = [miss for miss in _or_none(format.find_misses, path) if miss[0] not in dict(unreadable)]
+        if misses:
+            found.append(f"{format.name}: {_list_misses(path, misses)}")
     return found
+
+
+def _list_misses(path: Path, misses: list[Miss]) -> str:
+    """The first files with what is wrong with them, and how many more there are."""
+    root = path if path.is_dir() else path.parent
+    shown = [f"{file.relative_to(root).as_posix()} {what}" for file, what in misses[:NUM_SHOWN]]
+    more = [f"{len(misses) - NUM_SHOWN} more files"] if len(misses) > NUM_SHOWN else []
+    return ", ".join([*shown, *more])
 
 
 def _missing_parts(format: AnnotationFormat, path: Path) -> list[str]:
@@ -203,9 +213,9 @@ def _missing_parts(format: AnnotationFormat, path: Path) -> list[str]:
     return missing if path.is_dir() and len(missing) < len(format.parts) else []
 
 
-def _find_misses(format: AnnotationFormat, path: Path) -> list[Miss]:
+def _or_none(find: Callable[[Path], list[Miss]], path: Path) -> list[Miss]:
     try:
-        return format.find_misses(path)
+        return find(path)
     except OSError:  # a folder that may not be read
         return []
 

@@ -38,11 +38,9 @@ from typing import Any
 
 from backend.data.annotations.builder import AnnotationsBuilder
 from backend.data.annotations.coco_files import (
-    EXPORT_AGAIN,
     Table,
     image_folders,
     is_number,
-    json_files,
     key_of,
     load,
     looks_right,
@@ -58,6 +56,7 @@ from backend.data.annotations.coco_instances import (
 from backend.data.annotations.coco_landmarks import choose_landmarks
 from backend.data.annotations.image_names import Found, Wanted
 from backend.data.annotations.joining import Contradictions, join_points
+from backend.data.annotations.json_files import EXPORT_AGAIN, json_files
 from backend.data.annotations.table import Annotations
 from backend.errors import UserError
 

@@ -1,10 +1,8 @@
-"""Finds the JSON files of COCO keypoints and their images' folders, and parses a file; see `coco`."""
+"""Recognizes the JSON files of COCO keypoints and their images' folders, and checks what a file holds; see `coco`."""
 
 from __future__ import annotations
 
-import json
 import math
-import mmap
 import os
 import re
 import unicodedata
@@ -13,18 +11,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeGuard
 
-from backend.data.annotations.builder import list_files
+from backend.data.annotations.json_files import (
+    EXPORT_AGAIN,
+    folders_in,
+    has_signs,
+    json_files,
+    load_json,
+    split_of,
+    without_path,
+)
 from backend.errors import UserError
 
-_SPLIT_OF_WORD = {
-    "train": "train",
-    "training": "train",
-    "val": "valid",
-    "valid": "valid",
-    "validation": "valid",
-    "test": "test",
-    "testing": "test",
-}
 # What a file must hold somewhere to be looked at. Only a category has keypoints that begin with a name; an
 # annotation of one single point needs none, its category is the landmark.
 _NUMBER = rb"\s*-?\d[-+.\deE]*\s*"
@@ -33,7 +30,6 @@ _SIGNS = (
     rb'"annotations"\s*:\s*\[',
     rb'"keypoints"\s*:\s*\[(\s*"|' + _NUMBER + rb"," + _NUMBER + rb"," + _NUMBER + rb"\])",
 )
-EXPORT_AGAIN = "export the annotations again"
 NO_TEXT = {"Cc", "Cs", "Zl", "Zp"}  # Unicode's categories of controls, halves of characters, ends of lines
 
 Names = tuple[str, ...]
@@ -70,29 +66,9 @@ def root_of(path: Path) -> Path:
     return folder.parent if folder.name.lower() == "annotations" else folder
 
 
-def json_files(path: Path) -> list[Path]:
-    """The file itself, or the JSON files of a folder, its `annotations/` and its folders of splits."""
-    if path.is_file():
-        return [path] if path.suffix.lower() == ".json" else []
-    named = [
-        folder
-        for folder in _folders_in(path)
-        if folder.name.lower() == "annotations" or _split_of(folder.name)
-    ]
-    return [file for folder in (path, *named) for file in list_files(folder, (".json",))]
-
-
-def _folders_in(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.glob("*") if path.is_dir())
-
-
 def looks_right(file: Path) -> bool:
-    """Whether the bytes mention keypoints; damaged JSON may, and `read` explains it."""
-    with file.open("rb") as stream:
-        if os.fstat(stream.fileno()).st_size == 0:
-            return False
-        with mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as content:
-            return all(re.search(sign, content) for sign in _SIGNS)
+    """Whether the bytes mention keypoints."""
+    return has_signs(file, _SIGNS)
 
 
 def find_misses(path: Path) -> list[tuple[Path, str]]:
@@ -104,21 +80,15 @@ def find_misses(path: Path) -> list[tuple[Path, str]]:
         try:
             load(file)
         except UserError as error:
-            misses.append((file, error.what.removeprefix(str(file)).lstrip(": ")))
+            misses.append((file, without_path(error, file)))
         else:
             misses.append((file, 'no category has a list "keypoints" of names'))
     return misses
 
 
-def _split_of(name: str) -> str:
-    """The split that a name mentions, "" where it mentions none or several."""
-    found = {_SPLIT_OF_WORD[word] for word in re.findall("[a-z]+", name.lower()) if word in _SPLIT_OF_WORD}
-    return found.pop() if len(found) == 1 else ""
-
-
 def named_split(root: Path, file: Path) -> str:
     """The split that a JSON file's name mentions, else its folder's below the root, "" where neither does."""
-    return _split_of(file.stem) or (_split_of(file.parent.name) if file.parent != root else "")
+    return split_of(file.stem) or (split_of(file.parent.name) if file.parent != root else "")
 
 
 def image_folders(root: Path, file: Path) -> list[Path]:
@@ -127,25 +97,15 @@ def image_folders(root: Path, file: Path) -> list[Path]:
     named = [
         folder
         for above in (root, root / "images")
-        for folder in _folders_in(above)
-        if file.stem.endswith(folder.name) or (split and _split_of(folder.name) == split)
+        for folder in folders_in(above)
+        if file.stem.endswith(folder.name) or (split and split_of(folder.name) == split)
     ]
     return list(dict.fromkeys((file.parent, root, root / "images", *named)))
 
 
 def load(path: Path) -> Table:
     """The parsed file. Raises UserError with the place where it is damaged or not a COCO file."""
-    try:
-        content = json.loads(path.read_bytes())
-    except json.JSONDecodeError as error:
-        place = f"{path} line {error.lineno} column {error.colno}"
-        raise UserError(
-            f"{place}: not JSON ({error.msg})", field="dataset_path", cure=EXPORT_AGAIN
-        ) from error
-    except (OSError, ValueError, RecursionError) as error:
-        raise UserError(
-            f"{path} cannot be read ({error})", field="dataset_path", cure=EXPORT_AGAIN
-        ) from error
+    content = load_json(path)
     lists: dict[str, list[Any]] = {}
     for name in ("images", "annotations", "categories"):
         entries = content.get(name) if isinstance(content, dict) else None

@@ -12,8 +12,9 @@ import numpy as np
 import numpy.typing as npt
 
 from backend.data.annotations.builder import AnnotationsBuilder
-from backend.data.annotations.coco_files import EXPORT_AGAIN, Names, Table, is_number, key_of
+from backend.data.annotations.coco_files import Names, Table, is_number, key_of
 from backend.data.annotations.joining import join_points
+from backend.data.annotations.json_files import EXPORT_AGAIN
 
 _Points = npt.NDArray[np.float64]
 _Mark = Literal["marked", "missing", "unlabelled", "at 0, 0", "bad"]
