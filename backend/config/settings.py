@@ -27,7 +27,7 @@ from backend.config.declare import setting
 from backend.config.typed_numbers import NumberSetting, number_setting_of
 from backend.geometry import CropFrame, output_stride_for
 
-# the names of two tables, `models.MODELS` and `backend.data.annotations.FORMATS`, which a test compares
+# the names of two tables in their order, `models.MODELS` and `backend.data.annotations.FORMATS`, which a test compares
 ModelName = Literal["hrnet", "resnet", "unet", "hourglass"]
 DatasetFormat = Literal["auto", "aariz", "isbi2015", "deeplabcut", "wide_csv", "coco"]
 Auto = Literal["auto"]

@@ -606,6 +606,13 @@ def test_deeplabcut_real(shared_data: Path) -> None:
 def test_the_settings_offer_the_formats_that_there_are() -> None:
     assert get_args(DatasetFormat) == ("auto", *FORMATS)
     assert all(name == format.name and format.layout for name, format in FORMATS.items())
+    assert len({format.title for format in FORMATS.values()}) == len(FORMATS)
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_what_a_format_reads_has_its_name(name: str) -> None:
+    source = inspect.getsource(inspect.getmodule(FORMATS[name].read))
+    assert re.findall(r'AnnotationsBuilder\("(\w+)"', source) == [name]
 
 
 def test_detect_format(isbi: Path, ceph: Path, tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import gradio as gr
 
+from backend.data.annotations import FORMATS
 from ui.answers import Part, create_part
 from ui.bindings import read_static
 from ui.data.browser import BrowserPanel, create_browser
@@ -100,7 +101,8 @@ def place_choice() -> dict[str, Any]:
                 say("data_import"), file_types=[".zip"], size="md", elem_id="data-import", min_width=150
             )
             reload = gr.Button(say("data_reload"), size="md", elem_id="data-reload", min_width=150)
-    note = f'<p class="note">{escape(say("data_import_note"))}</p>'
+    formats = ", ".join(format.title for format in FORMATS.values())
+    note = f'<p class="note">{escape(say("data_import_note", formats=formats))}</p>'
     gr.HTML(note, elem_id="data-import-note", padding=False)
     refused = gr.Markdown(visible=False, elem_id="data-import-refused", elem_classes="refused")
     summary = gr.Markdown(say("data_reading"), elem_id="data-tab-summary")

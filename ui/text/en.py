@@ -27,8 +27,8 @@ TEXT: dict[str, str] = {
     "tab_data": "Data",
     "data_dataset_info": "also used on the Train tab; a folder below the data root, or any path",
     "data_import": "Import a zip ...",
-    "data_import_note": "A zip file contains one data set: images and their annotations, as a CSV table, "
-    "Aariz, ISBI 2015, COCO keypoints or DeepLabCut (docs/data.md shows the layouts).",
+    "data_import_note": "A zip file contains one data set: images and their annotations, in one of these "
+    "formats: {formats} (docs/data.md shows the layouts).",
     "data_reload": "Reload",
     "data_reading": "reading the data set ...",
     "data_unpacking": "unpacking",

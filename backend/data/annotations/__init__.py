@@ -33,16 +33,25 @@ Miss = tuple[Path, str]  # a file that is nearly an annotation file, and what is
 
 @dataclass(frozen=True)
 class AnnotationFormat:
-    """One annotation format; `backend.config.DatasetFormat` lists the names."""
+    """One annotation format. Its functions take the path that the user gave: a folder, or a file of annotations."""
 
-    name: str
-    layout: str  # what a data set of it looks like, for error messages
-    matches: Callable[[Path], bool]  # by names and headers alone, so that it costs little
+    name: str  # as in `backend.config.DatasetFormat` and in the `AnnotationsBuilder` of `read`
+    title: str  # as people call it; the page and the documentation list it
+    layout: str  # what a data set of it looks like, for the error that lists all formats
+    # Whether the path is a data set of this format, damaged ones too, which `read` explains. It is asked about every
+    # folder below the data root, so it looks at names, headers, or the signs of a JSON file (`json_files.has_signs`).
+    matches: Callable[[Path], bool]
+    # The data set; `AnnotationsBuilder` shows how. Raises UserError for a path that is none, with what was looked for.
     read: Callable[[Path], Annotations]
-    # a weaker sign, used where no format's `matches` holds
+
+    # What follows is for better answers, and may be left out.
+    # A sign that other files have as well: asked only where no format's `matches` holds.
     matches_weakly: Callable[[Path], bool] = lambda path: False
-    # glob patterns: a folder in which some are found and others are not is missing the others
+    # Patterns of files and folders that belong together: where a folder has some of them, but is no data set, the
+    # error names those that it lacks.
     parts: tuple[str, ...] = ()
+    # Files that nearly are of this format, each with what it lacks, for the error where the path is no data set. JSON
+    # files that cannot be parsed need no mention: they are reported once for all formats.
     find_misses: Callable[[Path], list[Miss]] = lambda path: []
 
 
@@ -51,6 +60,7 @@ class AnnotationFormat:
 _ALL = (
     AnnotationFormat(
         "aariz",
+        title="Aariz",
         layout="train/Cephalograms with train/Annotations",
         matches=aariz.matches,
         read=aariz.read,
@@ -58,6 +68,7 @@ _ALL = (
     ),
     AnnotationFormat(
         "isbi2015",
+        title="ISBI 2015",
         layout="RawImage/TrainingData with AnnotationsByMD",
         matches=isbi2015.matches,
         read=isbi2015.read,
@@ -65,6 +76,7 @@ _ALL = (
     ),
     AnnotationFormat(
         "deeplabcut",
+        title="DeepLabCut",
         layout="labeled-data/*/CollectedData_*.csv or CollectedData*.csv",
         matches=deeplabcut.matches,
         read=deeplabcut.read,
@@ -72,6 +84,7 @@ _ALL = (
     ),
     AnnotationFormat(
         "wide_csv",
+        title="CSV",
         layout="a CSV file with columns image, <name>_x, <name>_y",
         matches=wide_csv.matches_annotated,
         matches_weakly=wide_csv.matches,
@@ -80,6 +93,7 @@ _ALL = (
     ),
     AnnotationFormat(
         "coco",
+        title="COCO",
         layout="a JSON file with images, annotations and categories with keypoints",
         matches=coco.matches,
         read=coco.read,

@@ -48,7 +48,29 @@ _DTYPES = {
 
 
 class AnnotationsBuilder:
-    """Collects images, points and problems; `finish` judges them as a set and makes `Annotations` of them."""
+    """Collects images, points and problems; `finish` judges them as a set and makes `Annotations` of them.
+
+    As the `read` of a format does it, here for a file points.txt with `image x y` on each line, pixels:
+
+        def read(path: Path) -> Annotations:
+            file = path / "points.txt"
+            if not file.is_file():
+                raise UserError(f"no points.txt in {path}", field="dataset_path", cure="give its folder")
+            builder = AnnotationsBuilder("dummy", path, ("tip",), ("annotator",))
+            rows = [line.split() for line in file.read_text(encoding="utf-8").splitlines()]
+            # all names at once: which file is meant may depend on the other names
+            found = builder.find_images(Wanted.of(name, builder.root) for name, _, _ in rows)
+            for number, (name, x_text, y_text) in enumerate(rows, start=1):
+                where = f"points.txt line {number}"
+                wanted = Wanted.of(name, builder.root)
+                image = builder.accept(where, wanted, found[wanted])
+                if image is None:
+                    continue  # it is missing, which is now among the problems
+                points = builder.empty_points()
+                points[0, 0] = builder.parse_point(x_text, y_text, where, where)
+                builder.add_image(name, image, points, split="train", where=where)
+            return builder.finish("convert to wide CSV with a column mm_per_px if it is known")
+    """
 
     def __init__(
         self,
