@@ -9,14 +9,14 @@ import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 import gradio as gr
 from gradio.events import api as gradio_api
 from gradio.utils import get_function_description, get_upload_folder
 from pydantic import BeforeValidator, ValidationError, validate_call
 
-from backend.config import parse_settings
+from backend.config import ModelName, parse_settings
 from backend.data.annotations.writers import to_json
 from backend.errors import UserError
 from backend.numbers import read_number, read_whole_number
@@ -39,6 +39,8 @@ from ui.torch_queries import planned_subject, query_memory
 from ui.train.start import queue_run, start_run
 
 MAX_NAMES = 5  # in a cure
+# what stands in the texts of the API page for the names of a table
+NAMES = {"<models>": ", ".join(get_args(ModelName)), "<presets>": ", ".join(PRESETS)}
 _DEFAULTS = parse_settings({})
 
 
@@ -73,7 +75,7 @@ class Api:
 
         Parameters:
             settings: by name, such as {"dataset_path": "demo", "epochs": 20}; they win over the preset
-            preset: fast, balanced or best, to start from; empty: none
+            preset: what to start from: <presets>; empty: none
             queue: let the run wait until its device is free; otherwise a busy device is an error
         """
         if preset and preset not in PRESETS:
@@ -138,7 +140,7 @@ class Api:
 
         Parameters:
             num_landmarks: landmarks per image
-            model: hrnet, resnet, unet or hourglass
+            model: the network: <models>
             image_size: height and width of the network's input, pixels; multiples of 32
             mixed_precision: float16 on a GPU, bfloat16 on a CPU that has instructions for it
             num_images: training images, if known; a batch is at most a tenth of them
@@ -225,6 +227,8 @@ def _describe(inputs: Sequence[Any], endpoint: Callable[..., Any]) -> None:
     """Show the descriptions of the arguments, which Gradio reads from a docstring but does not show."""
     _, descriptions, _ = get_function_description(endpoint)
     for component, (name, description) in zip(inputs, descriptions.items(), strict=True):
+        for place, names in NAMES.items():
+            description = description.replace(place, names)
         component.label = name
         component._api_info["additional_description"] = description
 

@@ -90,8 +90,16 @@ def test_the_api_has_five_endpoints_each_with_words_and_typed_parameters(served:
             assert parameter["type"], (name, parameter)
             assert parameter["python_type"]["type"] not in ("", "Any"), (name, parameter)
             assert parameter["python_type"]["description"], (name, parameter)
+            assert "<" not in parameter["python_type"]["description"], "names were left out"
         (returned,) = endpoint["returns"]
         assert returned["type"], name
+    words = {
+        parameter["label"]: parameter["python_type"]["description"]
+        for name in ("/recommend_batch_size", "/start_run")
+        for parameter in told["named_endpoints"][name]["parameters"]
+    }
+    assert words["model"] == f"the network: {', '.join(get_args(ModelName))}"
+    assert ", ".join(PRESETS) in words["preset"]
     for page in ("", "fa"):
         shown = httpx.get(f"{served.url}/gradio_api/info", params={"page": page}, timeout=LIMIT_S).json()
         assert set(shown["named_endpoints"]) == (set() if page else ENDPOINTS)
