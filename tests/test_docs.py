@@ -10,10 +10,12 @@ import sys
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
-from backend.config import parse_settings
+from backend.config import ModelName, parse_settings
+from backend.data.annotations import FORMATS
 from backend.flags import given_settings
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -24,11 +26,17 @@ PAGES = sorted([*REPOSITORY.glob("*.md"), *DOCS.rglob("*.md"), REPOSITORY / "ben
 PAGE = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(REPOSITORY).as_posix())
 GENERATED = re.compile("<!-- generated: begin -->.*?<!-- generated: end -->", re.DOTALL)
 # pages whose prose keeps to the width of the code; the tables of a benchmark are written by its script
-WRAPPED = [page for page in PAGES if page.parent.name != "bench" and page.name != "CONTRIBUTING.md"]
+WRAPPED = [page for page in PAGES if page.parent.name != "bench"]
 WIDTH = 110
 # flags of other programs: docker, pip
 FOREIGN_FLAGS = {"--gpus", "--shm-size", "--index-url"}
-PLACEHOLDER = re.compile(r"\b(?:RUN|NAME)\b")
+# where a page lists the formats: what the list begins with, and what comes after it
+FORMAT_LISTS = {
+    "README.md": ("\n- Reads ", "\n- "),
+    "docs/data.md": ("## Formats\n\n", "\n\n"),
+    "docs/fa/data.md": ("## قالب‌ها\n\n", "\n\n"),
+}
+PLACEHOLDER = re.compile(r"(?<![A-Z])(?:RUN|NAME)(?![A-Z])")
 
 
 def text_of(page: Path) -> str:
@@ -139,6 +147,20 @@ def test_the_architecture_names_every_package_and_every_module_on_the_top_floor(
             path.parent.relative_to(folder).as_posix() for path in folder.glob("*/__init__.py")
         }
         assert not {name for name in names - {"__init__"} if not re.search(rf"\b{name}\b", page)}
+
+
+@pytest.mark.parametrize("name", FORMAT_LISTS)
+def test_every_format_is_listed(name: str) -> None:
+    begin, end = FORMAT_LISTS[name]
+    listed = text_of(REPOSITORY / name).split(begin)[1].split(end)[0]
+    assert not [format.title for format in FORMATS.values() if format.title not in listed]
+
+
+def test_every_network_is_listed() -> None:
+    (listed,) = re.findall(
+        r"^- Trains one of several networks \((.*?)\)", text_of(REPOSITORY / "README.md"), re.MULTILINE
+    )
+    assert not {*get_args(ModelName)} - {*re.findall(r"\w+", listed.lower().replace("-", ""))}
 
 
 def test_every_pinned_dependency_has_its_reason() -> None:

@@ -20,7 +20,7 @@ def test_the_readme_is_short(text: str) -> None:
 def test_the_readme_leads_to_every_page_of_the_documentation() -> None:
     named = set(re.findall(r"\]\(docs/([\w-]+\.md)", README))
     pages = {page.name for page in (REPOSITORY / "docs").glob("*.md")}
-    assert pages - named == {"README.md", "contributing.md"}
+    assert pages - named == {"README.md"}
     named = set(re.findall(r"\]\(docs/fa/([\w-]+\.md)", PERSIAN_README))
     assert named == {page.name for page in (REPOSITORY / "docs" / "fa").glob("*.md")}
 
