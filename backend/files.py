@@ -22,6 +22,7 @@ if sys.platform != "win32":
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 Row = dict[str, Any]
+Stamp = tuple[int, int, int, int]  # device, inode, modification time in ns, bytes; see `read_stamp`
 T = TypeVar("T")
 
 _PAUSE_S = 0.05
@@ -120,6 +121,15 @@ def decode_json_lines(content: bytes) -> list[Row]:
     """The rows of finished lines; a line that holds no JSON object is skipped."""
     rows = (_decode_row(line) for line in content.split(b"\n"))
     return [row for row in rows if row is not None]
+
+
+def read_stamp(path: Path) -> Stamp | None:
+    """Return a value that changes if the file is written to or replaced; None if there is no such file."""
+    try:
+        status = path.stat()
+    except FileNotFoundError:
+        return None
+    return status.st_dev, status.st_ino, status.st_mtime_ns, status.st_size
 
 
 def read_tail(path: Path, max_bytes: int) -> str:

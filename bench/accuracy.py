@@ -28,7 +28,8 @@ sys.path.insert(0, str(REPOSITORY))
 
 from backend.config import RunConfig  # noqa: E402
 from backend.flags import setting_to_flag, whole_number  # noqa: E402
-from backend.run.folder import RunFolder, merge_metrics  # noqa: E402
+from backend.run.folder import RunFolder  # noqa: E402
+from backend.run.rows import merge_metrics  # noqa: E402
 from backend.training.build import build_shape_prior, build_splits  # noqa: E402
 from backend.training.checkpoint import (  # noqa: E402
     load_checkpoint,

@@ -163,7 +163,7 @@ def test_no_other_setting_changes_at_a_resume(tmp_path: Path, data: Path) -> Non
 
 def test_a_run_that_patience_ended_goes_on_with_a_larger_one_alone(tmp_path: Path, data: Path) -> None:
     folder = make_run(tmp_path, data, device="cpu", patience=3)
-    folder.set_outcome_aside()
+    folder.archive_outcome()
     folder.write_outcome("finished_early", "no better validation error for 3 epochs")
     folder.append_metrics({"phase": "train", "epoch": 9})
     assert not ended_by_patience(folder)  # somebody asked it to finish

@@ -18,8 +18,9 @@ from backend.config import RunConfig
 from backend.data.dataset import Batch
 from backend.files import Row
 from backend.flags import run_command
-from backend.run.folder import RunFolder, list_runs, merge_metrics
+from backend.run.folder import RunFolder, list_runs
 from backend.run.process import ProcessIdentity
+from backend.run.rows import merge_metrics
 from backend.training.task import LandmarkTask
 
 pytestmark = pytest.mark.slow

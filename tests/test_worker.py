@@ -23,8 +23,10 @@ from backend.device.unusable import Card, TorchBuild, find_unusable
 from backend.errors import UserError
 from backend.files import Row
 from backend.flags import run_command
-from backend.run.folder import RunFolder, list_runs, merge_metrics
+from backend.run.folder import RunFolder, list_runs
+from backend.run.previews import PreviewFolder
 from backend.run.process import ProcessIdentity
+from backend.run.rows import merge_metrics
 from backend.run.state import RunState, derive_state
 from backend.training import build, progress, recorder
 from backend.training.checkpoint import load_checkpoint
@@ -136,8 +138,8 @@ def test_status_tells_where_the_training_stands(completed: RunFolder) -> None:
 
 
 def test_previews_show_the_fixed_images_with_truth_and_predictions(completed: RunFolder) -> None:
-    images = completed.read_preview_images()
-    assert images is not None and completed.preview_keys() == [("train", 1), ("train", 2)]
+    images = completed.previews.read_images()
+    assert images is not None and completed.previews.list_keys() == [("train", 1), ("train", 2)]
     num = len(images["image_ids"])
     assert num == 3 and list(images["landmark_names"]) == list(LANDMARKS)
     assert images["split"] == "valid"
@@ -146,7 +148,7 @@ def test_previews_show_the_fixed_images_with_truth_and_predictions(completed: Ru
         assert images[f"display_{number}"].shape == (96, 80)
         assert np.array_equal(images[f"affine_image_to_display_{number}"], [[1, 0, 0], [0, 1, 0]])
     for epoch in (1, 2):
-        preview = completed.read_preview(("train", epoch))
+        preview = completed.previews.read(("train", epoch))
         assert preview is not None
         assert preview["heatmaps"].shape == (num, 3, 64, 64) and preview["heatmaps"].dtype == np.uint8
         assert preview["heatmaps"].max() == 255
@@ -185,8 +187,8 @@ def test_without_validation_the_best_weights_are_the_last(tmp_path: Path, tiny_d
     assert best["epoch"] == last["epoch"] == 2
     for name, tensor in last["model_state_dict"].items():
         assert torch.equal(tensor, best["model_state_dict"][name])
-    assert folder.preview_keys() == [("train", 1), ("train", 2)]
-    images = folder.read_preview_images()
+    assert folder.previews.list_keys() == [("train", 1), ("train", 2)]
+    images = folder.previews.read_images()
     assert images is not None and images["split"] == "train"
 
 
@@ -206,7 +208,7 @@ def test_stopped_run_goes_on_with_exactly_the_losses_of_an_undisturbed_one(
         assert train_run(folder) == 130
     assert outcome_of(folder)["state"] == "stopped" and "after epoch 2" in outcome_of(folder)["reason"]
 
-    folder.set_outcome_aside()
+    folder.archive_outcome()
     folder.clear_requests()
     assert train_run(folder) == 0
     assert outcome_of(folder)["state"] == "completed"
@@ -256,18 +258,18 @@ def test_preview_now_is_kept_as_one_within_its_epoch_until_the_epoch_has_its_own
     tmp_path: Path, tiny_dataset: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     kept: list[tuple[int, int, int]] = []
-    write = RunFolder.write_preview
+    write = PreviewFolder.write
 
-    def noting(folder: RunFolder, phase: str, epoch: int, arrays: Any) -> None:
+    def noting(previews: PreviewFolder, phase: str, epoch: int, arrays: Any) -> None:
         kept.append((epoch, arrays["step"], arrays["steps_per_epoch"]))
-        write(folder, phase, epoch, arrays)
+        write(previews, phase, epoch, arrays)
 
-    monkeypatch.setattr(RunFolder, "write_preview", noting)
+    monkeypatch.setattr(PreviewFolder, "write", noting)
     ask_after(monkeypatch, 1, lambda run: run.request("preview_now"))
     folder = new_run(tmp_path, tiny_dataset, preview_every=1)
     assert train_run(folder) == 0
     assert kept == [(1, 3, 3), (2, 1, 3), (2, 3, 3)]
-    assert folder.preview_keys() == [("train", 1), ("train", 2)] and not folder.requested("preview_now")
+    assert folder.previews.list_keys() == [("train", 1), ("train", 2)] and not folder.requested("preview_now")
     kinds = [event["kind"] for event in folder.read_events()[0]]
     assert kinds.count("preview_now") == 1
 
@@ -319,7 +321,7 @@ def test_time_left_is_told_by_whole_epochs_of_this_process_alone(
     monkeypatch.setattr(recorder.Recorder, "on_step", step_and_ask)
     assert train_run(folder) == 130
     assert [len(seconds) for seconds in noted if seconds] == [1, 2]
-    folder.set_outcome_aside()
+    folder.archive_outcome()
     folder.clear_requests()
     noted.clear()
     assert train_run(folder) == 0
@@ -399,14 +401,14 @@ def test_a_run_that_diverged_is_resumed_at_a_third_of_the_rate_once(
 
     monkeypatch.setattr(LandmarkTask, "compute_loss", spoiled)
     assert train_run(folder) == 4
-    folder.set_outcome_aside()
+    folder.archive_outcome()
     assert train_run(folder) == 4  # whatever the rate
     assert load_checkpoint(folder.checkpoint_path("last"))["loop"]["lr_scale"] == pytest.approx(1 / 3)
-    folder.set_outcome_aside()
+    folder.archive_outcome()
     is_spoiled[0] = False
     ask_after(monkeypatch, 1, lambda run: run.request("stop"))
     assert train_run(folder) == 130
-    folder.set_outcome_aside()
+    folder.archive_outcome()
     folder.clear_requests()
     assert train_run(folder) == 0
     cuts = [event for event in folder.read_events()[0] if event["kind"] == "lr_lowered"]
@@ -521,7 +523,7 @@ def test_a_collapsed_network_is_told_once_and_not_again_after_a_resume(
         assert train_run(folder) == 130
     (event,) = folder.read_events()[0]
     assert event["kind"] == "flat_heatmaps" and event["epoch"] == 8 and "the loss kl" in event["message"]
-    folder.set_outcome_aside()
+    folder.archive_outcome()
     folder.clear_requests()
     assert train_run(folder) == 0
     assert [event["kind"] for event in folder.read_events()[0]] == [
@@ -666,7 +668,7 @@ def test_an_image_in_two_splits_is_told_once_with_its_cure(
     assert event["pairs"] == [["03.png", "04.png", "train", "test", "same bytes", 0.0]]
     assert "04.png" in event["message"]
 
-    folder.set_outcome_aside()
+    folder.archive_outcome()
     caplog.clear()
     assert train_run(folder) == 0  # goes on from last.pt, which holds all epochs
     assert "program: " in caplog.text and "leak" not in caplog.text

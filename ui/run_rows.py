@@ -12,6 +12,7 @@ from typing import Any
 from urllib.parse import quote
 
 from backend.config import RunConfig
+from backend.files import Stamp
 from backend.placement import read_config as read_config
 from backend.run.best import BestWeights, best_row, read_best_weights
 from backend.run.folder import RunFolder, list_runs
@@ -81,7 +82,7 @@ def find_best(folder: RunFolder) -> Mapping[str, Any] | None:
     return {**weights.metrics, **where}
 
 
-_cached_best: dict[RunFolder, tuple[tuple[int, int], BestWeights | None]] = {}
+_cached_best: dict[RunFolder, tuple[Stamp | None, BestWeights | None]] = {}
 
 
 def runs_table(runs_dir: Path) -> list[RunRow]:

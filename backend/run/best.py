@@ -1,4 +1,4 @@
-"""Which epoch of a run is the best one: the rule that training and page share, and what best.pt says of its weights."""
+"""The best epoch of a run: the rule that training and page share, and what best.pt records of its weights."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from backend.run.folder import PHASES, RunFolder
+from backend.run.folder import RunFolder
+from backend.run.previews import PHASES
 
 TRAIN, REFINE = PHASES
 Row = Mapping[str, Any]
@@ -18,9 +19,9 @@ Row = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class MeanError:
-    """The mean error on the validation images; `mm` only where each of them has a pixel size.
+    """Mean error on the validation images; `mm` is known only if each of them has a pixel size.
 
-    Then mm is what is reported, and so what decides; else px.
+    If mm is known, it is what is reported, and so it decides which epoch is best; otherwise px does.
     """
 
     px: float | None = None
@@ -28,11 +29,11 @@ class MeanError:
 
     @classmethod
     def of(cls, values: Row) -> MeanError:
-        """From the values of an epoch; unknown without a validation."""
+        """Take the errors from the values of an epoch; None if it was not validated."""
         return cls(values.get("val/mre_px"), values.get("val/mre_mm"))
 
     def is_below(self, other: MeanError) -> bool:
-        """Whether it is lower, in mm where both are known in mm; an unknown error is below none."""
+        """Whether this error is lower, in mm if both are known in mm; an unknown error is below none."""
         if self.mm is not None and other.mm is not None:
             return self.mm < other.mm
         return self.px is not None and other.px is not None and self.px < other.px
@@ -43,7 +44,7 @@ UNKNOWN_ERROR = MeanError()
 
 @dataclass(frozen=True)
 class BestWeights:
-    """What is known of the weights in a best.pt: their phase, their epoch in it, their values on validation images."""
+    """Phase and epoch of the weights in a best.pt, and their metrics on the validation images."""
 
     phase: str
     epoch: int | None
@@ -52,15 +53,17 @@ class BestWeights:
 
     @classmethod
     def of(cls, content: Row) -> BestWeights:
-        """From a checkpoint's plain values. A file that says it is refined and holds one network alone was taken over
-        from another run by an older version, with the error of both."""
+        """Read them from a checkpoint's plain values.
+
+        A file of the phase refine that holds only one network was copied from another run by an older
+        version, with the error of both networks: its epoch and metrics are unknown.
+        """
         if content.get("phase") == REFINE and REFINE not in content.get("networks", {}):
             return cls(TRAIN, None, {}, len(content["landmark_names"]))
         error = {"val/mre_px": content.get("best_mre"), "val/mre_mm": content.get("best_mre_mm")}
         metrics = {**content.get("val_metrics", {}), **error}
-        return cls(
-            str(content.get("phase", TRAIN)), content["epoch"], metrics, len(content["landmark_names"])
-        )
+        phase = str(content.get("phase", TRAIN))
+        return cls(phase, content["epoch"], metrics, len(content["landmark_names"]))
 
     @property
     def error(self) -> MeanError:
@@ -68,7 +71,7 @@ class BestWeights:
 
 
 class _WithoutTensors(pickle.Unpickler):
-    """Reads a checkpoint's plain values: a tensor, or what else needs code, becomes None; nothing is imported."""
+    """An unpickler that imports nothing: a tensor, and any other object of a class, becomes None."""
 
     def persistent_load(self, _pid: Any) -> None:
         return None
@@ -82,8 +85,10 @@ def _nothing(*_arguments: Any) -> None:
 
 
 def read_best_weights(folder: RunFolder) -> BestWeights | None:
-    """What the run's best.pt says of its weights, read without torch and without them; None where there is no such
-    file or it cannot be read."""
+    """Read phase, epoch and metrics from the run's best.pt; None if it is absent or damaged.
+
+    Needs no torch, and does not load the weights.
+    """
     try:
         with zipfile.ZipFile(folder.checkpoint_path("best")) as archive:
             (name,) = (name for name in archive.namelist() if name.endswith("/data.pkl"))
@@ -94,13 +99,13 @@ def read_best_weights(folder: RunFolder) -> BestWeights | None:
 
 
 def error_unit(rows: Sequence[Row]) -> str:
-    """`mm` where every validated row has it, else `px`: the two never share an axis."""
+    """Return "mm" if every validated row has it, otherwise "px": the two never share an axis."""
     validated = [row for row in rows if row.get("val/mre_px") is not None]
     return "mm" if validated and all(row.get("val/mre_mm") is not None for row in validated) else "px"
 
 
 def best_row(rows: Sequence[Row]) -> Row | None:
-    """The validated row with the lowest error, the first of equal ones."""
+    """Return the validated row with the lowest error, the first of equal ones; None without one."""
     key = f"val/mre_{error_unit(rows)}"
     return min(
         (row for row in rows if row.get("val/mre_px") is not None),

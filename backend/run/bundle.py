@@ -1,5 +1,4 @@
-"""A run as one zip to hand on: its checkpoint, config, notes, metrics, events and evaluation reports, and how to use
-them."""
+"""A run as one zip file to hand on, with a README that says what each file is and how to use the weights."""
 
 from __future__ import annotations
 
@@ -12,7 +11,7 @@ from backend.run.folder import RunFolder
 
 _CHUNK_BYTES = 2**20
 README = "README.txt"
-_WHAT_IT_IS = {
+_DESCRIPTIONS = {  # by name, else by suffix
     "best.pt": "the weights of the best validation epoch, which predict (PyTorch)",
     "last.pt": "the weights of the last epoch, and what a training goes on from (PyTorch)",
     "config.json": "the settings, and what was chosen for the user",
@@ -30,11 +29,11 @@ _WHAT_IT_IS = {
 def write_bundle(
     folder: RunFolder, target: Path, extra: Mapping[str, bytes] | None = None
 ) -> Iterator[float]:
-    """Write `target`, every member below a folder of the run's name; `extra` holds further files by name, and a
-    README.txt tells what each is and how to use the weights.
+    """Write the run's files, those of `extra` by name, and a README.txt into the zip file `target`.
 
-    Yields the share that is packed, from 0 to 1: it goes on as far as it is asked. Nobody sees `target` before it is
-    whole. A checkpoint is stored as it is: weights do not compress.
+    All are in a folder of the run's name. Yields the share that is packed, from 0 to 1, and packs only while
+    it is iterated. `target` appears once it is complete. A checkpoint is stored as it is: weights do not
+    compress.
     """
     paths = folder.bundle_paths()
     total = max(1, sum(path.stat().st_size for path in paths))
@@ -53,35 +52,37 @@ def write_bundle(
                     while chunk := source.read(_CHUNK_BYTES):
                         packed.write(chunk)
                         done += len(chunk)
-                        yield min(1.0, done / total)  # a file that grows meanwhile is no reason to pass 1
+                        yield min(1.0, done / total)  # a file may have grown meanwhile
         part.replace(target)
     finally:
         part.unlink(missing_ok=True)
 
 
 def describe_bundle(run_id: str, names: Sequence[str]) -> str:
-    """The README.txt: what each of the files is, and the commands that use the checkpoint, where there is one."""
+    """Return the text of README.txt: the files, and the commands that use the checkpoint if there is one."""
     width = max(map(len, names), default=0)
-    files = [f"  {name:<{width}}  {_what_it_is(name)}".rstrip() for name in names]
+    files = [f"  {name:<{width}}  {_describe_file(name)}".rstrip() for name in names]
     lines = [f"Run {run_id}, trained with Fiducial.", "", "Files", *files, ""]
     checkpoint = next((name for name in names if name.endswith(".pt")), None)
     if checkpoint is not None:
-        given = f"--checkpoint {run_id}/{checkpoint}"
+        option = f"--checkpoint {run_id}/{checkpoint}"
         lines += [
             "Use the weights: in Fiducial's folder, with this one unpacked there",
             "",
             "  mark images (IMAGES: an image, or a folder of them)",
-            f"  python -m backend.predict {given} --images IMAGES --out predictions.csv",
+            f"  python -m backend.predict {option} --images IMAGES --out predictions.csv",
             "",
-            "  measure on annotated images (DATA: a data set's folder; SPLIT: one of its splits, such as test)",
-            f"  python -m backend.evaluate {given} --dataset_path DATA --split SPLIT --report report.html",
+            "  measure on annotated images (DATA: a data set's folder; SPLIT: one of its splits, such as "
+            "test)",
+            f"  python -m backend.evaluate {option} --dataset_path DATA --split SPLIT --report report.html",
             "",
-            "On the page: unpack the folder into the folder of runs, and it appears on the tabs Runs and Predict.",
+            "On the page: unpack the folder into the folder of runs, and it appears on the tabs Runs and "
+            "Predict.",
             "",
         ]
     return "\n".join(lines)
 
 
-def _what_it_is(name: str) -> str:
+def _describe_file(name: str) -> str:
     path = PurePosixPath(name)
-    return _WHAT_IT_IS.get(path.name) or _WHAT_IT_IS.get(path.suffix, "")
+    return _DESCRIPTIONS.get(path.name) or _DESCRIPTIONS.get(path.suffix, "")

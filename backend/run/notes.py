@@ -1,4 +1,4 @@
-"""What the user says of a run: tags and a text, in the run's `notes.json`."""
+"""The user's notes on a run: tags and a text, in the run's `notes.json`."""
 
 from __future__ import annotations
 
@@ -9,28 +9,28 @@ from backend.run.folder import RunFolder
 
 @dataclass(frozen=True)
 class Notes:
-    """Tags in the order in which they were given, each once; a text of any length."""
+    """Tags, each once and in the order given, and a text of any length."""
 
     tags: tuple[str, ...] = ()
     text: str = ""
 
 
 def read_notes(folder: RunFolder) -> Notes:
-    """Empty where nothing was said, or where it cannot be read."""
+    """Return the run's notes; empty if there are none or the file is damaged."""
     raw = folder.read_notes() or {}
     tags, text = raw.get("tags"), raw.get("text")
     return Notes(
-        tuple(map(str, tags)) if isinstance(tags, list) else (), text if isinstance(text, str) else ""
+        tags=tuple(map(str, tags)) if isinstance(tags, list) else (),
+        text=text if isinstance(text, str) else "",
     )
 
 
 def write_notes(folder: RunFolder, notes: Notes) -> None:
-    """Replace what was said; another browser's words too."""
+    """Replace the run's notes, also those that another browser wrote meanwhile."""
     folder.write_notes({"tags": list(notes.tags), "text": notes.text})
 
 
-def split_tags(words: str) -> tuple[str, ...]:
-    """Tags from a line, separated by commas (Latin or Persian), each once."""
-    return tuple(
-        dict.fromkeys(tag for part in words.replace("\u060c", ",").split(",") if (tag := part.strip()))
-    )
+def split_tags(line: str) -> tuple[str, ...]:
+    """Split a line at its commas (Latin or Persian) into tags, each once."""
+    tags = (part.strip() for part in line.replace("\u060c", ",").split(","))
+    return tuple(dict.fromkeys(tag for tag in tags if tag))

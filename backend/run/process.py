@@ -1,7 +1,4 @@
-"""Which process it is: a pid together with its start, and whether that very process is alive.
-
-The only place that compares processes; a pid alone is used again by later ones.
-"""
+"""The identity of a process: its pid together with its start, because pids are reused."""
 
 from __future__ import annotations
 
@@ -17,21 +14,21 @@ _PROC = Path("/proc")
 _BOOT_ID = "sys/kernel/random/boot_id"
 _ENDED = ("Z", "X", "x")  # zombie, dead
 _FIRST_FIELD, _STATE_FIELD, _START_FIELD = 3, 3, 22  # as proc(5) counts; the first is what follows the name
-
 _CREATE_TIME_TOLERANCE_S = 1.0
 
 
 @dataclass(frozen=True)
 class ProcessIdentity:
-    """A process, so that no other one is taken for it.
+    """Pid and start of a process, which tell it from any other.
 
-    On Linux its start is `start_ticks` (clock ticks after the boot) in the boot `boot_id`: nothing moves them.
-    `create_time` (seconds since 1970) follows every step of the wall clock there. It identifies a process on other
-    systems, and in records that were made before the ticks were kept.
+    On Linux the start is `start_ticks` (clock ticks after the boot) in the boot `boot_id`, which never
+    change. `create_time` (seconds since 1970) follows every step of the wall clock there. It identifies a
+    process on other systems, and in records of versions that did not keep the ticks.
 
     Containers on one host have one boot id, but pids of their own. Each has a host name of its own, too, so
-    host names are compared before processes (see `state.is_alive`). Where containers share even the name of the
-    host (`docker run --network host`), a process of another one is not found, and only `run.lock` proves that it lives.
+    host names are compared before processes (see `state.is_alive`). If containers share even the name of the
+    host (`docker run --network host`), a process in another one is not found, and only `run.lock` proves that
+    it lives.
     """
 
     pid: int
@@ -40,7 +37,10 @@ class ProcessIdentity:
     start_ticks: int | None = None
 
     def to_row(self) -> dict[str, Any]:
-        """As `launched.json` holds it. The create time is always there, for a program of the version before."""
+        """Return the row for `launched.json`.
+
+        It always holds the create time, which earlier versions read.
+        """
         row = {"pid": self.pid, "create_time": self.create_time}
         if self.start_ticks is None:
             return row
@@ -48,7 +48,7 @@ class ProcessIdentity:
 
     @classmethod
     def from_row(cls, row: Mapping[str, Any]) -> ProcessIdentity | None:
-        """None where the row names no process."""
+        """Read the process of a row; None if it names no process."""
         pid, create_time = row.get("pid"), row.get("create_time")
         if not isinstance(pid, int) or pid <= 0 or not isinstance(create_time, int | float):
             return None
@@ -59,28 +59,28 @@ class ProcessIdentity:
 
 
 def identify(pid: int) -> ProcessIdentity | None:
-    """The process that has this pid now, also one that ended and is not reaped yet; None where there is none.
+    """Return the process that has this pid now; None if there is none.
 
-    Raises PermissionError where the system does not let us look.
+    A process that ended and is not reaped yet still has its pid. Raises PermissionError if we may not look.
     """
-    found = _look_up(pid)
-    return None if found is None else found[0]
+    answer = _look_up(pid)
+    return None if answer is None else answer[0]
 
 
 def is_same_and_alive(process: ProcessIdentity) -> bool | None:
-    """Whether this very process is there and has not ended; a zombie has. None where we may not look."""
+    """Whether this very process exists and has not ended; a zombie has. None if we may not look."""
     try:
-        found = _look_up(process.pid)
+        answer = _look_up(process.pid)
     except PermissionError:
         return None
-    if found is None:
+    if answer is None:
         return False
-    there, has_ended = found
-    return _is_same(there, process) and not has_ended
+    present, has_ended = answer
+    return _is_same(present, process) and not has_ended
 
 
 def command_line(process: ProcessIdentity) -> list[str]:
-    """The arguments with which it was started; empty where it has ended."""
+    """Return the arguments with which the process was started; empty if it has ended."""
     try:
         return psutil.Process(process.pid).cmdline()
     except psutil.Error:
@@ -88,42 +88,45 @@ def command_line(process: ProcessIdentity) -> list[str]:
 
 
 def descendants(process: ProcessIdentity) -> list[ProcessIdentity]:
-    """The live processes that it started, and theirs; none once it has ended."""
+    """List the live processes that it started, and theirs; empty if it has ended."""
     if not is_same_and_alive(process):
         return []
     try:
         children = psutil.Process(process.pid).children(recursive=True)
     except psutil.Error:
         return []
-    found: list[ProcessIdentity] = []
+    identities: list[ProcessIdentity] = []
     for child in children:
         with contextlib.suppress(PermissionError):
             if (identity := identify(child.pid)) is not None:
-                found.append(identity)
-    return found
+                identities.append(identity)
+    return identities
 
 
 def kill(process: ProcessIdentity) -> None:
-    """End this very process by force; nothing where it has ended already, or is not ours to end."""
+    """End this very process by force, unless it has ended already or is not ours to end."""
     if is_same_and_alive(process):
         with contextlib.suppress(psutil.Error):
             psutil.Process(process.pid).kill()
 
 
 def kill_tree(process: ProcessIdentity) -> None:
-    """End it, and what it started, by force."""
-    for one in (*descendants(process), process):
-        kill(one)
+    """End the process, and what it started, by force."""
+    for member in (*descendants(process), process):
+        kill(member)
 
 
-def _is_same(one: ProcessIdentity, other: ProcessIdentity) -> bool:
-    if one.start_ticks is not None and other.start_ticks is not None:
-        return (one.pid, one.boot_id, one.start_ticks) == (other.pid, other.boot_id, other.start_ticks)
-    return one.pid == other.pid and abs(one.create_time - other.create_time) <= _CREATE_TIME_TOLERANCE_S
+def _is_same(a: ProcessIdentity, b: ProcessIdentity) -> bool:
+    if a.start_ticks is not None and b.start_ticks is not None:
+        return (a.pid, a.boot_id, a.start_ticks) == (b.pid, b.boot_id, b.start_ticks)
+    return a.pid == b.pid and abs(a.create_time - b.create_time) <= _CREATE_TIME_TOLERANCE_S
 
 
 def _look_up(pid: int) -> tuple[ProcessIdentity, bool] | None:
-    """The process that has this pid, and whether it has ended. Raises PermissionError."""
+    """Return the process that has this pid, and whether it has ended; None if there is none.
+
+    Raises PermissionError.
+    """
     boot_id = _read_boot_id()
     try:
         if boot_id is None:
@@ -140,7 +143,7 @@ def _look_up(pid: int) -> tuple[ProcessIdentity, bool] | None:
 
 
 def _read_boot_id() -> str | None:
-    """None on a system other than Linux, and where a sandbox hides it."""
+    """Return the id of this boot; None on a system other than Linux, or if a sandbox hides it."""
     try:
         return (_PROC / _BOOT_ID).read_text().strip()
     except OSError:
@@ -148,7 +151,7 @@ def _read_boot_id() -> str | None:
 
 
 def _read_stat(pid: int) -> tuple[str, int]:
-    """(state, clock ticks from the boot to the start) of a process on Linux."""
+    """Return the state of a process on Linux, and the clock ticks from the boot to its start."""
     content = (_PROC / str(pid) / "stat").read_bytes()
     # The name, in parentheses, may itself hold parentheses, spaces and bytes that are not text.
     fields = content.rpartition(b")")[2].split()

@@ -1,6 +1,6 @@
-"""The queue: which runs wait to be started, in order. `runs/queue.json`, changed under the lock `runs/queue.lock`.
+"""The queue: ids of the runs that wait to be started, in order.
 
-Owns both files. Knows run ids and nothing else: not what a device is, not what lives (see scheduler).
+`runs/queue.json`, changed under `runs/queue.lock`.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from backend.files import read_json, write_json_atomic
 from backend.run.folder import RunFolder
 
 FORMAT_VERSION = 1
-LOCK_WAIT_S = 15.0  # who holds it starts a process at most
+LOCK_WAIT_S = 15.0  # nobody holds it for longer than it takes to start a process
 
 _QUEUE = "queue.json"
 
 
 @contextlib.contextmanager
 def queue_lock(runs_dir: Path) -> Iterator[None]:
-    """Lock to hold while changing the queue or starting a run on a free device, across all processes on `runs_dir`.
+    """Hold the lock under which processes change the queue or start a run on a free device.
 
-    Raises UserError where another process holds it for too long. One thread must not take it twice.
+    Raises UserError if another process holds it for too long. One thread must not take it twice.
     """
     try:
         with filelock.FileLock(runs_dir / "queue.lock", timeout=LOCK_WAIT_S):
@@ -35,7 +35,10 @@ def queue_lock(runs_dir: Path) -> Iterator[None]:
 
 
 def read_queue(runs_dir: Path) -> list[str]:
-    """The ids of the waiting runs, the next one first. Raises UserError for a damaged file, which is left alone."""
+    """List the ids of the waiting runs, the next one first.
+
+    Raises UserError for a damaged file, which stays as it is.
+    """
     path = runs_dir / _QUEUE
     if not path.exists():
         return []
@@ -50,7 +53,10 @@ def read_queue(runs_dir: Path) -> list[str]:
 
 @contextlib.contextmanager
 def editing_queue(runs_dir: Path) -> Iterator[list[str]]:
-    """The ids, to be changed in place while nobody else changes them; written at the end. Raises UserError."""
+    """Hand out the ids, to be changed in place under the lock, and write them at the end.
+
+    Raises UserError.
+    """
     with queue_lock(runs_dir):
         run_ids = read_queue(runs_dir)
         before = list(run_ids)
@@ -60,7 +66,7 @@ def editing_queue(runs_dir: Path) -> Iterator[list[str]]:
 
 
 def add_to_queue(folder: RunFolder) -> int:
-    """Put a run that was never started at the end, unless it waits already. Returns its place, from 1."""
+    """Add a run that was never started to the end, unless it waits already. Returns its place, from 1."""
     if folder.was_started():
         raise UserError("this run was started before", field="run", cure="resume it, or duplicate it")
     with editing_queue(folder.path.parent) as run_ids:
@@ -70,13 +76,13 @@ def add_to_queue(folder: RunFolder) -> int:
 
 
 def remove_from_queue(runs_dir: Path, run_id: str) -> None:
-    """Take a run out; one that does not wait (it has just started) is no mistake."""
+    """Remove a run, if it waits; it may have just been started."""
     with editing_queue(runs_dir) as run_ids, contextlib.suppress(ValueError):
         run_ids.remove(run_id)
 
 
 def move_in_queue(runs_dir: Path, run_id: str, places: int) -> None:
-    """Move a waiting run by some places, negative towards the front, at most to an end."""
+    """Move a waiting run by `places`, negative toward the front, at most to an end."""
     with editing_queue(runs_dir) as run_ids:
         if run_id in run_ids:
             place = run_ids.index(run_id) + places
@@ -85,7 +91,7 @@ def move_in_queue(runs_dir: Path, run_id: str, places: int) -> None:
 
 
 def is_queued(folder: RunFolder) -> bool:
-    """Whether the run waits. A damaged queue holds nobody; `read_queue` tells of it."""
+    """Whether the run waits. False if the queue is damaged, which `read_queue` reports."""
     try:
         return folder.run_id in read_queue(folder.path.parent)
     except UserError:

@@ -1,4 +1,4 @@
-"""Delete a run: whole, or not at all as far as anybody can see; never one that trains."""
+"""Delete a run: all of it or nothing, and never one that trains."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _DELETED = ".deleted-"
 
 
 def size_bytes(folder: RunFolder) -> int:
-    """What the files of the run take; a file that goes meanwhile counts nothing."""
+    """Add up the sizes of the run's files, without those that are deleted meanwhile."""
     total = 0
     for path in folder.path.rglob("*"):
         try:
@@ -26,28 +26,28 @@ def size_bytes(folder: RunFolder) -> int:
 
 
 def delete_run(folder: RunFolder) -> None:
-    """Delete the run's folder, or a link to it. Raises UserError, and leaves it whole, where it trains or a file of it
-    is held open.
+    """Delete the run's folder, or a link to it.
 
-    Windows neither renames nor deletes what a program holds open; so the folder is renamed first, which succeeds for
-    all of it or for nothing.
+    Raises UserError, and leaves the run as it was, if it trains or a program holds one of its files open:
+    Windows neither renames nor deletes those. So the folder is renamed first, which succeeds for all of it or
+    for nothing.
     """
     runs_dir = folder.path.parent
-    if not folder.config_path.is_file():  # deleted by another page meanwhile
-        return
+    if not folder.config_path.is_file():
+        return  # another page has deleted it meanwhile
     if is_queued(folder):
         remove_from_queue(runs_dir, folder.run_id)
     with deciding_launch(folder):
-        if folder.path.is_symlink():  # the run lies elsewhere, and is not this folder's to delete
+        if folder.path.is_symlink():
             folder.path.unlink()
-            return
-        folder.set_config_aside()
-    # not within the lock: its own open file would be the one that is in the way
+            return  # the run itself is elsewhere, and is not deleted
+        folder.hide_config()
+    # after the lock is released: its own open file would prevent the renaming
     deleted = runs_dir / f"{_DELETED}{folder.run_id}"
     try:
         patiently(lambda: folder.path.rename(deleted))
     except PermissionError:
-        folder.put_config_back()
+        folder.unhide_config()
         raise UserError(
             f"a file of {folder.run_id} is open in another program, so nothing was deleted",
             field="run",
@@ -57,6 +57,6 @@ def delete_run(folder: RunFolder) -> None:
 
 
 def _remove_leftovers(runs_dir: Path) -> None:
-    """This run's files, and of an earlier deletion that a virus scanner held; what still resists goes next time."""
+    """Delete what was renamed, now or earlier; a file that another program holds is deleted next time."""
     for path in runs_dir.glob(f"{_DELETED}*"):
         shutil.rmtree(path, ignore_errors=True)

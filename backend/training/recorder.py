@@ -12,7 +12,8 @@ from typing import Any
 
 from backend.config import RunConfig
 from backend.data.shape_prior import ShapePrior
-from backend.run.folder import CheckpointKind, RunFolder, merge_metrics
+from backend.run.folder import CheckpointKind, RunFolder
+from backend.run.rows import merge_metrics
 from backend.training.checkpoint import save_checkpoint
 from backend.training.checkpoint_content import CheckpointContent
 from backend.training.control import read_requests
@@ -146,16 +147,16 @@ class Recorder:
         is_within = loop.batch_index > 0
         step = self._progress.steps_done(loop, num_steps) if is_within else num_steps
         preview = build_preview(self._task, self._previews.batch, maps)
-        self._folder.write_preview(
+        self._folder.previews.write(
             self._phase.name,
             loop.epoch + is_within,
             {"step": step, "steps_per_epoch": num_steps, **preview},
         )
-        self._folder.prune_previews()
+        self._folder.previews.prune()
 
     def write_preview_images(self) -> None:
         """The preview images and their annotated points."""
-        self._folder.write_preview_images(build_preview_images(self._previews, self._task.landmark_names))
+        self._folder.previews.write_images(build_preview_images(self._previews, self._task.landmark_names))
 
 
 def _build_health_watch(folder: RunFolder, config: RunConfig, task: LandmarkTask) -> HealthWatch:

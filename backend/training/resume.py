@@ -67,7 +67,7 @@ def _restore_best(data: RunData, phase: str, last: Checkpoint) -> Checkpoint:
 def _retry_after_divergence(data: RunData, recorder: Recorder, trainer: Trainer) -> None:
     """Lower the learning rate once where the run had ended as diverged, and allow as many retries as in a new
     run."""
-    number, outcome = data.folder.read_outcome_aside()
+    number, outcome = data.folder.read_archived_outcome()
     is_done = any(event.get("after_outcome") == number for event in data.folder.read_events()[0])
     old_lr = trainer.options.lr * trainer.loop.lr_scale
     new_lr = lower_lr(old_lr, num_recoveries=0)

@@ -27,7 +27,7 @@ class Trained:
 
 
 def title_of_first_preview(folder: RunFolder, epoch: int, language: str = "en") -> str:
-    images, preview = folder.read_preview_images(), folder.read_preview(("train", epoch))
+    images, preview = folder.previews.read_images(), folder.previews.read(("train", epoch))
     assert images is not None and preview is not None
     with speaking(language):
         return preview_figures(images, preview, "off")[0][0]

@@ -20,7 +20,7 @@ def folder(tmp_path: Path) -> RunFolder:
     run.append_event("resumed", "it goes on")
     run.write_outcome("completed", "all epochs")
     run.write_notes({"tags": ["a"], "text": ""})
-    run.write_preview("train", 1, {"points": [1.0]})
+    run.previews.write("train", 1, {"points": [1.0]})
     for kind in ("json", "html", "log"):
         path = run.evaluation_path("blobs-test", kind)
         path.parent.mkdir(exist_ok=True)
@@ -39,7 +39,8 @@ def test_a_bundle_holds_what_the_run_is_known_by(folder: RunFolder, tmp_path: Pa
     shares = list(write_bundle(folder, target, {"metrics.csv": b"epoch\n1\n"}))
     assert shares == sorted(shares) and shares[-1] == 1 and len(shares) > 8
     assert names_in(target, folder) == {
-        "README.txt", "metrics.csv", "config.json", "notes.json", "metrics.jsonl", "events.jsonl", "outcome.json",
+        "README.txt", "metrics.csv", "config.json", "notes.json",
+        "metrics.jsonl", "events.jsonl", "outcome.json",
         "checkpoints/best.pt", "evaluations/blobs-test.json", "evaluations/blobs-test.html",
     }  # fmt: skip
     with zipfile.ZipFile(target) as archive:

@@ -6,19 +6,11 @@ import threading
 from pathlib import Path
 
 import filelock
-import numpy as np
 import pytest
 
 from backend.errors import UserError
 from backend.run import folder as folder_module
-from backend.run.folder import (
-    RunFolder,
-    create_run,
-    evaluation_name,
-    list_runs,
-    merge_metrics,
-    open_run,
-)
+from backend.run.folder import RunFolder, create_run, evaluation_name, list_runs, open_run
 
 
 @pytest.fixture
@@ -83,13 +75,13 @@ def test_empty_run_reads_as_nothing(folder: RunFolder) -> None:
     assert folder.read_metrics() == ([], 0)
     assert folder.read_events() == ([], 0)
     assert folder.read_log_tail() == ""
-    assert folder.preview_keys() == []
-    assert folder.read_preview(("train", 1)) is None
-    assert folder.read_preview_images() is None
+    assert folder.previews.list_keys() == []
+    assert folder.previews.read(("train", 1)) is None
+    assert folder.previews.read_images() is None
     assert not folder.requested("stop")
     folder.clear_requests()
-    folder.set_outcome_aside()
-    folder.prune_previews()
+    folder.archive_outcome()
+    folder.previews.prune()
 
 
 def test_status_carries_a_heartbeat(folder: RunFolder) -> None:
@@ -127,21 +119,6 @@ def test_events_carry_kind_message_and_values(folder: RunFolder) -> None:
     assert event["time"] > 0
 
 
-def test_later_row_of_an_epoch_wins() -> None:
-    def row(phase: str, epoch: int, loss: float) -> dict[str, object]:
-        return {"phase": phase, "epoch": epoch, "loss": loss}
-
-    rows = [
-        row("whole", 1, 9),
-        row("whole", 2, 8),
-        row("whole", 3, 7),
-        row("whole", 2, 6),
-        row("crops", 1, 5),
-    ]
-    merged = merge_metrics([*rows, row("whole", 3, 4), {"note": "no epoch"}])
-    assert merged == [row("whole", 1, 9), row("whole", 2, 6), row("whole", 3, 4), row("crops", 1, 5)]
-
-
 def test_requests_are_made_seen_and_cleared(folder: RunFolder) -> None:
     folder.request("finish")
     folder.request("save_now")
@@ -158,7 +135,7 @@ def test_requests_are_made_seen_and_cleared(folder: RunFolder) -> None:
 def test_outcomes_are_set_aside_under_numbers(folder: RunFolder) -> None:
     for reason in ("first", "second"):
         folder.write_outcome("stopped", reason)
-        folder.set_outcome_aside()
+        folder.archive_outcome()
     assert folder.read_outcome() is None
     folder.write_outcome("failed", "third", "Traceback ...", epoch=4)
     outcome = folder.read_outcome()
@@ -176,76 +153,6 @@ def test_second_lock_is_refused_at_once(folder: RunFolder) -> None:
             pass
     with folder.lock():
         pass
-
-
-def test_preview_arrays_come_back(folder: RunFolder) -> None:
-    points = np.array([[1.5, np.nan]], dtype=np.float32)
-    heatmaps = np.arange(8, dtype=np.uint8).reshape(2, 2, 2)
-    folder.write_preview(
-        "train", 7, {"points_xy": points, "heatmaps": heatmaps, "file": np.array(["a", "b"])}
-    )
-    arrays = folder.read_preview(("train", 7))
-    assert arrays is not None
-    np.testing.assert_array_equal(arrays["points_xy"], points)
-    np.testing.assert_array_equal(arrays["heatmaps"], heatmaps)
-    assert arrays["heatmaps"].dtype == np.uint8
-    assert list(arrays["file"]) == ["a", "b"]
-    folder.write_preview_images({"images": heatmaps})
-    images = folder.read_preview_images()
-    assert images is not None
-    assert set(images) == {"images"}
-    assert folder.preview_keys() == [("train", 7)]
-
-
-def test_preview_holds_no_pickles(folder: RunFolder) -> None:
-    with pytest.raises(ValueError, match="allow_pickle"):
-        folder.write_preview("train", 1, {"objects": np.array([object()])})
-    assert folder.preview_keys() == []
-    folder.previews_path.mkdir()
-    np.savez(folder.previews_path / "train-0002.npz", objects=np.array([object()]))
-    assert folder.read_preview(("train", 2)) is None
-
-
-@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 and no more", b"text"])
-def test_damaged_preview_reads_as_none(folder: RunFolder, content: bytes) -> None:
-    folder.write_preview("train", 1, {"a": np.zeros(3)})
-    (folder.previews_path / "train-0001.npz").write_bytes(content)
-    assert folder.read_preview(("train", 1)) is None
-
-
-def test_pruning_after_every_epoch_stays_even(folder: RunFolder) -> None:
-    for epoch in range(1, 151):
-        folder.write_preview("train", epoch, {"epoch": np.array(epoch)})
-        folder.prune_previews(max_kept=12)
-    epochs = [epoch for _, epoch in folder.preview_keys()]
-    assert len(epochs) == 12
-    assert (epochs[0], epochs[-1]) == (1, 150)
-    assert np.diff(epochs).max() <= 2.5 * 149 / 11
-    assert folder.read_preview_images() is None
-    folder.prune_previews(max_kept=2)
-    assert folder.preview_keys() == [("train", 1), ("train", 150)]
-    with pytest.raises(ValueError, match="at least 2"):
-        folder.prune_previews(max_kept=1)
-
-
-def test_pruning_keeps_the_images(folder: RunFolder) -> None:
-    folder.write_preview_images({"images": np.zeros(2)})
-    for epoch in (1, 2, 10_000):
-        folder.write_preview("train", epoch, {"epoch": np.array(epoch)})
-    folder.prune_previews(max_kept=2)
-    assert folder.preview_keys() == [("train", 1), ("train", 10_000)]
-    assert folder.read_preview_images() is not None
-
-
-def test_previews_stand_in_the_order_of_training_and_each_phase_is_pruned_for_itself(
-    folder: RunFolder,
-) -> None:
-    for phase in ("refine", "train"):
-        for epoch in (3, 1, 2):
-            folder.write_preview(phase, epoch, {"epoch": np.array(epoch)})
-    assert folder.preview_keys() == [(phase, epoch) for phase in ("train", "refine") for epoch in (1, 2, 3)]
-    folder.prune_previews(max_kept=2)
-    assert folder.preview_keys() == [(phase, epoch) for phase in ("train", "refine") for epoch in (1, 3)]
 
 
 def test_runs_are_listed_newest_first(tmp_path: Path) -> None:
@@ -305,9 +212,9 @@ def test_the_name_of_an_evaluation_is_a_file_name_on_every_system() -> None:
 
 
 def test_a_config_that_is_set_aside_makes_the_folder_no_run(folder: RunFolder) -> None:
-    folder.set_config_aside()
+    folder.hide_config()
     assert list_runs(folder.path.parent) == []
     with pytest.raises(UserError, match="not a run"):
         open_run(folder.path)
-    folder.put_config_back()
+    folder.unhide_config()
     assert list_runs(folder.path.parent) == [folder] and folder.read_config() == {"model": "hrnet"}

@@ -83,7 +83,7 @@ def test_a_zombie_is_known_again_and_not_alive(child: subprocess.Popen[str]) -> 
 def test_a_step_of_the_clock_changes_no_process(
     child: subprocess.Popen[str], monkeypatch: pytest.MonkeyPatch, step_s: int
 ) -> None:
-    """psutil adds the time of the boot, which the kernel derives from the wall clock, to the ticks since then."""
+    """psutil's create time follows the wall clock: it is the ticks added to the kernel's time of the boot."""
     process = identify(child.pid)
     assert process is not None
     booted = psutil.boot_time()
@@ -205,7 +205,8 @@ def test_only_the_very_process_is_killed(child: subprocess.Popen[str]) -> None:
 
 
 def test_a_tree_is_killed_whole() -> None:
-    code = f"import subprocess, sys; subprocess.Popen([sys.executable, '-S', '-c', {WAITING!r}]); sys.stdin.read()"
+    start_child = f"subprocess.Popen([sys.executable, '-S', '-c', {WAITING!r}])"
+    code = f"import subprocess, sys; {start_child}; sys.stdin.read()"
     with started(code) as child:
         process = identify(child.pid)
         assert process is not None

@@ -1,4 +1,4 @@
-"""Files of rows that are read on: what was appended, and everything again where another file takes their place."""
+"""Files of rows: what was appended is added, and a replaced file is read again from its start."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 
 from backend.run import rows
 from backend.run.folder import RunFolder, create_run
-from backend.run.rows import GrowingFile, read_events, read_metrics
+from backend.run.rows import GrowingFile, merge_metrics, read_events, read_metrics
 
 
 @pytest.fixture
@@ -34,13 +34,13 @@ def test_an_absent_file_has_no_rows(folder: RunFolder) -> None:
 
 
 def test_of_a_run_the_newest_rows_alone_are_held(folder: RunFolder) -> None:
-    """Each epoch changes the file; all that a page has seen of it would grow with the square of the epochs."""
-    before = rows._metrics_of.cache_info().currsize
+    """Each epoch changes the file; to hold every version would take memory of the square of the epochs."""
+    before = rows._metrics_file.cache_info().currsize
     for epoch in range(1, 6):
         finish(folder, epoch)
         assert len(read_metrics(folder).rows) == epoch
         assert read_metrics(folder).rows is read_metrics(folder).rows
-    assert rows._metrics_of.cache_info().currsize == before + 1
+    assert rows._metrics_file.cache_info().currsize == before + 1
 
 
 def test_an_unfinished_line_is_kept_for_later(folder: RunFolder) -> None:
@@ -109,3 +109,18 @@ def test_only_what_was_appended_is_read(folder: RunFolder, monkeypatch: pytest.M
     file.read()
     file.read()
     assert b"".join(read) == folder.metrics_path.read_bytes() and len(read) == 2
+
+
+def test_the_later_row_of_an_epoch_replaces_the_earlier() -> None:
+    def row(phase: str, epoch: int, loss: float) -> dict[str, object]:
+        return {"phase": phase, "epoch": epoch, "loss": loss}
+
+    rows = [
+        row("whole", 1, 9),
+        row("whole", 2, 8),
+        row("whole", 3, 7),
+        row("whole", 2, 6),
+        row("crops", 1, 5),
+    ]
+    merged = merge_metrics([*rows, row("whole", 3, 4), {"note": "no epoch"}])
+    assert merged == [row("whole", 1, 9), row("whole", 2, 6), row("whole", 3, 4), row("crops", 1, 5)]

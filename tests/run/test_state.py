@@ -78,7 +78,7 @@ def test_state_follows_the_life_of_a_run(folder: RunFolder) -> None:
     folder.write_outcome("stopped", "asked to")
     assert derive_state(folder, 0.0, dead) is RunState.STOPPED
     assert derive_state(folder, 0.0, alive) is RunState.STOPPED
-    folder.set_outcome_aside()
+    folder.archive_outcome()
     folder.clear_requests()  # as every launch does
     assert derive_state(folder, 0.0, dead) is RunState.INTERRUPTED
 

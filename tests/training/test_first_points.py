@@ -40,7 +40,7 @@ def test_cancel_during_the_predictions_of_the_first_network_is_heeded(
         with monkeypatch.context() as patch:
             stop_at(patch, "refine", 7)
             assert train_run(folder) == 130
-        folder.set_outcome_aside()
+        folder.archive_outcome()
         folder.clear_requests()
     predict, num_predicted = first_points.predict_batches, []
 

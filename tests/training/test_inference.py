@@ -24,7 +24,8 @@ from backend.device.machine import Machine
 from backend.device.unusable import Card, TorchBuild, find_unusable
 from backend.errors import UserError
 from backend.flags import run_command
-from backend.run.folder import RunFolder, create_run, merge_metrics
+from backend.run.folder import RunFolder, create_run
+from backend.run.rows import merge_metrics
 from backend.training import build, inference
 from backend.training.checkpoint import load_checkpoint, save_checkpoint
 from backend.training.inference import (

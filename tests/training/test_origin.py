@@ -64,7 +64,7 @@ def stop_after_first_epoch(folder: RunFolder, monkeypatch: pytest.MonkeyPatch) -
     with monkeypatch.context() as patch:
         patch.setattr(RunFolder, "append_metrics", append_and_ask)
         train_run(folder)
-    folder.set_outcome_aside()
+    folder.archive_outcome()
     folder.clear_requests()
 
 

@@ -61,11 +61,11 @@ def test_status_leads_from_0_to_1_through_both_phases(completed: RunFolder, stat
 def test_previews_of_a_refinement_are_maps_of_crops_about_the_first_networks_points(
     completed: RunFolder,
 ) -> None:
-    keys = completed.preview_keys()
+    keys = completed.previews.list_keys()
     assert keys == [("train", 1), ("train", 2), ("refine", 1), ("refine", 2), ("refine", 3)]
-    images = completed.read_preview_images()
+    images = completed.previews.read_images()
     assert images is not None
-    before, after = completed.read_preview(("train", 2)), completed.read_preview(("refine", 3))
+    before, after = completed.previews.read(("train", 2)), completed.previews.read(("refine", 3))
     assert before is not None and after is not None
     num = len(images["image_ids"])
     assert before["affine_heatmap_to_image"].shape == (num, 1, 2, 3)
@@ -164,7 +164,7 @@ def test_what_is_requested_once_is_done_once_and_is_an_event(recorded: Any) -> N
     folder.request("preview_now")
     recorder.answer(training, recorder.poll())
     assert recorder.poll() == set() and folder.checkpoint_path("last").exists()
-    preview = folder.read_preview(("train", 2))  # of the epoch under way
+    preview = folder.previews.read(("train", 2))  # of the epoch under way
     assert preview is not None and (int(preview["step"]), int(preview["steps_per_epoch"])) == (2, 3)
     events = folder.read_events()[0]
     assert [event["kind"] for event in events] == ["save_now", "preview_now"]
@@ -180,9 +180,9 @@ def test_a_preview_that_is_stopped_is_no_event_and_leaves_no_file(recorded: Any,
     monkeypatch.setattr(training, "predict", stopped)
     folder.request("preview_now")
     recorder.answer(training, recorder.poll())
-    assert folder.read_events()[0] == [] and folder.preview_keys() == []
+    assert folder.read_events()[0] == [] and folder.previews.list_keys() == []
     recorder.on_epoch(training, METRICS, is_best=False)
-    assert len(folder.read_metrics()[0]) == 1 and folder.preview_keys() == []
+    assert len(folder.read_metrics()[0]) == 1 and folder.previews.list_keys() == []
 
 
 def test_a_status_is_written_at_most_once_a_second(recorded: Any, monkeypatch: Any) -> None:
@@ -212,7 +212,7 @@ def test_last_is_saved_as_often_as_it_costs_a_tenth_of_the_time(recorded: Any, m
 def test_preview_images_are_up_to_four_with_their_annotations(recorded: Any) -> None:
     recorder, _training, folder = recorded
     recorder.write_preview_images()
-    images = folder.read_preview_images()
+    images = folder.previews.read_images()
     assert images is not None and len(images["image_ids"]) == 4
     assert images["truth_xy_image"].shape == (4, 3, 2) and str(images["split"]) == "valid"
     assert images["display_0"].ndim >= 2

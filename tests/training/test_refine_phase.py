@@ -48,7 +48,7 @@ def test_images_of_several_sizes_without_a_spacing_are_refined(tmp_path: Path, t
     for row in rows_by_phase(folder)["refine"]:
         assert math.isfinite(row["train/loss"]) and math.isfinite(row["val/mre_px"])
         assert row["val/mre_mm"] is None and row["val/unrefined_mre_mm"] is None
-    preview = folder.read_preview(("refine", 2))
+    preview = folder.previews.read(("refine", 2))
     assert preview is not None
     sides = preview["affine_heatmap_to_image"][:, 0, 0, 0] * 16
     # mean sides of 88, 176 and 264 pixels: a crop covers 0.4 of them, but no pixel is split
@@ -88,7 +88,7 @@ def test_coco_keypoints_of_images_of_several_sizes_are_refined(tmp_path: Path, t
         assert math.isfinite(row["train/loss"]) and math.isfinite(row["val/mre_px"])
         assert row["val/mre_mm"] is None
     assert best_of(folder)["landmark_names"] == list(LANDMARKS)
-    preview = folder.read_preview(("refine", 1))
+    preview = folder.previews.read(("refine", 1))
     assert preview is not None and preview["affine_heatmap_to_image"].shape[1:] == (3, 2, 3)
 
 

@@ -117,7 +117,7 @@ def test_cancel_during_a_preview_closes_the_epoch_without_it(
         ask_in_a_pass(patch, phase, 1, Recorder, "write_preview", stop)
         assert train_run(folder) == 130
     assert losses(folder) == losses(completed)[: 1 if phase == "train" else 3]
-    assert (phase, 1) not in folder.preview_keys() and last_of(folder)["epoch"] == 1
+    assert (phase, 1) not in folder.previews.list_keys() and last_of(folder)["epoch"] == 1
     assert outcome_of(folder)["reason"].startswith("stopped after epoch 1 of ")
     resume(folder)
     assert losses(folder) == losses(completed) and len(folder.read_metrics()[0]) == 5
@@ -187,7 +187,7 @@ def test_a_killed_run_never_replaces_its_best_weights_by_worse_ones(
         assert train_run(folder) == 1
     held = best_of(folder)
     assert (held["phase"], held["epoch"]) == (phase, 3), "else this run shows nothing"
-    folder.set_outcome_aside()
+    folder.archive_outcome()
     folder.clear_requests()
     with monkeypatch.context() as patch:
         steps = {"train": 3, "refine": 5}[phase]
@@ -258,7 +258,7 @@ def test_a_best_file_that_cannot_be_read_at_this_moment_is_not_replaced(
             raise PermissionError("another program holds it")
         return load(path, **more)
 
-    folder.set_outcome_aside()
+    folder.archive_outcome()
     with monkeypatch.context() as patch:
         patch.setattr(torch, "load", refuse)
         assert train_run(folder) == 2
@@ -275,7 +275,7 @@ def test_a_refinement_killed_before_it_was_first_saved_keeps_what_it_has_on_anot
         assert train_run(folder) == 1
     held = best_of(folder)
     assert held["phase"] == "refine" and not folder.checkpoint_path("last").exists()
-    folder.set_outcome_aside()
+    folder.archive_outcome()
     with monkeypatch.context() as patch:
         stop_at(patch, "refine", 6)
         assert train_run(folder) == 130

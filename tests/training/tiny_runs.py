@@ -15,7 +15,8 @@ from torch import Tensor
 
 from backend.config import Choice, RunConfig, Settings
 from backend.files import Row
-from backend.run.folder import RunFolder, create_run, merge_metrics
+from backend.run.folder import RunFolder, create_run
+from backend.run.rows import merge_metrics
 from backend.training.checkpoint import load_checkpoint
 from backend.training.loop_state import LoopState
 from backend.training.recorder import Recorder
@@ -93,7 +94,7 @@ def events_of(folder: RunFolder, kind: str) -> list[str]:
 
 
 def resume(folder: RunFolder) -> None:
-    folder.set_outcome_aside()
+    folder.archive_outcome()
     folder.clear_requests()
     assert train_run(folder) == 0
 

@@ -16,7 +16,8 @@ import plotly.graph_objects as go
 from backend.data.splits import TRAIN, VALID
 from backend.geometry import compose
 from backend.overlays import blend_heatmaps
-from backend.run.folder import PHASES, PreviewKey, RunFolder
+from backend.run.folder import RunFolder
+from backend.run.previews import PHASES, PreviewKey
 from ui.answers import create_part
 from ui.bindings import Updates, show_figures
 from ui.figures.pictures import plot_prediction
@@ -112,7 +113,7 @@ def _bind(panel: Previews) -> None:
 def on_slide(panel: Previews, session: Session, position: float, heatmap: str) -> Updates:
     """Show the stored epoch at a position (from 1); the last position always means the newest."""
     folder = _watched(panel, session)
-    keys = folder.preview_keys() if folder is not None else []
+    keys = folder.previews.list_keys() if folder is not None else []
     if folder is not None and keys:
         number = min(len(keys), max(1, round(position)))
         session.preview = keys[number - 1] if number < len(keys) else None
@@ -139,10 +140,10 @@ def draw_previews(panel: Previews, session: Session, folder: RunFolder, heatmap:
     if session.has_changed("heatmap", (folder.run_id, names)):
         heatmap = heatmap if heatmap in [value for _, value in names] else "all"
         updates[panel.heatmap] = gr.update(choices=names, value=heatmap)
-    keys = folder.preview_keys()
+    keys = folder.previews.list_keys()
     shown, follows = shown_key(keys, session.preview), session.preview is None
     updates |= _draw_position(panel, session, folder, keys, shown)
-    stamp = folder.preview_stamp(shown) if shown is not None else None
+    stamp = folder.previews.stamp(shown) if shown is not None else None
     if session.has_changed("previews", (folder.run_id, shown, stamp, heatmap, follows)):
         updates |= _draw_images(panel, folder, shown, heatmap, follows=follows)
     return updates
@@ -191,7 +192,7 @@ def describe_preview(key: PreviewKey, preview: Mapping[str, Any], *, follows: bo
 
 def preview_choices(folder: RunFolder) -> list[tuple[str, str]]:
     """Return off, all, and each landmark's own heatmap, as (text, value)."""
-    names = _landmark_names(folder) if folder.preview_keys() else ()
+    names = _landmark_names(folder) if folder.previews.list_keys() else ()
     return [
         (say("heatmap_off"), "off"),
         (say("heatmap_all"), "all"),
@@ -260,8 +261,8 @@ def _draw_images(
     panel: Previews, folder: RunFolder, shown: PreviewKey | None, heatmap: str, *, follows: bool
 ) -> Updates:
     """Draw the images of a preview: ground truth, prediction, error and heatmap."""
-    images = folder.read_preview_images()
-    preview = folder.read_preview(shown) if shown is not None else None
+    images = folder.previews.read_images()
+    preview = folder.previews.read(shown) if shown is not None else None
     updates: Updates = {
         panel.title: title_text(shown_split(images, read_rows(folder))),
         panel.note: say("previews_none"),
@@ -276,7 +277,7 @@ def _draw_images(
 @functools.lru_cache(maxsize=64)
 def _landmark_names(folder: RunFolder) -> tuple[str, ...]:
     """Return the landmarks' names, which do not change after the first preview."""
-    images = folder.read_preview_images()
+    images = folder.previews.read_images()
     return () if images is None else tuple(str(name) for name in images["landmark_names"])
 
 

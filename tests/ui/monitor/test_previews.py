@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from backend.geometry import CropFrame, compose, invert_affine, scaling
-from backend.run.folder import PHASES, PreviewKey, RunFolder, create_run
+from backend.run.folder import RunFolder, create_run
+from backend.run.previews import PHASES, PreviewKey
 from ui.monitor import previews
 from ui.monitor.previews import (
     Previews,
@@ -39,14 +40,14 @@ def panel(folder: RunFolder) -> Previews:
 
 
 def draw(folder: RunFolder, key: PreviewKey, heatmap: str) -> list[tuple[str, Any]]:
-    images, preview = folder.read_preview_images(), folder.read_preview(key)
+    images, preview = folder.previews.read_images(), folder.previews.read(key)
     return [] if images is None or preview is None else preview_figures(images, preview, heatmap)
 
 
 def keep(folder: RunFolder, phase: str, *epochs: int, **more: Any) -> None:
     """Previews of one image with one landmark, which comes nearer by a pixel an epoch."""
     truth = np.array([[[10.0, 10.0]]], np.float32)
-    folder.write_preview_images(
+    folder.previews.write_images(
         {
             "image_ids": np.array(["007"]),
             "landmark_names": np.array(["S"]),
@@ -64,7 +65,7 @@ def keep(folder: RunFolder, phase: str, *epochs: int, **more: Any) -> None:
             "heatmaps": np.zeros((1, 1, 5, 5), np.uint8),
             "affine_heatmap_to_image": scaling(4, 4)[None, None],
         }
-        folder.write_preview(phase, epoch, {**arrays, **more})
+        folder.previews.write(phase, epoch, {**arrays, **more})
 
 
 @pytest.mark.parametrize("phase", PHASES)
@@ -134,11 +135,11 @@ def test_an_epochs_own_preview_takes_the_place_of_one_within_it(panel: Previews,
 
 def test_a_zoom_lasts_over_epochs_and_not_over_runs(folder: RunFolder) -> None:
     keep(folder, "train", 1, 2)
-    images = folder.read_preview_images()
+    images = folder.previews.read_images()
     assert images is not None
     revisions = set()
     for run, epoch in (("a", 1), ("a", 2), ("b", 2)):
-        preview = folder.read_preview(("train", epoch))
+        preview = folder.previews.read(("train", epoch))
         assert preview is not None
         ((_, figure),) = preview_figures(images, preview, "off", revision=run)
         revisions.add(figure.layout.uirevision)
@@ -158,7 +159,7 @@ def test_previews_map_heatmaps_and_points_into_the_original_image(folder: RunFol
     display = np.zeros((50, 100), np.uint8)
     half = np.array([[0.5, 0, -0.25], [0, 0.5, -0.25]])
     truth = np.array([[[60.0, 40.0], [np.nan, np.nan]]], np.float32)
-    folder.write_preview_images(
+    folder.previews.write_images(
         {
             "image_ids": np.array(["007"]),
             "landmark_names": np.array(["S", "N"]),
@@ -172,7 +173,7 @@ def test_previews_map_heatmaps_and_points_into_the_original_image(folder: RunFol
     heatmaps[0, 0, 6, 9] = 255
     predicted = truth + np.array([3.0, 4.0], np.float32)
     predicted[0, 1] = (10.0, 10.0)
-    folder.write_preview(
+    folder.previews.write(
         "train",
         1,
         {
@@ -214,7 +215,7 @@ def decode_picture(figure: Any) -> Any:
 def test_each_map_of_a_refined_preview_lies_over_its_own_crop(folder: RunFolder) -> None:
     display = np.zeros((100, 200), np.uint8)
     points = np.array([[[60.0, 40.0], [150.0, 70.0]]], np.float32)
-    folder.write_preview_images(
+    folder.previews.write_images(
         {
             "image_ids": np.array(["007"]),
             "landmark_names": np.array(["S", "N"]),
@@ -232,7 +233,7 @@ def test_each_map_of_a_refined_preview_lies_over_its_own_crop(folder: RunFolder)
     heatmaps = np.zeros((1, 2, 16, 16), np.uint8)
     heatmaps[0, 0, 7:9, 7:9] = 255  # in the middle of its crop
     heatmaps[0, 1, 7:9, 11:13] = 255  # 4 cells to the right: 4 * 2 * 1.5 image pixels
-    folder.write_preview(
+    folder.previews.write(
         "refine",
         2,
         {

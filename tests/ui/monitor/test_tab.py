@@ -46,7 +46,7 @@ def make_run(runs_dir: Path, name: str) -> RunFolder:
     config = RunConfig(Settings(), {"device": Choice("cpu", "as asked"), "dataset_path": Choice("/d", "")})
     folder = create_run(runs_dir, config.to_dict(), name)
     truth = np.array([[[10.0, 10.0]]], np.float32)
-    folder.write_preview_images(
+    folder.previews.write_images(
         {
             "image_ids": np.array(["007"]),
             "landmark_names": np.array([f"S of {name}"]),
@@ -61,7 +61,7 @@ def make_run(runs_dir: Path, name: str) -> RunFolder:
 
 
 def finish_epoch(folder: RunFolder, epoch: int) -> None:
-    folder.write_preview(
+    folder.previews.write(
         "train",
         epoch,
         {
