@@ -10,7 +10,8 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from backend.config import Choice, RunConfig, Settings, parse_settings
-from backend.data.provenance import read_record, read_whole_data, require_data, restore_splits
+from backend.data.provenance import read_record
+from backend.data.restored_splits import read_whole_data, require_data, restore_splits
 from backend.device.gpu import GpuReading
 from backend.device.machine import Machine
 from backend.errors import UserError

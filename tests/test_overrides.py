@@ -13,7 +13,8 @@ import psutil
 import pytest
 
 from backend.config import Choice, RunConfig, Settings
-from backend.data.provenance import read_whole_data, record_data, to_dict
+from backend.data.provenance import record_data
+from backend.data.restored_splits import read_whole_data
 from backend.data.samples import load_splits
 from backend.device.machine import Device, Machine
 from backend.errors import UserError
@@ -44,7 +45,7 @@ def make_run(tmp_path: Path, data: Path, device: str = "cuda:0", **settings: Any
     config = RunConfig(Settings(**settings), chosen)
     folder = create_run(tmp_path / "runs", config.to_dict(), "run")
     splits = load_splits(data, dataset_format="auto", annotation_type="mean", val_fraction=0.1, seed=0)
-    folder.write_data(to_dict(record_data(splits, "mean", {})))
+    folder.write_data(record_data(splits, "mean", {}).to_dict())
     folder.checkpoint_path("last").parent.mkdir()
     folder.checkpoint_path("last").touch()
     folder.write_outcome("stopped", "by hand")

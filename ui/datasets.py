@@ -64,7 +64,7 @@ def splits_to_measure(folder: RunFolder, config: RunConfig, dataset_path: str, t
     )
     if record is None:
         return list(today.by_split)
-    learned = [split for split in LEARNED_SPLITS if record.of_split(split)]
+    learned = [split for split in LEARNED_SPLITS if record.images_in_split(split)]
     return [*learned, *(split for split in today.by_split if split not in LEARNED_SPLITS)]
 
 

@@ -1,4 +1,4 @@
-"""Images of a split with their ground truth, selected from a data set's annotations."""
+"""The images of a data set by split, with the ground truth of the chosen reader."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from backend.geometry import FloatArray, Size
 
 @dataclass(frozen=True)
 class Samples:
-    """N images: a table as `Annotations` has it, and their ground truth (N, K, 2) in original pixels."""
+    """N images: rows of the table in `Annotations`, and their ground truth (N, K, 2) in original pixels."""
 
     images: pd.DataFrame
     points_xy_image: FloatArray
@@ -29,27 +29,26 @@ class Samples:
 
     @property
     def mm_per_px_xy(self) -> np.ndarray[tuple[int, int], np.dtype[np.float64]]:
-        """(N, 2), NaN where unknown."""
+        """Pixel sizes (N, 2), NaN if unknown."""
         return self.images[["mm_per_px_x", "mm_per_px_y"]].to_numpy(np.float64, copy=True)
 
     @property
     def sizes_hw(self) -> list[Size]:
-        """(height, width) of every original image."""
+        """The (height, width) of every original image."""
         return [(int(h), int(w)) for h, w in zip(self.images["height"], self.images["width"], strict=True)]
 
     @property
     def paths(self) -> list[Path]:
-        """The image files."""
         return [Path(path) for path in self.images["path"]]
 
     def take(self, rows: list[int]) -> Samples:
-        """Some of the samples, by position."""
+        """Select samples by position."""
         return Samples(self.images.iloc[rows].reset_index(drop=True), self.points_xy_image[rows])
 
 
 @dataclass(frozen=True)
 class SampleSplits:
-    """A data set ready to train on: its splits by name, train and valid first, then the data set's others."""
+    """A data set ready to train on: its splits by name, first train and valid, then the data set's others."""
 
     annotations: Annotations
     by_split: Mapping[str, Samples]
@@ -67,7 +66,7 @@ class SampleSplits:
 def points_of_readers(
     annotations: Annotations, samples: Samples, landmark_names: Sequence[str]
 ) -> FloatArray:
-    """(N, R, K, 2): what each reader marked on the samples' images, landmarks in the order of the names."""
+    """Return each reader's points (N, R, K, 2) on the samples' images, landmarks in the order given."""
     row_of = {str(image_id): row for row, image_id in enumerate(annotations.images["image_id"])}
     rows = [row_of[str(image_id)] for image_id in samples.images["image_id"]]
     columns = [annotations.landmark_names.index(name) for name in landmark_names]
@@ -76,7 +75,7 @@ def points_of_readers(
 
 
 def read_splits(settings: Settings, dataset_path: str | None = None) -> SampleSplits:
-    """Read the data set of a training with these settings; `dataset_path` in place of theirs where it is given.
+    """Read the data set of a training with these settings, or the one at `dataset_path` if it is given.
 
     Raises UserError as `load_splits` does.
     """
@@ -100,19 +99,19 @@ def load_splits(
 ) -> SampleSplits:
     """Read a data set, and split off validation images from its training images if it has any.
 
-    Images on which the chosen reader marked nothing are left out first; with `for_training`, landmarks that
-    are marked on no training image are left out too, and reported among the problems. Raises UserError where
-    nothing is left, or, `for_training`, no training image.
+    Images on which the chosen reader marked nothing are left out first. With `for_training`, landmarks that
+    are marked on no training image are left out too, and reported among the problems. Raises UserError if no
+    image is left or, with `for_training`, no training image.
     """
     annotations = read_annotations(path, dataset_format)
     points = select_reader(annotations, annotation_type)
-    marked = np.flatnonzero(np.isfinite(points).all(-1).any(-1))
-    images, points = annotations.images.iloc[marked].reset_index(drop=True), points[marked]
+    annotated = np.flatnonzero(np.isfinite(points).all(-1).any(-1))
+    images, points = annotations.images.iloc[annotated].reset_index(drop=True), points[annotated]
     if for_training or (images["split"] == TRAIN).any():
         images = assign_validation(images, val_fraction, seed)
     by_split: dict[str, Samples] = {}
-    found = dict.fromkeys(images["split"])
-    for split in dict.fromkeys([*(name for name in (TRAIN, VALID) if name in found), *found]):
+    names = dict.fromkeys(images["split"])
+    for split in dict.fromkeys([*(name for name in (TRAIN, VALID) if name in names), *names]):
         rows = np.flatnonzero((images["split"] == split).to_numpy())
         by_split[str(split)] = Samples(images.iloc[rows].reset_index(drop=True), points[rows])
     if not by_split:
@@ -122,57 +121,84 @@ def load_splits(
             cure=f"choose mean, {', '.join(annotations.reader_names)}",
         )
     splits = SampleSplits(annotations, by_split)
-    return _only_learnable(splits) if for_training else splits
+    return _drop_unlearnable(splits) if for_training else splits
+
+
+def _drop_unlearnable(splits: SampleSplits) -> SampleSplits:
+    """Leave out the landmarks that no training image shows: predictions of them would be noise."""
+    is_shown = np.isfinite(splits.train.points_xy_image).all(-1).any(0)
+    if is_shown.all():
+        return splits
+    names = np.array(splits.annotations.landmark_names)
+    left_out = tuple(names[~is_shown].tolist())
+    problem = Problem(
+        splits.annotations.root.name,
+        f"marked on no training image, so not learned: {', '.join(left_out)}",
+        "mark them on training images, or remove them from the data set",
+    )
+    selected = select_landmarks(splits, names[is_shown].tolist())
+    annotations = replace(selected.annotations, problems=(problem, *splits.annotations.problems))
+    return replace(selected, annotations=annotations, left_out=left_out)
+
+
+def select_landmarks(splits: SampleSplits, names: Sequence[str]) -> SampleSplits:
+    """Keep only the named landmarks, in the order given."""
+    annotations = splits.annotations
+    columns = [annotations.landmark_names.index(name) for name in names]
+    selected_annotations = replace(
+        annotations,
+        landmark_names=tuple(names),
+        points_xy_image=annotations.points_xy_image[:, :, columns],
+    )
+    by_split = {
+        split: replace(samples, points_xy_image=samples.points_xy_image[:, columns])
+        for split, samples in splits.by_split.items()
+    }
+    return replace(splits, annotations=selected_annotations, by_split=by_split)
+
+
+def pool_splits(splits: SampleSplits) -> Samples:
+    """Join all images of a data set, split after split."""
+    parts = list(splits.by_split.values())
+    images = pd.concat([part.images for part in parts], ignore_index=True)
+    return Samples(images, np.concatenate([part.points_xy_image for part in parts]))
+
+
+def replace_splits(
+    splits: SampleSplits, pool: Samples, rows_by_split: Mapping[str, list[int]]
+) -> SampleSplits:
+    """Build the named splits from rows of the pool, first in order; a split without rows is removed."""
+    rebuilt: dict[str, Samples] = {}
+    for split, rows in rows_by_split.items():
+        if rows:
+            samples = pool.take(rows)
+            rebuilt[split] = replace(samples, images=samples.images.assign(split=split))
+    others = {split: samples for split, samples in splits.by_split.items() if split not in rows_by_split}
+    return replace(splits, by_split=rebuilt | others)
 
 
 def find_implausible(splits: SampleSplits) -> list[Problem]:
-    """The problems that stop a training: coordinates that cannot be pixels of the images."""
+    """List the problems that stop a training: coordinates that cannot be pixels of the images."""
     return [problem for problem in splits.annotations.problems if problem.stops_training]
 
 
 def require_plausible(splits: SampleSplits, *, accepted: bool) -> None:
-    """Raises UserError, one line, for coordinates that cannot be pixels, unless the user accepts them."""
-    found = find_implausible(splits)
-    if found and not accepted:
+    """Raise UserError, in one line, for coordinates that cannot be pixels, unless the user accepts them."""
+    problems = find_implausible(splits)
+    if problems and not accepted:
         raise UserError(
-            "; ".join(f"{problem.where}: {problem.what}" for problem in found),
+            "; ".join(f"{problem.where}: {problem.what}" for problem in problems),
             field="accept_implausible",
-            cure=f"{found[0].cure}, or train anyway (--accept_implausible, on the page the checkbox beside the "
-            "problem)",
+            cure=f"{problems[0].cure}, or train anyway (--accept_implausible, on the page the checkbox beside "
+            "the problem)",
         )
 
 
 def require_validation(splits: SampleSplits, patience: int) -> None:
-    """Raises UserError where patience (0: none) has no validation images to watch."""
+    """Raise UserError if patience (0: none) has no validation images to watch."""
     if patience and splits.valid is None:
         raise UserError(
             "there are no validation images, so it has no error to watch",
             field="patience",
             cure="give --val_fraction above 0, or --patience 0",
         )
-
-
-def _only_learnable(splits: SampleSplits) -> SampleSplits:
-    """Without the landmarks that no training image shows: predictions of them would be noise."""
-    annotations = splits.annotations
-    shown = np.isfinite(splits.train.points_xy_image).all(-1).any(0)
-    if shown.all():
-        return splits
-    columns, names = np.flatnonzero(shown), np.array(annotations.landmark_names)
-    left_out = tuple(names[~shown].tolist())
-    problem = Problem(
-        annotations.root.name,
-        f"marked on no training image, so not learned: {', '.join(left_out)}",
-        "mark them on training images, or remove them from the data set",
-    )
-    fewer = replace(
-        annotations,
-        landmark_names=tuple(names[shown].tolist()),
-        points_xy_image=annotations.points_xy_image[:, :, columns],
-        problems=(problem, *annotations.problems),
-    )
-    by_split = {
-        split: Samples(samples.images, samples.points_xy_image[:, columns])
-        for split, samples in splits.by_split.items()
-    }
-    return SampleSplits(fewer, by_split, left_out)

@@ -1,25 +1,27 @@
-"""Which images of a data set a checkpoint was trained or validated on, as far as that is known today."""
+"""The images that a checkpoint was trained or validated on, as far as they are known today."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from backend.data.fingerprints import Fingerprint, read_digests, read_fingerprints
 from backend.data.leaks import find_pairs, read_all
-from backend.data.provenance import LEARNED_SPLITS, DataRecord, ImageRecord, name_splits, pool_splits
-from backend.data.samples import Samples, SampleSplits
+from backend.data.provenance import LEARNED_SPLITS, DataRecord, ImageRecord
+from backend.data.samples import Samples, SampleSplits, pool_splits, replace_splits
 from backend.data.splits import TRAIN, VALID
 
-Digests = Mapping[str, Sequence[str]]  # fingerprints by split
+Digests = Mapping[str, Sequence[str]]  # of image files, by split
 
 
 @dataclass(frozen=True)
 class KnownImage:
-    """An image that a run was trained (split train) or validated (valid) on, as far as it is known today: its
-    file may be gone, and then only equal files can be found.
+    """An image that a run was trained (split train) or validated (valid) on.
+
+    If its file does not exist any more, it has no path and no thumbnail: only files with its digest can be
+    found.
     """
 
     split: str
@@ -29,8 +31,10 @@ class KnownImage:
 
 @dataclass(frozen=True)
 class TrainedOn:
-    """Images of a run's train and valid splits. `known_by`: the run's own list, the fingerprints in a
-    checkpoint, or, for a run that kept neither, today's folder.
+    """The images of a run's train and valid splits.
+
+    `known_by`: the run's own list, the digests in a checkpoint, or, for a run that kept neither, today's
+    folder.
     """
 
     images: tuple[KnownImage, ...]
@@ -38,29 +42,30 @@ class TrainedOn:
 
     @property
     def num_unseen(self) -> int:
-        """Images of which only the fingerprint is known: a recompressed copy of one would not be found."""
+        """The number of images without a thumbnail: a recompressed copy of one would not be found."""
         return sum(image.fingerprint.thumbnail is None for image in self.images)
 
 
 def trained_on_record(record: DataRecord, folders: Sequence[Path]) -> TrainedOn:
-    """The recorded images, each with its picture where its file is unchanged in the source folder or in one
-    of `folders` to which the data may have been moved.
+    """List the recorded images, each with its thumbnail if its file is unchanged.
+
+    The file is looked for in the source folder, then in `folders`, to which the data may have been moved.
     """
     places = [Path(record.source_folder), *folders]
     paths = [_find_file(image, places) for image in record.images]
-    there = [path for path in paths if path is not None]
-    read = dict(zip(there, read_fingerprints(there, places[0], keep_others=True), strict=True))
+    present = [path for path in paths if path is not None]
+    fingerprint_of = dict(zip(present, read_fingerprints(present, places[0], keep_others=True), strict=True))
     images = []
     for image, path in zip(record.images, paths, strict=True):
-        found = read.get(path) if path is not None else None
-        is_same = found is not None and found.digest == image.fingerprint
-        fingerprint = found if is_same and found is not None else Fingerprint(image.fingerprint, None)
+        fingerprint = fingerprint_of.get(path) if path is not None else None
+        if fingerprint is None or fingerprint.digest != image.digest:
+            fingerprint = Fingerprint(image.digest, None)
         images.append(KnownImage(image.split, fingerprint, path))
     return TrainedOn(tuple(images), "list")
 
 
 def trained_on_digests(digests: Digests) -> TrainedOn:
-    """What a checkpoint alone records: fingerprints by split."""
+    """List the images whose digests a checkpoint holds."""
     images = [
         KnownImage(split, Fingerprint(digest, None), None)
         for split in LEARNED_SPLITS
@@ -70,43 +75,39 @@ def trained_on_digests(digests: Digests) -> TrainedOn:
 
 
 def as_learned(splits: SampleSplits, trained_on: TrainedOn) -> SampleSplits | None:
-    """A run's own data set with train and valid as the run had them, whatever split its table names today;
-    None where it is another data set. New images are in neither; the other splits are the table's.
+    """Give a run's own data set the train and valid splits that the run had; None for another data set.
+
+    New images are in neither split; the other splits stay as they are.
     """
-    split_of = _own_splits(splits, trained_on)
-    if not _is_own(split_of, trained_on):
+    split_of = _find_splits(splits, trained_on)
+    is_own = 2 * len(split_of) >= len(trained_on.images)
+    if not is_own:
         return None
-    pool = pool_splits(splits, range(len(splits.annotations.landmark_names)))
-    learned = {
-        split: pool.take([row for row, path in enumerate(pool.paths) if split_of.get(path) == split])
+    pool = pool_splits(splits)
+    rows_by_split = {
+        split: [row for row, path in enumerate(pool.paths) if split_of.get(path) == split]
         for split in LEARNED_SPLITS
     }
-    by_split = name_splits(learned)
-    others = {split: samples for split, samples in splits.by_split.items() if split not in LEARNED_SPLITS}
-    return replace(splits, by_split=by_split | others)
+    return replace_splits(splits, pool, rows_by_split)
 
 
-def _is_own(split_of: Mapping[Path, str], trained_on: TrainedOn) -> bool:
-    return 2 * len(split_of) >= len(trained_on.images)
-
-
-def _own_splits(splits: SampleSplits, trained_on: TrainedOn) -> dict[Path, str]:
-    """The run's split of each image file of a data set that the run was trained or validated on."""
+def _find_splits(splits: SampleSplits, trained_on: TrainedOn) -> dict[Path, str]:
+    """Return the run's split of each image file of a data set that the run was trained or validated on."""
     by_path = {image.path: image.split for image in trained_on.images if image.path is not None}
     by_digest = {
         image.fingerprint.digest: image.split for image in trained_on.images if image.fingerprint.digest
     }
     paths = [path for part in splits.by_split.values() for path in part.paths]
     digests = read_digests(paths, splits.annotations.root)
-    found = {
+    split_of = {
         path: by_path.get(path) or by_digest.get(digest, "")
         for path, digest in zip(paths, digests, strict=True)
     }
-    return {path: split for path, split in found.items() if split}
+    return {path: split for path, split in split_of.items() if split}
 
 
 def trained_on_splits(splits: SampleSplits) -> TrainedOn:
-    """For a run without a record: train and valid of its data set as it is today."""
+    """List the images in train and valid of the data set as it is today, for a run that has no record."""
     fingerprints = read_all(splits)
     return TrainedOn(
         tuple(
@@ -122,11 +123,10 @@ def trained_on_splits(splits: SampleSplits) -> TrainedOn:
 def ids_in_training(
     samples: Samples, measured: SampleSplits, trained: TrainedOn, *, is_own: bool
 ) -> tuple[str, ...]:
-    """Of `samples`, one split of `measured`: those that are the same as an image that a run was trained or
-    validated on.
+    """List the ids of `samples` that equal an image that a run was trained or validated on.
 
-    `is_own`: `measured` is the run's own data; its valid split is then measured without a warning about
-    itself.
+    The samples are one split of `measured`. `is_own`: `measured` is the run's own data; images of its valid
+    split are then not compared with themselves.
     """
     ids = [str(image_id) for image_id in samples.images["image_id"]]
     others = trained.images

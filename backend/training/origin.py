@@ -72,7 +72,7 @@ def _trained_on(
         record = read_record(RunFolder(checkpoint_path.absolute().parent.parent))
     except UserError:  # damaged; the checkpoint has the fingerprints
         record = None
-    if record is None or record.digests() != learned_from:  # another run's folder
+    if record is None or record.digests_by_split() != learned_from:  # another run's folder
         return trained_on_digests(learned_from)
     dataset_path = Path(config.value("dataset_path"))
     return trained_on_record(record, [dataset_path if dataset_path.is_dir() else dataset_path.parent])

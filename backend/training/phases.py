@@ -3,7 +3,7 @@ about the points that the first one finds."""
 
 from __future__ import annotations
 
-from backend.data.provenance import check_landmarks
+from backend.data.restored_splits import check_landmarks
 from backend.errors import UserError
 from backend.run.best import REFINE, TRAIN
 from backend.training.checkpoint import load_best, load_resumable

@@ -11,14 +11,8 @@ from typing import Any
 from backend.config import Choice, RunConfig
 from backend.data.image_store import ImageStore
 from backend.data.leaks import across_splits, advise, find_leaks
-from backend.data.provenance import (
-    DataRecord,
-    read_record,
-    read_whole_data,
-    record_data,
-    restore_splits,
-    to_dict,
-)
+from backend.data.provenance import DataRecord, read_record, record_data
+from backend.data.restored_splits import read_whole_data, restore_splits
 from backend.data.samples import (
     Samples,
     SampleSplits,
@@ -106,11 +100,11 @@ def load_run_data(folder: RunFolder, config: RunConfig, stop: threading.Event) -
     if record is None and not resumes:
         decoded = {TRAIN: train.samples} | ({VALID: valid.samples} if valid is not None else {})
         record = record_data(replace(splits, by_split=decoded), config.settings.annotation_type, chosen)
-        folder.write_data({**to_dict(record), "made_with": program})
+        folder.write_data({**record.to_dict(), "made_with": program})
     shown = choose_preview_samples((valid or train).samples)
     previews = StoredSamples(shown, build.build_store(shown, config))
     fitted = None if isinstance(shape_prior, str) else shape_prior
-    origin = {"learned_from": record.digests() if record is not None else {}, "made_with": program}
+    origin = {"learned_from": record.digests_by_split() if record is not None else {}, "made_with": program}
     return RunData(folder, config, splits, train, valid, previews, fitted, origin, stop)
 
 

@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 
 from backend.config import Choice
-from backend.data.provenance import DataRecord, from_dict, record_data, restore_splits, to_dict
+from backend.data.provenance import DataRecord, record_data
+from backend.data.restored_splits import restore_splits
 from backend.data.samples import SampleSplits, load_splits
 from backend.data.trained_on import as_learned, ids_in_training, trained_on_digests, trained_on_record
 from backend.errors import UserError
@@ -68,8 +69,8 @@ def ids(splits: SampleSplits, split: str) -> list[str]:
 
 
 def test_a_record_survives_json_and_names_every_image_once(record: DataRecord, data: Path) -> None:
-    raw = json.loads(json.dumps(to_dict(record)))
-    assert from_dict(raw) == record
+    raw = json.loads(json.dumps(record.to_dict()))
+    assert DataRecord.from_dict(raw) == record
     assert raw["source_folder"] == str(data) and raw["landmark_names"] == list(NAMES)
     assert [image["path"] for image in raw["splits"]["train"]] == [f"{n:02d}.png" for n in range(9)]
     assert [image["image_id"] for image in raw["splits"]["valid"]] == ["09.png", "10.png"]
@@ -81,10 +82,10 @@ def test_a_record_survives_json_and_names_every_image_once(record: DataRecord, d
 
 @pytest.mark.parametrize("damage", ["format_version", "splits", "landmark_names"])
 def test_a_damaged_record_is_a_mistake_with_a_cure(record: DataRecord, damage: str) -> None:
-    raw = to_dict(record)
+    raw = record.to_dict()
     raw.pop(damage)
     with pytest.raises(UserError, match=r"data\.json") as caught:
-        from_dict(raw)
+        DataRecord.from_dict(raw)
     assert caught.value.cure
 
 
@@ -183,7 +184,7 @@ def test_rows_that_changed_split_after_the_training_are_still_known(record: Data
     rows = read_rows(data)
     write_rows(data, [{**row, "split": "test" if n < 6 else "train"} for n, row in enumerate(rows)])
     today = whole(data)
-    for trained in (trained_on_record(record, []), trained_on_digests(record.digests())):
+    for trained in (trained_on_record(record, []), trained_on_digests(record.digests_by_split())):
         found = ids_in_training(today.by_split["test"], today, trained, is_own=True)
         assert found == tuple(f"{n:02d}.png" for n in range(6))
 
@@ -199,7 +200,7 @@ def test_valid_is_what_the_run_was_validated_on_whatever_was_added_since(
         extra.append({**rows[0], "image": name})
     write_rows(data, [*rows, *extra])
     today = whole(data)
-    for trained in (trained_on_record(record, []), trained_on_digests(record.digests())):
+    for trained in (trained_on_record(record, []), trained_on_digests(record.digests_by_split())):
         own = as_learned(today, trained)
         assert own is not None
         assert ids(own, "valid") == ["09.png", "10.png"] and ids(own, "train") == [
