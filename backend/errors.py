@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 class UserError(ValueError):
-    """A user's mistake: what is wrong, in which setting, and the cure.
+    """A mistake of the user: what is wrong, in which setting, and the cure.
 
     The command line prints it as one line and exits with 2; the form marks the field.
     """

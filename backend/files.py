@@ -30,10 +30,10 @@ _PROBES = 5
 
 
 def patiently(action: Callable[[], T], patience_s: float = 1.0) -> T:
-    """Call `action` again for about `patience_s` while it raises PermissionError.
+    """Call `action` until it does not raise PermissionError, for about `patience_s` seconds.
 
-    Windows refuses to replace, rename or open a file while another process (a reader, a virus scanner)
-    holds it, which passes in milliseconds. The last PermissionError is raised.
+    Windows refuses to replace, rename or open a file while another process, such as a virus scanner, holds it
+    open, usually for milliseconds. Raises the last PermissionError.
     """
     deadline = time.monotonic() + patience_s
     while True:
@@ -46,9 +46,9 @@ def patiently(action: Callable[[], T], patience_s: float = 1.0) -> T:
 
 
 def write_bytes_atomic(path: Path, content: bytes | memoryview, patience_s: float = 1.0) -> None:
-    """Replace `path` by `content`: a reader sees the old file or the new one, never a partial one or none.
+    """Replace `path` by `content`: at any time there is the old file or the new one, never a partial one.
 
-    Waits up to `patience_s` for a reader on Windows to let go of the old one.
+    Waits up to `patience_s` seconds if a process on Windows holds the old one open.
     """
     # not a name by tempfile, whose files only their owner may read
     temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
@@ -72,8 +72,8 @@ def write_json_atomic(path: Path, value: Any) -> None:
 def append_json_line(path: Path, row: Row) -> None:
     """Append `row` as one line of JSON in one write call; a NaN or an infinity becomes null.
 
-    Where the last line is unfinished (its writer was killed), a newline comes first, so that only that
-    line is lost. Raises OSError when the disk takes only a part of the line.
+    If the last line is unfinished (its writer was killed), a newline comes first, so that only that line is
+    lost. Raises OSError if the disk takes only a part of the line.
     """
     line = _encode_json(row) + b"\n"
     with patiently(lambda: path.open("a+b", buffering=0)) as file:
@@ -86,7 +86,7 @@ def append_json_line(path: Path, row: Row) -> None:
 
 
 def read_json(path: Path) -> Row | None:
-    """The object in `path`; None where the file is absent or is not a JSON object."""
+    """Return the object in `path`; None if the file is absent or is not a JSON object."""
     try:
         content = patiently(path.read_bytes)
     except FileNotFoundError:
@@ -95,10 +95,10 @@ def read_json(path: Path) -> Row | None:
 
 
 def read_json_lines(path: Path, offset: int = 0) -> tuple[list[Row], int]:
-    """The finished lines of `path` from byte `offset` on, and the offset to go on from next time.
+    """Return the finished lines of `path` from byte `offset` on, and the offset to go on from next time.
 
-    An unfinished last line is left for the next call; a finished line that is not a JSON object is
-    skipped. An absent file has no rows; a file shorter than `offset` is read from its start.
+    An unfinished last line is left for the next call; a finished line that is not a JSON object is skipped.
+    An absent file has no rows; a file shorter than `offset` is read from its start.
     """
     try:
         with patiently(lambda: path.open("rb")) as file:
@@ -111,14 +111,14 @@ def read_json_lines(path: Path, offset: int = 0) -> tuple[list[Row], int]:
 
 
 def read_finished(file: BinaryIO, offset: int) -> bytes:
-    """The lines from byte `offset` on, without an unfinished last one."""
+    """Read the lines from byte `offset` on, without an unfinished last one."""
     file.seek(offset)
     content = file.read()
     return content[: content.rfind(b"\n") + 1]
 
 
 def decode_json_lines(content: bytes) -> list[Row]:
-    """The rows of finished lines; a line that holds no JSON object is skipped."""
+    """Decode finished lines; one that is not a JSON object is skipped."""
     rows = (_decode_row(line) for line in content.split(b"\n"))
     return [row for row in rows if row is not None]
 
@@ -133,7 +133,7 @@ def read_stamp(path: Path) -> Stamp | None:
 
 
 def read_tail(path: Path, max_bytes: int) -> str:
-    """The last whole lines of a text file within `max_bytes` bytes; empty where the file is absent."""
+    """Return the last whole lines of a text file within `max_bytes` bytes; empty if the file is absent."""
     try:
         with patiently(lambda: path.open("rb")) as file:
             start = max(0, file.seek(0, os.SEEK_END) - max_bytes)
@@ -141,7 +141,7 @@ def read_tail(path: Path, max_bytes: int) -> str:
             content = file.read(max_bytes)
     except FileNotFoundError:
         return ""
-    # A cut first line is dropped, unless it is all there is (a progress bar draws without newlines).
+    # A cut first line is dropped, unless it is the only one (a progress bar writes no newlines).
     if start > 0 and b"\n" in content[:-1]:
         content = content[content.index(b"\n") + 1 :]
     return content.decode("utf-8", errors="replace").replace("\r\n", "\n")
@@ -150,8 +150,7 @@ def read_tail(path: Path, max_bytes: int) -> str:
 def is_lock_held(path: Path) -> bool:
     """Whether a process holds the `filelock.FileLock` at `path`, which is neither created nor changed.
 
-    False where this cannot be determined: an absent file, one that may not be read, a file system without
-    locks.
+    False if this cannot be determined: an absent file, one that may not be read, a file system without locks.
     """
     try:
         with path.open("rb") as file:  # a read-only folder does not matter
@@ -163,7 +162,7 @@ def is_lock_held(path: Path) -> bool:
 def _is_free(descriptor: int) -> bool:
     """Try the lock and release it at once: a process that wants it meanwhile gets it on its next try."""
     if sys.platform == "win32":
-        return _is_free_in_turn(descriptor)
+        return _is_free_after_retries(descriptor)
     try:
         # Shared, so that two processes that check at once do not take each other for the holder.
         fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -174,8 +173,8 @@ def _is_free(descriptor: int) -> bool:
     return True
 
 
-def _is_free_in_turn(descriptor: int) -> bool:
-    """Without shared locks: a process that only checks holds it for an instant, a real holder longer."""
+def _is_free_after_retries(descriptor: int) -> bool:
+    """Try the lock several times: a process that only checks it holds it for a much shorter time."""
     for _ in range(_PROBES):
         if filelock.lock_descriptor(descriptor, blocking=False):
             filelock.unlock_descriptor(descriptor)
@@ -199,7 +198,7 @@ def _decode_row(content: bytes) -> Row | None:
 
 
 def _to_plain(value: Any) -> Any:
-    """`value` in the types that JSON has: numpy to Python, Path to str, NaN and infinity to None."""
+    """Convert to the types that JSON has: numpy to Python, Path to str, NaN and infinity to None."""
     if isinstance(value, np.ndarray | np.generic):
         value = value.tolist()
     if isinstance(value, Enum):

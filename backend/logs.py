@@ -1,4 +1,4 @@
-"""Where the program's messages go: to the screen, and with their times to the log of a run.
+"""Sends the program's messages to the screen and, with their times, to the log of a run.
 
 Modules report with `logging.getLogger(__name__)`; only a command's answer is printed.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -18,31 +18,35 @@ _program = logging.getLogger("backend")
 
 
 class _Screen(logging.StreamHandler):  # type: ignore[type-arg]
-    """Messages on stdout or stderr as they are now, without what is redirected later."""
+    """A handler for stdout or stderr; a later redirection of them does not change it."""
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 (logging's own name)
-        """A closed terminal or a full disk: training goes on."""
+        """Do nothing: training goes on after a terminal was closed or a disk became full."""
 
 
 def configure_logging(*, with_times: bool = False) -> None:
-    """Send messages to stdout, and warnings and errors to stderr. `with_times`: where these are a log."""
+    """Send messages to stdout, and warnings and errors to stderr. `with_times`: they are written to a log."""
     _program.setLevel(logging.INFO)
-    for known in [handler for handler in _program.handlers if isinstance(handler, _Screen)]:
-        _program.removeHandler(known)
-    for stream, is_for_errors in ((sys.stdout, False), (sys.stderr, True)):
+    for earlier in [handler for handler in _program.handlers if isinstance(handler, _Screen)]:
+        _program.removeHandler(earlier)
+    for stream, takes_record in ((sys.stdout, _is_message), (sys.stderr, _is_warning)):
         handler = _Screen(stream)
         handler.setFormatter(WITH_TIMES if with_times else PLAIN)
-        handler.addFilter(_only(is_for_errors))
+        handler.addFilter(takes_record)
         _program.addHandler(handler)
 
 
-def _only(is_for_errors: bool) -> Callable[[logging.LogRecord], bool]:
-    return lambda record: (record.levelno >= logging.WARNING) is is_for_errors
+def _is_warning(record: logging.LogRecord) -> bool:
+    return record.levelno >= logging.WARNING
+
+
+def _is_message(record: logging.LogRecord) -> bool:
+    return not _is_warning(record)
 
 
 @contextmanager
 def logged_to(log_path: Path) -> Iterator[None]:
-    """Append messages, with their times, to a file too."""
+    """Append messages, with their times, also to a file."""
     handler = logging.FileHandler(log_path, encoding="utf-8", errors="backslashreplace")
     handler.setFormatter(WITH_TIMES)
     _program.addHandler(handler)

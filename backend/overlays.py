@@ -1,8 +1,7 @@
 """Draws points and heatmaps over an image: arrays in, arrays out.
 
 The ground truth is a ring, a prediction a cross, the error the line between them: they differ in shape as
-well as in color (Okabe and Ito's palette for color-blind readers). Frames: points in the pixels of the
-picture drawn on.
+well as in color (Okabe and Ito's palette for color-blind people). Points are in pixels of the given image.
 """
 
 from __future__ import annotations
@@ -25,14 +24,14 @@ _SUBPIXEL_BITS = 4
 
 
 def to_rgb(image: Image) -> Image:
-    """(H, W) or (H, W, 3) -> a new (H, W, 3)."""
+    """Copy an image (H, W) or (H, W, 3) to (H, W, 3)."""
     return np.repeat(image[..., None], 3, axis=2) if image.ndim == 2 else image.copy()
 
 
 def draw_points(
     image: Image, predicted_xy: FloatArray | None = None, true_xy: FloatArray | None = None
 ) -> Image:
-    """A copy of an image with predictions (K, 2) and ground truth (K, 2) on it; NaN is not drawn."""
+    """Draw predictions (K, 2) and ground truth (K, 2) on a copy of an image; NaN is not drawn."""
     picture = to_rgb(image)
     size = max(3.0, min(picture.shape[:2]) / 90)
     thickness = max(1, round(size / 4))
@@ -56,7 +55,7 @@ def blend_heatmaps(
     affines_heatmap_to_image: Sequence[FloatArray],
     opacity: float = 0.6,
 ) -> Image:
-    """A copy of an image with maps (h, w) uint8 laid over it, warm where the highest of them is high."""
+    """Lay heatmaps (h, w) uint8 over a copy of an image; see `heatmap_layer`."""
     picture = to_rgb(image)
     layer = heatmap_layer(heatmaps, affines_heatmap_to_image, (picture.shape[0], picture.shape[1]))
     weight = opacity * layer[..., 3:].astype(np.float32) / 255
@@ -66,39 +65,40 @@ def blend_heatmaps(
 def heatmap_layer(
     heatmaps: Sequence[Image], affines_heatmap_to_picture: Sequence[FloatArray], picture_hw: Size
 ) -> Image:
-    """Maps (h, w) uint8 as a layer (H, W, 4) to lay over a picture: warm where the highest of them is high,
-    and clear where all are low.
+    """Turn heatmaps (h, w) uint8 into a layer (H, W, 4) to lay over a picture.
+
+    A pixel has the color and opacity of the highest heatmap there: warm if it is high, clear if it is low.
     """
-    laid = np.zeros(picture_hw, np.uint8)
+    highest = np.zeros(picture_hw, np.uint8)
     for heatmap, affine in zip(heatmaps, affines_heatmap_to_picture, strict=True):
-        if np.isfinite(affine).all():  # a crop around an unknown point has no place
-            np.maximum(laid, cv2.warpAffine(heatmap, affine, picture_hw[::-1]), out=laid)
-    colors = cv2.cvtColor(cv2.applyColorMap(laid, cv2.COLORMAP_INFERNO), cv2.COLOR_BGR2RGB)
-    opacity = np.rint((laid.astype(np.float32) / 255) ** 0.5 * 255).astype(np.uint8)
+        if np.isfinite(affine).all():  # the place of a crop around an unknown point is unknown
+            np.maximum(highest, cv2.warpAffine(heatmap, affine, picture_hw[::-1]), out=highest)
+    colors = cv2.cvtColor(cv2.applyColorMap(highest, cv2.COLORMAP_INFERNO), cv2.COLOR_BGR2RGB)
+    opacity = np.rint((highest.astype(np.float32) / 255) ** 0.5 * 255).astype(np.uint8)
     return np.dstack([colors, opacity])
 
 
 def encode_png(picture: Image) -> bytes:
-    """PNG bytes of a greyscale, an RGB or an RGBA picture."""
+    """Encode a greyscale, an RGB or an RGBA picture as PNG."""
     return _encode(picture, ".png", [])
 
 
 def encode_jpeg(picture: Image, quality: int = 88) -> bytes:
-    """JPEG bytes of an RGB or greyscale picture."""
+    """Encode a greyscale or an RGB picture as JPEG."""
     return _encode(picture, ".jpg", [cv2.IMWRITE_JPEG_QUALITY, quality])
 
 
 def _encode(picture: Image, suffix: str, options: Sequence[int]) -> bytes:
-    stored: npt.NDArray[Any] = picture
+    pixels: npt.NDArray[Any] = picture
     if picture.ndim == 3:
-        stored = cv2.cvtColor(picture, cv2.COLOR_RGBA2BGRA if picture.shape[2] == 4 else cv2.COLOR_RGB2BGR)
-    done, buffer = cv2.imencode(suffix, stored, options)
-    assert done, f"OpenCV cannot write {suffix}"
+        pixels = cv2.cvtColor(picture, cv2.COLOR_RGBA2BGRA if picture.shape[2] == 4 else cv2.COLOR_RGB2BGR)
+    succeeded, buffer = cv2.imencode(suffix, pixels, options)
+    assert succeeded, f"OpenCV cannot write {suffix}"
     return bytes(buffer.tobytes())
 
 
-def _fixed(point: Sequence[float] | FloatArray) -> tuple[int, int]:
-    """A sub-pixel point in OpenCV's fixed-point integers."""
+def _to_fixed_point(point: Sequence[float] | FloatArray) -> tuple[int, int]:
+    """Convert a sub-pixel point to OpenCV's fixed-point integers."""
     scale = 1 << _SUBPIXEL_BITS
     return round(float(point[0]) * scale), round(float(point[1]) * scale)
 
@@ -110,11 +110,13 @@ def _line(
     rgb: tuple[int, int, int],
     thickness: int,
 ) -> None:
-    cv2.line(picture, _fixed(start), _fixed(end), rgb, thickness, cv2.LINE_AA, _SUBPIXEL_BITS)
+    cv2.line(
+        picture, _to_fixed_point(start), _to_fixed_point(end), rgb, thickness, cv2.LINE_AA, _SUBPIXEL_BITS
+    )
 
 
 def _ring(
-    picture: Image, centre: Sequence[float], radius: float, rgb: tuple[int, int, int], thickness: int
+    picture: Image, center: Sequence[float], radius: float, rgb: tuple[int, int, int], thickness: int
 ) -> None:
     radius_fixed = round(radius * (1 << _SUBPIXEL_BITS))
-    cv2.circle(picture, _fixed(centre), radius_fixed, rgb, thickness, cv2.LINE_AA, _SUBPIXEL_BITS)
+    cv2.circle(picture, _to_fixed_point(center), radius_fixed, rgb, thickness, cv2.LINE_AA, _SUBPIXEL_BITS)

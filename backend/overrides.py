@@ -1,6 +1,6 @@
-"""Settings of a run that are changed when it is resumed: `launched.json` keeps them, `config.json` stays as made.
+"""The settings of a run that were changed at a resume: in `launched.json`, as `config.json` never changes.
 
-The one place that reads the settings in force. Needs no torch.
+Only this module reads the settings in effect.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ AT_A_RESUME = "as asked at a resume"
 
 
 def read_run_config(folder: RunFolder) -> RunConfig:
-    """The settings in force: what the run was made with, and what was changed at its resumes. Raises UserError."""
+    """Read the settings in effect: the run's own with the changes of its resumes. Raises UserError."""
     config = RunConfig.from_dict(folder.read_config())
-    kept = (folder.read_launched() or {}).get("overrides") or {}
+    overrides = (folder.read_launched() or {}).get("overrides") or {}
     try:
-        return _with(config, {name: Choice(**choice) for name, choice in kept.items()})
+        return _with(config, {name: Choice(**choice) for name, choice in overrides.items()})
     except (AttributeError, TypeError) as error:
         raise UserError(
             f"launched.json is damaged ({error!r:.80})", field="run", cure="start a new run"
@@ -37,41 +37,41 @@ def read_run_config(folder: RunFolder) -> RunConfig:
 
 def resolve_overrides(
     folder: RunFolder,
-    asked: Mapping[str, Any],
+    given: Mapping[str, Any],
     machine: Machine,
     busy: Collection[str | None] = (),
     readings: Sequence[GpuReading] = (),
 ) -> dict[str, Any]:
-    """What a resume with the asked settings (of CHANGEABLE) changes, as `launched.json` holds it.
+    """Return what a resume with the given settings (of CHANGEABLE) changes, in the form of `launched.json`.
 
-    What depends on the device is resolved anew for another one; "auto" is resolved with `busy` and `readings` as in
-    `choose_device`. Raises UserError, by field, for a setting that cannot change, a folder that does not hold the run's
-    data, a device that is not there, and a run that would end at once.
+    For another device, what depends on it is chosen again; "auto" is resolved with `busy` and `readings` as
+    in `choose_device`. Raises UserError, by field, for a setting that cannot change, a folder that does not
+    hold the run's data, a device that cannot be used, and a run that would end at once.
     """
-    others = [name for name in asked if name not in CHANGEABLE]
-    if others:
+    unchangeable = [name for name in given if name not in CHANGEABLE]
+    if unchangeable:
         raise UserError(
-            f"a run is resumed with its own settings, not with --{' --'.join(others)}",
+            f"a run is resumed with its own settings, not with --{' --'.join(unchangeable)}",
             field="resume",
             cure=f"leave these out (--{', --'.join(CHANGEABLE)} may change), or start a new run",
         )
     config = read_run_config(folder)
-    wanted = parse_settings({**config.settings.model_dump(), **_in_force(config), **asked})
-    changes = _changes_of_device(config, wanted, machine, busy, readings)
-    if "num_workers" in asked:
+    settings = parse_settings({**config.settings.model_dump(), **_changeable_values(config), **given})
+    changes = _change_device(config, settings, machine, busy, readings)
+    if "num_workers" in given:
         device = changes["device"].value if "device" in changes else config.value("device")
-        changes["num_workers"] = replace(choose_workers(wanted, device, machine), reason=AT_A_RESUME)
-    if "patience" in asked:
-        changes["patience"] = Choice(wanted.patience, AT_A_RESUME)
-    _require_end_in_sight(folder, config, _with(config, changes))
-    if "dataset_path" in asked:
-        changes["dataset_path"] = _moved(folder, config, wanted)
+        changes["num_workers"] = replace(choose_workers(settings, device, machine), reason=AT_A_RESUME)
+    if "patience" in given:
+        changes["patience"] = Choice(settings.patience, AT_A_RESUME)
+    _require_epochs_left(folder, config, _with(config, changes))
+    if "dataset_path" in given:
+        changes["dataset_path"] = _change_dataset(folder, config, settings)
     require_data(_with(config, changes))
     return {name: asdict(choice) for name, choice in changes.items()}
 
 
 def ended_by_patience(folder: RunFolder) -> bool:
-    """Whether the run ended early because it got no better, so that a resume alone would end it again at once."""
+    """Whether the run ended because of its patience, so that a mere resume would end it again at once."""
     if derive_state(folder) is not RunState.FINISHED_EARLY:
         return False
     events = [event for event in folder.read_events()[0] if event.get("kind") in ("early_stop", "resumed")]
@@ -86,8 +86,11 @@ def _with(config: RunConfig, changes: Mapping[str, Choice]) -> RunConfig:
     return replace(config, chosen={**config.chosen, **changes})
 
 
-def _in_force(config: RunConfig) -> dict[str, Any]:
-    """What holds now; the number of workers only where a resume has set it, for else it follows the device."""
+def _changeable_values(config: RunConfig) -> dict[str, Any]:
+    """Return the values in effect, but a number of workers only if a resume has set it.
+
+    Any other number depends on the device.
+    """
     values = {name: config.value(name) for name in CHANGEABLE}
     workers = config.chosen.get("num_workers")
     if workers is None or workers.reason != AT_A_RESUME:
@@ -95,24 +98,31 @@ def _in_force(config: RunConfig) -> dict[str, Any]:
     return values
 
 
-def _changes_of_device(
+def _change_device(
     config: RunConfig,
-    wanted: Settings,
+    settings: Settings,
     machine: Machine,
     busy: Collection[str | None],
     readings: Sequence[GpuReading],
 ) -> dict[str, Choice]:
-    """Raises UserError where the device, the asked one or the run's own, is not on this machine."""
-    device = choose_device(wanted, machine, busy, readings).value
+    """Return the changes that another device brings; none for the same one.
+
+    Raises UserError if the device, given or the run's own, is not on this machine.
+    """
+    device = choose_device(settings, machine, busy, readings).value
     if device == config.value("device"):
         return {}
-    changes = {"device": Choice(device, AT_A_RESUME), "num_workers": choose_workers(wanted, device, machine)}
-    if wanted.mixed_precision:
+    changes = {
+        "device": Choice(device, AT_A_RESUME),
+        "num_workers": choose_workers(settings, device, machine),
+    }
+    if settings.mixed_precision:
         changes["mixed_precision"] = choose_precision(device, machine.cpu_bfloat16)
     return changes
 
 
-def _require_end_in_sight(folder: RunFolder, before: RunConfig, after: RunConfig) -> None:
+def _require_epochs_left(folder: RunFolder, before: RunConfig, after: RunConfig) -> None:
+    """Raise UserError if the run has ended because of its patience, and would end again at once."""
     patience = before.value("patience")
     if ended_by_patience(folder) and 0 < after.value("patience") <= patience:
         raise UserError(
@@ -122,9 +132,9 @@ def _require_end_in_sight(folder: RunFolder, before: RunConfig, after: RunConfig
         )
 
 
-def _moved(folder: RunFolder, config: RunConfig, wanted: Settings) -> Choice:
-    """The folder that the data was moved to. Raises UserError where it is not the run's data."""
-    choice = replace(choose_dataset(wanted), reason=AT_A_RESUME)
+def _change_dataset(folder: RunFolder, config: RunConfig, settings: Settings) -> Choice:
+    """Choose the folder that the data was moved to. Raises UserError if it does not hold the run's data."""
+    choice = replace(choose_dataset(settings), reason=AT_A_RESUME)
     today = read_whole_data(_with(config, {"dataset_path": choice}))
     record = read_record(folder)
     if record is not None:

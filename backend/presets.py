@@ -15,7 +15,7 @@ from backend.config import Choice, RunConfig, Settings
 
 @dataclass(frozen=True)
 class Preset:
-    """`description`: the measured error and time. `values`: settings as `Settings` holds them."""
+    """The measured error and time, and the values of settings as `Settings` holds them."""
 
     description: str
     values: Mapping[str, Any]
@@ -70,44 +70,39 @@ PRESETS: dict[str, Preset] = {
 
 
 def preset_values(name: str) -> dict[str, Any]:
-    """Every setting that any preset sets, with this preset's value."""
+    """Return every setting that any preset sets, with this preset's value."""
     all_keys = dict.fromkeys(key for preset in PRESETS.values() for key in preset.values)
     return {key: Settings.model_fields[key].default for key in all_keys} | dict(PRESETS[name].values)
 
 
 def with_preset(name: str | None, given: Mapping[str, Any]) -> dict[str, Any]:
-    """Raw settings: the preset's, overridden by those given. None: no preset."""
+    """Add a preset's values to the given settings, which win. None: no preset."""
     return {**(preset_values(name) if name else {}), **given}
 
 
 def match_preset(values: Mapping[str, Any]) -> str | None:
-    """The preset whose values are all in `values` (a missing one is at its default); None where there is
-    none.
+    """Return the name of the preset whose values are all in `values`; None if there is none.
+
+    A setting that `values` lacks is at its default.
     """
-
-    def is_in_force(key: str, value: Any) -> bool:
-        found = values.get(key, Settings.model_fields[key].default)
-        return bool(found == value)
-
     for name in PRESETS:
-        if all(is_in_force(key, value) for key, value in preset_values(name).items()):
+        preset = preset_values(name)
+        if all(values.get(key, Settings.model_fields[key].default) == value for key, value in preset.items()):
             return name
     return None
 
 
 def record_preset(config: RunConfig, name: str) -> RunConfig:
-    """The configuration with the preset that was asked for, and what replaced its values, as its first
-    choice.
-    """
+    """Add the preset to the configuration as its first choice, with the values that replace its own."""
     replaced = {
         key: getattr(config.settings, key)
         for key, value in preset_values(name).items()
         if getattr(config.settings, key) != value
     }
-    instead = ", ".join(f"{key} {_shown(value)}" for key, value in replaced.items())
-    reason = f"as asked, but {instead}" if replaced else "as asked"
+    differences = ", ".join(f"{key} {_format_value(value)}" for key, value in replaced.items())
+    reason = f"as asked, but {differences}" if replaced else "as asked"
     return replace(config, chosen={"preset": Choice(name, reason), **config.chosen})
 
 
-def _shown(value: Any) -> str:
+def _format_value(value: Any) -> str:
     return " ".join(map(str, value)) if isinstance(value, tuple) else str(value)

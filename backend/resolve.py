@@ -1,6 +1,6 @@
-"""What the program decides where the user left it open, each with its reason. Pure: needs no torch, no screen.
+"""Chooses a value, with the reason, for every setting that the user left open.
 
-Everything decided here ends in config.json under `chosen`, is printed by train.py and shown on the page.
+The choices are stored in config.json under `chosen`, printed by train.py and shown on the page.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ def resolve_settings(
 ) -> RunConfig:
     """Fill in every "auto" and every setting that this machine cannot serve as asked.
 
-    `busy` and `readings` as in `choose_device`. `recommend_batch(settings, device)` is called only for an automatic
-    batch size. Raises UserError for a GPU that is not there and files that do not exist.
+    `busy` and `readings` as in `choose_device`. `recommend_batch(settings, device)` is called only for an
+    automatic batch size. Raises UserError for a GPU or a file that does not exist.
     """
     chosen = {
         "dataset_path": choose_dataset(settings),
@@ -52,7 +52,7 @@ def resolve_settings(
 
 
 def choose_dataset(settings: Settings, beside: Path = REPOSITORY) -> Choice:
-    """The data set asked for, else `Aariz` beside train.py, else demo data, which is made where absent."""
+    """Choose the given data set, else `Aariz` beside train.py, else demo data, which is created if absent."""
     if settings.dataset_path:
         path = Path(settings.dataset_path).expanduser().absolute()
         if not path.exists():
@@ -62,11 +62,13 @@ def choose_dataset(settings: Settings, beside: Path = REPOSITORY) -> Choice:
     if aariz.is_dir():
         return Choice(str(aariz), "no --dataset_path given, and this folder lies beside train.py")
     demo = beside / "data" / "demo"
-    was_there = demo.is_dir()
-    if not was_there:
+    existed = demo.is_dir()
+    if not existed:
         create_demo_dataset(demo)
-    how = "there already" if was_there else "made now"
-    return Choice(str(demo), f"no --dataset_path given and no folder Aariz beside train.py: demo data, {how}")
+    origin = "there already" if existed else "made now"
+    return Choice(
+        str(demo), f"no --dataset_path given and no folder Aariz beside train.py: demo data, {origin}"
+    )
 
 
 def choose_device(
@@ -75,8 +77,11 @@ def choose_device(
     busy: Collection[str | None] = (),
     readings: Sequence[GpuReading] = (),
 ) -> Choice:
-    """A torch device name, always with its number for a GPU; "auto" is one on which no run trains (`busy` are those on
-    which one does) and whose memory, by the driver's readings, is free. Raises UserError."""
+    """Choose a torch device by name, which has a number for a GPU: cpu, cuda:0 ...
+
+    "auto" takes a GPU on which no run trains (those in `busy` train one) and whose memory is free by the
+    driver's `readings`. Raises UserError for a device that cannot be used.
+    """
     if settings.device == "auto":
         if machine.gpus:
             gpu, reason = choose_free(machine.gpus, busy, readings)
@@ -84,9 +89,9 @@ def choose_device(
         return Choice("cpu", _why_no_gpu(machine))
     if settings.device == "cpu":
         return Choice("cpu", "as asked")
-    wanted = "cuda:0" if settings.device == "cuda" else settings.device
-    _require_usable(wanted, machine)
-    return Choice(wanted, "as asked")
+    device = "cuda:0" if settings.device == "cuda" else settings.device
+    _require_usable(device, machine)
+    return Choice(device, "as asked")
 
 
 def _why_no_gpu(machine: Machine) -> str:
@@ -95,21 +100,21 @@ def _why_no_gpu(machine: Machine) -> str:
     return f"torch {machine.torch_version} sees no GPU here"
 
 
-def _require_usable(wanted: str, machine: Machine) -> None:
-    """Raises UserError for a GPU that is not there, or that this torch cannot compute on."""
+def _require_usable(device: str, machine: Machine) -> None:
+    """Raise UserError for a GPU that does not exist, or that this torch cannot compute on."""
     names = [gpu.name for gpu in machine.gpus]
-    if wanted in names:
+    if device in names:
         return
-    others = f"choose cpu or {', '.join(names)}" if names else "choose cpu"
-    known = next((gpu for gpu in machine.unusable if gpu.name == wanted), None)
-    if known is not None:
-        raise UserError(known.reason, field="device", cure=f"{known.remedy}; or {others}")
-    cure = others if names or machine.unusable else "choose cpu, or install torch's CUDA build"
-    raise UserError(f"torch sees no {wanted} here", field="device", cure=cure)
+    alternatives = f"choose cpu or {', '.join(names)}" if names else "choose cpu"
+    unusable = next((gpu for gpu in machine.unusable if gpu.name == device), None)
+    if unusable is not None:
+        raise UserError(unusable.reason, field="device", cure=f"{unusable.remedy}; or {alternatives}")
+    cure = alternatives if names or machine.unusable else "choose cpu, or install torch's CUDA build"
+    raise UserError(f"torch sees no {device} here", field="device", cure=cure)
 
 
 def choose_precision(device: str, cpu_bfloat16: bool) -> Choice:
-    """What mixed precision computes in on a device: a type's name, or False for float32 alone."""
+    """Choose the type of mixed precision on a device, by name, or False for float32 alone."""
     if device != "cpu":
         return Choice("float16", "on a GPU, with a gradient scaler; float32 there is without TF32")
     if cpu_bfloat16:
@@ -120,28 +125,41 @@ def choose_precision(device: str, cpu_bfloat16: bool) -> Choice:
 
 
 def precision_warning(precision: Any, cpu_bfloat16: bool) -> str | None:
-    """What to say of a run that was started with this precision (`choose_precision`'s value) and goes on here; None
-    where nothing has changed. Only a run on a CPU computes in bfloat16."""
+    """Return a warning if a run in bfloat16 goes on on a CPU without instructions for it; None otherwise.
+
+    `precision` is the run's, as `choose_precision` chose it. Only a run on a CPU computes in bfloat16.
+    """
     if precision != "bfloat16" or cpu_bfloat16:
         return None
     return (
-        "this run computes in bfloat16, as it did from its start, but this CPU has no instructions for it: its steps "
-        "take many times as long; to go on at full speed, resume it on a CPU with AVX512-BF16 or AMX"
+        "this run computes in bfloat16, as it did from its start, but this CPU has no instructions for it: "
+        "its steps take many times as long; to go on at full speed, resume it on a CPU with AVX512-BF16 or "
+        "AMX"
     )
 
 
 def settings_in_force(settings: Settings, device: str, cpu_bfloat16: bool) -> Settings:
-    """The settings with mixed precision only where the device has it, for the memory and time of a step."""
+    """Switch mixed precision off if the device does not have it, to predict memory and time of a step."""
     if not settings.mixed_precision or choose_precision(device, cpu_bfloat16).value:
         return settings
     return settings.model_copy(update={"mixed_precision": False})
 
 
 def precision_in_force(settings: Settings, device: str) -> Choice:
-    """What a step computes in under such settings."""
+    """Return the precision of a step under the settings that `settings_in_force` returns."""
     return (
         choose_precision(device, cpu_bfloat16=True) if settings.mixed_precision else Choice(False, "as asked")
     )
+
+
+def choose_workers(settings: Settings, device: str, machine: Machine) -> Choice:
+    """Choose the number of processes that prepare images."""
+    if settings.num_workers != "auto":
+        return Choice(settings.num_workers, "as asked")
+    if device == "cpu":
+        return Choice(0, "on a CPU, preparing images costs little beside the network")
+    number = max(1, min(MAX_WORKERS, machine.num_cpus - 1))
+    return Choice(number, f"of {machine.num_cpus} CPU cores, one stays free; at most {MAX_WORKERS}")
 
 
 def _choose_file(settings: Settings, field: str) -> Choice:
@@ -149,13 +167,3 @@ def _choose_file(settings: Settings, field: str) -> Choice:
     if not path.is_file():
         raise UserError(f"{path} is not a file", field=field, cure="check the path")
     return Choice(str(path), "as asked")
-
-
-def choose_workers(settings: Settings, device: str, machine: Machine) -> Choice:
-    """Processes that prepare images."""
-    if settings.num_workers != "auto":
-        return Choice(settings.num_workers, "as asked")
-    if device == "cpu":
-        return Choice(0, "on a CPU, preparing images costs little beside the network")
-    number = max(1, min(MAX_WORKERS, machine.num_cpus - 1))
-    return Choice(number, f"of {machine.num_cpus} CPU cores, one stays free; at most {MAX_WORKERS}")

@@ -1,4 +1,4 @@
-"""The settings of a run, how they are checked, and the configuration that a run is made with."""
+"""The settings of a run, their checks, and the configuration with which a run is created."""
 
 from backend.config.checks import SIZE_MULTIPLE, sides_of
 from backend.config.declare import Effect, Group, effects_of, group_of

@@ -1,4 +1,4 @@
-"""Rules of single settings that a range cannot express; each check raises ValueError with the cure."""
+"""Rules of settings that a range cannot express; each check raises ValueError with the cure."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ MAX_SIDE = 4096
 
 
 def check_image_size(size: tuple[int, int]) -> tuple[int, int]:
-    """Both sides in range, and multiples of 32."""
+    """Check that both sides are in range, and multiples of 32."""
     for name, value in zip(SIDES, size, strict=True):
         if not SIZE_MULTIPLE <= value <= MAX_SIDE:
             raise ValueError(f"{name} {value} is outside {SIZE_MULTIPLE} to {MAX_SIDE}; start from 256 256")
@@ -28,19 +28,19 @@ def check_image_size(size: tuple[int, int]) -> tuple[int, int]:
 
 
 def check_output_stride(stride: int | str) -> int | str:
-    """A stride that the networks offer, or auto."""
+    """Check that the networks have this stride, or that it is auto."""
     if stride not in ("auto", *OUTPUT_STRIDES):
         raise ValueError(f"{stride} is not one of auto, {', '.join(map(str, OUTPUT_STRIDES))}")
     return stride
 
 
 def with_latin_digits(value: Any) -> Any:
-    """A text with Latin digits, such as cuda:1; anything else as it is."""
+    """Replace the digits of a text, such as cuda:1, by Latin ones; return anything else as it is."""
     return to_latin(value) if isinstance(value, str) else value
 
 
 def check_refiner_sides(text: str, num_networks: int, crop_size: int) -> str:
-    """Sides that a crop can be shrunk to, at most one for each network; the list as config.json keeps it."""
+    """Check that a crop can be shrunk to these sides, at most one per network; return the list to store."""
     try:
         sides = sides_of(text)
     except UserError as error:
@@ -55,5 +55,5 @@ def check_refiner_sides(text: str, num_networks: int, crop_size: int) -> str:
 
 
 def sides_of(text: str) -> tuple[int, ...]:
-    """The numbers of the setting `refiner_sides`. Raises UserError for what is not a list of them."""
+    """Read the numbers of the setting `refiner_sides`. Raises UserError for what is not a list of them."""
     return read_whole_numbers(text)

@@ -1,4 +1,4 @@
-"""What each setting declares about itself: help, range, its group on the form, and what it affects."""
+"""How a setting is declared: its help, its range, its group on the form, and the answers it affects."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pydantic.fields import FieldInfo
 
 Group = Literal[
     "dataset",  # beside the choice of the data set, placed by hand
-    "main",  # always in sight; the groups below are under a heading of their own in "More settings"
+    "main",  # always visible; each group below has its heading in "More settings"
     "target",
     "data",
     "augmentation",
@@ -17,39 +17,40 @@ Group = Literal[
     "refinement",
     "machine",
 ]
+# parts of the page that are computed from settings
 Effect = Literal[
     "data",  # which images and landmarks are read, and how they are split
     "sample",  # the picture of a training image with its sigma and its crop
     "views",  # the pictures of an image as augmentation varies it
     "memory",  # the memory and the time of a training step
     "estimate",  # how many steps of which batch a run takes on which device
-    "decoding_error",
+    "decoding_error",  # the mean error that would remain with perfect heatmaps
 ]
 
 
 def setting(
     default: Any, description: str, *, group: Group, affects: tuple[Effect, ...], **limits: Any
 ) -> Any:
-    """A field of `Settings`: one flag and one form field. `limits` are pydantic's (`ge`, `lt`, `pattern`
-    ...).
+    """Declare one field of `Settings`; it becomes one command-line flag and one form field.
 
-    An answer on the page is computed again when a setting changes that affects it, and only then.
+    `affects` lists what is recomputed on the page when the field changes. `limits` are pydantic's constraints
+    (`ge`, `lt`, `pattern`, ...).
     """
-    declared: dict[str, Any] = {"group": group, "affects": [*affects]}
-    return Field(default, description=description, json_schema_extra=declared, **limits)
+    extra: dict[str, Any] = {"group": group, "affects": [*affects]}
+    return Field(default, description=description, json_schema_extra=extra, **limits)
 
 
 def group_of(field: FieldInfo) -> Group:
-    """The group on the form that a field declares."""
-    group: Group = _declared(field)["group"]
+    """Return the group on the form in which a field is declared."""
+    group: Group = _extra(field)["group"]
     return group
 
 
 def effects_of(field: FieldInfo) -> tuple[Effect, ...]:
-    """What a field declares to affect."""
-    return tuple(_declared(field)["affects"])
+    """Return the parts of the page that a field is declared to affect."""
+    return tuple(_extra(field)["affects"])
 
 
-def _declared(field: FieldInfo) -> dict[str, Any]:
-    assert isinstance(field.json_schema_extra, dict), "every field of Settings is made by `setting`"
+def _extra(field: FieldInfo) -> dict[str, Any]:
+    assert isinstance(field.json_schema_extra, dict), "every field of Settings is declared with `setting`"
     return field.json_schema_extra

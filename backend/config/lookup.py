@@ -7,10 +7,10 @@ from backend.config.settings import Settings
 
 
 def settings_in(group: Group) -> tuple[str, ...]:
-    """The names of a group's settings, in the order of the form."""
+    """List the names of a group's settings, in the order of the form."""
     return tuple(name for name, field in Settings.model_fields.items() if group_of(field) == group)
 
 
 def settings_affecting(*effects: Effect) -> tuple[str, ...]:
-    """The names of the settings that affect any of these."""
+    """List the names of the settings that affect any of these."""
     return tuple(name for name, field in Settings.model_fields.items() if {*effects_of(field)} & {*effects})

@@ -1,4 +1,4 @@
-"""Check settings by name, and say what is wrong with them."""
+"""Checks settings by name, and describes each mistake."""
 
 from __future__ import annotations
 
@@ -17,20 +17,19 @@ def parse_settings(values: Mapping[str, Any]) -> Settings:
     try:
         return Settings.model_validate(dict(values))
     except ValidationError as error:
-        raise _mistakes_of(error)[0] from None
+        raise _list_mistakes(error)[0] from None
 
 
 def find_mistakes(values: Mapping[str, Any]) -> list[UserError]:
-    """Every mistake in a set of settings, each with its field and what it accepts."""
+    """List the first mistake of each field, with what the field accepts."""
     try:
         Settings.model_validate(dict(values))
     except ValidationError as error:
-        return _mistakes_of(error)
+        return _list_mistakes(error)
     return []
 
 
-def _mistakes_of(error: ValidationError) -> list[UserError]:
-    """The first mistake of each field."""
+def _list_mistakes(error: ValidationError) -> list[UserError]:
     by_field: dict[str, UserError] = {}
     for item in error.errors():
         field = str(item["loc"][0]) if item["loc"] else ""
@@ -44,10 +43,9 @@ def _describe(item: Any, field: str) -> UserError:
     message = str(item["msg"]).removeprefix("Value error, ").removeprefix("Input ")
     if item["type"] == "value_error":
         return UserError(message, field=field)
-    # the form passes None for an empty field of a number
-    message = (
-        "is missing: a number belongs here" if item["input"] is None else f"{message}, not {item['input']!r}"
-    )
+    message = f"{message}, not {item['input']!r}"
+    if item["input"] is None:  # the form passes None for an empty field of a number
+        message = "is missing: a number belongs here"
     if field == "image_size" and len(item["loc"]) > 1:
         message = f"{SIDES[item['loc'][1]]} {message}"
     return UserError(message, field=field, cure=Settings.model_fields[field].description or "")

@@ -16,7 +16,6 @@ from pydantic import (
 )
 
 from backend.config.checks import (
-    SIDES,
     SIZE_MULTIPLE,
     check_image_size,
     check_output_stride,
@@ -34,8 +33,9 @@ Auto = Literal["auto"]
 
 
 class Settings(BaseModel):
-    """Everything that decides a run's result. A group is laid out on the form in the order of its fields
-    here.
+    """Everything that determines a run's result.
+
+    The form shows a group's fields in the order declared here.
     """
 
     # an infinity has no JSON, so config.json could not hold it
@@ -131,8 +131,7 @@ class Settings(BaseModel):
         False,
         "when predicting, pull points toward the shapes that the training images make likely, the more the "
         "less certain a heatmap is: for one anatomy in one pose, such as cephalograms; with the loss kl, "
-        "at least "
-        "12 images and 4 landmarks",
+        "at least 12 images and 4 landmarks",
         group="target",
         affects=(),
     )
@@ -318,8 +317,7 @@ class Settings(BaseModel):
     crop_jitter: Annotated[float, Field(ge=0, le=128)] | Auto = setting(
         "auto",
         "refinement: distance of the crops from the ground truth during training, crop pixels (standard "
-        "deviation); "
-        "auto: the error of the first network on the validation images",
+        "deviation); auto: the error of the first network on the validation images",
         group="refinement",
         affects=(),
     )
@@ -383,20 +381,14 @@ class Settings(BaseModel):
 
     @property
     def crop_frame(self) -> CropFrame:
-        """What a crop of the refinement covers."""
+        """The area of a crop of the refinement."""
         return CropFrame(self.crop_size, self.crop_mm_per_px, self.crop_share)
 
     @field_validator("*", mode="before")
     @classmethod
     def _read_typed_number(cls, value: Any, info: ValidationInfo) -> Any:
         kind = NUMBER_SETTINGS.get(info.field_name or "")
-        if kind is None:
-            return value
-        if not kind.is_pair:
-            return kind.read(value)
-        if not isinstance(value, list | tuple) or len(value) != len(SIDES):
-            return value  # pydantic refuses it
-        return tuple(kind.read(one, f"{side} ") for side, one in zip(SIDES, value, strict=True))
+        return value if kind is None else kind.read_value(value)
 
     @field_validator("refiner_sides")
     @classmethod

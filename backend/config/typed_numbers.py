@@ -1,4 +1,4 @@
-"""Settings that hold numbers: which they are, and how each is read as it was typed."""
+"""The settings that hold numbers, and how each is read as the user typed it."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any, get_args
 
 from pydantic.fields import FieldInfo
 
+from backend.config.checks import SIDES
 from backend.errors import UserError
 from backend.numbers import read_number, read_whole_number, to_latin
 
@@ -15,15 +16,24 @@ AUTO = "auto"
 
 @dataclass(frozen=True)
 class NumberSetting:
-    """A setting that holds a number, or a pair of them (height, width), or may hold "auto" instead."""
+    """A setting that holds a number, or a pair of them (height, width), and may accept "auto" instead."""
 
     is_whole: bool
     accepts_auto: bool
     is_pair: bool
 
+    def read_value(self, value: Any) -> Any:
+        """Read the setting's value: one number, or both of a pair. Raises ValueError as `read` does."""
+        if not self.is_pair:
+            return self.read(value)
+        if not isinstance(value, list | tuple) or len(value) != len(SIDES):
+            return value  # pydantic refuses it
+        return tuple(self.read(typed, f"{side} ") for side, typed in zip(SIDES, value, strict=True))
+
     def read(self, typed: Any, name: str = "") -> Any:
-        """The number that was typed; None where nothing was. Raises ValueError with the cure, after the
-        `name`.
+        """Read one number as it was typed; None for an empty text.
+
+        Raises ValueError with the cure; its message begins with `name`.
         """
         text = to_latin(typed) if isinstance(typed, str) else typed
         if text is None or text == "":
@@ -38,14 +48,16 @@ class NumberSetting:
 
 
 def number_setting_of(field: FieldInfo) -> NumberSetting | None:
-    """What a field takes that holds a number; None for the others."""
-    kinds = _kinds_of(field.annotation)
-    if int not in kinds and float not in kinds:
+    """Describe a field that holds a number; None for the others."""
+    parts = _flatten(field.annotation)
+    if int not in parts and float not in parts:
         return None
-    return NumberSetting(int in kinds, AUTO in kinds, isinstance(field.default, tuple))
+    return NumberSetting(
+        is_whole=int in parts, accepts_auto=AUTO in parts, is_pair=isinstance(field.default, tuple)
+    )
 
 
-def _kinds_of(annotation: Any) -> set[Any]:
-    """The types and the words that an annotation is made of."""
+def _flatten(annotation: Any) -> set[Any]:
+    """Return the types and literals of which a type annotation is composed."""
     parts = [part for part in get_args(annotation) if not isinstance(part, FieldInfo)]
-    return set().union(*map(_kinds_of, parts)) if parts else {annotation}
+    return set().union(*map(_flatten, parts)) if parts else {annotation}

@@ -326,7 +326,7 @@ def test_where_the_file_system_cannot_lock_the_record_decides(
 
 
 def test_the_lock_as_it_is_asked_for_on_windows(folder: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(files, "_is_free", files._is_free_in_turn)
+    monkeypatch.setattr(files, "_is_free", files._is_free_after_retries)
     path = folder.path / "run.lock"
     assert not is_lock_held(path)
     with folder.lock():
