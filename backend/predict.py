@@ -26,7 +26,7 @@ from backend.data.annotations.csv_rows import SUFFIXES, read_rows, settle_decima
 from backend.data.annotations.image_names import Wanted
 from backend.data.annotations.image_names import find_images as find_named_images
 from backend.data.annotations.writers import MarkedImage, to_csv, to_json, unused_name
-from backend.data.image_facts import Remark, remark_on_spacing
+from backend.data.image_facts import ReadingRemark, compare_spacings
 from backend.data.images import IMAGE_SUFFIXES, is_image, read_image, read_image_facts
 from backend.data.samples import Samples
 from backend.errors import UserError
@@ -54,7 +54,7 @@ class Source:
 
     path: Path
     mm_per_px_xy: tuple[float, float] = UNKNOWN_SPACING
-    remarks: tuple[Remark, ...] = ()
+    remarks: tuple[ReadingRemark, ...] = ()
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -189,7 +189,7 @@ def _with_spacing(source: Source, stated_xy: tuple[float, float] | None) -> Sour
     """With the pixel size that a list states, if any, and a remark where the image itself states another."""
     if stated_xy is None:
         return source
-    remark = remark_on_spacing(stated_xy, source.mm_per_px_xy)
+    remark = compare_spacings(stated_xy, source.mm_per_px_xy)
     return Source(source.path, stated_xy, (*source.remarks, *([remark] if remark else [])))
 
 

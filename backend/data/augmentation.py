@@ -1,9 +1,9 @@
-"""How training images vary: one random affine per sample, and albumentations for changes that move no point.
+"""Varies training images: one random affine per sample, and albumentations for changes that move no point.
 
 The affine is composed with the one that fits the image into the input, so that an image is resampled once and
 points follow exactly. Both parts depend on (seed, epoch, index) alone: a resumed run sees what an
-uninterrupted one saw. Images are mirrored only where the pairs of landmarks that swap are given: a
-cephalogram has a side.
+uninterrupted one saw. Images are mirrored only if the pairs of landmarks that swap are given: a cephalogram
+faces one way.
 """
 
 from __future__ import annotations
@@ -33,22 +33,19 @@ class Augmentation:
     shift_jitter: float
     photometric: float
     elastic: float = 0.0
-    flip_order: tuple[int, ...] | None = (
-        None  # the landmark that each one becomes in a mirror; None: no flips
-    )
+    # the landmark that each one becomes in a mirror; None: no flips
+    flip_order: tuple[int, ...] | None = None
 
     def without_shift(self) -> Augmentation:
-        """The same for crops, which are shifted by a jitter of their own."""
+        """Return the augmentation for crops, which are shifted by a jitter of their own."""
         return replace(self, shift_jitter=0.0)
 
     def draw_flip(self, rng: np.random.Generator) -> bool:
-        """Whether a sample is mirrored; its landmarks then change places by `flip_order`."""
+        """Decide whether a sample is mirrored; its landmarks then change places by `flip_order`."""
         return self.flip_order is not None and bool(rng.random() < 0.5)
 
     def draw_displacement(self, rng: np.random.Generator, input_hw: Size) -> FloatArray | None:
-        """Smooth shifts (h, w, 2) in input pixels, from random ones on a coarse grid; None where they are
-        off.
-        """
+        """Draw shifts (h, w, 2) in input pixels on a coarse grid, made smooth; None if they are off."""
         if self.elastic == 0:
             return None
         coarse = rng.standard_normal((ELASTIC_GRID, ELASTIC_GRID, 2)).clip(-MAX_DEVIATIONS, MAX_DEVIATIONS)
@@ -57,7 +54,7 @@ class Augmentation:
         return np.asarray(cv2.resize(coarse * sizes, size_wh, interpolation=cv2.INTER_CUBIC), np.float64)
 
     def draw_affine(self, rng: np.random.Generator, input_hw: Size) -> FloatArray:
-        """A random affine (2, 3) within the input frame."""
+        """Draw an affine (2, 3) within the input frame."""
         rotation, scale, shift_x, shift_y = rng.standard_normal(4).clip(-MAX_DEVIATIONS, MAX_DEVIATIONS)
         return rotate_scale_shift(
             input_hw,
@@ -68,7 +65,7 @@ class Augmentation:
 
 
 def build_photometric(strength: float) -> A.Compose | None:
-    """Brightness, contrast, gamma, blur and noise on uint8 images; None where the strength is 0."""
+    """Build changes of brightness, contrast, gamma, blur and noise for uint8 images; None at strength 0."""
     if strength == 0:
         return None
     span = int(30 * min(strength, 2.5))
@@ -83,7 +80,7 @@ def build_photometric(strength: float) -> A.Compose | None:
 
 
 def rng_for(seed: int, epoch: int, index: int) -> np.random.Generator:
-    """The random numbers of one sample in one epoch."""
+    """Return the generator of the random numbers of one sample in one epoch."""
     return np.random.default_rng([seed, epoch, index])
 
 

@@ -1,6 +1,6 @@
-"""Crops around landmarks in fine resolution, as the refinement sees them.
+"""Crops around landmarks in fine resolution, the input of the refinement.
 
-A sample is all the crops of one image, the k-th around landmark k; in training, they are drawn once for each
+A sample is all the crops of one image, the k-th around landmark k. In training, they are drawn once for each
 network.
 """
 
@@ -30,18 +30,17 @@ TAIL_SHARE, TAIL_FACTOR = 1 / 6, 1.9  # this share of the jittered crops is move
 
 
 def crop_scale(image_px_per_px_xy: FloatArray) -> float:
-    """The scale at which an image is kept for crops; never above 1."""
+    """Return the scale at which an image is kept for crops; never above 1."""
     return min(1.0, HEADROOM / float(image_px_per_px_xy.min()))
 
 
 class CropDataset(Dataset[Batch]):
     """Crops of a store's last level by (epoch, index).
 
-    `centres_xy_image` (N, K, 2) are their centers, in original pixels; a NaN center gives an empty crop. For
-    training the centers are the ground truth, moved by a jitter of `jitter_px` crop pixels (standard
-    deviation per axis) with a tail, like the errors of the first network; without `augmentation` they are not
-    moved. With `num_draws`, the crops of an image are drawn that many times, one draw after the other:
-    (num_draws * K, ...).
+    `centres_xy_image` (N, K, 2) are the centers of the crops, in original pixels; a NaN center gives an empty
+    crop. With `augmentation` they are moved by a jitter of `jitter_px` crop pixels (standard deviation per
+    axis) with a tail, like the errors of the first network. `num_draws` is how often the crops of an image
+    are drawn, one draw after the other: (num_draws * K, ...).
     """
 
     def __init__(
@@ -82,7 +81,7 @@ class CropDataset(Dataset[Batch]):
             np.concatenate(part) for part in zip(*draws, strict=True)
         )
         return Batch(
-            images=standardise_each(pictures),
+            images=standardize_each(pictures),
             points_xy_input=torch.from_numpy(points_xy_crop.astype(np.float32)),
             points_xy_image=torch.from_numpy(points_xy_image),
             affine_input_to_image=torch.from_numpy(np.stack([invert_affine(affine) for affine in affines])),
@@ -93,8 +92,10 @@ class CropDataset(Dataset[Batch]):
     def _draw(
         self, index: int, rng: np.random.Generator
     ) -> tuple[npt.NDArray[np.uint8], FloatArray, FloatArray, FloatArray]:
-        """An image's crops (K, h, w[, 3]), the affines from image to crop (K, 2, 3), and its points in crops
-        and in the image, (K, 2).
+        """Draw an image's crops (K, h, w[, 3]) once.
+
+        Returns also the affines from image to crop (K, 2, 3), and the points (K, 2) in the crops and in the
+        image.
         """
         points_xy_image = self._samples.points_xy_image[index].astype(np.float64)
         centres_xy_image = self._centres_xy_image[index]
@@ -118,7 +119,7 @@ class CropDataset(Dataset[Batch]):
     def _draw_affines(
         self, centres_xy_image: FloatArray, scale_xy: FloatArray, is_mirrored: bool, rng: np.random.Generator
     ) -> list[FloatArray]:
-        """Image -> crop for each landmark; without a center, a crop of NaN."""
+        """Draw the affine from image to crop for each landmark; NaN without a center."""
         frame, augment = self._frame, self._augmentation
         if augment is None:
             return [frame.affine(centre, scale_xy) for centre in centres_xy_image]
@@ -136,7 +137,7 @@ class CropDataset(Dataset[Batch]):
         return [self._augmentation.draw_displacement(rng, self._frame.hw) for _ in range(num)]
 
     def _draw_jitter(self, rng: np.random.Generator, num: int) -> FloatArray:
-        """(num, 2) crop pixels."""
+        """Draw distances (num, 2) from the centers, crop pixels."""
         is_far = rng.random((num, 1)) < TAIL_SHARE
         sd = self._jitter_px * np.where(is_far, TAIL_FACTOR, 1.0)
         jitter: FloatArray = sd * rng.standard_normal((num, 2))
@@ -145,17 +146,17 @@ class CropDataset(Dataset[Batch]):
     def _cut(
         self, level: ReducedImage, affines: list[FloatArray], displacements: list[FloatArray | None]
     ) -> npt.NDArray[np.uint8]:
-        """(K, h, w) or (K, h, w, 3)."""
+        """Cut the crops (K, h, w) or (K, h, w, 3) from an image."""
         empty = np.zeros((*self._frame.hw, *level.pixels.shape[2:]), np.uint8)
         crops = [
-            warp(level, affine, self._frame.hw, moved) if np.isfinite(affine).all() else empty
-            for affine, moved in zip(affines, displacements, strict=True)
+            warp(level, affine, self._frame.hw, displacement) if np.isfinite(affine).all() else empty
+            for affine, displacement in zip(affines, displacements, strict=True)
         ]
         return np.stack(crops)
 
 
-def standardise_each(pictures: npt.NDArray[np.uint8]) -> Tensor:
-    """uint8 (K, h, w) or (K, h, w, 3) -> float32 (K, 3, h, w), each of mean 0 and deviation 1."""
+def standardize_each(pictures: npt.NDArray[np.uint8]) -> Tensor:
+    """Turn uint8 (K, h, w) or (K, h, w, 3) into float32 (K, 3, h, w), each of mean 0 and deviation 1."""
     values = torch.from_numpy(pictures).float()
     planes = values.permute(0, 3, 1, 2) if values.ndim == 4 else values[:, None].expand(-1, 3, -1, -1)
     mean = values.flatten(1).mean(1).view(-1, 1, 1, 1)

@@ -1,4 +1,4 @@
-"""Samples and batches for a network: an image in the input frame and everything needed to score it."""
+"""Samples and batches for a network: images in the input frame, and what is needed to score predictions."""
 
 from __future__ import annotations
 
@@ -30,19 +30,18 @@ Key = tuple[int, int]  # (epoch, index)
 
 
 class Batch(NamedTuple):
-    """B samples; K landmarks. NaN where a landmark or a spacing is unknown."""
+    """B samples of K landmarks; NaN if a landmark or a spacing is unknown."""
 
     images: Tensor  # (B, 3, H, W), or crops (B, K, 3, H, W); float32, each of mean 0 and deviation 1
     points_xy_input: Tensor  # (B, K, 2) float32, input pixels: each landmark in the frame of its own crop
     points_xy_image: Tensor  # (B, K, 2) float64, original pixels
-    affine_input_to_image: (
-        Tensor  # (B, 1, 2, 3), or (B, K, 2, 3) for crops; float64; without the elastic shift
-    )
+    # (B, 1, 2, 3), or (B, K, 2, 3) for crops; float64; without the elastic shift
+    affine_input_to_image: Tensor
     mm_per_px_xy: Tensor  # (B, 2) float64
     rows: Tensor  # (B,) position in the samples
 
     def to(self, device: torch.device) -> Batch:
-        """The same batch, with the tensors that network and loss need on the device."""
+        """Return the batch with the tensors that network and loss need on the device."""
         layout = torch.channels_last if self.images.ndim == 4 else torch.preserve_format
         images = self.images.to(device, non_blocking=True, memory_format=layout)
         return self._replace(
@@ -51,7 +50,7 @@ class Batch(NamedTuple):
 
 
 class View(NamedTuple):
-    """What a network sees of one image, before it is standardized."""
+    """The input for one image, before it is standardized."""
 
     picture: npt.NDArray[np.uint8]  # (H, W) or (H, W, 3)
     points_xy_input: FloatArray  # (K, 2)
@@ -62,7 +61,7 @@ class View(NamedTuple):
 class LandmarkDataset(Dataset[Batch]):
     """Whole images by (epoch, index), from a store's first level.
 
-    The epoch decides the augmentation, so that workers need no messages.
+    The epoch in the key determines the augmentation, so that workers need no messages.
     """
 
     def __init__(
@@ -91,7 +90,7 @@ class LandmarkDataset(Dataset[Batch]):
         _, index = key
         view = self.draw(key)
         return Batch(
-            images=standardise(view.picture),
+            images=standardize(view.picture),
             points_xy_input=torch.from_numpy(view.points_xy_input.astype(np.float32)),
             points_xy_image=torch.from_numpy(view.points_xy_image),
             affine_input_to_image=torch.from_numpy(invert_affine(view.affine_image_to_input)[None]),
@@ -100,13 +99,11 @@ class LandmarkDataset(Dataset[Batch]):
         )
 
     def draw(self, key: Key) -> View:
-        """The picture of an index in an epoch, and where its landmarks are in it."""
+        """Draw the picture of an image in an epoch, with its landmarks."""
         epoch, index = key
         rng = rng_for(self._seed, epoch, index)
-        affine, points_xy_image = (
-            self._affines[index],
-            self._samples.points_xy_image[index].astype(np.float64),
-        )
+        affine = self._affines[index]
+        points_xy_image = self._samples.points_xy_image[index].astype(np.float64)
         displacement = None
         if (augment := self._augmentation) is not None:
             affine = compose(augment.draw_affine(rng, self._input_hw), affine)
@@ -123,18 +120,18 @@ class LandmarkDataset(Dataset[Batch]):
         return View(picture, points_xy_input, points_xy_image, affine)
 
 
-def standardise(picture: npt.NDArray[np.uint8]) -> Tensor:
-    """uint8 (H, W) or (H, W, 3) -> float32 (3, H, W) of mean 0 and deviation 1; grayscale is repeated."""
+def standardize(picture: npt.NDArray[np.uint8]) -> Tensor:
+    """Turn uint8 (H, W) or (H, W, 3) into float32 (3, H, W) of mean 0 and deviation 1; grey is repeated."""
     values = torch.from_numpy(picture).float()
     planes = values.permute(2, 0, 1) if values.ndim == 3 else values.expand(3, -1, -1)
     return (planes - values.mean()) / values.std().clamp(min=1.0)
 
 
 class EpochBatches(Sampler[list[Key]]):
-    """Which samples make up each batch of an epoch, from a batch on: the same ones after a resume.
+    """The keys of the samples in each batch of an epoch, from a batch on; the same ones after a resume.
 
-    An epoch is cut into batches of nearly equal size, none larger than `batch_size`, so that the last one is
-    not a single sample, which batch normalization cannot use (except batches of 2 and an odd number of
+    An epoch is cut into batches of nearly equal size, none larger than `batch_size`. So the last one is not a
+    single sample, which batch normalization cannot use (except for batches of 2 and an odd number of
     samples).
     """
 
@@ -150,7 +147,7 @@ class EpochBatches(Sampler[list[Key]]):
         return self.num_batches - self._first_batch
 
     def start_at(self, epoch: int, batch_index: int = 0) -> None:
-        """The epoch (from 0) and the batch that the next iteration begins with."""
+        """Set the epoch (from 0) and the batch with which the next iteration begins."""
         self._epoch, self._first_batch = epoch, batch_index
 
     def __iter__(self) -> Iterator[list[Key]]:
@@ -161,8 +158,8 @@ class EpochBatches(Sampler[list[Key]]):
             yield [(self._epoch, int(index)) for index in batch]
 
 
-def leave_signals_to_the_parent(worker_id: int) -> None:
-    """Ctrl-C reaches every process of a terminal; the training finishes its step and ends its workers."""
+def ignore_signals(worker_id: int) -> None:
+    """Ignore Ctrl-C in a worker, which every process of a terminal gets: the training ends its workers."""
     for name in ("SIGINT", "SIGBREAK"):
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), signal.SIG_IGN)
@@ -170,7 +167,7 @@ def leave_signals_to_the_parent(worker_id: int) -> None:
 
 
 class Batches:
-    """A data set's batches, epoch by epoch; what the Trainer iterates over."""
+    """The batches of a data set, epoch by epoch, for the Trainer."""
 
     def __init__(
         self, dataset: Dataset[Batch], sampler: EpochBatches, *, num_workers: int, pin_memory: bool
@@ -182,26 +179,26 @@ class Batches:
             num_workers=num_workers,
             pin_memory=pin_memory,
             persistent_workers=num_workers > 0,
-            worker_init_fn=leave_signals_to_the_parent,
-            # starting an epoch draws a seed: from here, so that torch's own random numbers stay as they are
+            worker_init_fn=ignore_signals,
+            # starting an epoch draws a seed: from this generator, so that torch's global one does not change
             generator=torch.Generator(),
         )
 
     def __len__(self) -> int:
-        """Batches in a whole epoch."""
+        """Return the number of batches in a whole epoch."""
         return self._sampler.num_batches
 
     @property
     def largest_batch(self) -> int:
-        """Samples of the largest batch."""
+        """The number of samples in the largest batch."""
         return self._sampler.largest_batch
 
-    def of_epoch(self, epoch: int, first_batch: int = 0) -> Iterator[Batch]:
-        """The batches of an epoch (from 0), from one of them on."""
+    def iterate_epoch(self, epoch: int, first_batch: int = 0) -> Iterator[Batch]:
+        """Iterate over the batches of an epoch (from 0), beginning with `first_batch`."""
         self._sampler.start_at(epoch, first_batch)
         try:
             return iter(self._loader)
-        except OSError as error:  # of fork or spawn, and none of a step's own
+        except OSError as error:  # from starting a worker, not from a step
             if not self._loader.num_workers:
                 raise
             raise RuntimeError(f"DataLoader worker could not be started: {error}") from error

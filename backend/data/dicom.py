@@ -1,6 +1,7 @@
-"""Reads the picture and the pixel size of a DICOM file; no other field is looked at or kept.
+"""Reads the picture and the pixel size of a DICOM file; no other field is read or kept.
 
-How the pixels are meant to be shown (MONOCHROME1, color, and in `dicom_fields` the window) is applied.
+The pixels are returned as they are meant to be displayed (MONOCHROME1, color, and in `dicom_fields` the
+window).
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ from backend.data.dicom_fields import (
 from backend.data.image_facts import ImageFacts
 from backend.errors import UserError
 
-# a warning would print a value that breaks the standard, and that may be a patient's
+# a warning would print a value that violates the standard, which may be a patient's
 config.settings.reading_validation_mode = config.IGNORE
 logging.getLogger("pydicom").setLevel(logging.CRITICAL)
 
@@ -46,7 +47,7 @@ _SIZE_FIELDS = ("Rows", "Columns")
 
 @dataclass(frozen=True)
 class DicomPicture:
-    """Pixels (H, W) or (H, W, 3) RGB as stored, after the modality's rescaling, and how to display them."""
+    """Pixels (H, W) or (H, W, 3) RGB as stored, after the modality's rescaling, and their display."""
 
     pixels: npt.NDArray[Any]
     window: tuple[float, float] | None  # the values that are black and white; None: the file states none
@@ -54,7 +55,7 @@ class DicomPicture:
 
 
 def is_dicom(path: Path) -> bool:
-    """Whether a file is DICOM by its preamble, whatever it is called; False where it cannot be read."""
+    """Whether a file is DICOM by its preamble, whatever its name; False if it cannot be read."""
     try:
         with path.open("rb") as file:
             return file.read(_PREAMBLE_BYTES + len(_MAGIC))[_PREAMBLE_BYTES:] == _MAGIC
@@ -63,31 +64,33 @@ def is_dicom(path: Path) -> bool:
 
 
 def read_picture(path: Path) -> DicomPicture:
-    """The picture of a DICOM file.
+    """Read the picture of a DICOM file that is uncompressed or compressed by RLE, JPEG (8 bit) or JPEG 2000.
 
-    Uncompressed, RLE, JPEG (8 bit) and JPEG 2000 are decoded. Raises UserError, naming the file, where it is
-    damaged, holds no picture or several, or is compressed otherwise.
+    Raises UserError, naming the file, if it is damaged, holds no picture or several, or is compressed
+    otherwise.
     """
     with _readable(path):
         dataset = dcmread(path)
         kind = UID(dataset.file_meta.TransferSyntaxUID)
         num_frames = read_num_frames(FieldReader(dataset))
-        dataset.pop(FRAMES_FIELD, None)  # pydicom would fail on one that it cannot read
+        dataset.pop(FRAMES_FIELD, None)  # pydicom fails on an unreadable one
     _require_picture(path, dataset, kind, num_frames)
     with _readable(path):
-        return _as_shown(pixel_array(dataset), dataset)
+        return _prepare_display(pixel_array(dataset), dataset)
 
 
 def read_size(path: Path) -> tuple[int, int]:
-    """(height, width) in pixels, from the header alone. Raises UserError as `read_picture` does."""
+    """Read (height, width) in pixels from the header alone. Raises UserError as `read_picture` does."""
     with _readable(path):
         dataset = dcmread(path, stop_before_pixels=True, specific_tags=list(_SIZE_FIELDS))
         return int(dataset["Rows"].value), int(dataset["Columns"].value)
 
 
 def read_dicom_facts(path: Path) -> ImageFacts:
-    """The pixel size that a DICOM file states, from its header, and remarks on its optional fields. Raises
-    UserError for a damaged file."""
+    """Read the pixel size that a DICOM file states, and remarks on its optional fields, from the header.
+
+    Raises UserError for a damaged file.
+    """
     with _readable(path):
         dataset = dcmread(path, stop_before_pixels=True, specific_tags=list(OPTIONAL_FIELDS))
         return read_facts(FieldReader(dataset))
@@ -95,7 +98,7 @@ def read_dicom_facts(path: Path) -> ImageFacts:
 
 @contextmanager
 def _readable(path: Path) -> Iterator[None]:
-    """Turns whatever pydicom raises for a damaged file into a UserError, and silences its warnings."""
+    """Turn whatever pydicom raises for a damaged file into a UserError, and silence its warnings."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -122,8 +125,8 @@ def _require_picture(path: Path, dataset: Dataset, kind: UID, num_frames: int) -
         )
 
 
-def _as_shown(pixels: npt.NDArray[Any], dataset: Dataset) -> DicomPicture:
-    """Rescaled by the modality's and mapped by the VOI's table, if any; a window is only returned."""
+def _prepare_display(pixels: npt.NDArray[Any], dataset: Dataset) -> DicomPicture:
+    """Rescale by the modality's table and map by the VOI's, if any; a window is returned, not applied."""
     kind = str(dataset.PhotometricInterpretation)
     if kind == "PALETTE COLOR":
         pixels = apply_color_lut(pixels, dataset)

@@ -1,6 +1,6 @@
 """The optional fields of a DICOM file: pixel size, rescaling, tables and window.
 
-A field that cannot be read is left out, and a remark names it; no values of the file are repeated except
+A field that cannot be read is left out, and a remark names it. Remarks repeat no values of the file except
 pixel sizes.
 """
 
@@ -17,9 +17,9 @@ import numpy.typing as npt
 from pydicom import Dataset
 from pydicom.errors import BytesLengthException
 
-from backend.data.image_facts import ImageFacts, MmPerPx, Remark, describe_spacing, spacings_differ
+from backend.data.image_facts import ImageFacts, MmPerPx, ReadingRemark, describe_spacing, spacings_differ
 
-# PixelSpacing counts where it is present: ImagerPixelSpacing is measured at the detector, behind the patient.
+# PixelSpacing counts if it is present: ImagerPixelSpacing is measured at the detector, behind the patient.
 SPACING_FIELDS = ("PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing")
 FRAMES_FIELD = "NumberOfFrames"
 _RESCALE_FIELDS = ("RescaleSlope", "RescaleIntercept")
@@ -51,8 +51,10 @@ class Table:
     highest: float
 
     def look_up(self, pixels: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        """DICOM PS3.3 C.11.2.1.1. Not pydicom's `apply_voi`, which indexes a table in the type of its
-        entries: with entries of 8 bits, a picture of 12 bits wraps at 256.
+        """Map pixels through the table, by DICOM PS3.3 C.11.2.1.1.
+
+        pydicom's `apply_voi` indexes a table in the type of its entries: with entries of 8 bits, a picture of
+        12 bits wraps at 256.
         """
         places = np.clip(pixels.astype(np.int64) - self.first, 0, len(self.entries) - 1)
         return self.entries[places]
@@ -68,7 +70,7 @@ class Display:
     window: tuple[float, float] | None = None  # the values that are black and white
 
     def apply(self, pixels: npt.NDArray[Any]) -> tuple[npt.NDArray[Any], tuple[float, float] | None]:
-        """The values to show, and the window to show them through; None where the file states none."""
+        """Return the values to show, and the window to show them through; None if the file states none."""
         slope, intercept = self.rescaling
         if self.modality_table is not None:
             pixels = self.modality_table.look_up(pixels)
@@ -81,14 +83,14 @@ class Display:
 
 @dataclass
 class FieldReader:
-    """Reads optional fields of one file and collects remarks on them."""
+    """A reader of one file's optional fields, which collects remarks on them."""
 
     dataset: Dataset
-    remarks: list[Remark] = field(default_factory=list)
+    remarks: list[ReadingRemark] = field(default_factory=list)
     unreadable: set[str] = field(default_factory=set)
 
     def numbers(self, name: str) -> tuple[float, ...]:
-        """A field's numbers, with a point or a comma; empty where it is absent, empty or unreadable."""
+        """Read a field's numbers, with a point or a comma; empty if it is absent, empty or unreadable."""
         try:
             texts = [str(item).strip() for item in _items(self.dataset.get(name))]
             values = tuple(_read_number(text) for text in texts)
@@ -97,12 +99,14 @@ class FieldReader:
             return ()
         if any("," in text for text in texts):
             self.remarks.append(
-                Remark(f"{name} is written with a decimal comma and read as such", "check what it says")
+                ReadingRemark(
+                    f"{name} is written with a decimal comma and read as such", "check what it says"
+                )
             )
         return values
 
     def table(self, name: str) -> Table | None:
-        """The first table of a sequence; None where there is none or it cannot be read."""
+        """Read the first table of a sequence; None if there is none or it cannot be read."""
         try:
             sequence = self.dataset.get(name)
             return _read_table(sequence[0]) if sequence else None
@@ -111,33 +115,33 @@ class FieldReader:
             return None
 
     def leave_out(self, name: str, what: str) -> None:
-        """Remark that the image is read without a field, and why."""
+        """ReadingAdd the remark that the image is read without a field, and why."""
         self.unreadable.add(name)
         self.remarks.append(
-            Remark(f"{what}: the image is read without it", "export it again if that matters")
+            ReadingRemark(f"{what}: the image is read without it", "export it again if that matters")
         )
 
 
 def read_facts(reader: FieldReader) -> ImageFacts:
-    """The pixel size, and all remarks on the optional fields."""
-    found = _read_spacings(reader)
+    """Read the pixel size, and collect all remarks on the optional fields."""
+    spacings = _read_spacings(reader)
     read_display(reader)
     read_num_frames(reader)
-    if not found:
+    if not spacings:
         return ImageFacts(remarks=tuple(reader.remarks))
-    (name, mm_per_px_xy), *others = found.items()
+    (name, mm_per_px_xy), *others = spacings.items()
     for other, other_xy in others:
         if spacings_differ(mm_per_px_xy, other_xy):
             what = f"{name} states {describe_spacing(mm_per_px_xy)}, but {other} {describe_spacing(other_xy)}"
             cure = "state the pixel size in the plane of the landmarks where that is another"
-            reader.remarks.append(Remark(f"{what}: {name} is used", cure))
+            reader.remarks.append(ReadingRemark(f"{what}: {name} is used", cure))
     return ImageFacts(mm_per_px_xy, name, tuple(reader.remarks))
 
 
 def read_display(reader: FieldReader) -> Display:
-    """How the grey values are shown, as far as it can be read.
+    """Read how the grey values are displayed.
 
-    Where a stated rescaling cannot be read, nothing that is stated in rescaled values can be used either.
+    If a stated rescaling cannot be read, nothing that is stated in rescaled values can be used either.
     """
     modality_table = reader.table(_MODALITY_TABLE)
     rescaling = _read_rescaling(reader)
@@ -148,22 +152,22 @@ def read_display(reader: FieldReader) -> Display:
 
 
 def read_num_frames(reader: FieldReader) -> int:
-    """How many pictures the file holds; one where it does not say."""
+    """Read the number of pictures in the file; one if it states none."""
     stated = reader.numbers(FRAMES_FIELD)
     return max(1, int(stated[0])) if stated else 1
 
 
 def _read_spacings(reader: FieldReader) -> dict[str, MmPerPx]:
-    """Every usable pixel size by its field, the one that counts first."""
-    found: dict[str, MmPerPx] = {}
+    """Read every usable pixel size by its field, first the one that counts."""
+    spacings: dict[str, MmPerPx] = {}
     for name in SPACING_FIELDS:
         values = reader.numbers(name)
         if len(values) == 2 and min(values) > 0:
             mm_per_px_y, mm_per_px_x = values  # between rows, then columns
-            found[name] = (mm_per_px_x, mm_per_px_y)
+            spacings[name] = (mm_per_px_x, mm_per_px_y)
         elif values:
             reader.leave_out(name, f"{name} is not a pixel size, two numbers above 0")
-    return found
+    return spacings
 
 
 def _read_rescaling(reader: FieldReader) -> tuple[float, float]:
@@ -175,8 +179,9 @@ def _read_rescaling(reader: FieldReader) -> tuple[float, float]:
 
 
 def _read_window(reader: FieldReader) -> tuple[float, float] | None:
-    """The values shown black and white under the function LINEAR, DICOM PS3.3 C.11.2.1.2.1, of several
-    windows the first; None for a width below 1, which it forbids and which would leave nothing to see.
+    """Return the values shown black and white by the first window; None if it cannot be used.
+
+    The function is LINEAR, DICOM PS3.3 C.11.2.1.2.1, which forbids a width below 1.
     """
     centre, width = (reader.numbers(name)[:1] for name in _WINDOW_FIELDS)
     if not centre or not width:

@@ -26,8 +26,9 @@ _FORMAT_VERSION = 1  # increase whenever thumbnails change
 
 @dataclass(frozen=True)
 class Fingerprint:
-    """One image: a hash of its file, and its thumbnail, uint8 (THUMBNAIL_SIDE_PX, THUMBNAIL_SIDE_PX); None
-    where only the file is known, not the picture.
+    """The digest of an image file's bytes, and its thumbnail, uint8 (THUMBNAIL_SIDE_PX, THUMBNAIL_SIDE_PX).
+
+    The thumbnail is None if only the digest is known.
     """
 
     digest: str
@@ -37,36 +38,36 @@ class Fingerprint:
 def read_fingerprints(
     paths: Sequence[Path], root: Path, *, keep_others: bool = False
 ) -> list[Fingerprint | None]:
-    """The fingerprint of every image of the data set in `root`; None for one that cannot be read.
+    """Return the fingerprint of every image of the data set in `root`; None for one that cannot be read.
 
-    Taken from the cache where path, size and time of change are still the same. The cache then holds these
-    images, and others only with `keep_others`, for a caller that reads a part of a data set. A damaged cache
-    is rebuilt; one that cannot be written only costs time.
+    It comes from the cache if path, size and time of change are the same. The cache then holds these images,
+    and others only with `keep_others`, for a caller that reads a part of a data set. A damaged cache is
+    rebuilt; one that cannot be written only costs time.
     """
     cache_path = _cache_path(root)
-    known = _read_cache(cache_path)
+    cached = _read_cache(cache_path)
     keys = [_key(path) for path in paths]
-    missing = {key: path for key, path in zip(keys, paths, strict=True) if key and key not in known}
+    missing = {key: path for key, path in zip(keys, paths, strict=True) if key and key not in cached}
     with ThreadPoolExecutor(NUM_THREADS) as pool:  # OpenCV releases the interpreter lock
-        found = dict(zip(missing, pool.map(_take, missing.values()), strict=True))
-    current = {key: known.get(key) or found.get(key) for key in keys}
-    readable = {key: fingerprint for key, fingerprint in current.items() if fingerprint is not None}
-    kept = {**known, **readable} if keep_others else readable
-    if kept.keys() != known.keys():
-        _write_cache(cache_path, kept)
-    return [current[key] for key in keys]
+        computed = dict(zip(missing, pool.map(_compute, missing.values()), strict=True))
+    fingerprints = {key: cached.get(key) or computed.get(key) for key in keys}
+    readable = {key: fingerprint for key, fingerprint in fingerprints.items() if fingerprint is not None}
+    to_cache = {**cached, **readable} if keep_others else readable
+    if to_cache.keys() != cached.keys():
+        _write_cache(cache_path, to_cache)
+    return [fingerprints[key] for key in keys]
 
 
 def read_digests(paths: Sequence[Path], root: Path) -> list[str]:
-    """The hash of every file's bytes, as in its fingerprint; empty where it cannot be read."""
-    known = _read_cache(_cache_path(root))
+    """Return the digest of every file's bytes, as in its fingerprint; empty if it cannot be read."""
+    cached = _read_cache(_cache_path(root))
     with ThreadPoolExecutor(NUM_THREADS) as pool:
-        return list(pool.map(lambda path: _digest(path, known.get(_key(path))), paths))
+        return list(pool.map(lambda path: _digest(path, cached.get(_key(path))), paths))
 
 
-def _digest(path: Path, known: Fingerprint | None) -> str:
+def _digest(path: Path, cached: Fingerprint | None) -> str:
     try:
-        return known.digest if known is not None else _hash(path.read_bytes())
+        return cached.digest if cached is not None else _hash(path.read_bytes())
     except OSError:
         return ""
 
@@ -76,23 +77,23 @@ def _cache_path(root: Path) -> Path:
 
 
 def _key(path: Path) -> str:
-    """Changes whenever the file does; empty where there is no file."""
+    """Return a key that changes whenever the file does; empty if there is no file."""
     try:
-        found = path.stat()
+        status = path.stat()
     except OSError:
         return ""
-    return _hash(f"{path.absolute()}\0{found.st_size}\0{found.st_mtime_ns}".encode())
+    return _hash(f"{path.absolute()}\0{status.st_size}\0{status.st_mtime_ns}".encode())
 
 
 def _hash(content: bytes) -> str:
     return hashlib.blake2b(content, digest_size=16).hexdigest()
 
 
-def _take(path: Path) -> Fingerprint | None:
+def _compute(path: Path) -> Fingerprint | None:
     try:
         thumbnail = read_thumbnail(path, THUMBNAIL_SIDE_PX)
         return Fingerprint(_hash(path.read_bytes()), thumbnail)
-    except (UserError, OSError):  # reported where its pixels are needed
+    except (UserError, OSError):  # reported when its pixels are needed
         return None
 
 
@@ -112,15 +113,17 @@ def _read_cache(path: Path) -> dict[str, Fingerprint]:
 
 
 def _write_cache(path: Path, fingerprints: dict[str, Fingerprint]) -> None:
-    kept = list(fingerprints.values())
+    values = list(fingerprints.values())
     side = THUMBNAIL_SIDE_PX
     buffer = io.BytesIO()
     np.savez(
         buffer,
         format_version=np.array(_FORMAT_VERSION),
         keys=np.array(list(fingerprints), dtype=np.str_),
-        digests=np.array([one.digest for one in kept], dtype=np.str_),
-        thumbnails=np.array([one.thumbnail for one in kept], dtype=np.uint8).reshape(-1, side, side),
+        digests=np.array([fingerprint.digest for fingerprint in values], dtype=np.str_),
+        thumbnails=np.array([fingerprint.thumbnail for fingerprint in values], dtype=np.uint8).reshape(
+            -1, side, side
+        ),
     )
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""What an image file states beside its pixels, and remarks on how it was read."""
+"""The pixel size that an image file states, and remarks on how the file was read."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from dataclasses import dataclass
 
 MAX_DIFFERENCE = 0.01  # as a share, between two pixel sizes that agree
 
-MmPerPx = tuple[float, float]  # along x and y; NaN twice where unknown
+MmPerPx = tuple[float, float]  # along x and y; both NaN if unknown
 
 
 @dataclass(frozen=True)
-class Remark:
-    """Something a user should know about how a file was read, and the cure.
+class ReadingRemark:
+    """What the user should know about how a file was read, and the cure.
 
-    It names fields of the file and repeats pixel sizes, but no other value: that may be a patient's.
+    It names fields of the file and repeats pixel sizes, but no other value, which may be a patient's.
     """
 
     what: str
@@ -26,26 +26,23 @@ class Remark:
 
 @dataclass(frozen=True)
 class ImageFacts:
-    """The pixel size that a file states, mm or NaN, the field that states it, and remarks on the reading."""
+    """The pixel size that a file states, mm or NaN, the field that states it, and remarks."""
 
     mm_per_px_xy: MmPerPx = (math.nan, math.nan)
     spacing_field: str = ""
-    remarks: tuple[Remark, ...] = ()
+    remarks: tuple[ReadingRemark, ...] = ()
 
 
-def spacings_differ(one_xy: MmPerPx, other_xy: MmPerPx) -> bool:
+def spacings_differ(a_xy: MmPerPx, b_xy: MmPerPx) -> bool:
     """Whether two known pixel sizes, mm, differ by more than 1 % along an axis."""
-    return any(
-        abs(one - other) > MAX_DIFFERENCE * min(one, other)
-        for one, other in zip(one_xy, other_xy, strict=True)
-    )
+    return any(abs(a - b) > MAX_DIFFERENCE * min(a, b) for a, b in zip(a_xy, b_xy, strict=True))
 
 
-def remark_on_spacing(given_xy: MmPerPx, stated_xy: MmPerPx) -> Remark | None:
-    """The remark on a pixel size that a table gives, mm, where the image itself states another one."""
+def compare_spacings(given_xy: MmPerPx, stated_xy: MmPerPx) -> ReadingRemark | None:
+    """Return a remark if a table gives a pixel size, mm, and the image itself states another one."""
     if math.isnan(sum(given_xy) + sum(stated_xy)) or not spacings_differ(given_xy, stated_xy):
         return None
-    return Remark(
+    return ReadingRemark(
         f"a pixel size of {describe_spacing(given_xy)} is given, but the image itself states "
         f"{describe_spacing(stated_xy)}: the one given is used",
         "check which of them is right, and correct or remove the one given",
@@ -53,5 +50,5 @@ def remark_on_spacing(given_xy: MmPerPx, stated_xy: MmPerPx) -> Remark | None:
 
 
 def describe_spacing(mm_per_px_xy: MmPerPx) -> str:
-    """A pixel size in words: its width and height."""
+    """Format a pixel size: its width and height."""
     return "{:.4g} x {:.4g} mm".format(*mm_per_px_xy)

@@ -1,4 +1,4 @@
-"""Images decoded once and kept small: a 1935 x 2400 radiograph takes 20 ms to decode, its small version none.
+"""Images decoded once and kept small: to decode a 1935 x 2400 radiograph takes 20 ms.
 
 An image is reduced by area averaging to about the size at which a network sees it, so that the one affine
 that follows never samples coarser than the pixels it reads (no aliasing). A network on crops sees it larger
@@ -25,15 +25,15 @@ from backend.errors import UserError
 from backend.geometry import FloatArray, Size, apply_affine, compose, invert_affine, scaling
 
 Image = npt.NDArray[np.uint8]
-SHARE_OF_FREE_MEMORY = 0.25  # that the kept images may take
-MAX_COPIES = 8  # of a store; what is left of its budget is divided among them
+SHARE_OF_FREE_MEMORY = 0.25  # for the kept images
+MAX_COPIES = 8  # of a store; the rest of its budget is divided among them
 NO_PIXELS = np.zeros((0, 0), np.uint8)
 HEADROOM = 1.25  # kept larger than the network sees it, because augmentation may zoom in
 
 
 @dataclass(frozen=True)
 class ReducedImage:
-    """An image (H, W) or (H, W, 3) RGB and the affine (2, 3) from its original pixels."""
+    """An image (H, W) or (H, W, 3) RGB, and the affine (2, 3) from the original pixels."""
 
     pixels: Image
     affine_from_image: FloatArray
@@ -44,12 +44,12 @@ Levels = tuple[ReducedImage, ...]
 
 
 def _with_pixels(levels: Levels, pixels: Iterator[Image]) -> Levels:
-    """The levels with the next pictures in place of theirs."""
+    """Replace the pixels of the levels by the next pictures."""
     return tuple(replace(level, pixels=picture) for level, picture in zip(levels, pixels, strict=False))
 
 
 def input_scale(image_hw: Size, input_hw: Size) -> float:
-    """The scale at which an image is kept for a network that sees all of it at `input_hw`."""
+    """Return the scale at which an image is kept for a network that sees all of it at `input_hw`."""
     return HEADROOM * max(input_hw[0] / image_hw[0], input_hw[1] / image_hw[1])
 
 
@@ -74,7 +74,7 @@ def warp(
     input_hw: Size,
     displacement: FloatArray | None = None,
 ) -> Image:
-    """The input picture: margins take the image's mean, so that they are as inconspicuous as possible.
+    """Warp an image into the input frame; margins have its mean, so that they are inconspicuous.
 
     With a `displacement` (h, w, 2) in input pixels, pixel x shows what would be at x + displacement(x).
     """
@@ -85,14 +85,14 @@ def warp(
         picture = cv2.warpAffine(reduced.pixels, matrix, size_wh, flags=cv2.INTER_LINEAR, **border)
     else:
         rows, columns = np.mgrid[: input_hw[0], : input_hw[1]]
-        wanted = np.stack([columns, rows], axis=-1) + displacement
-        sources = apply_affine(invert_affine(matrix), wanted).astype(np.float32)
+        displaced = np.stack([columns, rows], axis=-1) + displacement
+        sources = apply_affine(invert_affine(matrix), displaced).astype(np.float32)
         picture = cv2.remap(reduced.pixels, sources[..., 0], sources[..., 1], cv2.INTER_LINEAR, **border)
     return np.asarray(picture, np.uint8)
 
 
 class ImageStore:
-    """Images by index at one or more scales, decoded on first use and kept within `budget_bytes`."""
+    """Images by index at one or more scales, decoded on first use and kept within a budget in bytes."""
 
     def __init__(self, paths: Sequence[Path], scales: Sequence[Sequence[float]], budget_bytes: int) -> None:
         """`scales` gives for each image its levels' sizes as shares of the original; see `input_scale`."""
@@ -110,9 +110,9 @@ class ImageStore:
         return len(self._paths)
 
     def __getstate__(self) -> dict[str, Any]:
-        """For a process that is being started and does not inherit this one's memory (Windows, macOS): all
-        images are decoded here and kept where both see them, once for all such processes. Any other copy goes
-        without images.
+        """Share the images with a started process that does not inherit this one's memory (Windows, macOS).
+
+        They are all decoded here, once for all such processes. Any other copy of a store has no images.
         """
         if get_spawning_popen() is not None:
             self._share()
@@ -130,7 +130,7 @@ class ImageStore:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        self._look_at_shared()
+        self._use_shared_pixels()
 
     def _share(self) -> None:
         if not self._is_preloaded:
@@ -138,16 +138,16 @@ class ImageStore:
         if self._shared is None and self._kept:
             self._shared_images = tuple(self._kept)
             self._shared = SharedPixels([level.pixels for levels in self._kept.values() for level in levels])
-            self._look_at_shared()
+            self._use_shared_pixels()
 
-    def _look_at_shared(self) -> None:
+    def _use_shared_pixels(self) -> None:
         if self._shared is not None:
             pixels = iter(self._shared.pictures())
             for index in self._shared_images:
                 self._kept[index] = _with_pixels(self._kept[index], pixels)
 
     def get(self, index: int) -> Levels:
-        """The image at each of its scales. Raises UserError where the file cannot be decoded."""
+        """Return the image at each of its scales. Raises UserError if the file cannot be decoded."""
         if index in self._kept:
             return self._kept[index]
         levels = self._decode(index)
@@ -155,7 +155,7 @@ class ImageStore:
         return levels
 
     def preload(self, threads: int = 4) -> dict[int, UserError]:
-        """Decode all that is not kept, in threads (OpenCV releases the interpreter lock), and keep what fits.
+        """Decode all missing images, in threads (OpenCV releases the interpreter lock), and keep what fits.
 
         Returns the images that cannot be decoded, by index: a file may be cut off behind an intact header.
         """

@@ -1,4 +1,4 @@
-"""Reads any image file, DICOM among them, as 8-bit grey or RGB pixels, and its size from the header alone."""
+"""Reads any image file, also DICOM, as 8-bit grey or RGB pixels, and its size from the header alone."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from PIL import Image
 from PIL.TiffImagePlugin import TiffImageFile
 
 from backend.data.dicom import is_dicom, read_dicom_facts, read_picture, read_size
-from backend.data.image_facts import ImageFacts, Remark
+from backend.data.image_facts import ImageFacts, ReadingRemark
 from backend.data.tiff import TiffHeader, read_tiff_header
 from backend.errors import UserError
 
 # OpenCV's own thread pool does not survive a fork: a data worker that used it would wait forever. Images are
 # prepared in parallel by our threads and workers instead.
 cv2.setNumThreads(0)
-# Whatever OpenCV cannot decode is reported here, in words and with the file's name.
+# What OpenCV cannot decode is reported here, with the file's name.
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 
 ImageArray = npt.NDArray[np.uint8]
@@ -53,14 +53,14 @@ _pixel_limit_lock = threading.Lock()
 
 @dataclass(frozen=True)
 class ImageFrame:
-    """The size of an image as it is read, px, and the EXIF orientation (1 to 8) that was undone for that."""
+    """The size of an image as it is read, px, and the EXIF orientation (1 to 8) that was undone."""
 
     size_hw: tuple[int, int]
     orientation: int = _UPRIGHT
 
     @property
     def is_turned(self) -> bool:
-        """Whether it is stored in another orientation than it is read in, mirrored included."""
+        """Whether it is stored in another orientation, or mirrored."""
         return self.orientation != _UPRIGHT
 
     @property
@@ -70,25 +70,25 @@ class ImageFrame:
 
     @property
     def stored_hw(self) -> tuple[int, int]:
-        """(height, width) of the pixels in the file."""
+        """The (height, width) of the pixels in the file."""
         height, width = self.size_hw
         return (width, height) if self.is_sideways else (height, width)
 
 
 def is_image(path: Path) -> bool:
-    """Whether a file is an image by its suffix, or DICOM by its bytes, whatever it is called."""
+    """Whether a file is an image by its suffix, or DICOM by its bytes, whatever its name."""
     return path.suffix.lower() in IMAGE_SUFFIXES or (path.is_file() and is_dicom(path))
 
 
 def read_image(path: Path) -> ImageArray:
-    """The pixels of an image file, after EXIF rotation.
+    """Read the pixels of an image file, after EXIF rotation.
 
     Returns uint8 of shape (H, W) for a grey image (also one stored with three equal channels), else (H, W, 3)
     in RGB order. Alpha is dropped. Deeper than 8 bit, signed or float: the window from the 0.5th to the
     99.5th percentile is stretched to 0..255, one window for all channels. Of a TIFF the first page is read,
     and WhiteIsZero is inverted. DICOM is shown through the window that it states, MONOCHROME1 inverted.
 
-    Raises UserError, naming the file, where it is missing, damaged or not an image.
+    Raises UserError, naming the file, if it is missing, damaged or not an image.
     """
     if is_dicom(path):
         return _read_dicom(path)
@@ -104,12 +104,11 @@ def read_image(path: Path) -> ImageArray:
 
 
 def read_thumbnail(path: Path, side_px: int) -> ImageArray:
-    """A small grey version for comparing images: uint8 (side_px, side_px), the whole image squeezed into a
-    square.
+    """Read a small grey version to compare images: uint8 (side_px, side_px), squeezed into a square.
 
     Area-averaged and windowed as in `read_image`, after EXIF rotation. A JPEG is decoded at a half, a quarter
-    or an eighth of its size where that leaves at least twice `side_px`: several times as fast. Raises
-    UserError as `read_image` does.
+    or an eighth of its size if that leaves at least twice `side_px`: several times as fast. Raises UserError
+    as `read_image` does.
     """
     shorter_px = min(read_image_size(path)) if path.suffix.lower() in _JPEG_SUFFIXES else 0
     reduced = next((flag for flag, parts in _REDUCED_GREY if shorter_px >= 2 * parts * side_px), None)
@@ -124,7 +123,7 @@ def read_thumbnail(path: Path, side_px: int) -> ImageArray:
 
 
 def read_image_size(path: Path) -> tuple[int, int]:
-    """(height, width) in pixels after EXIF rotation, from the header; equals `read_image(path).shape[:2]`.
+    """Read (height, width) in pixels after EXIF rotation, as of `read_image`, from the header.
 
     Raises UserError as `read_image_frame` does.
     """
@@ -132,10 +131,10 @@ def read_image_size(path: Path) -> tuple[int, int]:
 
 
 def read_image_frame(path: Path) -> ImageFrame:
-    """The size after EXIF rotation and the orientation before it, from the header.
+    """Read the size after EXIF rotation, and the orientation before it, from the header.
 
-    A format that only OpenCV knows (a float RGB TIFF, say) is decoded for it. A file that is cut off behind
-    its header passes here and fails in `read_image`. Raises UserError where there is no readable header.
+    A format that only OpenCV knows (such as a float RGB TIFF) is decoded for it. A file that is cut off
+    behind its header passes here and fails in `read_image`. Raises UserError if there is no readable header.
     """
     if is_dicom(path):
         return ImageFrame(read_size(path))
@@ -154,10 +153,9 @@ def read_image_frame(path: Path) -> ImageFrame:
 
 
 def read_image_facts(path: Path) -> ImageFacts:
-    """The pixel size that the file itself states, as DICOM does, and what of the file is not used or was
-    decided.
+    """Read from the header the pixel size that the file states, as DICOM does, and remarks on its reading.
 
-    From the header alone. Raises UserError for damaged DICOM.
+    Raises UserError for damaged DICOM.
     """
     if is_dicom(path):
         return read_dicom_facts(path)
@@ -165,7 +163,7 @@ def read_image_facts(path: Path) -> ImageFacts:
     if header is None or header.num_pages == 1:
         return ImageFacts()
     what = f"a TIFF of {header.num_pages} pages: only the first is used"
-    return ImageFacts(remarks=(Remark(what, "save the page that you mean as a file of its own"),))
+    return ImageFacts(remarks=(ReadingRemark(what, "save the page that you mean as a file of its own"),))
 
 
 def _read_dicom(path: Path) -> ImageArray:
@@ -197,7 +195,7 @@ def _decode(path: Path, flags: int = _DECODE_FLAGS) -> npt.NDArray[np.generic]:
 
 
 def _decode_tiff(path: Path, header: TiffHeader, decoded: npt.NDArray[Any] | None) -> npt.NDArray[Any] | None:
-    """A TIFF as its header means it to be shown, from what OpenCV made of it.
+    """Correct what OpenCV decoded of a TIFF, so that it is shown as its header says.
 
     Pillow decodes what OpenCV does not (2 and 4 bit, small tiles), and colors that OpenCV darkens by their
     alpha. Both invert WhiteIsZero up to 8 bit, and neither does beyond.
@@ -213,7 +211,7 @@ def _decode_tiff(path: Path, header: TiffHeader, decoded: npt.NDArray[Any] | Non
 
 
 def _decode_by_pillow(path: Path) -> npt.NDArray[Any] | None:
-    """Grey (H, W) as deep as it is stored, or BGR (H, W, 3) of 8 bit, no alpha; None if Pillow cannot."""
+    """Decode grey (H, W) as deep as it is stored, or 8-bit BGR (H, W, 3), no alpha; None if Pillow cannot."""
     try:
         with _without_pixel_limit():
             image = Image.open(path)
@@ -234,7 +232,7 @@ def _missing(path: Path) -> UserError:
 def _window_to_uint8(
     pixels: npt.NDArray[np.generic], window: tuple[float, float] | None = None
 ) -> ImageArray:
-    """Stretch a window of values to 0..255; without one, that of the percentiles."""
+    """Stretch a window of values to 0..255; without one, the window between the percentiles."""
     values = pixels.astype(np.float32)
     low, high = window or _percentile_window(values)
     if high <= low:
@@ -266,7 +264,7 @@ def _has_equal_channels(pixels: npt.NDArray[np.generic]) -> bool:
 
 
 def _read_orientation(image: Image.Image, path: Path) -> int:
-    """The EXIF orientation that OpenCV will apply."""
+    """Read the EXIF orientation that OpenCV will apply."""
     # Not image.getexif(): that decodes a whole PNG, and takes an orientation from XMP, which OpenCV does not.
     exif = Image.Exif()
     stated: object
@@ -282,7 +280,7 @@ def _read_orientation(image: Image.Image, path: Path) -> int:
 
 
 def _read_png_exif(path: Path) -> bytes:
-    """A PNG's eXIf chunk, which may come after the pixels: other chunks are skipped."""
+    """Read a PNG's eXIf chunk, which may come after the pixels: other chunks are skipped."""
     with path.open("rb", buffering=0) as file:
         file.seek(8)
         while len(head := file.read(8)) == 8:

@@ -1,7 +1,7 @@
 """Imports a data set from a zip archive into the data root: all of it, or nothing.
 
-An archive is not trusted. It is unpacked into a hidden folder beside the other data sets and renamed at the
-end.
+An archive is not trusted. It is unpacked into a hidden folder beside the other data sets, which is renamed at
+the end.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class _Member:
 
     @property
     def parts(self) -> tuple[str, ...]:
-        """Folders and file, () for a name that is empty."""
+        """The folders and the file of its path, () for an empty name."""
         return PurePosixPath(self.name).parts
 
 
@@ -58,25 +58,28 @@ def import_zip(archive: Path, data_root: Path, on_progress: OnProgress = lambda 
         folder = Path(unpacked).absolute() / "unpacked"
         folder.mkdir()
         _unpack(archive, members, folder, lambda done: on_progress(done, total))
-        found = _find_dataset(folder, archive)
-        name = _plain_name(found.name if found != folder else archive.stem)
-        target = _free_name(data_root.absolute(), name)
-        found.rename(target)
+        dataset = _find_dataset(folder, archive)
+        name = _plain_name(dataset.name if dataset != folder else archive.stem)
+        target = _free_path(data_root.absolute(), name)
+        dataset.rename(target)
     return target
 
 
 def _read_members(archive: Path) -> list[_Member]:
-    """The files in it, without by-products of operating systems. Raises UserError for a harmful one."""
+    """List the files in the archive, without those of operating systems.
+
+    Raises UserError for a harmful one.
+    """
     try:
         with zipfile.ZipFile(archive) as opened:
-            listed = [_Member(info, name) for info, name in member_names(opened)]
+            members = [_Member(info, name) for info, name in member_names(opened)]
     except (zipfile.BadZipFile, NotImplementedError, OSError, ValueError) as error:
         raise UserError(
             f"{archive.name} is not a zip file, or damaged", cure="make the archive again as .zip"
         ) from error
-    for member in listed:
+    for member in members:
         _require_harmless(member)
-    files = [member for member in listed if member.parts and not member.name.endswith("/")]
+    files = [member for member in members if member.parts and not member.name.endswith("/")]
     files = [member for member in files if not _is_by_product(member.parts)]
     _require_once(files)
     return files
@@ -85,8 +88,8 @@ def _read_members(archive: Path) -> list[_Member]:
 def _require_harmless(member: _Member) -> None:
     name = member.name
     # a name that Windows would read differently is refused everywhere: the data root may move there
-    beyond = any(not part.strip(" .") for part in member.parts) or "\0" in name or ":" in name
-    if beyond or PurePosixPath(name).is_absolute():
+    is_ambiguous = any(not part.strip(" .") for part in member.parts) or "\0" in name or ":" in name
+    if is_ambiguous or PurePosixPath(name).is_absolute():
         raise UserError(
             f"the archive would write outside its folder: {name!r}",
             cure="make a zip of the data set's folder, with plain paths below it",
@@ -98,7 +101,7 @@ def _require_harmless(member: _Member) -> None:
 
 
 def _require_once(files: Sequence[_Member]) -> None:
-    """Some file systems ignore case and Unicode form: the second file would replace the first."""
+    """Raise UserError for two names that differ only in case or Unicode form, which some systems ignore."""
     seen: set[str] = set()
     for member in files:
         name = unicodedata.normalize("NFC", "/".join(member.parts)).casefold()
@@ -115,8 +118,8 @@ def _require_space(num_bytes: int, folder: Path) -> None:
     free = shutil.disk_usage(folder).free
     if num_bytes + KEEP_FREE_BYTES > free:
         raise UserError(
-            f"the data set unpacks to {num_bytes / 2**30:.1f} GiB, and the disk has {free / 2**30:.1f} GiB "
-            f"free",
+            f"the data set unpacks to {num_bytes / 2**30:.1f} GiB, and the disk has "
+            f"{free / 2**30:.1f} GiB free",
             cure=f"free some space; {KEEP_FREE_BYTES / 2**30:g} GiB stay for the runs",
         )
 
@@ -124,7 +127,7 @@ def _require_space(num_bytes: int, folder: Path) -> None:
 def _unpack(
     archive: Path, members: Sequence[_Member], folder: Path, on_progress: Callable[[int], None]
 ) -> None:
-    """Plain files only; zipfile reads no more of one than the size that was compared with the free space."""
+    """Write the files. zipfile reads no more of one than the size that was compared with the free space."""
     done = 0
     try:
         with zipfile.ZipFile(archive) as opened:
@@ -146,42 +149,42 @@ def _unpack(
 
 
 def _find_dataset(folder: Path, archive: Path) -> Path:
-    """The data set in what was unpacked, read once to check it."""
-    found = _datasets_in(folder) or [folder]
-    if len(found) > 1:
-        names = ", ".join(place.relative_to(folder).as_posix() for place in found)
+    """Find the data set in the unpacked folder, and read it once to check it."""
+    datasets = _list_datasets(folder) or [folder]
+    if len(datasets) > 1:
+        names = ", ".join(dataset.relative_to(folder).as_posix() for dataset in datasets)
         raise UserError(f"{archive.name} holds several data sets: {names}", cure="make a zip of each")
     try:
-        read_annotations(found[0], confined=True)
+        read_annotations(datasets[0], confined=True)
     except UserError as error:
-        # the message names the hidden folder, which is gone when it is read
-        words = error.what.replace(str(found[0]), archive.name).replace(str(folder), archive.name)
+        # the message names the hidden folder, which will not exist any more when the user reads it
+        message = error.what.replace(str(datasets[0]), archive.name).replace(str(folder), archive.name)
         cure = error.cure.replace(str(folder), archive.name)
-        raise UserError(words, cure=cure) from error
-    return found[0]
+        raise UserError(message, cure=cure) from error
+    return datasets[0]
 
 
-def _datasets_in(folder: Path) -> list[Path]:
-    """The data sets nearest to the top, below folders that only wrap them."""
+def _list_datasets(folder: Path) -> list[Path]:
+    """Find the data sets nearest to the top, below folders that only wrap them."""
     level = [folder]
     while level:
-        if found := [place for place in level if place in find_datasets(place)]:
-            return found
-        level = [below for place in level for below in _folders_in(place)]
+        if datasets := [place for place in level if place in find_datasets(place)]:
+            return datasets
+        level = [below for place in level for below in _list_folders(place)]
     return []
 
 
-def _folders_in(folder: Path) -> list[Path]:
+def _list_folders(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
 
 
 def _plain_name(name: str) -> str:
-    """Letters, digits, spaces and a few signs of any script; no hidden folder."""
+    """Keep letters of any language, digits, spaces and a few signs; the folder must not be hidden."""
     return re.sub(r"[^\w .()+-]", "_", name).strip(" .") or "imported"
 
 
-def _free_name(data_root: Path, name: str) -> Path:
-    """The name itself, else with the first free number."""
+def _free_path(data_root: Path, name: str) -> Path:
+    """Return the path of this name, or with the first free number if it is taken."""
     taken = {path.name.casefold() for path in data_root.iterdir()}
     number = 1
     candidate = name

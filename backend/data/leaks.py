@@ -1,4 +1,4 @@
-"""Finds images that are in a data set twice: they flatter a measurement, or count double.
+"""Finds images that are in a data set twice, which flatter a measurement or count double.
 
 Two stages, because all cephalograms look alike. A coarse print of every image, tolerant of small shifts,
 finds the candidate pairs; each of these is aligned (an affine by maximizing the enhanced correlation
@@ -57,39 +57,40 @@ class Leak:
     distance: float
 
     def __str__(self) -> str:
-        (first, second), (split, other) = self.image_ids, self.splits
-        found = self.kind if self.kind == "same bytes" else f"{self.kind}, distance {self.distance:.3f}"
-        return f"{first} ({split}) = {second} ({other}): {found}"
+        (first_id, second_id), (first_split, second_split) = self.image_ids, self.splits
+        match = self.kind if self.kind == "same bytes" else f"{self.kind}, distance {self.distance:.3f}"
+        return f"{first_id} ({first_split}) = {second_id} ({second_split}): {match}"
 
 
 def find_leaks(splits: SampleSplits) -> tuple[Leak, ...]:
-    """Every pair of images that are the same file or the same picture, within a split and across splits.
+    """Find every pair of images that are the same file or the same picture, within and across splits.
 
     Finds copies that were rescaled, recompressed, brightened, or cropped by about 1 %; not rotated or
     mirrored ones. Frames of a video between which nothing moves count as the same picture. An image that
-    cannot be read is skipped. The first look decodes all images; then 300 take a fifth of a second, and
+    cannot be read is skipped. The first call decodes all images; later, 300 take a fifth of a second, and
     10,000 about a minute.
     """
     ids = [str(name) for part in splits.by_split.values() for name in part.images["image_id"]]
-    of_split = [name for name, part in splits.by_split.items() for _ in range(len(part))]
+    split_of = [name for name, part in splits.by_split.items() for _ in range(len(part))]
     paths = [path for part in splits.by_split.values() for path in part.paths]
     fingerprints = read_fingerprints(paths, splits.annotations.root)
     return tuple(
-        Leak((ids[a], ids[b]), (of_split[a], of_split[b]), kind, distance)
+        Leak((ids[a], ids[b]), (split_of[a], split_of[b]), kind, distance)
         for (a, b), (kind, distance) in sorted(find_pairs(fingerprints).items())
     )
 
 
 def across_splits(leaks: Iterable[Leak]) -> tuple[Leak, ...]:
-    """The pairs that flatter a measurement: between train or valid and any other split."""
+    """Select the pairs that flatter a measurement: between train or valid and any other split."""
     return tuple(
         leak for leak in leaks if leak.splits[0] != leak.splits[1] and {TRAIN, VALID} & {*leak.splits}
     )
 
 
 def ids_to_exclude(leaks: Iterable[Leak]) -> tuple[str, ...]:
-    """Test images to leave out of a measurement, in the order of their ids: those that are in train or valid
-    too, and the second of two equal ones within a test split.
+    """List the test images to leave out of a measurement, in the order of their ids.
+
+    These are in train or valid too, or are the second of two equal ones within a test split.
     """
     excluded: set[str] = set()
     for leak in leaks:
@@ -100,7 +101,7 @@ def ids_to_exclude(leaks: Iterable[Leak]) -> tuple[str, ...]:
 
 
 def advise(leaks: Sequence[Leak]) -> list[str]:
-    """What to do about them, one line per cure."""
+    """Say what to do about the leaks, one line per cure."""
     lines: list[str] = []
     if excluded := ids_to_exclude(leaks):
         lines.append(
@@ -116,7 +117,7 @@ def advise(leaks: Sequence[Leak]) -> list[str]:
 
 
 def picture_distance(first: Thumbnail, second: Thumbnail) -> float:
-    """1 - correlation of the detail of two aligned thumbnails: 0 for copies, about 1 for unrelated images."""
+    """Return 1 - correlation of the detail of two aligned thumbnails: 0 for copies, about 1 if unrelated."""
     a, b = _detail(first), _detail(second)
     everywhere = np.full(b.shape, 255, np.uint8)
     start = np.eye(2, 3, dtype=np.float32)
@@ -138,13 +139,13 @@ def picture_distance(first: Thumbnail, second: Thumbnail) -> float:
 
 
 def read_all(splits: SampleSplits) -> dict[Path, Fingerprint | None]:
-    """The fingerprint of every image of a data set, split after split."""
+    """Read the fingerprint of every image of a data set, split after split."""
     paths = [path for part in splits.by_split.values() for path in part.paths]
     return dict(zip(paths, read_fingerprints(paths, splits.annotations.root), strict=True))
 
 
 def find_pairs(fingerprints: Sequence[Fingerprint | None]) -> dict[Pair, tuple[Kind, float]]:
-    """Pairs of rows that are the same image: how that was found, and their distance."""
+    """Find the pairs of rows that are the same image, with the kind of match and their distance."""
     same_bytes = _same_bytes(fingerprints)
     same_pictures = _same_pictures(fingerprints, same_bytes)
     pairs: dict[Pair, tuple[Kind, float]] = dict.fromkeys(same_bytes, ("same bytes", 0.0))
@@ -159,14 +160,14 @@ def _same_bytes(fingerprints: Sequence[Fingerprint | None]) -> set[Pair]:
     return {pair for rows in rows_of.values() for pair in combinations(rows, 2)}
 
 
-def _same_pictures(fingerprints: Sequence[Fingerprint | None], known: set[Pair]) -> dict[Pair, float]:
-    """Distances of the pairs, other than the known ones, that are the same picture."""
+def _same_pictures(fingerprints: Sequence[Fingerprint | None], same_bytes: set[Pair]) -> dict[Pair, float]:
+    """Return the distances of the pairs that are the same picture, without those of the same bytes."""
     thumbnails = {
-        row: one.thumbnail
-        for row, one in enumerate(fingerprints)
-        if one is not None and one.thumbnail is not None
+        row: fingerprint.thumbnail
+        for row, fingerprint in enumerate(fingerprints)
+        if fingerprint is not None and fingerprint.thumbnail is not None
     }
-    candidates = [pair for pair in _candidates(thumbnails) if pair not in known]
+    candidates = [pair for pair in _candidates(thumbnails) if pair not in same_bytes]
 
     def distance(pair: Pair) -> float:
         return picture_distance(thumbnails[pair[0]], thumbnails[pair[1]])
@@ -177,7 +178,7 @@ def _same_pictures(fingerprints: Sequence[Fingerprint | None], known: set[Pair])
 
 
 def _candidates(thumbnails: dict[int, Thumbnail]) -> Iterator[Pair]:
-    """Pairs (lower row, higher row) whose coarse prints are alike; all pairs are compared, block by block."""
+    """Find pairs (lower row, higher row) of similar coarse prints; all are compared, block by block."""
     if not thumbnails:
         return
     rows = list(thumbnails)
@@ -189,7 +190,7 @@ def _candidates(thumbnails: dict[int, Thumbnail]) -> Iterator[Pair]:
 
 
 def _coarse_print(thumbnail: Thumbnail) -> FloatArray:
-    """(1024,), mean 0 and length 1: structure of a scale of 4 to 6 pixels, its contrast made even."""
+    """Return the structure at a scale of 4 to 6 pixels, with even contrast: (1024,), mean 0 and length 1."""
     values = cv2.resize(thumbnail, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA).astype(np.float32)
     band = _blur(values, 2) - _blur(values, 3)
     even = band / (np.sqrt(_blur(band * band, 3)) + 4)  # grey values: nearly flat areas are not amplified
@@ -206,7 +207,7 @@ def _blur(values: FloatArray, sigma_px: float) -> FloatArray:
 
 
 def _unit(values: FloatArray) -> FloatArray:
-    """Mean 0 and length 1; all zero where nothing varies, which correlates with nothing."""
+    """Scale to mean 0 and length 1; all zero if nothing varies, which correlates with nothing."""
     centred = values - values.mean()
     length = np.linalg.norm(centred)
     return np.asarray(centred / length if length > 1e-3 else np.zeros_like(centred), np.float32)

@@ -189,8 +189,8 @@ def require_plausible(splits: SampleSplits, *, accepted: bool) -> None:
         raise UserError(
             "; ".join(f"{problem.where}: {problem.what}" for problem in problems),
             field="accept_implausible",
-            cure=f"{problems[0].cure}, or train anyway (--accept_implausible, on the page the checkbox beside "
-            "the problem)",
+            cure=f"{problems[0].cure}, or train anyway (--accept_implausible, on the page the checkbox "
+            "beside the problem)",
         )
 
 

@@ -1,11 +1,11 @@
-"""Pulls points toward likely shapes: weighs what a network sees against the shapes of the training images.
+"""Pulls points toward likely shapes: weighs a network's points against the shapes of the training images.
 
 A network's points z are the image's shape x and an error e. x is Gaussian about the mean shape, as `shape`
-learns it from the training images; a similarity costs nothing, so that only the shape counts and not where
-the image shows it. e is Gaussian too, each landmark's as wide as its heatmap. The likeliest shape is then C
-(C + E)^-1 z. This is the regularized landmark mean-shift of Saragih, Lucey and Cohn (IJCV 91, 2011), which a
-Gaussian error brings into closed form. A point far from its likely place is treated as a slip and counts
-less: its error has Student's t (Lange, Little and Taylor, JASA 84, 1989), by repeated weighing.
+learns it from the training images; a similarity costs nothing, so only the shape counts and not its place in
+the image. e is Gaussian too, each landmark's as wide as its heatmap. The likeliest shape is then C (C + E)^-1
+z. This is the regularized landmark mean-shift of Saragih, Lucey and Cohn (IJCV 91, 2011), which a Gaussian
+error brings into closed form. A point far from its likely place counts less, because its error has Student's
+t (Lange, Little and Taylor, JASA 84, 1989), by repeated weighing.
 """
 
 from __future__ import annotations
@@ -33,15 +33,16 @@ MAX_SIZE = 1e6  # of any number in a prior: mean shapes have a radius of 1
 
 @dataclass(frozen=True)
 class ShapePrior:
-    """A Gaussian over shapes of K landmarks: a mean shape (K, 2) and a covariance (2K, 2K), x and y of a
-    landmark side by side.
+    """A Gaussian over shapes of K landmarks: a mean shape (K, 2) and a covariance (2K, 2K).
+
+    x and y of a landmark are side by side in the covariance.
     """
 
     mean_xy: FloatArray
     covariance: FloatArray
 
     def draw(self, points_xy: FloatArray, spread_xy: FloatArray) -> FloatArray:
-        """Points (N, K, 2) and the covariance of each (N, K, 2, 2) -> the likeliest points (N, K, 2).
+        """Return the likeliest points (N, K, 2), given points and the covariance (N, K, 2, 2) of each.
 
         One frame per image, in any unit that is the same along x and y.
         """
@@ -57,11 +58,13 @@ class ShapePrior:
             off = (seen - likely).reshape(*shapes.shape, 2)
             lengths = np.einsum("nki,nkij,nkj->nk", off, np.linalg.inv(error), off)
             weights = (DEGREES_OF_FREEDOM + 2) / (DEGREES_OF_FREEDOM + lengths)
-        drawn = (likely[:, 0::2] + 1j * likely[:, 1::2] + mean - offset[:, None]) / scale[:, None]
-        return np.stack([drawn.real, drawn.imag], axis=-1)
+        pulled = (likely[:, 0::2] + 1j * likely[:, 1::2] + mean - offset[:, None]) / scale[:, None]
+        return np.stack([pulled.real, pulled.imag], axis=-1)
 
     def _likeliest(self, seen: FloatArray, error: FloatArray) -> FloatArray:
-        """Offsets from the mean shape (N, 2K), by errors of covariance (N, K, 2, 2)."""
+        """Return the likeliest offsets (N, 2K) from the mean shape, given the errors' covariance (N, K, 2,
+        2).
+        """
         num, num_landmarks = error.shape[:2]
         total = np.tile(self.covariance, (num, 1, 1))
         for k in range(num_landmarks):
@@ -71,10 +74,10 @@ class ShapePrior:
 
 
 def fit_shape_prior(points_xy: FloatArray) -> ShapePrior | None:
-    """Of training images' points (N, K, 2), in one frame per image as in `draw`, NaN missing.
+    """Fit a prior to the points (N, K, 2) of training images, one frame per image as in `draw`, NaN missing.
 
-    None where they do not make one shape: fewer than 12 images with 4 landmarks, a landmark on fewer than 12,
-    or two kinds of images that share no landmarks.
+    None if they do not make one shape: fewer than 12 images with 4 landmarks, a landmark on fewer than 12, or
+    two kinds of images that share no landmarks.
     """
     shapes = np.asarray(points_xy[..., 0] + 1j * points_xy[..., 1], np.complex128)
     groups = shape_groups(np.isfinite(shapes))
@@ -89,7 +92,7 @@ def fit_shape_prior(points_xy: FloatArray) -> ShapePrior | None:
 
 
 def find_flaw(prior: ShapePrior, num_landmarks: int) -> str:
-    """Why a prior that was read from a file cannot be used; empty where it can."""
+    """Say why a prior that was read from a file cannot be used; empty if it can."""
     mean, covariance = prior.mean_xy, prior.covariance
     if mean.shape != (num_landmarks, 2) or covariance.shape != (2 * num_landmarks, 2 * num_landmarks):
         return f"it is of other landmarks than the {num_landmarks} of the network"

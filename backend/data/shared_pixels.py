@@ -1,7 +1,7 @@
 """Pictures in memory that processes share, including those started by spawn, as on Windows and macOS.
 
-The memory is freed with the last process that uses it, however that ends: on Windows it has a name and no
-file, elsewhere it is a file in the cache directory that has no name.
+The memory is freed with the last process that uses it, however that ends: on Windows it has a name but no
+file, elsewhere it is a nameless file in the cache directory.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ Picture = npt.NDArray[np.uint8]
 
 
 class SharedPixels:
-    """Pictures one after the other, read only; a process that is started with them uses the same memory."""
+    """Read-only pictures, one after the other; a process that is started with them uses the same memory."""
 
     def __init__(self, pictures: Sequence[Picture]) -> None:
-        """Copies the pictures, at least one. Raises UserError where there is no room for them."""
+        """Copy the pictures, at least one. Raises UserError if there is no room for them."""
         self._shapes = [picture.shape for picture in pictures]
         self._num_bytes = sum(picture.nbytes for picture in pictures)
         try:
@@ -37,15 +37,14 @@ class SharedPixels:
         except OSError as error:
             raise UserError(
                 f"{self._num_bytes / 2**20:.0f} MiB of images cannot be shared with the processes that "
-                f"prepare them "
-                f"({error})",
+                f"prepare them ({error})",
                 field="num_workers",
                 cure=f"give --num_workers 0, or make room in {cache_folder()} and in memory",
             ) from error
-        self._close_in_the_end()
+        self._close_at_exit()
 
     def pictures(self) -> list[Picture]:
-        """Views of the memory, which stays as long as they do."""
+        """Return views of the memory, which lives as long as they do."""
         views, start = [], 0
         for shape in self._shapes:
             view = np.frombuffer(self._map, np.uint8, int(np.prod(shape)), start).reshape(shape)
@@ -55,16 +54,16 @@ class SharedPixels:
         return views
 
     def __getstate__(self) -> dict[str, Any]:
-        """Only for a process that is being started: `multiprocessing` passes it what opens the memory."""
+        """Return what opens the memory in a process that is being started; `multiprocessing` passes it on."""
         handle = self._handle if isinstance(self._handle, str) else reduction.DupFd(self._handle)
         return {"_shapes": self._shapes, "_num_bytes": self._num_bytes, "_handle": handle}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         self._map, self._handle = _open(state["_handle"], self._num_bytes)
-        self._close_in_the_end()
+        self._close_at_exit()
 
-    def _close_in_the_end(self) -> None:
+    def _close_at_exit(self) -> None:
         if isinstance(self._handle, int):
             weakref.finalize(self, os.close, self._handle)
 
@@ -88,8 +87,7 @@ else:
         folder = cache_folder() / "shared_pixels"
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder) as file:
-            # written and only then mapped: on a full disk the first is an error, the second would kill the
-            # process
+            # written, then mapped: on a full disk a write is an error, a mapping would kill the process
             for picture in pictures:
                 file.write(picture.tobytes())
             file.flush()

@@ -1,4 +1,4 @@
-"""Reads from a TIFF's header how its pixels are meant to be shown, and how many pictures it holds.
+"""Reads from a TIFF's header how to display its pixels, and how many pictures it holds.
 
 Classic and BigTIFF, either byte order.
 """
@@ -21,7 +21,7 @@ _NUMBER_FORMATS = {3: "H", 4: "I"}  # by a tag's type; the others hold none of t
 
 @dataclass(frozen=True)
 class TiffHeader:
-    """What a TIFF file's first page states about its pixels, and the number of full-size pages."""
+    """The display of a TIFF file's first page, and the number of full-size pages."""
 
     is_white_zero: bool  # the lowest value is white
     has_unassociated_alpha: bool  # the colors are not multiplied by it
@@ -48,7 +48,7 @@ _LAYOUTS = {
 
 
 def read_tiff_header(path: Path) -> TiffHeader | None:
-    """The header of a TIFF file, whatever its name; None for any other file and one that cannot be read."""
+    """Read the header of a TIFF file, whatever its name; None for any other or unreadable file."""
     try:
         with path.open("rb") as file:
             layout = _LAYOUTS.get(file.read(4))
@@ -59,14 +59,14 @@ def read_tiff_header(path: Path) -> TiffHeader | None:
         return None
     first, *others = pages
     return TiffHeader(
-        first.get(_PHOTOMETRIC) == _WHITE_IS_ZERO,
-        first.get(_EXTRA_SAMPLES) == _UNASSOCIATED_ALPHA,
-        1 + sum(not page.get(_SUBFILE_TYPE, 0) & _NO_PAGE for page in others),
+        is_white_zero=first.get(_PHOTOMETRIC) == _WHITE_IS_ZERO,
+        has_unassociated_alpha=first.get(_EXTRA_SAMPLES) == _UNASSOCIATED_ALPHA,
+        num_pages=1 + sum(not page.get(_SUBFILE_TYPE, 0) & _NO_PAGE for page in others),
     )
 
 
 def _iterate_pages(file: BinaryIO, layout: _Layout) -> Iterator[Mapping[int, int]]:
-    """The tags of each page that are used here. A chain of pages that breaks off or loops ends there."""
+    """Read the tags of each page that are used here, until the chain of pages ends, breaks off or loops."""
     seen: set[int] = set()
     try:
         file.seek(layout.first_offset_at)
@@ -83,12 +83,12 @@ def _iterate_pages(file: BinaryIO, layout: _Layout) -> Iterator[Mapping[int, int
 def _read_tags(file: BinaryIO, layout: _Layout) -> dict[int, int]:
     num_entries = _read_number(file, layout.order + layout.count)
     entry = struct.Struct(layout.order + layout.entry)
-    found: dict[int, int] = {}
+    tags: dict[int, int] = {}
     for _ in range(num_entries):
         tag, kind, _, value = entry.unpack(file.read(entry.size))
         if tag in _TAGS and kind in _NUMBER_FORMATS:
-            (found[tag],) = struct.unpack_from(layout.order + _NUMBER_FORMATS[kind], value)
-    return found
+            (tags[tag],) = struct.unpack_from(layout.order + _NUMBER_FORMATS[kind], value)
+    return tags
 
 
 def _read_number(file: BinaryIO, format: str) -> int:

@@ -132,7 +132,7 @@ class _OneBatch:
     def largest_batch(self) -> int:
         return len(self.batch.rows)
 
-    def of_epoch(self, _epoch: int) -> Iterator[Batch]:
+    def iterate_epoch(self, _epoch: int) -> Iterator[Batch]:
         return iter([self.batch])
 
 

@@ -100,7 +100,7 @@ class Trainer:
         self.network.train()
         self._clock.start(self.loop)
         request = None
-        batches = self._train.of_epoch(self.loop.epoch, self.loop.batch_index)
+        batches = self._train.iterate_epoch(self.loop.epoch, self.loop.batch_index)
         for group in in_groups(batches, self.options.accumulation):
             loss = self.train_step(group)
             self.loop.losses.note(loss, self.loop.global_step)

@@ -74,7 +74,7 @@ class EvaluationPasses:
     def _validate(self, batches: Batches) -> Metrics:
         scorer = self._task.new_scorer()
         loss_sum, num_targets = 0.0, 0
-        for part in self._parts_of(batches.of_epoch(0)):
+        for part in self._parts_of(batches.iterate_epoch(0)):
             on_device = part.to(self._device)
             outputs = self._forward(on_device)
             count = self._task.count_targets(part)

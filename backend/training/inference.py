@@ -180,7 +180,7 @@ def predict_batches(
     `before_part` is called before each batch, or part of one, and may abort by an exception.
     """
     found: list[Predictions] = []
-    for part in (part for batch in batches.of_epoch(0) for part in micro_batch.split(batch)):
+    for part in (part for batch in batches.iterate_epoch(0) for part in micro_batch.split(batch)):
         before_part()
         maps = network(part.to(device).images).float()
         spread = task.spread(maps, part) if with_spread else None

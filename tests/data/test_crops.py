@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from backend.data.augmentation import MAX_DEVIATIONS, Augmentation
-from backend.data.crops import TAIL_FACTOR, TAIL_SHARE, CropDataset, crop_scale, standardise_each
-from backend.data.dataset import Batch, standardise
+from backend.data.crops import TAIL_FACTOR, TAIL_SHARE, CropDataset, crop_scale, standardize_each
+from backend.data.dataset import Batch, standardize
 from backend.data.image_store import HEADROOM, ImageStore
 from backend.data.samples import Samples
 from backend.geometry import CropFrame, apply_affine
@@ -320,10 +320,10 @@ def test_each_crop_is_standardised_as_a_picture_of_its_own(channels: tuple[int, 
     pictures = np.random.default_rng(0).integers(0, 100, (4, 32, 48, *channels), dtype=np.uint8)
     pictures[1] = pictures[1] * 2 + 40
     pictures[2] = 77
-    images = standardise_each(pictures)
+    images = standardize_each(pictures)
     assert images.shape == (4, 3, 32, 48) and images.dtype == torch.float32
     for image, picture in zip(images, pictures, strict=True):
-        torch.testing.assert_close(image, standardise(picture), atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(image, standardize(picture), atol=1e-5, rtol=1e-5)
     assert not images[2].any()
     assert images[1].mean().item() == pytest.approx(0, abs=1e-4)
     assert images[1].std().item() == pytest.approx(1, abs=1e-3)

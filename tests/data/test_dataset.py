@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from torch.utils.data import default_collate
 
 from backend.data.augmentation import Augmentation
-from backend.data.dataset import Batch, Batches, EpochBatches, LandmarkDataset, standardise
+from backend.data.dataset import Batch, Batches, EpochBatches, LandmarkDataset, standardize
 from backend.data.image_store import HEADROOM, ImageStore, input_scale, reduce_image, warp
 from backend.data.samples import Samples, load_splits
 from backend.errors import UserError
@@ -177,7 +177,7 @@ def test_grey_picture_is_standardised_and_repeated_to_three_channels(tiny: Sampl
 def test_colour_picture_keeps_its_channels_in_order_under_one_mean_and_deviation() -> None:
     picture = np.random.default_rng(0).integers(0, 80, (32, 48, 3), dtype=np.uint8)
     picture[..., 0] += 150
-    images = standardise(picture)
+    images = standardize(picture)
     assert images.shape == (3, 32, 48)
     assert images[0].mean() > 1 > 0 > images[1].mean()
     assert images.mean().item() == pytest.approx(0, abs=1e-4)
@@ -186,11 +186,11 @@ def test_colour_picture_keeps_its_channels_in_order_under_one_mean_and_deviation
 
 def test_standardising_does_not_see_brightness_and_contrast() -> None:
     picture = np.random.default_rng(0).integers(0, 100, (32, 48), dtype=np.uint8)
-    assert torch.allclose(standardise(picture), standardise(picture * 2 + 40), atol=1e-4)
+    assert torch.allclose(standardize(picture), standardize(picture * 2 + 40), atol=1e-4)
 
 
 def test_black_picture_stays_finite() -> None:
-    assert torch.equal(standardise(np.zeros((32, 48), np.uint8)), torch.zeros(3, 32, 48))
+    assert torch.equal(standardize(np.zeros((32, 48), np.uint8)), torch.zeros(3, 32, 48))
 
 
 @pytest.mark.parametrize("scale", [0.9, 0.5, 0.37, 0.11])
@@ -342,7 +342,7 @@ def test_batch_holds_its_samples_in_order(tiny: Samples) -> None:
     batches = batches_of(tiny, 0)
     dataset = dataset_of(tiny, (32, 32), augmentation=FULL, seed=1)
     assert len(batches) == 3
-    drawn = list(batches.of_epoch(4))
+    drawn = list(batches.iterate_epoch(4))
     assert [len(batch.rows) for batch in drawn] == [4, 4, 4]
     for batch in drawn:
         again = default_collate([dataset[(4, index)] for index in batch.rows.tolist()])
@@ -351,12 +351,12 @@ def test_batch_holds_its_samples_in_order(tiny: Samples) -> None:
     assert first.images.dtype == first.points_xy_input.dtype == torch.float32
     assert first.affine_input_to_image.dtype == first.points_xy_image.dtype == torch.float64
     assert first.images.shape == (4, 3, 32, 32) and first.points_xy_input.shape == (4, 3, 2)
-    assert_same(list(batches.of_epoch(4, 1)), drawn[1:])
-    assert list(batches.of_epoch(4, 3)) == []
+    assert_same(list(batches.iterate_epoch(4, 1)), drawn[1:])
+    assert list(batches.iterate_epoch(4, 3)) == []
 
 
 def test_batch_moves_what_the_network_and_the_loss_need(tiny: Samples) -> None:
-    batch = next(batches_of(tiny, 0).of_epoch(0))
+    batch = next(batches_of(tiny, 0).iterate_epoch(0))
     moved = batch.to(torch.device("cpu"))
     assert torch.equal(moved.images, batch.images)
     assert moved.images.is_contiguous(memory_format=torch.channels_last)
@@ -367,13 +367,15 @@ def test_batch_moves_what_the_network_and_the_loss_need(tiny: Samples) -> None:
 def test_worker_processes_prepare_the_same_batches(tiny: Samples) -> None:
     alone, together = batches_of(tiny, 0), batches_of(tiny, 2)
     for epoch, first_batch in ((0, 0), (3, 1)):
-        assert_same(list(together.of_epoch(epoch, first_batch)), list(alone.of_epoch(epoch, first_batch)))
+        assert_same(
+            list(together.iterate_epoch(epoch, first_batch)), list(alone.iterate_epoch(epoch, first_batch))
+        )
 
 
 def test_drawing_batches_leaves_torchs_random_numbers_alone(tiny: Samples) -> None:
     """A resumed epoch starts its batches once more; dropout must not notice."""
     before = torch.get_rng_state()
-    next(batches_of(tiny, 0).of_epoch(0))
+    next(batches_of(tiny, 0).iterate_epoch(0))
     assert torch.equal(torch.get_rng_state(), before)
 
 

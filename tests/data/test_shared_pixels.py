@@ -77,10 +77,10 @@ def test_workers_that_inherit_nothing_share_what_was_decoded_once(
     if is_preloaded:
         store.preload()
     together = batches_of(tiny, store, num_workers=2)
-    found = [list(together.of_epoch(epoch)) for epoch in range(2)]
+    found = [list(together.iterate_epoch(epoch)) for epoch in range(2)]
     assert sorted(store.decoded()) == [(os.getpid(), index) for index in range(len(tiny))]
     alone = batches_of(tiny, store_of(tiny, tmp_path / "alone.txt"), num_workers=0)
-    assert all(same(part, list(alone.of_epoch(epoch))) for epoch, part in enumerate(found))
+    assert all(same(part, list(alone.iterate_epoch(epoch))) for epoch, part in enumerate(found))
     assert files_left() == []
 
 
@@ -92,7 +92,7 @@ def test_forked_workers_go_on_inheriting(tiny: Samples, tmp_path: Path) -> None:
     try:
         store = store_of(tiny, tmp_path / "decoded.txt")
         store.preload()
-        list(batches_of(tiny, store, num_workers=2).of_epoch(0))
+        list(batches_of(tiny, store, num_workers=2).iterate_epoch(0))
         assert len(store.decoded()) == len(tiny) and store._shared is None
     finally:
         multiprocessing.set_start_method(before, force=True)

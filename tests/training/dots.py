@@ -111,7 +111,7 @@ class Watcher:
         if Request.PREVIEW_NOW in requests:
             assert_finite(trainer.state_dict())
             self.previewed.append(trainer.loop.global_step)
-            trainer.predict(next(iter(batches(Dots(2), 2, shuffle_seed=None).of_epoch(0))))
+            trainer.predict(next(iter(batches(Dots(2), 2, shuffle_seed=None).iterate_epoch(0))))
 
     def values(self, *names: str) -> list[tuple[Any, ...]]:
         return [tuple(metrics.get(name) for name in names) for metrics in self.epochs]

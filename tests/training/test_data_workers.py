@@ -135,7 +135,7 @@ def test_a_process_that_cannot_be_started_is_told_as_that(monkeypatch: pytest.Mo
     monkeypatch.setattr(batches, "_loader", NoRoom(), raising=False)
     monkeypatch.setattr(batches, "_sampler", dataset.EpochBatches(4, 2), raising=False)
     with pytest.raises(RuntimeError, match="could not be started") as caught:
-        batches.of_epoch(0)
+        batches.iterate_epoch(0)
     failure = find_worker_failure(caught.value)
     assert failure is not None and failure.is_memory
 

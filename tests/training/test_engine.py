@@ -272,7 +272,7 @@ def test_a_step_waits_for_the_device_once_whatever_its_parts(
 ) -> None:
     trainer = build(Watcher(), network=wayward_network(), autocast=autocast, accumulation=accumulation)
     trainer.loop.micro_batch = MicroBatch(limit)
-    group = list(trainer._train.of_epoch(0))[:accumulation]
+    group = list(trainer._train.iterate_epoch(0))[:accumulation]
     monkeypatch.setattr(trainer.task.__class__, "count_targets", lambda _task, batch: 1)  # main memory's
     for one in (
         trainer.state.optimizer,

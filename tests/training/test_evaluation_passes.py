@@ -29,7 +29,7 @@ def test_validation_and_prediction_use_the_averaged_weights() -> None:
     trainer = build(Watcher())
     trainer.fit()
     before = {k: v for k, v in trainer.validate().items() if k != "loss"}
-    batch = next(batches(Dots(5), 5, shuffle_seed=None).of_epoch(0))
+    batch = next(batches(Dots(5), 5, shuffle_seed=None).iterate_epoch(0))
     maps = trainer.predict(batch)
     with torch.no_grad():
         for parameter in trainer.network.parameters():
@@ -97,7 +97,7 @@ def test_a_prediction_is_given_up_where_a_stop_is_asked_for() -> None:
     trainer = build(watcher)
     watcher.steps.append(3)
     with pytest.raises(StopAskedError):
-        trainer.predict(next(iter(batches(Dots(5), 5, shuffle_seed=None).of_epoch(0))))
+        trainer.predict(next(iter(batches(Dots(5), 5, shuffle_seed=None).iterate_epoch(0))))
 
 
 @pytest.mark.parametrize(("call", "room", "epoch"), [(1, 2, 1), (2, 1, 1), (3, 2, 2), (6, 1, 3)])
@@ -194,7 +194,7 @@ def test_a_shortage_in_a_preview_leaves_the_training_as_it_is(room: int) -> None
 def test_a_prediction_is_repeated_in_parts() -> None:
     watcher = Watcher()
     trainer = build(watcher, network=(network := NarrowDoor()))
-    batch = next(batches(Dots(5), 5, shuffle_seed=None).of_epoch(0))
+    batch = next(batches(Dots(5), 5, shuffle_seed=None).iterate_epoch(0))
     maps = trainer.predict(batch)
     trainer.ema_network.room = 2
     assert torch.allclose(trainer.predict(batch), maps, atol=1e-6)

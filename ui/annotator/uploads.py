@@ -23,7 +23,7 @@ import numpy.typing as npt
 import psutil
 
 from backend.data.annotations.writers import MarkedImage, find_corrected, unused_name
-from backend.data.image_facts import Remark
+from backend.data.image_facts import ReadingRemark
 from backend.data.image_store import reduce_image
 from backend.data.images import read_image, read_image_facts
 from backend.errors import UserError
@@ -48,7 +48,7 @@ class Upload:
     size_hw: Size
     mm_per_px_xy: tuple[float, float]  # as the file states it; NaN if it does not
     spacing_field: str  # the field of DICOM that states it
-    remarks: tuple[Remark, ...] = ()  # on how the file was read
+    remarks: tuple[ReadingRemark, ...] = ()  # on how the file was read
     predicted_xy_image: FloatArray | None = None
     points_xy_image: FloatArray | None = None
     confidence: FloatArray | None = None

@@ -141,7 +141,7 @@ def on_step(
 
 def on_suspect(tab: DataTab, view: DataView, place: int, *values: Any) -> Updates:
     """Show the image of a suspect whose row was clicked."""
-    suspect = view.suspects.found[place]
+    suspect = view.suspects.outliers[place]
     shown = Shown(row=suspect.row, suspect=suspect)
     return _show_and_draw(tab, view, shown, view.names[suspect.landmark], values, ALL_SPLITS)
 

@@ -175,7 +175,7 @@ def suspects_table(view: DataView) -> str:
     The key of a row is its position.
     """
     lines = []
-    for place, suspect in enumerate(view.suspects.found[:MAX_SUSPECTS]):
+    for place, suspect in enumerate(view.suspects.outliers[:MAX_SUSPECTS]):
         cells: list[Cell] = [
             (view.image_id(suspect.row), WORDS),
             (view.names[suspect.landmark], WORDS),
@@ -188,7 +188,7 @@ def suspects_table(view: DataView) -> str:
 
 def suspects_note(view: DataView) -> str:
     """Say what the list shows, or why it is empty."""
-    num = len(view.suspects.found)
+    num = len(view.suspects.outliers)
     note = say_count("data_suspects_some", num) if num else say("data_suspects_none")
     if num:
         note += " " + say("data_suspects_usual")

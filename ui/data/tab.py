@@ -203,7 +203,7 @@ def on_read(tab: DataTab, session: Session, *values: Any) -> Updates:
         tab.body: gr.update(visible=True),
         tab.counts: splits_table(view) + groups_table(view),
         tab.suspects_note: suspects_note(view),
-        tab.suspects: gr.update(value=suspects_table(view), visible=bool(view.suspects.found)),
+        tab.suspects: gr.update(value=suspects_table(view), visible=bool(view.suspects.outliers)),
         **_list_problems(tab, view, ()),
         tab.problems_note: say("leaks_looking"),
         **show(tab.browser, view, Shown(row=0), ALL_SPLITS),

@@ -26,7 +26,7 @@ from backend.data.annotations.image_names import (
 )
 from backend.data.annotations.orientation import MarkedImage
 from backend.data.annotations.table import IMAGE_COLUMNS, Annotations, GroupKind, Problem
-from backend.data.image_facts import remark_on_spacing
+from backend.data.image_facts import compare_spacings
 from backend.data.images import IMAGE_SUFFIXES, read_image_facts, read_image_frame
 from backend.errors import UserError
 from backend.numbers import read_number
@@ -198,7 +198,7 @@ class AnnotationsBuilder:
                 "use the images that were annotated, unchanged",
             )
             return
-        for remark in (*facts.remarks, remark_on_spacing(mm_per_px_xy, facts.mm_per_px_xy)):
+        for remark in (*facts.remarks, compare_spacings(mm_per_px_xy, facts.mm_per_px_xy)):
             if remark is not None:
                 self.report(where, remark.what, remark.cure)
         if math.isnan(mm_per_px_xy[0]):

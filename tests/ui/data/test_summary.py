@@ -54,7 +54,7 @@ def test_the_stray_landmark_is_the_first_to_check(view: DataView) -> None:
     assert "mm from where the other landmarks predict it" in table
     (score,) = re.findall('data-sort="([0-9.]+)"><bdi>[0-9.]+ x</bdi>', table)
     assert float(score) > 4
-    assert len(view.suspects.found) == 1 and suspects_note(view).startswith("1 landmark stands out")
+    assert len(view.suspects.outliers) == 1 and suspects_note(view).startswith("1 landmark stands out")
     assert "*Times usual*: the deviation, as a multiple" in suspects_note(view)
 
 
