@@ -268,13 +268,10 @@ def _find_leaked(
 
 def _table(record: Record) -> str:
     """Format the table of all landmarks, with a last line for all images."""
-    lines = [f"{'landmark':<24} {'MRE px':>8} {'MRE mm':>8} {'SD mm':>8}" + "".join(_sdr_heads())]
+    sdr_heads = "".join(f" {f'<={threshold:g} mm':>9}" for threshold in SDR_THRESHOLDS_MM)
+    lines = [f"{'landmark':<24} {'MRE px':>8} {'MRE mm':>8} {'SD mm':>8}{sdr_heads}"]
     lines += [_line(name, statistics) for name, statistics in record["per_landmark"].items()]
     return "\n".join([*lines, _line(f"all, {record['num_images']} images", record)])
-
-
-def _sdr_heads() -> list[str]:
-    return [f" {f'<={threshold:g} mm':>9}" for threshold in SDR_THRESHOLDS_MM]
 
 
 def _line(name: str, statistics: Record) -> str:

@@ -23,18 +23,18 @@ CROP_SIGMA_CELLS = 1.0
 
 
 def adaptive_sigma(height: int, width: int) -> float:
-    """Standard deviation of the target Gaussian in input pixels: 0.75 at 128, 1.5 at 256, 3.0 at 512."""
+    """Return the SD of the target Gaussian in input pixels: 0.75 at 128, 1.5 at 256, 3.0 at 512."""
     return max(0.75, 3.0 * (height + width) / 2 / 512)
 
 
 def output_stride_for(height: int, width: int) -> int:
-    """The largest of 1, 2, 4 at which the automatic sigma is still at least 0.7 cells."""
+    """Return the largest of 1, 2, 4 at which the automatic sigma is still at least 0.7 cells."""
     sigma = adaptive_sigma(height, width)
     return max(s for s in OUTPUT_STRIDES if s == 1 or sigma / s >= MIN_SIGMA_CELLS)
 
 
 def sigma_in_force(sigma: float | str, input_hw: Size, stride: int) -> float:
-    """Sigma in input pixels for a setting `sigma` ("auto" or input pixels) at an output stride.
+    """Return sigma in input pixels for a setting `sigma` ("auto" or input pixels) at an output stride.
 
     "auto" is `adaptive_sigma`, but never less than a grid of this stride can hold.
     """
@@ -44,7 +44,7 @@ def sigma_in_force(sigma: float | str, input_hw: Size, stride: int) -> float:
 
 
 def refiner_sigma_in_force(sigma: float | str, stride: int) -> float:
-    """Sigma on crops, in crop pixels: "auto" is one cell."""
+    """Return sigma on crops, in crop pixels: "auto" is one cell."""
     return CROP_SIGMA_CELLS * stride if sigma == "auto" else float(sigma)
 
 
@@ -66,30 +66,30 @@ def apply_affine(affine: FloatArray, points_xy: FloatArray) -> FloatArray:
 
 
 def compose(second: FloatArray, first: FloatArray) -> FloatArray:
-    """The affine that applies `first`, then `second`."""
+    """Return the affine that applies `first`, then `second`."""
     linear = second[:, :2] @ first[:, :2]
     offset = second[:, :2] @ first[:, 2] + second[:, 2]
     return np.column_stack([linear, offset])
 
 
 def invert_affine(affine: FloatArray) -> FloatArray:
-    """The exact inverse of an affine (2, 3)."""
+    """Return the exact inverse of an affine (2, 3)."""
     linear = np.linalg.inv(affine[:, :2])
     return np.column_stack([linear, -linear @ affine[:, 2]])
 
 
 def scaling(scale_x: float, scale_y: float) -> FloatArray:
-    """The affine of x' = (x + 0.5) * s - 0.5 on each axis."""
+    """Return the affine of x' = (x + 0.5) * s - 0.5 on each axis."""
     return np.array([[scale_x, 0.0, 0.5 * scale_x - 0.5], [0.0, scale_y, 0.5 * scale_y - 0.5]])
 
 
 def stretch(image_hw: Size, input_hw: Size) -> FloatArray:
-    """Image -> input with a scale of its own for each axis, filling the input."""
+    """Map image -> input with a scale of its own for each axis, filling the input."""
     return scaling(input_hw[1] / image_hw[1], input_hw[0] / image_hw[0])
 
 
 def letterbox(image_hw: Size, input_hw: Size) -> FloatArray:
-    """Image -> input with one scale for both axes, centred, the rest of the input left as margin."""
+    """Map image -> input with one scale for both axes, centred, the rest of the input left as margin."""
     scale = min(input_hw[0] / image_hw[0], input_hw[1] / image_hw[1])
     affine = scaling(scale, scale)
     affine[0, 2] += (input_hw[1] - image_hw[1] * scale) / 2
@@ -128,7 +128,7 @@ class CropFrame:
         return scale_xy * max(1.0, 1.0 / float(scale_xy.min()))
 
     def affine(self, centre_xy_image: FloatArray, image_px_per_px_xy: FloatArray) -> FloatArray:
-        """Image -> crop: the point `centre_xy_image` (2,) comes to the crop's middle."""
+        """Map image -> crop: the point `centre_xy_image` (2,) comes to the crop's middle."""
         scale = 1.0 / image_px_per_px_xy
         offset = (self.side_px - 1) / 2 - centre_xy_image * scale
         return np.column_stack([np.diag(scale), offset])
@@ -137,7 +137,7 @@ class CropFrame:
 def rotate_scale_shift(
     frame_hw: Size, degrees: float, scale: float, shift_xy: tuple[float, float]
 ) -> FloatArray:
-    """Rotation and scaling about the centre of a frame, then a shift in its pixels."""
+    """Rotate and scale about the centre of a frame, then shift, in pixels of the frame."""
     centre = np.array([(frame_hw[1] - 1) / 2, (frame_hw[0] - 1) / 2])
     angle = np.deg2rad(degrees)
     linear = scale * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
@@ -145,7 +145,7 @@ def rotate_scale_shift(
 
 
 def mirror(frame_hw: Size) -> FloatArray:
-    """The affine that swaps left and right of a frame."""
+    """Return the affine that swaps left and right of a frame."""
     return np.array([[-1.0, 0.0, frame_hw[1] - 1.0], [0.0, 1.0, 0.0]])
 
 
@@ -182,7 +182,7 @@ def square_unit_xy(mm_per_px_xy: FloatArray) -> FloatArray:
 
 
 def mean_scale(affine: FloatArray) -> float:
-    """The factor by which an affine scales lengths on average: the root of its determinant."""
+    """Return the factor by which an affine scales lengths on average: the root of its determinant."""
     return float(np.sqrt(abs(np.linalg.det(affine[:, :2]))))
 
 

@@ -40,7 +40,7 @@ from backend.memory.batch_size import (
     recommend_for_memory,
     requested_batching,
 )
-from backend.memory.benchmark_store import NOTHING_MEASURED, Bench, Measured, identify
+from backend.memory.benchmark_store import NOTHING_MEASURED, Bench, Measured, MeasuredBatch, identify
 from backend.memory.cache import torch_version
 from backend.memory.prediction import predict_step_memory
 from backend.memory.reasons import GIB
@@ -141,6 +141,12 @@ def _report(settings: Settings, options: argparse.Namespace) -> dict[str, Any]:
         "torch_version": torch_version(),
         "gpus": [asdict(gpu) for gpu in gpus],
         "num_parameters": need.num_parameters,
+        **_seconds_per_image(timed),
+    }
+
+
+def _seconds_per_image(timed: MeasuredBatch | None) -> dict[str, float | None]:
+    return {
         "seconds_per_image": timed.training_s if timed else None,
         "validation_seconds_per_image": timed.validation_s if timed else None,
         "refine_seconds_per_image": timed.refine_training_s if timed else None,
@@ -248,7 +254,7 @@ def _format_report(report: Mapping[str, Any]) -> list[str]:
     sizes = [
         f"{size}: {value / GIB:.2f}"
         for size, value in report["predicted_bytes"].items()
-        if _is_power(int(size))
+        if _is_power_of_two(int(size))
     ]
     lines.append(f"predicted GiB at a batch of {', '.join(sizes)}")
     lines.append("of it, MiB: " + ", ".join(f"{k} {v / 2**20:.0f}" for k, v in report["terms"].items()))
@@ -258,7 +264,7 @@ def _format_report(report: Mapping[str, Any]) -> list[str]:
     return lines
 
 
-def _is_power(size: int) -> bool:
+def _is_power_of_two(size: int) -> bool:
     return size & (size - 1) == 0
 
 

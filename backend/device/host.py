@@ -72,7 +72,7 @@ def _limits(root: Path, own_groups: Path) -> Iterator[_Limit]:
 
     Inside a container often only the root is there.
     """
-    for line in _lines(own_groups) or ["0::/", "1:memory:/"]:
+    for line in _read_lines(own_groups) or ["0::/", "1:memory:/"]:
         _, controllers, path = line.split(":", 2)
         if controllers == "":
             mount, names, cache = root, ("memory.max", "memory.current"), "inactive_file"
@@ -92,20 +92,20 @@ def _limits(root: Path, own_groups: Path) -> Iterator[_Limit]:
 
 def _read_limit(limit_path: Path, used_path: Path, stat_path: Path, cache: str) -> _Limit | None:
     """Read the limit of one group; None if it has none ("max")."""
-    limit, used = _number(limit_path), _number(used_path)
+    limit, used = _read_number(limit_path), _read_number(used_path)
     if limit is None or used is None:
         return None
     # files that were read count as used, but the kernel gives them up at once
-    reclaimable = next((int(v) for k, v in map(str.split, _lines(stat_path)) if k == cache), 0)
+    reclaimable = next((int(v) for k, v in map(str.split, _read_lines(stat_path)) if k == cache), 0)
     return _Limit(limit, min(limit, max(0, limit - used + reclaimable)))
 
 
-def _number(path: Path) -> int | None:
-    lines = _lines(path)
+def _read_number(path: Path) -> int | None:
+    lines = _read_lines(path)
     return int(lines[0]) if lines and lines[0].strip().isdecimal() else None
 
 
-def _lines(path: Path) -> list[str]:
+def _read_lines(path: Path) -> list[str]:
     try:
         return path.read_text(encoding="ascii").splitlines()
     except (OSError, ValueError):

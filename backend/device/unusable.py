@@ -148,7 +148,7 @@ def _without_kernels(cards: Iterable[Card], build: TorchBuild) -> Iterator[Unusa
         if card.capability is None or has_kernels(card.capability, build.arch_list):
             continue
         command = _install(build, card.capability, None)
-        oldest = min(kernel for _, kernels in WHEELS.values() for kernel in map(_number, kernels))
+        oldest = min(kernel for _, kernels in WHEELS.values() for kernel in map(_parse_capability, kernels))
         values = {
             "torch": build.version,
             "capability": "{}.{}".format(*card.capability),
@@ -199,6 +199,6 @@ def _install(
     return None
 
 
-def _number(arch: str) -> Capability:
+def _parse_capability(arch: str) -> Capability:
     number = int(arch.partition("_")[2])
     return number // 10, number % 10

@@ -36,11 +36,11 @@ def plot_cumulative(record: Record, translate: Translate = to_english) -> go.Fig
     if record["readers"]["between"]:
         curves.append(("figure_readers", record["readers"]["between"], READERS_COLOR, "dash"))
     ends = []
-    for name, described, color, dash in curves:
-        if described["quantiles"]:
-            ends.append(described["quantiles"][CURVE_SHARE])
+    for name, statistics, color, dash in curves:
+        if statistics["quantiles"]:
+            ends.append(statistics["quantiles"][CURVE_SHARE])
             figure.add_scatter(
-                x=[0, *described["quantiles"]],
+                x=[0, *statistics["quantiles"]],
                 y=[0, *(100 * share for share in QUANTILE_SHARES)],
                 name=translate(name),
                 mode="lines",
@@ -87,8 +87,8 @@ def plot_groups(record: Record, column: str, translate: Translate = to_english) 
     """Plot the MRE of each group of images with its interval; `column` is a key of `by_group`."""
     groups = record["by_group"][column]
     names = [
-        translate("figure_images", value=value or translate("figure_unknown"), num=described["num_images"])
-        for value, described in groups.items()
+        translate("figure_images", value=value or translate("figure_unknown"), num=statistics["num_images"])
+        for value, statistics in groups.items()
     ]
     return _bars(names, list(groups.values()), record["unit"], translate)
 

@@ -63,9 +63,9 @@ def in_percent(share: float | None, places: int = 1) -> str:
     return "-" if share is None else f"{100 * share:.{places}f} %"
 
 
-def with_spread(described: Any, unit: str) -> str:
+def with_spread(statistics: Mapping[str, Any], unit: str) -> str:
     """Format the MRE and its SD: "1.59 ± 1.43 mm"."""
-    mean, spread = described[f"mre_{unit}"], described[f"sd_{unit}"]
+    mean, spread = statistics[f"mre_{unit}"], statistics[f"sd_{unit}"]
     if mean is None or spread is None:
         return in_unit(mean, unit)
     places = _decimals(unit)

@@ -47,7 +47,7 @@ class LonePhase:
 
 def first_phase(config: RunConfig, num_landmarks: int) -> LonePhase:
     """Build the phase of the chosen network, on whole images."""
-    task = _LoneTask(**vars(build_task(config, _number_names(num_landmarks))))
+    task = _LoneTask(**vars(build_task(config, _placeholder_names(num_landmarks))))
     image = (3, *task.input_hw)
     return _lone_phase(
         config, task, first_schedule(config.settings), partial(build_network, config), image, image
@@ -56,7 +56,7 @@ def first_phase(config: RunConfig, num_landmarks: int) -> LonePhase:
 
 def refine_phase(config: RunConfig, num_landmarks: int) -> LonePhase:
     """Build the phase of the second network, on crops; its batch counts images, each with all its crops."""
-    task = _LoneTask(**vars(build_refiner_task(config, _number_names(num_landmarks))))
+    task = _LoneTask(**vars(build_refiner_task(config, _placeholder_names(num_landmarks))))
     crops = (num_landmarks, 3, *task.input_hw)
     drawn = (config.settings.num_refiners * num_landmarks, *crops[1:])
     return _lone_phase(
@@ -108,7 +108,7 @@ def make_noise_batch(images_shape: Sequence[int], num_landmarks: int) -> Batch:
     )
 
 
-def _number_names(num_landmarks: int) -> list[str]:
+def _placeholder_names(num_landmarks: int) -> list[str]:
     return [str(number) for number in range(num_landmarks)]
 
 
