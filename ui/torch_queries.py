@@ -128,14 +128,14 @@ def require_weights(settings: Settings) -> None:
         raise UserError(**mistake)
 
 
-def query_floor(settings: Settings) -> dict[str, Any]:
+def query_decoding_error(settings: Settings) -> dict[str, Any]:
     """Return the decoding error on whole images and on crops, from `backend.views`. Raises UserError."""
     key = tuple(getattr(settings, name) for name in settings_affecting("decoding_error"))
-    if key not in _floors:
-        _floors[key] = dict(
+    if key not in _decoding_errors:
+        _decoding_errors[key] = dict(
             _query("backend.views", *settings_to_flags(settings), "--json", "-", timeout_s=TIMEOUT_S)
         )
-    return _floors[key]
+    return _decoding_errors[key]
 
 
 def query_views(settings: Settings, image_id: str, first_epoch: int, num_views: int) -> list[str]:
@@ -146,7 +146,7 @@ def query_views(settings: Settings, image_id: str, first_epoch: int, num_views: 
     return views
 
 
-_floors: dict[tuple[Any, ...], dict[str, Any]] = {}
+_decoding_errors: dict[tuple[Any, ...], dict[str, Any]] = {}
 
 
 def query_measurement(subject: Subject) -> Answer:

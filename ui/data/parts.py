@@ -25,7 +25,7 @@ class Answers:
 
     data: Part
     problems: Part
-    floor: Part
+    decoding_error: Part
     views: Part
     image: Part
     sigma: Part

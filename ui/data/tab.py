@@ -32,7 +32,7 @@ from ui.data.summary import (
     suspects_table,
     view_key,
 )
-from ui.data.training_view import FLOOR_PART, draw_sigma, on_floor
+from ui.data.training_view import DECODING_ERROR_PART, draw_sigma, on_decoding_error
 from ui.datasets import list_datasets, read_leaks, summarize
 from ui.session import Session
 from ui.text.say import in_markdown, say
@@ -68,7 +68,7 @@ def _mark_changes(tab: DataTab) -> None:
     answers.data.asks(train.events(DATA_KEYS))
     answers.problems.asks(train.events(DATA_KEYS))
     answers.sigma.asks(train.events((*DATA_KEYS, *SAMPLE_KEYS)))
-    for part in (answers.floor, answers.views):
+    for part in (answers.decoding_error, answers.views):
         part.asks(train.events(FORM_KEYS))
 
 
@@ -90,7 +90,7 @@ def _bind_choice(tab: DataTab) -> tuple[Any, Any]:
     answers = tab.answers
     # in the browser, so that the Train form has it at once and what is shown is marked
     copied = tab.dataset.input(None, [tab.dataset], [tab.train.fields["dataset_path"]], js=TO_FORM, **PRIVATE)
-    for part in (answers.data, answers.problems, answers.sigma, answers.floor, answers.views):
+    for part in (answers.data, answers.problems, answers.sigma, answers.decoding_error, answers.views):
         part.asks(copied.then)
     chosen = _bind_reading(tab, copied.then)
 
@@ -135,7 +135,9 @@ def _bind_slow_answers(tab: DataTab, read: Any) -> None:
     listed = answers.problems.answers(
         read.then, partial(on_leaks, tab), inputs, [tab.leaks, tab.problems_note, tab.problems]
     )
-    answers.floor.answers(listed.then, partial(on_floor, tab.training), inputs, [tab.training.floor])
+    answers.decoding_error.answers(
+        listed.then, partial(on_decoding_error, tab.training), inputs, [tab.training.decoding_error]
+    )
 
 
 def on_look(tab: DataTab, session: Session, view: DataView | None, shown: Shown, *values: Any) -> Updates:
@@ -183,7 +185,7 @@ def on_read_imported(tab: DataTab, session: Session, folder: str, *values: Any) 
 
 def on_read(tab: DataTab, session: Session, *values: Any) -> Updates:
     """Read the form's data set and show its first image."""
-    session.awaited.pop(FLOOR_PART, None)  # a late decoding error of another data set is not shown
+    session.awaited.pop(DECODING_ERROR_PART, None)  # a late decoding error of another data set is not shown
     choices = list_datasets(tab.data_root)
     try:
         settings = settings_for_data(values)
@@ -209,7 +211,7 @@ def on_read(tab: DataTab, session: Session, *values: Any) -> Updates:
         **show(tab.browser, view, Shown(row=0), ALL_SPLITS),
         tab.browser.split: gr.update(choices=splits, value=ALL_SPLITS),
         **draw_sigma(tab.training, settings, view, 0, None),
-        tab.training.floor: say("data_floor_computing"),
+        tab.training.decoding_error: say("data_decoding_error_computing"),
         tab.training.views: "",
         tab.training.drawn: None,
     }

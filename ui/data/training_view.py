@@ -21,10 +21,10 @@ from ui.datasets import describe_sigma, read_full
 from ui.figures.pictures import plot_sigma
 from ui.session import Session
 from ui.text.say import in_markdown, say, say_count
-from ui.torch_queries import query_floor, query_views
+from ui.torch_queries import query_decoding_error, query_views
 from ui.train.data_view import settings_for_data
 
-FLOOR_PART = "data_floor"  # of the session: the settings whose decoding error is awaited
+DECODING_ERROR_PART = "data_decoding_error"  # of the session: the settings whose decoding error is awaited
 NUM_VIEWS = 7  # and the plain image
 Drawn = tuple[str, int]  # image id and first epoch
 
@@ -36,14 +36,14 @@ class TrainingPanel:
     landmark: gr.Dropdown
     sigma: gr.Plot
     sigma_note: gr.Markdown
-    floor: gr.Markdown
+    decoding_error: gr.Markdown
     draw: gr.Button
     views: gr.HTML
     drawn: gr.State  # Drawn; None if nothing is
 
     @property
     def parts(self) -> list[Any]:
-        return [self.landmark, self.sigma, self.sigma_note, self.floor, self.views, self.drawn]
+        return [self.landmark, self.sigma, self.sigma_note, self.decoding_error, self.views, self.drawn]
 
     def bind(
         self, view: gr.State, shown: gr.State, form: list[Any], image: Part, sigma: Part, views: Part
@@ -80,7 +80,7 @@ def create_training_panel() -> TrainingPanel:
             landmark = gr.Dropdown([], label=say("data_sigma_at"), elem_id="data-sigma-landmark")
             sigma = gr.Plot(label=say("data_sigma"), elem_id="data-sigma")
             sigma_note = gr.Markdown(elem_id="data-sigma-note")
-            floor = gr.Markdown(elem_id="data-floor")
+            decoding_error = gr.Markdown(elem_id="data-floor")
         with gr.Column(scale=3, min_width=330):
             draw = gr.Button(say("data_draw"), elem_id="data-draw")
             views = gr.HTML(elem_id="data-views", min_height=120)
@@ -88,7 +88,7 @@ def create_training_panel() -> TrainingPanel:
         landmark=landmark,
         sigma=sigma,
         sigma_note=sigma_note,
-        floor=floor,
+        decoding_error=decoding_error,
         draw=draw,
         views=views,
         drawn=gr.State(),
@@ -132,31 +132,31 @@ def on_landmark(
     return draw_sigma(panel, settings_for_data(values), view, shown.row or 0, landmark)
 
 
-def on_floor(
+def on_decoding_error(
     panel: TrainingPanel, session: Session, view: DataView | None, *values: Any
 ) -> Iterator[Updates]:
     """Show the decoding error of the form's settings: a note at once, the number once it is computed."""
     if view is None:
-        yield {panel.floor: ""}
+        yield {panel.decoding_error: ""}
         return
-    yield {panel.floor: say("data_floor_computing")}
+    yield {panel.decoding_error: say("data_decoding_error_computing")}
     try:
         settings = settings_for_data(values)
-        session.awaited[FLOOR_PART] = settings
-        answer = query_floor(settings)
+        session.awaited[DECODING_ERROR_PART] = settings
+        answer = query_decoding_error(settings)
     except UserError as error:
-        yield {panel.floor: say("estimate_failed", reason=in_markdown(error))}
+        yield {panel.decoding_error: say("estimate_failed", reason=in_markdown(error))}
         return
-    if session.awaited.get(FLOOR_PART) != settings:
+    if session.awaited.get(DECODING_ERROR_PART) != settings:
         raise Superseded  # another data set is shown now
     text = say(
-        "data_floor",
-        floor=_floor_text(answer["floor"]),
+        "data_decoding_error",
+        error=_format_error(answer["floor"]),
         images=say_count("num_images", answer["floor"]["num_images"]),
     )
     if answer["crop_floor"] is not None:
-        text += say("data_floor_crops", floor=_floor_text(answer["crop_floor"]))
-    yield {panel.floor: text}
+        text += say("data_decoding_error_crops", error=_format_error(answer["crop_floor"]))
+    yield {panel.decoding_error: text}
 
 
 def on_draw(
@@ -186,6 +186,6 @@ def _figure(title: str, picture: str) -> str:
     return f"<figure>{image}<figcaption>{caption}</figcaption></figure>"
 
 
-def _floor_text(floor: dict[str, Any]) -> str:
-    px = f"{floor['mre_px']:.2f} px"
-    return px if floor["mre_mm"] is None else f"{floor['mre_mm']:.3f} mm ({px})"
+def _format_error(error: dict[str, Any]) -> str:
+    px = f"{error['mre_px']:.2f} px"
+    return px if error["mre_mm"] is None else f"{error['mre_mm']:.3f} mm ({px})"

@@ -93,9 +93,10 @@ TEXT: dict[str, str] = {
     "data_sigma": "Sigma to scale: circles of 1 and 2 sigma on the cells of the heatmap",
     "data_sigmas": "{num} sigma",
     "data_cells": "heatmap cells",
-    "data_floor_computing": "decoding error: computing ...",
-    "data_floor": "**decoding error {floor}**: the mean error that remains with perfect heatmaps ({images})",
-    "data_floor_crops": "; {floor} on the crops of the refinement",
+    "data_decoding_error_computing": "decoding error: computing ...",
+    "data_decoding_error": "**decoding error {error}**: the mean error that remains with perfect heatmaps "
+    "({images})",
+    "data_decoding_error_crops": "; {error} on the crops of the refinement",
     "data_draw": "Show augmented versions of this image",
     "data_draw_none": "Choose an image first.",
     "data_view_plain": "without augmentation, as in validation",

@@ -28,7 +28,7 @@ def tab() -> Any:
     return DataTab(**{**parts, "training": training})
 
 
-def test_leaks_and_floor_are_told_though_a_run_was_started_meanwhile(
+def test_leaks_and_decoding_error_are_shown_though_a_run_was_started_meanwhile(
     view: DataView, tab: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     session = Session()
@@ -41,13 +41,13 @@ def test_leaks_and_floor_are_told_though_a_run_was_started_meanwhile(
     updates = data_tab.on_leaks(tab, session, view)
     assert len(updates[tab.leaks]) == 1
 
-    def floor_late(_settings: Settings) -> Any:
+    def query_late(_settings: Settings) -> Any:
         session.watch("another")
         return {"floor": {"mre_px": 0.5, "mre_mm": None, "num_images": 3}, "crop_floor": None}
 
-    monkeypatch.setattr(training_view, "query_floor", floor_late)
+    monkeypatch.setattr(training_view, "query_decoding_error", query_late)
     monkeypatch.setattr(training_view, "settings_for_data", lambda values: Settings())
-    assert "0.50 px" in str([*training_view.on_floor(tab.training, session, view)][-1])
+    assert "0.50 px" in str([*training_view.on_decoding_error(tab.training, session, view)][-1])
 
 
 def test_an_import_is_read_while_the_form_still_names_another_data_set(
