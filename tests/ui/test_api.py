@@ -79,10 +79,10 @@ def reaches(client: Client, run_id: str, *states: str) -> dict[str, Any]:
 
 
 def test_the_api_has_five_endpoints_each_with_words_and_typed_parameters(served: Dashboard) -> None:
-    told = httpx.get(f"{served.url}/gradio_api/info", timeout=LIMIT_S).json()
-    assert set(told["named_endpoints"]) == ENDPOINTS
-    assert not told["unnamed_endpoints"]
-    for name, endpoint in told["named_endpoints"].items():
+    info = httpx.get(f"{served.url}/gradio_api/info", timeout=LIMIT_S).json()
+    assert set(info["named_endpoints"]) == ENDPOINTS
+    assert not info["unnamed_endpoints"]
+    for name, endpoint in info["named_endpoints"].items():
         assert len(endpoint["description"]) > 20, name
         assert endpoint["parameters"], name
         for parameter in endpoint["parameters"]:
@@ -211,7 +211,7 @@ def one_of(names: Sequence[str]) -> str:
 
 
 @pytest.mark.parametrize(
-    ("name", "values", "told"),
+    ("name", "values", "message"),
     [
         ("start_run", [{**SMALL, "lr": -1}], "lr: should be greater than 0"),
         ("start_run", [{**SMALL, "leraning_rate": 1}], "leraning_rate: unknown setting; known are"),
@@ -256,10 +256,10 @@ def one_of(names: Sequence[str]) -> str:
         ("start_run", [{**SMALL, "lr": "1,000"}], "lr: '1,000' can mean 1.000 or 1000"),
     ],
 )
-def test_a_mistake_is_told_in_one_line(client: Client, name: str, values: list[Any], told: str) -> None:
+def test_a_mistake_is_told_in_one_line(client: Client, name: str, values: list[Any], message: str) -> None:
     with pytest.raises(AppError) as caught:
         ask(client, name, *values)
-    assert told in str(caught.value)
+    assert message in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
@@ -273,13 +273,13 @@ def test_a_prediction_takes_uploads_alone(
             ask(client, "predict", trained.run_id, [image])
     bad = tmp_path / "bad.png"
     bad.write_bytes(b"nonsense")
-    for run_id, images, mm_per_px, told in (
+    for run_id, images, mm_per_px, message in (
         (trained.run_id, [], None, "images: no image was given"),
         (trained.run_id, [handle_file(inside)], -1, "mm_per_px: -1.0 is not a pixel size"),
         (trained.run_id, [handle_file(bad)], None, "bad.png"),
         ("..", [handle_file(inside)], None, "run_id: there is no run '..'"),
     ):
-        with pytest.raises(AppError, match=re.escape(told)):
+        with pytest.raises(AppError, match=re.escape(message)):
             ask(client, "predict", run_id, images, mm_per_px)
 
 

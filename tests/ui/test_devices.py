@@ -35,8 +35,8 @@ def lines_of(monkeypatch: pytest.MonkeyPatch, *gpus: GpuReading) -> list[str]:
 
 def test_a_gpu_is_told_with_all_that_the_driver_says(monkeypatch: pytest.MonkeyPatch) -> None:
     first, last = lines_of(monkeypatch, CARD)
-    said = "H100 &lt;x&gt;: 60.0 GiB of 80.0 GiB free, 12.0 GiB used by programs, 37 % busy, 55 °C"
-    assert first == f"<small>{said}</small>"
+    line = "H100 &lt;x&gt;: 60.0 GiB of 80.0 GiB free, 12.0 GiB used by programs, 37 % busy, 55 °C"
+    assert first == f"<small>{line}</small>"
     assert "4.0 GiB of 16.0 GiB memory free" in last
 
 
@@ -70,9 +70,9 @@ def test_a_gpu_that_cannot_be_used_is_told_with_its_cure(
     machine = Machine((), 2, "2.13.0", cpu_bfloat16=False, unusable=(OLD_CARD,))
     monkeypatch.setattr(devices, "query_machine", lambda: machine)
     with speaking(language):
-        told = devices.unusable_gpus()
-    for words in ("GTX &lt;1080&gt;", "cuda:1", "6.1", "pip install torch==2.13.0"):
-        assert words in told
+        html = devices.unusable_gpus()
+    for text in ("GTX &lt;1080&gt;", "cuda:1", "6.1", "pip install torch==2.13.0"):
+        assert text in html
 
 
 def test_nothing_is_told_where_all_is_well_and_a_torch_that_does_not_answer_is(

@@ -180,17 +180,15 @@ def test_two_browsers_in_two_languages_do_not_mix(page: gr.Blocks) -> None:
 
     async def ask(path: str) -> str:
         answer = await page.call_function(opening(path), ["", "", Session(), 0, False, True, "all"])
-        return next(
-            str(words) for block, words in answer["prediction"].items() if block.elem_id == "run-card"
-        )
+        return next(str(card) for block, card in answer["prediction"].items() if block.elem_id == "run-card")
 
     async def ask_all() -> list[str]:
         return await asyncio.gather(*(ask(path) for _ in range(20) for path in ("", "fa")))
 
-    said = asyncio.run(ask_all())
+    cards = asyncio.run(ask_all())
     with speaking("fa"):
         persian = say("no_runs")
-    assert said == [say("no_runs"), persian] * 20
+    assert cards == [say("no_runs"), persian] * 20
 
 
 def test_a_handler_keeps_its_signature() -> None:

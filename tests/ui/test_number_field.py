@@ -49,7 +49,7 @@ def test_a_number_typed_beside_a_slider_moves_it(numbered: NumberedSlider, typed
 
 
 @pytest.mark.parametrize(
-    ("typed", "said"),
+    ("typed", "message"),
     [
         ("2.5", "write 2 or 3"),
         ("31", "31 is not between 1 and 30"),
@@ -59,10 +59,10 @@ def test_a_number_typed_beside_a_slider_moves_it(numbered: NumberedSlider, typed
     ],
 )
 def test_what_is_not_on_the_slider_is_refused_beside_it(
-    numbered: NumberedSlider, typed: str, said: str
+    numbered: NumberedSlider, typed: str, message: str
 ) -> None:
     taken, updates = numbered.take(typed, 30)
     assert taken is None
-    assert said in updates[numbered.slider]["info"] and "value" not in updates[numbered.slider]
+    assert message in updates[numbered.slider]["info"] and "value" not in updates[numbered.slider]
     assert "field-error" in updates[numbered.field]["elem_classes"]
     assert "value" not in updates[numbered.field]  # what was typed stays

@@ -137,15 +137,15 @@ def test_of_two_clicks_on_resume_one_starts_a_process(
     last.parent.mkdir()
     last.touch()
     folder.write_outcome("stopped", "by hand")
-    told: list[str] = []
+    messages: list[str] = []
     barrier = threading.Barrier(2)
 
     def click() -> None:
         barrier.wait()
         try:
-            told.append(perform("resume", folder.path.parent, folder.run_id, folder.run_id))
+            messages.append(perform("resume", folder.path.parent, folder.run_id, folder.run_id))
         except UserError as error:
-            told.append(f"refused: {error}")
+            messages.append(f"refused: {error}")
 
     clicks = [threading.Thread(target=click) for _ in range(2)]
     for thread in clicks:
@@ -155,5 +155,5 @@ def test_of_two_clicks_on_resume_one_starts_a_process(
     launched = folder.read_launched()
     assert launched is not None and is_live(folder)
     psutil.Process(launched["pid"]).kill()
-    assert sorted(words.startswith("refused") for words in told) == [False, True]
+    assert sorted(text.startswith("refused") for text in messages) == [False, True]
     assert (folder.path / "outcome.1.json").exists() and not (folder.path / "outcome.2.json").exists()

@@ -69,7 +69,7 @@ def test_order(rows: list[RunRow], order: str, expected: list[int]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "expected"),
+    ("search", "expected"),
     [
         ("", [3, 2, 1, 0]),
         ("UNET", [3, 1]),
@@ -80,9 +80,9 @@ def test_order(rows: list[RunRow], order: str, expected: list[int]) -> None:
     ],
 )
 def test_every_word_is_searched_in_every_column_and_in_the_notes(
-    rows: list[RunRow], words: str, expected: list[int]
+    rows: list[RunRow], search: str, expected: list[int]
 ) -> None:
-    found = choose_rows(rows, words)
+    found = choose_rows(rows, search)
     assert numbers(found) == expected
 
 

@@ -31,14 +31,14 @@ def folder(tmp_path: Path) -> RunFolder:
 def test_the_card_says_state_progress_time_and_best() -> None:
     best = {"val/mre_px": 15.0, "val/mre_mm": 1.5, "epoch": 2}
     html = run_card(RunState.RUNNING, STATUS, [best], None, best)
-    for words in (
+    for text in (
         "running",
         "training: epoch 3 of 10",
         "65 s left",
         "best 1.50 mm in epoch 2",
         'value="0.2500"',
     ):
-        assert words in html
+        assert text in html
 
 
 def test_the_card_names_the_phase_and_what_follows() -> None:

@@ -67,9 +67,9 @@ def uploads(tab: PredictTab, tiny_dataset: Path, tmp_path: Path) -> Iterator[Upl
         shutil.copy(tiny_dataset / name, tmp_path / name)
     (tmp_path / "bad.png").write_bytes(b"nonsense")
     files = [str(tmp_path / name) for name in ("00.png", "bad.png", "01.png")]
-    *told, updates = list(predict_tab.on_upload(tab, held, files))
-    assert len(told) == 3 and "2 of 3" in told[1][tab.note]
-    assert told[0][tab.files] is None  # the field is free for more at once
+    *steps, updates = list(predict_tab.on_upload(tab, held, files))
+    assert len(steps) == 3 and "2 of 3" in steps[1][tab.note]
+    assert steps[0][tab.files] is None  # the field is free for more at once
     assert "bad.png is damaged" in updates[tab.note]
     assert updates[tab.images].count("<button") == 2 and updates[tab.predict]["interactive"] is True
     yield held
@@ -78,8 +78,8 @@ def uploads(tab: PredictTab, tiny_dataset: Path, tmp_path: Path) -> Iterator[Upl
 
 def predict(tab: PredictTab, uploads: Uploads) -> tuple[list[Any], dict[Any, Any]]:
     run_id = run_choices(tab.runs_dir)[0][1]
-    *told, last = list(predict_tab.on_predict(tab, uploads, run_id))
-    return told, last
+    *steps, last = list(predict_tab.on_predict(tab, uploads, run_id))
+    return steps, last
 
 
 def test_the_runs_with_weights_are_offered(tab: PredictTab) -> None:
@@ -115,8 +115,8 @@ def test_images_are_predicted_shown_corrected_and_exported(
     tab: PredictTab, uploads: Uploads, tmp_path: Path
 ) -> None:
     assert annotator_value(uploads)["names"] == []  # type: ignore[index]
-    told, last = predict(tab, uploads)
-    assert told and told[0][tab.cancel]["visible"] is True and "<progress" in told[0][tab.note]
+    steps, last = predict(tab, uploads)
+    assert steps and steps[0][tab.cancel]["visible"] is True and "<progress" in steps[0][tab.note]
     assert last[tab.cancel]["visible"] is False and last[tab.export_row]["visible"] is True
     assert "2 images, 3 landmarks each" in last[tab.note] and "its own validation images" in last[tab.note]
     value = last[tab.annotator]

@@ -158,7 +158,7 @@ def paired(difference: float, interval: tuple[float, float] | None, **how: Any) 
 
 
 @pytest.mark.parametrize(
-    ("difference", "interval", "words", "verdict"),
+    ("difference", "interval", "text", "verdict"),
     [
         (-0.25, (-0.4, -0.1), "b is better than a by 0.25 mm", "▼ better"),
         (0.25, (0.1, 0.4), "b is worse than a by 0.25 mm", "▲ worse"),
@@ -172,10 +172,10 @@ def paired(difference: float, interval: tuple[float, float] | None, **how: Any) 
     ],
 )
 def test_the_verdict_is_in_words_and_by_landmark(
-    difference: float, interval: tuple[float, float] | None, words: str, verdict: str
+    difference: float, interval: tuple[float, float] | None, text: str, verdict: str
 ) -> None:
     html = paired_html("a", "b", "films-test", paired(difference, interval))
-    assert words in html and verdict in html
+    assert text in html and verdict in html
     assert "12 images" in html and "films-test" in html
     assert "sign-flip test over 4 patients" in html and "Their intervals are at 97.5 %" in html
     assert ("Of 2 landmarks, each needs at least 7 patients that show it" in html) is (interval is None)

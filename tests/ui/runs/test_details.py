@@ -107,8 +107,8 @@ def test_a_run_enters_the_queue_and_leaves_it(details: RunDetails, folder: RunFo
 
 def test_deleting_says_how_much_and_then_hides_the_run(details: RunDetails, folder: RunFolder) -> None:
     folder.log_path.write_bytes(b"x" * 2_500_000)
-    words = run_details.on_ask_delete(details, folder.run_id)[details.confirm_text]
-    assert folder.run_id in words and "2 MiB" in words
+    text = run_details.on_ask_delete(details, folder.run_id)[details.confirm_text]
+    assert folder.run_id in text and "2 MiB" in text
     updates = run_details.on_delete(details, Session(), folder.run_id)
     assert not folder.path.exists()
     assert updates[details.opened] is None and updates[details.column]["visible"] is False
@@ -175,7 +175,7 @@ def test_resuming_beside_a_live_run_is_refused(
 
 
 @pytest.mark.parametrize(
-    ("typed", "field", "words"),
+    ("typed", "field", "text"),
     [
         (("/nowhere", "", "", ""), "dataset_path", "does not exist"),
         (("", "cuda:3", "", ""), "device", "torch sees no cuda:3 here"),
@@ -190,10 +190,10 @@ def test_what_cannot_change_at_a_resume_is_marked_at_its_field(
     alone: None,
     typed: tuple[str, str, str, str],
     field: str,
-    words: str,
+    text: str,
 ) -> None:
     updates = run_details.on_resume(details, Session(), folder.run_id, *typed)
-    assert details.watched not in updates and words in popups[0]
+    assert details.watched not in updates and text in popups[0]
     marked = updates[getattr(details.resume_fields, field)]
     assert "field-error" in marked["elem_classes"] and updates[details.resume_fields.panel]["open"] is True
     assert folder.read_launched() is None

@@ -136,7 +136,7 @@ def test_nothing_is_measured_where_all_of_it_was_trained_on_and_is_to_be_left_ou
 
 
 @pytest.mark.parametrize(
-    ("leaked", "words"),
+    ("leaked", "text"),
     [
         ({"image_ids": ["a", "b"], "left_out": False}, "⚠ 150 images, 2 of them also in"),
         ({"image_ids": ["a", "b"], "left_out": True}, "Of those left out, 2 are in the training data"),
@@ -144,9 +144,9 @@ def test_nothing_is_measured_where_all_of_it_was_trained_on_and_is_to_be_left_ou
         (None, "is not known"),  # of an older record
     ],
 )
-def test_the_result_says_what_became_of_leaked_images(leaked: Any, words: str) -> None:
+def test_the_result_says_what_became_of_leaked_images(leaked: Any, text: str) -> None:
     record = {"num_images": 150, "about": {"leaked": leaked}}
-    assert words in _leaked_text(record)
+    assert text in _leaked_text(record)
 
 
 def test_a_mistake_comes_back_with_its_cure(

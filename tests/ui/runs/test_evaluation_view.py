@@ -24,12 +24,12 @@ def test_an_interval_is_shown_with_what_it_is_over() -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "num", "words"),
+    ("kind", "num", "text"),
     [("image", 1, "1 image,"), ("video", 3, "3 videos,"), ("group", 2, "2 patients or videos,")],
 )
-def test_where_cases_are_too_few_the_page_says_so(kind: str, num: int, words: str) -> None:
+def test_where_cases_are_too_few_the_page_says_so(kind: str, num: int, text: str) -> None:
     few = {**RECORD, "case_kind": kind, "num_cases": num, "interval": {"mre_mm": None}}
-    assert _interval_text(few, "mre_mm", "mm") == f"no interval: {words} at least 6 needed"
+    assert _interval_text(few, "mre_mm", "mm") == f"no interval: {text} at least 6 needed"
     with speaking("fa"):
         assert "بدون بازه" in _interval_text(few, "mre_mm", "mm")
 

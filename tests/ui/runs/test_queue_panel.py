@@ -46,8 +46,8 @@ def test_waiting_runs_stand_in_order_with_their_device_and_are_drawn_once(
 ) -> None:
     session = Session()
     updates = queue_panel.on_tick(panel, session, None)
-    words = [words for words, _ in updates[panel.waiting]["choices"]]
-    assert words == [f"{place}. {run_id} · cpu" for place, run_id in enumerate(waiting, start=1)]
+    labels = [label for label, _ in updates[panel.waiting]["choices"]]
+    assert labels == [f"{place}. {run_id} · cpu" for place, run_id in enumerate(waiting, start=1)]
     assert "is about to start" in updates[panel.note]
     assert queue_panel.on_tick(panel, session, waiting[0]) == {panel.session: session}
 

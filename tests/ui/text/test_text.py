@@ -39,9 +39,9 @@ SHOWN_FIRST = {"Markdown", "HTML", "Button", "Tab", "Accordion", "Info", "Warnin
 SHOWN_AS_THEY_ARE = {"GiB", "%{text}<br>%{x:.1f}, %{y:.1f} px<extra>"}
 
 
-def places(words: str) -> list[tuple[str, str]]:
+def places(text: str) -> list[tuple[str, str]]:
     """The places of a text with their formats, as often as each stands there."""
-    return sorted((name, spec or "") for _, name, spec, _ in string.Formatter().parse(words) if name)
+    return sorted((name, spec or "") for _, name, spec, _ in string.Formatter().parse(text) if name)
 
 
 def test_every_word_is_there_in_both_languages_with_the_same_places() -> None:
@@ -51,17 +51,17 @@ def test_every_word_is_there_in_both_languages_with_the_same_places() -> None:
 
 
 def test_persian_is_persian() -> None:
-    untranslated = {key for key, words in fa.TEXT.items() if not PERSIAN.search(words)}
+    untranslated = {key for key, text in fa.TEXT.items() if not PERSIAN.search(text)}
     assert untranslated == SAME_IN_BOTH
-    assert not {key for key, words in en.TEXT.items() if PERSIAN.search(words)}
-    for key, words in fa.TEXT.items():
-        assert not re.search("[\u064a\u0643\u0660-\u0669\u06f0-\u06f9]", words), (
+    assert not {key for key, text in en.TEXT.items() if PERSIAN.search(text)}
+    for key, text in fa.TEXT.items():
+        assert not re.search("[\u064a\u0643\u0660-\u0669\u06f0-\u06f9]", text), (
             f"{key}: Arabic letters, or digits"
         )
-        assert not re.search("\u200c[^\u0600-\u06ff]|[^\u0600-\u06ff]\u200c", words), (
+        assert not re.search("\u200c[^\u0600-\u06ff]|[^\u0600-\u06ff]\u200c", text), (
             f"{key}: a joiner at an edge"
         )
-        assert not re.search("(^| )(می|نمی) ", words), f"{key}: a prefix without its joiner"
+        assert not re.search("(^| )(می|نمی) ", text), f"{key}: a prefix without its joiner"
 
 
 def test_the_english_help_of_a_setting_is_its_description() -> None:
@@ -83,8 +83,8 @@ def test_what_is_counted_has_a_singular() -> None:
 def test_numbers_are_the_same_in_both_languages(key: str) -> None:
     """They are measured or taken from the settings, and change there first."""
 
-    def numbers(words: str) -> set[str]:
-        return set(re.findall(r"\d+(?:\.\d+)?(?:e-\d+)?", words))
+    def numbers(text: str) -> set[str]:
+        return set(re.findall(r"\d+(?:\.\d+)?(?:e-\d+)?", text))
 
     assert numbers(fa.TEXT[key]) <= numbers(en.TEXT[key])
     assert {number for number in numbers(en.TEXT[key]) if "." in number} <= numbers(fa.TEXT[key])
@@ -135,15 +135,15 @@ def literals(node: ast.AST) -> Iterator[str]:
 
 @pytest.mark.parametrize("path", UI_FILES, ids=lambda path: path.relative_to(REPOSITORY).as_posix())
 def test_no_visible_word_bypasses_the_table(path: Path) -> None:
-    bypassing = [(line, words) for line, words in shown_literals(path) if words not in SHOWN_AS_THEY_ARE]
+    bypassing = [(line, text) for line, text in shown_literals(path) if text not in SHOWN_AS_THEY_ARE]
     assert not bypassing
 
 
 def test_words_of_the_backend_stay_whole_in_markdown() -> None:
     """Markdown would take a placeholder for a tag, and text between two stars for emphasis."""
-    words = "no column <name>_x; looked for labeled-data/*/CollectedData_*.csv, `x`"
+    text = "no column <name>_x; looked for labeled-data/*/CollectedData_*.csv, `x`"
     escaped = r"no column &lt;name&gt;_x; looked for labeled-data/\*/CollectedData_\*.csv, \`x\`"
-    assert in_markdown(words) == escaped
+    assert in_markdown(text) == escaped
 
 
 def test_one_is_told_in_the_singular() -> None:
@@ -171,7 +171,7 @@ def test_what_is_inserted_into_persian_keeps_its_order() -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "isolated"),
+    ("text", "isolated"),
     [
         ("تا 1e-4 پایین", "تا <1e-4> پایین"),
         ("{used} از {total}", "<{used}> از <{total}>"),
@@ -183,18 +183,18 @@ def test_what_is_inserted_into_persian_keeps_its_order() -> None:
         ("{load} % مشغول", "<{load} %> مشغول"),
     ],
 )
-def test_latin_runs_are_isolated_whole(words: str, isolated: str) -> None:
-    assert isolate_latin(words) == isolated.replace("<", "\u2068").replace(">", "\u2069")
+def test_latin_runs_are_isolated_whole(text: str, isolated: str) -> None:
+    assert isolate_latin(text) == isolated.replace("<", "\u2068").replace(">", "\u2069")
 
 
 def test_two_threads_speak_their_own_language() -> None:
     both = threading.Barrier(2)
-    said: dict[str, str] = {}
+    names: dict[str, str] = {}
 
     def speak(code: str) -> None:
         with speaking(code):
             both.wait()
-            said[code] = say("tab_train")
+            names[code] = say("tab_train")
             both.wait()
 
     threads = [threading.Thread(target=speak, args=(code,)) for code in LANGUAGES]
@@ -202,5 +202,5 @@ def test_two_threads_speak_their_own_language() -> None:
         thread.start()
     for thread in threads:
         thread.join()
-    assert said == {"en": "Train", "fa": "آموزش"}
+    assert names == {"en": "Train", "fa": "آموزش"}
     assert say("tab_train") == "Train"

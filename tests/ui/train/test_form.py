@@ -162,9 +162,9 @@ def test_an_edited_field_makes_the_preset_custom_and_back() -> None:
 
 
 def test_every_preset_stands_on_the_form_with_its_words() -> None:
-    words = {value: label for label, value in build_preset_choice().choices}
-    assert list(words) == [*PRESETS, CUSTOM]
-    assert all(preset.description in words[name] for name, preset in PRESETS.items())
+    labels = {value: label for label, value in build_preset_choice().choices}
+    assert list(labels) == [*PRESETS, CUSTOM]
+    assert all(preset.description in labels[name] for name, preset in PRESETS.items())
 
 
 def test_a_runs_settings_fill_the_form_and_come_back() -> None:

@@ -19,28 +19,28 @@ DEFAULTS: dict[str, Any] = {
 
 
 def test_what_was_typed_comes_back(tiny_dataset: Path) -> None:
-    kept = {
+    stored = {
         "dataset_path": str(tiny_dataset), "model": "unet", "image_height": "128", "lr": "0.01", "refine": False,
         "sigma": "2.5", "patience": "7",
     }  # fmt: skip
-    draft = restore(kept, DEFAULTS)
-    assert draft.values == kept
+    draft = restore(stored, DEFAULTS)
+    assert draft.values == stored
     assert draft_note(draft) == ""
     assert parse_settings(to_settings({**DEFAULTS, **draft.values})).patience == 7
 
 
 def test_a_number_comes_back_as_it_was_understood_or_was_kept_by_an_earlier_version() -> None:
-    kept = {"lr": "۰٫۰۰۱", "epochs": 9, "warmup_epochs": 2.5, "refiner_sides": "۶۴،۳۲", "sigma": ""}
-    draft = restore(kept, DEFAULTS)
+    stored = {"lr": "۰٫۰۰۱", "epochs": 9, "warmup_epochs": 2.5, "refiner_sides": "۶۴،۳۲", "sigma": ""}
+    draft = restore(stored, DEFAULTS)
     numbers = {"lr": "0.001", "epochs": "9", "warmup_epochs": "2.5", "refiner_sides": "64, 32", "sigma": ""}
     assert draft.values == numbers
     assert draft_note(draft) == ""
 
 
-@pytest.mark.parametrize("kept", [None, [], "text", 7, {}])
-def test_without_a_draft_the_form_is_as_it_is_laid_out(kept: Any) -> None:
-    assert restore(kept, DEFAULTS).values == {}
-    assert draft_note(restore(kept, DEFAULTS)) == ""
+@pytest.mark.parametrize("stored", [None, [], "text", 7, {}])
+def test_without_a_draft_the_form_is_as_it_is_laid_out(stored: Any) -> None:
+    assert restore(stored, DEFAULTS).values == {}
+    assert draft_note(restore(stored, DEFAULTS)) == ""
 
 
 @pytest.mark.parametrize(
@@ -80,8 +80,8 @@ def test_what_a_lost_value_was_needed_for_falls_back_too() -> None:
 
 
 def test_a_reader_who_is_gone_gives_way_to_the_mean(tiny_dataset: Path) -> None:
-    kept = {"dataset_path": str(tiny_dataset), "annotation_type": "Senior Orthodontists"}
-    draft = restore(kept, DEFAULTS)
+    stored = {"dataset_path": str(tiny_dataset), "annotation_type": "Senior Orthodontists"}
+    draft = restore(stored, DEFAULTS)
     assert draft.values == {"dataset_path": str(tiny_dataset)}
     assert "Senior Orthodontists" in draft_note(draft)
 

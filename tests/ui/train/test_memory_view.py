@@ -57,21 +57,21 @@ def test_a_recommendation_is_told_in_the_language_of_the_page() -> None:
     found = recommend(PREDICTED.__getitem__, CARD)
     assert remarks_words(found.reasons) == found.reason
     with speaking("fa"):
-        words = remarks_words(found.reasons)
-    assert "حافظه" not in words and "دستهٔ" in words and "؛ " in words
-    assert all(number in words for number in ("35", "8.8", "10.0", "36", "1.2"))
+        text = remarks_words(found.reasons)
+    assert "حافظه" not in text and "دستهٔ" in text and "؛ " in text
+    assert all(number in text for number in ("35", "8.8", "10.0", "36", "1.2"))
 
 
 def test_the_name_of_a_card_keeps_its_order_between_persian_words() -> None:
     with speaking("fa"):
-        words = remarks_words([reason("unknown", device="RTX 4090 (cuda:0)")])
-    assert "\u2068RTX 4090 (cuda:0)\u2069" in words
+        text = remarks_words([reason("unknown", device="RTX 4090 (cuda:0)")])
+    assert "\u2068RTX 4090 (cuda:0)\u2069" in text
 
 
 def test_a_line_for_each_batch_that_was_measured() -> None:
-    words = measured_words(MEASURED.with_batch(MeasuredBatch(16, None)), PREDICTED.__getitem__).splitlines()
+    lines = measured_words(MEASURED.with_batch(MeasuredBatch(16, None)), PREDICTED.__getitem__).splitlines()
     assert (
-        words[1] == "- batch 8: 3.0 GiB measured, 2.0 GiB predicted; 20 images/s in training, without reading"
+        lines[1] == "- batch 8: 3.0 GiB measured, 2.0 GiB predicted; 20 images/s in training, without reading"
     )
-    assert words[2] == "- batch 16: out of memory in the test"
+    assert lines[2] == "- batch 16: out of memory in the test"
     assert measured_words(NOTHING_MEASURED, PREDICTED.__getitem__) == ""
