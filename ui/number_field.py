@@ -1,7 +1,7 @@
 """Fields for numbers: text boxes that offer digits on a phone, and sliders with such a box in their corner.
 
 The page has no number inputs, because a browser drops the digits and separators that it does not know. Typed
-text stays as it is; where it is written in an unusual way, a line above the field says how it was understood.
+text stays as it is; if it is written in an unusual way, a line above the field says how it was understood.
 """
 
 from __future__ import annotations

@@ -20,7 +20,7 @@ from backend.run.notes import read_notes
 from backend.run.rows import read_metrics
 from backend.run.state import RunState, derive_state
 from backend.run.state import live_runs as live_runs
-from ui.figures.table import WORDS, SortKey, opening_line, table_html
+from ui.figures.table import BY_TEXT, SortKey, opening_line, table_html
 from ui.text.say import in_distance, say
 
 ORDERS = ("newest", "oldest", "error", "name", "state")
@@ -78,8 +78,8 @@ def find_best(folder: RunFolder) -> Mapping[str, Any] | None:
         return best_row(read_rows(folder))
     if weights.error.px is None:
         return None
-    where = {"phase": weights.phase, "epoch": weights.epoch, "num_landmarks": weights.num_landmarks}
-    return {**weights.metrics, **where}
+    epoch = {"phase": weights.phase, "epoch": weights.epoch, "num_landmarks": weights.num_landmarks}
+    return {**weights.metrics, **epoch}
 
 
 _cached_best: dict[RunFolder, tuple[Stamp | None, BestWeights | None]] = {}
@@ -147,8 +147,8 @@ def _row(folder: RunFolder) -> RunRow:
     )
     size = config.settings.image_size if config is not None else None
     keys: tuple[SortKey, ...] = (
-        WORDS, WORDS, WORDS, WORDS, None if size is None else size[0] * size[1], WORDS, len(rows),
-        None if best is None else _error_key(best), WORDS, started,
+        BY_TEXT, BY_TEXT, BY_TEXT, BY_TEXT, None if size is None else size[0] * size[1], BY_TEXT, len(rows),
+        None if best is None else _error_key(best), BY_TEXT, started,
     )  # fmt: skip
     return RunRow(
         run_id=folder.run_id,

@@ -17,7 +17,7 @@ from backend.data.leaks import Leak, across_splits, ids_to_exclude
 from backend.data.samples import Samples, SampleSplits, points_of_readers, read_splits
 from backend.evaluation.statistics import group_columns
 from backend.geometry import FloatArray
-from ui.figures.table import WORDS, SortKey, cell_html, opening_line, table_html
+from ui.figures.table import BY_TEXT, SortKey, cell_html, opening_line, table_html
 from ui.text.say import quote, say, say_count, say_label
 
 ALL_SPLITS = "all"
@@ -97,10 +97,10 @@ def splits_table(view: DataView) -> str:
         spacings = part.mm_per_px_xy[:, 0]
         share, spacing = float(is_annotated.mean()), _smallest(spacings)
         cells: list[Cell] = [
-            (name, WORDS),
+            (name, BY_TEXT),
             (str(len(part)), len(part)),
             (f"{100 * share:.1f} %", share),
-            (_list_few(sizes), WORDS),
+            (_list_few(sizes), BY_TEXT),
             (_spacings(spacings), spacing),
         ]
         lines.append(cells)
@@ -143,7 +143,7 @@ def in_listed_order(leaks: Sequence[Leak]) -> list[Leak]:
 def problems_table(problems: Sequence[Problem], leaks: Sequence[Leak]) -> str:
     """Render `problem_rows` as a table whose rows open their image; the key of a row is its position."""
     rows = problem_rows(problems, leaks)
-    lines = [opening_line(str(place), [(text, WORDS) for text in row]) for place, row in enumerate(rows)]
+    lines = [opening_line(str(place), [(text, BY_TEXT) for text in row]) for place, row in enumerate(rows)]
     return table_html(say("problems_title"), say("data_problem_columns").split(","), lines, classes="opens")
 
 
@@ -177,9 +177,9 @@ def suspects_table(view: DataView) -> str:
     lines = []
     for place, suspect in enumerate(view.suspects.outliers[:MAX_SUSPECTS]):
         cells: list[Cell] = [
-            (view.image_id(suspect.row), WORDS),
-            (view.names[suspect.landmark], WORDS),
-            (suspect_text(view, suspect), WORDS),
+            (view.image_id(suspect.row), BY_TEXT),
+            (view.names[suspect.landmark], BY_TEXT),
+            (suspect_text(view, suspect), BY_TEXT),
             (f"{suspect.score:.1f} x", suspect.score),
         ]
         lines.append(opening_line(str(place), cells))
@@ -236,7 +236,7 @@ def landmarks_table(view: DataView, row: int, highlighted: int | None) -> str:
         from_expected = _span(np.stack([truth[k], view.suspects.expected_xy_image[row, k]]), spacing)
         place = say("data_unmarked") if np.isnan(truth[k]).any() else "{:.1f}, {:.1f}".format(*truth[k])
         title = f"➤ {name}" if k == highlighted else name
-        lines.append([(title, WORDS), (place, WORDS), between_readers, from_expected])
+        lines.append([(title, BY_TEXT), (place, BY_TEXT), between_readers, from_expected])
     return _table(say("data_marks"), heads, lines)
 
 
@@ -279,7 +279,7 @@ def _group_cell(value: object) -> Cell:
     try:
         return text, float(text)
     except ValueError:
-        return (text, WORDS) if text else (say("data_unknown"), None)
+        return (text, BY_TEXT) if text else (say("data_unknown"), None)
 
 
 def _table(label: str, heads: Sequence[str], lines: Sequence[Sequence[Cell]]) -> str:

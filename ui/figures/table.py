@@ -1,6 +1,6 @@
 """Plain HTML tables, sorted in the browser (`sort_tables.js`) by a click on a column's head.
 
-Numbers sort by value, whatever unit follows them, words as a person orders them, and missing values come last
+Numbers sort by value, without their unit, text as a person orders it, and missing values come last
 in both directions.
 """
 
@@ -12,14 +12,14 @@ from enum import Enum
 from html import escape
 
 
-class ByWords(Enum):
+class ByText(Enum):
     """The sort key of a cell that is sorted by its text."""
 
-    WORDS = "words"
+    BY_TEXT = "text"
 
 
-WORDS = ByWords.WORDS
-SortKey = float | tuple[float, ...] | None | ByWords
+BY_TEXT = ByText.BY_TEXT
+SortKey = float | tuple[float, ...] | None | ByText
 """A number, several of which the first that differs decides, None for a missing number, or the text."""
 
 
@@ -38,9 +38,9 @@ def table_html(
     )
 
 
-def cell_html(text: str, key: SortKey = WORDS, *, html: str | None = None, classes: str = "") -> str:
+def cell_html(text: str, key: SortKey = BY_TEXT, *, html: str | None = None, classes: str = "") -> str:
     """Render a cell from its text, or from HTML instead, with its sort key."""
-    sort = "" if key is WORDS else f' data-sort="{_format_sort_key(key)}"'
+    sort = "" if key is BY_TEXT else f' data-sort="{_format_sort_key(key)}"'
     kind = f' class="{escape(classes)}"' if classes else ""
     return f"<td{kind}{sort}><bdi>{escape(text) if html is None else html}</bdi></td>"
 

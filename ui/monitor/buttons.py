@@ -17,7 +17,7 @@ from ui.run_actions import ANSWERED_AT_ONCE, NOTHING, Action, perform, possible_
 from ui.session import Session
 from ui.text.say import say
 
-ACTS_ON = '<div class="acts-on">{words} <bdi dir="ltr">${{value}}</bdi></div>'
+ACTS_ON = '<div class="acts-on">{label} <bdi dir="ltr">${{value}}</bdi></div>'
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ def create_run_buttons(session: gr.State, runs_dir: Path) -> RunButtons:
         "acts_on": gr.HTML(
             "",
             visible=False,
-            html_template=ACTS_ON.format(words=say("acts_on")),
+            html_template=ACTS_ON.format(label=say("acts_on")),
             elem_id="acts-on",
             padding=False,
         )

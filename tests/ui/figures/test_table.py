@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import math
 
-from ui.figures.table import WORDS, cell_html, opening_line, table_html
+from ui.figures.table import BY_TEXT, cell_html, opening_line, table_html
 
 
 def test_a_table_has_a_name_its_heads_and_its_lines() -> None:
@@ -25,11 +25,11 @@ def test_a_number_is_sorted_by_its_value_and_one_that_is_missing_by_none() -> No
     assert cell_html("9.1 px", (1, 9.1)) == '<td data-sort="1.0 9.1"><bdi>9.1 px</bdi></td>'
     for missing in (None, math.nan, (1.0, math.nan)):
         assert cell_html("-", missing) == '<td data-sort=""><bdi>-</bdi></td>'
-    assert cell_html("a < b") == cell_html("a < b", WORDS) == "<td><bdi>a &lt; b</bdi></td>"
+    assert cell_html("a < b") == cell_html("a < b", BY_TEXT) == "<td><bdi>a &lt; b</bdi></td>"
 
 
 def test_a_line_that_opens_something_has_a_button() -> None:
-    html = opening_line('a"b', [("<run>", WORDS), ("2.00 mm", 2.0)])
+    html = opening_line('a"b', [("<run>", BY_TEXT), ("2.00 mm", 2.0)])
     assert html.startswith(
         '<tr data-key="a&quot;b"><td><bdi><button type="button">&lt;run&gt;</button></bdi></td>'
     )
