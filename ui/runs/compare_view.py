@@ -177,16 +177,15 @@ def paired_html(first: str, second: str, name: str, paired: PairedComparison) ->
     The landmarks are in the order of the comparison, most improved first.
     """
     overall, unit = paired.overall, paired.unit
-    size = in_unit(abs(overall.difference), unit)
+    cases = say_cases(overall.num_cases, paired.case_kind)
     verdict = say(
         f"paired_{overall.verdict}",
         first=first,
         second=second,
-        size=size,
-        cases=say_cases(overall.num_cases, paired.case_kind),
+        size=in_unit(abs(overall.difference), unit),
+        cases=cases,
         least=overall.least_cases,
     )
-
     cards = [
         (say("paired_error", name=first), in_unit(overall.first, unit)),
         (say("paired_error", name=second), in_unit(overall.second, unit)),
@@ -198,7 +197,16 @@ def paired_html(first: str, second: str, name: str, paired: PairedComparison) ->
         f"<div><small>{escape(label)}</small><strong><bdi>{escape(value)}</bdi></strong></div>"
         for label, value in cards
     )
+    about = [say("paired_about", num=paired.num_images, name=name, cases=cases)]
+    about += [] if paired.cases_known else [say("paired_cases_unknown")]
+    return (
+        f'<p class="verdict {overall.verdict}">{escape(verdict)}</p><div class="numbers">{numbers}</div>'
+        f"{_notes(about)}{_paired_table(paired)}{_notes(_about_landmarks(paired))}"
+    )
 
+
+def _paired_table(paired: Paired) -> str:
+    """Render the difference of each landmark, in the order of the comparison, most improved first."""
     heads = [
         say("landmark"),
         say("paired_first"),
@@ -207,15 +215,10 @@ def paired_html(first: str, second: str, name: str, paired: PairedComparison) ->
         say("paired_landmark_interval"),
         say("paired_verdict"),
     ]
-    lines = [_landmark_line(name, difference, unit) for name, difference in paired.per_landmark.items()]
-
-    cases = say_cases(overall.num_cases, paired.case_kind)
-    about = [say("paired_about", num=paired.num_images, name=name, cases=cases)]
-    about += [] if paired.cases_known else [say("paired_cases_unknown")]
-    return (
-        f'<p class="verdict {overall.verdict}">{escape(verdict)}</p><div class="numbers">{numbers}</div>'
-        f"{_notes(about)}{table_html(say('paired_title'), heads, lines)}{_notes(_about_landmarks(paired))}"
-    )
+    lines = [
+        _landmark_line(name, difference, paired.unit) for name, difference in paired.per_landmark.items()
+    ]
+    return table_html(say("paired_title"), heads, lines)
 
 
 def signed(value: float, unit: str) -> str:

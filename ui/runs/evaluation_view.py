@@ -53,7 +53,19 @@ def progress_html(progress: Progress | None, *, is_training: bool) -> str:
 
 def headline(folder: RunFolder, name: str, record: Record) -> str:
     """Render the main numbers, what they were measured on, and the files to download."""
-    unit, about = record["unit"], record["about"]
+    links = file_link(folder.evaluation_path(name, "html"), say("evaluation_report"))
+    links += file_link(folder.evaluation_path(name, "json"), say("evaluation_record"))
+    return (
+        f'<div class="numbers">{"".join(_main_cards(record))}</div>'
+        f'<p class="note">{escape(_about_text(record))}</p>'
+        f'<p class="note">{escape(_leaked_text(record))}</p>{_interval_note(record)}'
+        f'<div class="files">{links}</div>'
+    )
+
+
+def _main_cards(record: Record) -> list[str]:
+    """Render those of the main numbers that the record has."""
+    unit = record["unit"]
     cards = [
         _card(
             say("evaluation_mre"),
@@ -74,9 +86,14 @@ def headline(folder: RunFolder, name: str, record: Record) -> str:
     for earlier in ("unrefined", "unshaped"):
         if record.get(earlier):
             cards.append(_card(say(f"evaluation_{earlier}"), with_spread(record[earlier], unit)))
+    return cards
 
-    leaked, truth = about.get("leaked"), record["readers"]["truth"]
-    about_text = say(
+
+def _about_text(record: Record) -> str:
+    """Say what the numbers were measured on, and when."""
+    about, truth = record["about"], record["readers"]["truth"]
+    leaked = about.get("leaked")
+    return say(
         "evaluation_about",
         dataset=about["dataset"],
         split=about["split"],
@@ -84,13 +101,6 @@ def headline(folder: RunFolder, name: str, record: Record) -> str:
         truth=say("mean_choice") if truth == "mean" else truth,
         excluded=len(about["excluded"]) + (len(leaked["image_ids"]) if leaked and leaked["left_out"] else 0),
         time=about["time"],
-    )
-    links = file_link(folder.evaluation_path(name, "html"), say("evaluation_report"))
-    links += file_link(folder.evaluation_path(name, "json"), say("evaluation_record"))
-    return (
-        f'<div class="numbers">{"".join(cards)}</div><p class="note">{escape(about_text)}</p>'
-        f'<p class="note">{escape(_leaked_text(record))}</p>{_interval_note(record)}'
-        f'<div class="files">{links}</div>'
     )
 
 

@@ -657,8 +657,8 @@ TEXT: dict[str, str] = {
     "paired_on": "Evaluated on",
     "paired_empty": "Choose two different runs in the fields above. Both need an evaluation on the same "
     "split; a missing one can be made here.",
-    "paired_missing": "{runs}: not evaluated on {name} yet, which the comparison needs. Press the button "
-    "below; the comparison then appears here.",
+    "paired_missing": "{runs}: not evaluated on {name} yet, and both runs need an evaluation on the same "
+    "split. Press the button below; the comparison then appears here.",
     "paired_evaluate": "Evaluate what is missing",
     "paired_no_best": "{runs}: no best.pt to evaluate yet. Wait for a validation, or choose another run.",
     "paired_better": "{second} is better than {first} by {size}",

@@ -59,7 +59,7 @@ def create_train_tab(session: gr.State, runs_dir: Path, data_root: Path) -> Trai
 
 
 def _bind(tab: TrainTab) -> None:
-    """Bind the handlers: of one event's, those first that the browser runs without waiting for the server."""
+    """Bind the handlers; those that the browser runs without waiting for the server come first."""
     _bind_in_browser(tab)
     _bind_data(tab, tab.events(DATA_KEYS), mends=True)
     tab.answers.sample.answers(
