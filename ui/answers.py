@@ -183,7 +183,14 @@ def create_part(
 ) -> Part:
     """Create a part while the page is being laid out."""
     again = gr.Button(visible="hidden", elem_id=f"again-{name}")
-    return Part(name, tuple(shown_in), tuple(inputs), gr.Textbox(visible=False), again, keeps)
+    return Part(
+        name=name,
+        shown_in=tuple(shown_in),
+        inputs=tuple(inputs),
+        answered=gr.Textbox(visible=False),
+        again=again,
+        keeps=keeps,
+    )
 
 
 def _binder(events: Any) -> Callable[..., Any]:

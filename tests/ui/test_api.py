@@ -29,7 +29,8 @@ pytestmark = pytest.mark.slow
 API_PAGE = (Path(__file__).resolve().parents[2] / "docs" / "api.md").read_text(encoding="utf-8")
 ENDPOINTS = {"/start_run", "/run_status", "/stop_run", "/recommend_batch_size", "/predict"}
 SMALL: dict[str, Any] = {
-    "dataset_path": "demo", "image_size": [64, 64], "epochs": 2, "batch_size": 4, "refine": False, "device": "cpu",
+    "dataset_path": "demo", "image_size": [64, 64], "epochs": 2, "batch_size": 4, "refine": False,
+    "device": "cpu",
 }  # fmt: skip
 
 

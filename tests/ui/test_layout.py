@@ -32,7 +32,8 @@ def page(tmp_path_factory: pytest.TempPathFactory, tiny_dataset: Path) -> gr.Blo
     async def build() -> gr.Blocks:
         return build_app(tmp_path_factory.mktemp("runs"), tiny_dataset.parent)
 
-    return asyncio.run(build())  # where there is no loop, Gradio makes one and leaves it open
+    # without a running loop, Gradio makes one and leaves it open
+    return asyncio.run(build())
 
 
 async def _gradio(scope: Scope, receive: Receive, send: Send) -> None:

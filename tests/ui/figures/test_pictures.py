@@ -1,4 +1,4 @@
-"""Images with landmarks: the crop of a refinement, the readers, a window, sigma over the cells; and their words."""
+"""Images with landmarks: the crop of a refinement, the readers, a window, sigma over the cells; their text."""
 
 from __future__ import annotations
 

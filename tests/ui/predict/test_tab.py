@@ -202,8 +202,12 @@ def test_an_image_is_chosen_and_all_are_removed(tab: PredictTab, uploads: Upload
 
 def test_a_pixel_size_that_is_none_is_none(tab: PredictTab, uploads: Uploads) -> None:
     for typed, held, said in (
-        ("0.2", 0.2, ""), (" ۰٫۱ ", 0.1, "= 0.1"), ("0,3", 0.3, "= 0.3"), ("1e-1", 0.1, "= 0.1"), ("", None, "")
-    ):  # fmt: skip
+        ("0.2", 0.2, ""),
+        (" ۰٫۱ ", 0.1, "= 0.1"),
+        ("0,3", 0.3, "= 0.3"),
+        ("1e-1", 0.1, "= 0.1"),
+        ("", None, ""),
+    ):
         updates = predict_tab.on_spacing(tab, uploads, typed)
         assert uploads.typed_mm_per_px == held
         field = updates[tab.spacing]

@@ -38,7 +38,8 @@ def test_the_last_of_two_quick_choices_is_not_lost(tmp_path: Path) -> None:
         with gr.Blocks() as page:
             return compare_panel.create_compare_panel(gr.State(), tmp_path), page
 
-    built, page = asyncio.run(build())  # where there is no loop, Gradio makes one and leaves it open
+    # without a running loop, Gradio makes one and leaves it open
+    built, page = asyncio.run(build())
     for chosen in (built.chosen, built.paired.first, built.paired.second, built.paired.evaluation):
         (asked,) = (fn for fn in page.fns.values() if (chosen._id, "input") in fn.targets)
         assert asked.trigger_mode == "always_last"

@@ -96,10 +96,8 @@ def test_the_best_epoch_is_that_of_best_pt_whatever_is_compared() -> None:
         metric = choose_metric(name, {"a": rows})
         found = metric.best(rows, best)
         assert (found[0], found[1]) == (point[0], pytest.approx(point[1]))
-        stars = [
-            trace for trace in plot_runs(metric, {"a": rows}, looks({"a": rows}), {"a": best}, log_axis=False).data
-            if trace.marker.size == 12
-        ]  # fmt: skip
+        figure = plot_runs(metric, {"a": rows}, looks({"a": rows}), {"a": best}, log_axis=False)
+        stars = [trace for trace in figure.data if trace.marker.size == 12]
         assert [(star.x[0], star.y[0]) for star in stars] == [found]
     foreign = {"phase": "train", "epoch": None, "val/mre_px": 1.0, "val/mre_mm": 0.5}
     metric, refined = choose_metric("mre", {"a": rows}), {"a": run(2, 1.8, phase="refine")}

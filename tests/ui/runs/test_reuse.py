@@ -60,5 +60,6 @@ def test_a_duplicated_run_fills_the_form_and_turns_to_it(tab: Any, popups: list[
 
 @pytest.mark.parametrize("run_id", [None, "gone"])
 def test_nothing_is_filled_for_no_run(tab: Any, run_id: str | None) -> None:
-    assert reuse.on_duplicated(tab, "duplicated", "tabs", run_id) == {"duplicated": None}  # type: ignore[arg-type]
+    updates = reuse.on_duplicated(tab, "duplicated", "tabs", run_id)  # type: ignore[arg-type]
+    assert updates == {"duplicated": None}
     assert not RunFolder(tab.runs_dir).path.exists()

@@ -118,8 +118,9 @@ def test_no_field_is_a_number_input_which_drops_the_digits_that_it_does_not_know
 
 def test_what_was_understood_is_shown_where_it_is_written_otherwise() -> None:
     typed = {
-        "lr": "۰٫۰۰۱", "epochs": " 20 ", "warmup_epochs": "6.0", "weight_decay": "1e-4", "seed": "x", "patience": "",
-        "sigma": "AUTO", "refine_lr": "0.002", "image_width": "٢٥٦", "refiner_sides": "۶۴،۳۲", "device": "cuda:۱",
+        "lr": "۰٫۰۰۱", "epochs": " 20 ", "warmup_epochs": "6.0", "weight_decay": "1e-4", "seed": "x",
+        "patience": "", "sigma": "AUTO", "refine_lr": "0.002", "image_width": "٢٥٦", "refiner_sides": "۶۴،۳۲",
+        "device": "cuda:۱",
     }  # fmt: skip
     assert understood_by_key(typed) == {
         "lr": "0.001", "warmup_epochs": "6", "weight_decay": "0.0001", "sigma": "auto", "image_width": "256",

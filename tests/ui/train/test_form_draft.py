@@ -20,8 +20,8 @@ DEFAULTS: dict[str, Any] = {
 
 def test_what_was_typed_comes_back(tiny_dataset: Path) -> None:
     stored = {
-        "dataset_path": str(tiny_dataset), "model": "unet", "image_height": "128", "lr": "0.01", "refine": False,
-        "sigma": "2.5", "patience": "7",
+        "dataset_path": str(tiny_dataset), "model": "unet", "image_height": "128", "lr": "0.01",
+        "refine": False, "sigma": "2.5", "patience": "7",
     }  # fmt: skip
     draft = restore(stored, DEFAULTS)
     assert draft.values == stored
