@@ -1,18 +1,26 @@
-"""CONTRIBUTING's recipes, followed in a copy of the source: each touches the files it names, and no others."""
+"""CONTRIBUTING's recipes, followed in a copy of the project: each touches the files it names and no others, and
+what it says to run then passes.
+"""
 
 from __future__ import annotations
 
+import inspect
 import json
 import re
+import shlex
 import shutil
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 import pytest
+
+from backend.data.annotations.builder import AnnotationsBuilder
+from models import MODELS
 
 pytestmark = pytest.mark.slow
 
@@ -22,7 +30,7 @@ NETWORK = '''"""A network of a few weights."""
 
 from torch import Tensor, nn
 
-from models.blocks import conv_bn_relu
+from models.blocks import check_image_size, conv_bn_relu
 from models.heads import HeatmapHead
 
 
@@ -35,50 +43,59 @@ class Dummy(nn.Module):
         self.head = HeatmapHead(4, num_landmarks, trunk_stride=2, output_stride=output_stride)
 
     def forward(self, images: Tensor) -> Tensor:
+        check_image_size(images)
         maps: Tensor = self.head(self.trunk(images))
         return maps
 '''
-FORMAT = '''"""One landmark per image: `image x y` on each line of points.dummy."""
+FORMAT = '''"""One landmark per image: `image x y` on each line of points.txt."""
 
 from pathlib import Path
 
-import numpy as np
-
 from backend.data.annotations.builder import AnnotationsBuilder
+from backend.data.annotations.image_names import Wanted
 from backend.data.annotations.table import Annotations
+from backend.errors import UserError
 
 
 def matches(path: Path) -> bool:
-    return (path / "points.dummy").is_file()
+    return (path / "points.txt").is_file()
 
 
-def read(path: Path) -> Annotations:
-    builder = AnnotationsBuilder("dummy", path, ("tip",), ("annotator",))
-    for line in (path / "points.dummy").read_text().splitlines():
-        name, x, y = line.split()
-        points = np.array([[[float(x), float(y)]]])
-        builder.add_image(name, path / name, points, split="train")
-    return builder.finish("none is needed")
 '''
 SETTING = """    dummy_strength: float = setting(
         0.5, "strength of the dummy", group="augmentation", affects=("views",), ge=0, le=1
     )
 """
-TAB = '''"""The Dummy tab: one sentence."""
+TAB = '''"""The Dummy tab: how many runs there are."""
+
+from pathlib import Path
 
 import gradio as gr
 
-from ui.text.say import say
+from backend.run.folder import list_runs
+from ui.text.say import say_count
 
 
-def create_dummy_tab() -> None:
+def create_dummy_tab(runs_dir: Path) -> gr.Markdown:
     """Lay out the tab."""
-    gr.Markdown(say("dummy_words"))
+    return gr.Markdown(on_open(runs_dir))
+
+
+def on_open(runs_dir: Path) -> str:
+    """The number of runs now."""
+    return say_count("dummy_runs", len(list_runs(runs_dir)))
 '''
+WORDS = {
+    "en": {"dummy_strength": "Dummy", "tab_dummy": "Dummy", "dummy_runs": "{num} runs", "dummy_runs_one": "{num} run"},
+    "fa": {
+        "dummy_strength": "آزمایشی", "dummy_strength_info": "قدرت آزمایشی", "tab_dummy": "آزمایشی",
+        "dummy_runs": "{num} اجرا", "dummy_runs_one": "{num} اجرا",
+    },
+}  # fmt: skip
 
 
 class Source:
-    """A copy of the source, and the files of it that were written."""
+    """A copy of the project, and the files of it that were written."""
 
     def __init__(self, root: Path) -> None:
         self.root, self.touched = root, set[str]()
@@ -97,13 +114,36 @@ class Source:
         (self.root / path).write_text(old.replace(after, after + text, 1), encoding="utf-8")
         self.touched.add(path)
 
+    def say(self, begin: str) -> None:
+        """Add the words whose keys begin so, in both languages."""
+        for language, words in WORDS.items():
+            lines = [f'    "{key}": "{text}",\n' for key, text in words.items() if begin in key]
+            self.insert(f"ui/text/{language}.py", "TEXT: dict[str, str] = {\n", "".join(lines))
+
     def run(self, *arguments: str) -> str:
         """The output of a Python process in the copy."""
         done = subprocess.run(
             [sys.executable, *arguments], cwd=self.root, capture_output=True, text=True, encoding="utf-8"
         )
-        assert done.returncode == 0, done.stderr
+        assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
         return done.stdout
+
+    def finish(self, title: str, *selection: str) -> None:
+        """Run what stands at the end of a recipe; `selection` narrows its tests to what takes seconds."""
+        commands = recipe_code(title)[-1].splitlines()
+        assert any(line.startswith("pytest ") for line in commands)
+        for program, *arguments in map(shlex.split, commands):
+            if program == "pytest":
+                self.run("-m", "pytest", "-p", "no:cacheprovider", *arguments, *selection)
+            elif program == "lint-imports":
+                self.run("-c", "import sys, importlinter.cli as cli; sys.exit(cli.lint_imports_command())")
+            else:
+                assert program == "python"
+                self.run(*arguments)
+        self.run("-m", "ruff", "check", "--no-cache", *sorted(self.touched_code()))
+
+    def touched_code(self) -> set[str]:
+        return {path for path in self.touched if path.endswith(".py")}
 
     def answer(self, code: str) -> Any:
         """What a piece of code prints last, as JSON."""
@@ -113,26 +153,41 @@ class Source:
 @pytest.fixture
 def source(tmp_path: Path) -> Source:
     root = tmp_path / "source"
-    for name in ("backend", "models", "ui"):
+    for name in ("backend", "models", "ui", "docs", "bench", "tests"):
         shutil.copytree(REPOSITORY / name, root / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("train.py", "pyproject.toml"):
-        shutil.copy(REPOSITORY / name, root / name)
+    for path in REPOSITORY.iterdir():
+        if path.is_file() and not path.name.startswith("."):
+            shutil.copy(path, root)
     return Source(root)
 
 
-def named_files(title: str, name: str = "dummy") -> set[str]:
-    """The files that a recipe of CONTRIBUTING.md names, with NAME filled in."""
+def recipe_of(title: str) -> str:
+    """A recipe of CONTRIBUTING.md."""
     text = (REPOSITORY / "CONTRIBUTING.md").read_text(encoding="utf-8")
-    recipe = text.split(f"### {title}\n")[1].split("\n#")[0]
+    return text.split(f"### {title}\n")[1].split("\n#")[0]
+
+
+def recipe_code(title: str) -> list[str]:
+    """The blocks of code in a recipe, with NAME filled in."""
+    blocks = re.findall(r"(?:^ {4}.*\n?)+", recipe_of(title), re.MULTILINE)
+    return [textwrap.dedent(block).replace("NAME", "dummy") for block in blocks]
+
+
+def named_files(title: str, group: str = "") -> set[str]:
+    """The files that a recipe names, with NAME filled in, and those where a setting of a group takes effect."""
+    recipe = recipe_of(title)
     files = re.findall(r"^\d+\. `([^`]+)`", recipe, re.MULTILINE)
-    return {file.replace("NAME", name) for file in files}
+    for row in re.findall(rf"^\| {group} \|.*$", recipe, re.MULTILINE) if group else ():
+        files += re.findall(r"`([\w/]+\.py)`", row)
+    return {file.replace("NAME", "dummy") for file in files}
 
 
 def test_a_network(source: Source, tiny_dataset: Path) -> None:
     source.write("models/dummy.py", NETWORK)
     source.insert("models/__init__.py", "import SIZE_MULTIPLE\n", "from models.dummy import Dummy\n")
-    source.insert("models/__init__.py", "nn.Module]] = {\n", '    "dummy": Dummy,\n')
-    source.insert("backend/config/settings.py", "ModelName = Literal[", '"dummy", ')
+    source.insert("models/__init__.py", '"hourglass": StackedHourglass,\n', '    "dummy": Dummy,\n')
+    source.insert("backend/config/settings.py", '"unet", "hourglass"', ', "dummy"')
+    source.insert("README.md", "\n- Networks: ", "dummy, ")
     assert source.touched == named_files("A network")
     choices = "[value for _, value in build_field('model').choices]"
     offered = source.answer(
@@ -152,22 +207,32 @@ def test_a_network(source: Source, tiny_dataset: Path) -> None:
     )
     (checkpoint,) = source.root.glob("runs/*/checkpoints/best.pt")
     assert checkpoint.stat().st_size < 1e6
+    source.finish(
+        "A network", "-k", " and ".join(f"not {name}" for name in MODELS)
+    )  # those are tested elsewhere
 
 
 def test_a_format(source: Source, tmp_path: Path) -> None:
-    source.write("backend/data/annotations/dummy.py", FORMAT)
+    example = inspect.cleandoc(AnnotationsBuilder.__doc__ or "").split("\n\n", maxsplit=2)[2]
+    source.write("backend/data/annotations/dummy.py", FORMAT + textwrap.dedent(example) + "\n")
     table = "backend/data/annotations/__init__.py"
     source.insert(
         table, "from backend.data.annotations import aariz, coco, coco_files, deeplabcut, ", "dummy, "
     )
-    record = '    AnnotationFormat("dummy", layout="points.dummy", matches=dummy.matches, read=dummy.read),\n'
+    record = """    AnnotationFormat(
+        "dummy", title="Dummy", layout="points.txt", matches=dummy.matches, read=dummy.read
+    ),
+"""
     source.insert(table, "_ALL = (\n", record)
     source.insert("backend/config/settings.py", 'DatasetFormat = Literal["auto", ', '"dummy", ')
+    source.insert("README.md", "\n- Reads ", "Dummy,\n  ")
+    for page in ("docs/data.md", "docs/fa/data.md"):
+        source.insert(page, "|---|---|\n", "| Dummy | `points.txt` |\n")
     assert source.touched == named_files("An annotation format")
     folder = tmp_path / "points"
     folder.mkdir()
     cv2.imwrite(str(folder / "a.png"), np.zeros((8, 8), np.uint8))
-    (folder / "points.dummy").write_text("a.png 3 4\n")
+    (folder / "points.txt").write_text("a.png 3 4\nb.png 5 6\n")
     (tmp_path / "empty").mkdir()
     code = f"""
 import json
@@ -179,19 +244,26 @@ found = read_annotations(Path({str(folder)!r}), parse_settings({{"dataset_format
 try:
     detect_format(Path({str(tmp_path / "empty")!r}))
 except UserError as error:
-    print(json.dumps([detect_format(found.root), found.points_xy_image.tolist(), str(error)]))
+    problems = [str(problem) for problem in found.problems]
+    print(json.dumps([detect_format(found.root), found.points_xy_image.tolist(), problems, str(error)]))
 """
-    format, points, error = source.answer(code)
+    format, points, problems, error = source.answer(code)
     assert (format, points) == ("dummy", [[[[3.0, 4.0]]]])
-    assert "points.dummy (dummy)" in error
+    assert problems[0].startswith("points.txt line 2: image b.png is missing; ")
+    assert "points.txt (dummy)" in error
+    source.finish("An annotation format")
 
 
 def test_a_setting(source: Source) -> None:
     source.insert("backend/config/settings.py", "    # augmentation\n", SETTING)
-    words = '    "dummy_strength": "Dummy",\n    "dummy_strength_info": "0 is off",\n'
-    for language in ("en", "fa"):
-        source.insert(f"ui/text/{language}.py", "TEXT: dict[str, str] = {\n", words)
-    assert source.touched == named_files("A setting")
+    source.say("dummy_strength")
+    drawing = "backend/data/augmentation.py"
+    source.insert(drawing, "    elastic: float = 0.0\n", "    dummy_strength: float = 0.0\n")
+    drawn = "standard_normal(4).clip(-MAX_DEVIATIONS, MAX_DEVIATIONS)\n"
+    source.insert(drawing, drawn, "        rotation = rotation + self.dummy_strength\n")
+    handed = "        dummy_strength=settings.dummy_strength,\n"
+    source.insert("backend/training/build.py", "        elastic=settings.elastic,\n", handed)
+    assert source.touched == named_files("A setting", "augmentation")
     code = """
 import json
 from backend.config import Settings, find_mistakes, settings_affecting
@@ -213,6 +285,13 @@ print(json.dumps([
     assert (first, value, affects) == ("dummy_strength", "0.5", True)
     assert mistake.startswith("dummy_strength: ")
     assert "--dummy_strength" in source.run("train.py", "--help")
+    source.finish("A setting")
+
+
+def test_a_setting_without_an_effect_is_found(source: Source) -> None:
+    source.insert("backend/config/settings.py", "    # augmentation\n", SETTING)
+    with pytest.raises(AssertionError, match="no code reads it"):
+        source.run("-m", "pytest", "-p", "no:cacheprovider", "tests/test_setting_effects.py", "-k", "dummy")
 
 
 def test_a_tab(source: Source) -> None:
@@ -221,12 +300,12 @@ def test_a_tab(source: Source) -> None:
     source.insert(
         "ui/layout.py", "from ui.devices import unusable_gpus\n", "from ui.dummy import tab as dummy_tab\n"
     )
+    *laid_out, bound = recipe_code("A tab")[0].splitlines(keepends=True)
     last = "            predict = predict_tab.create_predict_tab(runs_dir)\n"
-    tab = '        with gr.Tab(say("tab_dummy"), id="dummy"):\n            dummy_tab.create_dummy_tab()\n'
-    source.insert("ui/layout.py", last, tab)
-    for language in ("en", "fa"):
-        words = '    "tab_dummy": "Dummy",\n    "dummy_words": "A sentence.",\n'
-        source.insert(f"ui/text/{language}.py", "TEXT: dict[str, str] = {\n", words)
+    source.insert("ui/layout.py", last, textwrap.indent("".join(laid_out), 8 * " "))
+    source.insert("ui/layout.py", 'elem_id="version")\n', textwrap.indent(bound, 4 * " "))
+    source.say("dummy_runs")
+    source.say("tab_dummy")
     source.insert("pyproject.toml", '    "train | monitor | predict', " | dummy")
     assert source.touched == named_files("A tab")
     code = """
@@ -237,6 +316,4 @@ blocks = build_app(Path("runs"), Path("data")).blocks.values()
 print(json.dumps([block.id for block in blocks if type(block).__name__ == "Tab"]))
 """
     assert source.answer(code).count("dummy") == 2  # in each language
-    source.run(
-        "-c", "import sys; from importlinter.cli import lint_imports_command as main; sys.exit(main())"
-    )
+    source.finish("A tab")

@@ -92,7 +92,9 @@ def test_a_gpu_interpolates_in_the_dtype_in_which_the_trace_on_a_cpu_does(
         on_cpu = upsamplings_of(network)
     assert on_gpu == on_cpu
     assert set(on_gpu) <= {(torch.float16, torch.float16)}
-    assert on_gpu or (name, stride) == ("resnet", 4)
+    # a network whose trunk has the output stride may have nothing to enlarge
+    must_enlarge = name in ("hrnet", "unet", "hourglass") or (name == "resnet" and stride < 4)
+    assert on_gpu or not must_enlarge
 
 
 def upsamplings_of(network: nn.Module) -> list[tuple[torch.dtype, torch.dtype]]:
