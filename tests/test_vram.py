@@ -110,13 +110,13 @@ def test_planning_for_a_gpu_that_is_not_here(capsys):
 def test_nothing_fits_is_an_answer(capsys, monkeypatch):
     questions = []
     monkeypatch.setattr(
-        vram, "find_what_fits", lambda *given: questions.append(given) or reason("choose_less")
+        vram, "find_what_fits", lambda *given: questions.append(given) or reason("nothing_fits")
     )
     report = report_of(capsys, "--device", "cuda:0", "--free_gib", "0.5", "--measure_speed")
     assert report["recommended_batch_size"] is None
     assert "not even 2 images fit" in report["reason"]
-    assert report["reason"].endswith("; choose another model, or free some memory")
-    assert report["remarks"][1] == {"key": "choose_less", "values": {}}
+    assert report["reason"].endswith("no other model fits either: free some memory")
+    assert report["remarks"][1] == {"key": "nothing_fits", "values": {}}
     assert questions[0][1:] == (5, "cuda:0", 2**29 - report["reserve_bytes"])
     assert report["seconds_per_image"] is None
 

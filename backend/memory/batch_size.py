@@ -71,36 +71,6 @@ class Recommendation:
         return in_english(self.reasons)
 
 
-def recommend_batch_size(
-    *,
-    bytes_per_image: float,
-    constant_bytes: float,
-    free_bytes: int | None,
-    total_bytes: int | None,
-    num_images: int | None = None,
-    floor_bytes: int = 0,
-    reserve_bytes: int | None = None,
-    image_hw: Size | None = None,
-    terms: Mapping[str, int] | None = None,
-    requested: Batching | None = None,
-) -> Recommendation:
-    """Recommend the largest sensible batch that leaves the reserve free, if memory is linear in the batch.
-
-    A batch of B needs `constant_bytes + B * bytes_per_image`, but at least `floor_bytes` (the update of the
-    weights). For the rest see `recommend`. If nothing fits and `image_hw` is given, the reason names the size
-    that would.
-    """
-    line = _Line(bytes_per_image, constant_bytes, floor_bytes)
-    memory = DeviceMemory("the device", total_bytes, free_bytes)
-    advice = recommend(
-        line.at, memory, num_images=num_images, reserve_bytes=reserve_bytes, terms=terms, requested=requested
-    )
-    if advice.batch_size is None and advice.reserve_bytes is not None and free_bytes is not None:
-        cure = line.cure(free_bytes - advice.reserve_bytes, image_hw)
-        return replace(advice, reasons=(*advice.reasons, cure))
-    return advice
-
-
 def recommend(
     bytes_at: BytesAt,
     memory: DeviceMemory,
@@ -177,29 +147,6 @@ def _not_fitting(requested: Batching, needed_bytes: int, instead: Batching | Non
     return reason(
         "accumulate_instead", wanted=size, need=needed, batch=batch, steps=steps, images=batch * steps
     )
-
-
-@dataclass(frozen=True)
-class _Line:
-    """The memory needed, linear in the batch, with a minimum."""
-
-    bytes_per_image: float
-    constant_bytes: float
-    floor_bytes: float
-
-    def at(self, batch_size: int) -> int:
-        return round(max(self.floor_bytes, self.constant_bytes + self.bytes_per_image * batch_size))
-
-    def cure(self, budget_bytes: int, image_hw: Size | None) -> Reason:
-        """Name the image size that would fit: only activations grow with the area of the image."""
-        room = budget_bytes - self.constant_bytes
-        if image_hw is None or self.floor_bytes > budget_bytes or room <= 0:
-            return reason("choose_less")
-        shrink = math.sqrt(room / (MIN_BATCH * self.bytes_per_image))
-        height, width = (int(side * shrink) // SIZE_MULTIPLE * SIZE_MULTIPLE for side in image_hw)
-        if min(height, width) < SIZE_MULTIPLE:
-            return reason("choose_less")
-        return reason("size_would_fit", height=height, width=width)
 
 
 def _table(need: BytesAt, requested: Batching | None) -> dict[int, int]:

@@ -26,8 +26,6 @@ ENGLISH = {
         "a batch of {wanted} needs {need} GiB and does not fit: {batch} with an accumulation of {steps} is "
         "{images} images per step"
     ),
-    "size_would_fit": "images of about {height} x {width} would fit, or another model",
-    "choose_less": "choose another model, or free some memory",
     "image_fits": "images of {height} x {width} ({image_need} GiB) would fit",
     "model_fits": "the model {model} ({model_need} GiB) would fit",
     "image_or_model_fits": (

@@ -94,13 +94,13 @@ def test_the_api_has_five_endpoints_each_with_words_and_typed_parameters(served:
             assert "<" not in parameter["python_type"]["description"], "names were left out"
         (returned,) = endpoint["returns"]
         assert returned["type"], name
-    words = {
+    descriptions = {
         parameter["label"]: parameter["python_type"]["description"]
         for name in ("/recommend_batch_size", "/start_run")
-        for parameter in told["named_endpoints"][name]["parameters"]
+        for parameter in info["named_endpoints"][name]["parameters"]
     }
-    assert words["model"] == f"the network: {', '.join(get_args(ModelName))}"
-    assert ", ".join(PRESETS) in words["preset"]
+    assert descriptions["model"] == f"the network: {', '.join(get_args(ModelName))}"
+    assert ", ".join(PRESETS) in descriptions["preset"]
     for page in ("", "fa"):
         shown = httpx.get(f"{served.url}/gradio_api/info", params={"page": page}, timeout=LIMIT_S).json()
         assert set(shown["named_endpoints"]) == (set() if page else ENDPOINTS)

@@ -205,7 +205,7 @@ def paired_html(first: str, second: str, name: str, paired: PairedComparison) ->
     )
 
 
-def _paired_table(paired: Paired) -> str:
+def _paired_table(paired: PairedComparison) -> str:
     """Render the difference of each landmark, in the order of the comparison, most improved first."""
     heads = [
         say("landmark"),

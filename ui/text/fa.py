@@ -222,8 +222,6 @@ TEXT: dict[str, str] = {
     "remark_wanted_does_not_fit": "دستهٔ {wanted}تایی {need} GiB می‌خواهد و جا نمی‌گیرد",
     "remark_accumulate_instead": "دستهٔ {wanted}تایی {need} GiB می‌خواهد و جا نمی‌گیرد: دستهٔ {batch}تایی "
     "با انباشت {steps} گام، در هر گام بهینه‌سازی {images} تصویر دارد",
-    "remark_size_would_fit": "تصویرهای حدود {height} x {width} یا شبکه‌ای دیگر جا می‌گیرد",
-    "remark_choose_less": "شبکهٔ دیگری انتخاب کنید یا کمی حافظه آزاد کنید",
     "remark_image_fits": "تصویرهای {height} x {width} ({image_need} GiB) جا می‌گیرد",
     "remark_model_fits": "شبکهٔ {model} ({model_need} GiB) جا می‌گیرد",
     "remark_image_or_model_fits": "تصویرهای {height} x {width} ({image_need} GiB) یا شبکهٔ {model} "
