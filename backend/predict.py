@@ -23,7 +23,7 @@ from tqdm import tqdm
 from backend.data.annotations.builder import UNKNOWN_SPACING
 from backend.data.annotations.csv_columns import SPACING_COLUMNS, read_columns
 from backend.data.annotations.csv_rows import SUFFIXES, read_rows, settle_decimals
-from backend.data.annotations.image_names import Wanted
+from backend.data.annotations.image_names import ImageQuery
 from backend.data.annotations.image_names import find_images as find_named_images
 from backend.data.annotations.writers import MarkedImage, to_csv, to_json, unused_name
 from backend.data.image_facts import ReadingRemark, compare_spacings
@@ -230,7 +230,7 @@ def _warn(file: Path, what: str, cure: str) -> None:
 
 def _find_listed(names: Mapping[str, str], folder: Path) -> dict[str, Path]:
     """The files of images by the line that names them; a missing one is reported and left out."""
-    wanted = {where: Wanted.of(name, folder) for where, name in names.items()}
+    wanted = {where: ImageQuery.of(name, folder) for where, name in names.items()}
     found = find_named_images(wanted.values())
     images: dict[str, Path] = {}
     for where, one in wanted.items():

@@ -34,9 +34,8 @@ _FREE_VARIANCE = 1.0  # of a similarity, in squares of the mean shape's size: so
 _MIN_DEVIATION = 0.002  # of any model, as a share of the mean shape's size
 _ALIGN_ROUNDS = 10
 _FILL_ROUNDS = 3
-SWAP_SHARE = (
-    1 / 4
-)  # exchanging two landmarks must reduce the squared Mahalanobis length of the shape to this share
+# exchanging two landmarks must reduce the squared Mahalanobis length of the shape to this share
+SWAP_SHARE = 1 / 4
 _COARSE_FACTOR = 5.0  # times the median distance: too far to learn the covariance from
 
 

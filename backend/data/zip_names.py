@@ -20,7 +20,7 @@ from backend.data.annotations.image_names import loosen, stem_of
 _UTF8_FLAG, _ENCRYPTED_FLAG = 0x800, 0x1
 _UNICODE_PATH = 0x7075  # the extra field in which Info-ZIP and others repeat a name in UTF-8
 _FORMAT_PAGE = "cp437"
-# Those of Windows and its consoles, likeliest first where names and tables leave it open.
+# of Windows and its consoles, likeliest first if names and tables leave it open
 _CODE_PAGES = (
     *(
         "cp1256",
@@ -60,10 +60,10 @@ _JAPANESE = ("CJK", "HIRAGANA", "KATAKANA", "KATAKANA-HIRAGANA")  # scripts of o
 
 
 def member_names(opened: zipfile.ZipFile) -> list[tuple[zipfile.ZipInfo, str]]:
-    """Every member with its name, slashes between folders. The name may still be harmful.
+    """List every member with its name, slashes between folders. The name may still be harmful.
 
-    Names without the flag are UTF-8 where that is what they can be, else in the code page in which most
-    images have the names that the archive's tables give them, or at least read like names.
+    Names without the flag are UTF-8 if they can be, else in the code page in which most images have the names
+    that the archive's tables give them, or at least read like names.
     """
     members = opened.infolist()
     stored = [_stored_name(member) for member in members]
@@ -74,7 +74,7 @@ def member_names(opened: zipfile.ZipFile) -> list[tuple[zipfile.ZipInfo, str]]:
 
 
 def _stored_name(member: zipfile.ZipInfo) -> str | bytes:
-    """The name, or its bytes where the archive does not say what they mean."""
+    """Return the name, or its bytes if the archive does not state their encoding."""
     if member.flag_bits & _UTF8_FLAG:
         return member.orig_filename
     stored = member.orig_filename.encode(_FORMAT_PAGE)  # zipfile has decoded them as this
@@ -85,7 +85,7 @@ def _stored_name(member: zipfile.ZipInfo) -> str | bytes:
 
 
 def _unicode_path(extra: bytes, stored: bytes) -> bytes | None:
-    """The name in UTF-8 among a member's extra fields, if it is about the name that is stored."""
+    """Return the name in UTF-8 among a member's extra fields, if it is about the stored name."""
     while len(extra) >= 4:
         kind, length = struct.unpack("<HH", extra[:4])
         content, extra = extra[4 : 4 + length], extra[4 + length :]
@@ -113,7 +113,7 @@ def _choose_page(stored: Sequence[bytes], tables: Sequence[bytes]) -> str:
 
 
 def _read_tables(opened: zipfile.ZipFile, members: Iterable[zipfile.ZipInfo]) -> list[bytes]:
-    """The contents of the tables that may name images; what cannot be read is found when it is unpacked."""
+    """Read the tables that may name images; a damaged one is reported when it is unpacked."""
     tables = []
     bytes_left = _MAX_TABLE_BYTES
     for member in members:
@@ -128,12 +128,12 @@ def _read_tables(opened: zipfile.ZipFile, members: Iterable[zipfile.ZipInfo]) ->
 
 
 def _names_in(texts: Iterable[str]) -> set[str]:
-    """The parts between separators, as names of files without their suffixes."""
+    """List the parts between separators, as names of files without their suffixes."""
     return {loosen(stem_of(cell.strip())) for text in texts for cell in re.split(r'[,;\t\r\n"/\\|]', text)}
 
 
 def _decode_unicode(table: bytes) -> str | None:
-    """The text of a table, without JSON's escapes; None where it is in some code page."""
+    """Decode a table, without JSON's escapes; None if it is in some code page."""
     is_utf16 = table[:2] in (b"\xff\xfe", b"\xfe\xff")
     try:
         text = table.decode("utf-16" if is_utf16 else "utf-8-sig")

@@ -17,8 +17,8 @@ from backend.data.annotations.image_names import (
     PERCENT,
     SUFFIX,
     UNICODE,
-    Found,
-    Wanted,
+    ImageMatch,
+    ImageQuery,
     find_images,
 )
 from backend.data.images import IMAGE_SUFFIXES
@@ -41,11 +41,13 @@ def write_table(folder: Path, names: Sequence[str]) -> Path:
     return folder
 
 
-def find(folder: Path, names: Sequence[str], files: Sequence[str], *, is_stem: bool = False) -> list[Found]:
+def find(
+    folder: Path, names: Sequence[str], files: Sequence[str], *, is_stem: bool = False
+) -> list[ImageMatch]:
     for name in files:
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_bytes(bytes(128) + b"DICM")  # known without a suffix; nobody decodes it
-    wanted = [Wanted(name.replace("\\", "/"), (folder,), is_stem) for name in names]
+    wanted = [ImageQuery(name.replace("\\", "/"), (folder,), is_stem) for name in names]
     found = find_images(wanted, lambda path: path.relative_to(folder).as_posix())
     return [found[one] for one in wanted]
 
@@ -96,7 +98,7 @@ def test_an_image_is_found_by_its_name_or_nearly_so(
     tmp_path: Path, written: str, file: str, differs: tuple[str, ...]
 ) -> None:
     (found,) = find(tmp_path, [written], [file, "other.png"])
-    assert found == Found(tmp_path / file, differs)
+    assert found == ImageMatch(tmp_path / file, differs)
 
 
 @pytest.mark.parametrize(
@@ -143,13 +145,13 @@ def test_what_is_not_there_is_missing(tmp_path: Path, written: str, files: list[
     for name in files:
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(b"")
-    assert find(tmp_path, [written], []) == [Found(None)]
+    assert find(tmp_path, [written], []) == [ImageMatch(None)]
 
 
 @pytest.mark.parametrize("other", ["X.png", "x.tif", "x", "D:\\films\\x.png", "cam2/x.png", "x%2Epng"])
 def test_the_image_of_another_annotation_is_never_taken(tmp_path: Path, other: str) -> None:
     own, near = find(tmp_path, ["x.png", other], ["x.png"])
-    assert own == Found(tmp_path / "x.png")
+    assert own == ImageMatch(tmp_path / "x.png")
     assert near.path is None
     assert near.why == "is missing; x.png has nearly the same name, but is the image of x.png"
 
@@ -183,7 +185,7 @@ def test_of_many_that_could_mean_a_picture_some_are_named(tmp_path: Path) -> Non
 def test_a_stray_picture_is_not_that_of_a_camera_whose_other_one_is_there(tmp_path: Path) -> None:
     names = ["cam1/0001.png", "cam2/0001.png"]
     first, second = find(tmp_path, names, ["cam1/0001.png", "0001.png"])
-    assert first == Found(tmp_path / names[0])
+    assert first == ImageMatch(tmp_path / names[0])
     assert second.path is None and "0001.png could be this image or cam1/0001.png" in second.why
 
 

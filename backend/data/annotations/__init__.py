@@ -104,9 +104,9 @@ FORMATS = {format.name: format for format in _ALL}
 
 
 def detect_format(path: Path) -> str:
-    """The name in FORMATS of the format of a folder or file.
+    """Detect the format of a folder or file; return its name in FORMATS.
 
-    Raises UserError where none fits; it says what is wrong with files that nearly fit a format.
+    Raises UserError if none fits; it says what is wrong with files that nearly fit a format.
     """
     _require_path(path)
     if format := _match(path):
@@ -141,24 +141,24 @@ def read_annotations(path: Path, format: str = "auto", *, confined: bool = False
         )
     fatal = [problem for problem in annotations.problems if problem.fatal]
     if fatal:
-        # The others say why, where the fatal one is only that nothing is left.
+        # The others say why, if the fatal one is only that nothing is left.
         others = [problem for problem in annotations.problems if not problem.fatal][:5]
         raise UserError("\n".join(map(str, fatal + others)), field="dataset_path")
     return annotations
 
 
 def select_reader(annotations: Annotations, annotation_type: str) -> FloatArray:
-    """(N, K, 2) float32, original image pixels: the ground truth to train on.
+    """Return the ground truth to train on: (N, K, 2) float32, original image pixels.
 
-    "mean" is the mean over those readers who have the landmark; else a reader's name, in upper or lower case.
-    NaN where nobody, or not this reader, has it. Raises UserError for an unknown name.
+    `annotation_type` is a reader's name, in any case, or "mean": the mean over those readers who marked the
+    landmark. NaN if nobody, or not this reader, marked it. Raises UserError for an unknown name.
     """
     points = annotations.points_xy_image
-    wanted = annotation_type.strip().lower()
-    if wanted == "mean":
+    reader = annotation_type.strip().lower()
+    if reader == "mean":
         return mean_of_readers(points)
     for index, name in enumerate(annotations.reader_names):
-        if name.lower() == wanted:
+        if name.lower() == reader:
             return points[:, index].copy()
     raise UserError(
         f"no reader {annotation_type!r} in this data set",
@@ -168,7 +168,7 @@ def select_reader(annotations: Annotations, annotation_type: str) -> FloatArray:
 
 
 def mean_of_readers(points_xy_image: FloatArray) -> FloatArray:
-    """(N, R, K, 2) -> (N, K, 2) float32: the mean over the readers who have the landmark, else NaN."""
+    """Average (N, R, K, 2) over the readers who marked a landmark: (N, K, 2) float32, NaN if nobody did."""
     missing = np.isnan(points_xy_image).any(axis=-1, keepdims=True)
     num_readers = (~missing).sum(axis=1)
     total = np.where(missing, 0.0, points_xy_image).sum(axis=1, dtype=np.float64)
@@ -177,7 +177,7 @@ def mean_of_readers(points_xy_image: FloatArray) -> FloatArray:
 
 
 def find_datasets(root: Path) -> list[Path]:
-    """Those of `root` and its direct subfolders that fit a format by names and headers."""
+    """List those of `root` and its direct subfolders that fit a format by names and headers."""
     if not root.is_dir():
         return []
     try:
@@ -197,20 +197,20 @@ def _match(path: Path) -> str | None:
 
 
 def _explain(path: Path) -> list[str]:
-    """What is wrong with what is nearly a data set, for each format that it nearly fits."""
-    found = [
+    """Say what is wrong with what is nearly a data set, for each format that it nearly fits."""
+    explanations = [
         f"{format.name}: {', '.join(missing)} is missing"
         for format in FORMATS.values()
         if (missing := _missing_parts(format, path))
     ]
     unreadable = _or_none(find_unreadable, path)
     if unreadable:
-        found.append(_list_misses(path, unreadable))
+        explanations.append(_list_misses(path, unreadable))
     for format in FORMATS.values():
         misses = [miss for miss in _or_none(format.find_misses, path) if miss[0] not in dict(unreadable)]
         if misses:
-            found.append(f"{format.name}: {_list_misses(path, misses)}")
-    return found
+            explanations.append(f"{format.name}: {_list_misses(path, misses)}")
+    return explanations
 
 
 def _list_misses(path: Path, misses: list[Miss]) -> str:
@@ -222,7 +222,7 @@ def _list_misses(path: Path, misses: list[Miss]) -> str:
 
 
 def _missing_parts(format: AnnotationFormat, path: Path) -> list[str]:
-    """The parts that a folder lacks which has others; none where it has all or none of them."""
+    """List the parts that a folder lacks if it has others; none if it has all or none of them."""
     missing = [part for part in format.parts if not any(path.glob(part))]
     return missing if path.is_dir() and len(missing) < len(format.parts) else []
 

@@ -1,8 +1,8 @@
 """Aariz cephalograms: 29 landmarks, two readers, seven machines, a pixel size per image.
 
-`{train,valid,test}/Cephalograms/<id>.png` (or any other image), beside it
-`Annotations/Cephalometric Landmarks/<reader>/<id>.json`, and `cephalogram_machine_mappings.csv` at the root.
-Landmarks are joined by symbol, else by landmark_id, never by position: no order is promised.
+`{train,valid,test}/Cephalograms/<id>.png` (or any other image), beside it `Annotations/Cephalometric
+Landmarks/<reader>/<id>.json`, and `cephalogram_machine_mappings.csv` at the root. Landmarks are joined by
+symbol, else by landmark_id, never by position: no order is promised.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ def _reader_root(root: Path, split: str) -> Path:
 
 
 def _read_machines(builder: AnnotationsBuilder) -> dict[str, _Machine]:
-    """By the name of the image, in one Unicode form."""
+    """Read the machines by the name of the image, in one Unicode form."""
     path = builder.root / MACHINES_FILE
     if not path.is_file():
         return {}  # `finish` counts the images without a pixel size
@@ -115,7 +115,7 @@ def _read_machines(builder: AnnotationsBuilder) -> dict[str, _Machine]:
 
 
 def _read_entries(builder: AnnotationsBuilder, path: Path) -> list[dict[str, Any]]:
-    """The file's landmark entries; [] where there are none."""
+    """Read the file's landmark entries; [] if there are none."""
     try:
         content = json.loads(path.read_text(encoding="utf-8-sig"))
     except json.JSONDecodeError as error:
@@ -138,7 +138,7 @@ def _read_entries(builder: AnnotationsBuilder, path: Path) -> list[dict[str, Any
 
 
 def _learn_ids(files: Iterable[list[dict[str, Any]]]) -> dict[str, int]:
-    """landmark_id -> index, from the entries whose symbol is known; the most frequent pairing wins."""
+    """Learn the index of each landmark_id from entries with a known symbol; the usual pairing wins."""
     pairings = Counter(
         (str(entry["landmark_id"]), index)
         for entries in files
@@ -149,7 +149,7 @@ def _learn_ids(files: Iterable[list[dict[str, Any]]]) -> dict[str, int]:
 
 
 def known_symbol(name: str) -> str | None:
-    """The data set's own spelling of a landmark's symbol; None for an unknown landmark."""
+    """Return the data set's own spelling of a landmark's symbol; None for an unknown landmark."""
     index = _INDEX.get(name.strip().translate(_PRIMES))
     return None if index is None else LANDMARK_NAMES[index]
 
@@ -162,7 +162,7 @@ def _index_of_symbol(entry: Mapping[str, Any]) -> int | None:
 def _join(
     builder: AnnotationsBuilder, path: Path, entries: list[dict[str, Any]], index_of_id: Mapping[str, int]
 ) -> npt.NDArray[np.float64]:
-    """(K, 2), one reader's points of one image in the order of LANDMARK_NAMES."""
+    """Join one reader's points (K, 2) of one image, in the order of LANDMARK_NAMES."""
     points = np.full((len(LANDMARK_NAMES), 2), np.nan)
     count: Counter[int] = Counter()
     for entry in entries:

@@ -17,8 +17,8 @@ import pandas as pd
 
 from backend.data.annotations.collected import Collected, settle
 from backend.data.annotations.image_names import (
-    Found,
-    Wanted,
+    ImageMatch,
+    ImageQuery,
     find_images,
     leads_outside,
     list_images,
@@ -32,7 +32,7 @@ from backend.errors import UserError
 from backend.numbers import read_number
 
 UNKNOWN_SPACING = (math.nan, math.nan)
-MAX_NEAR_NAMES = 5  # of one kind that are reported one by one
+MAX_NEAR_NAMES = 5  # that are reported one by one, of one kind
 
 _DTYPES = {
     "image_id": "str",
@@ -59,11 +59,11 @@ class AnnotationsBuilder:
             builder = AnnotationsBuilder("dummy", path, ("tip",), ("annotator",))
             rows = [line.split() for line in file.read_text(encoding="utf-8").splitlines()]
             # all names at once: which file is meant may depend on the other names
-            found = builder.find_images(Wanted.of(name, builder.root) for name, _, _ in rows)
+            matches = builder.find_images(ImageQuery.of(name, builder.root) for name, _, _ in rows)
             for number, (name, x_text, y_text) in enumerate(rows, start=1):
                 where = f"points.txt line {number}"
-                wanted = Wanted.of(name, builder.root)
-                image = builder.accept(where, wanted, found[wanted])
+                query = ImageQuery.of(name, builder.root)
+                image = builder.accept(where, query, matches[query])
                 if image is None:
                     continue  # it is missing, which is now among the problems
                 points = builder.empty_points()
@@ -87,11 +87,11 @@ class AnnotationsBuilder:
         self._problems: list[Problem] = []
         self._first_seen: dict[str, str] = {}
         self._image_of: dict[str, Path] = {}
-        self._near: dict[str, tuple[Wanted, Found]] = {}  # by the place of the annotation
+        self._near: dict[str, tuple[ImageQuery, ImageMatch]] = {}  # by the place of the annotation
         self._outside: list[str] = []
 
     def report(self, where: str | Path, what: str, cure: str, *, fatal: bool = False) -> None:
-        """Note a problem; a path is shown relative to the data set."""
+        """Add a problem; a path is shown relative to the data set."""
         if isinstance(where, Path):
             where = self.relative(where)
         self._problems.append(Problem(where, what, cure, fatal))
@@ -101,40 +101,40 @@ class AnnotationsBuilder:
         return path.relative_to(self.root).as_posix() if path.is_relative_to(self.root) else str(path)
 
     def link_image(self, where: str | Path, image: Path) -> None:
-        """Problems at this place (a file, or a line of one), or at a place within it, are about an image."""
+        """Link a place (a file, or a line of one) to an image, so that problems there are about the image."""
         self._image_of[where if isinstance(where, str) else self.relative(where)] = image.absolute()
 
-    def find_images(self, wanted: Iterable[Wanted]) -> dict[Wanted, Found]:
-        """The files of all images that the data set's annotations name; `accept` takes them one by one."""
-        return find_images(wanted, self.relative)
+    def find_images(self, queries: Iterable[ImageQuery]) -> dict[ImageQuery, ImageMatch]:
+        """Find the files of all images that annotations name; `accept` takes them one by one."""
+        return find_images(queries, self.relative)
 
-    def accept(self, where: str | Path, wanted: Wanted, found: Found) -> Path | None:
-        """The file of an annotation's image, or None after reporting why there is none.
+    def accept(self, where: str | Path, query: ImageQuery, match: ImageMatch) -> Path | None:
+        """Return the file of an annotation's image, or None after reporting why there is none.
 
         A file whose name is only nearly that of the annotation is reported by `finish`.
         """
         where = where if isinstance(where, str) else self.relative(where)
-        if leads_outside(wanted, found, self.root):
-            self._outside.append(f"{where}: {wanted.name}")
-        if found.path is None:
-            is_named = wanted.is_stem or repr(wanted.name) in where
-            image = "the image" if is_named else f"image {wanted.name}"
-            if found.candidates:
+        if leads_outside(query, match, self.root):
+            self._outside.append(f"{where}: {query.name}")
+        if match.path is None:
+            is_named = query.is_stem or repr(query.name) in where
+            image = "the image" if is_named else f"image {query.name}"
+            if match.candidates:
                 cure = "write its path as it is below the data set's folder"
-                self.report(where, f"{image} {found.why}; it is left out", cure)
+                self.report(where, f"{image} {match.why}; it is left out", cure)
             else:
-                self.report(where, f"{image} {found.why}", "add the image or remove its annotation")
-        elif found.differs:
-            self._near[where] = wanted, found
-        return found.path
+                self.report(where, f"{image} {match.why}", "add the image or remove its annotation")
+        elif match.differs:
+            self._near[where] = query, match
+        return match.path
 
     def _report_near_names(self) -> None:
-        """Images of nearly the same names: one by one, or as a summary where many differ in the same way."""
+        """Report images of nearly the same names: one by one, or together if many differ in the same way."""
         alike: dict[str, dict[Path, tuple[str, str]]] = defaultdict(dict)
-        for where, (wanted, found) in self._near.items():
-            assert found.path is not None
-            names = f"{wanted.name} is not there: {self.relative(found.path)}"
-            alike[found.kind].setdefault(found.path, (where, names))
+        for where, (query, match) in self._near.items():
+            assert match.path is not None
+            names = f"{query.name} is not there: {self.relative(match.path)}"
+            alike[match.kind].setdefault(match.path, (where, names))
         cure = "check that these images were annotated, and write their names as they are"
         for kind, named in alike.items():
             if len(named) <= MAX_NEAR_NAMES:
@@ -149,7 +149,7 @@ class AnnotationsBuilder:
                 )
 
     def empty_points(self) -> npt.NDArray[np.float64]:
-        """(R, K, 2), all missing."""
+        """Return points (R, K, 2), all missing."""
         return np.full((len(self.reader_names), len(self.landmark_names), 2), np.nan)
 
     def add_image(
@@ -165,12 +165,12 @@ class AnnotationsBuilder:
         written_hw: tuple[float, float] | None = None,
         where: str = "",
     ) -> None:
-        """Take in one image and its (R, K, 2) points, or report why it is left out.
+        """Add one image and its (R, K, 2) points, or report why it is left out.
 
-        A `group` has a `group_kind`. Where the annotation gives no pixel size, that of the image file itself
-        counts, if it states one (DICOM); where both do and differ, and what of the file was ignored, is
-        reported. `written_hw` is the image's size by its annotation, px, where that states one. `where` names
-        the line that asks for the image, the image itself if "".
+        A `group` has a `group_kind`. If the annotation gives no pixel size, the one that the image file
+        states counts (DICOM); if both do and differ, that is reported, as are the remarks on the file.
+        `written_hw` is the image's size by its annotation, px, if that states one. `where` names the line
+        that asks for the image; "": the image itself.
         """
         assert not group or group_kind, "a group is of a kind"
         where = where or self.relative(path)
@@ -208,9 +208,7 @@ class AnnotationsBuilder:
         self._images.append(Collected(where, marked, columns, mm_per_px_xy, len(self._problems)))
 
     def has_all_cells(self, cells: list[str], num_columns: int, where: str) -> bool:
-        """Whether a CSV line has the header's number of cells; if not, that is reported, and the line is left
-        out.
-        """
+        """Whether a CSV line has the header's number of cells; if not, it is left out, which is reported."""
         if len(cells) == num_columns:
             return True
         # A cell too many or too few shifts the others: no number in the line can be trusted.
@@ -222,8 +220,10 @@ class AnnotationsBuilder:
         return False
 
     def parse_number(self, text: str, where: str) -> float:
-        """The number, with digits and decimal separator as `backend.numbers` reads them, or NaN: silently for
-        an empty cell or "nan", reported for anything not finite and for what can be read in two ways.
+        """Read a number, with digits and decimal separator as in `backend.numbers`; NaN if there is none.
+
+        An empty cell and "nan" are silent; anything not finite, and what can be read in two ways, is
+        reported.
         """
         text = text.strip()
         if text.lower() in ("", "nan", "na"):
@@ -231,16 +231,15 @@ class AnnotationsBuilder:
         try:
             return read_number(text)
         except UserError as error:
-            doubtful = any(
-                separator in text for separator in ",٬'’ "
-            )  # its message says what the text can mean
-            what = error.what if doubtful else f"{text!r} is not a finite number"
-            cure = error.cure if doubtful else "write a number such as 12.5"
+            # with a separator, the error says what the text can mean
+            is_ambiguous = any(separator in text for separator in ",٬'’ ")
+            what = error.what if is_ambiguous else f"{text!r} is not a finite number"
+            cure = error.cure if is_ambiguous else "write a number such as 12.5"
             self.report(where, f"{what}; it is masked", cure)
             return math.nan
 
     def parse_point(self, x_text: str, y_text: str, where_x: str, where_y: str) -> tuple[float, float]:
-        """(x, y), NaN in both where missing or bad; half a point is reported."""
+        """Read (x, y), both NaN if missing or bad; half a point is reported."""
         x, y = self.parse_number(x_text, where_x), self.parse_number(y_text, where_y)
         if bool(x_text.strip()) != bool(y_text.strip()):
             where, lacks = (where_y, "x without y") if x_text.strip() else (where_x, "y without x")
@@ -248,7 +247,7 @@ class AnnotationsBuilder:
         return (math.nan, math.nan) if math.isnan(x + y) else (x, y)
 
     def parse_spacing(self, text: str, where: str) -> float:
-        """mm per pixel; NaN where empty, bad or not above 0."""
+        """Read mm per pixel; NaN if empty, bad or not above 0."""
         value = self.parse_number(text, where)
         if value <= 0:
             self.report(
@@ -260,10 +259,10 @@ class AnnotationsBuilder:
         return value
 
     def finish(self, spacing_cure: str) -> Annotations:
-        """The data set. `spacing_cure` tells the user where this format takes pixel sizes from."""
+        """Build the data set. `spacing_cure` tells the user how to state pixel sizes in this format."""
         self._report_near_names()
         settled = settle(self._images, self.landmark_names, self.reader_names, self.root.name)
-        self._problems = [*settled.of_set, *self._with_those_of_images(settled.of_images)]
+        self._problems = [*settled.set_problems, *self._insert_problems(settled.image_problems)]
         images = pd.DataFrame(settled.rows, columns=list(IMAGE_COLUMNS)).astype(_DTYPES)
         if images.empty and not any(problem.fatal for problem in self._problems):
             self.report(
@@ -280,32 +279,30 @@ class AnnotationsBuilder:
             reader_names=self.reader_names,
             images=images,
             points_xy_image=settled.points_xy_image,
-            problems=tuple(replace(one, image=self._image_about(one.where)) for one in self._problems),
+            problems=tuple(
+                replace(problem, image=self._find_linked_image(problem.where)) for problem in self._problems
+            ),
             outside=tuple(self._outside),
         )
 
-    def _with_those_of_images(self, of_images: Sequence[Sequence[Problem]]) -> Iterator[Problem]:
-        """The problems so far, with those that were found later about each image at the place where it was
-        added.
-        """
+    def _insert_problems(self, image_problems: Sequence[Sequence[Problem]]) -> Iterator[Problem]:
+        """Insert the later problems about each image into those so far, at the place where it was added."""
         start = 0
-        for image, found in zip(self._images, of_images, strict=True):
+        for image, problems in zip(self._images, image_problems, strict=True):
             yield from self._problems[start : image.num_problems]
-            yield from found
+            yield from problems
             start = image.num_problems
         yield from self._problems[start:]
 
-    def _image_about(self, where: str) -> Path | None:
-        """The image linked to a place or to what it lies in: "a.csv line 3 column x" lies in "a.csv line
-        3".
-        """
-        words = where.split(" ")
-        places = (" ".join(words[:count]) for count in range(len(words), 0, -1))
+    def _find_linked_image(self, where: str) -> Path | None:
+        """Find the image linked to a place or around it: "a.csv line 3 column x" is in "a.csv line 3"."""
+        parts = where.split(" ")
+        places = (" ".join(parts[:count]) for count in range(len(parts), 0, -1))
         return next((self._image_of[place] for place in places if place in self._image_of), None)
 
 
 def list_files(folder: Path, suffixes: Collection[str]) -> list[Path]:
-    """Visible files with one of the suffixes, in any case, sorted by name; [] where there is no folder."""
+    """List visible files with one of the suffixes, in any case, sorted by name; [] if there is no folder."""
     if not folder.is_dir():
         return []
     return sorted(
@@ -314,12 +311,14 @@ def list_files(folder: Path, suffixes: Collection[str]) -> list[Path]:
 
 
 def present_readers(builder: AnnotationsBuilder, folders: Mapping[str, Collection[Path]]) -> tuple[str, ...]:
-    """Names of the readers of whom at least one folder is there; the absence of the others is reported."""
+    """List the readers of whom at least one folder exists; the absence of the others is reported."""
     present = tuple(name for name, places in folders.items() if any(place.is_dir() for place in places))
     for name in folders:
         if name not in present:
-            wanted = " or ".join(builder.relative(place) for place in folders[name])
-            builder.report(builder.root.name, f"no annotations by {name}", f"add {wanted}", fatal=not present)
+            missing = " or ".join(builder.relative(place) for place in folders[name])
+            builder.report(
+                builder.root.name, f"no annotations by {name}", f"add {missing}", fatal=not present
+            )
     return present
 
 
@@ -330,33 +329,34 @@ def pair_files(
     suffix: str,
     belongs: Callable[[str], bool] = lambda stem: True,
 ) -> Iterator[tuple[Path, dict[str, Path]]]:
-    """Each image that somebody annotated with its annotation file by reader name, joined by the file's stem.
+    """Yield each annotated image with its annotation file by reader name, joined by the file's stem.
 
     Files that are missing on either side are reported. `belongs` says of a stem whether the annotation file
     should have its image in this folder.
     """
     images = list_images(image_folder)
     files_of: dict[Path, dict[str, Path]] = {image: {} for image in images}
-    unpaired: dict[str, tuple[Path, Wanted, Found]] = {}
+    unpaired: dict[str, tuple[Path, ImageQuery, ImageMatch]] = {}
     for name, folder in reader_folders.items():
-        wanted = {
-            Wanted(path.stem, (image_folder,), is_stem=True): path for path in list_files(folder, (suffix,))
+        file_of = {
+            ImageQuery(path.stem, (image_folder,), is_stem=True): path
+            for path in list_files(folder, (suffix,))
         }
         # Each reader's files separately: two readers may annotate the same image.
-        for one, found in builder.find_images(wanted).items():
-            if found.path is None:
-                unpaired.setdefault(one.name, (wanted[one], one, found))
+        for query, match in builder.find_images(file_of).items():
+            if match.path is None:
+                unpaired.setdefault(query.name, (file_of[query], query, match))
             else:
-                builder.accept(wanted[one], one, found)
-                files_of[found.path][name] = wanted[one]
-    doubtful = {path for _, _, found in unpaired.values() for path in found.candidates}
+                builder.accept(file_of[query], query, match)
+                files_of[match.path][name] = file_of[query]
+    candidates = {path for _, _, match in unpaired.values() for path in match.candidates}
     for image, files in files_of.items():
         stem = stem_of(image.name)
         absent = [name for name in reader_folders if name not in files]
         for place in (image, *files.values()):
             builder.link_image(place, image)
         if not files:
-            if image not in doubtful:
+            if image not in candidates:
                 builder.report(
                     image, "image without annotation; it is left out", f"add {stem}{suffix} or remove it"
                 )
@@ -365,13 +365,13 @@ def pair_files(
             missing = builder.relative(reader_folders[name] / f"{stem}{suffix}")
             builder.report(image, f"no annotation by {name}", f"add {missing}")
         yield image, files
-    for stem, (where, one, found) in sorted(unpaired.items()):
-        if found.candidates:
-            builder.accept(where, one, found)
+    for stem, (where, query, match) in sorted(unpaired.items()):
+        if match.candidates:
+            builder.accept(where, query, match)
         elif belongs(stem):
-            wanted_file = builder.relative(image_folder / f"{stem}{IMAGE_SUFFIXES[0]}")
+            missing_image = builder.relative(image_folder / f"{stem}{IMAGE_SUFFIXES[0]}")
             builder.report(
                 where,
                 "the image of this annotation is missing",
-                f"add {wanted_file} or remove the annotation",
+                f"add {missing_image} or remove the annotation",
             )

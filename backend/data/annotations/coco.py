@@ -14,9 +14,9 @@ those folders in the root or in `images/` that the JSON's name ends with (`perso
   (`coco_landmarks`). Of several sets of landmarks the one with the most instances is taken.
 - Our networks find one instance per image: the one with the most landmarks, then the largest area; never a
   crowd. In a file whose annotations all mark one landmark of several, those of an image are one instance.
-- What several files, or several entries of one file, state about an image is joined. Where it is
-  contradictory (a landmark at two places more than half a pixel apart, another split, another size), the
-  first file by name counts.
+- What several files, or several entries of one file, state about an image is joined. If it is contradictory
+  (a landmark at two places more than half a pixel apart, another split, another size), the first file by name
+  counts.
 - Visibility 1 (hidden) and 2 (seen) are landmarks, but at 0, 0, where tools write what is missing. Visibility
   0 is a missing landmark, whatever its coordinates, unless no landmark of the data set has another
   visibility: then those with coordinates other than 0, 0 are landmarks.
@@ -54,7 +54,7 @@ from backend.data.annotations.coco_instances import (
     uses_visibility,
 )
 from backend.data.annotations.coco_landmarks import choose_landmarks
-from backend.data.annotations.image_names import Found, Wanted
+from backend.data.annotations.image_names import ImageMatch, ImageQuery
 from backend.data.annotations.joining import Contradictions, join_points
 from backend.data.annotations.json_files import EXPORT_AGAIN, json_files
 from backend.data.annotations.table import Annotations
@@ -68,8 +68,8 @@ Size = tuple[float, float]
 @dataclass(frozen=True)
 class _Image:
     name: str
-    wanted: Wanted
-    found: Found
+    query: ImageQuery
+    match: ImageMatch
     written_hw: Size | None
 
 
@@ -85,8 +85,8 @@ class _Entry:
 
     @property
     def place(self) -> Path | str:
-        """The image's file, else what names the image that was not found."""
-        return self.image.found.path or self.where
+        """The image's file, or the name of an image that was not found."""
+        return self.image.match.path or self.where
 
 
 def matches(path: Path) -> bool:
@@ -127,7 +127,7 @@ def _assign_splits(builder: AnnotationsBuilder, files: list[Path]) -> list[str]:
 
 
 def _read_entries(builder: AnnotationsBuilder, tables: list[Table], splits: list[str]) -> list[_Entry]:
-    """Every file's images that have an instance with a landmark."""
+    """Read the images of every file that have an instance with a landmark."""
     visibility_counts = uses_visibility(tables)
     listed = _read_images(builder, tables)
     entries: list[_Entry] = []
@@ -151,7 +151,7 @@ def _report_empty(
     for table, images in zip(tables, listed, strict=True):
         empty: list[str] = []
         for image in filter(None, images.values()):
-            place = image.found.path or _place_of(builder, table, image)
+            place = image.match.path or _place_of(builder, table, image)
             if place not in known:
                 known.add(place)
                 empty.append(image.name)
@@ -169,21 +169,25 @@ def _place_of(builder: AnnotationsBuilder, table: Table, image: _Image) -> str:
 
 
 def _read_images(builder: AnnotationsBuilder, tables: list[Table]) -> list[dict[str, _Image | None]]:
-    """Each file's images by id; None for one that is known but left out."""
+    """Read each file's images by id; None for one that is left out."""
     folders = [tuple(image_folders(builder.root, table.path)) for table in tables]
-    found = builder.find_images(
-        Wanted.of(name, *places)
+    match_of = builder.find_images(
+        ImageQuery.of(name, *places)
         for table, places in zip(tables, folders, strict=True)
         for entry in table.images
         if (name := _name_of(entry))
     )
     return [
-        _read_images_of(builder, table, places, found) for table, places in zip(tables, folders, strict=True)
+        _read_images_of(builder, table, places, match_of)
+        for table, places in zip(tables, folders, strict=True)
     ]
 
 
 def _read_images_of(
-    builder: AnnotationsBuilder, table: Table, folders: tuple[Path, ...], found: Mapping[Wanted, Found]
+    builder: AnnotationsBuilder,
+    table: Table,
+    folders: tuple[Path, ...],
+    match_of: Mapping[ImageQuery, ImageMatch],
 ) -> dict[str, _Image | None]:
     images: dict[str, _Image | None] = {}
     for number, entry in enumerate(table.images):
@@ -200,19 +204,19 @@ def _read_images_of(
             builder.report(where, f"id {key} is there twice; both images are left out", EXPORT_AGAIN)
             images[key] = None
             continue
-        wanted = Wanted.of(name, *folders)
-        images[key] = _Image(name, wanted, found[wanted], _written_size(entry))
+        query = ImageQuery.of(name, *folders)
+        images[key] = _Image(name, query, match_of[query], _written_size(entry))
     return images
 
 
 def _name_of(entry: Any) -> str:
-    """The file_name of an entry of images, "" where it has none."""
+    """Return the file_name of an entry of images, "" if it has none."""
     name = entry.get("file_name") if isinstance(entry, dict) else None
     return name if isinstance(name, str) and name.strip() else ""
 
 
 def _written_size(entry: Mapping[str, Any]) -> Size | None:
-    """(height, width) that the file states, px; None where it states none."""
+    """Return the (height, width) that the file states, px; None if it states none."""
     height, width = entry.get("height"), entry.get("width")
     return (height, width) if is_number(height) and is_number(width) and min(height, width) > 0 else None
 
@@ -226,7 +230,7 @@ def _add_images(builder: AnnotationsBuilder, entries: list[_Entry]) -> None:
         by_place.setdefault(entry.place, []).append(entry)
     contradictions = Contradictions()
     for first, *others in by_place.values():
-        path = builder.accept(first.where, first.image.wanted, first.image.found)
+        path = builder.accept(first.where, first.image.query, first.image.match)
         if path is None:
             continue
         points = assemble(builder, first.instances, first.where)
@@ -253,7 +257,7 @@ def _add_images(builder: AnnotationsBuilder, entries: list[_Entry]) -> None:
 def _contradiction(
     builder: AnnotationsBuilder, first: _Entry, entry: _Entry, *, differs: bool
 ) -> tuple[str, str] | None:
-    """How an entry contradicts the first one of its image, and the cure; None where they can be joined."""
+    """Say how an entry contradicts the first one of its image, and the cure; None if they can be joined."""
     earlier = "an earlier entry of the image" if first.file == entry.file else builder.relative(first.file)
     sizes = first.image.written_hw, entry.image.written_hw
     if first.split != entry.split:

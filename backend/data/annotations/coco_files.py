@@ -38,7 +38,7 @@ Names = tuple[str, ...]
 @dataclass(frozen=True)
 class Category:
     title: str
-    names: Names  # the landmarks that its annotations mark, () where they mark none that count
+    names: Names  # the landmarks that its annotations mark, () if none counts
 
 
 @dataclass(frozen=True)
@@ -51,16 +51,14 @@ class Table:
     categories: dict[str, Category]  # by id
 
     def category_of(self, annotation: Any) -> Category | None:
-        """The category of an annotation with keypoints; None for any other annotation, and for an unknown
-        category.
-        """
+        """Return the category of an annotation with keypoints; None for others and if it is unknown."""
         if not isinstance(annotation, dict) or not annotation.get("keypoints"):
             return None
         return self.categories.get(key_of(annotation.get("category_id")))
 
 
 def root_of(path: Path) -> Path:
-    """The data set's folder, absolute, of a folder or a JSON file: the one above for `annotations/`."""
+    """Return the data set's folder, absolute, for a folder or a JSON file: the one above `annotations/`."""
     # without "..", as the images' paths below it are
     folder = Path(os.path.normpath((path.parent if path.is_file() else path).absolute()))
     return folder.parent if folder.name.lower() == "annotations" else folder
@@ -72,7 +70,7 @@ def looks_right(file: Path) -> bool:
 
 
 def find_misses(path: Path) -> list[tuple[Path, str]]:
-    """The JSON files of a folder, or the file itself, that have no keypoints: what each lacks, and where."""
+    """List the JSON files of a folder, or the file itself, that have no keypoints, with what each lacks."""
     misses = []
     for file in json_files(path):
         if looks_right(file):
@@ -92,7 +90,7 @@ def named_split(root: Path, file: Path) -> str:
 
 
 def image_folders(root: Path, file: Path) -> list[Path]:
-    """Where the images of a JSON file may lie, likeliest first."""
+    """List the folders in which the images of a JSON file may be, likeliest first."""
     split = named_split(root, file)
     named = [
         folder
@@ -126,7 +124,7 @@ def _title_of(category: dict[str, Any], key: str) -> str:
 
 
 def _names_of(category: Any, other_ids: Container[str], where: str) -> Names:
-    """The landmarks of a category, () where it has none."""
+    """Read the landmarks of a category, () if it has none."""
     names = (category.get("keypoints") or []) if isinstance(category, dict) else None
     if (
         not isinstance(names, list)
@@ -144,12 +142,12 @@ def _names_of(category: Any, other_ids: Container[str], where: str) -> Names:
 
 
 def _is_one_line(name: str) -> bool:
-    """Text on one line; characters without a shape of their own, such as the joiners of Persian, are text."""
+    """Whether it is one line of text; characters without a shape, such as Persian joiners, are text."""
     return bool(name.strip()) and not NO_TEXT & {unicodedata.category(character) for character in name}
 
 
 def key_of(value: Any) -> str:
-    """An id as text, equal for 7, 7.0, "7" and "7.0", as tools write the same one; "" if it cannot be one."""
+    """Return an id as text, equal for 7, 7.0, "7" and "7.0", as tools write it; "" if it cannot be one."""
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value)
     if isinstance(value, float) and math.isfinite(value):

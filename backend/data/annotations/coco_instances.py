@@ -24,7 +24,7 @@ _Mark = Literal["marked", "missing", "unlabelled", "at 0, 0", "bad"]
 class Instance:
     id: str
     names: Names  # the landmarks that it can have: all of the data set's, or a part of them
-    points_xy_image: _Points  # (K, 2) of the data set's landmarks, NaN where missing
+    points_xy_image: _Points  # (K, 2) of the data set's landmarks, NaN if missing
     area: float
 
     @property
@@ -33,7 +33,7 @@ class Instance:
 
     @property
     def first_landmark(self) -> int:
-        """The index of the first landmark that it marks."""
+        """The index of the first marked landmark."""
         return int(np.isfinite(self.points_xy_image[:, 0]).argmax())
 
     def equals(self, other: Instance) -> bool:
@@ -44,14 +44,14 @@ class Instance:
 
 @dataclass
 class _Tally:
-    """What is reported once per file, however often it occurs."""
+    """Counts of what is reported once per file, however often it occurs."""
 
     marks: dict[_Mark, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))  # by landmark
     wrong_lists: dict[str, list[str]] = field(default_factory=dict)  # what is wrong -> where
 
 
 def uses_visibility(tables: list[Table]) -> bool:
-    """Whether any landmark has visibility 1 or 2; where none has, 0 says nothing."""
+    """Whether any landmark has visibility 1 or 2; if none has, 0 says nothing."""
     return any(
         visibility in (1, 2)
         for table in tables
@@ -65,7 +65,7 @@ def uses_visibility(tables: list[Table]) -> bool:
 def read_instances(
     builder: AnnotationsBuilder, table: Table, images: Mapping[str, object], visibility_counts: bool
 ) -> dict[str, list[Instance]]:
-    """Those with a landmark, by id of an image that is in use.
+    """Read the instances that have a landmark, by id of their image.
 
     `images` has a value that is true for the ids in use. `visibility_counts` is what `uses_visibility` says
     of all files: without it, visibility 0 with coordinates is a landmark.
@@ -106,7 +106,7 @@ def read_instances(
 def _part_by_landmark(
     builder: AnnotationsBuilder, table: Table, instances: dict[str, list[Instance]]
 ) -> dict[str, list[Instance]]:
-    """The instances; where the whole file has one landmark per annotation, each is a part of an object."""
+    """Make each instance a part of an object if the whole file has one landmark per annotation."""
     every = [instance for found in instances.values() for instance in found]
     # In a file with a single instance per image, or with any that has more landmarks, they are instances.
     if len(every) == len(instances) or any(len(one.names) == 1 or one.num_landmarks > 1 for one in every):
@@ -123,11 +123,11 @@ def _part_by_landmark(
 
 
 def assemble(builder: AnnotationsBuilder, instances: list[Instance], where: str) -> _Points:
-    """(K, 2), original image pixels: one object's landmarks, of one file's instances in one image; NaN where
-    missing.
+    """Assemble one object's points (K, 2), original image pixels, of one file's instances in one image.
 
-    Of several instances with the same landmarks one is taken. Of those with a single one of several landmarks
-    each, it is unknown which of them belong together: a landmark that is marked at several places is masked.
+    NaN if missing. Of several instances with the same landmarks one is taken. Of those with a single one of
+    several landmarks each, it is unknown which of them belong together: a landmark that is marked at several
+    places is masked.
     """
     parts: dict[Names, list[Instance]] = {}
     for instance in instances:
@@ -177,10 +177,9 @@ def _area_of(annotation: Mapping[str, Any]) -> float:
 def _read_points(
     builder: AnnotationsBuilder, names: Names, values: Any, where: str, kept: tuple[_Mark, ...], tally: _Tally
 ) -> _Points:
-    """(K, 2), original image pixels, of the list x, y, visibility, x, y ... of the names; NaN where missing
-    or bad.
+    """Read the points (K, 2), original image pixels, from a list x, y, visibility, x, y ... of the names.
 
-    Marks of the kinds `kept` are landmarks.
+    Marks of the kinds `kept` are landmarks. NaN if a point is missing or bad.
     """
     points = np.full((len(builder.landmark_names), 2), np.nan)
     if values is None or values == []:

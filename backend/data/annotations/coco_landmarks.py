@@ -1,8 +1,8 @@
-"""Which landmarks COCO's categories have, and which categories mark one object together.
+"""The landmarks of COCO's categories, and the categories that mark one object together.
 
 A category names its landmarks. Some tools make a category of each landmark instead, whose one keypoint has
 the same name in all of them, or none; and annotators may have shared the landmarks of one category between
-them. Such categories are parts of one object where most images that they mark are marked by more than one of
+them. Such categories are parts of one object if most images that they mark are marked by more than one of
 them.
 """
 
@@ -22,7 +22,7 @@ def choose_landmarks(builder: AnnotationsBuilder, tables: list[Table]) -> list[T
     """Give the builder the landmarks with the most annotated instances, and report the others.
 
     Returns the tables that have these landmarks; in them, categories with other landmarks have none any more.
-    Raises UserError where no category has landmarks.
+    Raises UserError if no category has landmarks.
     """
     tables = _name_by_title([_name_single_points(table) for table in tables])
     parts_of = _join_parts(tables)
@@ -49,8 +49,7 @@ def choose_landmarks(builder: AnnotationsBuilder, tables: list[Table]) -> list[T
         builder.report(
             builder.root.name,
             f"categories {_titles_of(tables, parts)} mark the same images, each with landmarks of its own; "
-            f"they are "
-            f"taken together as {len(chosen)} landmarks of one object",
+            f"they are taken together as {len(chosen)} landmarks of one object",
             "where they are different objects, make a data set of each category",
         )
     builder.landmark_names = chosen
@@ -69,7 +68,7 @@ def _rename(table: Table, names_of: Callable[[Category], Names]) -> Table:
 
 
 def _name_single_points(table: Table) -> Table:
-    """A category without named keypoints, whose annotations all have a single one, is a landmark itself."""
+    """Make a category a landmark if it names no keypoints and its annotations all have a single one."""
     lengths: dict[Category, set[int]] = {}
     for annotation in table.annotations:
         if (category := table.category_of(annotation)) and isinstance(annotation["keypoints"], list):
@@ -78,7 +77,7 @@ def _name_single_points(table: Table) -> Table:
 
 
 def _name_by_title(tables: list[Table]) -> list[Table]:
-    """Where categories mark the same images with one keypoint of one name, their titles are the landmarks."""
+    """Take titles as landmarks if categories mark the same images with one keypoint of one name."""
     images = _images_of(tables)
     single: dict[Names, list[Category]] = {}
     for category in images:
@@ -89,7 +88,7 @@ def _name_by_title(tables: list[Table]) -> list[Table]:
 
 
 def _join_parts(tables: list[Table]) -> dict[Names, list[Names]]:
-    """All landmarks of an object -> those of its parts, which is itself where one category marks them all."""
+    """Map all landmarks of an object to those of its parts; itself if one category marks them all."""
     images = _images_of(tables)
     by_title: dict[str, list[Category]] = {}
     for category in images:
@@ -109,7 +108,7 @@ def _join_parts(tables: list[Table]) -> dict[Names, list[Names]]:
 
 
 def _images_of(tables: list[Table]) -> dict[Category, set[str]]:
-    """The names of the images that each category with landmarks marks; ids may differ between files."""
+    """List the names of the images that each category with landmarks marks; ids may differ between files."""
     images: dict[Category, set[str]] = {}
     for table in tables:
         images |= {one: images.get(one, set()) for one in table.categories.values() if one.names}

@@ -21,10 +21,9 @@ Points = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Collected:
-    """One image; `columns` are its image_id, path, split, group and group_kind, `where` the line that asks
-    for it.
+    """One image, and the line `where` that asks for it. `columns`: image_id, path, split, group, group_kind.
 
-    `num_problems` were known before it: problems found later about it are inserted behind them.
+    `num_problems` were reported before it: problems found later about it are inserted behind them.
     """
 
     where: str
@@ -36,15 +35,15 @@ class Collected:
 
 @dataclass(frozen=True)
 class Settled:
-    """The images that are used: rows of IMAGE_COLUMNS and their points (N, R, K, 2), original image pixels.
+    """The used images: rows of IMAGE_COLUMNS, and their points (N, R, K, 2) in original image pixels.
 
-    `of_set`: the problems of the data set as a whole; `of_images`: those of each image that was collected.
+    `set_problems` are about the data set as a whole, `image_problems` about each collected image.
     """
 
     rows: list[tuple[object, ...]]
     points_xy_image: FloatArray
-    of_set: list[Problem]
-    of_images: list[list[Problem]]
+    set_problems: list[Problem]
+    image_problems: list[list[Problem]]
 
 
 @dataclass(frozen=True)
@@ -56,7 +55,7 @@ class _Names:
 def settle(
     images: Sequence[Collected], landmark_names: Sequence[str], reader_names: Sequence[str], where: str
 ) -> Settled:
-    """Judge all images together, then mask what lies outside of them. `where` names the data set."""
+    """Judge all images together, then mask points outside of them. `where` names the data set."""
     names = _Names(landmark_names, reader_names)
     shape = (len(images), len(reader_names), len(landmark_names), 2)
     points = np.array([image.marked.points_xy for image in images], np.float64).reshape(shape)
@@ -64,26 +63,26 @@ def settle(
     marked = [replace(image.marked, points_xy=xy) for image, xy in zip(images, points, strict=True)]
     on_stored, turned = judge_orientation(marked, where)
     if on_stored:
-        points = np.array([turn_points(one.points_xy, one.frame) for one in marked])
-    sizes_hw = np.array([one.frame.size_hw for one in marked], np.int64).reshape(-1, 2)
+        points = np.array([turn_points(image.points_xy, image.frame) for image in marked])
+    sizes_hw = np.array([image.frame.size_hw for image in marked], np.int64).reshape(-1, 2)
     verdict = judge(points, sizes_hw, reader_names, where)
-    of_images = []
+    image_problems = []
     for index, image in enumerate(images):
-        points[index], found = _mask_outside(
+        points[index], problems = _mask_outside(
             image.where, points[index], marked[index].frame.size_hw, names, verdict.explained_readers
         )
-        of_images.append(found)
+        image_problems.append(problems)
     used = np.flatnonzero(np.isfinite(points).any(axis=(1, 2, 3))).tolist()
     return Settled(
         rows=[_row_of(images[index], on_stored=on_stored) for index in used],
         points_xy_image=points[used].astype(np.float32),
-        of_set=[*verdict.problems, *(one for one in (zeros, turned) if one is not None)],
-        of_images=of_images,
+        set_problems=[*verdict.problems, *(problem for problem in (zeros, turned) if problem is not None)],
+        image_problems=image_problems,
     )
 
 
 def _row_of(image: Collected, *, on_stored: bool) -> tuple[object, ...]:
-    """What IMAGE_COLUMNS holds of an image. The sides of a pixel turn with it."""
+    """Return the row of an image for IMAGE_COLUMNS. The sides of a pixel turn with the image."""
     frame = image.marked.frame
     mm_per_px_xy = image.mm_per_px_xy[::-1] if on_stored and frame.is_sideways else image.mm_per_px_xy
     return (*image.columns, *mm_per_px_xy, *frame.size_hw)
@@ -92,9 +91,9 @@ def _row_of(image: Collected, *, on_stored: bool) -> tuple[object, ...]:
 def _mask_outside(
     where: str, points_xy: Points, size_hw: Size, names: _Names, explained_readers: Collection[int]
 ) -> tuple[Points, list[Problem]]:
-    """One image's points (R, K, 2) without those outside of it, and the problems to report.
+    """Mask one image's points (R, K, 2) outside of it, and return the problems to report.
 
-    Nothing is reported of a reader whose landmarks a problem of the whole set explains.
+    Nothing is reported for a reader whose landmarks a problem of the whole set explains.
     """
     if not np.isfinite(points_xy).any():
         return points_xy, [
@@ -116,7 +115,7 @@ def _mask_outside(
 def _outside_problem(
     where: str, points_xy: Points, outside: BoolArray, size_hw: Size, names: _Names, reader: int
 ) -> Problem:
-    """The landmarks (K, 2) of one reader outside of an image, by name."""
+    """Describe the landmarks (K, 2) of one reader that are outside of an image, by name."""
     height, width = size_hw
     listed = ", ".join(
         f"{names.landmarks[k]} ({x:g}, {y:g})" for k, (x, y) in enumerate(points_xy) if outside[k]

@@ -1,4 +1,4 @@
-"""What the columns of a table of landmarks are, whichever program named them."""
+"""Recognizes the columns of a table of landmarks, whichever program named them."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ _IMAGE_TITLES = (
 _SURE_LANDMARK_TITLES = ("landmark", "landmarkname", "keypoint", "bodypart", "point", "pointname")
 _LANDMARK_TITLES = (*_SURE_LANDMARK_TITLES, "pointid", "joint", "marker", "roi", "name", "label")
 _IMAGE_CURE = f"name the column of the image paths image, or {', '.join(_IMAGE_TITLES[1:6])}"
-IMAGEJ_LABEL = "label"  # ImageJ's column of the image, where there is no other
+IMAGEJ_LABEL = "label"  # ImageJ's column of the image, if there is no other
 # How a program joins a landmark's name and its axis. A name joined in another way than by _ is only taken
-# where the other axis is joined to it in the same way.
+# if the other axis is joined to it in the same way.
 _STYLES = (
     re.compile(r"(?P<name>.+)_(?P<axis>[xyXY])"),
     re.compile(r"(?P<name>.+)[. -](?P<axis>[xyXY])"),
@@ -49,7 +49,7 @@ Pair = tuple[int, int]  # positions of x and y
 
 @dataclass(frozen=True)
 class Columns:
-    """A header understood: either `points`, a row per image, or `point`, a row per point."""
+    """The columns of a header: either `points`, a row per image, or `point`, a row per point."""
 
     titles: tuple[str, ...]  # as written
     named: dict[str, int]  # image, landmark, split, group, group_kind, mm_per_px ... -> position
@@ -72,7 +72,7 @@ class Columns:
 
 
 def read_columns(titles: Sequence[str]) -> Columns:
-    """What the columns are; `read` reports faults and ignored columns."""
+    """Recognize the columns; `read` reports faults and ignored columns."""
     named = {title.lower(): k for k, title in reversed(list(enumerate(titles))) if title.lower() in _META}
     images = _find_titled(titles, _IMAGE_TITLES)
     if images:
@@ -100,12 +100,18 @@ def read_columns(titles: Sequence[str]) -> Columns:
         title for k, title in enumerate(titles) if title and k not in used and not _is_confidence(title)
     )
     return Columns(
-        tuple(titles), named, points, point, tuple(faults), ignored, is_imagej and point is not None
+        titles=tuple(titles),
+        named=named,
+        points=points,
+        point=point,
+        faults=tuple(faults),
+        ignored=ignored,
+        is_imagej=is_imagej and point is not None,
     )
 
 
 def _fit_styles(titles: Sequence[str]) -> list[tuple[int, str, str]]:
-    """Of each column of a landmark the style, name and title; the first style that both axes share counts."""
+    """Find style, name and title of each landmark's column; the first style that both axes share counts."""
     fits: dict[str, list[tuple[int, str, str]]] = {}
     for title in dict.fromkeys(titles):
         if title.lower() in _META:
@@ -130,7 +136,7 @@ def _fit_styles(titles: Sequence[str]) -> list[tuple[int, str, str]]:
 def _pair_axes(
     titles: Sequence[str], fitting: Sequence[tuple[int, str, str]]
 ) -> tuple[dict[str, Pair], list[tuple[str, str]]]:
-    """Landmark -> positions of x and y in the order of their x, and what is wrong with the rest."""
+    """Map each landmark to the positions of x and y, in the order of x; return also what is wrong."""
     places: dict[str, dict[str, list[int]]] = {}
     for style, name, title in fitting:
         found = _STYLES[style].fullmatch(title)
@@ -157,7 +163,7 @@ def _find_twice(titles: Sequence[str]) -> list[tuple[str, str]]:
 
 
 def _find_titled(titles: Sequence[str], wanted: Sequence[str]) -> list[int]:
-    """Positions of the columns that have one of these titles, the likeliest title first."""
+    """List the positions of the columns that have one of these titles, likeliest title first."""
     bare = [re.sub(r"[ _-]", "", title).lower() for title in titles]
     return [k for title in wanted for k, found in enumerate(bare) if found == title]
 

@@ -1,8 +1,6 @@
-"""Reads a CSV file of any tool as rows of text with their line numbers, and writes one that is safe in
-spreadsheets.
+"""Reads a CSV file of any tool as numbered rows of text, and writes one that spreadsheets open safely.
 
-Cells are separated by commas, semicolons, tabs or bars, or by what a
-first line `sep=;` names.
+Cells are separated by commas, semicolons, tabs or bars, or by what a first line `sep=;` names.
 """
 
 from __future__ import annotations
@@ -36,10 +34,9 @@ _MAX_COORDINATE = 32_767  # px; larger images are not decoded
 
 
 def read_rows(path: Path, report: Report) -> list[Row]:
-    """All rows that are not blank, each as long as the header where it only lacks or has empty cells beyond
-    it.
+    """Read all rows that are not blank, as long as the header if they differ only by empty cells.
 
-    An encoding other than UTF-8 is reported. Raises UserError where the file cannot be read as text.
+    An encoding other than UTF-8 is reported. Raises UserError if the file cannot be read as text.
     """
     try:
         decoded = decode_table(path.read_bytes(), path.parent)
@@ -57,7 +54,7 @@ def read_rows(path: Path, report: Report) -> list[Row]:
 
 
 def read_header(path: Path, num_rows: int = 1) -> list[list[str]]:
-    """The first rows' cells, without reading on; fewer or none where the file has no more or is not CSV."""
+    """Read only the first rows' cells; fewer or none if the file has no more or is not CSV."""
     try:
         with path.open("rb") as file:
             head = file.read(_HEAD_BYTES)
@@ -69,12 +66,10 @@ def read_header(path: Path, num_rows: int = 1) -> list[list[str]]:
 
 
 def settle_decimals(rows: Sequence[Row], columns: Collection[int]) -> list[Row]:
-    """The rows with a decimal point in these columns, where the numbers themselves show that their comma is
-    one.
+    """Replace decimal commas in these columns by points, if the numbers show that their commas are decimal.
 
-    12,5 shows it, and so does 103,250: no image has a hundred thousand pixels per side. Where every comma
-    could separate thousands (1,250), the cells are left as they are: `read_number` refuses them, and says
-    why.
+    12,5 shows it, and so does 103,250: no image has a hundred thousand pixels per side. If every comma could
+    separate thousands (1,250), the cells are left as they are: `read_number` refuses them, and says why.
     """
     numbers = [to_latin(cells[k]) for _, cells in rows for k in columns if k < len(cells)]
     with_comma = [number for number in numbers if _WITH_COMMA.fullmatch(number)]
@@ -89,12 +84,12 @@ def settle_decimals(rows: Sequence[Row], columns: Collection[int]) -> list[Row]:
 
 
 def guard_text(text: str) -> str:
-    """Text that no spreadsheet takes for a formula; `read_rows` gives back what it was. Never for numbers."""
+    """Mark text that a spreadsheet would take for a formula; `read_rows` undoes it. Never for numbers."""
     return f"'{text}" if _FORMULA.match(text) else text
 
 
 def format_rows(rows: Iterable[Sequence[str]]) -> str:
-    """Rows as the text of a CSV file."""
+    """Format rows as the text of a CSV file."""
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows(rows)
     return text.getvalue()
@@ -121,7 +116,7 @@ def _iterate_rows(decoded: Decoded) -> Iterator[Row]:
 
 
 def _find_delimiter(file: io.StringIO) -> str:
-    """The delimiter that gives the header several cells, and most of the first rows the same number."""
+    """Find the delimiter that gives the header several cells, and most of the first rows as many."""
 
     def fit(delimiter: str) -> tuple[bool, int, int]:
         file.seek(0)
@@ -138,7 +133,7 @@ def _find_delimiter(file: io.StringIO) -> str:
 
 
 def _even_out(rows: Iterable[Row]) -> list[Row]:
-    """Rows as long as the header: without empty cells beyond it, with empty ones where a row is shorter."""
+    """Make rows as long as the header: drop empty cells beyond it, and add empty ones to a shorter row."""
     even: list[Row] = []
     width = needed = 0
     for line, cells in rows:
@@ -153,7 +148,7 @@ def _even_out(rows: Iterable[Row]) -> list[Row]:
 
 
 def _num_filled(cells: Sequence[str]) -> int:
-    """How many cells there are up to the last one that is not empty."""
+    """Count the cells up to the last one that is not empty."""
     return max((k for k, cell in enumerate(cells, start=1) if cell), default=0)
 
 

@@ -1,9 +1,9 @@
 """DeepLabCut and Lightning Pose, one animal: the tables of labels of a project.
 
 DeepLabCut writes `labeled-data/<video>/CollectedData_<scorer>.csv`. Lightning Pose writes `CollectedData.csv`
-into the project's folder, or `CollectedData_<view>.csv` for each camera; where there is no such file, all
-tables there with the same header count, except predictions, which have a likelihood. Labels of both places
-are joined; where one contradicts an earlier one, the earlier one counts.
+into the project's folder, or `CollectedData_<view>.csv` for each camera; if there is no such file, all tables
+there with the same header count, except predictions, which have a likelihood. Labels of both places are
+joined; if one contradicts an earlier one, the earlier one counts.
 
 Three header rows (scorer, bodyparts, coords), or four (individuals after the scorer): then only one animal
 has labels; `single` are body parts without an animal, which are landmarks too. The image's path is in the
@@ -28,7 +28,7 @@ import numpy.typing as npt
 
 from backend.data.annotations.builder import AnnotationsBuilder, list_files
 from backend.data.annotations.csv_rows import Row, read_header, read_rows, settle_decimals
-from backend.data.annotations.image_names import Wanted, loosen
+from backend.data.annotations.image_names import ImageQuery, loosen
 from backend.data.annotations.joining import Contradictions, join_points
 from backend.data.annotations.table import Annotations
 from backend.errors import UserError
@@ -44,7 +44,7 @@ _EXPORT_AGAIN = "export the labels again"
 
 @dataclass(frozen=True)
 class _Table:
-    """One file of labels, its header understood."""
+    """One file of labels, with its columns."""
 
     path: Path
     scorer: str
@@ -53,7 +53,7 @@ class _Table:
     columns: dict[str, tuple[int, int]]  # body part -> positions of x and y
     rows: list[Row] = field(repr=False)
     split: str
-    view: str  # the camera's name, "" where there is one alone
+    view: str  # the camera's name, "" if there is only one
 
 
 def matches(path: Path) -> bool:
@@ -114,9 +114,9 @@ def _has_labels(file: Path) -> bool:
     """Whether the header is one of labels; predictions have a likelihood beside x and y."""
     header = read_header(file, len(_HEADER_ROWS_OF_ANIMALS))
     titles = tuple(cells[0] for cells in header)
-    for wanted in (_HEADER_ROWS, _HEADER_ROWS_OF_ANIMALS):
-        if titles[: len(wanted)] == wanted:
-            return not set(header[len(wanted) - 1][1:]) - {"x", "y", ""}
+    for header_rows in (_HEADER_ROWS, _HEADER_ROWS_OF_ANIMALS):
+        if titles[: len(header_rows)] == header_rows:
+            return not set(header[len(header_rows) - 1][1:]) - {"x", "y", ""}
     return False
 
 
@@ -133,7 +133,7 @@ def _is_of_video(file: Path) -> bool:
 
 
 def _read_table(builder: AnnotationsBuilder, path: Path, *, fatal: bool) -> _Table | None:
-    """The file with its header taken apart, or None after reporting what is wrong with it."""
+    """Read a file and its header; None after reporting what is wrong with it."""
     try:
         return _parse_table(builder, path)
     except UserError as error:
@@ -142,7 +142,7 @@ def _read_table(builder: AnnotationsBuilder, path: Path, *, fatal: bool) -> _Tab
 
 
 def _parse_table(builder: AnnotationsBuilder, path: Path) -> _Table:
-    """Raises UserError where the header is broken or labels several animals."""
+    """Parse a file. Raises UserError if the header is broken or labels several animals."""
     rows = read_rows(path, builder.report)
     titles = tuple(cells[0] for _, cells in rows[:4])
     of_animals = titles == _HEADER_ROWS_OF_ANIMALS
@@ -161,13 +161,22 @@ def _parse_table(builder: AnnotationsBuilder, path: Path) -> _Table:
         raise UserError("broken header: no scorer", cure=_EXPORT_AGAIN)
     scorer = scorers[num_path_columns]
     split, view = _split_and_view(path, scorer, [_folder_of(cells, num_path_columns) for _, cells in rows])
-    return _Table(path, scorer, num_path_columns, len(axes), columns, rows, split, view)
+    return _Table(
+        path=path,
+        scorer=scorer,
+        num_path_columns=num_path_columns,
+        num_columns=len(axes),
+        columns=columns,
+        rows=rows,
+        split=split,
+        view=view,
+    )
 
 
 def _keep_one_animal(
     builder: AnnotationsBuilder, path: Path, animals: list[str], positions: list[int], rows: list[Row]
 ) -> list[int]:
-    """The columns of the one animal that has labels, and of the body parts without an animal."""
+    """Select the columns of the one animal that has labels, and of body parts without an animal."""
     animal_of = dict(zip(positions, animals[positions[0] :] if positions else [], strict=False))
     names = {name for name in animal_of.values() if name != _NO_ANIMAL}
     labelled = {
@@ -176,40 +185,43 @@ def _keep_one_animal(
         for position, name in animal_of.items()
         if name != _NO_ANIMAL and cells[position : position + 1] not in ([], [""], ["nan"], ["NaN"])
     }
-    found = sorted(labelled if len(names) > 1 and labelled else names)
-    if len(found) > 1:
+    candidates = sorted(labelled if len(names) > 1 and labelled else names)
+    if len(candidates) > 1:
         raise UserError(
-            f"several animals ({', '.join(found)}) are labelled; only one per image is supported",
+            f"several animals ({', '.join(candidates)}) are labelled; only one per image is supported",
             cure="export the labels of one animal, or crop the images to one animal each",
         )
     if len(names) > 1:
         builder.report(
             path,
-            f"of the animals {', '.join(sorted(names))} only {found[0]} has labels; it is taken",
+            f"of the animals {', '.join(sorted(names))} only {candidates[0]} has labels; it is taken",
             "label one animal per image",
         )
-    return [position for position, name in animal_of.items() if name in (_NO_ANIMAL, *found)]
+    return [position for position, name in animal_of.items() if name in (_NO_ANIMAL, *candidates)]
 
 
 def _pair_columns(parts: list[str], axes: list[str], positions: list[int]) -> dict[str, tuple[int, int]]:
-    """Body part -> the positions of its x and y. Raises UserError where one lacks or is there twice."""
-    found: dict[str, dict[str, int]] = {}
+    """Map each body part to the positions of its x and y.
+
+    Raises UserError if one is missing or there twice.
+    """
+    axes_of: dict[str, dict[str, int]] = {}
     for position in positions:
-        found.setdefault(parts[position], {})[axes[position]] = position
+        axes_of.setdefault(parts[position], {})[axes[position]] = position
     times = Counter((parts[position], axes[position]) for position in positions)
     faults = [f"{part} {axis} is there twice" for (part, axis), number in times.items() if number > 1]
-    faults += [f"{part} lacks x or y" for part, by_axis in found.items() if not {"x", "y"} <= set(by_axis)]
-    faults += [] if found else ["there is no body part"]
+    faults += [f"{part} lacks x or y" for part, by_axis in axes_of.items() if not {"x", "y"} <= set(by_axis)]
+    faults += [] if axes_of else ["there is no body part"]
     if faults:
         raise UserError(f"broken header: {', '.join(faults)}", cure=_EXPORT_AGAIN)
-    return {part: (by_axis["x"], by_axis["y"]) for part, by_axis in found.items()}
+    return {part: (by_axis["x"], by_axis["y"]) for part, by_axis in axes_of.items()}
 
 
 # Splits, videos and views
 
 
 def _split_and_view(path: Path, scorer: str, folders: Collection[str]) -> tuple[str, str]:
-    """What the name of a table in the project's folder says; it may also end with DeepLabCut's scorer."""
+    """Read split and view from the name of a table in the project's folder, which may end with the scorer."""
     view = path.stem.removeprefix(_NAME).removeprefix("_")
     if _is_of_video(path) or view == scorer:
         return "train", ""
@@ -220,7 +232,7 @@ def _split_and_view(path: Path, scorer: str, folders: Collection[str]) -> tuple[
 
 
 def _folder_of(cells: list[str], num_path_columns: int) -> str:
-    """The last folder of the image's path as it is written."""
+    """Return the last folder of the image's path as it is written."""
     return PurePosixPath(_written_path(cells, num_path_columns)).parent.name
 
 
@@ -242,14 +254,14 @@ def _add_images(builder: AnnotationsBuilder, tables: list[_Table]) -> None:
     """Join what the tables state about each image, then add the images."""
     labels: dict[Path, list[tuple[_Table, Row]]] = {}
     named = [[_image_of(builder, table, cells) for _, cells in table.rows] for table in tables]
-    found = builder.find_images(chain.from_iterable(named))
+    match_of = builder.find_images(chain.from_iterable(named))
     for table, images in zip(tables, named, strict=True):
-        _report_other_videos(builder, table, [wanted for wanted in images if found[wanted].path is None])
-        for (line, cells), wanted in zip(table.rows, images, strict=True):
+        _report_other_videos(builder, table, [query for query in images if match_of[query].path is None])
+        for (line, cells), query in zip(table.rows, images, strict=True):
             where = f"{builder.relative(table.path)} line {line}"
             if not builder.has_all_cells(cells, table.num_columns, where):
                 continue
-            image = builder.accept(where, wanted, found[wanted])
+            image = builder.accept(where, query, match_of[query])
             if image is None:
                 continue
             entries = labels.setdefault(image, [])
@@ -281,7 +293,7 @@ def _join_entries(
     entries: list[tuple[_Table, Row]],
     contradictions: Contradictions,
 ) -> npt.NDArray[np.float64]:
-    """(R, K, 2) of the tables that label one image; per reader, the earlier of two tables counts."""
+    """Join the points (R, K, 2) of the tables that label one image; per reader, the first table counts."""
     points = builder.empty_points()
     split = entries[0][0].split
     first_of: dict[str, str] = {}
@@ -300,33 +312,33 @@ def _join_entries(
     return points
 
 
-def _image_of(builder: AnnotationsBuilder, table: _Table, cells: list[str]) -> Wanted:
-    """The image that a line names, below the project, or beside the table where it names no folder.
+def _image_of(builder: AnnotationsBuilder, table: _Table, cells: list[str]) -> ImageQuery:
+    """Return the image that a line names, below the project, or beside the table if it names no folder.
 
     A table in a video's folder is about that video only: all videos number their frames alike.
     """
     written = _written_path(cells, table.num_path_columns)
     beside = table.path.absolute().parent
     if "/" not in written:
-        return Wanted.of(written, beside)
-    return Wanted.of(written, builder.root, *([] if beside == builder.root else [beside.parent]))
+        return ImageQuery.of(written, beside)
+    return ImageQuery.of(written, builder.root, *([] if beside == builder.root else [beside.parent]))
 
 
-def _report_other_videos(builder: AnnotationsBuilder, table: _Table, missing: Iterable[Wanted]) -> None:
-    """A table that was copied into another video's folder would put its landmarks on that one's frames;
+def _report_other_videos(builder: AnnotationsBuilder, table: _Table, missing: Iterable[ImageQuery]) -> None:
+    """Report a table that seems to be copied into another video's folder, whose frames have other landmarks.
+
     `missing` are its images that do not exist.
     """
     folder = table.path.absolute().parent
     if folder.parent.name != _VIDEOS:
         return  # it may be called anything
-    absent = (PurePosixPath(one.name).parent.name for one in missing)
+    absent = (PurePosixPath(query.name).parent.name for query in missing)
     others = [name for name in dict.fromkeys(absent) if name and loosen(name) != loosen(folder.name)]
     if others:
         builder.report(
             table.path,
             f"it names images of {', '.join(others)} that are not there, and is in the folder of "
-            f"{folder.name}, "
-            "which has other images",
+            f"{folder.name}, which has other images",
             "put it into the folder of its own video, beside its images",
         )
 

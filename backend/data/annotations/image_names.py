@@ -1,7 +1,7 @@
-"""Finds the images that annotations name, even where tools, systems or alphabets have changed the names.
+"""Finds the images that annotations name, even if tools, systems or languages have changed the names.
 
-An image is looked for under its name as it is written. Where there is no such file, one is taken whose name
-is nearly the same: in another Unicode form (composed, decomposed, or with the Arabic letters that stand for
+An image is looked for under its name as it is written. If there is no such file, one is taken whose name is
+nearly the same: in another Unicode form (composed, decomposed, or with the Arabic letters that stand for
 Persian ones), with or without percent-encoding, in another case, with another suffix or none, or without
 folders of another computer. All names of a data set are judged together. A file is not taken if another
 annotation names it, or if two annotations could mean it. If an annotation could mean two files, neither is
@@ -25,7 +25,7 @@ from urllib.parse import unquote
 
 from backend.data.images import IMAGE_SUFFIXES, is_image
 
-# Of images that are not read here, but may have been converted from.
+# of images that are not read here, but from which others may have been converted
 _OTHER_SUFFIXES = (
     ".gif",
     ".jp2",
@@ -46,7 +46,7 @@ _ROOTED = re.compile(r"/|[A-Za-z]:|\.\.(/|$)")
 _ENCODED_SLASH = re.compile("%2f|%5c", re.IGNORECASE)
 _MAX_NAMED = 3
 
-# In what a name may differ from the file's, in words.
+# the ways in which a name may differ from the file's, as the user reads them
 UNICODE, PERCENT, CASE, SUFFIX, FOLDER = (
     "the same letters in another Unicode form",
     "percent-encoded",
@@ -57,31 +57,31 @@ UNICODE, PERCENT, CASE, SUFFIX, FOLDER = (
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """An image as an annotation names it, with slashes between folders, and where it may be."""
+class ImageQuery:
+    """An image as an annotation names it, with slashes between folders, and the folders to search."""
 
     name: str
     folders: tuple[Path, ...]
     is_stem: bool = False  # the name says nothing of the suffix
 
     @classmethod
-    def of(cls, written: str, *folders: Path) -> Wanted:
-        """A name as it is written anywhere, on Windows too."""
+    def of(cls, written: str, *folders: Path) -> ImageQuery:
+        """Make a query of a name as it is written on any system."""
         return cls(written.strip().replace("\\", "/"), folders)
 
 
 @dataclass(frozen=True)
-class Found:
-    """The file of an image, or why there is none."""
+class ImageMatch:
+    """The file that fits a query, or why there is none."""
 
     path: Path | None
     differs: tuple[str, ...] = ()  # of a file whose name is nearly the same: in what
-    why: str = "is missing"  # where there is no file
+    why: str = "is missing"  # if there is no file
     candidates: tuple[Path, ...] = ()  # files that were not taken
 
     @property
     def kind(self) -> str:
-        """In what the file's name differs, in words; "" where it does not."""
+        """The difference of the file's name, as text; "" if it is the same."""
         return ", ".join(self.differs)
 
 
@@ -95,77 +95,81 @@ class _Candidate:
 
 @dataclass
 class _Folder:
-    """What lies in a folder, by names without their differences; files without their suffixes too."""
+    """The content of a folder by loosened names; files also without their suffixes."""
 
     files: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
     folders: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
 
 
 _List = Callable[[Path], _Folder]
-_Claims = dict[frozenset[str], list[Wanted]]  # who may mean a file, by in what their names differ from it
+_Claims = dict[frozenset[str], list[ImageQuery]]  # queries that may mean a file, by the differences of names
 T = TypeVar("T")
 
 
-def find_images(wanted: Iterable[Wanted], show: Callable[[Path], str] = str) -> dict[Wanted, Found]:
-    """The file of each image of a data set; `show` says how a path is written in `why`."""
-    wanted = list(dict.fromkeys(wanted))
-    exact = {one: path for one in wanted if (path := _find_exact(one))}
-    found = {one: Found(path) for one, path in exact.items()}
-    owners = {path: one.name for one, path in exact.items()}
+def find_images(
+    queries: Iterable[ImageQuery], show: Callable[[Path], str] = str
+) -> dict[ImageQuery, ImageMatch]:
+    """Find the file of each image of a data set; `show` formats a path for `why`."""
+    queries = list(dict.fromkeys(queries))
+    exact = {query: path for query in queries if (path := _find_exact(query))}
+    matches = {query: ImageMatch(path) for query, path in exact.items()}
+    owners = {path: query.name for query, path in exact.items()}
+
+    # The others: files of nearly the same name, unless another query has or could mean them.
     list_folder = functools.cache(_list_folder)
-    choices = {one: _nearest_files(one, list_folder) for one in wanted if one not in exact}
+    choices = {query: _nearest_files(query, list_folder) for query in queries if query not in exact}
     claims: dict[Path, _Claims] = defaultdict(lambda: defaultdict(list))
-    for one, candidates in choices.items():
+    for query, candidates in choices.items():
         for candidate in candidates:
-            claims[candidate.path][candidate.differs].append(one)
-    alike = _names_by_end(wanted) if choices else {}
-    for one, candidates in choices.items():
+            claims[candidate.path][candidate.differs].append(query)
+    by_end = _group_by_end(queries) if choices else {}
+    for query, candidates in choices.items():
         free = [candidate for candidate in candidates if candidate.path not in owners]
         if len(free) == 1:
-            found[one] = _judge(one, free[0], claims[free[0].path], alike, show)
+            matches[query] = _judge(query, free[0], claims[free[0].path], by_end, show)
         elif free:
             places = " or ".join(show(candidate.path) for candidate in free)
             paths = tuple(candidate.path for candidate in free)
-            found[one] = Found(None, (), f"is ambiguous: {places} could be meant", paths)
+            matches[query] = ImageMatch(None, (), f"is ambiguous: {places} could be meant", paths)
         elif candidates:
             path = candidates[0].path
-            found[one] = Found(None, (), _owned_by(show(path), owners[path]), (path,))
+            matches[query] = ImageMatch(None, (), _owned_by(show(path), owners[path]), (path,))
         else:
-            found[one] = Found(None)
-    return found
+            matches[query] = ImageMatch(None)
+    return matches
 
 
 def list_images(folder: Path) -> list[Path]:
-    """The visible images in a folder, sorted by name: by suffix, or DICOM of any name; [] if there is none."""
+    """List the visible images in a folder, sorted by name: by suffix, or DICOM of any name."""
     if not folder.is_dir():
         return []
     return sorted(path for path in folder.iterdir() if not path.name.startswith(".") and is_image(path))
 
 
 def stem_of(name: str) -> str:
-    """A file's name without the suffix of an image, which the last part of a DICOM's UID is not."""
+    """Remove the suffix of an image from a file's name; the last part of a DICOM's UID is none."""
     return _split_suffix(name)[0]
 
 
 def normalize(name: str) -> str:
-    """A name in one Unicode form, with Persian letters for the Arabic ones that stand for them."""
+    """Bring a name into one Unicode form, with Persian letters for the Arabic ones that stand for them."""
     return unicodedata.normalize("NFC", name).translate(_PERSIAN)
 
 
 @functools.lru_cache(maxsize=2**16)
 def loosen(name: str) -> str:
-    """A name without what may differ: two names that come out equal are nearly the same."""
+    """Remove from a name what may differ: two names with equal results are nearly the same."""
     return normalize(normalize(unquote(name)).casefold())
 
 
-def leads_outside(one: Wanted, found: Found, root: Path) -> bool:
+def leads_outside(query: ImageQuery, match: ImageMatch, root: Path) -> bool:
     """Whether the image of an annotation is outside of a folder, or would be if it existed."""
-    if found.path and not found.differs:
-        return not _lies_in(found.path, root)
-    if posixpath.normpath(one.name).startswith(".."):
-        return not _lies_in(one.folders[0] / one.name, root)
+    if match.path and not match.differs:
+        return not _lies_in(match.path, root)
+    if posixpath.normpath(query.name).startswith(".."):
+        return not _lies_in(query.folders[0] / query.name, root)
     # a path of another computer leads nowhere on this one, and its image was found without it
-    return found.path is None and bool(_ROOTED.match(one.name))
+    return match.path is None and bool(_ROOTED.match(query.name))
 
 
 def _lies_in(path: Path, root: Path) -> bool:
@@ -178,11 +182,11 @@ def _split_suffix(name: str) -> tuple[str, str]:
     return (name[: -len(suffix)], suffix) if is_known else (name, "")
 
 
-def _find_exact(one: Wanted) -> Path | None:
-    if one.is_stem:
+def _find_exact(query: ImageQuery) -> Path | None:
+    if query.is_stem:
         return None
-    name = posixpath.normpath(one.name)
-    paths = [folder / name for folder in one.folders]
+    name = posixpath.normpath(query.name)
+    paths = [folder / name for folder in query.folders]
     if name.startswith(".."):  # upwards from the annotation itself
         paths = [Path(os.path.normpath(paths[0]))]
     # os.path.isfile is False, and no error, for a name that no file system would take
@@ -190,77 +194,80 @@ def _find_exact(one: Wanted) -> Path | None:
 
 
 def _judge(
-    one: Wanted,
+    query: ImageQuery,
     choice: _Candidate,
     claims: _Claims,
-    alike: Mapping[tuple[str, ...], Sequence[Wanted]],
+    by_end: Mapping[tuple[str, ...], Sequence[ImageQuery]],
     show: Callable[[Path], str],
-) -> Found:
-    """The only file that an image may be, if no other annotation could mean it as well."""
+) -> ImageMatch:
+    """Accept the only file that an image may be, if no other annotation could mean it as well."""
     for differs, nearer in claims.items():
         if differs < choice.differs and FOLDER not in differs:
-            return Found(None, (), _owned_by(show(choice.path), nearer[0].name), (choice.path,))
-    rivals = (other for other in _rivals(one, choice, claims, alike) if other != one)
+            return ImageMatch(None, (), _owned_by(show(choice.path), nearer[0].name), (choice.path,))
+    rivals = (other for other in _rivals(query, choice, claims, by_end) if other != query)
     names = list(dict.fromkeys(other.name for other in islice(rivals, _MAX_NAMED + 1)))
     if not names:
         in_order = (UNICODE, PERCENT, CASE, SUFFIX, FOLDER)
-        return Found(choice.path, tuple(word for word in in_order if word in choice.differs))
+        return ImageMatch(choice.path, tuple(word for word in in_order if word in choice.differs))
     listed = " or ".join([*names[:_MAX_NAMED], *(["others"] if len(names) > _MAX_NAMED else [])])
     why = f"is ambiguous: {show(choice.path)} could be this image or {listed}"
-    return Found(None, (), why, (choice.path,))
+    return ImageMatch(None, (), why, (choice.path,))
 
 
 def _rivals(
-    one: Wanted, choice: _Candidate, claims: _Claims, alike: Mapping[tuple[str, ...], Sequence[Wanted]]
-) -> Iterator[Wanted]:
-    """Who could mean the file as well as this one, which is among them."""
+    query: ImageQuery,
+    choice: _Candidate,
+    claims: _Claims,
+    by_end: Mapping[tuple[str, ...], Sequence[ImageQuery]],
+) -> Iterator[ImageQuery]:
+    """List the queries that could mean the file, this query among them."""
     is_stripped = FOLDER in choice.differs
     for differs, others in claims.items():
         if is_stripped or not choice.differs < differs:
             yield from others
     if is_stripped:
         # A name that lost its folder could mean any of those that had an image of this name, found or not.
-        ends_alike = alike[_end(one, choice.num_parts)]
-        yield from (other for other in ends_alike if choice.base in other.folders)
+        same_end = by_end[_end(query, choice.num_parts)]
+        yield from (other for other in same_end if choice.base in other.folders)
 
 
 def _owned_by(path: str, name: str) -> str:
     return f"is missing; {path} has nearly the same name, but is the image of {name}"
 
 
-def _names_by_end(wanted: Iterable[Wanted]) -> dict[tuple[str, ...], list[Wanted]]:
-    """By each of the ends that a name has when folders are left off from the front."""
-    by_end: dict[tuple[str, ...], list[Wanted]] = defaultdict(list)
-    for one in wanted:
-        for length in range(1, len(_parts(one)) + 1):
-            by_end[_end(one, length)].append(one)
+def _group_by_end(queries: Iterable[ImageQuery]) -> dict[tuple[str, ...], list[ImageQuery]]:
+    """Group queries by the ends of their names, from the file alone to the whole path."""
+    by_end: dict[tuple[str, ...], list[ImageQuery]] = defaultdict(list)
+    for query in queries:
+        for length in range(1, len(_parts(query)) + 1):
+            by_end[_end(query, length)].append(query)
     return by_end
 
 
-def _end(one: Wanted, num_parts: int) -> tuple[str, ...]:
-    return tuple(map(loosen, _parts(one)[-num_parts:]))
+def _end(query: ImageQuery, num_parts: int) -> tuple[str, ...]:
+    return tuple(map(loosen, _parts(query)[-num_parts:]))
 
 
-def _parts(one: Wanted) -> tuple[str, ...]:
-    """The folders and the file of a name, without what only its own machine knows."""
-    name = _ENCODED_SLASH.sub("/", re.sub(r"^[A-Za-z]:", "", one.name))
+def _parts(query: ImageQuery) -> tuple[str, ...]:
+    """Split a name into folders and file, without a drive, a root or `..`."""
+    name = _ENCODED_SLASH.sub("/", re.sub(r"^[A-Za-z]:", "", query.name))
     return tuple(part for part in posixpath.normpath(name).split("/") if part not in ("", ".", ".."))
 
 
-def _nearest_files(one: Wanted, list_folder: _List) -> list[_Candidate]:
-    """The files that an image which is not there may be, none of them nearer than another."""
-    parts = _parts(one)
-    is_rooted = bool(_ROOTED.match(one.name))
-    # A folder that is here is none of another machine's: what it lacks is missing.
-    is_here = len(parts) > 1 and any(loosen(parts[0]) in list_folder(base).folders for base in one.folders)
+def _nearest_files(query: ImageQuery, list_folder: _List) -> list[_Candidate]:
+    """Find the files that a missing image may be, none of them nearer than another."""
+    parts = _parts(query)
+    is_rooted = bool(_ROOTED.match(query.name))
+    # A folder that exists here is not another machine's: what it lacks is missing.
+    is_here = len(parts) > 1 and any(loosen(parts[0]) in list_folder(base).folders for base in query.folders)
     lengths = range(len(parts), 0, -1) if is_rooted or not is_here else (len(parts),)
     for length in lengths:
         stripped = {FOLDER} if is_rooted or length < len(parts) else set()
-        stripped |= {PERCENT} if _ENCODED_SLASH.search(one.name) else set()
+        stripped |= {PERCENT} if _ENCODED_SLASH.search(query.name) else set()
         files: dict[Path, _Candidate] = {}
-        for folder in one.folders:
+        for folder in query.folders:
             for path, differs in _reach(folder, parts[-length:], list_folder):
-                differs = (differs | stripped) - ({SUFFIX} if one.is_stem else set())
+                differs = (differs | stripped) - ({SUFFIX} if query.is_stem else set())
                 files.setdefault(path, _Candidate(path, folder, length, frozenset(differs)))
         if files:
             nearest = _nearest([(path, candidate.differs) for path, candidate in files.items()])
@@ -269,12 +276,12 @@ def _nearest_files(one: Wanted, list_folder: _List) -> list[_Candidate]:
 
 
 def _nearest(choices: Sequence[tuple[T, frozenset[str]]]) -> list[T]:
-    """Those that differ in nothing more than another one does."""
-    return [one for one, differs in choices if not any(other < differs for _, other in choices)]
+    """Select those whose differences do not include all of another's and more."""
+    return [choice for choice, differs in choices if not any(other < differs for _, other in choices)]
 
 
 def _reach(folder: Path, parts: Sequence[str], list_folder: _List) -> Iterator[tuple[Path, set[str]]]:
-    """The files below a folder whose path is nearly that of the parts, and in what each differs."""
+    """Find the files below a folder whose path is nearly that of the parts, with their differences."""
     first, *rest = parts
     here = list_folder(folder)
     if rest:
@@ -305,7 +312,7 @@ def _list_folder(folder: Path) -> _Folder:
 
 
 def _file_differences(written: str, actual: str) -> set[str]:
-    """In what two names of a file differ that are nearly the same, one of them perhaps without its suffix."""
+    """Return the differences of two similar names of a file, one of them perhaps without its suffix."""
     if loosen(written) == loosen(actual):
         return _differences(written, actual)
     pairs = product((written, stem_of(written)), (actual, stem_of(actual)))
@@ -313,7 +320,7 @@ def _file_differences(written: str, actual: str) -> set[str]:
 
 
 def _differences(written: str, actual: str) -> set[str]:
-    """In what two names differ that come out equal when they are loosened."""
+    """Return the differences of two names that are equal once they are loosened."""
     if written == actual:
         return set()
     if normalize(written) == normalize(actual):

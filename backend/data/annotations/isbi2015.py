@@ -77,7 +77,7 @@ def read(path: Path) -> Annotations:
 
 
 def _read_points(builder: AnnotationsBuilder, path: Path) -> npt.NDArray[np.float64]:
-    """(K, 2), one reader's points of one image; all NaN when lines are missing or too many."""
+    """Read one reader's points (K, 2) of one image; all NaN if lines are missing or too many."""
     points = np.full((len(LANDMARK_NAMES), 2), np.nan)
     lines = path.read_text(encoding="utf-8-sig", errors="replace").splitlines()
     num_points = next((i for i, line in enumerate(lines) if line.count(",") != 1), len(lines))

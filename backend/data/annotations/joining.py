@@ -17,9 +17,9 @@ _SAME_PX = 0.5  # as far as a tool that rounds to whole pixels moves a landmark 
 def join_points(
     points_xy_image: Sequence[npt.NDArray[np.float64]],
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_]]:
-    """(K, 2) of what is there first, and (K,): where the others have another place for the same landmark.
+    """Join points, each (K, 2), NaN missing: the first place of a landmark counts.
 
-    Each is (K, 2), NaN where missing. Places within half a pixel along both axes are the same.
+    Returns also for each landmark (K,) whether its places differ: by more than half a pixel along an axis.
     """
     stacked = np.stack(points_xy_image)
     joined = stacked[0].copy()
@@ -30,17 +30,17 @@ def join_points(
 
 
 class Contradictions:
-    """Images about which a file contradicts an earlier one; reported once per file and kind."""
+    """Images in which a file contradicts an earlier one, reported once per file and kind."""
 
     def __init__(self) -> None:
         self._names: dict[tuple[Path, str, str], list[str]] = {}
 
     def add(self, file: Path, what: str, cure: str, image_name: str) -> None:
-        """Note an image; `what` names the earlier file."""
+        """Add an image; `what` names the earlier file."""
         self._names.setdefault((file, what, cure), []).append(image_name)
 
     def report(self, builder: AnnotationsBuilder, num_images: Mapping[Path, int]) -> None:
-        """`num_images` is how many images each file annotates."""
+        """Report all contradictions; `num_images` is the number of images that each file annotates."""
         for (file, what, cure), names in self._names.items():
             builder.report(
                 file,

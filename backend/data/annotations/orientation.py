@@ -1,5 +1,4 @@
-"""Decides on which pixels landmarks were marked: those of a file as it is stored, or as EXIF turns it for
-display.
+"""Decides on which pixels landmarks were marked: as the file stores them, or as EXIF turns them for display.
 
 Tools differ in this and no format states it, so it is judged over a whole data set. R readers, K landmarks.
 """
@@ -35,7 +34,7 @@ _TURNS = {
 
 @dataclass(frozen=True)
 class MarkedImage:
-    """`points_xy` (R, K, 2) as written, NaN where missing; `written_hw`: the size written beside them."""
+    """The points (R, K, 2) of an image as written, NaN missing, and the size written beside them."""
 
     points_xy: Points
     frame: ImageFrame
@@ -43,7 +42,7 @@ class MarkedImage:
 
 
 def turn_points(points_xy: Points, frame: ImageFrame) -> Points:
-    """Points (..., 2) on the stored pixels -> on those of the image as it is read; NaN stays NaN."""
+    """Turn points (..., 2) on the stored pixels to those of the image as it is read; NaN stays NaN."""
     swaps, reverses_x, reverses_y = _TURNS[frame.orientation]
     turned = points_xy[..., ::-1].copy() if swaps else points_xy.copy()
     height, width = frame.size_hw
@@ -55,12 +54,11 @@ def turn_points(points_xy: Points, frame: ImageFrame) -> Points:
 
 
 def judge_orientation(images: Sequence[MarkedImage], where: str) -> tuple[bool, Problem | None]:
-    """Whether the landmarks of a data set were marked on the stored pixels, and the problem to report, if
-    any.
+    """Decide whether the landmarks were marked on the stored pixels; return also the problem to report.
 
     All images that are read turned are judged together: one that looks the same either way, such as one
-    turned upside down, follows the others. Where landmarks do not decide it, the sizes written beside them
-    do, else they are taken as marked on the turned image, as viewers show it.
+    turned upside down, follows the others. If the landmarks do not decide it, the sizes written beside them
+    do; otherwise they are taken as marked on the turned image, as viewers show it.
     """
     turned = [image for image in images if image.frame.is_turned and _fits_at_all(image)]
     if not turned:
@@ -77,7 +75,7 @@ def judge_orientation(images: Sequence[MarkedImage], where: str) -> tuple[bool, 
 
 
 def _weigh(only_stored: int, only_read: int, written_stored: int, written_read: int) -> tuple[bool, str]:
-    """The decision by numbers of images, and its reason; none where all agree with the usual frame."""
+    """Decide by numbers of images, and say why; no reason if all agree with the usual frame."""
     if only_stored and only_read:
         why = f"fit only the stored pixels in {only_stored} of them, only the turned ones in {only_read}"
         return only_stored > only_read, why
@@ -93,7 +91,7 @@ def _weigh(only_stored: int, only_read: int, written_stored: int, written_read: 
 
 
 def _fits_at_all(image: MarkedImage) -> bool:
-    """Whether some landmark lies inside one of the two frames; else neither explains the landmarks."""
+    """Whether some landmark is inside one of the two frames; otherwise neither explains the landmarks."""
     known = image.points_xy[np.isfinite(image.points_xy).all(axis=-1)]
     outside = [outside_image(known, hw) for hw in (image.frame.size_hw, image.frame.stored_hw)]
     return not np.logical_and(*outside).all()
@@ -106,7 +104,7 @@ def _fits_only(image: MarkedImage, hw: tuple[int, int], other_hw: tuple[int, int
 
 
 def _count_written(images: Sequence[MarkedImage]) -> tuple[int, int]:
-    """How many of the written sizes are those of the stored pixels alone, and of the turned image alone."""
+    """Count the written sizes that fit only the stored pixels, and those that fit only the turned image."""
     frames = [(image.written_hw, image.frame.stored_hw, image.frame.size_hw) for image in images]
     stored = sum(written == stored != read for written, stored, read in frames)
     return stored, sum(written == read != stored for written, stored, read in frames)

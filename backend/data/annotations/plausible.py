@@ -1,9 +1,9 @@
-"""Finds coordinates that cannot be pixels of a data set's images: another unit, exchanged axes, one template
-for all images, zeros for missing landmarks.
+"""Finds coordinates that cannot be pixels of a data set's images.
 
-N images, R readers, K landmarks; points (N, R, K, 2) are original image pixels, NaN where missing; sizes (N,
-2) are (height, width), px. Each reader is judged separately, because each may have used another tool; what is
-true of all is reported once.
+They have another unit, exchanged axes, one template for all images, or zeros for missing landmarks. N images,
+R readers, K landmarks; points (N, R, K, 2) are original image pixels, NaN if missing; sizes (N, 2) are
+(height, width), px. Each reader is judged separately, because each may have used another tool; what is true
+of all is reported once.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ MIN_POINTS = 3  # fewer landmarks in all images may lie anywhere
 MIN_IMAGES = 3  # in fewer images equal coordinates are no sign
 MIN_ZERO_IMAGES = 2
 MOSTLY = 0.5  # share of the landmarks
-# share and number of the landmarks outside that are enough where exchanging the axes brings every one inside
+# share and number of the landmarks outside that are enough if exchanging the axes brings every one inside
 SWAPPED = 0.1
 MIN_SWAPPED = 5
 TINY_SIDE_PX = 2  # in images up to this size pixels are no larger than shares
@@ -35,14 +35,14 @@ SLACK = 0.05  # of a unit's span: landmarks may lie a little outside their image
 
 @dataclass(frozen=True)
 class Verdict:
-    """`explained_readers`: those whose landmarks outside their images one of the problems explains."""
+    """Problems, and the readers whose landmarks outside their images one of them explains."""
 
     problems: tuple[Problem, ...] = ()
     explained_readers: frozenset[int] = frozenset()
 
 
 def mask_zeros(points: Points, landmark_names: Sequence[str], where: str) -> tuple[Points, Problem | None]:
-    """Without landmarks at exactly (0, 0), where two images have one: many tools write missing ones so."""
+    """Mask landmarks at exactly (0, 0) if two images have one: many tools write missing ones so."""
     at_zero = np.all(points == 0, axis=-1)
     num_images = int(np.any(at_zero, axis=(1, 2)).sum())
     if num_images < MIN_ZERO_IMAGES:
@@ -60,7 +60,7 @@ def mask_zeros(points: Points, landmark_names: Sequence[str], where: str) -> tup
 
 
 def judge(points: Points, sizes_hw: Sizes, reader_names: Sequence[str], where: str) -> Verdict:
-    """Everything that is implausible about the coordinates of a data set."""
+    """Find everything that is implausible about the coordinates of a data set."""
     problems: list[Problem] = []
     explained: set[int] = set()
     for find in (_find_shares, _find_percent, _find_outside, _find_same):
@@ -80,7 +80,7 @@ def _find_by_reader(
     sizes_hw: Sizes,
     reader_names: Sequence[str],
 ) -> dict[tuple[int, ...], Finding]:
-    """Findings with the readers they are about: one finding where it is true of all who marked anything."""
+    """Map readers to findings about them: a single one if it is true of all who marked anything."""
     alone: dict[tuple[int, ...], Finding | None]
     alone = {(reader,): find(points[:, [reader]], sizes_hw) for reader in range(len(reader_names))}
     found = {readers: one for readers, one in alone.items() if one is not None}
@@ -106,7 +106,7 @@ def _find_percent(points: Points, sizes_hw: Sizes) -> Finding | None:
 
 
 def _fits_unit(points: Points, sizes_hw: Sizes, span: float, side_px: int) -> str:
-    """A phrase for coordinates that all lie in a unit's span, in images with longer sides; "" for others."""
+    """Describe coordinates that are all in a unit's span, in images with longer sides; "" for others."""
     known = points[np.isfinite(points).all(axis=-1)]
     if len(known) < MIN_POINTS or sizes_hw.min() <= side_px:
         return ""
@@ -119,7 +119,7 @@ def _fits_unit(points: Points, sizes_hw: Sizes, span: float, side_px: int) -> st
 
 
 def _find_outside(points: Points, sizes_hw: Sizes) -> Finding | None:
-    """Landmarks that mostly lie outside of their images, or that all lie inside with x and y exchanged."""
+    """Find landmarks that are mostly outside of their images, or all inside once x and y are exchanged."""
     known = np.isfinite(points).all(axis=-1)
     num = int(known.sum())
     if num < MIN_POINTS or sizes_hw.max() <= TINY_SIDE_PX:
@@ -145,7 +145,7 @@ def _find_outside(points: Points, sizes_hw: Sizes) -> Finding | None:
 
 
 def _find_same(points: Points, sizes_hw: Sizes) -> Finding | None:
-    """Every landmark at one place in all images."""
+    """Find landmarks that are all at one place in all images."""
     known = np.isfinite(points).all(axis=-1)
     if known.sum(axis=0).max(initial=0) < MIN_IMAGES:
         return None

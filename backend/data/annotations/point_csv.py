@@ -1,10 +1,9 @@
-"""Tables with one row per point, as Fiji and ImageJ write them: `Label, X, Y`, or an image, a landmark and x,
-y.
+"""Tables with one row per point, as of Fiji and ImageJ: `Label, X, Y`, or an image, a landmark and x, y.
 
 ImageJ's label is the image's title, then the name of the selection, then the slice of a stack, with colons
-between: `0.png`, `0.png:nose`, `films:0`, `films:nose:0`. The first part is a stack where it is the same in
-all labels, has no suffix of an image, and something follows. The names that ImageJ gives by itself
-(`0012-0345`) name no landmark.
+between: `0.png`, `0.png:nose`, `films:0`, `films:nose:0`. The first part is a stack if it is the same in all
+labels, has no suffix of an image, and something follows. The names that ImageJ gives by itself (`0012-0345`)
+name no landmark.
 
 Without names, the k-th point of an image is landmark k, and images with another number of points than most
 are left out: which one they lack is unknown.
@@ -32,7 +31,7 @@ _DRIVE = re.compile(r"(?<![A-Za-z0-9])([A-Za-z]):(?=[\\/])")
 @dataclass(frozen=True)
 class _Point:
     image: str
-    landmark: str  # "" where the row does not say
+    landmark: str  # "" if the row names none
     row: Row
 
 
@@ -42,13 +41,13 @@ class PointImage:
 
     name: str  # as written
     rows: tuple[Row, ...]  # one or more
-    points_xy_image: npt.NDArray[np.float64]  # (1, K, 2), NaN where missing
+    points_xy_image: npt.NDArray[np.float64]  # (1, K, 2), NaN if missing
 
 
 def collect_points(
     builder: AnnotationsBuilder, file_name: str, columns: Columns, rows: Sequence[Row]
 ) -> list[PointImage]:
-    """The images with their points, and the builder's landmark names; what is wrong is reported."""
+    """Collect the images with their points, and set the builder's landmark names; report what is wrong."""
     assert columns.point is not None, "the table has one row per point"
     by_image: dict[str, list[_Point]] = {}
     for point in _name_points(columns, rows):
@@ -73,7 +72,7 @@ def collect_points(
 
 
 def _name_points(columns: Columns, rows: Sequence[Row]) -> list[_Point]:
-    """Of each row the image and the landmark that it names."""
+    """Read the image and the landmark that each row names."""
     written = [cells[columns.named["image"]] for _, cells in rows]
     labels = [(text, "") for text in written]
     if columns.is_imagej:
@@ -88,7 +87,7 @@ def _name_points(columns: Columns, rows: Sequence[Row]) -> list[_Point]:
 
 
 def _split_labels(labels: Sequence[str]) -> list[tuple[str, str]]:
-    """Image and landmark of ImageJ's labels, the landmark "" where it has no name of its own."""
+    """Split ImageJ's labels into image and landmark, "" if it has no name of its own."""
     parts = [[part.strip() for part in _DRIVE.sub(r"\1\0", label).split(":")] for label in labels]
     parts = [[part.replace("\0", ":") for part in one] for one in parts]
     stacks = {one[0] for one in parts}
@@ -104,7 +103,7 @@ def _split_labels(labels: Sequence[str]) -> list[tuple[str, str]]:
 def _number_points(
     builder: AnnotationsBuilder, file_name: str, by_image: dict[str, list[_Point]]
 ) -> dict[str, list[_Point]]:
-    """Points named after their places, in the images that have as many as most."""
+    """Name points after their places, in the images that have as many as most."""
     counts = Counter(map(len, by_image.values()))
     usual = max(counts, key=lambda count: (counts[count], count), default=0)
     builder.landmark_names = tuple(str(k + 1) for k in range(usual))

@@ -13,9 +13,9 @@ from backend.geometry import FloatArray
 GroupKind = Literal["patient", "video", "device"]
 GROUP_KINDS: tuple[GroupKind, ...] = get_args(GroupKind)
 
-# One row per image. `group` keeps images together when validation images are split off; "" where unknown.
+# One row per image. `group` keeps images together when validation images are split off; "" if unknown.
 # `group_kind` says what the group is: images of one patient or video are not independent of each other, those
-# of one device are. Spacings are NaN where unknown; sizes are those after EXIF rotation.
+# of one device are. Spacings are NaN if unknown; sizes are those after EXIF rotation.
 IMAGE_COLUMNS = (
     "image_id",  # str, unique
     "path",  # str, absolute
@@ -37,10 +37,8 @@ class Problem:
     what: str
     cure: str
     fatal: bool = False
-    image: Path | None = None  # the picture that it is about, where there is one
-    stops_training: bool = (
-        False  # unless --accept_implausible; what the data set holds can still be looked at
-    )
+    image: Path | None = None  # the picture that it is about, if there is one
+    stops_training: bool = False  # unless --accept_implausible; the data set can still be looked at
 
     def __str__(self) -> str:
         return f"{self.where}: {self.what}; {self.cure}"

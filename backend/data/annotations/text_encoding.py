@@ -1,5 +1,4 @@
-"""Detects the encoding of a table: marked, UTF-16, UTF-8, or the code page that fits its words and its
-images.
+"""Detects the encoding of a table: marked, UTF-16, UTF-8, or the code page that fits its text and its images.
 
 Of a table's columns it uses only the endings x and y, which all tables of landmarks share.
 """
@@ -15,7 +14,7 @@ from itertools import islice
 from pathlib import Path, PurePosixPath
 
 UTF_8 = "utf-8"
-# Python's name -> who writes it, the likelier first where nothing else decides
+# Python's name -> who writes it, the likelier first if nothing else decides
 CODE_PAGES = {
     "cp1256": "Windows, Persian and Arabic",
     "cp1252": "Windows, Western Europe",
@@ -49,9 +48,8 @@ _COMMON_LEADS = {
 _RARE = {"cp1252": "ðýþÐÝÞ"}  # Icelandic; the same bytes are in every Turkish text
 _ONE_SCRIPT = {"HIRAGANA": "CJK", "KATAKANA": "CJK"}
 _JOINERS = "\u200c\u200d"  # within Persian words
-_PERSIAN_YEH = str.maketrans(
-    "\u064a\u0649", "\u06cc\u06cc"
-)  # cp1256 has no Persian yeh, so the Arabic one is typed
+# cp1256 has no Persian yeh, so the Arabic one is typed
+_PERSIAN_YEH = str.maketrans("\u064a\u0649", "\u06cc\u06cc")
 _WORD = re.compile(r"[^\s,;|\"'/\\._:()\[\]\-0-9]+")
 _CELL_END = re.compile(r"[,;|\t\r\n\"]+")
 _AXIS = re.compile(r"[_. ][xy](?=[,;|\t\r\n\"]|$)|(?:^|(?<=[,;|\t\n\"]))[xy][_. ]", re.IGNORECASE)
@@ -62,7 +60,7 @@ MAX_ODD_SHARE = 0.6  # of a word's characters, above which it is no word
 
 @dataclass(frozen=True)
 class Decoded:
-    """A table's text, without byte order mark, and what it was read as."""
+    """A table's text, without byte order mark, and its encoding."""
 
     text: str
     encoding: str  # Python's name
@@ -70,7 +68,7 @@ class Decoded:
 
 
 class NotTextError(ValueError):
-    """What is wrong with bytes that are not a table, and the cure."""
+    """Bytes are not a table: what is wrong, and the cure."""
 
     def __init__(self, what: str, cure: str) -> None:
         self.what, self.cure = what, cure
@@ -78,8 +76,7 @@ class NotTextError(ValueError):
 
 
 def decode_table(content: bytes, folder: Path | None = None) -> Decoded:
-    """The text of a table. The names of the files in its `folder` decide between code pages, where that is
-    given.
+    """Decode a table. If its `folder` is given, the names of the files in it decide between code pages.
 
     Raises NotTextError.
     """
@@ -101,7 +98,7 @@ def decode_table(content: bytes, folder: Path | None = None) -> Decoded:
 
 
 def _find_unicode(content: bytes) -> str:
-    """The Unicode encoding by mark or by its bytes; "" where it is none."""
+    """Find the Unicode encoding by mark or by its bytes; "" if it is none."""
     for mark, encoding in _MARKS:
         if content.startswith(mark):
             return encoding
@@ -141,7 +138,7 @@ def _is_utf_8(line: bytes) -> bool:
 
 
 def _choose_code_page(content: bytes, folder: Path | None) -> Decoded:
-    """Images on disk decide first, then whether columns and words are intact, then the likeliest language."""
+    """Choose first by the images on disk, then by intact columns and words, then by likely language."""
     lines = [line for line in content.splitlines(keepends=True) if not line.isascii()]
     sample = b"".join(lines)[:_SAMPLE_BYTES]
     known = _names_below(folder) if folder else set()
@@ -180,7 +177,7 @@ def _choose_code_page(content: bytes, folder: Path | None) -> Decoded:
 
 
 def _likelihoods(sample: bytes) -> dict[str, float]:
-    """How much each code page's text resembles a language, by chardet's models, which need whole words."""
+    """Rate how much each code page's text resembles a language, by chardet's models of whole words."""
     import chardet  # its models take a moment to load, and few tables need them
 
     found = chardet.detect_all(sample, ignore_threshold=True, compat_names=False)
@@ -188,7 +185,7 @@ def _likelihoods(sample: bytes) -> dict[str, float]:
 
 
 def odd_share(text: str, encoding: str) -> float:
-    """The share of odd characters in its words, 0 where all look right; words in ASCII do not count."""
+    """Return the share of odd characters in its words, 0 if all look right; words in ASCII do not count."""
     words = {word for word in _WORD.findall(text) if not word.isascii()}
     return sum(_num_odd(word, encoding) / len(word) for word in words) / max(1, len(words))
 
@@ -216,19 +213,19 @@ def _script(letter: str) -> str:
 
 
 def _script_of_words(text: str) -> str:
-    """The one script of the words beyond ASCII, "" where there are several."""
+    """Return the one script of the words beyond ASCII, "" if there are several."""
     scripts = {_script(c) for c in text if c > "\x7f" and unicodedata.category(c) == "Lo"}
     return scripts.pop() if len(scripts) == 1 else ""
 
 
 def _names_below(folder: Path) -> set[str]:
-    """Names of files below a folder beyond ASCII, with and without their suffix."""
+    """List the names of files below a folder that are beyond ASCII, with and without suffix."""
     files = (name for _, _, names in os.walk(folder) for name in names)
     foreign = (unicodedata.normalize("NFC", name) for name in islice(files, _MAX_NAMES) if not name.isascii())
     return {part for name in foreign for part in (name, PurePosixPath(name).stem)}
 
 
 def _num_known(text: str, names: set[str]) -> int:
-    """How many different cells beyond ASCII are the name of a file, in any folder."""
+    """Count the different cells beyond ASCII that are the name of a file, in any folder."""
     cells = {cell.strip().replace("\\", "/").rsplit("/", 1)[-1] for cell in _CELL_END.split(text)}
     return sum(not cell.isascii() and unicodedata.normalize("NFC", cell) in names for cell in cells)

@@ -2,10 +2,10 @@
 
 `image,<name>_x,<name>_y,...[,split][,mm_per_px][,group][,group_kind]`; `mm_per_px_x` and `mm_per_px_y` give
 the axes separately. A group is a patient unless `group_kind` says video or device. `<name>_confidence` is
-ignored, so that predictions can be read back; where there are annotated points too, those are the ground
-truth. Image paths are absolute or relative to the CSV's folder. An empty cell is a missing landmark; without
-a split column all images are "train". `csv_columns` has the other titles that are understood, `point_csv` the
-tables with one row per point.
+ignored, so that predictions can be read back; if there are annotated points too, those are the ground truth.
+Image paths are absolute or relative to the CSV's folder. An empty cell is a missing landmark; without a split
+column all images are "train". `csv_columns` has the other titles that are understood, `point_csv` the tables
+with one row per point.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import numpy.typing as npt
 from backend.data.annotations.builder import AnnotationsBuilder, list_files
 from backend.data.annotations.csv_columns import SPACING_COLUMNS, Columns, read_columns
 from backend.data.annotations.csv_rows import SUFFIXES, Row, read_header, read_rows, settle_decimals
-from backend.data.annotations.image_names import Wanted
+from backend.data.annotations.image_names import ImageQuery
 from backend.data.annotations.point_csv import collect_points
 from backend.data.annotations.table import GROUP_KINDS, Annotations, GroupKind
 from backend.errors import UserError
@@ -34,7 +34,7 @@ _SPLIT_ALIASES = {"": "train", "training": "train", "val": "valid", "validation"
 
 @dataclass(frozen=True)
 class _Line:
-    """One line of the table, for its cells and their places by name."""
+    """One line of the table: its cells, and their places, by name."""
 
     where: str
     columns: Columns
@@ -68,7 +68,7 @@ def read(path: Path) -> Annotations:
 
 
 def find_misses(path: Path) -> list[tuple[Path, str]]:
-    """The tables in a folder, or the file itself, that have no landmarks: what each lacks, with its line."""
+    """List the tables in a folder, or the file itself, that have no landmarks, with what each lacks."""
     files = [path] if path.is_file() else list_files(path, SUFFIXES)
     tables = _candidates(path)
     misses = []
@@ -91,7 +91,7 @@ def _at(file: Path, row: Row) -> str:
 
 
 def _candidates(path: Path) -> list[Path]:
-    """Tables whose header is, or tries to be, ours: `read` explains a broken one."""
+    """List tables whose header is, or nearly is, ours: `read` explains a broken one."""
     if path.is_file():
         return [path] if path.suffix.lower() in SUFFIXES else []
     return [file for file in list_files(path, SUFFIXES) if _columns_of(file).resembles_ours]
@@ -121,7 +121,7 @@ def _choose_file(path: Path) -> Path:
 
 
 def _read_header(builder: AnnotationsBuilder, file: Path, rows: list[Row]) -> Columns | None:
-    """The columns, or None after reporting why there is nothing to read."""
+    """Read the columns; None after reporting why there is nothing to read."""
     if not rows:
         builder.report(file, "the file is empty", "write a header and one line per image", fatal=True)
         return None
@@ -154,30 +154,30 @@ def _read_lines(builder: AnnotationsBuilder, file: Path, columns: Columns, rows:
     if columns.point:
         rows = [row for row in rows if builder.has_all_cells(row[1], num_columns, _at(file, row))]
         images = list(collect_points(builder, file.name, columns, rows))
-        found = builder.find_images(Wanted.of(image.name, builder.root) for image in images)
+        match_of = builder.find_images(ImageQuery.of(image.name, builder.root) for image in images)
         for image in images:
             lines = [_Line(_at(file, row), columns, row[1]) for row in image.rows]
             _report_contradictions(builder, lines)
-            wanted = Wanted.of(image.name, builder.root)
-            if path := builder.accept(lines[0].where, wanted, found[wanted]):
-                _add_image(builder, lines[0], wanted, path, image.points_xy_image)
+            query = ImageQuery.of(image.name, builder.root)
+            if path := builder.accept(lines[0].where, query, match_of[query]):
+                _add_image(builder, lines[0], query, path, image.points_xy_image)
         return
     lines = [_Line(_at(file, row), columns, row[1]) for row in rows]
     whole = (line for line in lines if len(line.cells) == num_columns)
-    found = builder.find_images(Wanted.of(line.cell("image"), builder.root) for line in whole)
+    match_of = builder.find_images(ImageQuery.of(line.cell("image"), builder.root) for line in whole)
     for line in lines:
         if not builder.has_all_cells(line.cells, num_columns, line.where):
             continue
         if not line.cell("image"):
             builder.report(line.place("image"), "no image path; the line is left out", "fill it in")
             continue
-        wanted = Wanted.of(line.cell("image"), builder.root)
-        if path := builder.accept(line.where, wanted, found[wanted]):
-            _add_image(builder, line, wanted, path, _read_points(builder, line))
+        query = ImageQuery.of(line.cell("image"), builder.root)
+        if path := builder.accept(line.where, query, match_of[query]):
+            _add_image(builder, line, query, path, _read_points(builder, line))
 
 
 def _read_points(builder: AnnotationsBuilder, line: _Line) -> npt.NDArray[np.float64]:
-    """(1, K, 2), original image pixels, NaN where missing."""
+    """Read points (1, K, 2), original image pixels, NaN missing."""
     points = builder.empty_points()
     for index, pair in enumerate(line.columns.points.values()):
         places = (f"{line.where} column {line.columns.titles[k]}" for k in pair)
@@ -186,21 +186,21 @@ def _read_points(builder: AnnotationsBuilder, line: _Line) -> npt.NDArray[np.flo
 
 
 def _report_contradictions(builder: AnnotationsBuilder, lines: list[_Line]) -> None:
-    """Where the lines of one image contradict each other, the first counts."""
+    """Report lines of one image that contradict each other; the first counts."""
     first, *others = lines
     for name in set(first.columns.named) - {"image", "landmark"}:
         other = next((line for line in others if line.cell(name) != first.cell(name)), None)
         if other:
             builder.report(
                 other.place(name),
-                f"{other.cell(name)!r} and, in {first.where}, {first.cell(name)!r} for one image; the "
-                f"latter counts",
+                f"{other.cell(name)!r} and, in {first.where}, {first.cell(name)!r} for one image; "
+                "the latter counts",
                 "write the same in all lines of an image",
             )
 
 
 def _add_image(
-    builder: AnnotationsBuilder, line: _Line, wanted: Wanted, path: Path, points: npt.NDArray[np.float64]
+    builder: AnnotationsBuilder, line: _Line, query: ImageQuery, path: Path, points: npt.NDArray[np.float64]
 ) -> None:
     """Add one image with its (1, K, 2) points and what else its line states."""
     spacings = {name: builder.parse_spacing(line.cell(name), line.place(name)) for name in SPACING_COLUMNS}
@@ -209,7 +209,7 @@ def _add_image(
     known = not math.isnan(mm_per_px_x + mm_per_px_y)
     split = line.cell("split").lower()
     builder.add_image(
-        wanted.name,
+        query.name,
         path,
         points,
         split=_SPLIT_ALIASES.get(split, split),
@@ -221,7 +221,7 @@ def _add_image(
 
 
 def _read_group_kind(builder: AnnotationsBuilder, text: str, where: str) -> GroupKind:
-    """What the line's group is; an unknown word is reported."""
+    """Read the kind of the line's group; an unknown one is reported."""
     kind = next((kind for kind in GROUP_KINDS if kind == text.lower()), _USUAL_KIND)
     if text and text.lower() != kind:
         builder.report(

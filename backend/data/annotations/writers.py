@@ -22,19 +22,19 @@ from backend.errors import UserError
 from backend.geometry import FloatArray, Size
 
 FORMAT_VERSION = 1
-MAX_UNEVENNESS = 1e-3  # of a pixel's sides, where a format holds one length for both
+MAX_UNEVENNESS = 1e-3  # of the two sides of a pixel, if a format holds one length for both
 AARIZ_SPLIT, AARIZ_READER = aariz.SPLITS[0], aariz.READER_NAMES[0]
 
 
 def find_corrected(points_xy: FloatArray, predicted_xy: FloatArray) -> npt.NDArray[np.bool_]:
-    """(K,) whether each landmark was moved away from its prediction, removed or put back in; both (K, 2)."""
+    """Return (K,) whether each landmark was moved from its prediction, removed or put back; both (K, 2)."""
     same = np.isclose(points_xy, predicted_xy, rtol=0, atol=1e-6, equal_nan=True)
     return np.logical_not(same.all(axis=-1))
 
 
 @dataclass(frozen=True)
 class MarkedImage:
-    """One image with K landmarks: where a network found them, and where they are now."""
+    """One image with K landmarks: as a network predicted them, and as they are now."""
 
     name: str  # unique, as the user knows the image; its last part is the file's name
     path: Path  # its pixels: a PNG file, where an archive is written
@@ -42,8 +42,8 @@ class MarkedImage:
     points_xy_image: FloatArray  # (K, 2) what counts; corrected by a person, where it differs from the next
     predicted_xy_image: FloatArray  # (K, 2)
     confidence: FloatArray  # (K,) of the prediction, 0..1
-    mm_per_px_xy: tuple[float, float]  # NaN where unknown
-    spacing_source: str = ""  # where that is stated
+    mm_per_px_xy: tuple[float, float]  # NaN if unknown
+    spacing_source: str = ""  # the field or file that states it
     remarks: tuple[str, ...] = ()  # what was decided or ignored when the file was read
 
     @property
@@ -52,13 +52,13 @@ class MarkedImage:
 
     @property
     def corrected(self) -> list[bool]:
-        """Of each landmark, whether it was moved, removed or put back in."""
+        """Whether each landmark was moved, removed or put back."""
         moved: list[bool] = find_corrected(self.points_xy_image, self.predicted_xy_image).tolist()
         return moved
 
     @property
     def confidence_that_counts(self) -> FloatArray:
-        """(K,) NaN for a corrected landmark: the confidence was about another place."""
+        """The confidence (K,), NaN for a corrected landmark: it was about another place."""
         return np.where(self.corrected, np.nan, self.confidence)
 
 
@@ -67,8 +67,7 @@ Names = Sequence[str]
 
 
 def to_csv(images: Marked, landmark_names: Names, *, for_spreadsheets: bool = False) -> str:
-    """The wide CSV: `image, <name>_x, <name>_y, <name>_confidence, ...`, and the pixel sizes where one is
-    known.
+    """Format the wide CSV: `image, <name>_x, <name>_y, <name>_confidence, ...`, and known pixel sizes.
 
     The confidence is that of the prediction, so a corrected landmark has none. For spreadsheets there is a
     byte order mark, and no text is a formula; reading it back gives the original text.
@@ -90,7 +89,7 @@ def to_csv(images: Marked, landmark_names: Names, *, for_spreadsheets: bool = Fa
 
 
 def to_json(images: Marked, landmark_names: Names) -> dict[str, Any]:
-    """Everything known of each landmark, by image: position, prediction, confidence, and mm where known."""
+    """Return all of each landmark, by image: position, prediction, confidence, and mm if known."""
     return {
         "format_version": FORMAT_VERSION,
         "landmark_names": list(landmark_names),
@@ -99,7 +98,7 @@ def to_json(images: Marked, landmark_names: Names) -> dict[str, Any]:
 
 
 def to_coco(images: Marked, landmark_names: Names) -> dict[str, Any]:
-    """COCO keypoints, one instance per image, file names as `name`. Visibility is 2, 0 if missing."""
+    """Return COCO keypoints, one instance per image, file names as `name`. Visibility is 2, 0 if missing."""
     category = {"id": 1, "name": "landmarks", "keypoints": list(landmark_names), "skeleton": []}
     entries, annotations = [], []
     for number, image in enumerate(images, start=1):
@@ -112,8 +111,9 @@ def to_coco(images: Marked, landmark_names: Names) -> dict[str, Any]:
 def read_json_export(
     content: Mapping[str, Any],
 ) -> tuple[list[str], dict[str, tuple[FloatArray, FloatArray]]]:
-    """Landmark names, and by image name the predicted points (K, 2) and their confidence (K,), of `to_json`;
-    the confidence is NaN where a person corrected.
+    """Read landmark names, and by image name the predicted points (K, 2) and confidence (K,), of `to_json`.
+
+    The confidence is NaN if a person corrected the point.
     """
     names = [str(name) for name in content["landmark_names"]]
     found: dict[str, tuple[FloatArray, FloatArray]] = {}
@@ -128,20 +128,20 @@ def read_json_export(
 
 
 def write_csv_zip(path: Path, images: Marked, landmark_names: Names) -> None:
-    """`predictions.csv` and the images beside it."""
+    """Write `predictions.csv` and the images beside it."""
     named = _under_their_stems(images, "images/")
     _write_zip(path, named, {"predictions.csv": to_csv(named, landmark_names, for_spreadsheets=True)})
 
 
 def write_coco_zip(path: Path, images: Marked, landmark_names: Names) -> None:
-    """`annotations.json` and the folder `images`. COCO has no place for pixel sizes."""
+    """Write `annotations.json` and the folder `images`. COCO has no place for pixel sizes."""
     named = _under_their_stems(images, "images/")
     content = to_coco([_named(image, Path(image.name).name) for image in named], landmark_names)
     _write_zip(path, named, {"annotations.json": _dump(content)})
 
 
 def write_aariz_zip(path: Path, images: Marked, landmark_names: Names) -> None:
-    """The Aariz layout with all images in its first split, by its first reader.
+    """Write the Aariz layout with all images in its first split, by its first reader.
 
     Raises UserError for a landmark that Aariz does not know and for pixels that are not square.
     """
@@ -201,7 +201,7 @@ def _image_to_json(image: MarkedImage, landmark_names: Names) -> dict[str, Any]:
 
 
 def _coco_points(image: MarkedImage) -> dict[str, Any]:
-    """The fields of an annotation that its points decide; the box is the one around the points."""
+    """Return the fields of an annotation that depend on its points, such as the box around them."""
     flat: list[float] = []
     for x, y in image.points_xy_image:
         flat += [round(float(x), 3), round(float(y), 3), 2] if np.isfinite(x + y) else [0, 0, 0]
@@ -231,7 +231,7 @@ def _aariz_symbols(landmark_names: Names) -> list[str]:
 
 
 def _aariz_entries(image: MarkedImage, symbols: Sequence[str]) -> list[dict[str, Any]]:
-    """The landmarks that are not missing; the id is the symbol."""
+    """List the landmarks that are not missing; the id is the symbol."""
     return [
         {
             "landmark_id": symbol,
@@ -256,7 +256,7 @@ def _square_pixel(image: MarkedImage) -> float:
 
 
 def _under_their_stems(images: Marked, folder: str) -> list[MarkedImage]:
-    """The images as they are called in an archive: PNG files in one folder, no two of one name."""
+    """Name the images as in an archive: PNG files in one folder, no two of one name."""
     taken: set[str] = set()
     named = []
     for image in images:
@@ -266,7 +266,7 @@ def _under_their_stems(images: Marked, folder: str) -> list[MarkedImage]:
 
 
 def unused_name(name: str, taken: set[str]) -> str:
-    """`name`, or with the first number that makes it differ from those taken, to which it is added."""
+    """Return `name`, or with the first number that makes it differ from those taken; add it to these."""
     candidate, number = name, 1
     while candidate.lower() in taken:
         number += 1
@@ -280,7 +280,7 @@ def _named(image: MarkedImage, name: str) -> MarkedImage:
 
 
 def _write_zip(path: Path, images: Marked, files: Mapping[str, str]) -> None:
-    """Text files, and images under their names; these are PNG files, which are compressed already."""
+    """Write text files, and images under their names; these are PNG files, already compressed."""
     with zipfile.ZipFile(path, "w") as archive:
         for name, text in files.items():
             archive.writestr(name, text, compress_type=zipfile.ZIP_DEFLATED)

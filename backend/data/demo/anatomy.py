@@ -17,7 +17,7 @@ _FAR_SIDE_MM = np.array([-1.6, -1.1])  # the side nearer to the tube throws a la
 
 
 def draw_head(film: Film, head: Head, rng: np.random.Generator) -> None:
-    """All structures of one patient."""
+    """Draw all structures of one patient."""
     named = named_points(head.control_mm)
     draw_soft_tissue(film)
     draw_vault(film)
@@ -139,7 +139,7 @@ def draw_cranial_base(film: Film) -> None:
 
 
 def _draw_pterygomaxillary_fissure(film: Film) -> None:
-    """The dark teardrop whose tip points at the posterior nasal spine."""
+    """Draw the dark teardrop whose tip points at the posterior nasal spine."""
     drop = film.curve((22, 18), (25, 22), (23.5, 30), (19.8, 39), (18.8, 30), (19, 21), closed=True)
     film.fill(drop, -0.14, blur_mm=0.4)
     film.stroke(drop, 0.16, width_mm=0.7, closed=True)
@@ -165,7 +165,7 @@ def draw_ear(film: Film, porion_mm: Points) -> None:
 
 
 def _draw_ear_rod(film: Film, porion_mm: Points) -> None:
-    """The meatus with the ring of the ear rod in it; porion is the top of both."""
+    """Draw the meatus with the ring of the ear rod in it; porion is the top of both."""
     radius_mm = 4.6
     angles = np.linspace(0.0, 2 * np.pi, 48, endpoint=False)
     ring = np.column_stack([np.cos(angles), np.sin(angles)])
@@ -233,9 +233,7 @@ def draw_maxilla(film: Film) -> None:
 
 
 def draw_septa(film: Film, rng: np.random.Generator) -> None:
-    """Thin walls of ethmoid, sinuses and mastoid cells, seen through each other: a tangle that marks
-    nothing.
-    """
+    """Draw thin walls of ethmoid, sinuses and mastoid cells, seen through each other, without landmarks."""
     for low, high, number, length_mm, density in (
         ((22, -4), (58, 34), 34, 7.0, 0.075),
         ((-52, 16), (-34, 46), 26, 4.5, 0.10),
@@ -267,9 +265,7 @@ def draw_airway(film: Film) -> None:
 
 
 def draw_vertebrae(film: Film, axis_mm: Points, spine_mm: Points, cvm_stage: int) -> None:
-    """Atlas, axis and the bodies below; tall and hollowed below when mature (stage 6), flat wedges when
-    young.
-    """
+    """Draw atlas, axis and the bodies below: tall and hollowed if mature (stage 6), flat wedges if young."""
     _draw_atlas_and_axis(film)
     down = (spine_mm - axis_mm) / np.linalg.norm(spine_mm - axis_mm)
     height_mm = 8.2 + 0.85 * cvm_stage
@@ -334,9 +330,7 @@ def _draw_body(
 
 
 def _round_corners(outline: Points) -> Points:
-    """Cuts a fifth off both ends of every side, so that a spline through the result keeps the corners
-    tight.
-    """
+    """Cut a fifth off both ends of every side, so that a spline through the result keeps tight corners."""
     following = np.roll(outline, -1, axis=0)
     cut = np.stack([0.85 * outline + 0.15 * following, 0.15 * outline + 0.85 * following], axis=1)
     rounded: Points = cut.reshape(-1, 2)

@@ -61,9 +61,42 @@ DEMO_LANDMARKS: tuple[tuple[str, str], ...] = (
 )
 
 MACHINES: tuple[Machine, ...] = (
-    Machine("Demo Ceph 27", "digital", 880, 736, 0.27, 1.65, 1.18, 0.02, 0.28, 0.020),
-    Machine("Demo Ceph 30", "film", 808, 672, 0.30, 2.10, 1.35, 0.06, 0.34, 0.034),
-    Machine("Demo Ceph 34", "digital", 712, 592, 0.34, 1.30, 0.95, 0.03, 0.30, 0.026),
+    Machine(
+        name="Demo Ceph 27",
+        mode="digital",
+        height_px=880,
+        width_px=736,
+        mm_per_px=0.27,
+        gain=1.65,
+        gamma=1.18,
+        fog=0.02,
+        blur_mm=0.28,
+        grain=0.020,
+    ),
+    Machine(
+        name="Demo Ceph 30",
+        mode="film",
+        height_px=808,
+        width_px=672,
+        mm_per_px=0.30,
+        gain=2.10,
+        gamma=1.35,
+        fog=0.06,
+        blur_mm=0.34,
+        grain=0.034,
+    ),
+    Machine(
+        name="Demo Ceph 34",
+        mode="digital",
+        height_px=712,
+        width_px=592,
+        mm_per_px=0.34,
+        gain=1.30,
+        gamma=0.95,
+        fog=0.03,
+        blur_mm=0.30,
+        grain=0.026,
+    ),
 )
 
 # Standard deviation, in mm, of a senior reader along and across the contour, and the contour's direction in
@@ -108,7 +141,7 @@ _MARGIN_MM = 7.0  # no landmark comes nearer to the picture's edge
 
 @dataclass(frozen=True)
 class DemoImage:
-    """One synthetic cephalogram; points are (29, 2) in image px, integer centres, order of DEMO_LANDMARKS."""
+    """One synthetic cephalogram; points are (29, 2) in image px, in the order of DEMO_LANDMARKS."""
 
     machine: Machine
     pixels: npt.NDArray[np.uint8]
@@ -120,7 +153,7 @@ class DemoImage:
 def create_demo_dataset(
     path: Path, *, num_train: int = 16, num_valid: int = 4, num_test: int = 10, seed: int = 0
 ) -> Path:
-    """Writes the demo data set to the folder `path` and returns it.
+    """Write the demo data set to the folder `path` and return it.
 
     The folder appears all at once or not at all. One that already holds the same data set is left alone; an
     outdated demo is replaced; any other folder that is not empty raises UserError.
@@ -153,7 +186,7 @@ def create_demo_dataset(
 
 
 def render_demo_image(seed: int, index: int) -> DemoImage:
-    """The `index`-th cephalogram of a data set; depends on nothing but the two numbers."""
+    """Render the `index`-th cephalogram of a data set, which depends only on the two numbers."""
     rng = np.random.default_rng([seed, index])
     machine = MACHINES[index % len(MACHINES)]
     head = sample_head(rng)
@@ -183,7 +216,7 @@ def _sample_pose(
 
 
 def _read_landmarks(rng: np.random.Generator, landmarks_mm: Points, factor: float) -> Points:
-    """What a reader marks, (29, 2) in patient mm: errors larger along the contour than across it."""
+    """Return a reader's marks (29, 2) in patient mm: errors are larger along the contour than across it."""
     along_sd, across_sd, degrees = np.array([_READING[symbol] for symbol, _ in DEMO_LANDMARKS]).T
     scores = factor * np.clip(rng.standard_normal((2, len(DEMO_LANDMARKS))), -2.5, 2.5)
     along, across = scores[0] * along_sd, scores[1] * across_sd
@@ -241,7 +274,7 @@ def _write_json(path: Path, content: dict[str, Any]) -> None:
 
 
 def _read_spec(path: Path) -> Any:
-    """What `demo.json` says, or None where it is absent or unreadable."""
+    """Read `demo.json`; None if it is absent or unreadable."""
     try:
         return json.loads((path / SPEC_FILE).read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -250,7 +283,7 @@ def _read_spec(path: Path) -> Any:
 
 def _move_into_place(unfinished: Path, path: Path) -> None:
     if path.exists():
-        # Moved aside first: on Windows no folder can be replaced by another, not even an empty one.
+        # Renamed away first: on Windows no folder can be replaced by another, not even an empty one.
         outdated = _sibling(path)
         path.replace(outdated)
         unfinished.replace(path)
@@ -260,5 +293,5 @@ def _move_into_place(unfinished: Path, path: Path) -> None:
 
 
 def _sibling(path: Path) -> Path:
-    """An unused hidden name beside `path`, on the same disk, so that moving is atomic."""
+    """Return an unused hidden path beside `path`, on the same disk, so that moving is atomic."""
     return path.with_name(f".{path.name}-{uuid.uuid4().hex[:12]}")

@@ -24,7 +24,7 @@ _COARSE_SIGMA_PX = 5.0  # wider blurs are made on a grid of a quarter of the siz
 
 @dataclass(frozen=True)
 class Machine:
-    """An X-ray machine: what it does to every picture. `gain` to `grain` are in units of the tone curve."""
+    """An X-ray machine, by its effect on pictures. `gain` to `grain` are in units of the tone curve."""
 
     name: str
     mode: str
@@ -40,16 +40,14 @@ class Machine:
 
 @dataclass(frozen=True)
 class Pose:
-    """Turns the patient about the sella by `radians` (nose down), scales to pixels, moves to
-    `sella_image`.
-    """
+    """The patient's place: turned about the sella by `radians` (nose down), the sella at `sella_image`."""
 
     radians: float
     mm_per_px: float
     sella_image: Points  # (2,)
 
     def __call__(self, patient_mm: Points) -> Points:
-        """(P, 2) in patient mm -> (P, 2) in image px."""
+        """Transform (P, 2) in patient mm to (P, 2) in image px."""
         cos, sin = np.cos(self.radians), np.sin(self.radians)
         turned = patient_mm @ np.array([[cos, sin], [-sin, cos]])
         placed: Points = turned / self.mm_per_px + self.sella_image
@@ -57,7 +55,7 @@ class Pose:
 
 
 class Film:
-    """Accumulates the density of structures; negative density is air. One film per picture."""
+    """The accumulated density of one picture's structures; negative density is air."""
 
     def __init__(self, size_hw: tuple[int, int], warp: Warp, pose: Pose) -> None:
         self.density: FloatImage = np.zeros(size_hw, np.float32)
@@ -66,7 +64,7 @@ class Film:
         self.mm_per_px = pose.mm_per_px
 
     def fill(self, outline: Points, density: float, *, blur_mm: float = 0.3) -> None:
-        """Adds `density` inside a closed outline in patient mm."""
+        """Add `density` inside a closed outline in patient mm."""
         self._add(self._pose(outline), density, blur_mm, width_px=0, closed=True)
 
     def stroke(
@@ -78,12 +76,12 @@ class Film:
         blur_mm: float = 0.25,
         closed: bool = False,
     ) -> None:
-        """Adds `density` along a line in patient mm, for example a cortical plate seen edge-on."""
+        """Add `density` along a line in patient mm, for example a cortical plate seen edge-on."""
         width_px = max(1, round(width_mm / self.mm_per_px))
         self._add(self._pose(line), density, blur_mm, width_px=width_px, closed=closed)
 
     def curve(self, *places: Place, closed: bool = False) -> Points:
-        """Smooth curve in patient mm through places of the template."""
+        """Return a smooth curve in patient mm through places of the template."""
         template = [LANDMARKS_MM[place] if isinstance(place, str) else place for place in places]
         return smooth_curve(self._warp(template), closed=closed)
 
@@ -127,7 +125,7 @@ def _as_float_image(pixels: npt.ArrayLike) -> FloatImage:
 
 
 def develop(film: Film, machine: Machine, rng: np.random.Generator) -> npt.NDArray[np.uint8]:
-    """Densities -> 8-bit grey: mottle of bone, exposure, tone curve, sharpness and grain of the machine."""
+    """Turn densities into 8-bit grey: mottle of bone, then the machine's exposure, tone curve and grain."""
     size_hw: tuple[int, int] = film.density.shape
     mottle = 1.0 + _smooth_noise(rng, size_hw, (1.2, 2.5, 25.0), (0.03, 0.04, 0.05), film.mm_per_px)
     density = np.maximum(film.density, 0.0) * mottle + machine.fog * _fog(rng, size_hw)
@@ -150,7 +148,7 @@ def _smooth_noise(
     strengths: Sequence[float],
     mm_per_px: float,
 ) -> FloatImage:
-    """Sum of white noises, each drawn on a grid of its own scale and enlarged."""
+    """Add up white noises, each drawn on a grid of its own scale and enlarged."""
     height, width = size_hw
     total = np.zeros(size_hw, np.float32)
     for scale_mm, strength in zip(scales_mm, strengths, strict=True):
@@ -162,7 +160,7 @@ def _smooth_noise(
 
 
 def _fog(rng: np.random.Generator, size_hw: tuple[int, int]) -> FloatImage:
-    """Scatter: a slope across the picture in a random direction, about one on average."""
+    """Return the scatter: a slope across the picture in a random direction, about one on average."""
     height, width = size_hw
     angle = rng.uniform(0.0, 2 * np.pi)
     x = np.linspace(-0.5, 0.5, width, dtype=np.float32)[None]
@@ -171,7 +169,7 @@ def _fog(rng: np.random.Generator, size_hw: tuple[int, int]) -> FloatImage:
 
 
 def draw_border(pixels: npt.NDArray[np.uint8], machine: Machine, rng: np.random.Generator) -> None:
-    """What is beside the head on the radiograph: the soft edge, a side marker, a ruler of 1 cm ticks."""
+    """Draw what is beside the head on the radiograph: soft edge, side marker, ruler of 1 cm ticks."""
     height, width = pixels.shape
     edge_px = rng.uniform(1.5, 4.0) / machine.mm_per_px
     x = np.minimum(np.arange(width), np.arange(width)[::-1]) / edge_px

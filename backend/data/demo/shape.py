@@ -1,6 +1,6 @@
 """The head behind the synthetic cephalograms: a template in mm, its modes of variation, and the warp.
 
-Frame `_mm`: millimetres from the centre of the sella turcica, x forwards (the face looks right), y down, the
+Frame `_mm`: millimeters from the center of the sella turcica, x forwards (the face looks right), y down, the
 Frankfort plane level.
 """
 
@@ -72,7 +72,7 @@ _UPPER_TEETH = ("UIT", "UIA", "UPM", "UMT", "upper_crest")
 
 
 def _mode(*parts: tuple[Sequence[str], float, float]) -> dict[str, tuple[float, float]]:
-    """Displacement (mm) of the named points at one standard deviation; a later part overrides an earlier."""
+    """Return the displacement (mm) of the named points at one standard deviation; later parts override."""
     return {name: (dx, dy) for names, dx, dy in parts for name in names}
 
 
@@ -138,9 +138,10 @@ _MODES: dict[str, dict[str, tuple[float, float]]] = {
     "forehead": _mode((("forehead",), 2.2, 0.0)),
     "neck": _mode((("spine",), 6.0, 0.0), (("axis",), 1.5, 0.0)),
 }
+# (M, P, 2)
 _MODE_ARRAY = np.array(
     [[mode.get(name, (0.0, 0.0)) for name in CONTROL_NAMES] for mode in _MODES.values()], dtype=float
-)  # (M, P, 2)
+)
 
 _MAX_SCORE_SD = 2.2  # beyond, outlines would cross
 _SIZE_SD = 0.045
@@ -150,7 +151,7 @@ _TILT_SD_DEGREES = 4.5
 
 @dataclass(frozen=True)
 class Head:
-    """One patient: where the template's control points went, before the head is posed in the picture.
+    """One patient: the template's control points as they are before the head is posed in the picture.
 
     `control_mm` is (P, 2) in the order of CONTROL_NAMES, `tilt_degrees` turns the nose down, `cvm_stage` runs
     from 1 to 6 and sets the shape of the cervical vertebrae.
@@ -162,12 +163,12 @@ class Head:
 
     @property
     def landmarks_mm(self) -> Points:
-        """(29, 2) in the order of LANDMARKS_MM."""
+        """The landmarks (29, 2) in the order of LANDMARKS_MM."""
         return self.control_mm[: len(LANDMARKS_MM)]
 
 
 def sample_head(rng: np.random.Generator) -> Head:
-    """A random patient: independent modes, a size, a little local noise, a tilt of the head."""
+    """Sample a patient: independent modes, a size, a little local noise, a tilt of the head."""
     scores = np.clip(rng.standard_normal(len(_MODE_ARRAY)), -_MAX_SCORE_SD, _MAX_SCORE_SD)
     local_mm = _LOCAL_SD_MM * np.clip(rng.standard_normal(CONTROL_MM.shape), -2.0, 2.0)
     local_mm[CONTROL_NAMES.index("S")] = 0.0
@@ -180,7 +181,7 @@ def sample_head(rng: np.random.Generator) -> Head:
 
 
 class Warp:
-    """Carries any place of the template to the patient, smoothly, and the control points exactly.
+    """A smooth map from the template to the patient, exact at the control points.
 
     A polyharmonic spline with the kernel r plus an affine part: it does not overshoot between neighbouring
     control points as the thin-plate kernel does.
@@ -196,7 +197,7 @@ class Warp:
         self._weights = np.linalg.solve(system, np.vstack([target_mm, np.zeros((3, 2))]))
 
     def __call__(self, template_mm: npt.ArrayLike) -> Points:
-        """(P, 2) in the template's mm -> (P, 2) in the patient's mm."""
+        """Map (P, 2) in the template's mm to (P, 2) in the patient's mm."""
         points = np.asarray(template_mm, dtype=float)
         basis = np.column_stack([_distances(points, CONTROL_MM), np.ones(len(points)), points])
         warped: Points = basis @ self._weights
@@ -209,7 +210,7 @@ def _distances(first: Points, second: Points) -> Points:
 
 
 def smooth_curve(points: npt.ArrayLike, *, closed: bool = False, num_between: int = 8) -> Points:
-    """Cubic Hermite spline through every point of (P, 2), with `num_between` samples per span."""
+    """Sample a cubic Hermite spline through every point of (P, 2), `num_between` times per span."""
     knots = np.asarray(points, dtype=float)
     if closed:
         padded = np.vstack([knots[-1:], knots, knots[:2]])
@@ -234,7 +235,7 @@ def smooth_curve(points: npt.ArrayLike, *, closed: bool = False, num_between: in
 
 
 def _tangent(before: Points, here: Points, after: Points) -> Points:
-    """Direction of the curve at `here`, of length about one: the nearer neighbour counts more."""
+    """Return the direction of the curve at `here`, of length about one: the nearer neighbor counts more."""
     to_here, to_after = here - before, after - here
     first = np.maximum(np.linalg.norm(to_here, axis=1, keepdims=True), 1e-9)
     second = np.maximum(np.linalg.norm(to_after, axis=1, keepdims=True), 1e-9)
@@ -243,5 +244,5 @@ def _tangent(before: Points, here: Points, after: Points) -> Points:
 
 
 def named_points(control_mm: Points) -> Mapping[str, Points]:
-    """name -> (2,) for the rows of `control_mm`."""
+    """Map names to the rows (2,) of `control_mm`."""
     return dict(zip(CONTROL_NAMES, control_mm, strict=True))

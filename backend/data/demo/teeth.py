@@ -41,7 +41,7 @@ def draw_teeth(film: Film, named: Mapping[str, Points]) -> None:
 
 
 def draw_row(film: Film, molar: Points, premolar: Points, incisor: Points, *, up: float) -> None:
-    """The side teeth of one jaw; `up` is the sign of y from the cusps to the roots (-1 in the upper jaw)."""
+    """Draw the side teeth of one jaw; `up` is the sign of y from cusps to roots (-1 in the upper jaw)."""
     forwards = (incisor - molar) / np.linalg.norm(incisor - molar)
     frame = np.array([forwards, up * np.array([-forwards[1], forwards[0]])])
     _draw_tooth(film, molar, frame, _MOLAR, _MOLAR_CROWN, 1.0)
