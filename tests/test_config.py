@@ -161,7 +161,7 @@ def test_auto_is_read_however_it_is_typed(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", [name for name, kind in NUMBER_SETTINGS.items() if not kind.is_pair])
-def test_no_number_is_yes_or_no_and_what_is_counted_is_whole(name: str) -> None:
+def test_numbers_reject_booleans_and_counts_reject_fractions(name: str) -> None:
     for wrong in (True, "true", "1,000", "1٬000", "1 000", "1_0"):
         assert mistake_in(name, wrong).what
     if NUMBER_SETTINGS[name].is_whole:

@@ -7,7 +7,7 @@ from backend.geometry import scaling
 from backend.overlays import PREDICTION_RGB, TRUTH_RGB, blend_heatmaps, draw_points, encode_png, heatmap_layer
 
 
-def test_points_are_drawn_where_they_lie_and_the_image_is_left_alone() -> None:
+def test_points_are_drawn_on_a_copy() -> None:
     image = np.zeros((90, 120), np.uint8)
     cross = draw_points(image, np.array([[30.0, 40.0]]), None)
     ring = draw_points(image, None, np.array([[80.0, 50.0]]))
@@ -40,7 +40,7 @@ def test_png_keeps_the_colours() -> None:
     assert tuple(decoded[0, 0]) == (0, 0, 200)
 
 
-def test_a_layer_is_clear_where_the_maps_are_low_and_png_keeps_that() -> None:
+def test_heatmap_layer_is_transparent_where_maps_are_low() -> None:
     heatmap = np.zeros((8, 8), np.uint8)
     heatmap[2, 5] = 255
     layer = heatmap_layer([heatmap], [scaling(4, 4)], (32, 24))

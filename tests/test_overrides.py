@@ -68,9 +68,7 @@ def end_process(folder: RunFolder) -> None:
     supervisor.reap()
 
 
-def test_a_gpu_that_is_gone_is_a_mistake_with_its_cure_and_another_device_decides_anew(
-    tmp_path: Path, data: Path
-) -> None:
+def test_missing_gpu_is_refused_and_another_device_resolved_again(tmp_path: Path, data: Path) -> None:
     folder = make_run(tmp_path, data)
     with pytest.raises(UserError, match="torch sees no cuda:0 here") as caught:
         resolve_overrides(folder, {}, ALONE)
@@ -88,9 +86,7 @@ def test_a_gpu_that_is_gone_is_a_mistake_with_its_cure_and_another_device_decide
     )
 
 
-def test_changes_are_kept_beside_the_config_and_carried_over_to_every_later_launch(
-    tmp_path: Path, data: Path, launched: list[RunFolder]
-) -> None:
+def test_overrides_are_kept_for_later_launches(tmp_path: Path, data: Path, launched: list[RunFolder]) -> None:
     folder = make_run(tmp_path, data)
     made = folder.config_path.read_bytes()
     launched.append(folder)
@@ -112,7 +108,7 @@ def test_changes_are_kept_beside_the_config_and_carried_over_to_every_later_laun
     assert len(read_whole_data(config).train) == 12
 
 
-def test_fewer_processes_may_prepare_images_after_a_resume_and_stay_so_on_another_device(
+def test_changed_num_workers_is_kept_on_another_device(
     tmp_path: Path, data: Path, launched: list[RunFolder]
 ) -> None:
     folder = make_run(tmp_path, data)
@@ -127,9 +123,7 @@ def test_fewer_processes_may_prepare_images_after_a_resume_and_stay_so_on_anothe
     assert back["num_workers"]["value"] == 0
 
 
-def test_a_folder_that_is_not_the_runs_data_is_refused_before_anything_is_recorded(
-    tmp_path: Path, data: Path
-) -> None:
+def test_folder_without_the_runs_data_is_refused(tmp_path: Path, data: Path) -> None:
     folder = make_run(tmp_path, data, device="cpu")
     other = tmp_path / "other"
     shutil.copytree(data, other)
@@ -145,7 +139,7 @@ def test_a_folder_that_is_not_the_runs_data_is_refused_before_anything_is_record
     assert folder.read_launched() is None
 
 
-def test_data_that_is_gone_is_a_mistake_that_names_the_way_out(tmp_path: Path, data: Path) -> None:
+def test_missing_data_is_refused_with_a_cure(tmp_path: Path, data: Path) -> None:
     folder = make_run(tmp_path, data, device="cpu")
     data.rename(tmp_path / "moved")
     with pytest.raises(UserError, match="does not exist any more") as caught:
@@ -162,7 +156,7 @@ def test_no_other_setting_changes_at_a_resume(tmp_path: Path, data: Path) -> Non
         resolve_overrides(folder, {"patience": -1}, ALONE)
 
 
-def test_a_run_that_patience_ended_goes_on_with_a_larger_one_alone(tmp_path: Path, data: Path) -> None:
+def test_run_ended_by_patience_needs_a_larger_one(tmp_path: Path, data: Path) -> None:
     folder = make_run(tmp_path, data, device="cpu", patience=3)
     folder.archive_outcome()
     folder.write_outcome("finished_early", "no better validation error for 3 epochs")

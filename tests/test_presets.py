@@ -10,7 +10,7 @@ from backend.presets import PRESETS, Preset, match_preset, preset_values, record
 
 
 @pytest.mark.parametrize("name", PRESETS)
-def test_every_preset_is_a_valid_set_of_settings_held_as_settings_hold_them(name: str) -> None:
+def test_presets_are_valid_settings(name: str) -> None:
     settings = parse_settings(with_preset(name, {}))
     values = preset_values(name)
     assert {key: getattr(settings, key) for key in values} == values

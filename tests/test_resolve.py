@@ -39,7 +39,7 @@ def refused(settings: Settings, machine: Machine) -> UserError:
 # The device
 
 
-def test_automatic_device_is_the_first_gpu_else_the_cpu_and_says_why() -> None:
+def test_automatic_device_is_first_gpu_or_cpu() -> None:
     assert choose_device(Settings(), TWO_GPUS).value == "cuda:0"
     assert "RTX A" in choose_device(Settings(), TWO_GPUS).reason
     choice = choose_device(Settings(), CPU_ONLY)
@@ -76,7 +76,7 @@ def test_a_batch_is_recommended_for_the_precision_in_force(tmp_path: Path) -> No
     assert reasons == ["full", "half", "half"]
 
 
-def test_a_run_in_bfloat16_that_goes_on_where_there_are_no_such_instructions_says_so() -> None:
+def test_resume_in_bfloat16_warns_on_cpu_without_instructions() -> None:
     told = precision_warning("bfloat16", cpu_bfloat16=False)
     assert told is not None and "bfloat16" in told and "AMX" in told
     assert precision_warning("bfloat16", cpu_bfloat16=True) is None
@@ -165,9 +165,7 @@ def test_without_one_the_folder_aariz_beside_the_program_is_taken(tmp_path: Path
     assert made == []
 
 
-def test_without_that_either_demo_data_is_made_and_the_reason_says_so(
-    tmp_path: Path, made: list[Path]
-) -> None:
+def test_demo_data_is_created_without_any_data_set(tmp_path: Path, made: list[Path]) -> None:
     choice = choose_dataset(Settings(), tmp_path)
     assert choice.value == str(tmp_path / "data" / "demo") and made == [tmp_path / "data" / "demo"]
     assert "demo data" in choice.reason and "made now" in choice.reason
@@ -175,9 +173,7 @@ def test_without_that_either_demo_data_is_made_and_the_reason_says_so(
     assert "there already" in choose_dataset(Settings(), tmp_path).reason
 
 
-def test_data_set_that_does_not_exist_is_refused_and_replaced_by_nothing(
-    tmp_path: Path, made: list[Path]
-) -> None:
+def test_missing_data_set_is_refused(tmp_path: Path, made: list[Path]) -> None:
     (tmp_path / "Aariz").mkdir()
     with pytest.raises(UserError, match="does not exist") as caught:
         choose_dataset(Settings(dataset_path=str(tmp_path / "gone")), tmp_path)

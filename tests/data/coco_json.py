@@ -54,8 +54,10 @@ def build(folder: Path, images: list[Any], annotations: list[Any], *categories: 
 
 
 def problems(annotations: Annotations) -> list[str]:
-    """All but the one that every data set of this format has, no pixel size, and the one of tests that mark every image
-    alike."""
+    """Select the problems that a test is about.
+
+    Every data set of this format has no pixel size, and many tests mark every image alike.
+    """
     assert "no pixel size: errors are in pixels" in annotations.problems[-1].what
     return [
         str(problem) for problem in annotations.problems[:-1] if "the same coordinates" not in problem.what

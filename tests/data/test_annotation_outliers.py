@@ -37,7 +37,7 @@ def test_a_swapped_pair_is_one_entry_that_names_the_other() -> None:
     assert np.isnan(found[0].distance_mm)
 
 
-def test_readers_who_disagree_are_told_with_the_one_who_is_farther_off() -> None:
+def test_disputed_landmark_names_the_farther_reader() -> None:
     marks = make_marks(2)
     marks[5, 1, 2] += (0, 45)
     found = find_outliers(marks, UNKNOWN).outliers

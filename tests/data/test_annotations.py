@@ -652,7 +652,7 @@ def test_detect_format_says_what_it_looked_for(isbi: Path, tmp_path: Path) -> No
         ("RawImage/TrainingData/001.bmp", "", "isbi2015: AnnotationsByMD is missing"),
     ],
 )  # fmt: skip
-def test_what_is_no_data_set_says_what_each_reader_found_wrong(
+def test_folder_that_is_no_data_set_reports_each_near_miss(
     tmp_path: Path, name: str, text: str, says: str
 ) -> None:
     (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)

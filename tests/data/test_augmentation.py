@@ -61,7 +61,7 @@ def test_no_augmentation_ever_mirrors() -> None:
     assert all(np.linalg.det(affine[:, :2]) > 0 for affine in affines)
 
 
-def test_random_numbers_depend_on_seed_epoch_and_index_and_on_nothing_else() -> None:
+def test_random_numbers_depend_only_on_seed_epoch_and_index() -> None:
     augmentation = Augmentation(rotation_deg=5, scale_jitter=0.1, shift_jitter=0.1, photometric=1)
 
     def draw(*key: int) -> tuple[float, ...]:

@@ -1,6 +1,7 @@
 """Small inputs that went wrong once: each is read as its picture shows it, or the problem is named.
 
-The pictures show a bright disc at each planted landmark, so that what was read can be held against what is seen.
+The pictures show a bright disc at each planted landmark, so that what was read can be held against what is
+seen.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ def planted(k: int) -> np.ndarray:
 
 
 def shows_its_landmarks(annotations: Annotations) -> None:
-    """Every landmark that was read lies on its own disc: of grey value 120 + 40 n, and nothing else is so bright.
+    """Check that every landmark is on its own disc, of grey value 120 + 40 n; nothing else is so bright.
 
     Aariz's 29 landmarks lie on the four discs in turn.
     """

@@ -165,7 +165,7 @@ def test_of_files_that_contradict_each_other_the_first_by_name_counts(tmp_path: 
     ]
 
 
-def test_an_image_has_the_split_of_the_first_file_that_annotates_it(tmp_path: Path) -> None:
+def test_image_has_the_split_of_its_first_file(tmp_path: Path) -> None:
     write_files(tmp_path, test=[instance(2), instance(3)], train=[instance(0), instance(1), instance(2)])
     annotations = read_annotations(tmp_path)
     found = {Path(name).stem: split for name, split in splits(annotations).items()}

@@ -25,8 +25,9 @@ STILL = Augmentation(rotation_deg=0, scale_jitter=0, shift_jitter=0, photometric
 MOVING = Augmentation(rotation_deg=15, scale_jitter=0.1, shift_jitter=0.05, photometric=0)
 FULL = Augmentation(rotation_deg=5, scale_jitter=0.08, shift_jitter=0.025, photometric=1)
 
-# size (h, w), spacing (x, y) mm; crop pixels cover 3 x 3, 3 x 1.5, 1 x 1 (no finer than the image) and, without a
-# spacing, 0.09 * 1050 / 64 = 1.48 image pixels: the first is kept reduced, the others are not or hardly
+# size (h, w), spacing (x, y) mm; crop pixels cover 3 x 3, 3 x 1.5, 1 x 1 (no finer than the image) and,
+# without a spacing, 0.09 * 1050 / 64 = 1.48 image pixels: the first is kept reduced, the others are not or
+# hardly
 IMAGES = [
     ((900, 700), (0.1, 0.1)),
     ((800, 900), (0.1, 0.2)),
@@ -238,7 +239,7 @@ def assert_same(first: Batch, second: Batch) -> None:
         assert torch.equal(torch.nan_to_num(value), torch.nan_to_num(getattr(second, name))), name
 
 
-def test_same_seed_epoch_and_index_give_the_same_crops_and_others_others(dots: Samples) -> None:
+def test_crops_depend_on_seed_epoch_and_index(dots: Samples) -> None:
     dataset, again = (crops_of(dots, augmentation=FULL, jitter_px=4.0, seed=3) for _ in range(2))
     again[(5, 2)]
     first = dataset[(1, 4)]
@@ -259,9 +260,7 @@ def test_validation_crops_are_the_same_in_every_epoch(dots: Samples) -> None:
 
 
 @pytest.mark.parametrize("augmentation", [None, MOVING], ids=["plain", "augmented"])
-def test_a_missing_landmark_is_an_empty_crop_and_leaves_the_others_alone(
-    dots: Samples, augmentation: Augmentation | None
-) -> None:
+def test_missing_landmark_gives_an_empty_crop(dots: Samples, augmentation: Augmentation | None) -> None:
     points = dots.points_xy_image.copy()
     points[0, 0] = np.nan
     holed = Samples(dots.images, points)
@@ -340,7 +339,7 @@ def test_crops_of_several_sizes_make_one_batch(dots: Samples) -> None:
     assert torch.isnan(batch.mm_per_px_xy[3]).all() and batch.mm_per_px_xy[1].tolist() == [0.1, 0.2]
 
 
-def test_an_image_is_kept_for_crops_no_larger_than_they_see_it() -> None:
+def test_crop_scale_is_no_larger_than_needed() -> None:
     assert crop_scale(np.array([5.0, 5.0])) == pytest.approx(HEADROOM / 5)
     assert crop_scale(np.array([5.0, 2.5])) == pytest.approx(HEADROOM / 2.5)  # by the finer axis
     assert crop_scale(np.array([1.0, 1.1])) == 1

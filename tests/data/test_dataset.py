@@ -112,7 +112,7 @@ def test_augmentation_really_moves_the_points(dots: Samples) -> None:
 
 
 @pytest.mark.parametrize("augmentation", [None, MOVING])
-def test_affine_of_a_sample_leads_its_points_back_to_the_original_image(
+def test_sample_affine_maps_points_back_to_the_image(
     dots: Samples, augmentation: Augmentation | None
 ) -> None:
     dataset = dataset_of(dots, (128, 96), augmentation=augmentation)
@@ -137,7 +137,7 @@ def test_letterbox_keeps_a_round_dot_round_and_stretch_does_not(dots: Samples) -
     assert down >= across + 2
 
 
-def test_same_seed_epoch_and_index_give_the_same_sample_and_others_another(tiny: Samples) -> None:
+def test_sample_depends_on_seed_epoch_and_index(tiny: Samples) -> None:
     dataset, again = (dataset_of(tiny, augmentation=FULL, seed=3) for _ in range(2))
     again[(5, 2)]
     first, second = dataset[(1, 4)], again[(1, 4)]
@@ -174,7 +174,7 @@ def test_grey_picture_is_standardised_and_repeated_to_three_channels(tiny: Sampl
     assert images[0].std().item() == pytest.approx(1, abs=1e-4)
 
 
-def test_colour_picture_keeps_its_channels_in_order_under_one_mean_and_deviation() -> None:
+def test_color_image_is_standardized_over_all_channels() -> None:
     picture = np.random.default_rng(0).integers(0, 80, (32, 48, 3), dtype=np.uint8)
     picture[..., 0] += 150
     images = standardize(picture)
@@ -224,9 +224,7 @@ def test_margins_take_the_images_mean(channels: tuple[int, ...]) -> None:
 # The store
 
 
-def test_store_reads_a_file_once_and_gives_it_at_about_the_inputs_size(
-    dots: Samples, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_store_reads_each_file_once_near_input_size(dots: Samples, monkeypatch: pytest.MonkeyPatch) -> None:
     from backend.data import image_store
 
     reads: list[Path] = []
@@ -311,7 +309,7 @@ def test_starting_at_a_batch_gives_the_rest_of_the_same_epoch(
     assert len(rest) == whole.num_batches - first
 
 
-def test_order_changes_with_the_epoch_and_the_seed_and_is_plain_without_one() -> None:
+def test_order_depends_on_epoch_and_seed() -> None:
     def order(seed: int | None, epoch: int) -> list[list[int]]:
         sampler = EpochBatches(40, 8, shuffle_seed=seed)
         sampler.start_at(epoch)

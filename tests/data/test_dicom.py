@@ -86,9 +86,7 @@ def test_monochrome1_is_turned_round(tmp_path: Path, ramp: Pixels) -> None:
     assert plain[0, 0] < plain[0, -1]
 
 
-def test_without_a_window_16_bit_goes_through_the_percentiles_and_8_bit_stays(
-    tmp_path: Path, ramp: Pixels
-) -> None:
+def test_missing_window_uses_percentiles_for_16_bit_only(tmp_path: Path, ramp: Pixels) -> None:
     image = read_image(write_dicom(tmp_path / "deep.dcm", ramp, bits=16))
     assert image.min() == 0 and image.max() == 255
     grey = (ramp // 40).astype(np.uint8)
@@ -251,7 +249,7 @@ UNREADABLE: dict[str, tuple[dict[str, Any], str]] = {
 
 
 @pytest.mark.parametrize("case", UNREADABLE)
-def test_an_unreadable_optional_field_is_left_out_and_named_in_all_three_ways_in(
+def test_unreadable_optional_dicom_field_is_reported_everywhere(
     tmp_path: Path, ramp: Pixels, case: str
 ) -> None:
     fields, name = UNREADABLE[case]
@@ -316,7 +314,7 @@ def test_spacing_fields_that_contradict_each_other_are_reported(tmp_path: Path, 
 
 
 @pytest.mark.parametrize(("given", "is_told"), [("0.5", True), ("0.2", True), ("0.1005", False), ("", False)])
-def test_a_table_that_contradicts_the_files_pixel_size_counts_and_is_reported(
+def test_table_pixel_size_wins_over_dicom_and_is_reported(
     tmp_path: Path, ramp: Pixels, given: str, is_told: bool
 ) -> None:
     write_dicom(tmp_path / "a.dcm", ramp, PixelSpacing=[0.1, 0.1])

@@ -182,7 +182,7 @@ def test_of_many_that_could_mean_a_picture_some_are_named(tmp_path: Path) -> Non
     )
 
 
-def test_a_stray_picture_is_not_that_of_a_camera_whose_other_one_is_there(tmp_path: Path) -> None:
+def test_stray_image_is_not_taken_for_an_existing_cameras_missing_one(tmp_path: Path) -> None:
     names = ["cam1/0001.png", "cam2/0001.png"]
     first, second = find(tmp_path, names, ["cam1/0001.png", "0001.png"])
     assert first == ImageMatch(tmp_path / names[0])
@@ -248,7 +248,7 @@ def test_cameras_of_two_coco_files_are_judged_together(tmp_path: Path) -> None:
     assert list(annotations.images["image_id"]) == ["other.png"]
 
 
-def test_a_data_set_that_is_reached_by_a_detour_is_the_same(tmp_path: Path) -> None:
+def test_path_with_parent_folders_gives_the_same_data_set(tmp_path: Path) -> None:
     write_image(tmp_path / "isbi/RawImage/TrainingData/001.bmp")
     (tmp_path / "isbi/AnnotationsByMD/400_senior").mkdir(parents=True)
     (tmp_path / "isbi/AnnotationsByMD/400_senior/001.txt").write_text("3,4\n" * 19)
@@ -271,7 +271,7 @@ def test_many_names_that_differ_alike_are_one_problem(tmp_path: Path) -> None:
     )
 
 
-def test_a_dlc_table_in_the_folder_of_another_video_is_not_put_on_its_frames(tmp_path: Path) -> None:
+def test_deeplabcut_table_in_another_videos_folder_is_reported(tmp_path: Path) -> None:
     video = write_image(tmp_path / "labeled-data/v2/img0.png").parent
     write_dlc(video, ["labeled-data/v1/img0.png", "v1\\img0.png", "C:\\p\\labeled-data\\v1\\img0.png"])
     with pytest.raises(UserError, match="names images of v1 that are not there, and is in the folder of v2"):

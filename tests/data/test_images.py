@@ -240,7 +240,7 @@ def _ramp_image(mode: str) -> Image.Image:
         (".bmp", "P", {}),
     ],
 )
-def test_every_kind_is_shown_as_its_header_says_and_has_the_size_that_it_states(
+def test_image_kinds_are_decoded_as_their_headers_state(
     tmp_path: Path, suffix: str, mode: str, options: dict[str, Any]
 ) -> None:
     image = _ramp_image(mode)

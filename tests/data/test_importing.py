@@ -229,7 +229,7 @@ def test_the_table_may_be_in_any_encoding(tmp_path: Path, file: str, table: byte
         assert [name for _, name in member_names(opened)] == [*PERSIAN, file]
 
 
-def test_letters_that_a_code_page_lacks_are_found_in_their_arabic_form(tmp_path: Path, root: Path) -> None:
+def test_letters_missing_in_a_code_page_match_arabic_forms(tmp_path: Path, root: Path) -> None:
     members = {"بيمار.png".encode("cp1256"): png(), b"labels.csv": table_of(["بیمار.png"]).encode()}
     annotations = read_annotations(import_zip(zip_raw(tmp_path / "x.zip", members), root))
     assert [Path(path).name for path in annotations.images["path"]] == ["بيمار.png"]
@@ -326,7 +326,7 @@ def test_what_the_disk_cannot_hold_is_refused_before_unpacking(
     assert "free" in refused(archive, root)
 
 
-def test_what_no_reader_recognises_is_refused_in_the_words_of_the_archive(tmp_path: Path, root: Path) -> None:
+def test_unrecognized_archive_is_refused_by_its_own_name(tmp_path: Path, root: Path) -> None:
     reason = refused(zip_texts(tmp_path / "holiday.zip", {"notes.txt": "x"}), root)
     assert reason.startswith("holiday.zip is not a data set; looked for") and ".importing" not in reason
 

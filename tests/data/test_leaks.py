@@ -31,7 +31,7 @@ def demo_films(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 
 
 def write_dataset(folder: Path, pictures: dict[str, tuple[str, Picture | Path]]) -> SampleSplits:
-    """A wide CSV with one landmark of images `name: (split, pixels or a file to copy)`, carving no validation."""
+    """Write and read a wide CSV of one landmark: images by `name: (split, pixels or a file to copy)`."""
     folder.mkdir(exist_ok=True)
     with (folder / "annotations.csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
@@ -117,7 +117,7 @@ def test_flat_and_unreadable_images_are_passed_over(tmp_path: Path) -> None:
     assert find_leaks(splits) == ()
 
 
-def test_images_of_train_and_valid_are_known_in_another_split_and_in_another_data_set(
+def test_training_images_are_found_in_other_splits_and_data_sets(
     demo_films: list[Path], tmp_path: Path
 ) -> None:
     a, b, c, d = demo_films[:4]
@@ -238,7 +238,8 @@ PUBLISHED_TRAIN_TEST = (
     "132-291 137-292 138-281 141-279 144-173"
 )
 PUBLISHED_WITHIN_TEST = "159-278 188-294 196-277"
-# not in the published list: the film bears the same printed number and shows the same head in another contrast
+# not in the published list: the film bears the same printed number and shows the same head in another
+# contrast
 FOUND_BY_US = "056-280"
 
 
@@ -246,7 +247,7 @@ def pairs_of(text: str) -> set[tuple[str, str]]:
     return {(pair[:3], pair[4:]) for pair in text.split()}
 
 
-def test_isbi_2015_has_the_published_pairs_one_more_and_no_false_one(shared_data: Path) -> None:
+def test_isbi_2015_leaks_are_the_published_pairs_and_one_more(shared_data: Path) -> None:
     leaks = find_leaks(read_dataset(shared_data / "isbi2015"))
     assert pairs(across_splits(leaks)) == pairs_of(PUBLISHED_TRAIN_TEST) | pairs_of(FOUND_BY_US)
     assert pairs(leaks) - pairs(across_splits(leaks)) == pairs_of(PUBLISHED_WITHIN_TEST)
@@ -256,5 +257,5 @@ def test_isbi_2015_has_the_published_pairs_one_more_and_no_false_one(shared_data
 
 
 @pytest.mark.slow
-def test_frames_of_a_video_in_which_something_moves_are_not_one_picture(shared_data: Path) -> None:
+def test_moving_video_frames_are_not_leaks(shared_data: Path) -> None:
     assert find_leaks(read_dataset(shared_data / "openfield")) == ()

@@ -101,7 +101,7 @@ def test_where_both_fit_it_is_told_which_was_assumed(tmp_path: Path, orientation
     assert "fit the stored and the turned pixels; they are taken as made on the turned ones" in what
 
 
-def test_the_larger_part_decides_where_images_disagree_and_the_numbers_are_told(tmp_path: Path) -> None:
+def test_majority_decides_orientation_and_is_reported(tmp_path: Path) -> None:
     marks = [(6, DOTS), (6, DOTS + 1), (8, turned(DOTS, 8))]
     annotations = read_annotations(write_csv(tmp_path, marks))
     np.testing.assert_array_equal(select_reader(annotations, "mean")[0], turned(DOTS, 6))
@@ -115,7 +115,7 @@ def test_the_sides_of_a_pixel_turn_with_the_landmarks(tmp_path: Path) -> None:
     assert images[["mm_per_px_x", "mm_per_px_y"]].to_numpy().tolist() == [[0.3, 0.1], [0.1, 0.3]]
 
 
-def test_an_edge_that_a_tool_wrote_half_a_pixel_beyond_decides_nothing(tmp_path: Path) -> None:
+def test_point_half_a_pixel_outside_decides_nothing(tmp_path: Path) -> None:
     edge = np.array([[float(HEIGHT), 7.0], [4.0, 5.0], [6.0, 7.0]])  # at the right edge of the turned image
     annotations = read_annotations(write_csv(tmp_path, [(6, edge)]))
     assert not any("stored pixels, not" in what for what in told(annotations))
@@ -135,7 +135,7 @@ def write_coco(folder: Path, points: np.ndarray[Any, Any], written_hw: tuple[int
 
 @pytest.mark.parametrize("written_hw", [(HEIGHT, WIDTH), (WIDTH, HEIGHT)])
 @pytest.mark.parametrize("points", [DOTS, MIDDLE, turned(DOTS, 6)], ids=["stored", "both", "turned"])
-def test_a_written_size_decides_where_landmarks_do_not_and_leaves_no_image_out(
+def test_written_size_decides_orientation_if_landmarks_do_not(
     tmp_path: Path, points: np.ndarray[Any, Any], written_hw: tuple[int, int]
 ) -> None:
     annotations = read_annotations(write_coco(tmp_path, points, written_hw))

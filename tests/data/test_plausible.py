@@ -88,7 +88,7 @@ def told(annotations: Annotations) -> list[Problem]:
         "swapped, some inside",
     ],
 )
-def test_what_cannot_be_pixels_is_said_once_with_cause_and_cure_and_stops_a_training(
+def test_coordinates_in_another_unit_are_one_problem_that_stops_training(
     points: Array, size_hw: tuple[int, int], what: str, cure: str
 ) -> None:
     (problem,) = found(points, size_hw)
@@ -106,7 +106,7 @@ def test_a_unit_of_one_reader_is_said_of_that_reader_alone() -> None:
     assert problem.what.startswith("all coordinates")
 
 
-def test_one_problem_of_the_set_takes_the_place_of_one_for_each_image(tmp_path: Path) -> None:
+def test_problem_of_the_set_replaces_problems_of_images(tmp_path: Path) -> None:
     points = pixels(6, (96, 128)) * 3
     points[0] = pixels(1, (96, 128))[0]
     annotations = read_annotations(write_csv(tmp_path, points, (96, 128)))
@@ -142,7 +142,7 @@ def test_the_same_coordinates_in_every_image_are_said_and_stop_nothing() -> None
     assert found(points, (96, 128)) == []
 
 
-def test_landmarks_at_zero_in_two_images_or_more_are_missing_and_named(tmp_path: Path) -> None:
+def test_zeros_in_two_images_are_masked_and_reported(tmp_path: Path) -> None:
     points = pixels(5, (96, 128))
     points[1, 0, 0] = points[3, 0, 0] = points[3, 0, 2] = 0
     annotations = read_annotations(write_csv(tmp_path, points, (96, 128)))

@@ -100,7 +100,7 @@ def test_unchanged_data_is_restored_in_its_order(record: DataRecord, data: Path)
     np.testing.assert_allclose(splits.train.points_xy_image[4], expected, rtol=1e-6)
 
 
-def test_what_is_gone_changed_annotated_anew_or_new_is_named(record: DataRecord, data: Path) -> None:
+def test_changes_name_gone_changed_reannotated_and_new_images(record: DataRecord, data: Path) -> None:
     rows = read_rows(data)
     new = {**rows[0], "image": "new.png", "split": "train"}
     rows[3]["nose_x"] = "21.5"
@@ -153,7 +153,7 @@ def test_other_landmarks_are_a_mistake_in_one_line(
     assert "\n" not in str(caught.value) and caught.value.field == "dataset_path" and caught.value.cure
 
 
-def test_data_that_was_moved_is_taken_and_another_data_set_of_the_same_names_is_not(
+def test_moved_data_is_accepted_but_other_files_of_same_names_are_not(
     record: DataRecord, data: Path, tmp_path: Path
 ) -> None:
     moved = tmp_path / "elsewhere" / "moved"
@@ -171,7 +171,7 @@ def test_data_that_was_moved_is_taken_and_another_data_set_of_the_same_names_is_
         restore_splits(record, whole(moved))
 
 
-def test_without_any_training_image_there_is_nothing_to_go_on_with(record: DataRecord, data: Path) -> None:
+def test_restoring_needs_a_training_image(record: DataRecord, data: Path) -> None:
     write_rows(data, read_rows(data)[9:])
     with pytest.raises(UserError, match="none of the 9 training images"):
         restore_splits(record, whole(data))
@@ -189,9 +189,7 @@ def test_rows_that_changed_split_after_the_training_are_still_known(record: Data
         assert found == tuple(f"{n:02d}.png" for n in range(6))
 
 
-def test_valid_is_what_the_run_was_validated_on_whatever_was_added_since(
-    record: DataRecord, data: Path
-) -> None:
+def test_restored_valid_split_ignores_added_images(record: DataRecord, data: Path) -> None:
     rows = [{name: value for name, value in row.items() if name != "split"} for row in read_rows(data)]
     extra: list[Any] = []
     for number in range(10):
@@ -209,7 +207,7 @@ def test_valid_is_what_the_run_was_validated_on_whatever_was_added_since(
         assert ids_in_training(own.by_split["valid"], own, trained, is_own=True) == ()
 
 
-def test_a_copy_in_other_bytes_is_found_while_the_file_is_there_and_not_from_its_fingerprint(
+def test_recompressed_copy_is_found_only_while_the_original_exists(
     record: DataRecord, data: Path, tmp_path: Path
 ) -> None:
     other = tmp_path / "other"

@@ -27,7 +27,7 @@ def copied(tiny_dataset: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(tiny_dataset, tmp_path / "copied"))
 
 
-def test_images_without_a_mark_are_left_out_before_the_validation_split_is_carved(copied: Path) -> None:
+def test_unmarked_images_are_left_out_before_splitting(copied: Path) -> None:
     table = copied / "annotations.csv"
     lines = table.read_text(encoding="utf-8").splitlines()
     unmarked = [line.split(",")[0] + ",0.5,,,,,," for line in lines[1:9]]
@@ -37,7 +37,7 @@ def test_images_without_a_mark_are_left_out_before_the_validation_split_is_carve
     assert (len(splits.train), len(splits.valid)) == (3, 1)
 
 
-def test_a_data_set_of_test_images_alone_can_be_evaluated_but_not_trained_on(copied: Path) -> None:
+def test_test_images_alone_can_be_evaluated_but_not_trained_on(copied: Path) -> None:
     table = copied / "annotations.csv"
     lines = table.read_text(encoding="utf-8").splitlines()
     table.write_text(
@@ -48,7 +48,7 @@ def test_a_data_set_of_test_images_alone_can_be_evaluated_but_not_trained_on(cop
         load(copied)
 
 
-def test_a_landmark_that_no_training_image_shows_is_left_out_and_told(copied: Path) -> None:
+def test_landmark_on_no_training_image_is_left_out_and_reported(copied: Path) -> None:
     table = copied / "annotations.csv"
     lines = table.read_text(encoding="utf-8").splitlines()
     assert lines[0] == "image,mm_per_px,nose_x,nose_y,chin_x,chin_y,ear_x,ear_y"
@@ -69,7 +69,7 @@ def test_a_landmark_that_no_training_image_shows_is_left_out_and_told(copied: Pa
     ).all()
 
 
-def test_a_store_names_what_cannot_be_decoded_and_travels_without_its_images(copied: Path) -> None:
+def test_store_reports_broken_files_and_pickles_without_images(copied: Path) -> None:
     samples = load(copied).train
     samples.paths[2].write_bytes(samples.paths[2].read_bytes()[:200])
     store = ImageStore(samples.paths, [[1.0]] * len(samples), 10**8)
@@ -79,7 +79,7 @@ def test_a_store_names_what_cannot_be_decoded_and_travels_without_its_images(cop
     assert (pickle.loads(pickle.dumps(store)).get(0)[0].pixels == store.get(0)[0].pixels).all()
 
 
-def test_splits_are_in_the_order_of_their_use_whatever_stands_first_in_the_data_set(copied: Path) -> None:
+def test_train_and_valid_come_first_among_splits(copied: Path) -> None:
     table = copied / "annotations.csv"
     head, *lines = table.read_text(encoding="utf-8").splitlines()
     splits = ["test2", "valid", "test1", *["train"] * len(lines)]

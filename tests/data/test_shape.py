@@ -40,7 +40,7 @@ def test_a_wrong_landmark_does_not_make_its_neighbours_look_wrong() -> None:
     assert check.score[17, 3] > 10 and np.delete(check.score[17], 3).max() < DISTRUST_SCORE
 
 
-def test_a_swapped_pair_is_known_even_where_nothing_else_could_say_it() -> None:
+def test_swapped_pair_is_found_among_few_landmarks() -> None:
     points = make_shapes(noise=0.5)[:, :5]
     points[17, [1, 2]] = points[17, [2, 1]]
     points[30, 4] += (60, 0)  # astray, but in nobody's place

@@ -1,4 +1,4 @@
-"""Points that a network is unsure of go where the training images' shapes make them likely; sure ones stay."""
+"""Uncertain points move to where the training images' shapes make them likely; certain ones stay."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def test_position_turn_and_unit_of_an_image_do_not_matter(prior: ShapePrior) -> 
     np.testing.assert_allclose(found, expected, atol=1e-6)
 
 
-def test_landmarks_missing_here_and_there_are_learnt_from_the_images_that_have_them() -> None:
+def test_prior_is_fitted_with_missing_landmarks() -> None:
     points = shapes(80)
     points[np.random.default_rng(11).random(points.shape[:2]) < 0.1] = np.nan
     prior = fit_shape_prior(points)
@@ -96,7 +96,7 @@ def test_landmarks_missing_here_and_there_are_learnt_from_the_images_that_have_t
     assert error(prior.draw(noisy, spread(40, 18.0)), truth).mean() < 0.8 * error(noisy, truth).mean()
 
 
-def test_there_is_none_where_the_images_do_not_make_one_shape() -> None:
+def test_no_prior_if_images_share_no_shape() -> None:
     assert fit_shape_prior(shapes(11)) is None
     assert fit_shape_prior(shapes(40)[:, :3]) is None
     seldom = shapes(40)

@@ -120,7 +120,7 @@ def sent(thing: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="memory has a name there, and needs no descriptor")
-def test_a_store_is_sent_with_its_images_and_shares_the_rest_of_its_budget(
+def test_spawned_store_has_images_and_a_share_of_the_budget(
     tiny: Samples, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     log_path = tmp_path / "decoded.txt"

@@ -75,7 +75,7 @@ def test_patients_stay_together() -> None:
     assert (carved.groupby("group")["split"].nunique() == 1).all()
 
 
-def test_a_pair_of_images_is_not_torn_for_a_wish_of_one() -> None:
+def test_group_of_two_is_not_split_for_one_image() -> None:
     carved = assign_validation(table([f"patient {i // 2}" for i in range(10)]), 0.1, 0)
     assert len(valid_ids(carved)) == 2
     assert (carved.groupby("group")["split"].nunique() == 1).all()

@@ -1,4 +1,4 @@
-"""Tables as other programs write them: encodings, delimiters, numbers, titles, a row per point; and what is written."""
+"""Tables of other programs (encodings, delimiters, numbers, titles, a row per point), and written ones."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from backend.errors import UserError
 
 HEIGHT, WIDTH = 60, 80
 POINTS = [[[12.5, 20.25], [30, 40]], [[13.5, 21.25], [31, 41]]]
-# Real words, some in letters that Arabic has not; cp1256 has no Persian yeh, so ي stands for it as in old programs.
+# Real words, some in letters that Arabic has not; cp1256 has no Persian yeh, so ي stands for it as in old
+# programs.
 NOSE, CHIN, EAR, LIP = "بيني", "چانه", "گوش", "لب"
 
 
@@ -99,7 +100,7 @@ def test_columns_are_known_by_the_names_that_programs_give_them(tmp_path: Path, 
     assert annotations.landmark_names == ("nose", "chin") and told(annotations) == ""
 
 
-def test_a_name_that_ends_in_an_axis_itself_is_not_cut_short(tmp_path: Path) -> None:
+def test_name_ending_in_an_axis_is_kept(tmp_path: Path) -> None:
     table = "image,x_a_x,y_a_x,x1_x,x1_y\n0.png,12.5,20.25,30,40\n1.png,13.5,21.25,31,41\n"
     annotations = read_table(tmp_path, table)
     check_points(annotations)
@@ -120,7 +121,7 @@ def test_the_corners_of_boxes_are_no_landmarks(tmp_path: Path) -> None:
     check_points(read_annotations(tmp_path), [[[1, 2], [3, 4], [5, 6]]])
 
 
-def test_a_column_without_a_name_is_reported_only_where_it_holds_something(tmp_path: Path) -> None:
+def test_unnamed_column_is_reported_if_not_empty(tmp_path: Path) -> None:
     table = ",image,nose_x,nose_y,\n0,0.png,1,2,\n1,1.png,3,4,\n"
     annotations = read_table(tmp_path, table)
     check_points(annotations, [[[1, 2]], [[3, 4]]])
@@ -136,7 +137,7 @@ def test_a_comma_that_can_stand_before_thousands_is_refused(tmp_path: Path) -> N
     check_points(annotations, [[[np.nan, np.nan], [3, 4]], [[1, 2], [3, 4]]])
 
 
-def test_one_number_that_can_only_have_decimals_decides_for_the_whole_table(tmp_path: Path) -> None:
+def test_one_certain_decimal_comma_decides_for_the_table(tmp_path: Path) -> None:
     for shown in ("12,5", "53,125"):
         annotations = read_table(tmp_path, f"image;a_x;a_y\n0.png;1,250;{shown}\n1.png;1,500;2\n")
         assert annotations.points_xy_image[:, 0, 0, 0].tolist() == [1.25, 1.5] and told(annotations) == ""
@@ -187,7 +188,7 @@ def test_persian_in_windows_1256_is_recognised_in_a_few_lines(
     assert "labels.csv: is not UTF-8; read as cp1256 (Windows, Persian and Arabic)" in told(annotations)
 
 
-def test_images_with_a_persian_yeh_are_found_from_a_table_in_windows_1256(tmp_path: Path) -> None:
+def test_windows_1256_table_finds_images_with_persian_yeh(tmp_path: Path) -> None:
     write_images(tmp_path, "علی.png")
     (tmp_path / "labels.csv").write_bytes(f"image,{NOSE}_x,{NOSE}_y\nعلي.png,1,2\n".encode("cp1256"))
     annotations = read_annotations(tmp_path)

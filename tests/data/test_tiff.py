@@ -1,4 +1,4 @@
-"""TIFF files as their tags mean them to be shown, at every depth and layout, and the pages that are passed over."""
+"""TIFF files are displayed as their tags state, at every depth and layout; further pages are reported."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def ramp(depth: str) -> tuple[Values, Values, int]:
 @pytest.mark.parametrize("big_endian", [False, True], ids=["little endian", "big endian"])
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("depth", DEPTHS)
-def test_white_is_zero_shows_the_greys_of_its_black_is_zero_twin(
+def test_white_is_zero_tiff_equals_black_is_zero(
     tmp_path: Path, depth: str, layout: str, big_endian: bool
 ) -> None:
     dark, inverse, bits = ramp(depth)
@@ -59,7 +59,7 @@ def test_white_is_zero_shows_the_greys_of_its_black_is_zero_twin(
 
 
 @pytest.mark.parametrize("name", ["film.tif", "film.jpg", "film"])
-def test_thumbnail_of_white_is_zero_is_no_negative_whatever_it_is_called(tmp_path: Path, name: str) -> None:
+def test_white_is_zero_thumbnail_is_not_inverted(tmp_path: Path, name: str) -> None:
     dark = np.tile(np.linspace(0, 60_000, 256).astype(np.uint16), (256, 1))
     path = tmp_path / name
     path.write_bytes(tiff_bytes(Page(65_535 - dark, WHITE_IS_ZERO)))

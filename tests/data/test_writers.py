@@ -1,4 +1,4 @@
-"""What is written, read back by our own readers: the same points, corrected ones as corrected, missing ones missing."""
+"""Written files are read back with the same points; corrected and missing ones stay so."""
 
 from __future__ import annotations
 

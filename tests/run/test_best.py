@@ -24,7 +24,7 @@ from backend.run.folder import RunFolder
         (MeanError(4.0), MeanError(), False),
     ],
 )
-def test_errors_are_compared_in_mm_where_both_are_known_in_mm(
+def test_errors_are_compared_in_mm_if_both_are_known(
     error: MeanError, other: MeanError, is_below: bool
 ) -> None:
     assert error.is_below(other) is is_below
@@ -44,7 +44,7 @@ def rows(*errors: tuple[float | None, float | None]) -> list[dict[str, Any]]:
         ([], "px", None),
     ],
 )
-def test_the_best_row_has_the_lowest_error_in_the_unit_of_them_all(
+def test_best_row_has_the_lowest_error_in_the_common_unit(
     errors: list[tuple[float | None, float | None]], unit: str, epoch: int | None
 ) -> None:
     known = rows(*errors)
@@ -70,21 +70,21 @@ def folder(tmp_path: Path) -> RunFolder:
     return RunFolder(tmp_path)
 
 
-def test_what_best_pt_says_of_its_weights_is_read_without_them(folder: RunFolder) -> None:
+def test_best_weights_are_read_without_tensors(folder: RunFolder) -> None:
     torch.save(CONTENT, folder.checkpoint_path("best"))
     weights = read_best_weights(folder)
     assert weights == BestWeights("refine", 7, CONTENT["val_metrics"], 2) == BestWeights.of(CONTENT)
     assert weights.error == MeanError(4.0, 0.4)
 
 
-def test_a_refined_error_beside_one_network_alone_is_not_believed(folder: RunFolder) -> None:
+def test_refined_error_of_a_single_network_is_ignored(folder: RunFolder) -> None:
     """As older versions took over the first network of a refined run."""
     torch.save({**CONTENT, "networks": {}}, folder.checkpoint_path("best"))
     assert read_best_weights(folder) == BestWeights("train", None, {}, 2)
 
 
 @pytest.mark.parametrize("damage", [None, b"", b"no archive", "cut", "empty archive"])
-def test_of_a_file_that_is_gone_or_damaged_nothing_is_known(folder: RunFolder, damage: Any) -> None:
+def test_missing_or_damaged_checkpoint_has_no_best_weights(folder: RunFolder, damage: Any) -> None:
     path = folder.checkpoint_path("best")
     torch.save(CONTENT, path)
     content = path.read_bytes()

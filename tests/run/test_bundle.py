@@ -34,7 +34,7 @@ def names_in(target: Path, folder: RunFolder) -> set[str]:
         return {name.removeprefix(f"{folder.run_id}/") for name in archive.namelist()}
 
 
-def test_a_bundle_holds_what_the_run_is_known_by(folder: RunFolder, tmp_path: Path) -> None:
+def test_bundle_holds_checkpoint_and_records(folder: RunFolder, tmp_path: Path) -> None:
     target = tmp_path / "bundle.zip"
     shares = list(write_bundle(folder, target, {"metrics.csv": b"epoch\n1\n"}))
     assert shares == sorted(shares) and shares[-1] == 1 and len(shares) > 8
@@ -49,9 +49,7 @@ def test_a_bundle_holds_what_the_run_is_known_by(folder: RunFolder, tmp_path: Pa
         assert best.compress_type == zipfile.ZIP_STORED
 
 
-def test_a_readme_tells_of_every_file_and_its_commands_are_understood(
-    folder: RunFolder, tmp_path: Path
-) -> None:
+def test_readme_lists_files_and_valid_commands(folder: RunFolder, tmp_path: Path) -> None:
     target = tmp_path / "bundle.zip"
     list(write_bundle(folder, target, {"metrics.csv": b""}))
     with zipfile.ZipFile(target) as archive:
@@ -77,7 +75,7 @@ def test_without_a_best_checkpoint_the_last_one_is_in_it(folder: RunFolder, tmp_
     assert "checkpoints/last.pt" in names_in(target, folder)
 
 
-def test_a_bundle_that_was_given_up_leaves_nothing(folder: RunFolder, tmp_path: Path) -> None:
+def test_abandoned_bundle_leaves_no_file(folder: RunFolder, tmp_path: Path) -> None:
     target = tmp_path / "bundle.zip"
     packing = write_bundle(folder, target)
     assert 0 < next(packing) < 1

@@ -132,7 +132,7 @@ def test_requests_are_made_seen_and_cleared(folder: RunFolder) -> None:
         folder.request("../outcome.json")  # type: ignore[arg-type]
 
 
-def test_outcomes_are_set_aside_under_numbers(folder: RunFolder) -> None:
+def test_archived_outcomes_are_numbered(folder: RunFolder) -> None:
     for reason in ("first", "second"):
         folder.write_outcome("stopped", reason)
         folder.archive_outcome()
@@ -206,12 +206,12 @@ def test_evaluations_are_listed_newest_first_and_read_by_name(folder: RunFolder)
     assert folder.read_evaluation("v1.2-valid") == {"number": 1}
 
 
-def test_the_name_of_an_evaluation_is_a_file_name_on_every_system() -> None:
+def test_evaluation_name_is_a_valid_file_name() -> None:
     assert evaluation_name("isbi2015", "test1") == "isbi2015-test1"
     assert evaluation_name("../a b", "te/st") == "a-b-te-st"
 
 
-def test_a_config_that_is_set_aside_makes_the_folder_no_run(folder: RunFolder) -> None:
+def test_folder_with_hidden_config_is_not_a_run(folder: RunFolder) -> None:
     folder.hide_config()
     assert list_runs(folder.path.parent) == []
     with pytest.raises(UserError, match="not a run"):

@@ -95,7 +95,7 @@ def test_a_step_of_the_clock_changes_no_process(
 
 @only_linux
 @pytest.mark.parametrize("changes", [{"start_ticks": 7}, {"boot_id": "another"}])
-def test_a_later_process_with_the_pid_and_one_of_another_boot_are_not_the_same(
+def test_reused_pid_and_other_boot_are_different_processes(
     child: subprocess.Popen[str], changes: dict[str, Any]
 ) -> None:
     process = identify(child.pid)
@@ -118,7 +118,7 @@ def test_the_name_of_a_process_does_not_hide_its_start(name: str) -> None:
         child.kill()
 
 
-def test_a_record_of_the_version_before_is_compared_by_its_create_time(child: subprocess.Popen[str]) -> None:
+def test_older_record_is_compared_by_create_time(child: subprocess.Popen[str]) -> None:
     create_time = psutil.Process(child.pid).create_time()
     for difference_s, same in ((0, True), (0.4, True), (2, False), (-3600, False)):
         assert (

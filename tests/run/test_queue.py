@@ -70,7 +70,7 @@ def test_order_can_be_changed_within_its_ends(
     assert read_queue(tmp_path) == [waiting[place] for place in order]
 
 
-def test_a_run_that_waits_no_more_is_neither_moved_nor_missed(tmp_path: Path, waiting: list[str]) -> None:
+def test_started_run_is_not_moved_in_the_queue(tmp_path: Path, waiting: list[str]) -> None:
     remove_from_queue(tmp_path, waiting[1])
     remove_from_queue(tmp_path, waiting[1])
     move_in_queue(tmp_path, waiting[1], -1)
@@ -80,7 +80,7 @@ def test_a_run_that_waits_no_more_is_neither_moved_nor_missed(tmp_path: Path, wa
 @pytest.mark.parametrize(
     "content", ['{"run_ids": ["a", ', '{"run_ids": "abc"}', '{"run_ids": [1]}', "[]", ""]
 )
-def test_a_damaged_file_is_told_with_a_cure_and_left_as_it_is(tmp_path: Path, content: str) -> None:
+def test_damaged_queue_is_reported_and_unchanged(tmp_path: Path, content: str) -> None:
     folder = create_run(tmp_path, {}, "a")
     path = tmp_path / "queue.json"
     path.write_text(content)

@@ -33,7 +33,7 @@ def test_an_absent_file_has_no_rows(folder: RunFolder) -> None:
     assert epochs_of(folder) == [1] and read_metrics(folder).version != first.version
 
 
-def test_of_a_run_the_newest_rows_alone_are_held(folder: RunFolder) -> None:
+def test_only_newest_rows_of_a_run_are_held(folder: RunFolder) -> None:
     """Each epoch changes the file; to hold every version would take memory of the square of the epochs."""
     before = rows._metrics_file.cache_info().currsize
     for epoch in range(1, 6):
@@ -61,7 +61,7 @@ def test_a_later_row_of_an_epoch_replaces_the_earlier(folder: RunFolder) -> None
     assert [row["train/loss"] for row in read_metrics(folder).rows] == [1.0, 9.0, 1.0]
 
 
-def test_a_cut_file_is_read_anew(folder: RunFolder) -> None:
+def test_cut_file_is_read_again(folder: RunFolder) -> None:
     finish(folder, 1, 2)
     lines = folder.metrics_path.read_bytes().splitlines(keepends=True)
     assert epochs_of(folder) == [1, 2]
@@ -71,7 +71,7 @@ def test_a_cut_file_is_read_anew(folder: RunFolder) -> None:
     assert epochs_of(folder) == []
 
 
-def test_a_replaced_file_is_read_anew_though_it_is_longer(folder: RunFolder, tmp_path: Path) -> None:
+def test_longer_replaced_file_is_read_again(folder: RunFolder, tmp_path: Path) -> None:
     finish(folder, 1, 2)
     before = read_metrics(folder)
     other = create_run(tmp_path / "elsewhere", {}, "other")
@@ -83,7 +83,7 @@ def test_a_replaced_file_is_read_anew_though_it_is_longer(folder: RunFolder, tmp
     assert [row["train/loss"] for row in after.rows] == [5.0, 5.0, 5.0]
 
 
-def test_a_file_that_is_written_anew_in_place_is_read_anew(folder: RunFolder) -> None:
+def test_file_rewritten_in_place_is_read_again(folder: RunFolder) -> None:
     finish(folder, 1, 2)
     assert epochs_of(folder) == [1, 2]
     lines = [f'{{"phase": "train", "epoch": {epoch}, "train/loss": 7.0}}\n' for epoch in range(1, 9)]

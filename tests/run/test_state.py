@@ -206,7 +206,7 @@ def test_a_living_run_that_the_version_before_launched_is_running(folder: RunFol
     assert derive_state(copy) is RunState.INTERRUPTED and local_process(copy) is None
 
 
-def test_a_living_train_py_of_the_version_before_is_known_by_its_lock(folder: RunFolder) -> None:
+def test_running_train_py_of_an_older_version_is_found_by_its_lock(folder: RunFolder) -> None:
     record_of_the_version_before(folder, ["python", "train.py", "--epochs", "5"])
     with folder.lock():
         assert derive_state(folder) is RunState.RUNNING
@@ -220,9 +220,7 @@ ENDED = {"pid": 2**22 + 1, "create_time": 1.0, "argv": [], "host": socket.gethos
     "launched",
     [None, {}, ENDED, {**ENDED, "host": "elsewhere"}, {**ENDED, "boot_id": "earlier", "start_ticks": 1}],
 )
-def test_whatever_is_recorded_a_held_lock_means_that_the_run_lives(
-    folder: RunFolder, launched: dict[str, Any] | None
-) -> None:
+def test_held_lock_means_running(folder: RunFolder, launched: dict[str, Any] | None) -> None:
     if launched is not None:
         write_json_atomic(folder.path / "launched.json", launched)
     folder.checkpoint_path("last").parent.mkdir()
@@ -256,7 +254,7 @@ def test_the_lock_is_not_asked_where_the_process_is_known(
     assert derive_state(folder) is RunState.RUNNING
 
 
-def test_those_who_ask_for_the_lock_never_take_each_other_for_its_holder(folder: RunFolder) -> None:
+def test_concurrent_lock_checks_do_not_see_each_other(folder: RunFolder) -> None:
     with folder.lock():
         pass
     answers: list[bool] = []
@@ -274,7 +272,7 @@ def test_those_who_ask_for_the_lock_never_take_each_other_for_its_holder(folder:
     assert len(answers) == 1200 and not any(answers)
 
 
-def test_those_who_ask_for_the_lock_do_not_keep_a_worker_from_it(folder: RunFolder) -> None:
+def test_lock_checks_do_not_block_a_worker(folder: RunFolder) -> None:
     with folder.lock():
         pass
     stop = threading.Event()
@@ -297,7 +295,7 @@ def test_those_who_ask_for_the_lock_do_not_keep_a_worker_from_it(folder: RunFold
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such permissions")
-def test_the_lock_is_found_in_a_folder_that_may_only_be_read(folder: RunFolder) -> None:
+def test_lock_is_found_in_a_read_only_folder(folder: RunFolder) -> None:
     with folder.lock():
         (folder.path / "run.lock").chmod(0o444)
         folder.path.chmod(0o555)
@@ -364,7 +362,7 @@ def renamed(folder: RunFolder) -> RunFolder:
 @pytest.mark.parametrize(
     ("reach", "lives"), [(copied, False), (linked, True), (through_another_path, True), (renamed, True)]
 )
-def test_a_run_lives_in_the_folder_in_which_it_trains_and_in_no_copy(
+def test_copy_of_a_running_folder_is_not_running(
     folder: RunFolder, reach: Callable[[RunFolder], RunFolder], lives: bool
 ) -> None:
     folder.write_launched(identify(os.getpid()), [])
@@ -379,7 +377,7 @@ def test_a_run_lives_in_the_folder_in_which_it_trains_and_in_no_copy(
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows copies no file that is locked")
-def test_nobody_is_signalled_for_a_copy_that_shares_the_files_of_the_original(folder: RunFolder) -> None:
+def test_hard_linked_copy_has_no_process_to_signal(folder: RunFolder) -> None:
     """`cp -al`: the lock that is held in the copy is the original's."""
     folder.write_launched(identify(os.getpid()), [])
     copy = RunFolder(folder.path.with_name("copy"))
@@ -389,7 +387,7 @@ def test_nobody_is_signalled_for_a_copy_that_shares_the_files_of_the_original(fo
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows renames no folder in which a file is open")
-def test_a_copy_put_where_the_renamed_run_was_launched_is_where_its_process_writes(folder: RunFolder) -> None:
+def test_copy_at_the_launched_path_of_a_renamed_run_is_running(folder: RunFolder) -> None:
     folder.write_launched(identify(os.getpid()), [])
     with folder.lock():
         moved = renamed(folder)
@@ -398,7 +396,7 @@ def test_a_copy_put_where_the_renamed_run_was_launched_is_where_its_process_writ
         assert local_process(folder) is not None and local_process(moved) is None
 
 
-def test_what_another_host_calls_its_folders_says_nothing_here(folder: RunFolder) -> None:
+def test_folder_names_of_another_host_are_not_compared(folder: RunFolder) -> None:
     row = of_this_process(host="elsewhere", time=time.time(), folder="/mnt/there/run")
     write_json_atomic(folder.path / "launched.json", row)
     assert is_live(folder)

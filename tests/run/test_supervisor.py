@@ -290,7 +290,7 @@ def test_nothing_is_started_where_the_lock_is_held(folder: RunFolder) -> None:
     supervisor.resume(folder, argv_prefix=python(STUBBORN))
 
 
-def test_a_process_that_is_recorded_does_not_begin_where_another_holds_the_lock(folder: RunFolder) -> None:
+def test_recorded_process_is_refused_if_another_holds_the_lock(folder: RunFolder) -> None:
     supervisor.record_launch(folder)
     with folder.lock(), pytest.raises(UserError, match="running already"):
         supervisor.record_launch(folder)
@@ -313,7 +313,7 @@ def test_nothing_is_asked_of_a_run_that_nobody_trains(folder: RunFolder) -> None
     assert derive_state(folder) is RunState.INTERRUPTED  # and not stopped, as if somebody had asked for it
 
 
-def test_what_is_done_to_a_copy_of_a_living_run_leaves_the_original_alone(folder: RunFolder) -> None:
+def test_actions_on_a_copy_leave_the_running_original_alone(folder: RunFolder) -> None:
     folder.checkpoint_path("last").parent.mkdir()
     folder.checkpoint_path("last").touch()
     supervisor.launch(folder, argv_prefix=python(POLITE))
