@@ -64,7 +64,7 @@ class RunConfig:
 
     @classmethod
     def from_dict(cls, raw: Mapping[str, Any]) -> RunConfig:
-        """Inverse of `to_dict`. Raises UserError for another format or a setting out of range."""
+        """Undo `to_dict`. Raises UserError for another format or a setting out of range."""
         version = raw.get("format_version")
         if version != FORMAT_VERSION:
             raise UserError(

@@ -376,7 +376,7 @@ class Settings(BaseModel):
 
     @property
     def stride_in_force(self) -> int:
-        """Input pixels per heatmap cell."""
+        """The number of input pixels per heatmap cell."""
         return output_stride_for(*self.image_size) if self.output_stride == "auto" else self.output_stride
 
     @property

@@ -62,7 +62,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Display:
-    """How stored grey values are meant to be displayed."""
+    """The display of stored grey values, as the file states it."""
 
     rescaling: tuple[float, float] = (1.0, 0.0)  # slope and intercept
     modality_table: Table | None = None

@@ -12,7 +12,7 @@ MmPerPx = tuple[float, float]  # along x and y; both NaN if unknown
 
 @dataclass(frozen=True)
 class ReadingRemark:
-    """What the user should know about how a file was read, and the cure.
+    """A remark for the user on how a file was read, and the cure.
 
     It names fields of the file and repeats pixel sizes, but no other value, which may be a patient's.
     """

@@ -49,7 +49,7 @@ class ImageRecord:
 
     @classmethod
     def from_dict(cls, split: str, raw: Mapping[str, str]) -> ImageRecord:
-        """Inverse of `to_dict`."""
+        """Undo `to_dict`."""
         return cls(
             image_id=raw["image_id"],
             split=split,
@@ -106,7 +106,7 @@ class DataRecord:
 
     @classmethod
     def from_dict(cls, raw: Mapping[str, Any]) -> DataRecord:
-        """Inverse of `to_dict`. Raises UserError for a damaged record or another format."""
+        """Undo `to_dict`. Raises UserError for a damaged record or another format."""
         cure = "restore the run's own data.json; without one, today's folder is read"
         version = raw.get("format_version")
         if version != FORMAT_VERSION:

@@ -29,7 +29,7 @@ class Samples:
 
     @property
     def mm_per_px_xy(self) -> np.ndarray[tuple[int, int], np.dtype[np.float64]]:
-        """Pixel sizes (N, 2), NaN if unknown."""
+        """The pixel sizes (N, 2), NaN if unknown."""
         return self.images[["mm_per_px_x", "mm_per_px_y"]].to_numpy(np.float64, copy=True)
 
     @property

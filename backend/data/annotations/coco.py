@@ -147,13 +147,13 @@ def _report_empty(
     entries: list[_Entry],
 ) -> None:
     """Report images that no file has a landmark for, under the first file that lists them."""
-    known = {entry.place for entry in entries}
+    done = {entry.place for entry in entries}
     for table, images in zip(tables, listed, strict=True):
         empty: list[str] = []
         for image in filter(None, images.values()):
             place = image.match.path or _place_of(builder, table, image)
-            if place not in known:
-                known.add(place)
+            if place not in done:
+                done.add(place)
                 empty.append(image.name)
         if empty:
             builder.report(
@@ -234,10 +234,12 @@ def _add_images(builder: AnnotationsBuilder, entries: list[_Entry]) -> None:
         if path is None:
             continue
         points = assemble(builder, first.instances, first.where)
-        known = list(first.instances)
+        joined_instances = list(first.instances)
         for entry in others:
-            new = [instance for instance in entry.instances if not any(map(instance.equals, known))]
-            known += new
+            new = [
+                instance for instance in entry.instances if not any(map(instance.equals, joined_instances))
+            ]
+            joined_instances += new
             joined, differs = join_points([points, assemble(builder, new, entry.where)])
             if contradiction := _contradiction(builder, first, entry, differs=bool(differs.any())):
                 contradictions.add(entry.file, *contradiction, entry.image.name)

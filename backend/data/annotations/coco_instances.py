@@ -89,12 +89,14 @@ def read_instances(
             image_id = shorten(annotation.get("image_id"))
             builder.report(where, f"image_id {image_id} is unknown; it is left out", EXPORT_AGAIN)
         elif images[key]:
-            kept: tuple[_Mark, ...] = ("marked",) if visibility_counts else ("marked", "unlabelled")
-            points = _read_points(builder, category.names, annotation.get("keypoints"), where, kept, tally)
+            accepted: tuple[_Mark, ...] = ("marked",) if visibility_counts else ("marked", "unlabelled")
+            points = _read_points(
+                builder, category.names, annotation.get("keypoints"), where, accepted, tally
+            )
             if np.isfinite(points).any():
-                shown = key_of(annotation.get("id")) or f"annotations[{number}]"
+                instance_id = key_of(annotation.get("id")) or f"annotations[{number}]"
                 instances.setdefault(key, []).append(
-                    Instance(shown, category.names, points, _area_of(annotation))
+                    Instance(instance_id, category.names, points, _area_of(annotation))
                 )
     for what, places in tally.wrong_lists.items():
         others = f", as in {len(places) - 1} other annotations" if len(places) > 1 else ""
@@ -107,9 +109,11 @@ def _part_by_landmark(
     builder: AnnotationsBuilder, table: Table, instances: dict[str, list[Instance]]
 ) -> dict[str, list[Instance]]:
     """Make each instance a part of an object if the whole file has one landmark per annotation."""
-    every = [instance for found in instances.values() for instance in found]
+    every = [instance for in_image in instances.values() for instance in in_image]
     # In a file with a single instance per image, or with any that has more landmarks, they are instances.
-    if len(every) == len(instances) or any(len(one.names) == 1 or one.num_landmarks > 1 for one in every):
+    if len(every) == len(instances) or any(
+        len(instance.names) == 1 or instance.num_landmarks > 1 for instance in every
+    ):
         return instances
     builder.report(
         table.path,
@@ -117,8 +121,11 @@ def _part_by_landmark(
         "where they are different objects, crop the images to one object each",
     )
     return {
-        key: [replace(one, names=(builder.landmark_names[one.first_landmark],)) for one in found]
-        for key, found in instances.items()
+        key: [
+            replace(instance, names=(builder.landmark_names[instance.first_landmark],))
+            for instance in in_image
+        ]
+        for key, in_image in instances.items()
     }
 
 
@@ -132,13 +139,15 @@ def assemble(builder: AnnotationsBuilder, instances: list[Instance], where: str)
     parts: dict[Names, list[Instance]] = {}
     for instance in instances:
         parts.setdefault(instance.names, []).append(instance)
-    taken: list[Instance] = []
-    for names, found in parts.items():
-        single = len(names) == 1 < len(builder.landmark_names)
-        taken += found if single else [_best_of(builder, found, where)]
-    if len(taken) == 1:
-        return taken[0].points_xy_image
-    points, differs = join_points([builder.empty_points()[0], *(one.points_xy_image for one in taken)])
+    to_join: list[Instance] = []
+    for names, candidates in parts.items():
+        is_single = len(names) == 1 < len(builder.landmark_names)
+        to_join += candidates if is_single else [_best_of(builder, candidates, where)]
+    if len(to_join) == 1:
+        return to_join[0].points_xy_image
+    points, differs = join_points(
+        [builder.empty_points()[0], *(instance.points_xy_image for instance in to_join)]
+    )
     if differs.any():
         names = tuple(name for name, several in zip(builder.landmark_names, differs, strict=True) if several)
         builder.report(
@@ -162,7 +171,7 @@ def _best_of(builder: AnnotationsBuilder, instances: list[Instance], where: str)
 
 
 def _area_of(annotation: Mapping[str, Any]) -> float:
-    """The stated area, else that of the box, px^2; 0 where there is neither."""
+    """Return the stated area, else that of the box, px^2; 0 if there is neither."""
     area, box = annotation.get("area"), annotation.get("bbox")
     if is_number(area):
         return float(area)
@@ -175,26 +184,31 @@ def _area_of(annotation: Mapping[str, Any]) -> float:
 
 
 def _read_points(
-    builder: AnnotationsBuilder, names: Names, values: Any, where: str, kept: tuple[_Mark, ...], tally: _Tally
+    builder: AnnotationsBuilder,
+    names: Names,
+    values: Any,
+    where: str,
+    accepted: tuple[_Mark, ...],
+    tally: _Tally,
 ) -> _Points:
     """Read the points (K, 2), original image pixels, from a list x, y, visibility, x, y ... of the names.
 
-    Marks of the kinds `kept` are landmarks. NaN if a point is missing or bad.
+    Marks of the kinds `accepted` are landmarks. NaN if a point is missing or bad.
     """
     points = np.full((len(builder.landmark_names), 2), np.nan)
     if values is None or values == []:
         return points  # a box or an outline alone
     if not isinstance(values, list) or len(values) != 3 * len(names):
         number = f"{len(values)} numbers" if isinstance(values, list) else shorten(values)
-        wanted = f"{3 * len(names)} (x, y, visibility of {len(names)} landmarks)"
-        tally.wrong_lists.setdefault(f"keypoints are {number} instead of {wanted}", []).append(where)
+        expected = f"{3 * len(names)} (x, y, visibility of {len(names)} landmarks)"
+        tally.wrong_lists.setdefault(f"keypoints are {number} instead of {expected}", []).append(where)
         return points
     index_of = {name: index for index, name in enumerate(builder.landmark_names)}
     for place, name in enumerate(names):
         x, y, visibility = values[3 * place : 3 * place + 3]
         mark = _judge(x, y, visibility)
         tally.marks[mark][name] += 1
-        if mark in kept:
+        if mark in accepted:
             points[index_of[name]] = x, y
         elif mark == "bad":
             builder.report(
@@ -206,10 +220,10 @@ def _read_points(
 
 
 def _judge(x: Any, y: Any, visibility: Any) -> _Mark:
-    there = is_number(x) and is_number(y)
-    if visibility not in (0, 1, 2) or (visibility != 0 and not there):
+    has_numbers = is_number(x) and is_number(y)
+    if visibility not in (0, 1, 2) or (visibility != 0 and not has_numbers):
         return "bad"
-    if not there or (x == 0 and y == 0):
+    if not has_numbers or (x == 0 and y == 0):
         return "missing" if visibility == 0 else "at 0, 0"
     return "unlabelled" if visibility == 0 else "marked"
 

@@ -32,16 +32,16 @@ def choose_landmarks(builder: AnnotationsBuilder, tables: list[Table]) -> list[T
             field="dataset_path",
             cure="export the annotations as COCO keypoints",
         )
-    marked = (table.category_of(annotation) for table in tables for annotation in table.annotations)
-    count = Counter(category.names for category in marked if category)
+    categories = (table.category_of(annotation) for table in tables for annotation in table.annotations)
+    count = Counter(category.names for category in categories if category)
     # Each part is marked once per object, so the part that is marked most often says how many objects there
     # are.
-    chosen, *others = sorted(parts_of, key=lambda whole: -max(count[part] for part in parts_of[whole]))
-    for whole in others:
+    chosen, *others = sorted(parts_of, key=lambda names: -max(count[part] for part in parts_of[names]))
+    for names in others:
         builder.report(
             builder.root.name,
-            f"category {_titles_of(tables, parts_of[whole])} has other landmarks; "
-            f"its {sum(count[part] for part in parts_of[whole])} instances are left out",
+            f"category {_titles_of(tables, parts_of[names])} has other landmarks; "
+            f"its {sum(count[part] for part in parts_of[names])} instances are left out",
             "make a data set of each category",
         )
     parts = parts_of[chosen]
@@ -53,17 +53,21 @@ def choose_landmarks(builder: AnnotationsBuilder, tables: list[Table]) -> list[T
             "where they are different objects, make a data set of each category",
         )
     builder.landmark_names = chosen
-    tables = [_rename(table, lambda one: one.names if one.names in parts else ()) for table in tables]
+    tables = [
+        _rename(table, lambda category: category.names if category.names in parts else ()) for table in tables
+    ]
     return [table for table in tables if any(category.names for category in table.categories.values())]
 
 
 def _titles_of(tables: list[Table], parts: list[Names]) -> str:
     categories = [category for table in tables for category in table.categories.values()]
-    return shorten(", ".join(dict.fromkeys(one.title for one in categories if one.names in parts)))
+    return shorten(
+        ", ".join(dict.fromkeys(category.title for category in categories if category.names in parts))
+    )
 
 
 def _rename(table: Table, names_of: Callable[[Category], Names]) -> Table:
-    renamed = {key: replace(one, names=names_of(one)) for key, one in table.categories.items()}
+    renamed = {key: replace(category, names=names_of(category)) for key, category in table.categories.items()}
     return replace(table, categories=renamed)
 
 
@@ -73,7 +77,9 @@ def _name_single_points(table: Table) -> Table:
     for annotation in table.annotations:
         if (category := table.category_of(annotation)) and isinstance(annotation["keypoints"], list):
             lengths.setdefault(category, set()).add(len(annotation["keypoints"]))
-    return _rename(table, lambda one: one.names or ((one.title,) if lengths.get(one) == {3} else ()))
+    return _rename(
+        table, lambda category: category.names or ((category.title,) if lengths.get(category) == {3} else ())
+    )
 
 
 def _name_by_title(tables: list[Table]) -> list[Table]:
@@ -84,7 +90,10 @@ def _name_by_title(tables: list[Table]) -> list[Table]:
         if len(category.names) == 1:
             single.setdefault(category.names, []).append(category)
     apart = {names for names, categories in single.items() if _share_images(images, categories)}
-    return [_rename(table, lambda one: (one.title,) if one.names in apart else one.names) for table in tables]
+    return [
+        _rename(table, lambda category: (category.title,) if category.names in apart else category.names)
+        for table in tables
+    ]
 
 
 def _join_parts(tables: list[Table]) -> dict[Names, list[Names]]:
@@ -97,7 +106,7 @@ def _join_parts(tables: list[Table]) -> dict[Names, list[Names]]:
     parts_of: dict[Names, list[Names]] = {}
     joined: dict[Names, Names] = {}
     for group in groups:
-        parts = list(dict.fromkeys(one.names for one in group if one.names not in joined))
+        parts = list(dict.fromkeys(category.names for category in group if category.names not in joined))
         if len(parts) > 1 and _share_images(images, group):
             joined |= dict.fromkeys(parts, tuple(dict.fromkeys(name for part in parts for name in part)))
     for category in images:
@@ -111,7 +120,9 @@ def _images_of(tables: list[Table]) -> dict[Category, set[str]]:
     """List the names of the images that each category with landmarks marks; ids may differ between files."""
     images: dict[Category, set[str]] = {}
     for table in tables:
-        images |= {one: images.get(one, set()) for one in table.categories.values() if one.names}
+        images |= {
+            category: images.get(category, set()) for category in table.categories.values() if category.names
+        }
         names = {
             key_of(entry.get("id")): str(entry.get("file_name"))
             for entry in table.images

@@ -117,20 +117,20 @@ def _fit_styles(titles: Sequence[str]) -> list[tuple[int, str, str]]:
         if title.lower() in _META:
             continue
         for style, pattern in enumerate(_STYLES):
-            if found := pattern.fullmatch(title):
-                fits.setdefault(title, []).append((style, found["name"], found["axis"].lower()))
-    every = {fit for of_title in fits.values() for fit in of_title}
-    chosen = []
-    for title, of_title in fits.items():
-        for style, name, axis in of_title:
+            if match := pattern.fullmatch(title):
+                fits.setdefault(title, []).append((style, match["name"], match["axis"].lower()))
+    every = {fit for title_fits in fits.values() for fit in title_fits}
+    columns = []
+    for title, title_fits in fits.items():
+        for style, name, axis in title_fits:
             if (style, name, "y" if axis == "x" else "x") in every:
-                chosen.append((style, name, title))
+                columns.append((style, name, title))
                 break
         else:
-            if of_title[0][0] == 0:
-                chosen.append((0, of_title[0][1], title))
-    is_box = all(style > 0 and name in _CORNERS for style, name, _ in chosen)
-    return [] if is_box else chosen
+            if title_fits[0][0] == 0:
+                columns.append((0, title_fits[0][1], title))
+    is_box = all(style > 0 and name in _CORNERS for style, name, _ in columns)
+    return [] if is_box else columns
 
 
 def _pair_axes(
@@ -139,15 +139,15 @@ def _pair_axes(
     """Map each landmark to the positions of x and y, in the order of x; return also what is wrong."""
     places: dict[str, dict[str, list[int]]] = {}
     for style, name, title in fitting:
-        found = _STYLES[style].fullmatch(title)
-        assert found is not None, "it was found by this style"
-        places.setdefault(name, {}).setdefault(found["axis"].lower(), []).append(titles.index(title))
+        match = _STYLES[style].fullmatch(title)
+        assert match is not None, "the title was found by this style"
+        places.setdefault(name, {}).setdefault(match["axis"].lower(), []).append(titles.index(title))
     faults = []
-    for axis, other in ("xy", "yx"):
-        alone = [name for name, axes in places.items() if axis in axes and other not in axes]
-        if alone:
-            what = f"landmark {', '.join(alone)} has {axis} without {other}"
-            faults.append((what, f"add the column <name>_{other}"))
+    for axis, missing in ("xy", "yx"):
+        unpaired = [name for name, axes in places.items() if axis in axes and missing not in axes]
+        if unpaired:
+            what = f"landmark {', '.join(unpaired)} has {axis} without {missing}"
+            faults.append((what, f"add the column <name>_{missing}"))
     both = {name: axes for name, axes in places.items() if len(axes) == 2}
     twice = [name for name, axes in both.items() if max(map(len, axes.values())) > 1]
     if twice:
@@ -162,14 +162,14 @@ def _find_twice(titles: Sequence[str]) -> list[tuple[str, str]]:
     return [(f"column {', '.join(twice)} is there twice", "keep one of them")] if twice else []
 
 
-def _find_titled(titles: Sequence[str], wanted: Sequence[str]) -> list[int]:
-    """List the positions of the columns that have one of these titles, likeliest title first."""
-    bare = [re.sub(r"[ _-]", "", title).lower() for title in titles]
-    return [k for title in wanted for k, found in enumerate(bare) if found == title]
+def _find_titled(titles: Sequence[str], known_titles: Sequence[str]) -> list[int]:
+    """List the positions of the columns that have one of the known titles, likeliest title first."""
+    bare_titles = [re.sub(r"[ _-]", "", title).lower() for title in titles]
+    return [k for known in known_titles for k, bare in enumerate(bare_titles) if bare == known]
 
 
 def _find_point(titles: Sequence[str]) -> Pair | None:
-    axes = {found[1].lower(): k for k, title in enumerate(titles) if (found := _BARE_AXIS.fullmatch(title))}
+    axes = {match[1].lower(): k for k, title in enumerate(titles) if (match := _BARE_AXIS.fullmatch(title))}
     return (axes["x"], axes["y"]) if len(axes) == 2 else None
 
 

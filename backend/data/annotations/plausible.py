@@ -64,13 +64,13 @@ def judge(points: Points, sizes_hw: Sizes, reader_names: Sequence[str], where: s
     problems: list[Problem] = []
     explained: set[int] = set()
     for find in (_find_shares, _find_percent, _find_outside, _find_same):
-        found = _find_by_reader(find, points, sizes_hw, reader_names)
-        for readers, (what, cure) in found.items():
+        findings = _find_by_reader(find, points, sizes_hw, reader_names)
+        for readers, (what, cure) in findings.items():
             names = ", ".join(reader_names[reader] for reader in readers)
-            words = what if len(readers) == len(reader_names) else f"of {names}: {what}"
-            problems.append(Problem(where, words, cure, stops_training=find is not _find_same))
+            message = what if len(readers) == len(reader_names) else f"of {names}: {what}"
+            problems.append(Problem(where, message, cure, stops_training=find is not _find_same))
         if find is _find_outside:
-            explained = {reader for readers in found for reader in readers}
+            explained = {reader for readers in findings for reader in readers}
     return Verdict(tuple(problems), frozenset(explained))
 
 
@@ -81,14 +81,15 @@ def _find_by_reader(
     reader_names: Sequence[str],
 ) -> dict[tuple[int, ...], Finding]:
     """Map readers to findings about them: a single one if it is true of all who marked anything."""
-    alone: dict[tuple[int, ...], Finding | None]
-    alone = {(reader,): find(points[:, [reader]], sizes_hw) for reader in range(len(reader_names))}
-    found = {readers: one for readers, one in alone.items() if one is not None}
+    findings: dict[tuple[int, ...], Finding] = {}
+    for reader in range(len(reader_names)):
+        if (finding := find(points[:, [reader]], sizes_hw)) is not None:
+            findings[(reader,)] = finding
     if len(reader_names) == 1:
-        return found
-    marked = np.flatnonzero(np.isfinite(points).any(axis=(0, 2, 3)))
-    together = find(points, sizes_hw) if len(found) == len(marked) else None
-    return found if together is None else {tuple(range(len(reader_names))): together}
+        return findings
+    active_readers = np.flatnonzero(np.isfinite(points).any(axis=(0, 2, 3)))
+    common = find(points, sizes_hw) if len(findings) == len(active_readers) else None
+    return findings if common is None else {tuple(range(len(reader_names))): common}
 
 
 def _find_shares(points: Points, sizes_hw: Sizes) -> Finding | None:
@@ -107,12 +108,12 @@ def _find_percent(points: Points, sizes_hw: Sizes) -> Finding | None:
 
 def _fits_unit(points: Points, sizes_hw: Sizes, span: float, side_px: int) -> str:
     """Describe coordinates that are all in a unit's span, in images with longer sides; "" for others."""
-    known = points[np.isfinite(points).all(axis=-1)]
-    if len(known) < MIN_POINTS or sizes_hw.min() <= side_px:
+    finite = points[np.isfinite(points).all(axis=-1)]
+    if len(finite) < MIN_POINTS or sizes_hw.min() <= side_px:
         return ""
-    if known.min() < -SLACK * span or known.max() > (1 + SLACK) * span:
+    if finite.min() < -SLACK * span or finite.max() > (1 + SLACK) * span:
         return ""
-    x, y = known.max(axis=0)
+    x, y = finite.max(axis=0)
     height, width = sizes_hw.min(axis=0)
     images = f"images of at least {width} x {height} px"
     return f"all coordinates lie within 0 to {span:g}, and reach ({x:.4g}, {y:.4g}), in {images}"
@@ -120,8 +121,8 @@ def _fits_unit(points: Points, sizes_hw: Sizes, span: float, side_px: int) -> st
 
 def _find_outside(points: Points, sizes_hw: Sizes) -> Finding | None:
     """Find landmarks that are mostly outside of their images, or all inside once x and y are exchanged."""
-    known = np.isfinite(points).all(axis=-1)
-    num = int(known.sum())
+    is_finite = np.isfinite(points).all(axis=-1)
+    num = int(is_finite.sum())
     if num < MIN_POINTS or sizes_hw.max() <= TINY_SIDE_PX:
         return None
     outside, swapped = (outside_image(xy, sizes_hw[:, None, None]) for xy in (points, points[..., ::-1]))
@@ -129,13 +130,13 @@ def _find_outside(points: Points, sizes_hw: Sizes) -> Finding | None:
     only_swapped_fits = share >= SWAPPED and outside.sum() >= MIN_SWAPPED and share_swapped == 0
     if share <= MOSTLY and not only_swapped_fits:
         return None
-    lost = int((np.any(known, axis=(1, 2)) & ~np.any(known & ~outside, axis=(1, 2))).sum())
+    lost = int((np.any(is_finite, axis=(1, 2)) & ~np.any(is_finite & ~outside, axis=(1, 2))).sum())
     none_left = f" (in {lost} images none is left)" if lost else ""
     what = f"{outside.sum()} of {num} landmarks lie outside their images and are masked{none_left}"
     if share_swapped <= SWAPPED:
         inside = "all" if share_swapped == 0 else f"{num - swapped.sum()}"
         return f"{what}; {inside} lie inside once x and y change places", "exchange x and y"
-    (low_x, low_y), (high_x, high_y) = points[known].min(axis=0), points[known].max(axis=0)
+    (low_x, low_y), (high_x, high_y) = points[is_finite].min(axis=0), points[is_finite].max(axis=0)
     height, width = sizes_hw.max(axis=0)
     reach = (
         f"from ({low_x:g}, {low_y:g}) to ({high_x:g}, {high_y:g}) in images of at most {width} x {height} px"
@@ -146,13 +147,13 @@ def _find_outside(points: Points, sizes_hw: Sizes) -> Finding | None:
 
 def _find_same(points: Points, sizes_hw: Sizes) -> Finding | None:
     """Find landmarks that are all at one place in all images."""
-    known = np.isfinite(points).all(axis=-1)
-    if known.sum(axis=0).max(initial=0) < MIN_IMAGES:
+    is_finite = np.isfinite(points).all(axis=-1)
+    if is_finite.sum(axis=0).max(initial=0) < MIN_IMAGES:
         return None
-    first = np.take_along_axis(points, known.argmax(axis=0)[None, ..., None], axis=0)
-    if (points != first)[known].any():
+    first = np.take_along_axis(points, is_finite.argmax(axis=0)[None, ..., None], axis=0)
+    if (points != first)[is_finite].any():
         return None
-    num_images = int(np.any(known, axis=(1, 2)).sum())
+    num_images = int(np.any(is_finite, axis=(1, 2)).sum())
     return (
         f"every landmark has the same coordinates in all {num_images} images",
         "check that they are not those of one image, or of a template that was never moved",

@@ -89,9 +89,10 @@ def _name_points(columns: Columns, rows: Sequence[Row]) -> list[_Point]:
 def _split_labels(labels: Sequence[str]) -> list[tuple[str, str]]:
     """Split ImageJ's labels into image and landmark, "" if it has no name of its own."""
     parts = [[part.strip() for part in _DRIVE.sub(r"\1\0", label).split(":")] for label in labels]
-    parts = [[part.replace("\0", ":") for part in one] for one in parts]
-    stacks = {one[0] for one in parts}
-    is_stack = len(stacks) == 1 and stacks == set(map(stem_of, stacks)) and all(len(one) > 1 for one in parts)
+    parts = [[part.replace("\0", ":") for part in label_parts] for label_parts in parts]
+    titles = {label_parts[0] for label_parts in parts}
+    is_one_stem = len(titles) == 1 and titles == set(map(stem_of, titles))
+    is_stack = is_one_stem and all(len(label_parts) > 1 for label_parts in parts)
     split = []
     for title, *rest in parts:
         image = rest.pop() if is_stack else title
@@ -107,17 +108,17 @@ def _number_points(
     counts = Counter(map(len, by_image.values()))
     usual = max(counts, key=lambda count: (counts[count], count), default=0)
     builder.landmark_names = tuple(str(k + 1) for k in range(usual))
-    kept = {}
+    numbered = {}
     for image, points in by_image.items():
         if len(points) == usual:
-            kept[image] = [_Point(image, str(k + 1), point.row) for k, point in enumerate(points)]
+            numbered[image] = [_Point(image, str(k + 1), point.row) for k, point in enumerate(points)]
             continue
         builder.report(
             f"{file_name} line {points[0].row[0]}",
             f"{image} has {len(points)} points without names, most images have {usual}; it is left out",
             "mark all points of every image in one order, or name them in a column landmark",
         )
-    return kept
+    return numbered
 
 
 def _place_points(

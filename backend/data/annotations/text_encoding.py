@@ -141,7 +141,7 @@ def _choose_code_page(content: bytes, folder: Path | None) -> Decoded:
     """Choose first by the images on disk, then by intact columns and words, then by likely language."""
     lines = [line for line in content.splitlines(keepends=True) if not line.isascii()]
     sample = b"".join(lines)[:_SAMPLE_BYTES]
-    known = _names_below(folder) if folder else set()
+    file_names = _names_below(folder) if folder else set()
     likelihood = _likelihoods(content[:_SAMPLE_BYTES])
     ranked: list[tuple[tuple[float, ...], str, bool]] = []
     for order, encoding in enumerate(CODE_PAGES):
@@ -160,9 +160,9 @@ def _choose_code_page(content: bytes, folder: Path | None) -> Decoded:
             -round(likelihood.get(encoding, 0.0), 2),
             order,
         )
-        ranked.append(((-_num_known(text, known), *rest), encoding, False))
+        ranked.append(((-_num_known(text, file_names), *rest), encoding, False))
         if encoding == "cp1256":
-            num_known = _num_known(text.translate(_PERSIAN_YEH), known)
+            num_known = _num_known(text.translate(_PERSIAN_YEH), file_names)
             ranked.append(((-num_known, *rest, 1), encoding, True))
     if not ranked or (best := min(ranked))[0][2] > MAX_ODD_SHARE:
         raise NotTextError("is not text in an encoding that is known here", "save it as UTF-8")
@@ -180,8 +180,8 @@ def _likelihoods(sample: bytes) -> dict[str, float]:
     """Rate how much each code page's text resembles a language, by chardet's models of whole words."""
     import chardet  # its models take a moment to load, and few tables need them
 
-    found = chardet.detect_all(sample, ignore_threshold=True, compat_names=False)
-    return {str(one["encoding"]): float(one["confidence"] or 0) for one in found}
+    guesses = chardet.detect_all(sample, ignore_threshold=True, compat_names=False)
+    return {str(guess["encoding"]): float(guess["confidence"] or 0) for guess in guesses}
 
 
 def odd_share(text: str, encoding: str) -> float:
