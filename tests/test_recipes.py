@@ -52,7 +52,7 @@ FORMAT = '''"""One landmark per image: `image x y` on each line of points.txt.""
 from pathlib import Path
 
 from backend.data.annotations.builder import AnnotationsBuilder
-from backend.data.annotations.image_names import Wanted
+from backend.data.annotations.image_names import ImageQuery
 from backend.data.annotations.table import Annotations
 from backend.errors import UserError
 
