@@ -43,15 +43,10 @@ OUTPUT_STRIDES = (1, 2, 4)
 
 
 def build_model(name: str, num_landmarks: int, output_stride: int = 4) -> nn.Module:
-    """Build one of `MODELS` with fresh weights.
+    """Build the network that `MODELS` has under a name, with random weights.
 
-    Args:
-        name: a key of `MODELS`.
-        num_landmarks: K, the number of maps.
-        output_stride: input pixels per heatmap cell: 1, 2 or 4.
-
-    Raises:
-        ValueError: an unknown name, a stride not offered, or no landmarks; the message says what fits.
+    `num_landmarks` is K, the number of maps; `output_stride` is one of `OUTPUT_STRIDES`. Raises ValueError
+    for an unknown name, another stride, or no landmarks; the message says what fits.
     """
     if name not in MODELS:
         raise ValueError(f"unknown model {name!r}: choose one of {', '.join(MODELS)}")

@@ -13,38 +13,40 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 SIZE_MULTIPLE = 32
-"""Height and width of an image must be multiples of this: the coarsest stride inside a network, in pixels."""
+"""Height and width of an image must be multiples of this many pixels: networks halve them five times."""
 
 
 def check_image_size(images: Tensor) -> None:
-    """Refuse images (B, 3, H, W) whose height or width is not a multiple of `SIZE_MULTIPLE`.
+    """Raise ValueError if the height or width of images (B, 3, H, W) is not a multiple of `SIZE_MULTIPLE`.
 
-    Raises:
-        ValueError: names each side that does not fit, and the nearest sizes that do.
+    The message names each such side, and the nearest sizes that fit.
     """
     height, width = images.shape[-2:]
     problems = []
     for side, size in (("height", height), ("width", width)):
         if size < SIZE_MULTIPLE or size % SIZE_MULTIPLE:
             below = size // SIZE_MULTIPLE * SIZE_MULTIPLE
-            nearest = f"{below} and {below + SIZE_MULTIPLE}" if below else f"{SIZE_MULTIPLE}"
-            problems.append(f"{side} {size}: multiples of {SIZE_MULTIPLE}, nearest {nearest}")
+            nearest = f"{below} or {below + SIZE_MULTIPLE}" if below else f"{SIZE_MULTIPLE}"
+            problems.append(f"{side} {size} is not a multiple of {SIZE_MULTIPLE}; use {nearest}")
     if problems:
-        raise ValueError("; ".join(problems))
+        raise ValueError(". ".join(problems))
 
 
 def conv1x1(in_channels: int, out_channels: int, stride: int = 1) -> nn.Conv2d:
-    """1x1 convolution without bias, for use before a batch norm."""
+    """Build a 1x1 convolution without bias, for use before a batch norm."""
     return nn.Conv2d(in_channels, out_channels, 1, stride, bias=False)
 
 
 def conv3x3(in_channels: int, out_channels: int, stride: int = 1) -> nn.Conv2d:
-    """3x3 convolution without bias, padded so that stride 1 keeps the size."""
+    """Build a 3x3 convolution without bias, padded so that stride 1 keeps the size."""
     return nn.Conv2d(in_channels, out_channels, 3, stride, padding=1, bias=False)
 
 
 def conv_bn_relu(in_channels: int, out_channels: int, kernel: int = 3, stride: int = 1) -> nn.Sequential:
-    """Convolution with an odd kernel, batch norm, ReLU: (B, C, h, w) -> (B, out_channels, h/stride, ...)."""
+    """Build a convolution with an odd kernel, batch norm and ReLU.
+
+    (B, in_channels, h, w) -> (B, out_channels, h/stride, w/stride).
+    """
     return nn.Sequential(
         nn.Conv2d(in_channels, out_channels, kernel, stride, padding=kernel // 2, bias=False),
         nn.BatchNorm2d(out_channels),
@@ -52,15 +54,14 @@ def conv_bn_relu(in_channels: int, out_channels: int, kernel: int = 3, stride: i
     )
 
 
-def interpolate(maps: Tensor, **how: Any) -> Tensor:
-    """`F.interpolate` of maps (B, C, h, w) in their own dtype, also under autocast. Every network resizes
-    with this.
+def interpolate(maps: Tensor, **kwargs: Any) -> Tensor:
+    """Resize maps (B, C, h, w) by `F.interpolate(maps, **kwargs)`, in their own dtype.
 
-    CUDA's autocast would compute it in float32, the CPU's would not. In one dtype, a step takes the memory
-    that a trace on a CPU predicts, and a GPU writes half the bytes.
+    Under CUDA autocast F.interpolate would compute in float32, under the CPU's it would not. In their own
+    dtype, a GPU writes half the bytes, and a step takes the memory that a trace on a CPU predicts.
     """
     with _without_autocast(maps.device.type):
-        return F.interpolate(maps, **how)
+        return F.interpolate(maps, **kwargs)
 
 
 def _without_autocast(device_type: str) -> AbstractContextManager[Any]:
@@ -70,7 +71,7 @@ def _without_autocast(device_type: str) -> AbstractContextManager[Any]:
 
 
 class Upsample(nn.Module):
-    """Bilinear enlargement by a whole factor; a cell at x goes to (x + 0.5) * factor - 0.5."""
+    """Enlarges maps by a whole factor, bilinear; a cell at x goes to (x + 0.5) * factor - 0.5."""
 
     def __init__(self, factor: int) -> None:
         super().__init__()
@@ -80,17 +81,11 @@ class Upsample(nn.Module):
         return interpolate(features, scale_factor=self.factor, mode="bilinear", align_corners=False)
 
 
-def _shortcut(in_channels: int, out_channels: int, stride: int) -> nn.Sequential | None:
-    """What a residual block adds to its result where the shapes differ; None: the input itself."""
-    if stride == 1 and in_channels == out_channels:
-        return None
-    return nn.Sequential(conv1x1(in_channels, out_channels, stride), nn.BatchNorm2d(out_channels))
-
-
 class BasicBlock(nn.Module):
-    """Two 3x3 convolutions and a shortcut: (B, C, h, w) -> (B, out_channels, h/stride, w/stride).
+    """Two 3x3 convolutions and a shortcut: (B, in_channels, h, w) -> (B, out_channels, h/stride, w/stride).
 
-    He et al., "Deep residual learning for image recognition", CVPR 2016. Names as in torchvision.
+    He et al., "Deep residual learning for image recognition", CVPR 2016. The layers are named as in
+    torchvision, whose weights load (see resnet.py), also the shortcut, `downsample`.
     """
 
     def __init__(self, in_channels: int, out_channels: int, stride: int = 1) -> None:
@@ -100,18 +95,17 @@ class BasicBlock(nn.Module):
         self.conv2 = conv3x3(out_channels, out_channels)
         self.bn2 = nn.BatchNorm2d(out_channels)
         self.relu = nn.ReLU(inplace=True)
-        self.downsample = _shortcut(in_channels, out_channels, stride)
+        self.downsample = _build_shortcut(in_channels, out_channels, stride)
 
     def forward(self, features: Tensor) -> Tensor:
         residual = self.relu(self.bn1(self.conv1(features)))
         residual = self.bn2(self.conv2(residual))
-        shortcut = features if self.downsample is None else self.downsample(features)
-        out: Tensor = self.relu(residual + shortcut)
+        out: Tensor = self.relu(residual + self.downsample(features))
         return out
 
 
 class Bottleneck(nn.Module):
-    """1x1, 3x3 and 1x1 convolutions and a shortcut: (B, C, h, w) -> (B, out_channels, h, w).
+    """1x1, 3x3 and 1x1 convolutions and a shortcut: (B, in_channels, h, w) -> (B, out_channels, h, w).
 
     He et al., CVPR 2016. `mid_channels` is the width of the 3x3 convolution.
     """
@@ -122,18 +116,25 @@ class Bottleneck(nn.Module):
         self.conv = conv_bn_relu(mid_channels, mid_channels)
         self.expand = nn.Sequential(conv1x1(mid_channels, out_channels), nn.BatchNorm2d(out_channels))
         self.relu = nn.ReLU(inplace=True)
-        self.downsample = _shortcut(in_channels, out_channels, stride=1)
+        self.downsample = _build_shortcut(in_channels, out_channels, stride=1)
 
     def forward(self, features: Tensor) -> Tensor:
         residual = self.expand(self.conv(self.reduce(features)))
-        shortcut = features if self.downsample is None else self.downsample(features)
-        out: Tensor = self.relu(residual + shortcut)
+        out: Tensor = self.relu(residual + self.downsample(features))
         return out
 
 
+def _build_shortcut(in_channels: int, out_channels: int, stride: int) -> nn.Module:
+    """Build what brings a block's input to the shape of its result, to be added to it."""
+    if stride == 1 and in_channels == out_channels:
+        return nn.Identity()
+    return nn.Sequential(conv1x1(in_channels, out_channels, stride), nn.BatchNorm2d(out_channels))
+
+
 def init_weights(network: nn.Module) -> None:
-    """Kaiming-normal convolutions with zero bias, batch norms at 1 and 0. Heads set their own weights
-    later.
+    """Give convolutions Kaiming-normal weights and no bias, and batch norms scale 1 and shift 0.
+
+    Heads set their own weights later.
     """
     for module in network.modules():
         if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):

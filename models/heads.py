@@ -15,12 +15,12 @@ from models.blocks import interpolate
 
 
 def map_conv(in_channels: int, num_landmarks: int, bias: bool = True) -> nn.Conv2d:
-    """1x1 convolution to one map per landmark."""
+    """Build a 1x1 convolution to one map per landmark."""
     return nn.Conv2d(in_channels, num_landmarks, 1, bias=bias)
 
 
 def init_map_conv(conv: nn.Conv2d) -> None:
-    """Start near zero, so that the first maps are flat."""
+    """Set weights near zero, so that the first maps are flat."""
     nn.init.normal_(conv.weight, std=0.001)
     if conv.bias is not None:
         nn.init.zeros_(conv.bias)
@@ -37,10 +37,10 @@ def resize_to_stride(maps: Tensor, stride: int, output_stride: int) -> Tensor:
 
 
 class HeatmapHead(nn.Module):
-    """1x1 convolution and a change of stride.
+    """A 1x1 convolution and a change of stride.
 
-    (B, C, h, w) at `trunk_stride` -> (B, K, ...) at `output_stride`. The two commute, so the convolution runs
-    on the coarser side.
+    (B, C, h, w) at `trunk_stride` -> (B, K, ...) at `output_stride`. The order of the two does not matter, so
+    the convolution runs on the smaller maps.
     """
 
     def __init__(self, in_channels: int, num_landmarks: int, trunk_stride: int, output_stride: int) -> None:
@@ -62,9 +62,9 @@ class MultiScaleHead(nn.Module):
     """One linear readout of several resolutions.
 
     Takes [(B, C0, h, w), (B, C1, h/2, w/2), ...] with h, w at `trunk_stride`; returns (B, K, ...) at
-    `output_stride`. In place of HRNetV2's 1x1 convolution of all resolutions side by side (Sun et al. 2019),
-    each is convolved before it is enlarged: K maps are doubled and added from the coarsest up, and no wide
-    map is ever made.
+    `output_stride`. HRNetV2 (Sun et al. 2019) enlarges all resolutions and convolves them side by side. Here
+    each is convolved before it is enlarged, which gives the same maps and needs no wide one: from the
+    coarsest resolution up, K maps are doubled in size and added to the next K.
     """
 
     def __init__(
@@ -73,7 +73,7 @@ class MultiScaleHead(nn.Module):
         super().__init__()
         self.trunk_stride = trunk_stride
         self.output_stride = output_stride
-        # One bias is enough: those of the coarser maps would only be added to it.
+        # one bias is enough: those of the coarser maps would only be added to it
         self.convs = nn.ModuleList(
             map_conv(channels, num_landmarks, bias=level == 0) for level, channels in enumerate(in_channels)
         )

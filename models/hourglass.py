@@ -54,8 +54,8 @@ class StackedHourglass(nn.Module):
 class Stack(nn.Module):
     """One hourglass and its readout: (B, channels, h, w) -> features of the same shape, maps (B, K, h, w).
 
-    The features handed on are the sum of the input, what was found, and the maps brought back to `channels`.
-    The last stack hands on nothing: its features are its input.
+    The features for the next stack are the sum of the input, of what is read out, and of the maps, brought
+    back to `channels`. After the last stack there is none: its features are its input.
     """
 
     def __init__(self, channels: int, num_landmarks: int, last: bool) -> None:
@@ -72,20 +72,20 @@ class Stack(nn.Module):
         self.from_maps = None if last else nn.Conv2d(num_landmarks, channels, 1)
 
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        found = self.read_out(self.hourglass(features))
-        maps = self.to_maps(found)
+        readout = self.read_out(self.hourglass(features))
+        maps = self.to_maps(readout)
         if self.from_features is not None and self.from_maps is not None:
-            features = features + self.from_features(found) + self.from_maps(maps)
+            features = features + self.from_features(readout) + self.from_maps(maps)
         return features, maps
 
 
 class Hourglass(nn.Module):
-    """Down `depth` levels and up again, a skip at every level: (B, channels, h, w) -> the same shape."""
+    """`depth` levels down and up again, with a skip at each: (B, channels, h, w) -> the same shape."""
 
     def __init__(self, channels: int, depth: int) -> None:
         super().__init__()
         self.skip = Residual(channels, channels)
-        # An odd size is rounded up, so that no row is lost and a single cell stays one.
+        # an odd size is rounded up, so that no row is lost and a single cell stays one
         self.pool = nn.MaxPool2d(2, ceil_mode=True)
         self.down = Residual(channels, channels)
         self.inner = Hourglass(channels, depth - 1) if depth > 1 else Residual(channels, channels)
@@ -95,12 +95,12 @@ class Hourglass(nn.Module):
         skip: Tensor = self.skip(features)
         lower = self.up(self.inner(self.down(self.pool(features))))
         height, width = skip.shape[-2:]
-        # Doubled exactly, then cut to the skip: stretching to an odd size would shift the cells.
+        # doubled exactly, then cut to the skip's size: stretching to an odd size would shift the cells
         return skip + interpolate(lower, scale_factor=2, mode="nearest")[..., :height, :width]
 
 
 class Residual(nn.Module):
-    """Pre-activation bottleneck: (B, in_channels, h, w) -> (B, out_channels, h, w).
+    """A pre-activation bottleneck: (B, in_channels, h, w) -> (B, out_channels, h, w).
 
     He et al., "Identity mappings in deep residual networks", ECCV 2016.
     """
@@ -109,7 +109,7 @@ class Residual(nn.Module):
         super().__init__()
         mid_channels = out_channels // 2
         self.convs = nn.Sequential(
-            # The input is also the shortcut: the norm makes its own copy, so the ReLU may work in place.
+            # the input is also the shortcut: the norm makes its own copy, so the ReLU may work in place
             nn.BatchNorm2d(in_channels),
             nn.ReLU(inplace=True),
             nn.Conv2d(in_channels, mid_channels, 1, bias=False),
@@ -120,9 +120,9 @@ class Residual(nn.Module):
             nn.ReLU(inplace=True),
             nn.Conv2d(mid_channels, out_channels, 1),
         )
-        self.shortcut = None if in_channels == out_channels else nn.Conv2d(in_channels, out_channels, 1)
+        same_shape = in_channels == out_channels
+        self.shortcut = nn.Identity() if same_shape else nn.Conv2d(in_channels, out_channels, 1)
 
     def forward(self, features: Tensor) -> Tensor:
-        shortcut = features if self.shortcut is None else self.shortcut(features)
-        out: Tensor = self.convs(features) + shortcut
+        out: Tensor = self.convs(features) + self.shortcut(features)
         return out

@@ -1,4 +1,4 @@
-"""HRNet: parallel resolutions that exchange what they found, again and again.
+"""HRNet: parallel resolutions that exchange their features, again and again.
 
 Sun, Xiao, Liu, Wang, "Deep high-resolution representation learning for human pose estimation", CVPR 2019; the
 read-out of all resolutions is HRNetV2's (Sun et al., "High-resolution representations for labeling pixels and
@@ -48,7 +48,7 @@ class HRNet(nn.Module):
         self.head = MultiScaleHead((32, 64, 128, 256), num_landmarks, 4, output_stride)
 
     def encode(self, images: Tensor) -> list[Tensor]:
-        """(B, 3, H, W) -> the four branches, (B, 32, H/4, W/4) to (B, 256, H/32, W/32)."""
+        """Return the four branches, (B, 32, H/4, W/4) to (B, 256, H/32, W/32), of images (B, 3, H, W)."""
         features = self.stage1(self.stem(images))
         branches: list[Tensor] = self.stage2([self.first(features), self.second(features)])
         branches = self.stage3([*branches, self.third(branches[-1])])
@@ -71,7 +71,7 @@ class ExchangeModule(nn.Module):
         super().__init__()
         self.branches = nn.ModuleList(BasicBlock(width, width) for width in channels)
         self.paths = nn.ModuleList(
-            nn.ModuleList(_path(channels, source, target) for source in range(len(channels)))
+            nn.ModuleList(_build_path(channels, source, target) for source in range(len(channels)))
             for target in range(len(channels))
         )
         self.relu = nn.ReLU(inplace=True)
@@ -85,9 +85,10 @@ def _make_stage(channels: tuple[int, ...], num_modules: int) -> nn.Sequential:
     return nn.Sequential(*(ExchangeModule(channels) for _ in range(num_modules)))
 
 
-def _path(channels: tuple[int, ...], source: int, target: int) -> nn.Module:
-    """From one branch to another: a 1x1 convolution and up, or one stride-2 3x3 convolution per level
-    down.
+def _build_path(channels: tuple[int, ...], source: int, target: int) -> nn.Module:
+    """Build the layers that bring one branch to the channels and the size of another.
+
+    Up, a 1x1 convolution and an enlargement; down, a 3x3 convolution of stride 2 for each level.
     """
     if source == target:
         return nn.Identity()

@@ -1,5 +1,4 @@
-"""The second network: it sees a crop of the full image around each landmark and corrects the landmark's
-place.
+"""The second network: from a crop of the full image around each landmark, a map of the landmark's place.
 
 One network serves all landmarks. An embedding at the bottleneck says which landmark a crop shows, and each
 landmark's map has readout weights of its own. Shape letters: B images, K landmarks, C channels, h x w crop
@@ -41,12 +40,11 @@ class CropNetwork(UNetTrunk):
         num_images, num_landmarks = crops.shape[:2]
         pictures = _shrink(crops.flatten(0, 1), self.side)
         levels = self.encode(pictures.contiguous(memory_format=torch.channels_last))
-        which = self.embedding.repeat(num_images, 1)[:, :, None, None]
-        features = self.decode([*levels[:-1], levels[-1] + which])
+        embedding = self.embedding.repeat(num_images, 1)[:, :, None, None]
+        features = self.decode([*levels[:-1], levels[-1] + embedding])
         features = features.view(num_images, num_landmarks, *features.shape[1:])
-        readout = self.readout.to(
-            features.dtype
-        )  # in inference mode, autocast does not cast what goes into an einsum
+        # in inference mode, autocast does not cast what goes into an einsum
+        readout = self.readout.to(features.dtype)
         maps = torch.einsum("bkchw,kc->bkhw", features, readout) + self.bias[:, None, None]
         maps = resize_to_stride(maps, TRUNK_STRIDE, self.output_stride)
         return _enlarge(maps, crops.shape[-2] // self.output_stride, crops.shape[-1] // self.output_stride)
@@ -70,8 +68,8 @@ class Refiner(nn.Module):
     `forward(crops: (B, K, 3, h, w)) -> (B, K, h/output_stride, w/output_stride)`, raw maps; h and w are
     multiples of 32. In training mode it takes (B, num_members * K, 3, h, w) and returns as many maps: the
     first K crops are the first member's, and so on. Networks that learn from different random crops make less
-    similar errors, so that their mean gains more. `sides`, in turn, are the sides in pixels at which members
-    see the crop (empty: all as it is).
+    similar errors, so that their mean gains more. Members see crops shrunk to `sides` pixels, taken in turn;
+    if `sides` is empty, all see the crops as they are.
     """
 
     def __init__(
@@ -86,5 +84,5 @@ class Refiner(nn.Module):
     def forward(self, crops: Tensor) -> Tensor:
         if not self.training:
             return torch.stack([member(crops) for member in self.members]).mean(0)
-        own = crops.chunk(len(self.members), dim=1)
-        return torch.cat([member(part) for member, part in zip(self.members, own, strict=True)], dim=1)
+        parts = crops.chunk(len(self.members), dim=1)
+        return torch.cat([member(part) for member, part in zip(self.members, parts, strict=True)], dim=1)

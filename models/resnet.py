@@ -37,7 +37,7 @@ class ResNet(nn.Module):
         self.head = HeatmapHead(256, num_landmarks, trunk_stride=4, output_stride=output_stride)
 
     def encode(self, images: Tensor) -> Tensor:
-        """(B, 3, H, W) -> (B, 512, H/32, W/32)."""
+        """Return features (B, 512, H/32, W/32) of images (B, 3, H, W)."""
         features = self.maxpool(self.relu(self.bn1(self.conv1(images))))
         features = self.layer2(self.layer1(features))
         features = self.layer4(self.layer3(features))
@@ -68,21 +68,17 @@ def _deconv(in_channels: int, out_channels: int) -> nn.Sequential:
 def load_pretrained_trunk(
     network: nn.Module, state_dict: Mapping[str, Tensor]
 ) -> tuple[list[str], list[str]]:
-    """Copy into the trunk what fits by name and shape; leave the decoder and the head as they are.
+    """Copy into the trunk of a `ResNet` the weights that fit by name and shape.
 
-    Args:
-        network: a `ResNet`.
-        state_dict: torchvision's resnet34 weights, or any under the same names.
-
-    Returns:
-        The keys that were loaded and the keys that do not fit (the classifier `fc.*` among them), both in the
-        order of `state_dict`.
+    `state_dict` has torchvision's resnet34 weights, or any under the same names. Decoder and head stay as
+    they are. Returns the keys that were loaded and the keys that do not fit (the classifier `fc.*` among
+    them), both in the order of `state_dict`.
     """
-    own = network.state_dict()
+    current = network.state_dict()
     loaded: list[str] = []
     not_fitting: list[str] = []
     for key, value in state_dict.items():
-        fits = key.split(".")[0] in TRUNK_PARTS and key in own and own[key].shape == value.shape
+        fits = key.split(".")[0] in TRUNK_PARTS and key in current and current[key].shape == value.shape
         (loaded if fits else not_fitting).append(key)
     network.load_state_dict({key: state_dict[key] for key in loaded}, strict=False)
     return loaded, not_fitting

@@ -26,20 +26,23 @@ class UNetTrunk(nn.Module):
         finest = widths[0]
         self.stem = nn.Sequential(conv_bn_relu(3, finest, kernel=5, stride=2), conv_bn_relu(finest, finest))
         self.downs = nn.ModuleList(_down(finer, coarser) for finer, coarser in pairwise(widths))
-        # each step up ends at the width of the level that it joins next
-        joined = [*widths[-2::-1], finest]
-        channels = [widths[-1], *joined[1:]]
-        self.ups = nn.ModuleList(Up(channels[i], joined[i], channels[i + 1]) for i in range(len(widths) - 1))
+        # each step up ends at the width of the level that it joins next; the last one at that of the finest
+        skips = widths[-2::-1]
+        channels = [widths[-1], *skips[1:], finest]
+        self.ups = nn.ModuleList(
+            Up(in_channels, skip, out_channels)
+            for (in_channels, out_channels), skip in zip(pairwise(channels), skips, strict=True)
+        )
 
     def encode(self, images: Tensor) -> list[Tensor]:
-        """(B, 3, H, W) -> the levels, (B, widths[0], H/2, W/2) and on to the coarsest."""
+        """Return the levels, (B, widths[0], H/2, W/2) and on to the coarsest, of images (B, 3, H, W)."""
         levels: list[Tensor] = [self.stem(images)]
         for down in self.downs:
             levels.append(down(levels[-1]))
         return levels
 
     def decode(self, levels: Sequence[Tensor]) -> Tensor:
-        """The levels -> (B, widths[0], H/2, W/2)."""
+        """Return features (B, widths[0], H/2, W/2) from the levels."""
         features = levels[-1]
         for up, skip in zip(self.ups, levels[-2::-1], strict=True):
             features = up(features, skip)
@@ -65,7 +68,7 @@ class UNet(UNetTrunk):
 
 
 class Up(nn.Module):
-    """Doubles the size, joins the skip, two convolutions.
+    """A step up: doubles the size, joins the skip, and convolves twice.
 
     Features (B, in_channels, h, w) and skip (B, skip_channels, 2h, 2w) -> (B, out_channels, 2h, 2w).
     """

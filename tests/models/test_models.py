@@ -99,9 +99,9 @@ def test_first_maps_are_near_zero(name: str) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_size_that_does_not_fit(name: str) -> None:
     network = build_model(name, num_landmarks=1)
-    with pytest.raises(ValueError, match="height 250: multiples of 32, nearest 224 and 256"):
+    with pytest.raises(ValueError, match="height 250 is not a multiple of 32; use 224 or 256"):
         network(torch.zeros(1, 3, 250, 256))
-    with pytest.raises(ValueError, match=r"height 20: .*nearest 32; width 100: .*nearest 96 and 128"):
+    with pytest.raises(ValueError, match=r"height 20 .*; use 32\. width 100 .*; use 96 or 128"):
         network(torch.zeros(1, 3, 20, 100))
 
 
