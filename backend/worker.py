@@ -46,13 +46,14 @@ from backend.training.phases import train_phases
 from backend.training.run_data import load_run_data, report_once
 from backend.training.stability import DivergedError
 
-# Data workers of a killed predecessor may hold the lock for a few seconds, and who asks for it for an instant.
+# The processes that prepare images for a killed worker may hold the lock for a few seconds, and a page that
+# asks whether it is held for an instant.
 LOCK_WAIT_S = 15.0
 log = logging.getLogger(__name__)
 DIVERGED_ADVICE = (
-    "The last good weights are kept in last.pt. Resume goes on from there at a third of the learning rate; or start a "
-    "new run with a lower one (1e-4), a longer warm-up, or without mixed precision; if it helps nothing, look for "
-    "images with wrong landmarks"
+    "The last good weights are kept in last.pt. Resume goes on from there at a third of the learning rate; "
+    "or start a new run with a lower one (1e-4), a longer warm-up, or without mixed precision; if it helps "
+    "nothing, look for images with wrong landmarks"
 )
 
 
@@ -62,11 +63,10 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("run_dir", type=Path, help="folder of a run, made by the dashboard or train.py")
     configure_logging(with_times=True)
     folder = open_run(parser.parse_args(arguments).run_dir)
-    with folder.launch_lock().acquire(
-        timeout=LOCK_WAIT_S
-    ):  # held until the launch, and what it changes, is recorded
+    # the supervisor holds the lock until the launch, and what it changes, is recorded
+    with folder.launch_lock().acquire(timeout=LOCK_WAIT_S):
         pass
-    if not is_live(folder):  # started by hand: what the supervisor starts is recorded, and lives
+    if not is_live(folder):  # started by hand: no launch is recorded
         record_launch(folder)
     return train_run(folder)
 
@@ -74,7 +74,7 @@ def main(arguments: Sequence[str]) -> int:
 def train_run(folder: RunFolder) -> int:
     """Train or resume a run and write its outcome. Returns the exit code.
 
-    Raises UserError where another process trains it.
+    Raises UserError if another process trains it.
     """
     lock = folder.lock()
     try:
@@ -82,7 +82,7 @@ def train_run(folder: RunFolder) -> int:
     except filelock.Timeout:
         raise UserError("another process trains this run", field="run", cure="watch it on the page") from None
     with lock:
-        state, reason, trace, code = _outcome_of(folder)
+        state, reason, trace, code = _train_to_outcome(folder)
         folder.write_outcome(state, reason, trace)
         if code == EXIT_USER_ERROR:
             log.error("error: %s", reason)
@@ -91,8 +91,8 @@ def train_run(folder: RunFolder) -> int:
         return code
 
 
-def _outcome_of(folder: RunFolder) -> tuple[str, str, str, int]:
-    """(state, one-line reason, traceback, exit code) of a training, whatever happens in it."""
+def _train_to_outcome(folder: RunFolder) -> tuple[str, str, str, int]:
+    """Train, and return state, one-line reason, traceback and exit code, whatever happens."""
     try:
         ending, reason = _train(folder)
         state = Ending.FINISHED_EARLY if ending is Ending.EARLY_STOPPED else ending
@@ -102,20 +102,16 @@ def _outcome_of(folder: RunFolder) -> tuple[str, str, str, int]:
     except DivergedError as error:
         return "diverged", f"training became unstable: {error}. {DIVERGED_ADVICE}", "", EXIT_DIVERGED
     except MemoryShortageError as error:
-        log.error("%s", error.shortage.trace)
+        log.error("%s", error.trace)
         reason = f"{error}. {_memory_advice(folder, error.num_images)}"
-        return "out_of_memory", reason, error.shortage.trace, EXIT_OUT_OF_MEMORY
+        return "out_of_memory", reason, error.trace, EXIT_OUT_OF_MEMORY
     except KeyboardInterrupt:
-        return (
-            "stopped",
-            "left at once, without saving; resume goes on from the last checkpoint",
-            "",
-            EXIT_INTERRUPTED,
-        )
+        reason = "left at once, without saving; resume goes on from the last checkpoint"
+        return "stopped", reason, "", EXIT_INTERRUPTED
     except Exception as error:  # noqa: BLE001 (the worker's outermost edge)
         failure = find_worker_failure(error)
         if failure is not None:
-            return _outcome_of_data_workers(folder, failure)
+            return _describe_worker_failure(folder, failure)
         trace = traceback.format_exc()
         log.error("%s", trace)
         if is_out_of_memory(error):
@@ -123,9 +119,11 @@ def _outcome_of(folder: RunFolder) -> tuple[str, str, str, int]:
         return "failed", f"{type(error).__name__}: {error}".splitlines()[0], trace, EXIT_FAILED
 
 
-def _outcome_of_data_workers(folder: RunFolder, failure: WorkerFailure) -> tuple[str, str, str, int]:
-    """What befell the processes that prepare images; a traceback, which shows where they were waited for, tells
-    nothing of it."""
+def _describe_worker_failure(folder: RunFolder, failure: WorkerFailure) -> tuple[str, str, str, int]:
+    """Return the outcome if processes that prepare images failed.
+
+    It has no traceback, which would only show where their images were waited for.
+    """
     num_workers = int(read_run_config(folder).value("num_workers"))
     cure = failure.cure(num_workers, is_resumable=folder.checkpoint_path("last").is_file())
     state, code = ("out_of_memory", EXIT_OUT_OF_MEMORY) if failure.is_memory else ("failed", EXIT_FAILED)
@@ -146,11 +144,11 @@ def _train(folder: RunFolder) -> tuple[Ending, str]:
         config, machine = read_run_config(folder), describe_machine()
         if machine.unusable:
             report_once(folder, "gpu_unusable", "; ".join(gpu.message for gpu in machine.unusable))
-        # here, because a GPU may be gone since the run was made or waited
+        # again here, because a GPU may be gone since the run was made
         choose_device(config.settings.model_copy(update={"device": config.value("device")}), machine)
         cap = cap_memory(torch.device(config.value("device")))
         if cap is not None:
-            report_once(folder, "memory_cap", cap.words, asdict(cap))
+            report_once(folder, "memory_cap", cap.message, asdict(cap))
         data = load_run_data(folder, config, stop)
         return train_phases(data)
     finally:
@@ -158,7 +156,10 @@ def _train(folder: RunFolder) -> tuple[Ending, str]:
 
 
 def _handle_signals(stop: threading.Event) -> Callable[[], None]:
-    """First Ctrl-C, SIGTERM or Ctrl-Break: stop after the step under way. A second one leaves at once."""
+    """Stop after the current step on Ctrl-C, SIGTERM or Ctrl-Break; a second one leaves at once.
+
+    Returns what restores the signals' handlers.
+    """
     names = [name for name in ("SIGINT", "SIGTERM", "SIGBREAK") if hasattr(signal, name)]
     before = {name: signal.getsignal(getattr(signal, name)) for name in names}
 

@@ -23,7 +23,7 @@ OLD = {
     r"\bWishes\b": "CurveOptions",
     r"\btrain_again\b": "reuse",
     r"\bShortOfMemoryError\b": "MemoryShortageError",
-    r"\bShortage\b": "MemoryShortage",
+    r"\bShortage\b": "MemoryRanOutError",
     r"\b_keep_as_good\b": "_save_snapshot",
     r"\b_go_back\b": "_restore_snapshot",
     r"\bleast_part\b": "min_micro_batch",

@@ -25,7 +25,7 @@ from backend.device.gpu import own_bytes
 from backend.memory.benchmark_store import MeasuredBatch
 from backend.memory.steps import LonePhase, first_phase, refine_phase, run_validation_step
 from backend.resolve import precision_in_force
-from backend.training.build import images_of_crops
+from backend.training.build import images_per_crop_batch
 from backend.training.memory_cap import cap_memory
 from backend.training.out_of_memory import MemoryShortageError, is_out_of_memory
 
@@ -40,7 +40,9 @@ def measure_batch(config: RunConfig, num_landmarks: int, batch_size: int) -> Mea
     before_bytes = _resident_bytes() if device.type == "cpu" else 0
     phases = [(first_phase(config, num_landmarks), batch_size)]
     if config.settings.refine:
-        phases.append((refine_phase(config, num_landmarks), images_of_crops(config.settings, num_landmarks)))
+        phases.append(
+            (refine_phase(config, num_landmarks), images_per_crop_batch(config.settings, num_landmarks))
+        )
     seconds: list[float | None] = []
     for phase, phase_batch in phases:
         seconds += _run_steps(phase, device, phase_batch)
@@ -57,7 +59,7 @@ def _run_steps(phase: LonePhase, device: torch.device, batch_size: int) -> tuple
     """Return the seconds per image of a training step and of a validation step."""
     trainer = phase.build_trainer(phase.build_network())
     group = [phase.make_training_batch(batch_size)] * trainer.options.accumulation
-    trainer.network.train()
+    trainer.state.network.train()
     training_s = _seconds(lambda: trainer.train_step(group), device)
     num_batches = len(group)
     group.clear()  # as a training frees its last batch before it validates

@@ -65,7 +65,7 @@ def trace_phase(phase: LonePhase, num_landmarks: int, kind: str) -> PhaseTrace:
     followed = FollowStorages(copies_in_convolutions=kind == "cpu" and has_onednn)
     with FakeTensorMode(), followed:
         trainer = phase.build_trainer(_PlacedNetwork(phase.build_network()))
-        trainer.network.train()
+        trainer.state.network.train()
         if kind == "cuda":
             _update_as_cuda_does(trainer)
         with followed.elsewhere() if kind == "cuda" else nullcontext():
@@ -88,7 +88,7 @@ def trace_phase(phase: LonePhase, num_landmarks: int, kind: str) -> PhaseTrace:
             ),
             held=_held_between_steps(trainer),
             num_parameters=sum(
-                weight.numel() for weight in trainer.network.parameters() if weight.requires_grad
+                weight.numel() for weight in trainer.state.network.parameters() if weight.requires_grad
             ),
             largest_convolution=max(
                 (_sum(batch_size, sizes) for sizes in followed.convolutions),
@@ -133,8 +133,8 @@ def _held_between_steps(trainer: Trainer) -> dict[str, int]:
     """Return the bytes that are alive between the steps, by name."""
     states = [value for state in trainer.state.optimizer.state.values() for value in state.values()]
     return {
-        "weights": _count_bytes(_tensors(trainer.network)),
-        "averaged_weights": _count_bytes(_tensors(trainer.ema_network)),
+        "weights": _count_bytes(_tensors(trainer.state.network)),
+        "averaged_weights": _count_bytes(_tensors(trainer.state.ema_network)),
         "optimizer_states": _count_bytes([value for value in states if isinstance(value, Tensor)]),
     }
 

@@ -23,7 +23,7 @@ from backend.memory.step_memory import ALLOCATOR_MARGIN, PhaseMemory, StepMemory
 from backend.memory.steps import first_phase, refine_phase
 from backend.memory.trace import PhaseTrace, trace_phase
 from backend.resolve import precision_in_force
-from backend.training.build import images_of_crops
+from backend.training.build import images_per_crop_batch
 
 CUDA_CONTEXT_BYTES = 512 * 2**20  # the driver's context, the kernels of torch, cuDNN and cuBLAS
 
@@ -36,7 +36,7 @@ def trace_step_memory(settings: Settings, num_landmarks: int, kind: str) -> Step
     phases = [_phase_memory(first, kind, None)]
     if settings.refine:
         second = trace_phase(refine_phase(config, num_landmarks), num_landmarks, kind)
-        phases.append(_phase_memory(second, kind, images_of_crops(settings, num_landmarks)))
+        phases.append(_phase_memory(second, kind, images_per_crop_batch(settings, num_landmarks)))
     return StepMemory(phases, first.num_parameters)
 
 

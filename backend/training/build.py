@@ -55,14 +55,14 @@ class Schedule:
 
 
 def build_splits(config: RunConfig) -> SampleSplits:
-    """Read the run's data set as it is today and carve off the validation split. Raises UserError."""
+    """Read the run's data set as it is today, with its validation split. Raises UserError."""
     splits = read_splits(config.settings, config.value("dataset_path"))
     require_validation(splits, config.value("patience"))
     return splits
 
 
 def build_task(config: RunConfig, landmark_names: Sequence[str]) -> LandmarkTask:
-    """The heatmap task at the run's image size, output stride, sigma and decoder."""
+    """Build the heatmap task at the run's image size, output stride, sigma and decoder."""
     settings = config.settings
     stride = settings.stride_in_force
     return LandmarkTask(
@@ -76,7 +76,7 @@ def build_task(config: RunConfig, landmark_names: Sequence[str]) -> LandmarkTask
 
 
 def build_refiner_task(config: RunConfig, landmark_names: Sequence[str]) -> LandmarkTask:
-    """The same task in the frame of the crops."""
+    """Build the same task in the frame of the crops."""
     settings, frame = config.settings, config.crop_frame
     return LandmarkTask(
         landmark_names=tuple(landmark_names),
@@ -89,7 +89,7 @@ def build_refiner_task(config: RunConfig, landmark_names: Sequence[str]) -> Land
 
 
 def build_shape_prior(config: RunConfig, train: Samples) -> ShapePrior | str:
-    """The shape prior of the training images, or why there is none; empty where it is switched off."""
+    """Return the shape prior of the training images, or why there is none; empty if it is switched off."""
     settings = config.settings
     if not settings.shape_prior:
         return ""
@@ -100,18 +100,18 @@ def build_shape_prior(config: RunConfig, train: Samples) -> ShapePrior | str:
 
 
 def decoder_in_force(settings: Settings) -> str:
-    """The decoder that is set, or with "auto" the one that fits the loss."""
+    """Return the decoder that is set, or with "auto" the one that fits the loss."""
     return DECODER_OF_LOSS[settings.loss] if settings.decoder == "auto" else settings.decoder
 
 
 def build_network(config: RunConfig, num_landmarks: int) -> nn.Module:
-    """The run's network with seeded weights, before any checkpoint is loaded."""
+    """Build the run's network with seeded weights, before any checkpoint is loaded."""
     _prepare_torch(config)
     return build_model(config.settings.model, num_landmarks, output_stride=config.settings.stride_in_force)
 
 
 def build_refiner(config: RunConfig, num_landmarks: int) -> nn.Module:
-    """The second network with seeded weights."""
+    """Build the second network with seeded weights."""
     _prepare_torch(config)
     settings = config.settings
     sides = sides_of(settings.refiner_sides)
@@ -119,14 +119,16 @@ def build_refiner(config: RunConfig, num_landmarks: int) -> nn.Module:
 
 
 def _prepare_torch(config: RunConfig) -> None:
-    """Before any network of a run or a checkpoint is built: the seed, and float32 in full precision."""
+    """Set the seed, and float32 to full precision, before a network of a run or a checkpoint is built."""
     torch.manual_seed(config.settings.seed)
     compute_float32_in_full()
 
 
 def load_pretrained(network: nn.Module, path: Path) -> tuple[list[str], list[str]]:
-    """Load ImageNet weights into a resnet's trunk; returns the keys that were loaded and those that did not
-    fit."""
+    """Load ImageNet weights into a resnet's trunk.
+
+    Returns the keys that were loaded and those that do not fit. Raises UserError if none fits.
+    """
     assert isinstance(network, ResNet), "the settings admit pretrained weights for resnet only"
     try:
         weights: Any = torch.load(path, map_location="cpu", weights_only=True)
@@ -136,7 +138,7 @@ def load_pretrained(network: nn.Module, path: Path) -> tuple[list[str], list[str
             field="pretrained",
             cure="give torchvision's resnet34 state dict (.pth)",
         ) from error
-    if not are_weights(weights) or not all(bool(torch.isfinite(one).all()) for one in weights.values()):
+    if not are_weights(weights) or not all(bool(torch.isfinite(tensor).all()) for tensor in weights.values()):
         raise UserError(
             f"{path} is not a set of named tensors of finite numbers",
             field="pretrained",
@@ -153,27 +155,30 @@ def load_pretrained(network: nn.Module, path: Path) -> tuple[list[str], list[str
 
 
 def crops_in_force(config: RunConfig, train: Samples) -> dict[str, Choice]:
-    """The crop settings that the training images decide, so that the refinement always sees one scale.
+    """Return the crop settings that the training images decide, so that the refinement always sees one scale.
 
-    Where training images have a pixel size, crops of images without one are as wide as theirs on average.
-    Where none has, every crop is a share of its image, even of a later image with a pixel size: the network
-    learned that scale.
+    If training images have a pixel size, crops of images without one are as wide as theirs on average. If
+    none has, every crop is a share of its image, even of a later image with a pixel size: the network learned
+    that scale.
     """
     settings = config.settings
-    known = np.isfinite(train.mm_per_px_xy).all(axis=1)
-    if not known.any():
+    has_pixel_size = np.isfinite(train.mm_per_px_xy).all(axis=1)
+    if not has_pixel_size.any():
         reason = "no training image has a pixel size: every crop is a share of its image"
         return {"crop_mm_per_px": Choice(None, reason)}
     if not settings.refine:
         return {}
     sides = image_px_per_crop_px(train, settings.crop_frame)[:, 0].mean(axis=1) * settings.crop_size
-    share = min(1.0, float(np.median((sides / np.mean(train.sizes_hw, axis=1))[known])))
+    share = min(1.0, float(np.median((sides / np.mean(train.sizes_hw, axis=1))[has_pixel_size])))
     reason = "as wide as the crops of training images with a pixel size"
     return {"crop_share": Choice(share, reason)}
 
 
 def build_store(samples: Samples, config: RunConfig) -> ImageStore:
-    """Images in memory, within a share of the free memory: one size for each network that the run trains."""
+    """Build a store that keeps images in memory, within a share of what is free.
+
+    It keeps each image at the scale of each network that the run trains.
+    """
     budget_bytes = int(read_memory().free_bytes * SHARE_OF_FREE_MEMORY)
     settings, frame = config.settings, config.crop_frame
     scales = []
@@ -186,8 +191,10 @@ def build_store(samples: Samples, config: RunConfig) -> ImageStore:
 
 
 def build_augmentation(settings: Settings, landmark_names: Sequence[str]) -> Augmentation:
-    """The augmentation of training images. Raises UserError for a flip pair that the data set does not
-    have."""
+    """Build the augmentation of training images.
+
+    Raises UserError for a flip pair that the data set does not have.
+    """
     return Augmentation(
         rotation_deg=settings.rotation_deg,
         scale_jitter=settings.scale_jitter,
@@ -201,7 +208,7 @@ def build_augmentation(settings: Settings, landmark_names: Sequence[str]) -> Aug
 def build_images(
     settings: Settings, samples: Samples, store: ImageStore, augmentation: Augmentation | None = None
 ) -> LandmarkDataset:
-    """Whole images as the first network sees them, varied by `augmentation` in training."""
+    """Build the data set of whole images as the first network sees them, varied by `augmentation`."""
     return LandmarkDataset(
         samples,
         settings.image_size,
@@ -215,8 +222,7 @@ def build_images(
 def build_batches(
     config: RunConfig, samples: Samples, store: ImageStore, augmentation: Augmentation | None = None
 ) -> Batches:
-    """Batches of whole images: augmented and shuffled for training, plain and in order without
-    augmentation."""
+    """Build batches of whole images: augmented and shuffled for training; without augmentation, in order."""
     dataset = build_images(config.settings, samples, store, augmentation)
     return _build_batches(config, dataset, config.value("batch_size"), training=augmentation is not None)
 
@@ -229,8 +235,11 @@ def build_crop_batches(
     augmentation: Augmentation | None = None,
     jitter_px: float = 0.0,
 ) -> Batches:
-    """Batches of crops about centres (N, K, 2): shifted, augmented and shuffled for training, where each of
-    the refiner's networks gets its own crops; plain and in order without augmentation."""
+    """Build batches of crops about centres (N, K, 2).
+
+    For training they are shifted, augmented and shuffled, and each of the refiner's networks gets crops of
+    its own. Without augmentation they are plain and in order.
+    """
     settings = config.settings
     dataset = CropDataset(
         samples,
@@ -242,12 +251,12 @@ def build_crop_batches(
         num_draws=settings.num_refiners if augmentation is not None else 1,
         seed=settings.seed,
     )
-    num_images = images_of_crops(settings, centres_xy_image.shape[1])
+    num_images = images_per_crop_batch(settings, centres_xy_image.shape[1])
     return _build_batches(config, dataset, num_images, training=augmentation is not None)
 
 
 def image_px_per_crop_px(samples: Samples, frame: CropFrame) -> FloatArray:
-    """(N, 1, 2): original pixels per crop pixel of each image, along x and y."""
+    """Return the original pixels per crop pixel of each image, along x and y: (N, 1, 2)."""
     scales = [
         frame.image_px_per_px_xy(size, spacing)
         for size, spacing in zip(samples.sizes_hw, samples.mm_per_px_xy, strict=True)
@@ -255,8 +264,8 @@ def image_px_per_crop_px(samples: Samples, frame: CropFrame) -> FloatArray:
     return np.stack(scales)[:, None]
 
 
-def images_of_crops(settings: Settings, num_landmarks: int) -> int:
-    """How many images are in a batch of the refinement, each with all its crops."""
+def images_per_crop_batch(settings: Settings, num_landmarks: int) -> int:
+    """Return how many images are in a batch of the refinement, each with all its crops."""
     return max(2, round(settings.refine_crops / num_landmarks))
 
 
@@ -272,24 +281,23 @@ def _build_batches(
 
 
 def first_schedule(settings: Settings) -> Schedule:
-    """How the first network is trained."""
+    """Return how the first network is trained."""
     return Schedule(
         settings.epochs, settings.lr, settings.warmup_epochs, settings.gradient_accumulation_steps
     )
 
 
 def refine_schedule(settings: Settings) -> Schedule:
-    """How the refining network is trained."""
+    """Return how the refining network is trained."""
     warmup_epochs = REFINER_WARMUP * settings.refine_epochs
     return Schedule(settings.refine_epochs, settings.refine_lr, warmup_epochs, accumulation=1)
 
 
 def min_micro_batch(task: LandmarkTask, network: nn.Module) -> int:
-    """Samples that must be computed together in training, since batch normalization needs at least two
-    pictures.
+    """Return how many samples must be computed together in training: batch normalization needs two pictures.
 
-    From one it would learn each image's own statistics, which predictions do not use, and maps of one cell
-    have none. The refiner gets a picture of each landmark from a single image.
+    With one, it would learn each image's own statistics, which predictions do not use, and a map of one cell
+    has none. The refiner sees several pictures for one image, a crop for each landmark.
     """
     return 1 if isinstance(network, Refiner) and len(task.landmark_names) > 1 else 2
 
@@ -303,7 +311,7 @@ def build_trainer(
     valid: Batches | None,
     observer: Observer,
 ) -> Trainer:
-    """The engine for the network of one phase."""
+    """Build the trainer of one phase's network."""
     settings = config.settings
     return Trainer(
         network,

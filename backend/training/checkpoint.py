@@ -1,5 +1,4 @@
-"""Save and load checkpoints: tensors and plain values only, readable with `torch.load(path,
-weights_only=True)`."""
+"""Save and load checkpoints, which `torch.load(path, weights_only=True)` can read too."""
 
 from __future__ import annotations
 
@@ -31,7 +30,7 @@ RESUME_KEYS = ("raw_model_state_dict", "optimizer_state_dict", "scheduler", "rng
 
 
 def save_checkpoint(path: Path, content: Mapping[str, Any]) -> None:
-    """Replace the file atomically: written beside it, flushed to disk, renamed.
+    """Write a checkpoint, or replace it atomically: written beside it, flushed to disk, renamed.
 
     Tensors are saved as CPU tensors, so that a file from cuda:1 loads on any machine.
     """
@@ -42,7 +41,7 @@ def save_checkpoint(path: Path, content: Mapping[str, Any]) -> None:
 
 
 def load_checkpoint(path: Path, device: str | torch.device = "cpu") -> dict[str, Any]:
-    """Read a checkpoint. Raises UserError for a missing, damaged or foreign file or an unknown format."""
+    """Read a checkpoint. Raises UserError for a missing, damaged or foreign file, or an unknown format."""
     if not path.is_file():
         raise UserError(f"{path} is not a file", field="checkpoint", cure="give a run's checkpoints/best.pt")
     try:
@@ -71,8 +70,10 @@ def load_checkpoint(path: Path, device: str | torch.device = "cpu") -> dict[str,
 
 
 def load_best(path: Path) -> dict[str, Any] | None:
-    """Read a best.pt; None where it is missing or damaged. Raises UserError where it cannot be read at the
-    moment, but may be intact."""
+    """Read a best.pt; None if it is missing or damaged.
+
+    Raises UserError if it cannot be read at the moment, but may be intact.
+    """
     try:
         return load_checkpoint(path) if path.is_file() else None
     except UserError as error:
@@ -83,8 +84,7 @@ def load_best(path: Path) -> dict[str, Any] | None:
 
 
 def load_resumable(path: Path) -> dict[str, Any]:
-    """Read a `last.pt`. Raises UserError where the file cannot be read or is a `best.pt`, which only
-    predicts."""
+    """Read a last.pt. Raises UserError if it cannot be read or is a best.pt, which only predicts."""
     content = load_checkpoint(path)
     missing = [key for key in RESUME_KEYS if not content.get(key)]
     if missing:
@@ -96,29 +96,32 @@ def load_resumable(path: Path) -> dict[str, Any]:
     return content
 
 
-def first_network_alone(content: Mapping[str, Any]) -> dict[str, Any]:
-    """The content of a best.pt for a checkpoint's first network, without the second one.
+def keep_first_network(content: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the content of a best.pt with a checkpoint's first network, without the second one.
 
-    Its errors are those on the validation images of the run that trained it, where the checkpoint has them:
-    for the weights of a last.pt they are unknown, and after a refinement so is the epoch.
+    Its errors are those on the validation images of the run that trained it, if the checkpoint has them: they
+    are unknown for the weights of a last.pt. After a refinement the epoch is unknown.
     """
     epoch, metrics = content["epoch"], content.get("val_metrics", {})
     if content.get("phase") == REFINE:
         unrefined = content.get("networks", {}).get(REFINE, {}).get("unrefined", {})
         epoch, metrics = None, {f"val/{name}": value for name, value in unrefined.items()}
-    elif content.get("raw_model_state_dict"):
+    elif content.get("raw_model_state_dict"):  # a last.pt
         metrics = {}
     error = MeanError.of(metrics)
-    own = {
+    return {
+        **content,
+        **WITHOUT_RESUME,
         "phase": TRAIN,
         "epoch": epoch,
         "val_metrics": metrics,
         "best_mre": error.px,
         "best_mre_mm": error.mm,
+        "loop": {},
+        "networks": {},
     }
-    return {**content, **WITHOUT_RESUME, **own, "loop": {}, "networks": {}}
 
 
 def shape_prior_content(prior: ShapePrior | None) -> dict[str, torch.Tensor]:
-    """A checkpoint's `shape_prior`; empty without one."""
+    """Return what a checkpoint holds as `shape_prior`; empty without one."""
     return {} if prior is None else {name: torch.from_numpy(values) for name, values in vars(prior).items()}

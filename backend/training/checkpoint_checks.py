@@ -23,7 +23,7 @@ OTHER_CHECKPOINT = "use the run's other checkpoint, or train again"
 
 
 def check_content(path: Path, content: Mapping[str, Any]) -> None:
-    """Raises UserError for the first key whose value has the wrong type; missing keys are not checked."""
+    """Raise UserError for the first key whose value has the wrong type; missing keys are not checked."""
     for key, (is_right, kind) in _KINDS.items():
         if key in content and not is_right(content[key]):
             raise UserError(
@@ -33,30 +33,32 @@ def check_content(path: Path, content: Mapping[str, Any]) -> None:
             )
 
 
-def config_of(path: Path, args: Mapping[str, Any]) -> RunConfig:
-    """The configuration in a checkpoint. Raises UserError, naming the file, where it is not valid."""
+def parse_config(path: Path, args: Mapping[str, Any]) -> RunConfig:
+    """Read the configuration in a checkpoint. Raises UserError, naming the file, if it is not valid."""
     try:
         return RunConfig.from_dict(args)
     except UserError as error:
-        what = " ".join(str(error).split())[:MAX_SHOWN]
+        reason = " ".join(str(error).split())[:MAX_SHOWN]
         raise UserError(
-            f"the settings in {path} cannot be used ({what})", field="checkpoint", cure=OTHER_CHECKPOINT
+            f"the settings in {path} cannot be used ({reason})", field="checkpoint", cure=OTHER_CHECKPOINT
         ) from error
 
 
 def check_weights(path: Path, weights: Mapping[str, Tensor], network: nn.Module, name: str) -> None:
-    """Raises UserError where weights do not fit a network (which may be on torch's meta device) or are not
-    finite."""
-    wanted = network.state_dict()
-    odd = [
+    """Raise UserError if weights do not fit a network or are not finite numbers.
+
+    The network may be on torch's meta device.
+    """
+    expected = network.state_dict()
+    misfits = [
         key
-        for key in [*wanted, *weights]
-        if key not in wanted or not _is_alike(weights.get(key), wanted[key])
+        for key in [*expected, *weights]
+        if key not in expected or not _fits(weights.get(key), expected[key])
     ]
-    if odd:
+    if misfits:
         raise UserError(
-            f"the weights in {path} do not fit {name}: {', '.join(map(repr, odd[:2]))} and {len(odd) - 1} "
-            "more are missing, unknown, or of another size or type",
+            f"the weights in {path} do not fit {name}: {', '.join(map(repr, misfits[:2]))} and "
+            f"{len(misfits) - 1} more are missing, unknown, or of another size or type",
             field="checkpoint",
             cure="use the version of Fiducial that made it",
         )
@@ -70,15 +72,17 @@ def check_weights(path: Path, weights: Mapping[str, Tensor], network: nn.Module,
 
 
 def read_shape_prior(path: Path, content: Mapping[str, Any]) -> ShapePrior | None:
-    """The shape prior in a checkpoint; None without one, as in older files. Raises UserError where it is
-    invalid."""
-    kept = content.get("shape_prior")
-    if not kept:
+    """Read the shape prior in a checkpoint; None without one, as in older files.
+
+    Raises UserError if it is not valid.
+    """
+    tensors = content.get("shape_prior")
+    if not tensors:
         return None
     names = ("mean_xy", "covariance")
     flaw = "it holds other keys than mean_xy and covariance"
-    if set(kept) == set(names):
-        prior = ShapePrior(*(kept[name].double().numpy() for name in names))
+    if set(tensors) == set(names):
+        prior = ShapePrior(*(tensors[name].double().numpy() for name in names))
         flaw = find_flaw(prior, len(content["landmark_names"]))
         if not flaw:
             return prior
@@ -87,17 +91,17 @@ def read_shape_prior(path: Path, content: Mapping[str, Any]) -> ShapePrior | Non
     )
 
 
-def _is_alike(tensor: Tensor | None, wanted: Tensor) -> bool:
+def _fits(tensor: Tensor | None, expected: Tensor) -> bool:
     return (
         tensor is not None
-        and tensor.shape == wanted.shape
-        and tensor.is_floating_point() == wanted.is_floating_point()
+        and tensor.shape == expected.shape
+        and tensor.is_floating_point() == expected.is_floating_point()
         and not tensor.is_complex()
     )
 
 
 def _is_tensor(value: Any) -> bool:
-    """Dense and with values, so that its numbers can be read."""
+    """Whether a value is a tensor whose numbers can be read: dense, real and on a device."""
     return (
         isinstance(value, Tensor)
         and value.layout == torch.strided
@@ -105,24 +109,23 @@ def _is_tensor(value: Any) -> bool:
     )
 
 
-def _is_mapping_of(is_right: Callable[[Any], bool]) -> Callable[[Any], bool]:
-    def check(value: Any) -> bool:
+def _mapping_check(is_right: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    """Return a check whether a value is a mapping from names to values that pass `is_right`."""
+
+    def is_mapping(value: Any) -> bool:
         return isinstance(value, Mapping) and all(
-            isinstance(key, str) and is_right(one) for key, one in value.items()
+            isinstance(key, str) and is_right(item) for key, item in value.items()
         )
 
-    return check
+    return is_mapping
 
 
 def _is_plain_mapping(value: Any) -> bool:
-    """Only what JSON can hold, as the program writes it."""
+    """Whether a value is a mapping that JSON can hold, as the program writes it."""
     try:
         json.dumps(value)
-    except (
-        TypeError,
-        ValueError,
-        RecursionError,
-    ):  # a tensor; a number of too many digits; a nest without end
+    # in this order: a tensor, a number with too many digits, a mapping that contains itself
+    except (TypeError, ValueError, RecursionError):
         return False
     return isinstance(value, Mapping)
 
@@ -156,18 +159,19 @@ def _is_network(value: Any) -> bool:
     )
 
 
-_are_numbers = _is_mapping_of(_is_number)
-are_weights = _is_mapping_of(_is_tensor)  # by name, dense and with values
+_are_numbers = _mapping_check(_is_number)
+are_weights = _mapping_check(_is_tensor)
+# by key: a check, and what the value is if it passes
 _KINDS: Mapping[str, tuple[Callable[[Any], bool], str]] = {
     "format_version": (lambda value: isinstance(value, int | float | str | None), "a number"),
     "phase": (lambda value: isinstance(value, str) and value in (TRAIN, REFINE), "a phase of a run"),
     "epoch": (_is_epoch, "a whole number"),
     "model_state_dict": (are_weights, "a set of named tensors"),
-    "networks": (_is_mapping_of(_is_network), "a set of named networks"),
+    "networks": (_mapping_check(_is_network), "a set of named networks"),
     "landmark_names": (_are_names, "a list of names, each once"),
     "shape_prior": (are_weights, "a set of named tensors"),
-    "learned_from": (_is_mapping_of(_are_texts), "a set of lists of fingerprints"),
-    "first_learned_from": (_is_mapping_of(_are_texts), "a set of lists of fingerprints"),
+    "learned_from": (_mapping_check(_are_texts), "a set of lists of fingerprints"),
+    "first_learned_from": (_mapping_check(_are_texts), "a set of lists of fingerprints"),
     "val_metrics": (_are_numbers, "a set of named numbers"),
     "best_mre": (_is_number, "a number"),
     "best_mre_mm": (_is_number, "a number"),

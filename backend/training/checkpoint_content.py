@@ -10,14 +10,14 @@ from backend.config import RunConfig
 from backend.data.shape_prior import ShapePrior
 from backend.training.build import build_task
 from backend.training.checkpoint import WITHOUT_RESUME, shape_prior_content
-from backend.training.phase import Phase
+from backend.training.phase import FirstNetwork, Phase
 from backend.training.protocols import Metrics, Training
 from backend.training.task import LandmarkTask
 
 
 @dataclass(frozen=True)
 class CheckpointContent:
-    """What a checkpoint of a phase holds beside the state of the training."""
+    """The parts of a phase's checkpoints that stay the same throughout its training."""
 
     config: RunConfig
     phase: Phase
@@ -26,19 +26,20 @@ class CheckpointContent:
     origin: Mapping[str, Any]  # `learned_from` and `made_with`
 
     def build(self, training: Training, metrics: Metrics, *, resumable: bool) -> dict[str, Any]:
-        """The checkpoint's keys; `metrics` are those of the last epoch.
+        """Return a checkpoint's content by key; `metrics` are those of the last epoch.
 
-        What only a resume needs is left empty in `best.pt`, a quarter of the size. `model_state_dict` is
-        always the first network; the second one is kept under `networks`.
+        What only a resume needs is left empty in best.pt, which is a quarter of the size. `model_state_dict`
+        is always the first network; the second one is kept under `networks`.
         """
         state = training.state_dict()
         if not resumable:
             state |= WITHOUT_RESUME
         networks = {}
-        if self.phase.first is not None:
-            networks = {self.phase.name: self._second_network(state["model_state_dict"])}
-            state["model_state_dict"] = self.phase.first.state
-            state |= self.phase.first.of_another
+        first = self.phase.first
+        if first is not None:
+            networks = {self.phase.name: self._second_network(first, state["model_state_dict"])}
+            state["model_state_dict"] = first.weights
+            state |= first.origin
         loop, first_task = training.loop, build_task(self.config, self.task.landmark_names)
         return {
             **state,
@@ -62,12 +63,11 @@ class CheckpointContent:
             "shape_prior": shape_prior_content(self.shape_prior),
         }
 
-    def _second_network(self, weights: Mapping[str, Any]) -> dict[str, Any]:
-        assert self.phase.first is not None
+    def _second_network(self, first: FirstNetwork, weights: Mapping[str, Any]) -> dict[str, Any]:
         return {
             "model_state_dict": weights,
-            "jitter_px": self.phase.first.jitter_px,
+            "jitter_px": first.jitter_px,
             "sigma": self.task.sigma_px,
             "output_stride": self.task.stride,
-            "unrefined": dict(self.phase.first.errors),
+            "unrefined": dict(first.errors),
         }

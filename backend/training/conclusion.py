@@ -1,4 +1,4 @@
-"""How a training ended, in one line, with an alarm where nothing was learned."""
+"""Describe how a training ended, in one line, with an alarm if nothing was learned."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ NAMES = {TRAIN: "training", REFINE: "refinement"}
 
 
 def conclude(data: RunData, phase: str, ending: Ending, trainer: Trainer) -> tuple[Ending, str]:
-    """How a phase ended and one line about it; the alarm is an event too."""
+    """Return how a phase ended and one line about it; the alarm is an event too."""
     reason = _describe_ending(phase, ending, trainer.loop, trainer.options.epochs)
     alarm = None if ending is Ending.STOPPED else find_nothing_learned(data, trainer.loop)
     if alarm is None:
@@ -23,7 +23,7 @@ def conclude(data: RunData, phase: str, ending: Ending, trainer: Trainer) -> tup
 
 
 def find_nothing_learned(data: RunData, loop: LoopState) -> Event | None:
-    """An alarm where the best validation error is not below that of the mean positions."""
+    """Return an alarm if the best validation error is not below that of the mean positions."""
     best = loop.best.error
     if data.valid is None or best.px is None:
         return None
@@ -40,16 +40,16 @@ def find_nothing_learned(data: RunData, loop: LoopState) -> Event | None:
 def _describe_ending(phase: str, ending: Ending, loop: LoopState, num_epochs: int) -> str:
     if ending is Ending.STOPPED:
         is_between = loop.epoch and not loop.batch_index
-        where = f"after epoch {loop.epoch}" if is_between else f"in epoch {loop.epoch + 1}"
-        return f"stopped {where} of {NAMES[phase]} at step {loop.global_step}; resume goes on from there"
-    done = f"{loop.epoch} of {num_epochs} epochs of {NAMES[phase]}{_describe_best(loop)}"
+        place = f"after epoch {loop.epoch}" if is_between else f"in epoch {loop.epoch + 1}"
+        return f"stopped {place} of {NAMES[phase]} at step {loop.global_step}; resume goes on from there"
+    result = f"{loop.epoch} of {num_epochs} epochs of {NAMES[phase]}{_describe_best(loop)}"
     if ending is Ending.EARLY_STOPPED:
-        return f"{without_progress(loop)}: ended early after {done}"
-    return done
+        return f"{without_progress(loop)}: ended early after {result}"
+    return result
 
 
 def _describe_best(loop: LoopState) -> str:
-    where = f"best in epoch {loop.best.epoch}" if loop.best.epoch else "no better than the first network"
+    title = f"best in epoch {loop.best.epoch}" if loop.best.epoch else "no better than the first network"
     error = loop.best.error
-    in_px = "" if error.px is None else f"; {where}: {error.px:.2f} px"
+    in_px = "" if error.px is None else f"; {title}: {error.px:.2f} px"
     return in_px if error.mm is None else f"{in_px}, {error.mm:.2f} mm"

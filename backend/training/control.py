@@ -9,12 +9,12 @@ from backend.training.loop_state import Request, StopAskedError
 
 
 def read_requests(folder: RunFolder, stop: threading.Event) -> set[Request]:
-    """What the control folder requests, and a stop where a signal handler has set the event."""
+    """Return what the control folder requests, and a stop if a signal handler has set the event."""
     requests = {request for request in Request if folder.requested(request.value)}
     return requests | ({Request.STOP} if stop.is_set() else set())
 
 
 def raise_if_stopped(folder: RunFolder, stop: threading.Event) -> None:
-    """Raises StopAskedError where a stop is requested."""
+    """Raise StopAskedError if a stop is requested."""
     if Request.STOP in read_requests(folder, stop):
         raise StopAskedError

@@ -1,13 +1,12 @@
-"""Recognize why a process that prepares images failed: killed, out of shared memory, crashed; by torch's
-messages.
+"""Recognize by torch's message why a process that prepares images failed: killed, out of memory, crashed.
 
-They are those of torch 2.13: torch/csrc/DataLoader.cpp ("DataLoader worker (pid N) is killed by signal: ...",
-and of a bus error "... out of shared memory"), torch/utils/data/dataloader.py ("... exited unexpectedly"),
-torch/_utils.py ("Caught ... in DataLoader worker process N") and aten/src/ATen/MapAllocator.cpp ("unable to
-allocate shared memory(shm) for file <...>", "unable to write to file </torch_...>"). A batch goes from
-process to process in shared memory, of which a container has 64 MiB unless it is started with --shm-size
-(Docker's reference, `docker run`). Where main memory runs out, Linux kills a process with SIGKILL (its
-documentation, "Out Of Memory Handling").
+The messages are those of torch 2.13: torch/csrc/DataLoader.cpp ("DataLoader worker (pid N) is killed by
+signal: ...", for a bus error "... out of shared memory"), torch/utils/data/dataloader.py ("... exited
+unexpectedly"), torch/_utils.py ("Caught ... in DataLoader worker process N") and
+aten/src/ATen/MapAllocator.cpp ("unable to allocate shared memory(shm) for file <...>", "unable to write to
+file </torch_...>"). A batch goes from process to process in shared memory, of which a container has 64 MiB
+unless it is started with --shm-size (Docker's reference, `docker run`). If main memory runs out, Linux kills
+a process with SIGKILL (its documentation, "Out Of Memory Handling").
 """
 
 from __future__ import annotations
@@ -41,7 +40,7 @@ _KINDS = (
     ),
     ("gone", False, r"DataLoader worker .*exited unexpectedly"),
 )
-_WHAT = {
+_DESCRIPTIONS = {
     "files": "the processes that prepare images have too many files open",
     "shared": "the processes that prepare images ran out of shared memory{size}",
     "killed": "a process that prepares images was killed, as the system does when main memory runs out",
@@ -59,45 +58,43 @@ _FIRST_CURE = {
 
 @dataclass(frozen=True)
 class WorkerFailure:
-    """What happened to the processes, and whether memory ran out."""
+    """The end of the processes that prepare images, in one line, and whether memory ran out."""
 
     kind: str
     what: str
     is_memory: bool
 
     def cure(self, num_workers: int, *, is_resumable: bool) -> str:
-        """One line of cures, the mildest first; `num_workers` is how many processes there were."""
+        """Return one line of cures, the mildest first; `num_workers` is how many processes there were."""
         fewer = num_workers // 2 if self.is_memory or self.kind in ("files", "gone") else 0
-        how = "resume with" if is_resumable else "start a new run with"
-        none = (
+        action = "resume with" if is_resumable else "start a new run with"
+        zero = (
             ", or 0, which prepares them in the training process" if fewer else " (in the training process)"
         )
-        workers = f"{how} --num_workers {fewer}{none} (now {num_workers})"
+        workers = f"{action} --num_workers {fewer}{zero} (now {num_workers})"
         first = _FIRST_CURE.get(self.kind)
         return f"{first}, or {workers}" if first else workers
 
 
 def find_worker_failure(error: BaseException) -> WorkerFailure | None:
-    """The failure of a process that prepares images, where it caused this error; else None."""
-    chain = list(_chain(error))
+    """Return the failure of a process that prepares images, if it caused this error."""
+    messages = list(_chain_messages(error))
     for kind, is_memory, pattern in _KINDS:
-        for words in chain:
-            found = re.search(pattern, words, re.IGNORECASE)
-            if found and (kind != "files" or _is_of_a_worker(chain)):
-                return WorkerFailure(kind, _what(kind, found), is_memory)
+        for message in messages:
+            match = re.search(pattern, message, re.IGNORECASE)
+            if match and (kind != "files" or _name_a_worker(messages)):
+                signal = (match.groupdict().get("signal") or "").strip()
+                what = _DESCRIPTIONS[kind].format(size=_shared_size(), signal=signal)
+                return WorkerFailure(kind, what, is_memory)
     return None
 
 
-def _what(kind: str, found: re.Match[str]) -> str:
-    return _WHAT[kind].format(size=_shared_size(), signal=(found.groupdict().get("signal") or "").strip())
+def _name_a_worker(messages: list[str]) -> bool:
+    return any("dataloader worker" in message.lower() or "ancdata" in message for message in messages)
 
 
-def _is_of_a_worker(chain: list[str]) -> bool:
-    return any("dataloader worker" in words.lower() or "ancdata" in words for words in chain)
-
-
-def _chain(error: BaseException | None) -> Iterator[str]:
-    """The messages of an error and of its causes."""
+def _chain_messages(error: BaseException | None) -> Iterator[str]:
+    """Yield the messages of an error and of its causes."""
     seen: set[int] = set()
     while error is not None and id(error) not in seen:
         seen.add(id(error))

@@ -1,5 +1,4 @@
-"""Forward passes of the averaged weights: validation and prediction, in smaller parts where memory runs
-out."""
+"""Forward passes of the averaged weights: validation and prediction, in smaller parts if memory runs out."""
 
 from __future__ import annotations
 
@@ -13,7 +12,7 @@ from torch import Tensor
 from backend.data.dataset import Batch, Batches
 from backend.training.events import Place, pass_retry
 from backend.training.loop_state import Request, StopAskedError, TrainerOptions
-from backend.training.out_of_memory import MemoryShortage, MemoryShortageError, catch_shortage
+from backend.training.out_of_memory import MemoryRanOutError, MemoryShortageError, free_on_shortage
 from backend.training.precision import autocast
 from backend.training.protocols import Metrics, Observer, Scorer, Task
 from backend.training.training_state import TrainingState
@@ -24,7 +23,7 @@ T = TypeVar("T")
 class EvaluationPasses:
     """Validates and predicts with the averaged weights of a state, which passes leave unchanged.
 
-    Every pass raises MemoryShortageError where smaller parts do not help, and StopAskedError where a stop is
+    Every pass raises MemoryShortageError if smaller parts do not help, and StopAskedError if a stop is
     requested between two parts.
     """
 
@@ -45,36 +44,37 @@ class EvaluationPasses:
         self.last_scorer: Scorer | None = None  # of the last validation
 
     def validate(self, batches: Batches) -> Metrics:
-        """Loss and metrics on validation batches."""
+        """Return loss and metrics on validation batches."""
         place = Place("validation", self._state.loop.epoch + 1, self._state.loop.global_step)
         return self._retry(partial(self._validate, batches), place, batches.largest_batch)
 
     def predict(self, batch: Batch) -> Tensor:
-        """Maps (B, K, h, w) float32."""
+        """Return maps (B, K, h, w) float32."""
         place = Place("prediction", self._state.loop.epoch, self._state.loop.global_step)
         return self._retry(partial(self._predict, batch), place, len(batch.rows))
 
     def _retry(self, run: Callable[[], T], place: Place, num_samples: int) -> T:
-        """What `run` returns, run again in smaller parts each time that memory runs out."""
-        while isinstance(
-            result := catch_shortage(run, self._device, lambda: self._state.has_stepped), MemoryShortage
-        ):
-            now = self._state.loop.pass_micro_batch
-            smaller = now.halved(num_samples, 1, self._options.on_oom)
-            if smaller is None:
-                num_images = now.largest_part(num_samples)
-                raise MemoryShortageError(place.words, num_images, now.num_retries, result)
-            self._state.loop.pass_micro_batch = smaller
-            self._observer.on_event(
-                pass_retry(place, smaller, smaller.largest_part(num_samples), result.error)
-            )
-        return result
+        """Return what `run` returns; repeat it in smaller parts each time that memory runs out."""
+        while True:
+            try:
+                return free_on_shortage(run, self._device, lambda: self._state.has_stepped)
+            except MemoryRanOutError as error:
+                self._use_smaller_parts(error, place, num_samples)
+
+    def _use_smaller_parts(self, error: MemoryRanOutError, place: Place, num_samples: int) -> None:
+        current = self._state.loop.pass_micro_batch
+        smaller = current.halved(num_samples, 1, self._options.on_oom)
+        if smaller is None:
+            num_images = current.largest_part(num_samples)
+            raise MemoryShortageError(place.text, num_images, current.num_retries, error.trace)
+        self._state.loop.pass_micro_batch = smaller
+        self._observer.on_event(pass_retry(place, smaller, smaller.largest_part(num_samples), error.message))
 
     @torch.inference_mode()
     def _validate(self, batches: Batches) -> Metrics:
         scorer = self._task.new_scorer()
         loss_sum, num_targets = 0.0, 0
-        for part in self._parts_of(batches.iterate_epoch(0)):
+        for part in self._split(batches.iterate_epoch(0)):
             on_device = part.to(self._device)
             outputs = self._forward(on_device)
             count = self._task.count_targets(part)
@@ -85,10 +85,11 @@ class EvaluationPasses:
         return {"loss": loss_sum / max(1, num_targets), **scorer.metrics()}
 
     def _predict(self, batch: Batch) -> Tensor:
-        maps = [self._forward(part) for part in self._parts_of([batch])]
+        maps = [self._forward(part) for part in self._split([batch])]
         return maps[0] if len(maps) == 1 else torch.cat(maps)
 
-    def _parts_of(self, batches: Iterable[Batch]) -> Iterator[Batch]:
+    def _split(self, batches: Iterable[Batch]) -> Iterator[Batch]:
+        """Yield the parts of batches. Raises StopAskedError if a stop is requested before one of them."""
         for batch in batches:
             for part in self._state.loop.pass_micro_batch.split(batch):
                 if Request.STOP in self._observer.poll():

@@ -11,7 +11,7 @@ from backend.training.stability import MAX_RECOVERIES
 
 
 class Event(NamedTuple):
-    """A kind for programs, a sentence for people, and plain values, `epoch` among them."""
+    """Something to report of a training: a kind for programs, a sentence for people, and plain values."""
 
     kind: str
     message: str
@@ -19,14 +19,15 @@ class Event(NamedTuple):
 
 
 class Place(NamedTuple):
-    """The place in a training at which something happened."""
+    """A moment in a training at which something happened."""
 
     during: str  # "training", "validation" or "prediction"
     epoch: int  # from 1
-    step: int  # counted over all epochs: the one under way in training, else the last one done
+    step: int  # counted over all epochs: in training the current one, else the last one done
 
     @property
-    def words(self) -> str:
+    def text(self) -> str:
+        """A phrase for messages."""
         if self.during == "training":
             return f"epoch {self.epoch}, step {self.step}"
         return f"the {self.during} {'of' if self.during == 'validation' else 'after'} epoch {self.epoch}"
@@ -35,7 +36,7 @@ class Place(NamedTuple):
 def lr_lowered(
     why: str, epoch: int, step: int, back_to_epoch: int, old_lr: float, new_lr: float, retry: int
 ) -> Event:
-    """Training was unstable in an epoch and continues from the end of an earlier one (0: from the start).
+    """Report that training was unstable and goes on from the end of an earlier epoch (0: from the start).
 
     The rates are peaks of the schedule, as the setting `lr` is. `retry` counts from 1.
     """
@@ -56,9 +57,10 @@ def lr_lowered(
 
 
 def retried_after_divergence(loop: LoopState, old_lr: float, new_lr: float, after_outcome: int) -> Event:
-    """A run that had diverged is resumed; at the same learning rate it would diverge again in the same steps.
+    """Report that a run that had diverged is resumed at a lower learning rate.
 
-    `after_outcome` is the number of the outcome that was set aside.
+    At the same rate it would diverge again in the same steps. `after_outcome` is the number under which the
+    run's outcome was renamed.
     """
     return Event(
         "lr_lowered",
@@ -75,7 +77,7 @@ def retried_after_divergence(loop: LoopState, old_lr: float, new_lr: float, afte
 
 
 def early_stop(loop: LoopState) -> Event:
-    """Patience is over. `best_epoch` is the phase's own best; null where no epoch has an error."""
+    """Report that patience is over. `best_epoch` is the phase's own best; None if no epoch has an error."""
     best = loop.own_best.epoch or None
     return Event(
         "early_stop",
@@ -86,12 +88,12 @@ def early_stop(loop: LoopState) -> Event:
 
 
 def without_progress(loop: LoopState) -> str:
-    """How long a phase has not improved."""
+    """Describe for how long a phase has not improved."""
     return f"no lower validation error for {loop.epoch - loop.own_best.epoch} epochs"
 
 
 def did_not_learn(epoch: int, best: str, guess: str) -> Event:
-    """A training has ended with a best validation error that is not below that of the mean positions."""
+    """Report that the best validation error of a training is not below that of the mean positions."""
     return Event(
         "did_not_learn",
         f"nothing was learned: the best validation error, {best}, is not below that of the mean position "
@@ -102,23 +104,22 @@ def did_not_learn(epoch: int, best: str, guess: str) -> Event:
 
 
 def answered(request: Request, loop: LoopState) -> Event:
-    """A request in the middle of an epoch has been carried out."""
-    done = {Request.SAVE_NOW: "last.pt saved", Request.PREVIEW_NOW: "preview saved"}[request]
+    """Report that a request in the middle of an epoch has been carried out."""
+    result = {Request.SAVE_NOW: "last.pt saved", Request.PREVIEW_NOW: "preview saved"}[request]
     epoch, step = loop.epoch + 1, loop.global_step
-    return Event(
-        request.value, f"{done} in epoch {epoch}, step {step}, as requested", {"epoch": epoch, "step": step}
-    )
+    message = f"{result} in epoch {epoch}, step {step}, as requested"
+    return Event(request.value, message, {"epoch": epoch, "step": step})
 
 
 def oom_retry(place: Place, back_to_epoch: int, finer: MicroBatch, parts: StepParts, why: str) -> Event:
-    """Memory ran out in a training step, and steps are computed in smaller parts from here on.
+    """Report that memory ran out in a training step; from now on steps are computed in smaller parts.
 
-    Training continues from the end of an earlier epoch (0: from the start).
+    Training goes on from the end of an earlier epoch (0: from the start).
     """
     size = "" if parts.num * parts.largest == parts.num_samples else "at most "
     return Event(
         "oom_retry",
-        f"out of memory in {place.words}: back to {_state_after(back_to_epoch)}, "
+        f"out of memory in {place.text}: back to {_state_after(back_to_epoch)}, "
         f"a step now takes {parts.num} {'part' if parts.num == 1 else 'parts'} of "
         f"{size}{_images(parts.largest)}; the effective batch stays {parts.num_samples} "
         f"(retry {finer.num_retries} of {MAX_RETRIES})",
@@ -135,10 +136,10 @@ def oom_retry(place: Place, back_to_epoch: int, finer: MicroBatch, parts: StepPa
 
 
 def pass_retry(place: Place, finer: MicroBatch, largest: int, why: str) -> Event:
-    """Memory ran out in a validation or prediction, which is repeated in smaller parts, now and later."""
+    """Report that memory ran out in a validation or prediction; this and later ones get smaller parts."""
     return Event(
         "oom_retry",
-        f"out of memory in {place.words}: it is repeated with {_at_most(largest)} at once "
+        f"out of memory in {place.text}: it is repeated with {_at_most(largest)} at once "
         f"(retry {finer.num_retries} of {MAX_RETRIES}); training steps stay as they are",
         {
             **place._asdict(),
@@ -150,11 +151,11 @@ def pass_retry(place: Place, finer: MicroBatch, largest: int, why: str) -> Event
     )
 
 
-def prediction_retry(where: str, finer: MicroBatch, why: str) -> Event:
-    """Memory ran out in predictions outside a training loop, and they are repeated in smaller parts."""
+def prediction_retry(place: str, finer: MicroBatch, why: str) -> Event:
+    """Report that memory ran out in predictions outside a training, which are repeated in smaller parts."""
     return Event(
         "oom_retry",
-        f"out of memory in {where}: {_images(finer.limit or 0)} at once now "
+        f"out of memory in {place}: {_images(finer.limit or 0)} at once now "
         f"(retry {finer.num_retries} of {MAX_RETRIES})",
         {"during": "prediction", "pass_micro_batch": finer.limit, "why": why},
     )

@@ -1,5 +1,7 @@
-"""A first network that another run trained: read and checked before a run is created and again when it
-starts, and taken over into the run's best.pt."""
+"""Use the first network that another run trained.
+
+It is read and checked before a run is created and again when it starts, and saved as the run's best.pt.
+"""
 
 from __future__ import annotations
 
@@ -15,12 +17,12 @@ from backend.errors import UserError
 from backend.run.best import REFINE
 from backend.training import build
 from backend.training.checkpoint import (
-    first_network_alone,
+    keep_first_network,
     load_checkpoint,
     save_checkpoint,
     shape_prior_content,
 )
-from backend.training.checkpoint_checks import check_weights, config_of
+from backend.training.checkpoint_checks import check_weights, parse_config
 from backend.training.origin import find_trained_on
 from backend.training.run_data import RunData
 
@@ -30,16 +32,15 @@ SAME_FIELDS = ("model", "image_size", "output_stride", "resize", "loss", "decode
 
 
 def read_first_network(config: RunConfig, landmark_names: Sequence[str]) -> tuple[dict[str, Any], RunConfig]:
-    """The checkpoint that a run's `first_network` names, and the configuration that trained its first
-    network.
+    """Read the checkpoint that a run's `first_network` names, and the configuration that trained its network.
 
-    Raises UserError, at that field, where it cannot be read or does not fit this run and its landmarks.
+    Raises UserError, at that field, if it cannot be read or does not fit this run and its landmarks.
     """
     path = Path(config.value(FIELD))
     try:
         content = load_checkpoint(path)
-        theirs = config_of(path, content.get("first_args") or content["args"])
-        _require_same(path, theirs, config)
+        first_config = parse_config(path, content.get("first_args") or content["args"])
+        _require_same_input(path, first_config, config)
         if tuple(content["landmark_names"]) != tuple(landmark_names):
             raise UserError(
                 f"{path} was trained on other landmarks than those of this data set",
@@ -50,38 +51,46 @@ def read_first_network(config: RunConfig, landmark_names: Sequence[str]) -> tupl
         check_weights(path, content["model_state_dict"], network, config.settings.model)
     except UserError as error:
         raise UserError(error.what, field=FIELD, cure=error.cure) from error
-    return content, theirs
+    return content, first_config
 
 
-def _require_same(path: Path, theirs: RunConfig, ours: RunConfig) -> None:
+def _require_same_input(path: Path, first_config: RunConfig, config: RunConfig) -> None:
+    """Raise UserError if the network that another run trained would see other input in this run."""
     for field in SAME_FIELDS:
-        their, our = (getattr(one.settings, field) for one in (theirs, ours))
-        if their != our:
+        first_value, value = (
+            getattr(settings, field) for settings in (first_config.settings, config.settings)
+        )
+        if first_value != value:
             raise UserError(
-                f"{path} was trained with {field} {their}, this run has {our}", cure=f"give the same {field}"
+                f"{path} was trained with {field} {first_value}, this run has {value}",
+                cure=f"give the same {field}",
             )
 
 
 def adopt_first_network(data: RunData) -> None:
-    """Save another run's first network as this run's best.pt. Raises UserError where it does not fit this
-    run."""
+    """Save another run's first network as this run's best.pt. Raises UserError if it does not fit."""
     path = Path(data.config.value(FIELD))
-    content, theirs = read_first_network(data.config, data.landmark_names)
-    _require_unseen_validation(data, content, path, theirs)
-    ours = {
+    content, first_config = read_first_network(data.config, data.landmark_names)
+    _require_unseen_validation(data, content, path, first_config)
+    best = {
+        **keep_first_network(content),
         **data.origin,
         "args": data.config.to_dict(),
         "first_args": content.get("first_args") or content["args"],
         "first_learned_from": content.get("first_learned_from") or content.get("learned_from", {}),
         "shape_prior": shape_prior_content(data.shape_prior),
     }
-    save_checkpoint(data.folder.checkpoint_path("best"), {**first_network_alone(content), **ours})
+    save_checkpoint(data.folder.checkpoint_path("best"), best)
     _report(data, f"the first network is that of {path}")
 
 
-def _require_unseen_validation(data: RunData, content: dict[str, Any], path: Path, theirs: RunConfig) -> None:
-    """Raises UserError where the first network was trained on this run's validation images, whose errors
-    would then mean nothing; where that cannot be checked, an event says so."""
+def _require_unseen_validation(
+    data: RunData, content: dict[str, Any], path: Path, first_config: RunConfig
+) -> None:
+    """Raise UserError if the first network was trained on this run's validation images.
+
+    Its errors on them would mean nothing. If that cannot be checked, an event says so.
+    """
     if data.valid is None:
         return
     try:
@@ -98,8 +107,8 @@ def _require_unseen_validation(data: RunData, content: dict[str, Any], path: Pat
             "run, so its errors on them mean nothing: "
             f"{', '.join(seen[:3])}{' ...' if len(seen) > 3 else ''}",
             field=FIELD,
-            cure=f"use its data set, seed {theirs.settings.seed} and val_fraction "
-            f"{theirs.settings.val_fraction:g}",
+            cure=f"use its data set, seed {first_config.settings.seed} and val_fraction "
+            f"{first_config.settings.val_fraction:g}",
         )
     if trained_on.num_unseen:
         _report(

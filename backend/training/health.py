@@ -30,7 +30,7 @@ STUCK_IN_A_ROW = 10  # some landmarks are found many epochs later than the other
 MIN_IMAGES = 3  # on one or two images, equal or crossed predictions may be chance
 FLAT_CONTRAST = 0.05  # a map with a peak has more than 0.5, an uncertain one more than 0.2
 SAME_SHARE = 0.02  # predictions vary less than this share of the variation of the annotations
-MIN_SPREAD_PX = 1.0  # where the annotations hardly vary, equal predictions are right
+MIN_SPREAD_PX = 1.0  # if the annotations hardly vary, equal predictions are right
 FIRST_EPOCHS = 3
 STUCK_SHARE = 0.8  # of the first error
 OTHERS_SHARE = 0.5  # the median of the others has halved
@@ -41,11 +41,11 @@ SWAP_SHARE = 0.8  # of the images that show both
 
 @dataclass(frozen=True)
 class Evidence:
-    """What one validation showed. `contrast` (N, K): a map's peak over its mean, 0 (flat) to 1."""
+    """The points and maps of one validation."""
 
     predicted_xy_input: FloatArray  # (N, K, 2)
-    true_xy_input: FloatArray  # (N, K, 2), NaN where missing
-    contrast: FloatArray
+    true_xy_input: FloatArray  # (N, K, 2), NaN if missing
+    contrast: FloatArray  # (N, K), a map's peak over its mean, 0 (flat) to 1
 
 
 def are_all_flat(contrast: FloatArray) -> bool:
@@ -57,54 +57,57 @@ def are_all_equal(predicted_xy: FloatArray, true_xy: FloatArray) -> bool:
     """Whether every landmark is predicted at the same place in all images, although the annotations vary."""
     if len(predicted_xy) < MIN_IMAGES:
         return False
-    known = np.isfinite(true_xy).all(-1).sum(0) >= MIN_IMAGES
-    moves = np.array([known[k] and _spread(true_xy[:, k]) > MIN_SPREAD_PX for k in range(true_xy.shape[1])])
-    return bool(moves.any()) and all(
-        _spread(predicted_xy[:, k]) < SAME_SHARE * _spread(true_xy[:, k]) for k in np.flatnonzero(moves)
+    counts = np.isfinite(true_xy).all(-1).sum(0)
+    varied = [
+        k
+        for k in range(true_xy.shape[1])
+        if counts[k] >= MIN_IMAGES and _spread(true_xy[:, k]) > MIN_SPREAD_PX
+    ]
+    return bool(varied) and all(
+        _spread(predicted_xy[:, k]) < SAME_SHARE * _spread(true_xy[:, k]) for k in varied
     )
 
 
 def find_stuck(errors: FloatArray) -> list[int]:
-    """Landmarks whose error is as large as in the first epochs while that of the others fell.
+    """Find landmarks whose error is as large as in the first epochs while that of the others fell.
 
-    `errors` (epochs, K) px, NaN where unknown; medians of three epochs at each end, so that no single epoch
+    `errors` (epochs, K) px, NaN if unknown; medians of three epochs at each end, so that no single epoch
     decides.
     """
     if len(errors) < 2 * FIRST_EPOCHS:
         return []
-    first, now = _median(errors[:FIRST_EPOCHS]), _median(errors[-FIRST_EPOCHS:])
+    first, last = _median(errors[:FIRST_EPOCHS]), _median(errors[-FIRST_EPOCHS:])
+    measured = np.flatnonzero(np.isfinite(first) & np.isfinite(last))
     stuck = []
-    for k in range(errors.shape[1]):
-        others = [j for j in np.flatnonzero(np.isfinite(first) & np.isfinite(now)) if j != k]
-        if not others or not np.isfinite([first[k], now[k]]).all():
+    for k in map(int, measured):
+        rest = measured[measured != k]
+        if not rest.size:
             continue
-        stays = now[k] > STUCK_SHARE * first[k]
-        others_fell = np.median(now[others] / np.maximum(first[others], 1e-9)) < OTHERS_SHARE
-        if stays and others_fell and now[k] > STUCK_FACTOR * np.median(now[others]):
+        stays = last[k] > STUCK_SHARE * first[k]
+        rest_fell = np.median(last[rest] / np.maximum(first[rest], 1e-9)) < OTHERS_SHARE
+        if stays and rest_fell and last[k] > STUCK_FACTOR * np.median(last[rest]):
             stuck.append(k)
     return stuck
 
 
 def find_swapped(predicted_xy: FloatArray, true_xy: FloatArray) -> list[tuple[int, int]]:
-    """Pairs of landmarks, each of which is predicted where the other is annotated.
+    """Find pairs of landmarks, each of which is predicted where the other is annotated.
 
     That is within a quarter of the distance between the two. So predictions midway between both, as a network
-    makes them early in training, are not a swap, and a random prediction is one in some ten thousand.
+    makes them early in training, are not a swap, and of some ten thousand random predictions one is.
     """
-    found = []
+    pairs = []
     for i, j in combinations(range(true_xy.shape[1]), 2):
-        both = np.isfinite(true_xy[:, [i, j]]).all((-1, -2)) & np.isfinite(predicted_xy[:, [i, j]]).all(
-            (-1, -2)
-        )
-        if both.sum() < MIN_IMAGES:
+        points = np.concatenate([true_xy[:, [i, j]], predicted_xy[:, [i, j]]], axis=1)
+        has_both = np.isfinite(points).all((-1, -2))
+        if has_both.sum() < MIN_IMAGES:
             continue
-        radius = SWAP_RADIUS * _distance(true_xy[both, i], true_xy[both, j])
-        crossed = (_distance(predicted_xy[both, i], true_xy[both, j]) < radius) & (
-            _distance(predicted_xy[both, j], true_xy[both, i]) < radius
-        )
-        if crossed.mean() >= SWAP_SHARE:
-            found.append((i, j))
-    return found
+        radius = SWAP_RADIUS * _distance(true_xy[has_both, i], true_xy[has_both, j])
+        i_at_j = _distance(predicted_xy[has_both, i], true_xy[has_both, j]) < radius
+        j_at_i = _distance(predicted_xy[has_both, j], true_xy[has_both, i]) < radius
+        if (i_at_j & j_at_i).mean() >= SWAP_SHARE:
+            pairs.append((i, j))
+    return pairs
 
 
 @dataclass
@@ -119,7 +122,7 @@ class HealthWatch:
     rows: Iterable[Row] = ()
     events: Iterable[Row] = ()
     _errors: dict[int, list[float]] = field(default_factory=dict)  # by epoch, of each landmark, px
-    _seen: dict[tuple[str, ...], int] = field(default_factory=dict)  # validations in a row, by cause
+    _in_a_row: dict[tuple[str, ...], int] = field(default_factory=dict)  # validations, by cause
     _reported: set[tuple[str, ...]] = field(default_factory=set)
 
     def __post_init__(self) -> None:
@@ -130,29 +133,30 @@ class HealthWatch:
         }
 
     def look(self, row: Row, evidence: Evidence) -> list[Event]:
-        """The alarms of one epoch's validation; `row` holds `epoch` and `val/mre_px/<landmark>`."""
-        self._errors = {epoch: errors for epoch, errors in self._errors.items() if epoch < row["epoch"]}
+        """Return the new alarms of one epoch; `row` holds `epoch` and `val/mre_px/<landmark>`."""
+        epoch = row["epoch"]
+        # epochs that a recovery repeats count once
+        self._errors = {number: errors for number, errors in self._errors.items() if number < epoch}
         self._remember(row)
-        alarms = self._alarms(row["epoch"], evidence) if self._is_grown(row["epoch"]) else []
-        causes = {(alarm.kind, *alarm.values["landmarks"]): alarm for alarm in alarms}
-        self._seen = {cause: self._seen.get(cause, 0) + 1 for cause in causes}
-        news = [
+        has_grace = epoch <= math.ceil(self.warmup_epochs) + GRACE_EPOCHS
+        alarms = [] if has_grace else self._find_alarms(epoch, evidence)
+        by_cause = {(alarm.kind, *alarm.values["landmarks"]): alarm for alarm in alarms}
+        self._in_a_row = {cause: self._in_a_row.get(cause, 0) + 1 for cause in by_cause}
+        new_causes = [
             cause
-            for cause in causes
-            if self._seen[cause] >= _needed(cause[0]) and cause not in self._reported
+            for cause in by_cause
+            if self._in_a_row[cause] >= _least_in_a_row(cause[0]) and cause not in self._reported
         ]
-        self._reported |= set(news)
-        return [causes[cause] for cause in news]
-
-    def _is_grown(self, epoch: int) -> bool:
-        return epoch > math.ceil(self.warmup_epochs) + GRACE_EPOCHS
+        self._reported |= set(new_causes)
+        return [by_cause[cause] for cause in new_causes]
 
     def _remember(self, row: Row) -> None:
         errors = [row.get(f"val/mre_px/{name}") for name in self.names]
         self._errors[row["epoch"]] = [math.nan if error is None else float(error) for error in errors]
 
-    def _alarms(self, epoch: int, evidence: Evidence) -> list[Event]:
-        if are_all_flat(evidence.contrast):  # of flat maps, the points mean nothing
+    def _find_alarms(self, epoch: int, evidence: Evidence) -> list[Event]:
+        """Return what is wrong in one validation; what an earlier check explains is not checked further."""
+        if are_all_flat(evidence.contrast):  # the points of flat maps mean nothing
             return [flat_heatmaps(epoch)]
         if are_all_equal(evidence.predicted_xy_input, evidence.true_xy_input):
             return [equal_predictions(epoch, len(evidence.predicted_xy_input))]
@@ -166,7 +170,7 @@ class HealthWatch:
 
 
 def flat_heatmaps(epoch: int) -> Event:
-    """All heatmaps are flat."""
+    """Report that all heatmaps are flat."""
     return Event(
         "flat_heatmaps",
         f"epoch {epoch}: the heatmaps of all landmarks are flat in every image; start a new run with "
@@ -176,7 +180,7 @@ def flat_heatmaps(epoch: int) -> Event:
 
 
 def equal_predictions(epoch: int, num_images: int) -> Event:
-    """All images get the same points."""
+    """Report that all images get the same points."""
     return Event(
         "equal_predictions",
         f"epoch {epoch}: the same points are predicted on all {num_images} validation images; "
@@ -187,7 +191,7 @@ def equal_predictions(epoch: int, num_images: int) -> Event:
 
 
 def landmark_stuck(epoch: int, name: str, error_px: float) -> Event:
-    """One landmark does not learn."""
+    """Report that one landmark is not learned."""
     return Event(
         "landmark_stuck",
         f"epoch {epoch}: {name} does not improve ({error_px:.1f} px, as in the first epochs) while the "
@@ -198,7 +202,7 @@ def landmark_stuck(epoch: int, name: str, error_px: float) -> Event:
 
 
 def landmarks_swapped(epoch: int, first: str, second: str) -> Event:
-    """Two landmarks are interchanged."""
+    """Report that two landmarks are interchanged."""
     return Event(
         "landmarks_swapped",
         f"epoch {epoch}: {first} is predicted where {second} is annotated, and {second} where {first} is; "
@@ -207,12 +211,12 @@ def landmarks_swapped(epoch: int, first: str, second: str) -> Event:
     )
 
 
-def _needed(kind: str) -> int:
+def _least_in_a_row(kind: str) -> int:
     return STUCK_IN_A_ROW if kind == "landmark_stuck" else IN_A_ROW
 
 
 def _spread(points_xy: FloatArray) -> float:
-    """Root of the summed variances of points (N, 2); NaN left out."""
+    """Return the root of the summed variances of points (N, 2); NaN left out."""
     return float(np.sqrt(np.nanvar(points_xy, axis=0).sum()))
 
 
@@ -222,8 +226,8 @@ def _distance(first_xy: FloatArray, second_xy: FloatArray) -> FloatArray:
 
 
 def _median(errors: FloatArray) -> FloatArray:
-    """Of each column, NaN left out; NaN for a column without a number."""
-    known = np.isfinite(errors).any(0)
+    """Return the median of each column, NaN left out; NaN for a column without a number."""
+    has_numbers = np.isfinite(errors).any(0)
     result = np.full(errors.shape[1], np.nan)
-    result[known] = np.nanmedian(errors[:, known], axis=0)
+    result[has_numbers] = np.nanmedian(errors[:, has_numbers], axis=0)
     return result

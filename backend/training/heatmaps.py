@@ -20,26 +20,26 @@ DECODERS = ("dark", "expectation", "argmax")
 
 
 def points_to_cells(points_xy_input: Tensor, stride: int) -> Tensor:
-    """Input pixels -> heatmap cells, same shape."""
+    """Convert points from input pixels to heatmap cells, in the same shape."""
     return (points_xy_input + 0.5) / stride - 0.5
 
 
 def cells_to_points(points_xy_heatmap: Tensor, stride: int) -> Tensor:
-    """Heatmap cells -> input pixels, same shape."""
+    """Convert points from heatmap cells to input pixels, in the same shape."""
     return (points_xy_heatmap + 0.5) * stride - 0.5
 
 
 def inside_heatmap(points_xy_input: Tensor, size_hw: Size) -> Tensor:
-    """(B, K) bool: the point is known and lies within the input of `size_hw` pixels."""
+    """Whether points (B, K, 2) are annotated and lie within the input of `size_hw` pixels: (B, K) bool."""
     x, y = points_xy_input.unbind(-1)
     return (x >= -0.5) & (x <= size_hw[1] - 0.5) & (y >= -0.5) & (y <= size_hw[0] - 0.5)
 
 
 def encode_heatmaps(points_xy_input: Tensor, size_hw: Size, stride: int, sigma_px: float) -> Tensor:
-    """Gaussians of peak 1 about float centers.
+    """Draw a Gaussian of peak 1 about each point (B, K, 2); centers lie between cells, too.
 
-    `points_xy_input` (B, K, 2) in input pixels, `size_hw` the input's size, `sigma_px` in input pixels.
-    Returns (B, K, h, w) float32 on the points' device. A NaN point gives a zero map: mask it by `visible`.
+    `size_hw` is the input's size and `sigma_px` is in input pixels. Returns (B, K, h, w) float32 on the
+    points' device. A NaN point gives a map of zeros: mask it by `inside_heatmap`.
     """
     centers = points_to_cells(points_xy_input.float(), stride)
     sigma_cells = sigma_px / stride
@@ -52,7 +52,7 @@ def encode_heatmaps(points_xy_input: Tensor, size_hw: Size, stride: int, sigma_p
 
 
 def decode_heatmaps(heatmaps: Tensor, stride: int, decoder: str) -> tuple[Tensor, Tensor]:
-    """Heatmaps (B, K, h, w) -> points (B, K, 2) in input pixels and confidence (B, K) in 0..1.
+    """Find points (B, K, 2) in input pixels, and their confidence (B, K) in 0..1, in heatmaps (B, K, h, w).
 
     `dark` and `argmax` read maps of peak 1 (adaptive wing, mse): confidence is the height of the peak.
     `expectation` reads logits (kl): confidence is the probability within 7 cells of the peak.
@@ -70,17 +70,17 @@ def decode_heatmaps(heatmaps: Tensor, stride: int, decoder: str) -> tuple[Tensor
 
 
 def as_logits(heatmaps: Tensor) -> Tensor:
-    """Maps of peak 1 as logits, whose softmax is proportional to them."""
+    """Convert maps of peak 1 to logits, whose softmax is proportional to them."""
     return heatmaps.float().clamp(min=LEAST_HEIGHT).log()
 
 
 def spatial_softmax(logits: Tensor) -> Tensor:
-    """(B, K, h, w) logits -> probabilities that sum to 1 over the cells of each map."""
+    """Convert logits (B, K, h, w) to probabilities that sum to 1 over the cells of each map."""
     return logits.flatten(2).softmax(-1).view_as(logits)
 
 
 def expectation(probabilities: Tensor) -> Tensor:
-    """Mean position (B, K, 2), in cells, of maps (B, K, h, w) that sum to 1."""
+    """Return the mean position (B, K, 2), in cells, of maps (B, K, h, w) that sum to 1."""
     columns = torch.arange(probabilities.shape[-1], device=probabilities.device, dtype=probabilities.dtype)
     rows = torch.arange(probabilities.shape[-2], device=probabilities.device, dtype=probabilities.dtype)
     return torch.stack(
@@ -88,12 +88,11 @@ def expectation(probabilities: Tensor) -> Tensor:
     )
 
 
-def spread_of_maps(logits: Tensor, stride: int, sigma_px: float) -> Tensor:
-    """The uncertainty of maps of `kl` (B, K, h, w): covariances (B, K, 2, 2) of the landmark, square input
-    pixels.
+def measure_spread(logits: Tensor, stride: int, sigma_px: float) -> Tensor:
+    """Return the uncertainty of maps of `kl` (B, K, h, w): covariances (B, K, 2, 2), square input pixels.
 
-    Such a map learns the probability of each place, blurred by the target's Gaussian, whose variance is
-    subtracted.
+    Such a map learns the probability that the landmark is in a cell, blurred by the target's Gaussian, whose
+    variance is subtracted.
     """
     window, _ = _window_about_peak(logits.float())
     mean = expectation(window)
@@ -111,7 +110,7 @@ def spread_of_maps(logits: Tensor, stride: int, sigma_px: float) -> Tensor:
 
 
 def _argmax_cells(heatmaps: Tensor) -> Tensor:
-    """(B, K, 2) long: column and row of each map's largest cell."""
+    """Return column and row of each map's largest cell: (B, K, 2) long."""
     width = heatmaps.shape[-1]
     flat = heatmaps.flatten(2).argmax(-1)
     return torch.stack([flat % width, flat // width], dim=-1)
@@ -127,8 +126,10 @@ def _local_expectation(logits: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _window_about_peak(logits: Tensor) -> tuple[Tensor, Tensor]:
-    """Probabilities (B, K, h, w) near the peak, scaled to sum to 1, and the share (B, K) of the whole map
-    that they are."""
+    """Return the probabilities (B, K, h, w) near each map's peak, and their share (B, K) of the whole map.
+
+    The probabilities are scaled to sum to 1.
+    """
     probabilities = spatial_softmax(logits)
     peak = _argmax_cells(logits)
     columns = torch.arange(logits.shape[-1], device=logits.device)
@@ -141,10 +142,11 @@ def _window_about_peak(logits: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _dark(heatmaps: Tensor) -> tuple[Tensor, Tensor]:
-    """Zhang et al. 2020, "Distribution-aware coordinate representation": blur, log, one Newton step.
+    """Find each peak by blur, logarithm and one Newton step; return cells (B, K, 2) and confidence (B, K).
 
     The logarithm of a Gaussian is a parabola, so central differences and one step find its center exactly;
-    blurring only widens it, and reduces the noise that the logarithm would amplify.
+    blurring only widens it, and reduces the noise that the logarithm would amplify (Zhang et al. 2020,
+    "Distribution-aware coordinate representation").
     """
     confidence = heatmaps.flatten(2).amax(-1).clamp(0, 1)
     log_maps = _blur(heatmaps.clamp(min=0)).clamp(min=1e-10).log()

@@ -17,20 +17,20 @@ from backend.training.stability import LossWatch
 
 
 class Request(StrEnum):
-    """What an observer may request between two steps."""
+    """A wish of an observer, which a training carries out between two steps."""
 
     FINISH = "finish"  # end training now, validate, keep the best
     STOP = "stop"  # save the state and leave
     SAVE_NOW = "save_now"
-    PREVIEW_NOW = "preview_now"  # predict the preview images with the present weights
+    PREVIEW_NOW = "preview_now"  # predict the preview images with the current weights
 
 
 class StopAskedError(Exception):
-    """A validation or prediction was abandoned because a stop was requested."""
+    """A stop was requested, and an epoch, a validation or a prediction was left unfinished."""
 
 
 class Ending(StrEnum):
-    """How `fit` ended."""
+    """The way in which `fit` ended."""
 
     COMPLETED = "completed"
     FINISHED_EARLY = "finished_early"
@@ -40,7 +40,7 @@ class Ending(StrEnum):
 
 @dataclass(frozen=True)
 class TrainerOptions:
-    """How a training runs; see the settings of the same names."""
+    """The settings of a training; see those of the same names in the config."""
 
     epochs: int
     lr: float
@@ -49,7 +49,7 @@ class TrainerOptions:
     clip_norm: float
     ema_decay: float
     accumulation: int
-    autocast: torch.dtype | None  # what mixed precision computes in; None: all in float32
+    autocast: torch.dtype | None  # the type in which mixed precision computes; None: all in float32
     patience: int
     on_divergence: str
     on_oom: str
@@ -66,35 +66,36 @@ class Best:
 
 @dataclass
 class LoopState:
-    """The place in the loop. `epoch` counts the epochs that are done; batches and sums are of the one under
-    way."""
+    """The place in a training, and what it has found so far."""
 
-    epoch: int = 0
-    batch_index: int = 0  # next batch of the epoch under way
+    epoch: int = 0  # how many are done
+    batch_index: int = 0  # the next batch of the current epoch
     global_step: int = 0
-    loss_sum: float = 0.0  # over the samples of the epoch under way
-    num_samples: int = 0
-    best: Best = Best()  # what best.pt holds; in the refinement the first network's error, until it is beaten
+    loss_sum: float = 0.0  # over the samples of the current epoch
+    num_samples: int = 0  # of the current epoch
+    best: Best = Best()  # that of best.pt; in the refinement the first network's error, until it is beaten
     own_best: Best = Best()  # of this phase's epochs alone: patience counts from it
     lr_scale: float = 1.0  # share of the requested learning rate that recoveries have left
     num_recoveries: int = 0
     micro_batch: MicroBatch = WHOLE_BATCHES  # of training steps
-    pass_micro_batch: MicroBatch = WHOLE_BATCHES  # of passes that change no weights: validations, previews
+    pass_micro_batch: MicroBatch = WHOLE_BATCHES  # of validations and previews, which change no weights
     losses: LossWatch = field(default_factory=LossWatch)
 
     @classmethod
     def from_dict(cls, state: Mapping[str, Any]) -> LoopState:
-        """Inverse of `dataclasses.asdict`; fields that an older state lacks get their defaults."""
-        known = {field.name for field in fields(cls)}
-        best = _best_from(state.get("best") or _older_best(state))
-        nested = {
+        """Invert `dataclasses.asdict`; fields that an older state lacks get their defaults."""
+        field_names = {field.name for field in fields(cls)}
+        plain = {name: value for name, value in state.items() if name in field_names}
+        best = _parse_best(state.get("best") or _read_older_best(state))
+        own_best = _parse_best(state["own_best"]) if "own_best" in state else _guess_own_best(best, state)
+        records = {
             "best": best,
-            "own_best": _best_from(state["own_best"]) if "own_best" in state else _older_own(best, state),
+            "own_best": own_best,
             "micro_batch": MicroBatch(**state.get("micro_batch", {})),
             "pass_micro_batch": MicroBatch(**state.get("pass_micro_batch", {})),
             "losses": LossWatch(**state.get("losses", {})),
         }
-        return cls(**{**{name: value for name, value in state.items() if name in known}, **nested})
+        return cls(**{**plain, **records})
 
     def add_step(self, num_batches: int, num_samples: int, loss: float) -> None:
         """Count a step and its mean loss."""
@@ -104,24 +105,24 @@ class LoopState:
         self.num_samples += num_samples
 
     def close_epoch(self, metrics: Mapping[str, Any]) -> bool:
-        """Count the epoch under way as done. Returns whether its weights are the best so far."""
+        """Count the current epoch as done. Return whether its weights are the best so far."""
         self.epoch, self.batch_index, self.loss_sum, self.num_samples = self.epoch + 1, 0, 0.0, 0
-        here = Best(self.epoch, MeanError.of(metrics))
+        this_epoch = Best(self.epoch, MeanError.of(metrics))
         if _is_better(metrics, self.own_best.error):
-            self.own_best = here
+            self.own_best = this_epoch
         is_best = _is_better(metrics, self.best.error)
         if is_best:
-            self.best = here
+            self.best = this_epoch
         return is_best
 
     def is_patience_over(self, options: TrainerOptions) -> bool:
-        """Counted from the phase's own best epoch, but not before the end of its warm-up."""
+        """Whether the phase has had no better epoch for `patience` epochs, not counting the warm-up."""
         since = max(self.own_best.epoch, math.ceil(options.warmup_epochs))
         return 0 < options.patience <= self.epoch - since
 
 
 class EpochClock:
-    """Seconds and images per second since an epoch started, or was resumed, in this process."""
+    """Measures seconds and images per second since an epoch started, or was resumed, in this process."""
 
     def start(self, loop: LoopState) -> None:
         self._started, self._samples_at_start = time.monotonic(), loop.num_samples
@@ -135,24 +136,30 @@ class EpochClock:
 
 
 def _is_better(metrics: Mapping[str, Any], bar: MeanError) -> bool:
-    """Without validation images, or their annotations, the last weights are the best known; an epoch whose
-    loss or points are not finite is never the best."""
+    """Whether an epoch is better than the best so far.
+
+    Without validation images, or their annotations, the latest weights always are. An epoch whose loss or
+    points are not finite never is.
+    """
     loss = metrics.get("val/loss")
     if loss is not None and not math.isfinite(loss):
         return False
     return bar.px is None or MeanError.of(metrics).is_below(bar)
 
 
-def _best_from(state: Mapping[str, Any]) -> Best:
+def _parse_best(state: Mapping[str, Any]) -> Best:
     return Best(state["epoch"], MeanError(**state["error"]))
 
 
-def _older_own(best: Best, state: Mapping[str, Any]) -> Best:
-    """Of a state that kept a single best: where no epoch of the phase had it, patience counts from now on."""
-    return best if best.epoch else Best(state.get("epoch", 0))
-
-
-def _older_best(state: Mapping[str, Any]) -> dict[str, Any]:
-    """The best of a state that kept it as separate fields."""
+def _read_older_best(state: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the best of a state that kept it as separate fields."""
     error = {unit: state.get(f"best_mre_{unit}") for unit in ("px", "mm")}
     return {"epoch": state.get("best_epoch", 0), "error": error}
+
+
+def _guess_own_best(best: Best, state: Mapping[str, Any]) -> Best:
+    """Return the own best of a state that kept a single best.
+
+    If no epoch of the phase had that, patience counts from now on.
+    """
+    return best if best.epoch else Best(state.get("epoch", 0))

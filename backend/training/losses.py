@@ -1,7 +1,7 @@
-"""Losses on heatmaps, masked where a landmark is missing. All are computed in float32.
+"""Losses on heatmaps, over the visible landmarks alone. All are computed in float32.
 
-Shapes: heatmaps and targets (B, K, h, w), visible (B, K) bool. Each returns a scalar; where nothing is
-visible it is a zero that still carries gradients.
+Shapes: heatmaps and targets (B, K, h, w), visible (B, K) bool. Each returns a scalar; if nothing is visible,
+a zero that still carries gradients.
 """
 
 from __future__ import annotations
@@ -18,12 +18,11 @@ EXPECTATION_WEIGHT = 0.2
 
 
 def adaptive_wing(heatmaps: Tensor, targets: Tensor, visible: Tensor) -> Tensor:
-    """Adaptive wing loss with its weighted map (Wang, Bo, Fuxin 2019), mean over the cells of visible
-    landmarks.
+    """Return the adaptive wing loss with its weighted map (Wang, Bo, Fuxin 2019), a mean over cells.
 
-    Where the error is below theta it is omega * ln(1 + |e / epsilon| ** (alpha - target)), steep near the
-    peak and mild in the background; above, a line that continues it. Cells where the 3 x 3 dilated target
-    exceeds 0.2 weigh 1 + 10.
+    For errors below theta it is omega * ln(1 + |e / epsilon| ** (alpha - target)), steep near the peak and
+    mild in the background; above, a line that continues it. Cells whose 3 x 3 dilated target exceeds 0.2
+    weigh 1 + 10.
     """
     heatmaps, targets = heatmaps.float(), targets.float()
     error = (targets - heatmaps).abs()
@@ -39,7 +38,7 @@ def adaptive_wing(heatmaps: Tensor, targets: Tensor, visible: Tensor) -> Tensor:
 
 
 def mse(heatmaps: Tensor, targets: Tensor, visible: Tensor) -> Tensor:
-    """Squared error, balanced, mean over the cells of visible landmarks.
+    """Return the squared error, balanced, a mean over cells.
 
     Each cell weighs 1 + target * cells / sum(target), so that a landmark's Gaussian counts as much as the
     rest of the map. Unweighted, a Gaussian of some five cells in ten thousand has no effect: training ends at
@@ -52,19 +51,19 @@ def mse(heatmaps: Tensor, targets: Tensor, visible: Tensor) -> Tensor:
 
 
 def kl(logits: Tensor, targets: Tensor, centres_xy_heatmap: Tensor, visible: Tensor) -> Tensor:
-    """Cross-entropy of the spatial softmax with the normalized Gaussian, plus 0.2 x L1 of its expectation.
+    """Return the divergence of the spatial softmax from the normalized Gaussian, plus 0.2 x L1 of its mean.
 
-    The entropy of the target is subtracted, so that the first term is the Kullback-Leibler divergence (the
-    gradients are the same) and a perfect prediction scores 0. `centres_xy_heatmap` (B, K, 2) in cells; NaN
-    where missing. The second term is in cells (Nibali et al. 2018 regularise the other way round).
+    It is the cross-entropy less the entropy of the target, the Kullback-Leibler divergence: the gradients are
+    the same, and a perfect prediction scores 0. `centres_xy_heatmap` (B, K, 2) in cells; NaN if missing. The
+    second term is in cells (Nibali et al. 2018 regularize the other way round).
     """
     logits = logits.float()
     distribution = targets.float() / targets.float().sum((-2, -1), keepdim=True).clamp(min=1e-12)
     log_probabilities = logits.flatten(2).log_softmax(-1).view_as(logits)
     divergence = (torch.xlogy(distribution, distribution) - distribution * log_probabilities).sum((-2, -1))
-    found = expectation(spatial_softmax(logits))
-    centres = torch.where(visible[..., None], centres_xy_heatmap, found.detach())
-    distance = (found - centres).abs().sum(-1)
+    means = expectation(spatial_softmax(logits))
+    centres = torch.where(visible[..., None], centres_xy_heatmap, means.detach())
+    distance = (means - centres).abs().sum(-1)
     return _mean_of_visible(divergence + EXPECTATION_WEIGHT * distance, visible)
 
 

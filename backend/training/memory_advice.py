@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from backend.config import SIZE_MULTIPLE, RunConfig, sides_of
 
-MIN_BATCH = 2  # of batch normalization
+MIN_BATCH = 2  # batch normalization needs two images
 
 
 def advise(config: RunConfig, phase: str, num_images: int | None, *, is_resumable: bool) -> str:
-    """One line of cures, the mildest first. `num_images` at once were too many; None: memory ran out
-    elsewhere."""
+    """Return one line of cures, the mildest first.
+
+    `num_images` at once were too many; None: memory ran out elsewhere.
+    """
     cures = ["--on_oom retry (a step in smaller parts)"] if config.settings.on_oom == "stop" else []
     cures += _refinement_cures(config) if phase == "refine" else _first_cures(config, num_images)
-    free = "Free memory that other programs hold" + (" and resume" if is_resumable else "")
-    return f"{free}, or start a new run with {', or '.join(cures) if cures else 'another model'}"
+    first = "Free memory that other programs hold" + (" and resume" if is_resumable else "")
+    return f"{first}, or start a new run with {', or '.join(cures) if cures else 'another model'}"
 
 
 def _first_cures(config: RunConfig, num_images: int | None) -> list[str]:
@@ -42,7 +44,7 @@ def _image_cures(config: RunConfig) -> list[str]:
 
 
 def _refinement_cures(config: RunConfig) -> list[str]:
-    """Steps of the refinement are small already: two images, or one after memory ran out."""
+    """Return cures for the refinement; no smaller batch: it is two images, or one after memory ran out."""
     settings, cures = config.settings, []
     sides = sides_of(settings.refiner_sides)
     all_small = f" --refiner_sides {min(sides)}" if len(set(sides)) > 1 else ""
@@ -58,8 +60,6 @@ def _refinement_cures(config: RunConfig) -> list[str]:
 
 def _precision_cures(config: RunConfig) -> list[str]:
     on_gpu = str(config.value("device")).startswith("cuda")
-    return (
-        ["--mixed_precision (half the bytes of a map)"]
-        if on_gpu and not config.value("mixed_precision")
-        else []
-    )
+    if config.value("mixed_precision") or not on_gpu:
+        return []
+    return ["--mixed_precision (half the bytes of a map)"]

@@ -25,8 +25,7 @@ Summary = dict[str, float | int | None]
 
 @dataclass(frozen=True)
 class RadialErrors:
-    """Distances (N images, K landmarks), NaN where unknown: the landmark is missing or, for mm, the
-    spacing."""
+    """The distances (N images, K landmarks); NaN if the landmark is missing or, for mm, the spacing."""
 
     px: FloatArray
     mm: FloatArray
@@ -35,23 +34,25 @@ class RadialErrors:
 def radial_errors(
     predicted_xy_image: FloatArray, true_xy_image: FloatArray, mm_per_px_xy: FloatArray
 ) -> RadialErrors:
-    """Points (N, K, 2) in original pixels, spacings (N, 2) in mm per pixel with NaN where unknown."""
+    """Measure the distances between points (N, K, 2) in original pixels.
+
+    The spacings (N, 2) are in mm per pixel, NaN if unknown.
+    """
     difference = np.asarray(predicted_xy_image, np.float64) - true_xy_image
     in_mm = difference * np.asarray(mm_per_px_xy, np.float64)[:, None, :]
     return RadialErrors(np.hypot(*np.moveaxis(difference, -1, 0)), np.hypot(*np.moveaxis(in_mm, -1, 0)))
 
 
 def in_one_unit(errors: RadialErrors) -> RadialErrors:
-    """The same distances, in mm only where all of them are known in mm: the mm of some images are never
-    reported for all."""
-    known = np.isfinite(errors.px)
-    return (
-        errors if np.isfinite(errors.mm[known]).all() else replace(errors, mm=np.full_like(errors.mm, np.nan))
-    )
+    """Drop the mm unless all distances are known in mm: those of some images are never reported for all."""
+    is_measured = np.isfinite(errors.px)
+    if np.isfinite(errors.mm[is_measured]).all():
+        return errors
+    return replace(errors, mm=np.full_like(errors.mm, np.nan))
 
 
 def summarize(errors: RadialErrors) -> Summary:
-    """`mre_px mre_mm sdr_2mm ... num_images`; None where nothing is known."""
+    """Return `mre_px mre_mm sdr_2mm ... num_images`; a value is None if nothing is known of it."""
     known_mm = errors.mm[np.isfinite(errors.mm)]
     summary: Summary = {"mre_px": _mean(errors.px), "mre_mm": _mean(errors.mm)}
     for threshold in SDR_THRESHOLDS_MM:
@@ -62,9 +63,9 @@ def summarize(errors: RadialErrors) -> Summary:
 
 
 def mean_error(errors: RadialErrors) -> MeanError:
-    """Over all known distances, in mm only where every one is."""
-    in_one = in_one_unit(errors)
-    return MeanError(_mean(in_one.px), _mean(in_one.mm))
+    """Return the mean over all known distances; in mm only if every one is known in mm."""
+    errors = in_one_unit(errors)
+    return MeanError(_mean(errors.px), _mean(errors.mm))
 
 
 def within(errors_mm: FloatArray, threshold_mm: float) -> npt.NDArray[np.bool_]:
@@ -74,7 +75,7 @@ def within(errors_mm: FloatArray, threshold_mm: float) -> npt.NDArray[np.bool_]:
 
 
 def summarize_per_landmark(errors: RadialErrors, names: Sequence[str]) -> dict[str, Summary]:
-    """{landmark name: its summary}, in the order of the names."""
+    """Return each landmark's summary by its name, in the order of the names."""
     return {
         name: summarize(RadialErrors(errors.px[:, k : k + 1], errors.mm[:, k : k + 1]))
         for k, name in enumerate(names)
@@ -82,7 +83,7 @@ def summarize_per_landmark(errors: RadialErrors, names: Sequence[str]) -> dict[s
 
 
 def reader_distances(readers_xy_image: FloatArray, mm_per_px_xy: FloatArray) -> list[RadialErrors]:
-    """The distances between each pair of R readers (N, R, K, 2); empty with one reader."""
+    """Measure the distances between each pair of R readers (N, R, K, 2); empty with one reader."""
     pairs = itertools.combinations(range(readers_xy_image.shape[1]), 2)
     return [radial_errors(readers_xy_image[:, i], readers_xy_image[:, j], mm_per_px_xy) for i, j in pairs]
 
@@ -90,12 +91,15 @@ def reader_distances(readers_xy_image: FloatArray, mm_per_px_xy: FloatArray) -> 
 def summarize_readers(
     readers_xy_image: FloatArray, mm_per_px_xy: FloatArray, names: Sequence[str]
 ) -> dict[str, Any] | None:
-    """`mre_px mre_mm` between readers, over all pairs, and the same `per_landmark`; None where no two readers
-    annotated the same landmark."""
-    apart = reader_distances(readers_xy_image, mm_per_px_xy)
-    if not any(np.isfinite(pair.px).any() for pair in apart):
+    """Return `mre_px mre_mm` between readers, over all pairs, and the same `per_landmark`.
+
+    None if no two readers annotated the same landmark.
+    """
+    pairs = reader_distances(readers_xy_image, mm_per_px_xy)
+    if not any(np.isfinite(pair.px).any() for pair in pairs):
         return None
-    px, mm = (np.concatenate([getattr(pair, axis) for pair in apart]) for axis in ("px", "mm"))
+    px = np.concatenate([pair.px for pair in pairs])
+    mm = np.concatenate([pair.mm for pair in pairs])
     per_landmark = {
         name: {"mre_px": _mean(px[:, k]), "mre_mm": _mean(mm[:, k])} for k, name in enumerate(names)
     }
@@ -103,12 +107,14 @@ def summarize_readers(
 
 
 def guess_mean_positions(train: Samples, images: Samples) -> FloatArray:
-    """(N, K, 2) original pixels of `images`: the mean position of each landmark in the training images, as a
-    share of width and height; NaN for a landmark that they never show. A network that learned nothing is at
-    best as good."""
+    """Place each landmark at its mean position in the training images, as a share of width and height.
+
+    Returns (N, K, 2) original pixels of `images`; NaN for a landmark that the training images never show. A
+    network that learned nothing is at best as good.
+    """
     shares = train.points_xy_image / _sizes_wh(train)
-    known = np.isfinite(shares).all(-1, keepdims=True)
-    total, count = np.where(known, shares, 0).sum(0), known.sum(0)
+    is_annotated = np.isfinite(shares).all(-1, keepdims=True)
+    total, count = np.where(is_annotated, shares, 0).sum(0), is_annotated.sum(0)
     mean = np.divide(total, count, out=np.full(total.shape, np.nan), where=count > 0)
     return np.asarray(mean * _sizes_wh(images))
 
@@ -118,5 +124,5 @@ def _sizes_wh(samples: Samples) -> FloatArray:
 
 
 def _mean(values: FloatArray) -> float | None:
-    known = values[np.isfinite(values)]
-    return float(known.mean()) if known.size else None
+    finite = values[np.isfinite(values)]
+    return float(finite.mean()) if finite.size else None

@@ -1,4 +1,4 @@
-"""The parts of a step: one or more batches, each split where memory is too small for the whole.
+"""The parts of a step: one or more batches, each split if memory is too small for the whole.
 
 A split batch has the same samples in the same order; the gradients of its parts are added up, weighted by the
 landmarks that each part shows. Only batch normalization differs: its statistics are those of a part.
@@ -19,7 +19,7 @@ T = TypeVar("T")
 
 
 class StepParts(NamedTuple):
-    """The parts of an optimizer step."""
+    """The number and size of the pieces in which an optimizer step is computed."""
 
     num: int
     largest: int  # samples of the largest part
@@ -28,29 +28,31 @@ class StepParts(NamedTuple):
 
 @dataclass(frozen=True)
 class MicroBatch:
-    """How many samples are computed at once; a part of the loop's state."""
+    """The number of samples that are computed at once; a part of the loop's state."""
 
     limit: int | None = None  # None: a whole batch
     num_retries: int = 0  # how often memory ran out
 
     def num_parts(self, num_samples: int, least: int = 1) -> int:
-        """Number of parts of a batch: none larger than the limit, unless one would be smaller than
-        `least`."""
+        """Return the number of parts of a batch.
+
+        No part is larger than the limit, unless one would then be smaller than `least`.
+        """
         if self.limit is None:
             return 1
         return max(1, min(-(-num_samples // self.limit), num_samples // least))
 
     def largest_part(self, num_samples: int, least: int = 1) -> int:
-        """Samples of the largest part of a batch."""
+        """Return how many samples the largest part of a batch has."""
         return -(-num_samples // self.num_parts(num_samples, least))
 
-    def parts_of_step(self, batch_size: int, num_batches: int, least: int) -> StepParts:
-        """The parts of an optimizer step from several batches of a size."""
+    def split_step(self, batch_size: int, num_batches: int, least: int) -> StepParts:
+        """Return the parts of an optimizer step from several batches of a size."""
         num = self.num_parts(batch_size, least)
         return StepParts(num * num_batches, self.largest_part(batch_size, least), batch_size * num_batches)
 
     def split(self, batch: Batch, least: int = 1) -> list[Batch]:
-        """The batch in parts of nearly equal size, in order; unchanged without a limit."""
+        """Split a batch into parts of nearly equal size, in order; one part without a limit."""
         num_samples = len(batch.rows)
         num = self.num_parts(num_samples, least)
         if num == 1:
@@ -59,22 +61,22 @@ class MicroBatch:
         return [Batch(*(tensor[first:end] for tensor in batch)) for first, end in pairwise(ends)]
 
     def halved(self, num_samples: int, least: int, on_oom: str) -> MicroBatch | None:
-        """After memory ran out in a batch of `num_samples`: half as many at once, rounded up.
+        """Halve the parts, rounded up, after memory ran out in a batch of `num_samples`.
 
-        None where `on_oom` is "stop", after MAX_RETRIES, or where no smaller part is possible.
+        None if `on_oom` is "stop", after MAX_RETRIES, or if no smaller part is possible.
         """
         if on_oom == "stop" or self.num_retries == MAX_RETRIES:
             return None
-        now = self.largest_part(num_samples, least)
-        finer = replace(self, limit=max(least, -(-now // 2)), num_retries=self.num_retries + 1)
-        return finer if finer.largest_part(num_samples, least) < now else None
+        largest = self.largest_part(num_samples, least)
+        finer = replace(self, limit=max(least, -(-largest // 2)), num_retries=self.num_retries + 1)
+        return finer if finer.largest_part(num_samples, least) < largest else None
 
 
 WHOLE_BATCHES = MicroBatch()
 
 
 def in_groups(items: Iterable[T], size: int) -> Iterator[list[T]]:
-    """Lists of `size` consecutive items; the last may be shorter."""
+    """Yield lists of `size` consecutive items; the last may be shorter."""
     group: list[T] = []
     for item in items:
         group.append(item)

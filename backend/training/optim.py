@@ -18,15 +18,15 @@ MIN_GRADIENT_SCALE = 2.0**-10  # the scaler starts at 2 ** 16 and halves at each
 
 
 def build_optimizer(network: nn.Module, lr: float, weight_decay: float) -> AdamW:
-    """AdamW; biases and normalization scales are not decayed."""
-    decayed = [p for p in network.parameters() if p.requires_grad and p.ndim > 1]
-    free = [p for p in network.parameters() if p.requires_grad and p.ndim <= 1]
-    groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": free, "weight_decay": 0.0}]
+    """Build AdamW, which does not decay biases and normalization scales."""
+    matrices = [p for p in network.parameters() if p.requires_grad and p.ndim > 1]
+    vectors = [p for p in network.parameters() if p.requires_grad and p.ndim <= 1]
+    groups = [{"params": matrices, "weight_decay": weight_decay}, {"params": vectors, "weight_decay": 0.0}]
     return AdamW(groups, lr=lr)
 
 
 def lr_factor(step: int, warmup_steps: int, total_steps: int) -> float:
-    """Share of the peak learning rate at a step: a linear rise, then one cosine down to a hundredth.
+    """Return the share of the peak learning rate at a step: a linear rise, then one cosine to a hundredth.
 
     A warm-up longer than the run is allowed: then the rate only rises.
     """
@@ -37,12 +37,12 @@ def lr_factor(step: int, warmup_steps: int, total_steps: int) -> float:
 
 
 def build_scheduler(optimizer: AdamW, warmup_steps: int, total_steps: int) -> LambdaLR:
-    """`lr_factor` as a scheduler that is stepped once per optimizer step."""
+    """Build the scheduler of `lr_factor`, which is stepped once per optimizer step."""
     return LambdaLR(optimizer, lambda step: lr_factor(step, warmup_steps, total_steps))
 
 
 def set_peak_lr(scheduler: LambdaLR, peak_lr: float) -> None:
-    """Give the schedule another peak, from its present step on."""
+    """Give the schedule another peak, from its current step on."""
     lr = peak_lr * scheduler.lr_lambdas[0](scheduler.last_epoch)
     scheduler.base_lrs = [peak_lr for _ in scheduler.base_lrs]
     scheduler._last_lr = [lr for _ in scheduler.base_lrs]
@@ -55,13 +55,14 @@ def step_once(
     network: nn.Module,
     optimizer: AdamW,
     scaler: torch.amp.GradScaler,
+    *,
     clip_norm: float,
     step: int,
 ) -> tuple[float, bool]:
-    """One update from the gradients of `losses`: their sum, and whether the weights moved.
+    """Update the weights from the gradients of `losses`; return their sum, and whether the weights moved.
 
     It waits for the device once, to read losses and gradient together. Without a scaler that is after the
-    update: where the gradient is not finite, the weights are spoiled, UnstableError is raised, and the state
+    update: if the gradient is not finite, the weights are spoiled, UnstableError is raised, and the state
     must be discarded before it is averaged. With a scaler, such a gradient is ordinary: the update is skipped
     and the scale lowered. The scaler's own `step` would wait once more.
     """
@@ -86,7 +87,7 @@ def step_once(
 
 
 def ema_decay_at(step: int, decay: float) -> float:
-    """Decay that grows to its final value, so that the average forgets the random initial weights."""
+    """Return a decay that grows to its final value, so that the average forgets the initial weights."""
     return min(decay, step / (step + EMA_WARMUP_STEPS))
 
 
@@ -100,18 +101,18 @@ class MovingAverage:
     def __init__(self, average: nn.Module, network: nn.Module) -> None:
         current = network.state_dict(keep_vars=True)
         pairs = [(tensor, current[name]) for name, tensor in average.state_dict(keep_vars=True).items()]
-        self._moving = _lists_of([pair for pair in pairs if pair[0].is_floating_point()])
-        self._copied = _lists_of([pair for pair in pairs if not pair[0].is_floating_point()])
+        self._floats = _unzip([pair for pair in pairs if pair[0].is_floating_point()])
+        self._counters = _unzip([pair for pair in pairs if not pair[0].is_floating_point()])
 
     @torch.no_grad()
     def update(self, decay: float) -> None:
-        """average = decay * average + (1 - decay) * network, in a few kernels for all tensors."""
-        averaged, current = self._moving
+        """Set average = decay * average + (1 - decay) * network, in a few kernels for all tensors."""
+        averaged, current = self._floats
         torch._foreach_lerp_(averaged, current, 1 - decay)
-        counters, counted = self._copied
-        if counters:
-            torch._foreach_copy_(counters, counted)
+        averaged, current = self._counters
+        if averaged:
+            torch._foreach_copy_(averaged, current)
 
 
-def _lists_of(pairs: Sequence[tuple[Tensor, Tensor]]) -> tuple[list[Tensor], list[Tensor]]:
-    return [first for first, _ in pairs], [second for _, second in pairs]
+def _unzip(pairs: Sequence[tuple[Tensor, Tensor]]) -> tuple[list[Tensor], list[Tensor]]:
+    return [averaged for averaged, _ in pairs], [current for _, current in pairs]

@@ -1,4 +1,4 @@
-"""What a checkpoint was trained on, and with which program, torch and device."""
+"""Describe what a checkpoint was trained on, and with which program, torch and device."""
 
 from __future__ import annotations
 
@@ -23,8 +23,10 @@ from backend.training.precision import FLOAT32_ON_GPU
 
 
 def describe_program(device: str) -> dict[str, str | None]:
-    """Version, git commit (None outside a checkout), torch, Python and device, for run and checkpoint; on a
-    GPU also the precision of float32."""
+    """Return version, git commit (None outside a checkout), torch, Python and device, for run and checkpoint.
+
+    On a GPU also the precision of float32.
+    """
     on_gpu = device.startswith("cuda")
     return {
         "version": __version__,
@@ -38,7 +40,7 @@ def describe_program(device: str) -> dict[str, str | None]:
 
 
 def describe_change(program: Mapping[str, Any], before: Mapping[str, Any]) -> str:
-    """What differs from before when a run is resumed; empty where nothing does."""
+    """Describe what differs from before when a run is resumed; empty if nothing does."""
     return ", ".join(
         f"{name} {value} (before: {before.get(name)})"
         for name, value in program.items()
@@ -47,25 +49,27 @@ def describe_change(program: Mapping[str, Any], before: Mapping[str, Any]) -> st
 
 
 def find_trained_on(checkpoint_path: Path, content: Mapping[str, Any]) -> list[TrainedOn]:
-    """The images that the weights were trained and validated on; of two runs where another trained the first
-    network.
+    """Find the images that the weights were trained and validated on, in each run that trained them.
 
-    From the run's own record where the checkpoint is in its folder, else from the fingerprints in the
-    checkpoint. For an old checkpoint without fingerprints the data set is read as it is today. Raises
-    UserError where it cannot be read.
+    These are the run itself and, if another run trained its first network, that one.
     """
     config = RunConfig.from_dict(content["args"])
-    found = [_trained_on(checkpoint_path, content.get("learned_from"), config)]
+    by_run = [_find_in_run(checkpoint_path, content.get("learned_from"), config)]
     if "first_args" in content:
-        first = RunConfig.from_dict(content["first_args"])
+        first_config = RunConfig.from_dict(content["first_args"])
         first_path = Path(config.value("first_network"))
-        found.append(_trained_on(first_path, content.get("first_learned_from"), first))
-    return found
+        by_run.append(_find_in_run(first_path, content.get("first_learned_from"), first_config))
+    return by_run
 
 
-def _trained_on(
+def _find_in_run(
     checkpoint_path: Path, learned_from: Mapping[str, list[str]] | None, config: RunConfig
 ) -> TrainedOn:
+    """Find the images of one run by its record, if the checkpoint is in its folder, else by fingerprints.
+
+    The fingerprints are those in the checkpoint. For an old checkpoint without any, the data set is read as
+    it is today. Raises UserError if it cannot be read.
+    """
     if not learned_from:
         return trained_on_splits(build_splits(config))
     try:
@@ -79,12 +83,12 @@ def _trained_on(
 
 
 def _git_commit() -> str | None:
-    """The commit of this checkout, with `-dirty` where files have changed since."""
+    """Return the commit of this checkout, with `-dirty` if files have changed since."""
     command = ["git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
     if not (REPOSITORY / ".git").exists():  # a copy inside another project's checkout has no commit
         return None
     try:
-        done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=10, check=True)
+        run = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=10, check=True)
     except (OSError, subprocess.SubprocessError):
         return None
-    return done.stdout.strip() or None
+    return run.stdout.strip() or None

@@ -12,13 +12,12 @@ from backend.training.protocols import Metrics
 
 @dataclass(frozen=True)
 class FirstNetwork:
-    """What the refinement starts from: the first network's weights, and its errors where they were
-    measured."""
+    """The start of a refinement: trained weights, their errors, and how far crops are therefore shifted."""
 
-    state: Mapping[str, Any]
+    weights: Mapping[str, Any]
     errors: Metrics  # mre_px, mre_mm on the validation images; empty without any
     jitter_px: float  # by which the crops are shifted in training, crop pixels
-    of_another: Mapping[str, Any]  # `first_args` and `first_learned_from`, where another run trained it
+    origin: Mapping[str, Any]  # `first_args` and `first_learned_from` if another run trained it, else empty
 
 
 @dataclass(frozen=True)

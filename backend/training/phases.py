@@ -1,5 +1,7 @@
-"""The phases of a run: `train`, the chosen network on whole images; then `refine`, a second network on crops
-about the points that the first one finds."""
+"""Run the phases of a training: `train`, the network on whole images; then `refine`, a second one on crops.
+
+The crops lie about the points that the first network predicts.
+"""
 
 from __future__ import annotations
 
@@ -15,13 +17,17 @@ from backend.training.loop_state import Ending, StopAskedError
 from backend.training.refine_phase import build_refine_trainer
 from backend.training.run_data import RunData
 
-# torch's words where a lone image is reduced to one cell
+# torch's message if a lone image is reduced to one cell
 NO_STATISTICS = "Expected more than 1 value per channel when training"
 REFINED_AFTER = (Ending.COMPLETED, Ending.EARLY_STOPPED)  # the first network will not improve
 
 
 def train_phases(data: RunData) -> tuple[Ending, str]:
-    """Train what is not trained yet. Returns how it ended and one line about it."""
+    """Train what is not trained yet. Return how it ended and one line about it.
+
+    A new run starts with the first network, its own or another run's. A resumed run goes on with the phase of
+    its last.pt. The second network follows if the first one will not improve any more.
+    """
     last_path = data.folder.checkpoint_path("last")
     last_path.parent.mkdir(exist_ok=True)
     last = load_resumable(last_path) if last_path.is_file() else None
@@ -43,8 +49,8 @@ def train_phases(data: RunData) -> tuple[Ending, str]:
     try:
         trainer = build_refine_trainer(data, last)
     except StopAskedError:
-        then = "resume goes on from there" if last_path.is_file() else "nothing was trained yet"
-        return Ending.STOPPED, f"stopped in the predictions of the first network; {then}"
+        result = "resume goes on from there" if last_path.is_file() else "nothing was trained yet"
+        return Ending.STOPPED, f"stopped in the predictions of the first network; {result}"
     return conclude(data, REFINE, _fit(trainer), trainer)
 
 

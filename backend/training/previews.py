@@ -1,4 +1,4 @@
-"""The preview images of a run, and what the networks find on them after an epoch."""
+"""The preview images of a run, and the points and heatmaps that are predicted on them after an epoch."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ PREVIEW_SIDE_PX = 768
 
 @dataclass(frozen=True)
 class PreviewImages:
-    """The images that every preview of a run shows."""
+    """The samples that every preview of a run shows."""
 
     samples: Samples
     batch: Batch
@@ -31,19 +31,19 @@ class PreviewImages:
 
 
 def choose_preview_samples(samples: Samples) -> Samples:
-    """Up to four, evenly spaced: the same ones throughout the run."""
+    """Choose up to four samples, evenly spaced: the same ones throughout the run."""
     num = min(NUM_PREVIEW_IMAGES, len(samples))
     return samples.take([int(i) for i in np.linspace(0, len(samples) - 1, num).round()])
 
 
 def load_preview_batch(dataset: LandmarkDataset | CropDataset) -> Batch:
-    """All samples of a small data set as one batch."""
+    """Load all samples of a small data set as one batch."""
     batch: Batch = torch.utils.data.default_collate([dataset[(0, row)] for row in range(len(dataset))])
     return batch
 
 
 def build_preview(task: LandmarkTask, batch: Batch, maps: Tensor) -> dict[str, Any]:
-    """Points and heatmaps for a preview file, from the maps (B, K, h, w) of a batch."""
+    """Return points and heatmaps for a preview file, from the maps (B, K, h, w) of a batch."""
     predictions = task.predict(maps, batch)
     heatmaps, affines = task.small_maps(maps, batch)
     return {
@@ -55,7 +55,7 @@ def build_preview(task: LandmarkTask, batch: Batch, maps: Tensor) -> dict[str, A
 
 
 def build_preview_images(previews: PreviewImages, landmark_names: Sequence[str]) -> dict[str, Any]:
-    """The preview images at screen size, and their annotated points."""
+    """Return the preview images at screen size, and their annotated points."""
     samples = previews.samples
     arrays: dict[str, Any] = {
         "image_ids": np.array([str(name) for name in samples.images["image_id"]]),

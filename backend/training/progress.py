@@ -1,5 +1,4 @@
-"""How far a phase is: the rows of status.json and metrics.jsonl, the line printed per epoch, and the time
-left."""
+"""The progress of a phase: the rows of status.json and metrics.jsonl, the line per epoch, the time left."""
 
 from __future__ import annotations
 
@@ -24,11 +23,11 @@ class PhaseProgress:
     def __init__(self, phase: Phase) -> None:
         self._phase = phase
         self._epoch_seconds: list[float] = []  # of whole epochs
-        self._num_steps_seen = 0  # of the epoch under way
+        self._num_steps_seen = 0  # of the current epoch, in this process
         self._epoch_ended: float | None = None
 
     def steps_done(self, loop: LoopState, num_steps: int) -> int:
-        """Steps of the epoch under way."""
+        """Return how many steps of the current epoch are done."""
         return min(num_steps, math.ceil(loop.batch_index / self._phase.schedule.accumulation))
 
     def note_step(self) -> None:
@@ -37,18 +36,18 @@ class PhaseProgress:
 
     def note_epoch(self, num_steps: int, epoch_s: float) -> None:
         """Time an epoch, with the saving and drawing before it, but not one that was resumed or cut short."""
-        now, before = time.monotonic(), self._epoch_ended
+        ended, last_ended = time.monotonic(), self._epoch_ended
         if self._num_steps_seen >= num_steps:
-            self._epoch_seconds.append(now - before if before is not None else epoch_s)
-        self._num_steps_seen, self._epoch_ended = 0, now
+            self._epoch_seconds.append(ended - last_ended if last_ended is not None else epoch_s)
+        self._num_steps_seen, self._epoch_ended = 0, ended
 
     def status(self, loop: LoopState, step: int, num_steps: int, images_per_s: float) -> dict[str, Any]:
-        """`epoch` is the one under way, `step` of `steps_per_epoch` the steps of it that are done."""
+        """Return the content of status.json; `step` steps of the current epoch are done."""
         phase, num_epochs = self._phase, self._phase.schedule.epochs
-        done = min(1.0, (loop.epoch + step / num_steps) / num_epochs)
+        share = min(1.0, (loop.epoch + step / num_steps) / num_epochs)
         return {
             "phase": phase.name,
-            "share_done": phase.share_before + phase.share * done,
+            "share_done": phase.share_before + phase.share * share,
             "refinement_follows": phase.share_before + phase.share < 1,
             "epoch": min(loop.epoch + 1, num_epochs),
             "num_epochs": num_epochs,
@@ -65,7 +64,7 @@ class PhaseProgress:
         }
 
     def _seconds_left(self, loop: LoopState, step: int, num_steps: int, images_per_s: float) -> float | None:
-        """From the epochs done in this process, else from the steps of the first one."""
+        """Estimate the time left by the epochs done in this process, else by the steps of the first."""
         epochs_left = self._phase.schedule.epochs - loop.epoch - step / num_steps
         if self._epoch_seconds:
             return epochs_left * float(np.median(self._epoch_seconds[-EPOCHS_IN_ESTIMATE:]))
@@ -75,7 +74,7 @@ class PhaseProgress:
 
 
 def metrics_row(phase: Phase, loop: LoopState, metrics: Metrics, device: torch.device) -> dict[str, Any]:
-    """The line of metrics.jsonl for an epoch; beside errors after refinement, those of the first network."""
+    """Return the row of metrics.jsonl for an epoch; beside errors after refinement, the first network's."""
     unrefined = phase.first.errors if phase.first is not None else {}
     return {
         "epoch": loop.epoch,
@@ -91,7 +90,7 @@ def metrics_row(phase: Phase, loop: LoopState, metrics: Metrics, device: torch.d
 
 
 def describe_epoch(phase: Phase, loop: LoopState, metrics: Metrics, *, is_best: bool) -> str:
-    """The line printed after an epoch."""
+    """Return the line that is logged after an epoch."""
     parts = [
         f"{phase.name}, epoch {loop.epoch}/{phase.schedule.epochs}",
         f"loss {metrics['train/loss']:.4f}",
@@ -106,7 +105,7 @@ def describe_epoch(phase: Phase, loop: LoopState, metrics: Metrics, *, is_best: 
 
 
 def _memory_bytes(device: torch.device) -> int:
-    """On a GPU the peak of its allocator so far, else the memory of this process now."""
+    """Return the peak of a GPU's allocator so far, or on a CPU the memory of this process now."""
     if device.type == "cuda":
         return torch.cuda.max_memory_reserved(device)
     return int(psutil.Process().memory_info().rss)

@@ -11,14 +11,14 @@ from backend.training.phase import Phase
 
 
 class ProgressBar:
-    """One bar per epoch, on stderr; closed before anything else is printed."""
+    """Draws one bar per epoch, on stderr; closed before anything else is printed."""
 
     def __init__(self, phase: Phase) -> None:
         self._phase = phase
         self._bar: tqdm[Any] | None = None
 
     def draw(self, epoch: int, step: int, num_steps: int, loss: float, images_per_s: float) -> None:
-        """`step` of `num_steps` of an epoch, counted from 1, is done."""
+        """Show that `step` of `num_steps` of an epoch, counted from 1, is done."""
         if self._bar is None:
             self._bar = tqdm(
                 total=num_steps,
@@ -33,7 +33,7 @@ class ProgressBar:
         self._bar.update(step - self._bar.n)
 
     def close(self) -> None:
-        """Erase the bar of the present epoch."""
+        """Erase the bar of the current epoch."""
         if self._bar is not None:
             self._bar.close()
             self._bar = None

@@ -1,4 +1,4 @@
-"""What the training loop asks of its task and its observer, and what it shows to an observer."""
+"""The interfaces between the training loop, its task and its observer."""
 
 from __future__ import annotations
 
@@ -16,16 +16,17 @@ Metrics = dict[str, float | int | None]
 
 
 class Scorer(Protocol):
-    """Collects final outputs and computes metrics, among them `mre_px` and `mre_mm`, which choose the best
-    weights."""
+    """Collects final outputs and computes metrics, of which `mre_px` and `mre_mm` choose the best weights."""
 
     def add(self, outputs: Tensor, batch: Batch) -> None: ...
     def metrics(self) -> Metrics: ...
 
 
 class Task(Protocol):
-    """What is learned: a scalar loss, the mean over the targets of a batch (0 without any), and a way to
-    score."""
+    """Defines what is learned.
+
+    The loss is a scalar, the mean over the targets of a batch; 0 without any.
+    """
 
     def compute_loss(self, outputs: Outputs, batch: Batch) -> Tensor: ...
     def count_targets(self, batch: Batch) -> int: ...
@@ -42,7 +43,7 @@ class Training(Protocol):
     @property
     def steps_per_epoch(self) -> int: ...
     @property
-    def last_scorer(self) -> Scorer | None: ...  # of the last validation
+    def last_scorer(self) -> Scorer | None: ...
     def state_dict(self) -> dict[str, Any]: ...
     def predict(self, batch: Batch) -> Tensor: ...
 
@@ -50,8 +51,8 @@ class Training(Protocol):
 class Observer(Protocol):
     """Follows a training: hears of every step, epoch and event, returns requests, and saves the state.
 
-    `poll` only looks, also between the batches of a validation; `answer` carries out requests and clears
-    them.
+    `poll` only looks, also between the batches of a validation. `answer` saves or previews, if requested, and
+    clears these requests; one to stop or to finish stays until the training has ended.
     """
 
     def poll(self) -> set[Request]: ...

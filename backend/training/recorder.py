@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import logging
 import math
-import threading
 import time
 from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 
 from backend.config import RunConfig
-from backend.data.shape_prior import ShapePrior
 from backend.run.folder import CheckpointKind, RunFolder
 from backend.run.rows import merge_metrics
 from backend.training.checkpoint import save_checkpoint
@@ -25,6 +23,7 @@ from backend.training.previews import PreviewImages, build_preview, build_previe
 from backend.training.progress import PhaseProgress, describe_epoch, metrics_row
 from backend.training.progress_bar import ProgressBar
 from backend.training.protocols import Metrics, Training
+from backend.training.run_data import RunData
 from backend.training.task import LandmarkScorer, LandmarkTask
 
 log = logging.getLogger(__name__)
@@ -34,30 +33,21 @@ SAVE_SHARE = 0.1  # last.pt may cost at most this share of the time since it was
 
 
 class Recorder:
-    """The observer of a phase's training; `stop` is set by a signal handler."""
+    """Writes one phase's training into its run folder. Implements `Observer` (protocols.py)."""
 
-    def __init__(
-        self,
-        folder: RunFolder,
-        config: RunConfig,
-        phase: Phase,
-        task: LandmarkTask,
-        previews: PreviewImages,
-        shape_prior: ShapePrior | None,
-        origin: Mapping[str, Any],
-        stop: threading.Event,
-    ) -> None:
-        self._folder = folder
-        self._config = config
+    def __init__(self, data: RunData, phase: Phase, task: LandmarkTask, previews: PreviewImages) -> None:
+        self._folder = data.folder
+        self._config = data.config
         self._phase = phase
         self._task = task
         self._previews = previews
-        self._stop = stop
-        self._content = CheckpointContent(config, phase, task, shape_prior, origin)
+        self._stop = data.stop
+        self._content = CheckpointContent(data.config, phase, task, data.shape_prior, data.origin)
         self._progress = PhaseProgress(phase)
         self._bar = ProgressBar(phase)
-        # on crops nearly all points lie in the middle, which on whole images would be a sign of collapse
-        self._health = _build_health_watch(folder, config, task) if phase.first is None else None
+        # a refinement is not watched: on crops nearly all points lie in the middle, which the watch would
+        # take for a network that predicts the same place in every image
+        self._health = _build_health_watch(data.folder, data.config, task) if phase.first is None else None
         self._status_time = -math.inf
         self._last_saved = time.monotonic()
         self._save_cost_s = 0.0
@@ -76,52 +66,38 @@ class Recorder:
             self._folder.write_status(self._progress.status(loop, step, num_steps, images_per_s))
 
     def on_epoch(self, training: Training, metrics: Metrics, is_best: bool) -> None:
+        """Write, in this order: best.pt, the preview, the status, the metrics row, alarms, and last.pt.
+
+        best.pt and the preview come before the metrics row, so that a page that shows the row finds them.
+        last.pt comes after it: after a kill in between, a resume repeats the epoch and writes its row again;
+        the other way round, the epoch would have no row.
+        """
         self._bar.close()
         self._progress.note_epoch(training.steps_per_epoch, float(metrics["epoch_s"] or 0))
-        loop = training.loop
         self._last_metrics = metrics
+        loop = training.loop
+        is_last_epoch = loop.epoch == self._phase.schedule.epochs
         row = metrics_row(self._phase, loop, metrics, training.device)
         log.info("%s", describe_epoch(self._phase, loop, metrics, is_best=is_best))
         if is_best:
             self._save("best", training, resumable=False)
         try:
-            if loop.epoch % self._config.settings.preview_every == 0 or self._is_last_epoch(loop):
-                with suppress(StopAskedError):  # then this epoch has none
+            if is_last_epoch or loop.epoch % self._config.settings.preview_every == 0:
+                with suppress(StopAskedError):  # then this epoch has no preview
                     self.write_preview(training)
-        finally:  # the epoch is done, even if its preview failed
-            self._write_epoch(training, row)
-        if self._is_last_epoch(loop) or self._save_is_due():
+        finally:  # if memory ran out in the preview, the epoch is done nevertheless
+            images_per_s = float(metrics["images_per_s"] or 0)
+            status = self._progress.status(loop, 0, training.steps_per_epoch, images_per_s)
+            self._folder.write_status(status)
+            self._folder.append_metrics(row)
+            self._report_alarms(training, row)
+        if is_last_epoch or self._is_save_due():
             self.save_last(training)
-
-    def _is_last_epoch(self, loop: LoopState) -> bool:
-        return loop.epoch == self._phase.schedule.epochs
-
-    def _write_epoch(self, training: Training, row: Mapping[str, Any]) -> None:
-        num_steps, images_per_s = training.steps_per_epoch, float(row["images_per_s"] or 0)
-        self._folder.write_status(self._progress.status(training.loop, 0, num_steps, images_per_s))
-        # after best.pt and the preview, so that a reader of this row finds them; before last.pt, so that a
-        # kill in between repeats the epoch and its row instead of losing it
-        self._folder.append_metrics(row)
-        self._watch_health(training, row)
 
     def on_event(self, event: Event) -> None:
         self._bar.close()
         log.info("%s", event.message)
         self._folder.append_event(event.kind, event.message, phase=self._phase.name, **event.values)
-
-    def answer(self, training: Training, requests: set[Request]) -> None:
-        """Carry out what is requested between two steps and changes no weights, and record it."""
-        for request, do in ((Request.SAVE_NOW, self.save_last), (Request.PREVIEW_NOW, self.write_preview)):
-            if request in requests:
-                self._folder.clear_request(request.value)  # a request is carried out once
-                with suppress(StopAskedError):
-                    do(training)
-                    self.on_event(answered(request, training.loop))
-
-    def _watch_health(self, training: Training, row: Mapping[str, Any]) -> None:
-        if self._health is not None and isinstance(training.last_scorer, LandmarkScorer):
-            for event in self._health.look(row, training.last_scorer.evidence()):
-                self.on_event(event)
 
     def save_last(self, training: Training) -> None:
         """Write last.pt, from which the run can be resumed as if nothing had happened."""
@@ -130,36 +106,50 @@ class Recorder:
         self._last_saved = time.monotonic()
         self._save_cost_s = self._last_saved - started
 
+    def answer(self, training: Training, requests: set[Request]) -> None:
+        """Save last.pt or write a preview, if requested, and record it. A request is carried out once."""
+        if Request.SAVE_NOW in requests:
+            self._folder.clear_request(Request.SAVE_NOW.value)
+            self.save_last(training)
+            self.on_event(answered(Request.SAVE_NOW, training.loop))
+        if Request.PREVIEW_NOW in requests:
+            self._folder.clear_request(Request.PREVIEW_NOW.value)
+            with suppress(StopAskedError):  # then there is neither a preview nor an event
+                self.write_preview(training)
+                self.on_event(answered(Request.PREVIEW_NOW, training.loop))
+
+    def write_preview_images(self) -> None:
+        """Write the preview images and their annotated points."""
+        self._folder.previews.write_images(build_preview_images(self._previews, self._task.landmark_names))
+
+    def write_preview(self, training: Training) -> None:
+        """Write points and heatmaps of the preview images by the averaged weights."""
+        maps = training.predict(self._previews.batch)
+        loop, num_steps = training.loop, training.steps_per_epoch
+        if loop.batch_index > 0:  # in the middle of an epoch, which the loop counts once it is closed
+            epoch, step = loop.epoch + 1, self._progress.steps_done(loop, num_steps)
+        else:
+            epoch, step = loop.epoch, num_steps
+        preview = build_preview(self._task, self._previews.batch, maps)
+        content = {"step": step, "steps_per_epoch": num_steps, **preview}
+        self._folder.previews.write(self._phase.name, epoch, content)
+        self._folder.previews.prune()
+
     def _save(self, kind: CheckpointKind, training: Training, *, resumable: bool) -> None:
         content = self._content.build(training, self._last_metrics, resumable=resumable)
         save_checkpoint(self._folder.checkpoint_path(kind), content)
 
-    def _save_is_due(self) -> bool:
-        """Small runs would spend their time on the disk: save only where that costs a tenth of the time at
-        most."""
+    def _report_alarms(self, training: Training, row: Mapping[str, Any]) -> None:
+        if self._health is not None and isinstance(training.last_scorer, LandmarkScorer):
+            for event in self._health.look(row, training.last_scorer.evidence()):
+                self.on_event(event)
+
+    def _is_save_due(self) -> bool:
+        """Whether enough time has passed that saving last.pt costs at most SAVE_SHARE of it."""
         return time.monotonic() - self._last_saved >= self._save_cost_s / SAVE_SHARE
-
-    def write_preview(self, training: Training) -> None:
-        """Points and heatmaps of the preview images by the averaged weights, after an epoch or in the middle
-        of one."""
-        maps = training.predict(self._previews.batch)
-        loop, num_steps = training.loop, training.steps_per_epoch
-        is_within = loop.batch_index > 0
-        step = self._progress.steps_done(loop, num_steps) if is_within else num_steps
-        preview = build_preview(self._task, self._previews.batch, maps)
-        self._folder.previews.write(
-            self._phase.name,
-            loop.epoch + is_within,
-            {"step": step, "steps_per_epoch": num_steps, **preview},
-        )
-        self._folder.previews.prune()
-
-    def write_preview_images(self) -> None:
-        """The preview images and their annotated points."""
-        self._folder.previews.write_images(build_preview_images(self._previews, self._task.landmark_names))
 
 
 def _build_health_watch(folder: RunFolder, config: RunConfig, task: LandmarkTask) -> HealthWatch:
-    """A watch that knows what the run has recorded so far."""
+    """Build a watch that knows what the run has recorded so far."""
     rows = merge_metrics(folder.read_metrics()[0])
     return HealthWatch(task.landmark_names, config.settings.warmup_epochs, rows, folder.read_events()[0])

@@ -1,4 +1,4 @@
-"""Going back to the last good state of a training, after an unstable step or one that ran out of memory."""
+"""Go back to the last good state of a training, after an unstable step or one that ran out of memory."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ from typing import Any
 
 from backend.training.events import Event, Place, lr_lowered, oom_retry
 from backend.training.loop_state import TrainerOptions
-from backend.training.out_of_memory import MemoryShortage, MemoryShortageError
+from backend.training.out_of_memory import MemoryRanOutError, MemoryShortageError
 from backend.training.stability import DivergedError, copy_to_main_memory, is_finite, lower_lr
 from backend.training.training_state import TrainingState
 
-# known of the best weights, the learning rate and the memory: it still holds after going back
+# fields of the loop's state that stay after going back: what is known of the best weights, the learning rate
+# and the memory is still true
 KEPT_FIELDS = ("best", "own_best", "lr_scale", "num_recoveries", "micro_batch", "pass_micro_batch")
 
 
@@ -37,29 +38,30 @@ class Recovery:
         self.snapshot: dict[str, Any] | None = None
 
     def start(self) -> None:
-        """Take the first snapshot, unless a resumed run brought one. Raises DivergedError for weights not
-        finite."""
+        """Take the first snapshot, unless a resumed run brought one.
+
+        Raises DivergedError if a weight is not finite.
+        """
         if self.snapshot is None:
             if not is_finite(self._state.state_dict()):
                 raise DivergedError("the initial weights are not finite numbers")
             self.save_snapshot()
 
     def save_snapshot(self) -> None:
-        """Go back to the present state from here on."""
+        """Take a snapshot of the current state, to go back to from here on."""
         self.snapshot = None  # frees its memory before the new one is allocated
         self.snapshot = copy_to_main_memory(self._state.state_dict())
 
     def snapshot_if_older(self) -> dict[str, Any] | None:
-        """The snapshot; None where it is the present state, as at the start of an epoch."""
+        """Return the snapshot; None if it is the current state, as at the start of an epoch."""
         snapshot = self.snapshot
-        is_present = snapshot is None or snapshot["loop"]["global_step"] == self._state.loop.global_step
-        return None if is_present else snapshot
+        is_current = snapshot is None or snapshot["loop"]["global_step"] == self._state.loop.global_step
+        return None if is_current else snapshot
 
     def lower_lr(self, why: str) -> None:
         """Go back, with a lower learning rate, and save.
 
-        Raises DivergedError, with the good state saved, after the last retry or where `on_divergence` is
-        "stop".
+        Raises DivergedError, with the good state saved, after the last retry or if `on_divergence` is "stop".
         """
         loop, options = self._state.loop, self._options
         epoch, step, tries = loop.epoch + 1, loop.global_step, loop.num_recoveries
@@ -72,31 +74,39 @@ class Recovery:
             raise DivergedError(f"{why} in epoch {epoch}{tried}")
         loop.lr_scale, loop.num_recoveries = new_lr / options.lr, tries + 1
         self._restore_snapshot()
-        back_to = self._state.loop.epoch
-        self._report(lr_lowered(why, epoch, step, back_to, old_lr, new_lr, tries + 1))
+        event = lr_lowered(
+            why,
+            epoch=epoch,
+            step=step,
+            back_to_epoch=self._state.loop.epoch,
+            old_lr=old_lr,
+            new_lr=new_lr,
+            retry=tries + 1,
+        )
+        self._report(event)
         self._save()
 
-    def use_smaller_parts(self, shortage: MemoryShortage, largest_batch: int, batches_per_step: int) -> None:
+    def use_smaller_parts(self, error: MemoryRanOutError, largest_batch: int, batches_per_step: int) -> None:
         """Go back, to compute the batches of a step in smaller parts, and save.
 
-        Raises MemoryShortageError where no smaller part is possible or `on_oom` is "stop".
+        Raises MemoryShortageError if no smaller part is possible or `on_oom` is "stop".
         """
         place = Place("training", self._state.loop.epoch + 1, self._state.loop.global_step + 1)
         self._restore_snapshot()
         loop, least = self._state.loop, self._options.min_micro_batch
-        now = loop.micro_batch
-        smaller = now.halved(largest_batch, least, self._options.on_oom)
+        current = loop.micro_batch
+        smaller = current.halved(largest_batch, least, self._options.on_oom)
         if smaller is None:
-            num_images = now.largest_part(largest_batch, least)
-            raise MemoryShortageError(place.words, num_images, now.num_retries, shortage)
+            num_images = current.largest_part(largest_batch, least)
+            raise MemoryShortageError(place.text, num_images, current.num_retries, error.trace)
         loop.micro_batch = smaller
-        parts = smaller.parts_of_step(largest_batch, batches_per_step, least)
-        self._report(oom_retry(place, loop.epoch, smaller, parts, shortage.error))
+        parts = smaller.split_step(largest_batch, batches_per_step, least)
+        self._report(oom_retry(place, loop.epoch, smaller, parts, error.message))
         self._save()
 
     def _restore_snapshot(self) -> None:
         assert self.snapshot is not None, "a snapshot is taken before the first step"
-        kept = {name: getattr(self._state.loop, name) for name in KEPT_FIELDS}
-        self._state.restart_from(self.snapshot)
-        self._state.loop = replace(self._state.loop, **kept)
+        kept_values = {name: getattr(self._state.loop, name) for name in KEPT_FIELDS}
+        self._state.restore(self.snapshot)
+        self._state.loop = replace(self._state.loop, **kept_values)
         self._state.apply_lr_scale()

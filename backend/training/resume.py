@@ -1,4 +1,4 @@
-"""Resuming a phase: the best error to beat, a missing best.pt, a lower learning rate after a divergence."""
+"""Resume a phase: find the error to beat, replace a missing best.pt, lower the rate after a divergence."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import logging
 from typing import Any
 
 from backend.run.best import REFINE, BestWeights
-from backend.training.checkpoint import first_network_alone, load_best, save_checkpoint
+from backend.training.checkpoint import keep_first_network, load_best, save_checkpoint
 from backend.training.engine import Trainer
 from backend.training.events import retried_after_divergence
 from backend.training.loop_state import Best
@@ -19,10 +19,10 @@ log = logging.getLogger(__name__)
 Checkpoint = dict[str, Any]
 
 
-def continue_from(
+def align_with_folder(
     data: RunData, phase: str, recorder: Recorder, trainer: Trainer, last: Checkpoint | None
 ) -> None:
-    """Bring a trainer, with the state of `last` loaded where there is one, into line with the run folder."""
+    """Bring a trainer, in the state of the checkpoint `last` if any, into line with the run folder."""
     if last is not None:
         _report_resumed(data, phase, trainer)
     _take_best_from_file(data, phase, trainer, last)
@@ -33,13 +33,16 @@ def continue_from(
 def _report_resumed(data: RunData, phase: str, trainer: Trainer) -> None:
     loop = trainer.loop
     log.info("resumed after epoch %d of phase %s, step %d", loop.epoch, phase, loop.global_step)
-    where = {"phase": phase, "epoch": loop.epoch, "step": loop.global_step}
-    data.folder.append_event("resumed", f"resumed after epoch {loop.epoch} of phase {phase}", **where)
+    message = f"resumed after epoch {loop.epoch} of phase {phase}"
+    data.folder.append_event("resumed", message, phase=phase, epoch=loop.epoch, step=loop.global_step)
 
 
 def _take_best_from_file(data: RunData, phase: str, trainer: Trainer, last: Checkpoint | None) -> None:
-    """The error to beat is that of best.pt where it holds this phase: after a kill it may be newer than
-    last.pt."""
+    """Set the error to beat to that of best.pt, if it is of this phase.
+
+    After a kill, best.pt may be newer than last.pt. A missing or damaged one is replaced if last.pt says that
+    there was one.
+    """
     content = load_best(data.folder.checkpoint_path("best"))
     if content is None and last is not None and (phase == REFINE or trainer.loop.best.epoch):
         content = _restore_best(data, phase, last)
@@ -53,8 +56,8 @@ def _take_best_from_file(data: RunData, phase: str, trainer: Trainer, last: Chec
 
 
 def _restore_best(data: RunData, phase: str, last: Checkpoint) -> Checkpoint:
-    """In place of a missing or damaged best.pt: the first network of last.pt, until there is a better one."""
-    content = first_network_alone(last)
+    """Replace a missing or damaged best.pt by the first network of last.pt, until there is a better one."""
+    content = keep_first_network(last)
     save_checkpoint(data.folder.checkpoint_path("best"), content)
     message = (
         "best.pt was missing or damaged: replaced by the first network of last.pt until there is a better one"
@@ -65,13 +68,17 @@ def _restore_best(data: RunData, phase: str, last: Checkpoint) -> Checkpoint:
 
 
 def _retry_after_divergence(data: RunData, recorder: Recorder, trainer: Trainer) -> None:
-    """Lower the learning rate once where the run had ended as diverged, and allow as many retries as in a new
-    run."""
+    """Lower the learning rate once if the run had ended as diverged.
+
+    It gets as many retries as a new run.
+    """
     number, outcome = data.folder.read_archived_outcome()
+    if outcome.get("state") != "diverged":
+        return
     is_done = any(event.get("after_outcome") == number for event in data.folder.read_events()[0])
     old_lr = trainer.options.lr * trainer.loop.lr_scale
     new_lr = lower_lr(old_lr, num_recoveries=0)
-    if outcome.get("state") != "diverged" or is_done or new_lr is None:
+    if is_done or new_lr is None:
         return
     trainer.loop.lr_scale, trainer.loop.num_recoveries = new_lr / trainer.options.lr, 0
     trainer.state.apply_lr_scale()

@@ -38,7 +38,7 @@ MAX_LOGGED = 20  # problems or leaks that are printed one by one
 
 @dataclass(frozen=True)
 class StoredSamples:
-    """Samples and their images in memory."""
+    """Some samples, and their images in memory."""
 
     samples: Samples
     store: ImageStore
@@ -46,7 +46,7 @@ class StoredSamples:
 
 @dataclass(frozen=True)
 class RunData:
-    """The data of a run, loaded and ready for its phases."""
+    """A run's folder, settings and images, ready for its phases."""
 
     folder: RunFolder
     config: RunConfig
@@ -56,34 +56,35 @@ class RunData:
     previews: StoredSamples
     shape_prior: ShapePrior | None  # that predictions use
     origin: dict[str, Any]  # of the weights, for checkpoints: `learned_from` and `made_with`
-    stop: threading.Event
+    stop: threading.Event  # set by a signal handler
 
     @property
     def preview_split(self) -> str:
-        """The split of the preview images."""
+        """The name of the split that the previews show."""
         return TRAIN if self.valid is None else VALID
 
     @property
     def landmark_names(self) -> tuple[str, ...]:
-        """The landmarks to learn, in the order of the networks' maps."""
+        """The points to learn, in the order of the networks' maps."""
         return self.splits.annotations.landmark_names
 
 
 def load_run_data(folder: RunFolder, config: RunConfig, stop: threading.Event) -> RunData:
     """Read the data set and its images: as it is at the first start, later as `data.json` recorded it.
 
-    Raises UserError where nothing is left to train on, where coordinates are implausible (at the first start
-    only: a resumed run has already learned from them), or where the data set is not the recorded one.
+    What is found at the first start is reported then, and not again. Raises UserError if nothing is left to
+    train on, if coordinates are implausible (at the first start only: a resumed run has already learned from
+    them), or if the data set is not the recorded one.
     """
     resumes = folder.checkpoint_path("last").is_file()  # what was reported before is not reported again
     record = read_record(folder)
     program = describe_program(config.value("device"))
     _report_program(folder, program, resumes=resumes)
-    slow = precision_warning(config.value("mixed_precision"), cpu_has_bfloat16())
-    if slow:
-        report_once(folder, "slow_precision", slow)
-    splits, chosen = _read_splits(folder, config, record, resumes=resumes)
-    config = replace(config, chosen={**config.chosen, **chosen})
+    warning = precision_warning(config.value("mixed_precision"), cpu_has_bfloat16())
+    if warning:
+        report_once(folder, "slow_precision", warning)
+    splits, crop_choices = _read_splits(folder, config, record, resumes=resumes)
+    config = replace(config, chosen={**config.chosen, **crop_choices})
     _log_problems(splits)
     if not resumes:
         require_plausible(splits, accepted=config.settings.accept_implausible)
@@ -99,19 +100,29 @@ def load_run_data(folder: RunFolder, config: RunConfig, stop: threading.Event) -
         _report_readers(folder, splits, valid.samples)
     if record is None and not resumes:
         decoded = {TRAIN: train.samples} | ({VALID: valid.samples} if valid is not None else {})
-        record = record_data(replace(splits, by_split=decoded), config.settings.annotation_type, chosen)
+        record = record_data(replace(splits, by_split=decoded), config.settings.annotation_type, crop_choices)
         folder.write_data({**record.to_dict(), "made_with": program})
-    shown = choose_preview_samples((valid or train).samples)
-    previews = StoredSamples(shown, build.build_store(shown, config))
-    fitted = None if isinstance(shape_prior, str) else shape_prior
-    origin = {"learned_from": record.digests_by_split() if record is not None else {}, "made_with": program}
-    return RunData(folder, config, splits, train, valid, previews, fitted, origin, stop)
+    preview_samples = choose_preview_samples((valid or train).samples)
+    return RunData(
+        folder=folder,
+        config=config,
+        splits=splits,
+        train=train,
+        valid=valid,
+        previews=StoredSamples(preview_samples, build.build_store(preview_samples, config)),
+        shape_prior=None if isinstance(shape_prior, str) else shape_prior,
+        origin={
+            "learned_from": record.digests_by_split() if record is not None else {},
+            "made_with": program,
+        },
+        stop=stop,
+    )
 
 
 def _read_splits(
     folder: RunFolder, config: RunConfig, record: DataRecord | None, *, resumes: bool
 ) -> tuple[SampleSplits, Mapping[str, Choice]]:
-    """The splits, and the settings that the training images decide."""
+    """Return the splits, and the crop settings that the training images decide."""
     if record is not None:
         splits, changes = restore_splits(record, read_whole_data(config))
         require_validation(splits, config.value("patience"))
@@ -127,27 +138,27 @@ def _read_splits(
 
 
 def _report_program(folder: RunFolder, program: Mapping[str, Any], *, resumes: bool) -> None:
-    """Log the program and device that train; an event where they differ from those before."""
+    """Log the program and device that train; add an event if they differ from those before a resume."""
     log.info("program: %s", ", ".join(f"{name} {value}" for name, value in program.items()))
-    earlier = [
-        (folder.read_data() or {}).get("made_with"),
-        *(e.get("made_with") for e in folder.read_events()[0]),
-    ]
-    before = next((one for one in reversed(earlier) if one), None)
-    if resumes and before and (change := describe_change(program, before)):
+    if not resumes:
+        return
+    records = [folder.read_data() or {}, *folder.read_events()[0]]
+    programs = [record["made_with"] for record in records if record.get("made_with")]
+    change = describe_change(program, programs[-1]) if programs else ""
+    if change:
         folder.append_event("program_changed", f"resumed with {change}", made_with=program)
 
 
 def report_once(folder: RunFolder, kind: str, message: str, values: Mapping[str, Any] | None = None) -> None:
-    """Log, and append an event unless the last one of its kind says the same."""
+    """Log, and append an event unless the last one of its kind has the same message."""
     log.info("%s: %s", kind.replace("_", " "), message)
-    before = [event["message"] for event in folder.read_events()[0] if event.get("kind") == kind]
-    if before[-1:] != [message]:
+    reported = [event["message"] for event in folder.read_events()[0] if event.get("kind") == kind]
+    if reported[-1:] != [message]:
         folder.append_event(kind, message, **(values or {}))
 
 
 def _load_images(folder: RunFolder, config: RunConfig, samples: Samples, *, is_new: bool) -> StoredSamples:
-    """Samples with their images in memory; an image that cannot be decoded is reported and left out."""
+    """Load the images of samples into memory; one that cannot be decoded is reported and left out."""
     store = build.build_store(samples, config)
     broken = store.preload()
     if not broken:
@@ -156,11 +167,12 @@ def _load_images(folder: RunFolder, config: RunConfig, samples: Samples, *, is_n
         log.info("problem: %s", error)
         if is_new:
             folder.append_event("image_left_out", str(error))
-    kept = [row for row in range(len(samples)) if row not in broken]
-    if not kept:
+    intact = [row for row in range(len(samples)) if row not in broken]
+    if not intact:
         first = next(iter(broken.values()))
         raise UserError(f"none of {len(samples)} images can be decoded ({first})", field="dataset_path")
-    return _load_images(folder, config, samples.take(kept), is_new=is_new)
+    # again, because the sizes in memory depend on the number of images
+    return _load_images(folder, config, samples.take(intact), is_new=is_new)
 
 
 def _log_problems(splits: SampleSplits) -> None:
@@ -171,15 +183,16 @@ def _log_problems(splits: SampleSplits) -> None:
 
 def _report_left_out(folder: RunFolder, splits: SampleSplits) -> None:
     if splits.left_out:
-        message = "annotated on no training image, so neither learned nor predicted: " + ", ".join(
-            splits.left_out
-        )
+        names = ", ".join(splits.left_out)
+        message = f"annotated on no training image, so neither learned nor predicted: {names}"
         folder.append_event("landmarks_left_out", message, landmarks=list(splits.left_out))
 
 
 def _report_leaks(folder: RunFolder, splits: SampleSplits) -> None:
-    """Images that are in two splits, and the cure: they do not stop a training, but make its errors look too
-    small."""
+    """Report images that are in two splits, and the cure.
+
+    They do not stop a training, but make its errors look too small.
+    """
     leaks = find_leaks(splits)
     across = across_splits(leaks)
     if not across:
@@ -194,16 +207,13 @@ def _report_leaks(folder: RunFolder, splits: SampleSplits) -> None:
     folder.append_event("leaks", message, count=len(across), pairs=pairs)
 
 
-def _report_shape_prior(folder: RunFolder, found: ShapePrior | str, num_images: int) -> None:
-    if found == "":
-        return
-    is_used = not isinstance(found, str)
-    message = (
-        f"the shape prior is fitted to {num_images} training images"
-        if is_used
-        else f"the shape prior is not used: {found}"
-    )
-    folder.append_event("shape_prior", message, used=is_used)
+def _report_shape_prior(folder: RunFolder, shape_prior: ShapePrior | str, num_images: int) -> None:
+    """Report a shape prior, or why there is none; nothing if it is switched off (see build_shape_prior)."""
+    if isinstance(shape_prior, ShapePrior):
+        message = f"the shape prior is fitted to {num_images} training images"
+        folder.append_event("shape_prior", message, used=True)
+    elif shape_prior:
+        folder.append_event("shape_prior", f"the shape prior is not used: {shape_prior}", used=False)
 
 
 def _report_readers(folder: RunFolder, splits: SampleSplits, valid: Samples) -> None:
@@ -211,15 +221,15 @@ def _report_readers(folder: RunFolder, splits: SampleSplits, valid: Samples) -> 
     annotations = splits.annotations
     names = annotations.landmark_names
     readers = points_of_readers(annotations, valid, names)
-    apart = summarize_readers(readers, valid.mm_per_px_xy, names)
-    if apart is not None:
-        folder.write_readers(
-            {"reader_names": list(annotations.reader_names), "num_images": len(valid), **apart}
-        )
+    distances = summarize_readers(readers, valid.mm_per_px_xy, names)
+    if distances is not None:
+        reader_names = list(annotations.reader_names)
+        folder.write_readers({"reader_names": reader_names, "num_images": len(valid), **distances})
 
 
-def _log_first(kind: str, found: Sequence[object]) -> None:
-    for one in found[:MAX_LOGGED]:
-        log.info("%s: %s", kind, one)
-    if len(found) > MAX_LOGGED:
-        log.info("... and %d more %ss", len(found) - MAX_LOGGED, kind)
+def _log_first(kind: str, items: Sequence[object]) -> None:
+    """Log the first items of a list, and how many more there are."""
+    for item in items[:MAX_LOGGED]:
+        log.info("%s: %s", kind, item)
+    if len(items) > MAX_LOGGED:
+        log.info("... and %d more %ss", len(items) - MAX_LOGGED, kind)

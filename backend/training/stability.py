@@ -1,4 +1,4 @@
-"""When a training counts as unstable, and copies of its state to go back to."""
+"""Decide when a training counts as unstable, and copy its state to go back to."""
 
 from __future__ import annotations
 
@@ -34,21 +34,21 @@ class DivergedError(RuntimeError):
 
 @dataclass
 class LossWatch:
-    """The losses that show whether training is stable; a part of the loop's state.
+    """Watches the losses of steps for instability; a part of the loop's state.
 
-    Training is unstable after SPIKE_STEPS in a row that stand out from those before them (see `is_spike`),
-    and after WINDOW_STEPS in a row that are SPIKE_FACTOR times as high as the untrained network's: then it
-    went wrong before there were losses to compare with.
+    Training is unstable after SPIKE_STEPS in a row that are spikes (see `is_spike`), and after WINDOW_STEPS
+    in a row that are SPIKE_FACTOR times as high as the untrained network's: then it went wrong before there
+    were losses to compare with.
     """
 
     first: list[float] = field(default_factory=list)
     recent: list[float] = field(default_factory=list)
-    spike: list[float] = field(default_factory=list)  # the last steps, while they stand out
+    spike: list[float] = field(default_factory=list)  # the last steps, while they are spikes
     num_high: int = 0  # steps in a row above the untrained network's
 
     @property
     def is_calm(self) -> bool:
-        """Whether no recent loss stands out."""
+        """Whether no recent loss is a spike or higher than the untrained network's."""
         return not self.spike and not self.num_high
 
     def note(self, loss: float, step: int) -> None:
@@ -75,22 +75,21 @@ class LossWatch:
 
 
 def is_spike(loss: float, recent: Sequence[float]) -> bool:
-    """Whether a step's loss stands out from those before it (at most WINDOW_STEPS of them).
+    """Whether a step's loss is far above those before it (at most WINDOW_STEPS of them).
 
     Training is unstable after SPIKE_STEPS of these in a row, which is never ordinary noise: each of them is
     above every loss of the window. Batches come in random order, so without a trend any order of the last n +
     8 losses is equally likely, however heavy their tails, and the 8 largest come last once in C(n + 8, 8)
     times: 1e-8 per step at n = 32 and 8e-11 at 64. A falling loss makes it rarer still, and a slowly rising
-    one does not reach ten times its median. A batch with few visible landmarks makes a step or two stand out,
-    never eight; one with none (loss 0) is not counted. The first MIN_STEPS steps have nothing to be compared
-    with.
+    one does not reach ten times its median. Batches with few visible landmarks make a spike or two in a row,
+    never eight; a batch with none (loss 0) is not counted. The first MIN_STEPS steps have nothing to be
+    compared with.
     """
     return len(recent) >= MIN_STEPS and loss > max(recent) and loss > SPIKE_FACTOR * median(recent)
 
 
 def lower_lr(lr: float, num_recoveries: int) -> float | None:
-    """The learning rate of the next retry, a third but at least MIN_LR; None where no further retry would
-    help."""
+    """Return the rate of the next retry, a third but at least MIN_LR; None if no retry would help."""
     lowered = max(lr * LR_CUT, MIN_LR)
     return lowered if num_recoveries < MAX_RECOVERIES and lowered < lr else None
 
@@ -106,6 +105,6 @@ def is_finite(state: Any) -> bool:
 
 
 def copy_to_main_memory(state: State) -> State:
-    """The same nested state with copies of its tensors on the CPU."""
+    """Return the same nested state with copies of its tensors on the CPU."""
     copied: State = tree_map_only(Tensor, lambda tensor: tensor.detach().to("cpu", copy=True), state)
     return copied

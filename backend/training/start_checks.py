@@ -12,7 +12,7 @@ from backend.training.first_network import read_first_network
 
 
 def check_start(config: RunConfig, landmark_names: Sequence[str]) -> None:
-    """Raises UserError, at its field, for flip pairs or files of weights that the run could not use."""
+    """Raise UserError, at its field, for flip pairs or files of weights that the run could not use."""
     flip_order(landmark_names, config.settings.flip_pairs)
     if config.settings.first_network:
         read_first_network(config, landmark_names)

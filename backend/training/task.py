@@ -1,7 +1,7 @@
 """Heatmap regression of landmarks: the loss, the decoding to points in the original image, and the scores.
 
-The same on whole images and on crops: a batch has the affine from the input of each landmark to the original
-image.
+It is the same on whole images and on crops, since a batch has the affine from the input of each landmark to
+the original image.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from backend.training.heatmaps import (
     decode_heatmaps,
     encode_heatmaps,
     inside_heatmap,
+    measure_spread,
     points_to_cells,
-    spread_of_maps,
 )
 from backend.training.losses import adaptive_wing, kl, mse
 from backend.training.metrics import (
@@ -39,41 +39,37 @@ DECODER_OF_LOSS = {"kl": "expectation", "adaptive_wing": "dark", "mse": "dark"}
 
 @dataclass(frozen=True)
 class Predictions:
-    """N images, K landmarks."""
+    """The points of N images, K landmarks each."""
 
     points_xy_image: FloatArray  # (N, K, 2) original pixels
     confidence: FloatArray  # (N, K) in 0..1
-    # (N, K, 2) the first network's, where a second one refined them
+    # (N, K, 2) the first network's points, if a second one refined them
     unrefined_xy_image: FloatArray | None = None
-    # (N, K, 2, 2) square pixels, the uncertainty of the points, where it was requested
+    # (N, K, 2, 2) square pixels, the uncertainty of the points, if it was requested
     spread_xy_image: FloatArray | None = None
-    # (N, K, 2) the networks' own, where the shape prior moved them
+    # (N, K, 2) the networks' points, if the shape prior moved them
     unshaped_xy_image: FloatArray | None = None
 
 
 def concatenate_predictions(parts: Sequence[Predictions]) -> Predictions:
-    """The predictions of several batches of images as one."""
+    """Join the predictions of several batches of images, one after the other."""
     return _join(parts, np.concatenate)
 
 
 def mean_predictions(answers: Sequence[Predictions]) -> Predictions:
-    """Several predictions of the same images as one."""
-    return _join(answers, _mean)
+    """Return the mean of several predictions of the same images."""
+    return _join(answers, lambda arrays: np.asarray(np.mean(arrays, axis=0)))
 
 
-def _mean(answers: list[FloatArray]) -> FloatArray:
-    result: FloatArray = np.mean(answers, axis=0)
-    return result
-
-
-def _join(parts: Sequence[Predictions], how: Callable[[list[FloatArray]], FloatArray]) -> Predictions:
-    columns = {each.name: [getattr(part, each.name) for part in parts] for each in fields(Predictions)}
-    return Predictions(**{name: how(found) for name, found in columns.items() if found[0] is not None})
+def _join(parts: Sequence[Predictions], join: Callable[[list[FloatArray]], FloatArray]) -> Predictions:
+    """Join each field of several predictions; a field that the first one lacks stays empty."""
+    arrays = {field.name: [getattr(part, field.name) for part in parts] for field in fields(Predictions)}
+    return Predictions(**{name: join(values) for name, values in arrays.items() if values[0] is not None})
 
 
 @dataclass(frozen=True)
 class LandmarkTask:
-    """Heatmap regression of K named landmarks on inputs of `input_hw` pixels."""
+    """Heatmap regression of K landmarks on inputs of `input_hw` pixels. Implements `Task` (protocols.py)."""
 
     landmark_names: Sequence[str]
     input_hw: Size
@@ -83,25 +79,28 @@ class LandmarkTask:
     decoder: str
 
     def compute_loss(self, outputs: Tensor | list[Tensor], batch: Batch) -> Tensor:
-        """Scalar mean over the visible landmarks; a list of stacks is supervised stack by stack."""
+        """Return the mean loss over the visible landmarks; a list of stacks is supervised stack by stack."""
         points = batch.points_xy_input
         visible = inside_heatmap(points, self.input_hw)
         targets = encode_heatmaps(points, self.input_hw, self.stride, self.sigma_px)
         stacks = outputs if isinstance(outputs, list) else [outputs]
-        losses = [self._loss_of_maps(maps, targets, points, visible) for maps in stacks]
+        losses = [self._compute_map_loss(maps, targets, points, visible) for maps in stacks]
         return torch.stack(losses).mean()
 
-    def count_targets(self, batch: Batch) -> int:
-        """The number of visible landmarks, over which the loss is a mean."""
-        return int(inside_heatmap(batch.points_xy_input, self.input_hw).sum())
-
-    def _loss_of_maps(self, maps: Tensor, targets: Tensor, points: Tensor, visible: Tensor) -> Tensor:
+    def _compute_map_loss(self, maps: Tensor, targets: Tensor, points: Tensor, visible: Tensor) -> Tensor:
         if self.loss_name == "kl":
             return kl(maps, targets, points_to_cells(points, self.stride), visible)
         return {"adaptive_wing": adaptive_wing, "mse": mse}[self.loss_name](maps, targets, visible)
 
+    def count_targets(self, batch: Batch) -> int:
+        """Return the number of visible landmarks, over which the loss is a mean."""
+        return int(inside_heatmap(batch.points_xy_input, self.input_hw).sum())
+
+    def new_scorer(self) -> LandmarkScorer:
+        return LandmarkScorer(self)
+
     def predict(self, heatmaps: Tensor, batch: Batch) -> Predictions:
-        """Final maps (B, K, h, w) -> points in the original images."""
+        """Find the points in the original images from final maps (B, K, h, w)."""
         points_xy_input, confidence = self.decode(heatmaps)
         points = points_xy_input.double().cpu()
         affine = batch.affine_input_to_image  # one for all landmarks of an image, or one each
@@ -109,10 +108,10 @@ class LandmarkTask:
         return Predictions(mapped.numpy(), confidence.cpu().numpy())
 
     def decode(self, heatmaps: Tensor) -> tuple[Tensor, Tensor]:
-        """Final maps (B, K, h, w) -> points (B, K, 2) in input pixels and confidence (B, K) in 0..1.
+        """Find points (B, K, 2) in input pixels, with confidence (B, K) in 0..1, in final maps (B, K, h, w).
 
-        Maps of `kl` are logits, others have a peak of 1: they are converted where the decoder expects the
-        other kind. Confidence is that of the loss's own decoder.
+        Maps of `kl` are logits, others have a peak of 1: they are converted if the decoder expects the other
+        kind. Confidence is that of the loss's own decoder.
         """
         if (self.loss_name == "kl") == (self.decoder == "expectation"):
             return decode_heatmaps(heatmaps, self.stride, self.decoder)
@@ -122,21 +121,23 @@ class LandmarkTask:
         return points_xy_input, confidence
 
     def spread(self, heatmaps: Tensor, batch: Batch) -> FloatArray:
-        """(B, K, 2, 2) square pixels of the original images: the uncertainty of points from maps of `kl`."""
+        """Return covariances (B, K, 2, 2), square original pixels: the uncertainty of maps of `kl`."""
         to_image = batch.affine_input_to_image[..., :2].double().cpu()
-        in_input = spread_of_maps(heatmaps, self.stride, self.sigma_px)
+        in_input = measure_spread(heatmaps, self.stride, self.sigma_px)
         spread: FloatArray = (to_image @ in_input @ to_image.mT).numpy()
         return spread
 
     def display_maps(self, heatmaps: Tensor) -> Tensor:
-        """Maps (B, K, h, w) in 0..1 for display: a `kl` map as its probabilities over their peak."""
+        """Return maps (B, K, h, w) in 0..1 for display: a `kl` map as its probabilities over their peak."""
         if self.loss_name != "kl":
             return heatmaps.clamp(0, 1)
         return torch.exp(heatmaps - heatmaps.amax((-2, -1), keepdim=True))
 
     def small_maps(self, heatmaps: Tensor, batch: Batch) -> tuple[npt.NDArray[np.uint8], FloatArray]:
-        """Maps for display, (B, K, h, w) uint8, and the affines from their cells to original pixels, (B, 1,
-        2, 3), or (B, K, 2, 3) for crops."""
+        """Return maps for display, (B, K, h, w) uint8, and the affines from their cells to original pixels.
+
+        The affines are (B, 1, 2, 3), or (B, K, 2, 3) for crops.
+        """
         stride = float(self.stride)
         to_image = [
             [compose(affine, scaling(stride, stride)) for affine in affines]
@@ -145,18 +146,15 @@ class LandmarkTask:
         return (self.display_maps(heatmaps) * 255).round().to(torch.uint8).cpu().numpy(), np.array(to_image)
 
     def contrast(self, heatmaps: Tensor) -> FloatArray:
-        """(B, K) in 0..1: the peak of a map less its mean; 0 is a flat map, under any loss."""
+        """Return the peak of each map less its mean, (B, K) in 0..1; 0 is a flat map, under any loss."""
         maps = self.display_maps(heatmaps)
         difference: FloatArray = (maps.amax((-2, -1)) - maps.mean((-2, -1))).cpu().numpy()
         return difference
 
-    def new_scorer(self) -> LandmarkScorer:
-        return LandmarkScorer(self)
-
 
 @dataclass
 class LandmarkScorer:
-    """Collects predictions batch by batch and computes metrics."""
+    """Collects predictions batch by batch and computes metrics. Implements `Scorer` (protocols.py)."""
 
     task: LandmarkTask
     _predicted: list[FloatArray] = field(default_factory=list)
@@ -172,13 +170,25 @@ class LandmarkScorer:
         self._affines.append(batch.affine_input_to_image.numpy())
         self._contrast.append(self.task.contrast(heatmaps))
 
+    def metrics(self) -> dict[str, float | int | None]:
+        """Return `mre_px`, `mre_mm`, `sdr_2mm` ..., and `mre_px/<landmark>`, `mre_mm/<landmark>`.
+
+        Those in mm are None unless every image has a pixel size.
+        """
+        errors = in_one_unit(self.errors())
+        by_landmark = summarize_per_landmark(errors, self.task.landmark_names)
+        result = summarize(errors)
+        for unit in ("px", "mm"):
+            result |= {f"mre_{unit}/{name}": summary[f"mre_{unit}"] for name, summary in by_landmark.items()}
+        return result
+
     def errors(self) -> RadialErrors:
         return radial_errors(
             *(np.concatenate(part) for part in (self._predicted, self._true, self._spacings))
         )
 
     def evidence(self) -> Evidence:
-        """What the health checks need of predictions on whole images."""
+        """Return what the health checks need of predictions on whole images."""
         to_input = [invert_affine(affine) for (affine,) in np.concatenate(self._affines)]
 
         def in_input(parts: list[FloatArray]) -> FloatArray:
@@ -186,13 +196,3 @@ class LandmarkScorer:
             return np.stack([apply_affine(affine, points) for affine, points in pairs])
 
         return Evidence(in_input(self._predicted), in_input(self._true), np.concatenate(self._contrast))
-
-    def metrics(self) -> dict[str, float | int | None]:
-        """`mre_px`, `mre_mm`, `sdr_2mm` ..., and `mre_px/<landmark>`, `mre_mm/<landmark>`; those in mm only
-        where every image has a pixel size."""
-        errors = in_one_unit(self.errors())
-        named = summarize_per_landmark(errors, self.task.landmark_names)
-        result = summarize(errors)
-        for unit in ("px", "mm"):
-            result |= {f"mre_{unit}/{name}": summary[f"mre_{unit}"] for name, summary in named.items()}
-        return result

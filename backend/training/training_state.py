@@ -1,5 +1,4 @@
-"""Everything that training changes: weights, their average, optimizer, schedule, gradient scaler, place in
-the loop."""
+"""All that training changes: weights and their average, optimizer, schedule, scaler, place in the loop."""
 
 from __future__ import annotations
 
@@ -28,8 +27,8 @@ class TrainingState:
     def __init__(
         self, network: nn.Module, device: torch.device, options: TrainerOptions, steps_per_epoch: int
     ) -> None:
-        moved: nn.Module = network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.network = moved
+        network = network.to(device)
+        self.network: nn.Module = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.ema_network = copy.deepcopy(self.network).eval().requires_grad_(False)
         self.average = MovingAverage(self.ema_network, self.network)
         self.loop = LoopState()
@@ -45,14 +44,22 @@ class TrainingState:
         self.has_stepped = False  # in this process
 
     def _build_scaler(self) -> torch.amp.GradScaler:
-        """Only float16 is so narrow in range that small gradients vanish."""
+        """Build a gradient scaler; only in float16, whose range is narrow, would small gradients vanish."""
         return torch.amp.GradScaler(self._device.type, enabled=self._options.autocast is torch.float16)
 
     def update(self, losses: Sequence[Tensor]) -> float:
-        """One step from the gradients of the parts' losses; returns the sum of the losses. Raises
-        UnstableError."""
-        step, clip_norm = self.loop.global_step + 1, self._options.clip_norm
-        total, has_moved = step_once(losses, self.network, self.optimizer, self.scaler, clip_norm, step)
+        """Take a step from the gradients of the parts' losses; return the sum of the losses.
+
+        Raises UnstableError.
+        """
+        total, has_moved = step_once(
+            losses,
+            self.network,
+            self.optimizer,
+            self.scaler,
+            clip_norm=self._options.clip_norm,
+            step=self.loop.global_step + 1,
+        )
         if has_moved:
             self.scheduler.step()
         self.optimizer.zero_grad(set_to_none=True)
@@ -62,7 +69,7 @@ class TrainingState:
 
     @property
     def lr(self) -> float:
-        """The learning rate of the next step."""
+        """The rate of the next step."""
         return float(self.scheduler.get_last_lr()[0])
 
     @property
@@ -75,7 +82,7 @@ class TrainingState:
         set_peak_lr(self.scheduler, self._options.lr * self.loop.lr_scale)
 
     def state_dict(self) -> dict[str, Any]:
-        """All of it as tensors and plain values; the tensors are those in use, not copies."""
+        """Return all of it as tensors and plain values; the tensors are those in use, not copies."""
         cuda_states = torch.cuda.get_rng_state_all() if self._device.type == "cuda" else []
         return {
             "model_state_dict": self.ema_network.state_dict(),
@@ -88,19 +95,19 @@ class TrainingState:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Inverse of `state_dict`."""
+        """Load what `state_dict` returned."""
         self.ema_network.load_state_dict(state["model_state_dict"])
         self.network.load_state_dict(state["raw_model_state_dict"])
         self.optimizer.load_state_dict(state["optimizer_state_dict"])
         self.scheduler.load_state_dict(state["scheduler"])
-        if state["scaler"]:  # empty where the run trained without one so far, on another kind of device
+        if state["scaler"]:  # empty if the run trained without one so far, on another kind of device
             self.scaler.load_state_dict(state["scaler"])
         torch.set_rng_state(state["rng"]["torch"])
         if self._device.type == "cuda" and len(state["rng"]["cuda"]) == torch.cuda.device_count():
             torch.cuda.set_rng_state_all(state["rng"]["cuda"])
         self.loop = LoopState.from_dict(state["loop"])
 
-    def restart_from(self, state: dict[str, Any]) -> None:
+    def restore(self, state: dict[str, Any]) -> None:
         """Load a state in place of one that went wrong, perhaps in the middle of a step."""
         self.optimizer.zero_grad(set_to_none=True)
         self.optimizer.state.clear()  # frees its memory before the old state is loaded

@@ -15,7 +15,7 @@ from backend.device.machine import cpu_has_bfloat16
 from backend.memory import trace as trace_module
 from backend.memory.steps import LonePhase, first_phase, refine_phase, run_validation_step
 from backend.memory.trace import FollowStorages, trace_phase
-from backend.training.build import build_refiner, images_of_crops
+from backend.training.build import build_refiner, images_per_crop_batch
 from backend.training.stability import copy_to_main_memory
 from models import MODELS
 
@@ -196,7 +196,7 @@ class RealSteps:
     def __init__(self, phase: LonePhase) -> None:
         self.phase = phase
         self.trainer = phase.build_trainer(phase.build_network())
-        self.trainer.network.train()
+        self.trainer.state.network.train()
         self.trainer.train_step([phase.make_training_batch(2)])  # makes the optimizer's states
 
     def peaks(self, batch_size: int) -> tuple[int, int]:
@@ -210,7 +210,10 @@ class RealSteps:
     def _bytes_between_steps(self, batch) -> int:
         trainer = self.trainer
         states = [value for state in trainer.state.optimizer.state.values() for value in state.values()]
-        networks = [*trainer.network.state_dict().values(), *trainer.ema_network.state_dict().values()]
+        networks = [
+            *trainer.state.network.state_dict().values(),
+            *trainer.state.ema_network.state_dict().values(),
+        ]
         return sum(tensor.numel() * tensor.element_size() for tensor in [*networks, *states, *batch])
 
 
@@ -269,7 +272,7 @@ def test_the_trace_agrees_with_the_profiler_in_bfloat16(model):
 def test_the_trace_of_a_refinement_agrees_with_the_profiler_in_bfloat16(num_threads, threads_of_its_own):
     torch.set_num_threads(num_threads)
     config = config_of("bfloat16", model="unet", image_size=(64, 64), num_refiners=2)
-    assert_peaks_agree(refine_phase(config, K), 2, images_of_crops(config.settings, K))
+    assert_peaks_agree(refine_phase(config, K), 2, images_per_crop_batch(config.settings, K))
 
 
 @pytest.mark.parametrize("loss", ["adaptive_wing", "mse"])
@@ -283,7 +286,7 @@ def test_the_trace_of_other_losses_agrees_with_the_profiler(loss):
 def test_the_trace_of_a_refinement_agrees_with_the_profiler(num_threads, threads_of_its_own):
     torch.set_num_threads(num_threads)
     config = config_of(model="unet", image_size=(64, 64), num_refiners=2)
-    assert_peaks_agree(refine_phase(config, K), 2, images_of_crops(config.settings, K))
+    assert_peaks_agree(refine_phase(config, K), 2, images_per_crop_batch(config.settings, K))
 
 
 @pytest.mark.parametrize("model", ["unet", "hourglass"])

@@ -19,7 +19,7 @@ from backend.data.dataset import LandmarkDataset
 from backend.run.folder import RunFolder
 from backend.training import build, data_workers
 from backend.training.data_workers import find_worker_failure
-from backend.training.out_of_memory import catch_shortage, is_out_of_memory
+from backend.training.out_of_memory import free_on_shortage, is_out_of_memory
 from backend.worker import train_run
 from tests.test_worker import new_run, outcome_of
 from tests.tiny_network import TinyNetwork
@@ -119,7 +119,7 @@ def test_memory_that_runs_out_in_such_a_process_is_no_shortage_of_a_step() -> No
         return next(iter(DataLoader(Greedy(), num_workers=1)))
 
     with pytest.raises(MemoryError) as caught:
-        catch_shortage(read, CPU)
+        free_on_shortage(read, CPU)
     failure = find_worker_failure(caught.value)
     assert failure is not None and failure.is_memory
 

@@ -17,7 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from backend.data.dataset import Batch
-from backend.training.heatmaps import DECODERS, spread_of_maps
+from backend.training.heatmaps import DECODERS, measure_spread
 from backend.training.task import DECODER_OF_LOSS, LandmarkTask
 from models import MODELS, OUTPUT_STRIDES, build_model
 from models.refiner import Refiner
@@ -110,7 +110,7 @@ def test_what_is_read_from_maps_is_computed_on_their_device(monkeypatch: pytest.
 
     monkeypatch.setattr(Tensor, "cpu", leave)
     maps = torch.zeros(2, K, 32, 48, device=META)
-    assert spread_of_maps(maps, 2, 1.5).shape == (2, K, 2, 2)
+    assert measure_spread(maps, 2, 1.5).shape == (2, K, 2, 2)
     for loss in DECODER_OF_LOSS:
         assert task_of(loss, DECODER_OF_LOSS[loss], 2).contrast(maps).shape == (2, K)
     assert left == [META] * (1 + len(DECODER_OF_LOSS))

@@ -70,7 +70,7 @@ def test_training_with_the_same_seed_is_the_same() -> None:
         trainer.fit()
         results.append((watcher.losses, watcher.values("train/loss", "val/loss", "val/mre_px"), trainer))
     assert results[0][:2] == results[1][:2]
-    assert same(weights(results[0][2].network), weights(results[1][2].network))
+    assert same(weights(results[0][2].state.network), weights(results[1][2].state.network))
 
 
 def test_another_order_of_the_samples_is_another_training() -> None:
@@ -99,7 +99,7 @@ def test_accumulated_batches_equal_one_big_batch(loss: str) -> None:
         )
         trainer.fit()
         assert trainer.loop.global_step == 1
-        gradients.append((sums, weights(trainer.network)))
+        gradients.append((sums, weights(trainer.state.network)))
     (big, big_weights), (small, small_weights) = gradients
     for name, gradient in big.items():
         assert torch.allclose(small[name], gradient, rtol=1e-4, atol=1e-7), name
@@ -155,7 +155,7 @@ def test_last_group_of_an_epoch_counts_only_the_samples_it_has() -> None:
             losses.append(loss.item())
     assert trainer.steps_per_epoch == 2 and trainer.loop.global_step == 4
     assert watcher.losses == pytest.approx(losses, rel=1e-4)
-    pairs = zip(weights(trainer.network), weights(network), strict=True)
+    pairs = zip(weights(trainer.state.network), weights(network), strict=True)
     assert all(torch.allclose(a, b, atol=1e-4) for a, b in pairs)
 
 
@@ -193,8 +193,8 @@ def test_training_goes_on_in_training_mode_after_a_validation() -> None:
 
     trainer = build(Watcher(), network=Spy(), epochs=2)
     trainer.fit()
-    assert trainer.network.modes == [True] * 8
-    assert trainer.ema_network.modes == [False] * 4  # two batches, twice
+    assert trainer.state.network.modes == [True] * 8
+    assert trainer.state.ema_network.modes == [False] * 4  # two batches, twice
 
 
 def test_stop_saves_once_and_neither_validates_nor_closes_the_epoch() -> None:

@@ -32,12 +32,12 @@ def test_validation_and_prediction_use_the_averaged_weights() -> None:
     batch = next(batches(Dots(5), 5, shuffle_seed=None).iterate_epoch(0))
     maps = trainer.predict(batch)
     with torch.no_grad():
-        for parameter in trainer.network.parameters():
+        for parameter in trainer.state.network.parameters():
             parameter.fill_(0)
     assert {k: v for k, v in trainer.validate().items() if k != "loss"} == before
     assert torch.equal(trainer.predict(batch), maps) and maps.dtype == torch.float32
     with torch.no_grad():
-        for parameter in trainer.ema_network.parameters():
+        for parameter in trainer.state.ema_network.parameters():
             parameter.fill_(0)
     assert trainer.validate()["mre_px"] != before["mre_px"]
 
@@ -78,7 +78,7 @@ def test_a_stop_during_a_validation_gives_it_up_and_loses_no_step(num_batches: i
     assert first.values(*names) + second.values(*names) == whole.values(*names)
     assert second.epochs[0]["images_per_s"] is None  # none of its steps was made here
     assert first.bests + second.bests == whole.bests
-    assert same(weights(resumed.network), weights(undisturbed.network))
+    assert same(weights(resumed.state.network), weights(undisturbed.state.network))
     assert resumed.loop == undisturbed.loop
 
 
@@ -127,8 +127,8 @@ def test_a_shortage_in_a_validation_leaves_the_training_as_it_is_to_the_bit(
     )
     assert first.values["pass_micro_batch"] == 2 and "micro_batch" not in first.values
     assert watcher.steps == whole.steps and watcher.losses == whole.losses
-    assert same(weights(trainer.network), weights(undisturbed.network))
-    assert same(weights(trainer.ema_network), weights(undisturbed.ema_network))
+    assert same(weights(trainer.state.network), weights(undisturbed.state.network))
+    assert same(weights(trainer.state.ema_network), weights(undisturbed.state.ema_network))
     assert sorted(cramped.rows) == sorted(3 * list(range(14))) and len(watcher.epochs) == 3
     for name in ("val/loss", "val/mre_px"):
         for (in_parts,), (expected,) in zip(watcher.values(name), whole.values(name), strict=True):
@@ -172,9 +172,9 @@ def test_a_shortage_in_a_preview_leaves_the_training_as_it_is(room: int) -> None
 
     class Cramping(Watcher):
         def answer(self, trainer: Trainer, requests: set[Request]) -> None:
-            trainer.ema_network.room = room
+            trainer.state.ema_network.room = room
             super().answer(trainer, requests)
-            trainer.ema_network.room = 99
+            trainer.state.ema_network.room = 99
 
     whole, watcher = Watcher(), Cramping({6: Request.PREVIEW_NOW})
     build(whole, network=NarrowDoor()).fit()
@@ -196,7 +196,7 @@ def test_a_prediction_is_repeated_in_parts() -> None:
     trainer = build(watcher, network=(network := NarrowDoor()))
     batch = next(batches(Dots(5), 5, shuffle_seed=None).iterate_epoch(0))
     maps = trainer.predict(batch)
-    trainer.ema_network.room = 2
+    trainer.state.ema_network.room = 2
     assert torch.allclose(trainer.predict(batch), maps, atol=1e-6)
     assert [event.values["pass_micro_batch"] for event in watcher.events] == [3, 2] and network.room == 99
     assert watcher.events[0].message.startswith("out of memory in the prediction after epoch 0: ")

@@ -14,9 +14,9 @@ from backend.training.heatmaps import (
     encode_heatmaps,
     expectation,
     inside_heatmap,
+    measure_spread,
     points_to_cells,
     spatial_softmax,
-    spread_of_maps,
 )
 
 SIZE_HW = (96, 128)
@@ -294,7 +294,7 @@ def test_logits_of_two_cells_are_read_to_half_a_hundredth_of_a_cell(data: st.Dat
 
 def test_a_map_that_is_its_target_leaves_nothing_open() -> None:
     maps = encode_heatmaps(torch.tensor([[[31.3, 40.6]]]), (96, 96), stride=2, sigma_px=2.0)
-    spread = spread_of_maps(maps.clamp(min=1e-12).log(), stride=2, sigma_px=2.0)
+    spread = measure_spread(maps.clamp(min=1e-12).log(), stride=2, sigma_px=2.0)
     # one cell at the most: what a sampled Gaussian has more than its variance is below the least spread
     torch.testing.assert_close(
         spread[0, 0], (2 / 6) ** 2 * torch.eye(2, dtype=torch.float64), atol=0.02, rtol=0
@@ -304,7 +304,7 @@ def test_a_map_that_is_its_target_leaves_nothing_open() -> None:
 def test_a_map_of_two_places_is_open_along_the_line_between_them() -> None:
     places = torch.tensor([[[40.0, 36.0], [46.0, 44.0]]])  # 10 pixels apart
     both = encode_heatmaps(places, (96, 96), stride=2, sigma_px=2.0).sum(1, keepdim=True)
-    spread = spread_of_maps(both.clamp(min=1e-12).log(), stride=2, sigma_px=2.0)[0, 0]
+    spread = measure_spread(both.clamp(min=1e-12).log(), stride=2, sigma_px=2.0)[0, 0]
     variances, axes = torch.linalg.eigh(spread)
     assert variances[0] == pytest.approx((2 / 6) ** 2, abs=0.05)
     along = axes[:, 1].abs()

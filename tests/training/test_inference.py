@@ -238,14 +238,14 @@ def test_auto_passes_over_a_gpu_that_torch_cannot_use_and_names_it(
     unusable = find_unusable(cards, Driver("535", (12, 2)), TorchBuild("2.13.0", "13.0", ()), "too old")
     machine = Machine((), 2, "2.13.0", cpu_bfloat16=False, unusable=unusable)
     monkeypatch.setattr(inference, "describe_machine", lambda: machine)
-    assert inference._device("auto") == inference._device("cpu") == torch.device("cpu")
+    assert inference._choose_device("auto") == inference._choose_device("cpu") == torch.device("cpu")
     told = capsys.readouterr().err
     assert told.count("RTX A (cuda:0) cannot be used") == 1 and "580" in told
     with pytest.raises(UserError, match="serves CUDA 12") as caught:
-        inference._device("cuda")
+        inference._choose_device("cuda")
     assert caught.value.field == "device" and "580" in caught.value.cure
     with pytest.raises(UserError, match="device"):
-        inference._device("tpu")
+        inference._choose_device("tpu")
 
 
 def test_a_prediction_that_memory_does_not_suffice_for_is_a_mistake_with_a_cure(

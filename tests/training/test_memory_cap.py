@@ -35,7 +35,7 @@ LINUX, WSL = "6.8.0-generic", "5.15.153.1-microsoft-standard-WSL2"
 def test_the_limit_is_what_is_free_less_a_margin(free: int, total: int, held: int, limit: int) -> None:
     cap = choose_cap(free, total, held)
     assert cap.limit_bytes == limit and 0 <= cap.fraction <= 1
-    assert f"at most {limit / GIB:.1f} GiB" in cap.words and "main memory" in cap.words
+    assert f"at most {limit / GIB:.1f} GiB" in cap.message and "main memory" in cap.message
 
 
 @pytest.fixture
@@ -95,4 +95,4 @@ def test_a_run_says_and_records_its_limit(
         train_run(folder)
     (event,) = folder.read_events()[0]
     assert (event["kind"], event["limit_bytes"], event["total_bytes"]) == ("memory_cap", 6 * GIB, 8 * GIB)
-    assert f"memory cap: {cap.words}" in caplog.text
+    assert f"memory cap: {cap.message}" in caplog.text

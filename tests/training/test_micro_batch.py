@@ -109,12 +109,12 @@ def test_what_was_tried_counts_for_other_batches_too() -> None:
     """A validation that did not fit at 12 is halved from there; training batches of 16 become three parts."""
     finer = WHOLE_BATCHES.halved(12, 1, "retry")
     assert finer == MicroBatch(6, 1)
-    assert finer.parts_of_step(16, num_batches=1, least=2) == StepParts(num=3, largest=6, num_samples=16)
+    assert finer.split_step(16, num_batches=1, least=2) == StepParts(num=3, largest=6, num_samples=16)
 
 
 def test_a_step_has_the_parts_of_all_its_batches() -> None:
-    assert MicroBatch(4).parts_of_step(8, num_batches=3, least=2) == (6, 4, 24)
-    assert WHOLE_BATCHES.parts_of_step(8, num_batches=3, least=2) == (3, 8, 24)
+    assert MicroBatch(4).split_step(8, num_batches=3, least=2) == (6, 4, 24)
+    assert WHOLE_BATCHES.split_step(8, num_batches=3, least=2) == (3, 8, 24)
 
 
 def test_groups_are_of_the_asked_size_and_the_last_may_be_shorter() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from backend.files import Row
 from backend.run.folder import RunFolder
 from backend.training import build
 from backend.training.loop_state import LoopState, StopAskedError
-from backend.training.out_of_memory import MemoryShortage, MemoryShortageError
+from backend.training.out_of_memory import MemoryShortageError
 from backend.training.phase import Phase
 from backend.training.previews import PreviewImages, load_preview_batch
 from backend.training.protocols import Metrics
@@ -85,7 +85,7 @@ def test_an_epoch_whose_preview_finds_no_memory_is_done_and_kept(
     completed: RunFolder, tmp_path: Path, tiny_dataset: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*_arguments: Any) -> None:
-        raise MemoryShortageError("the prediction after epoch 1", 1, 3, MemoryShortage("no room", "no room"))
+        raise MemoryShortageError("the prediction after epoch 1", 1, 3, "no room")
 
     folder = new_run(tmp_path, tiny_dataset)
     with monkeypatch.context() as patch:
@@ -129,7 +129,15 @@ def recorded(run_data: RunData, tmp_path: Path, tiny_dataset: Path) -> tuple[Rec
     images = build.build_images(config.settings, run_data.previews.samples, run_data.previews.store)
     previews = PreviewImages(run_data.previews.samples, load_preview_batch(images), "valid")
     phase = Phase("train", build.first_schedule(config.settings), 0.0, 1.0)
-    recorder = Recorder(folder, config, phase, task, previews, None, {"made_with": {}}, threading.Event())
+    data = replace(
+        run_data,
+        folder=folder,
+        config=config,
+        shape_prior=None,
+        origin={"made_with": {}},
+        stop=threading.Event(),
+    )
+    recorder = Recorder(data, phase, task, previews)
     return recorder, HandMade(task, LoopState(epoch=1, global_step=3)), folder
 
 

@@ -133,7 +133,7 @@ def test_run_interrupted_after_a_recovery_goes_on_exactly(stop_at: int) -> None:
     names = ("train/loss", "lr", "val/loss", "val/mre_px")
     assert first.values(*names) + second.values(*names) == whole.values(*names)
     assert first.events + second.events == whole.events
-    assert same(weights(resumed.ema_network), weights(undisturbed.ema_network))
+    assert same(weights(resumed.state.ema_network), weights(undisturbed.state.ema_network))
     assert resumed.loop == undisturbed.loop
 
 
@@ -208,8 +208,8 @@ class Overflowing(Watcher):
 @pytest.mark.parametrize(
     "spoil",
     [
-        lambda trainer: trainer.network[0].weight,
-        lambda trainer: trainer.ema_network[1].running_var,
+        lambda trainer: trainer.state.network[0].weight,
+        lambda trainer: trainer.state.ema_network[1].running_var,
         lambda trainer: next(iter(trainer.state.optimizer.state.values()))["exp_avg_sq"],
     ],
     ids=["weights", "average", "optimizer"],

@@ -84,8 +84,8 @@ def test_training_goes_on_in_parts_and_every_sample_is_seen_once_an_epoch(
     names = ("train/loss", "lr", "val/loss", "val/mre_px")
     ours, theirs = watcher.values(*names), same_parts.values(*names)
     assert ours[epoch - 1 :] == theirs[epoch - 4 :]  # theirs also closes the epoch before
-    assert same(weights(trainer.network), weights(expected.network))
-    assert same(weights(trainer.ema_network), weights(expected.ema_network))
+    assert same(weights(trainer.state.network), weights(expected.state.network))
+    assert same(weights(trainer.state.ema_network), weights(expected.state.ema_network))
 
 
 @pytest.mark.parametrize(
@@ -127,7 +127,7 @@ def test_parts_make_the_same_step_as_the_whole_batch_where_no_statistics_are_tak
     words = f"{2 * accumulation} parts of at most 3 images; the effective batch stays {effective}"
     assert words in parts.events[0].message
     assert whole.losses == pytest.approx(parts.losses, rel=1e-4) and whole.steps == parts.steps
-    pairs = zip(weights(undisturbed.network), weights(trainer.network), strict=True)
+    pairs = zip(weights(undisturbed.state.network), weights(trainer.state.network), strict=True)
     assert all(torch.allclose(a, b, atol=1e-4) for a, b in pairs)
 
 
@@ -142,7 +142,7 @@ def test_after_three_retries_memory_is_short_and_the_good_state_is_saved() -> No
     assert [event.values["largest_part"] for event in watcher.events] == [7, 4, 2]
     assert [event.values["num_parts"] for event in watcher.events] == [2, 4, 7]
     assert {event.values["effective_batch"] for event in watcher.events} == {14}
-    assert raised.value.num_images == 2 and "CUDA out of memory" in raised.value.shortage.trace
+    assert raised.value.num_images == 2 and "CUDA out of memory" in raised.value.trace
     last = watcher.saved[-1]
     assert (last["loop"]["epoch"], last["loop"]["global_step"]) == (1, 1)
     assert last["loop"]["micro_batch"] == {"limit": 2, "num_retries": 3} and last["last_good"] is None
@@ -175,7 +175,7 @@ def test_asked_to_stop_a_shortage_ends_training_with_all_that_was_done_saved(pla
     resumed = build(again, network=wayward_network(seed=9))
     resumed.load_state_dict(last)
     assert resumed.fit() is Ending.COMPLETED
-    assert same(weights(resumed.network), weights(undisturbed.network))
+    assert same(weights(resumed.state.network), weights(undisturbed.state.network))
     assert [*watcher.values("val/loss"), *again.values("val/loss")] == whole.values("val/loss")
 
 
@@ -194,7 +194,7 @@ def test_run_interrupted_after_a_shortage_goes_on_in_the_same_parts(stop_at: int
     resumed.load_state_dict(first.saved[-1])
     assert resumed.fit() is Ending.COMPLETED and second.events == []
     assert first.losses + second.losses == whole.losses
-    assert same(weights(resumed.network), weights(undisturbed.network))
+    assert same(weights(resumed.state.network), weights(undisturbed.state.network))
     assert resumed.loop == undisturbed.loop
 
 
@@ -222,7 +222,7 @@ def test_a_shortage_within_the_update_leaves_no_half_of_it() -> None:
     assert [event.kind for event in watcher.events] == ["oom_retry"]
     expected, same_parts = in_parts_from(0, 2, autocast=torch.float16)
     assert watcher.losses == same_parts.losses
-    assert same(weights(trainer.network), weights(expected.network))
+    assert same(weights(trainer.state.network), weights(expected.state.network))
 
 
 def test_an_unstable_step_and_a_shortage_do_not_forget_each_other() -> None:

@@ -26,7 +26,7 @@ def test_average_lags_behind_and_without_decay_it_is_the_network() -> None:
     for decay, is_same in ((0.9, False), (0.0, True)):
         trainer = build(Watcher(), network=wayward_network(), ema_decay=decay)
         trainer.fit()
-        pairs = zip(weights(trainer.network), weights(trainer.ema_network), strict=True)
+        pairs = zip(weights(trainer.state.network), weights(trainer.state.ema_network), strict=True)
         assert all(torch.allclose(a, b, atol=1e-6) for a, b in pairs) is is_same
 
 
@@ -55,8 +55,8 @@ def test_resumed_training_has_exactly_the_losses_of_an_undisturbed_one(
     names = ("train/loss", "lr", "val/loss", "val/mre_px")
     assert first.values(*names) + second.values(*names) == whole.values(*names)
     assert first.bests + second.bests == whole.bests
-    assert same(weights(resumed.network), weights(undisturbed.network))
-    assert same(weights(resumed.ema_network), weights(undisturbed.ema_network))
+    assert same(weights(resumed.state.network), weights(undisturbed.state.network))
+    assert same(weights(resumed.state.ema_network), weights(undisturbed.state.ema_network))
     assert resumed.loop == undisturbed.loop
 
 
@@ -85,13 +85,13 @@ def test_what_is_no_number_never_reaches_the_average(
     update, seen = trainer.state.average.update, []
 
     def watched(decay: float) -> None:
-        seen.append(all(torch.isfinite(tensor).all() for tensor in weights(trainer.network)))
+        seen.append(all(torch.isfinite(tensor).all() for tensor in weights(trainer.state.network)))
         update(decay)
 
     monkeypatch.setattr(trainer.state.average, "update", watched)
     assert trainer.fit() is Ending.COMPLETED
     assert len(seen) >= 8 and all(seen)
-    assert all(torch.isfinite(tensor).all() for tensor in weights(trainer.ema_network))
+    assert all(torch.isfinite(tensor).all() for tensor in weights(trainer.state.ema_network))
 
 
 def test_overflow_under_the_scaler_skips_a_step_and_is_no_divergence() -> None:
