@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from backend.config import RunConfig, parse_settings
-from backend.data.samples import SampleSplits
 from backend.flags import OneLineParser, add_preset_flag, add_setting_flags, given_settings, run_command
 from backend.geometry import adaptive_sigma, sigma_in_force
 from backend.logs import configure_logging, logged_to
@@ -28,16 +27,16 @@ log = logging.getLogger("backend.train")
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Create or resume a run and train it. Returns the exit code."""
+    """Create or resume a run and train it. Return the exit code."""
     configure_logging()
     options = _parser().parse_args(arguments)
-    asked = given_settings(options)
+    flags = given_settings(options)
     if options.resume:
         folder = open_run(options.resume)
-        first_lines = _resume(folder, asked, options.preset)
+        first_lines = _resume(folder, flags, options.preset)
     else:
-        folder, first_lines = _start(asked, options.preset, Path(options.runs_dir).absolute())
-    with _copied_to(folder.log_path), logged_to(folder.log_path):
+        folder, first_lines = _start(flags, options.preset, Path(options.runs_dir).absolute())
+    with _copy_output(folder.log_path), logged_to(folder.log_path):
         for line in (f"run: {folder.path.absolute()}", *first_lines):
             log.info("%s", line)
         from backend.worker import train_run
@@ -56,40 +55,35 @@ def _parser() -> OneLineParser:
     return parser
 
 
-def _resume(folder: RunFolder, asked: dict[str, object], preset: str | None) -> list[str]:
-    """Record that the run trains again here. Returns what to report of it."""
-    changes = {**({"preset": preset} if preset else {}), **asked}
+def _resume(folder: RunFolder, flags: dict[str, object], preset: str | None) -> list[str]:
+    """Record that the run trains again here, with these flags. Return what to report of it."""
+    changes = {**({"preset": preset} if preset else {}), **flags}
 
     def relaunch(folder: RunFolder, overrides: Mapping[str, Any]) -> None:
         record_launch(folder, overrides=overrides)
 
     overrides = resume_run(folder, changes, describe_machine(), relaunch, may_share=True)
-    changed = [f"{name}: {choice['value']} ({choice['reason']})" for name, choice in overrides.items()]
-    return [f"resuming with the settings in {folder.config_path}", *changed]
+    override_lines = [f"{name}: {choice['value']} ({choice['reason']})" for name, choice in overrides.items()]
+    return [f"resuming with the settings in {folder.config_path}", *override_lines]
 
 
-def _start(asked: dict[str, object], preset: str | None, runs_dir: Path) -> tuple[RunFolder, list[str]]:
-    """Make the run and record that it trains here, beside other runs where the device has some: that is up to the user.
-    Returns what to report of it."""
+def _start(flags: dict[str, object], preset: str | None, runs_dir: Path) -> tuple[RunFolder, list[str]]:
+    """Make the run and record that it trains here. Return what to report of it.
+
+    It may share its device with other runs: that is up to the user.
+    """
     from backend.memory.batch_size import recommend_for_settings
     from backend.training.start_checks import check_start
 
-    settings = parse_settings(with_preset(preset, asked))
+    settings = parse_settings(with_preset(preset, flags))
     answers = TorchAnswers(describe_machine(), recommend_for_settings, check_start)
     folder, configured = start_run(
         settings, runs_dir, answers, record_launch, preset=preset or "", may_share=True
     )
-    config = configured.config
-    return folder, [*_decisions(config), _data_line(configured.splits), _sigma_line(config)]
-
-
-def _decisions(config: RunConfig) -> list[str]:
-    return [f"{name}: {choice.value} ({choice.reason})" for name, choice in config.chosen.items()]
-
-
-def _data_line(splits: SampleSplits) -> str:
-    problems = splits.annotations.problems
-    return f"format: {splits.annotations.format}, {len(problems)} problems"
+    config, annotations = configured.config, configured.splits.annotations
+    choice_lines = [f"{name}: {choice.value} ({choice.reason})" for name, choice in config.chosen.items()]
+    data_line = f"format: {annotations.format}, {len(annotations.problems)} problems"
+    return folder, [*choice_lines, data_line, _sigma_line(config)]
 
 
 def _sigma_line(config: RunConfig) -> str:
@@ -102,8 +96,19 @@ def _sigma_line(config: RunConfig) -> str:
     )
 
 
+@contextmanager
+def _copy_output(log_path: Path) -> Iterator[None]:
+    """Copy what is printed (progress bars, warnings of libraries) to the run's log as well."""
+    with (
+        log_path.open("a", encoding="utf-8", errors="backslashreplace") as log,
+        redirect_stdout(_Tee(sys.stdout, log)),
+        redirect_stderr(_Tee(sys.stderr, log)),
+    ):
+        yield
+
+
 class _Tee(io.TextIOBase):
-    """Text to the screen and to the log."""
+    """A stream that writes to the screen and to the log."""
 
     def __init__(self, screen: TextIO, log: TextIO) -> None:
         self._screen, self._log = screen, log
@@ -124,17 +129,6 @@ class _Tee(io.TextIOBase):
 
     def fileno(self) -> int:
         return self._screen.fileno()
-
-
-@contextmanager
-def _copied_to(log_path: Path) -> Iterator[None]:
-    """What is printed (progress bars, warnings of libraries) goes to the run's log as well."""
-    with (
-        log_path.open("a", encoding="utf-8", errors="backslashreplace") as log,
-        redirect_stdout(_Tee(sys.stdout, log)),
-        redirect_stderr(_Tee(sys.stderr, log)),
-    ):
-        yield
 
 
 if __name__ == "__main__":

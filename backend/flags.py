@@ -26,7 +26,7 @@ Number = TypeVar("Number", int, float)
 
 
 class OneLineParser(argparse.ArgumentParser):
-    """argparse that reports a mistake as one line `error: ...` and exits with 2. Every command has `--version`."""
+    """An argparse parser that raises UserError for a mistake. Every command has `--version`."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
@@ -38,17 +38,17 @@ class OneLineParser(argparse.ArgumentParser):
 
 
 def number(text: str) -> float:
-    """argparse's `type` of a flag that takes a number; `Settings` reads the flags of settings itself."""
+    """Read a flag that takes a number, as argparse's `type`; the flags of settings are read by `Settings`."""
     return _as_argument(read_number, text)
 
 
 def whole_number(text: str) -> int:
-    """argparse's `type` of a flag that takes a whole number."""
+    """Read a flag that takes a whole number, as argparse's `type`."""
     return _as_argument(read_whole_number, text)
 
 
 def count(text: str) -> int:
-    """argparse's `type` of a flag that takes a whole number of at least 1."""
+    """Read a flag that takes a whole number of at least 1, as argparse's `type`."""
     num = whole_number(text)
     if num < 1:
         raise argparse.ArgumentTypeError(f"must be at least 1, got {num}")
@@ -56,27 +56,26 @@ def count(text: str) -> int:
 
 
 def add_setting_flags(parser: argparse.ArgumentParser) -> None:
-    """One flag per setting; a flag that is not given is not in the namespace."""
+    """Add one flag per setting; a flag that is not given is not in the namespace."""
     group = parser.add_argument_group("settings of the run")
     for name, field in Settings.model_fields.items():
-        group.add_argument(f"--{name}", default=argparse.SUPPRESS, **_argument_of(field))
+        group.add_argument(f"--{name}", default=argparse.SUPPRESS, **_argument_options(field))
 
 
 def add_preset_flag(parser: argparse.ArgumentParser) -> None:
-    """`--preset NAME`, with the measured result of each in the help."""
-    words = "; ".join(f"{name}: {preset.description}" for name, preset in PRESETS.items())
-    parser.add_argument(
-        "--preset", choices=PRESETS, help=f"start from these settings; flags win ({words})".replace("%", "%%")
-    )
+    """Add `--preset NAME`, with the measured result of each preset in the help."""
+    results = "; ".join(f"{name}: {preset.description}" for name, preset in PRESETS.items())
+    help_text = f"start from these settings; flags win ({results})".replace("%", "%%")
+    parser.add_argument("--preset", choices=PRESETS, help=help_text)
 
 
 def given_settings(namespace: argparse.Namespace) -> dict[str, Any]:
-    """The settings in a namespace, as raw values for `parse_settings`."""
+    """Return the settings in a namespace, as raw values for `parse_settings`."""
     return {k: v for k, v in vars(namespace).items() if k in Settings.model_fields}
 
 
 def settings_to_flags(settings: Settings) -> list[str]:
-    """The arguments of train.py that differ from the defaults, and always the most important ones."""
+    """Return the arguments of train.py that differ from the defaults, and always the most important ones."""
     always = ("model", "image_size", "batch_size", "lr", "epochs", "loss")
     flags: list[str] = []
     for name, field in Settings.model_fields.items():
@@ -88,7 +87,7 @@ def settings_to_flags(settings: Settings) -> list[str]:
 
 
 def setting_to_flag(name: str, value: Any) -> list[str]:
-    """One setting as an argument of train.py."""
+    """Return one setting as an argument of train.py."""
     if isinstance(value, bool):
         return [f"--{name}" if value else f"--no-{name}"]
     if isinstance(value, str) and value.startswith("-"):
@@ -97,11 +96,10 @@ def setting_to_flag(name: str, value: Any) -> list[str]:
 
 
 def run_command(main: Callable[[Sequence[str]], int], arguments: Sequence[str] | None = None) -> int:
-    """Run a command's `main`; a user's mistake becomes one line on stderr and exit code 2."""
+    """Run a command's `main` and return the exit code; report a user's mistake in one line on stderr."""
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(
-            stream, io.TextIOWrapper
-        ):  # a console that cannot show a character prints ? instead of failing
+        # a console that cannot show a character prints ? instead of failing
+        if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
     try:
         return main(sys.argv[1:] if arguments is None else arguments)
@@ -121,10 +119,11 @@ def _as_argument(read: Callable[[str], Number], text: str) -> Number:
         raise argparse.ArgumentTypeError(str(error)) from None
 
 
-def _argument_of(field: FieldInfo) -> dict[str, Any]:
+def _argument_options(field: FieldInfo) -> dict[str, Any]:
+    """Return the options of `add_argument` for a setting, by the type of its default and its annotation."""
     default = field.default
-    shown = " ".join(map(str, default)) if isinstance(default, tuple) else default
-    text = f"{field.description}" + (f" (default: {shown})" if shown != "" else "")
+    default_text = " ".join(map(str, default)) if isinstance(default, tuple) else default
+    text = f"{field.description}" + (f" (default: {default_text})" if default_text != "" else "")
     help_text = text.replace("%", "%%")
     if isinstance(default, bool):
         return {"action": argparse.BooleanOptionalAction, "help": help_text}
@@ -137,7 +136,8 @@ def _argument_of(field: FieldInfo) -> dict[str, Any]:
 
 
 def _metavar(field: FieldInfo) -> str:
-    kind = "N" if field.annotation is int else "X" if field.annotation is float else "TEXT"
-    if get_args(field.annotation):
+    if get_args(field.annotation):  # a number or "auto"
         return "N|auto"
-    return kind
+    if field.annotation is int:
+        return "N"
+    return "X" if field.annotation is float else "TEXT"

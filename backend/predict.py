@@ -40,17 +40,17 @@ from backend.training.task import Predictions
 
 # files beside images that are not reported
 QUIET_SUFFIXES = {
-    ".csv", ".tsv", ".txt", ".md", ".rst", ".html", ".htm", ".pdf", ".xml", ".json", ".jsonl", ".yaml", ".yml",
-    ".ini", ".log", ".xls", ".xlsx", ".ods", ".doc", ".docx", ".db", ".npz",
+    ".csv", ".tsv", ".txt", ".md", ".rst", ".html", ".htm", ".pdf", ".xml", ".json", ".jsonl", ".yaml",
+    ".yml", ".ini", ".log", ".xls", ".xlsx", ".ods", ".doc", ".docx", ".db", ".npz",
 }  # fmt: skip
 QUIET_NAMES = {"readme", "license", "dicomdir"}
-NUM_NAMED = 3  # of the skipped files
+NUM_NAMED = 3  # skipped files that are reported by name
 STDOUT = Path("-")
 
 
 @dataclass(frozen=True)
 class Source:
-    """An image to predict on, its pixel size, NaN where unknown, and remarks on how it was read."""
+    """An image to predict on, its pixel size, NaN if unknown, and remarks on how it was read."""
 
     path: Path
     mm_per_px_xy: tuple[float, float] = UNKNOWN_SPACING
@@ -71,13 +71,13 @@ def main(arguments: Sequence[str]) -> int:
     maps = MapsWriter(options.maps, _file_names(paths)) if options.maps else None
     with tqdm(total=len(paths), unit="image") as bar:
         predictions = predictor.predict(samples, on_batch=bar.update, on_maps=maps)
-    marked = mark(sources, samples, predictions, options.out.parent)
+    images = mark(sources, samples, predictions, options.out.parent)
     options.out.parent.mkdir(parents=True, exist_ok=True)
-    write_bytes_atomic(options.out, to_csv(marked, names).encode("utf-8"))
+    write_bytes_atomic(options.out, to_csv(images, names).encode("utf-8"))
     stream = sys.stderr if options.json == STDOUT else sys.stdout
     print(f"{options.out}: {len(paths)} images, {len(names)} landmarks each", file=stream)
     if options.json:
-        _write_json(options.json, to_json(marked, names))
+        _write_json(options.json, to_json(images, names))
     if options.overlays:
         _write_overlays(options.overlays, paths, predictions)
         print(f"{options.overlays}: {len(paths)} overlays", file=stream)
@@ -85,74 +85,79 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def find_images(path: Path) -> list[Source]:
-    """The image itself, every image in a folder in order of name, or those that a CSV file lists.
+    """Return the image itself, every image in a folder in order of name, or those that a CSV file lists.
 
     In a folder, DICOM is recognized by its bytes, whatever its name; hidden files and folders are skipped,
-    and other files are named on stderr. Raises UserError where there is no image.
+    and files that may be meant as images are named on stderr. Raises UserError if there is no image.
     """
     if path.is_file():
-        return _read_list(path) if path.suffix.lower() in SUFFIXES else [_source(path)]
-    files = sorted(_visible_files(path))
+        return _read_list(path) if path.suffix.lower() in SUFFIXES else [_read_source(path)]
+    files = sorted(_walk_visible(path))
     # a DICOMDIR has DICOM's bytes, but lists images
-    found = [file for file in files if is_image(file) and file.name.lower() not in QUIET_NAMES]
-    others = _describe_others(path, set(files) - set(found))
-    if not found:
+    images = [file for file in files if is_image(file) and file.name.lower() not in QUIET_NAMES]
+    skipped = _describe_skipped(path, set(files) - set(images))
+    if not images:
         kinds = " ".join(sorted(IMAGE_SUFFIXES))
-        among = f", among {others}" if others else ""
+        among = f", among {skipped}" if skipped else ""
         cure = f"give an image or a folder of {kinds} or DICOM files"
         raise UserError(f"no image at {path}{among}", field="images", cure=cure)
-    if others:
-        print(f"skipped, not images: {others}", file=sys.stderr)
-    return [_source(file) for file in found]
+    if skipped:
+        print(f"skipped, not images: {skipped}", file=sys.stderr)
+    return [_read_source(file) for file in images]
 
 
-def _visible_files(folder: Path) -> Iterator[Path]:
-    """All files below a folder except hidden ones and those in hidden folders."""
-    for place, folders, names in os.walk(folder):
+def _walk_visible(folder: Path) -> Iterator[Path]:
+    """Yield all files below a folder except hidden ones and those in hidden folders."""
+    for parent, folders, names in os.walk(folder):
         folders[:] = [name for name in folders if not name.startswith(".") and name != "__MACOSX"]
-        yield from (Path(place, name) for name in names if not name.startswith("."))
+        yield from (Path(parent, name) for name in names if not name.startswith("."))
 
 
-def _describe_others(folder: Path, files: set[Path]) -> str:
-    """How many of the files may be meant as images, and the first names; empty where none."""
-    named = sorted(
+def _describe_skipped(folder: Path, files: set[Path]) -> str:
+    """Return how many of the files may be meant as images, and the first names; empty if none."""
+    names = sorted(
         file.relative_to(folder).as_posix()
         for file in files
         if file.suffix.lower() not in QUIET_SUFFIXES and file.stem.lower() not in QUIET_NAMES
     )
-    shown = ", ".join(named[:NUM_NAMED]) + (" ..." if named[NUM_NAMED:] else "")
-    return f"{len(named)} {'file' if len(named) == 1 else 'files'} ({shown})" if named else ""
+    first_names = ", ".join(names[:NUM_NAMED]) + (" ..." if names[NUM_NAMED:] else "")
+    return f"{len(names)} {'file' if len(names) == 1 else 'files'} ({first_names})" if names else ""
 
 
 def keep_readable(sources: Sequence[Source]) -> list[Source]:
-    """The images that can be decoded; the others are named on stderr. Raises UserError where none is left."""
-    kept: list[Source] = []
+    """Keep the images that can be decoded, and name the others on stderr.
+
+    Raises the last one's UserError if none is left.
+    """
+    readable: list[Source] = []
     for source in sources:
         try:
             read_image(source.path)
-            kept.append(source)
+            readable.append(source)
         except UserError as error:
             print(f"left out: {error}", file=sys.stderr)
             last_error = error
-    if not kept:
+    if not readable:
         raise last_error
-    return kept
+    return readable
 
 
 def mark(
     sources: Sequence[Source], samples: Samples, predictions: Predictions, folder: Path
 ) -> list[MarkedImage]:
-    """The predictions by image; names are paths relative to `folder`, where the table will be written, if
-    possible."""
+    """Return the predictions by image.
+
+    Names are paths relative to `folder`, into which the table will be written, if possible.
+    """
     return [
         MarkedImage(
-            _relative(source.path, folder),
-            source.path,
-            size_hw,
-            points,
-            points,
-            confidence,
-            source.mm_per_px_xy,
+            name=_relative(source.path, folder),
+            path=source.path,
+            size_hw=size_hw,
+            points_xy_image=points,
+            predicted_xy_image=points,
+            confidence=confidence,
+            mm_per_px_xy=source.mm_per_px_xy,
             remarks=tuple(map(str, source.remarks)),
         )
         for source, size_hw, points, confidence in zip(
@@ -176,8 +181,8 @@ class MapsWriter:
             write_bytes_atomic(self.folder / f"{next(self.names)}.npz", buffer.getvalue())
 
 
-def _source(path: Path) -> Source:
-    """An image with the pixel size that its file states; a damaged one is named by `keep_readable`."""
+def _read_source(path: Path) -> Source:
+    """Read the pixel size that an image's file states; a damaged one is named by `keep_readable`."""
     try:
         facts = read_image_facts(path)
     except UserError:
@@ -186,7 +191,7 @@ def _source(path: Path) -> Source:
 
 
 def _with_spacing(source: Source, stated_xy: tuple[float, float] | None) -> Source:
-    """With the pixel size that a list states, if any, and a remark where the image itself states another."""
+    """Add the pixel size that a list states, if any, and a remark if the image itself states another."""
     if stated_xy is None:
         return source
     remark = compare_spacings(stated_xy, source.mm_per_px_xy)
@@ -194,11 +199,11 @@ def _with_spacing(source: Source, stated_xy: tuple[float, float] | None) -> Sour
 
 
 def _read_list(path: Path) -> list[Source]:
-    """The images of a CSV file with the column `image` and, where pixel sizes are known, `mm_per_px`, or
-    `mm_per_px_x` and `mm_per_px_y`.
+    """Read the images that a CSV file lists.
 
+    It has the column `image` and, if pixel sizes are known, `mm_per_px`, or `mm_per_px_x` and `mm_per_px_y`.
     A missing image is named on stderr, and so is one that was found under a similar name. Raises UserError
-    where none exists.
+    if none exists.
     """
     (_, header), *rows = read_rows(path, _warn) or [(1, [])]
     columns = read_columns(header)
@@ -207,21 +212,21 @@ def _read_list(path: Path) -> list[Source]:
             f"{path} lists no image", field="images", cure="name the column of the image paths image"
         )
     numbers = {columns.named[name] for name in SPACING_COLUMNS if name in columns.named}
-    listed = {
+    by_line = {
         f"{path} line {line}": {
             name: cells[position] for name, position in columns.named.items() if position < len(cells)
         }
         for line, cells in settle_decimals(rows, numbers)
     }
-    sizes = {where: _read_size(row, where) for where, row in listed.items()}
-    images = _find_listed({where: row["image"] for where, row in listed.items()}, path.parent)
+    sizes = {line: _read_size(row, line) for line, row in by_line.items()}
+    images = _find_listed({line: row["image"] for line, row in by_line.items()}, path.parent)
     if not images:
         raise UserError(
             f"{path}: none of its {len(rows)} images exists",
             field="images",
             cure="write their paths relative to the list",
         )
-    return [_with_spacing(_source(image), sizes[where]) for where, image in images.items()]
+    return [_with_spacing(_read_source(image), sizes[line]) for line, image in images.items()]
 
 
 def _warn(file: Path, what: str, cure: str) -> None:
@@ -229,29 +234,29 @@ def _warn(file: Path, what: str, cure: str) -> None:
 
 
 def _find_listed(names: Mapping[str, str], folder: Path) -> dict[str, Path]:
-    """The files of images by the line that names them; a missing one is reported and left out."""
-    wanted = {where: ImageQuery.of(name, folder) for where, name in names.items()}
-    found = find_named_images(wanted.values())
+    """Find the files of images by the line that names them; a missing one is reported and left out."""
+    by_line = {line: ImageQuery.of(name, folder) for line, name in names.items()}
+    answers = find_named_images(by_line.values())
     images: dict[str, Path] = {}
-    for where, one in wanted.items():
-        image = found[one].path
-        if image is None:
-            print(f"left out: {where}: image {one.name} {found[one].why}", file=sys.stderr)
+    for line, query in by_line.items():
+        answer = answers[query]
+        if answer.path is None:
+            print(f"left out: {line}: image {query.name} {answer.why}", file=sys.stderr)
             continue
-        images[where] = image
-        if found[one].differs:
-            note = f"image {one.name} does not exist: {image} was used ({found[one].kind})"
-            print(f"{where}: {note}", file=sys.stderr)
+        images[line] = answer.path
+        if answer.differs:
+            note = f"image {query.name} does not exist: {answer.path} was used ({answer.kind})"
+            print(f"{line}: {note}", file=sys.stderr)
     return images
 
 
-def _read_size(row: Mapping[str, str], where: str) -> tuple[float, float] | None:
-    """The pixel size that a line states, mm; None without one.
+def _read_size(row: Mapping[str, str], line: str) -> tuple[float, float] | None:
+    """Read the pixel size that a line states, mm; None without one.
 
-    Raises UserError, naming the line, where it has no image or an impossible pixel size.
+    Raises UserError, naming the line, if it has no image or an impossible pixel size.
     """
     if not row.get("image"):
-        raise UserError(f"{where}: no image", field="images", cure="fill in its path, or remove the line")
+        raise UserError(f"{line}: no image", field="images", cure="fill in its path, or remove the line")
     texts = [row.get(column) or row.get("mm_per_px", "") for column in ("mm_per_px_x", "mm_per_px_y")]
     if not any(texts):
         return None
@@ -261,7 +266,7 @@ def _read_size(row: Mapping[str, str], where: str) -> tuple[float, float] | None
         mm_per_px_x = mm_per_px_y = math.nan
     if not all(0 < value < math.inf for value in (mm_per_px_x, mm_per_px_y)):
         raise UserError(
-            f"{where}: {' and '.join(map(repr, texts))} are not a pixel size",
+            f"{line}: {' and '.join(map(repr, texts))} are not a pixel size",
             field="images",
             cure="write two numbers above 0, or leave both cells empty",
         )
@@ -276,16 +281,16 @@ def _relative(path: Path, folder: Path) -> str:
 
 
 def _write_overlays(folder: Path, paths: Sequence[Path], predictions: Predictions) -> None:
-    """One PNG per image."""
+    """Write each image with its points as a PNG file."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, path, points in zip(_file_names(paths), paths, predictions.points_xy_image, strict=True):
         write_bytes_atomic(folder / f"{name}.png", encode_png(draw_points(read_image(path), points)))
 
 
 def _file_names(paths: Sequence[Path]) -> Iterator[str]:
-    """A name for each image's files; images of the same name in different folders get a number."""
-    taken: set[str] = set()
-    return (unused_name(path.stem, taken) for path in paths)
+    """Yield a name for each image's files; images of the same name in different folders get a number."""
+    used_names: set[str] = set()
+    return (unused_name(path.stem, used_names) for path in paths)
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:

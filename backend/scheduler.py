@@ -1,7 +1,8 @@
 """Start the waiting runs: each as soon as no live run keeps its device busy.
 
-Any number of dashboards may do so over one folder of runs; the queue's lock lets one at a time look and start. What
-was started is recorded in the run's folder before it leaves the queue, so that a kill in between starts nothing twice.
+Any number of dashboards may do so over one folder of runs; the queue's lock lets one at a time look and
+start. A start is recorded in the run's folder before the run leaves the queue, so that after a kill in
+between no run is started twice.
 """
 
 from __future__ import annotations
@@ -30,14 +31,14 @@ def start_waiting(
     query_machine: Callable[[], Machine] = query_machine,
     launch: Callable[..., None] = supervisor.launch,
 ) -> list[RunFolder]:
-    """Start, on each free device, the first run that waits for it. Returns the runs that were started.
+    """Start, on each free device, the first run that waits for it. Return the runs that were started.
 
-    A run that is gone or was started otherwise leaves the queue; one that cannot be started fails, and the next is
-    tried. Raises UserError for a damaged queue.
+    A run that is gone or was started otherwise leaves the queue; one that cannot be started fails, and the
+    next is tried. Raises UserError for a damaged queue.
     """
     if not read_queue(runs_dir):
         return []
-    machine, readings = query_machine(), read_gpus()  # before the lock, for the first answer takes seconds
+    machine, readings = query_machine(), read_gpus()  # before the lock, since the first answer takes seconds
     started: list[RunFolder] = []
     with editing_queue(runs_dir) as run_ids:
         busy: set[str | None] = {*busy_devices(runs_dir)}
@@ -46,7 +47,7 @@ def start_waiting(
                 placed = place(folder, busy, machine, readings)
                 if placed is None:
                     continue
-                if _starts(folder, launch, placed):
+                if _try_launch(folder, launch, placed):
                     started.append(folder)
                     busy.add(placed.device)
             run_ids.remove(folder.run_id)
@@ -54,7 +55,7 @@ def start_waiting(
 
 
 def start_scheduler(runs_dir: Path, poll_s: float = POLL_S) -> threading.Event:
-    """Look every `poll_s` seconds, in a thread that ends with the process or when the returned event is set."""
+    """Start waiting runs every `poll_s` seconds, in a thread that ends when the returned event is set."""
     stop = threading.Event()
     threading.Thread(target=_run, args=(runs_dir, poll_s, stop), name="scheduler", daemon=True).start()
     return stop
@@ -78,8 +79,8 @@ def _is_waiting(folder: RunFolder) -> bool:
     return folder.config_path.is_file() and not folder.was_started()
 
 
-def _starts(folder: RunFolder, launch: Callable[..., None], placed: Placed) -> bool:
-    """Launch the run; where the system refuses, that is the run's outcome."""
+def _try_launch(folder: RunFolder, launch: Callable[..., None], placed: Placed) -> bool:
+    """Launch the run. Return whether that succeeded; if the system refuses, that is the run's outcome."""
     try:
         launch(folder, **({"overrides": placed.overrides} if placed.overrides else {}))
     except OSError as error:

@@ -1,4 +1,7 @@
-"""Configure, start, queue and resume a run: the one way for the page, the API and train.py. Needs no torch."""
+"""Configure, start, queue and resume a run: the one way for the page, the API and train.py.
+
+It needs no torch.
+"""
 
 from __future__ import annotations
 
@@ -28,9 +31,10 @@ Relaunch = Callable[[RunFolder, Mapping[str, Any]], None]
 
 @dataclass(frozen=True)
 class TorchAnswers:
-    """What a start needs torch for: the page gets it from other processes, train.py from its own.
+    """The answers for which a start needs torch.
 
-    `check_weights(config, landmark_names)` raises UserError for files of weights that the run could not use.
+    The page gets them from other processes, train.py from its own. `check_weights(config, landmark_names)`
+    raises UserError for files of weights that the run could not use.
     """
 
     machine: Machine
@@ -40,7 +44,7 @@ class TorchAnswers:
 
 @dataclass(frozen=True)
 class Configured:
-    """A run that can start: its settings with everything resolved, and its data as it was read."""
+    """The settings of a run that can start, with everything resolved, and its data as it was read."""
 
     config: RunConfig
     splits: SampleSplits
@@ -49,9 +53,9 @@ class Configured:
 def configure_run(
     settings: Settings, answers: TorchAnswers, busy: Collection[str] = (), preset: str = ""
 ) -> Configured:
-    """Resolve what the settings leave open and check that a run could start with them; makes no run.
+    """Resolve what the settings leave open and check that a run could start with them; make no run.
 
-    `busy` are the devices that runs train on; `preset` the one that was asked for (empty: the one that the settings
+    `busy` are the devices that runs train on; `preset` is the requested one (empty: the one that the settings
     equal, if any). Raises UserError, at its field.
     """
     config = resolve_settings(settings, answers.machine, answers.recommend_batch, busy, read_gpus())
@@ -76,21 +80,22 @@ def start_run(
     preset: str = "",
     may_share: bool = False,
 ) -> tuple[RunFolder, Configured]:
-    """Configure a run, make its folder and launch it. Raises UserError.
+    """Configure a run, make its folder and launch it.
 
-    On a device on which a run trains already this is a DeviceBusyError, unless it `may_share` it. Of several GPUs, a
-    run that leaves its device open takes one that no other took while it was configured.
+    Raises UserError; if a run trains on its device already, DeviceBusyError, unless it `may_share` the
+    device. A run that leaves its device open on a machine with several GPUs is configured again if another
+    run took that GPU meanwhile.
     """
     is_open = settings.device == "auto" and len(answers.machine.gpus) > 1
-    taken = busy_devices(runs_dir)
+    busy_now = busy_devices(runs_dir)
     while True:
-        busy = taken
+        busy = busy_now
         configured = configure_run(settings, answers, busy, preset)
         device = configured.config.value("device")
         runs_dir.mkdir(parents=True, exist_ok=True)  # only now: a mistake leaves no folder
         with queue_lock(runs_dir) if is_open or not may_share else nullcontext():
-            taken = busy_devices(runs_dir)
-            if is_open and device in taken - busy:
+            busy_now = busy_devices(runs_dir)
+            if is_open and device in busy_now - busy:
                 continue
             if not may_share:
                 require_free(runs_dir, device)
@@ -102,7 +107,10 @@ def start_run(
 def queue_run(
     settings: Settings, runs_dir: Path, answers: TorchAnswers, *, preset: str = ""
 ) -> tuple[RunFolder, int]:
-    """Configure a run, make its folder and let it wait. Returns it and its place; raises UserError."""
+    """Configure a run, make its folder and let it wait. Return it and its place in the queue.
+
+    Raises UserError.
+    """
     configured = configure_run(settings, answers, busy_devices(runs_dir), preset)
     read_queue(runs_dir)  # a damaged queue is reported before a folder is made
     folder = create_run(runs_dir, configured.config.to_dict(), settings.model)
@@ -111,21 +119,21 @@ def queue_run(
 
 def resume_run(
     folder: RunFolder,
-    asked: Mapping[str, Any],
+    changes: Mapping[str, Any],
     machine: Machine,
     relaunch: Relaunch,
     *,
     may_share: bool = False,
 ) -> Mapping[str, Any]:
-    """Go on training in the same folder with the asked changes. Returns what changes, as `launched.json` holds it.
+    """Go on training in the same folder with changed settings. Return the overrides in `launched.json`.
 
-    Raises UserError as `resolve_overrides` does, where there is no checkpoint, and, unless it `may_share` the device,
-    DeviceBusyError.
+    Raises UserError as `resolve_overrides` does, and if there is no checkpoint; DeviceBusyError if a run
+    trains on the device, unless it `may_share` the device.
     """
     runs_dir = folder.path.parent
-    overrides = resolve_overrides(folder, asked, machine, busy_devices(runs_dir), read_gpus())
-    changed = overrides.get("device")
-    device = changed["value"] if changed else read_run_config(folder).value("device")
+    overrides = resolve_overrides(folder, changes, machine, busy_devices(runs_dir), read_gpus())
+    new_device = overrides.get("device")
+    device = new_device["value"] if new_device else read_run_config(folder).value("device")
     with nullcontext() if may_share else queue_lock(runs_dir):
         if not may_share:
             require_free(runs_dir, device)

@@ -1,6 +1,6 @@
-"""Ask torch which devices it can train on here. Imports torch only when asked.
+"""Ask torch which devices it can train on here. Imports torch only when a function is called.
 
-`python -m backend.torch_devices` prints the answer as JSON: a process without torch asks that one.
+`python -m backend.torch_devices` prints the answer as JSON: a process without torch runs that command.
 """
 
 from __future__ import annotations
@@ -18,35 +18,38 @@ from backend.device.unusable import Card, TorchBuild, find_unusable, list_cards
 
 
 def describe_machine() -> Machine:
-    """Ask torch, and the driver for what torch does not see. Opens no CUDA context beyond what counting needs."""
+    """Ask torch for its GPUs, and the driver for those that torch does not see.
+
+    Opens no CUDA context beyond what counting needs.
+    """
     build = torch_build()
-    seen, cards, said = _gpus_of_torch()
-    if seen:  # it computes, so the driver is new enough
+    gpus, cards, reason = _query_gpus()
+    if gpus:  # torch computes on them, so the driver is new enough
         unusable = find_unusable(cards, Driver(None, None), build, torch_message=None)
     else:
-        unusable = find_unusable(list_cards(read_gpus()), read_driver(), build, said)
+        unusable = find_unusable(list_cards(read_gpus()), read_driver(), build, reason)
     names = {gpu.name for gpu in unusable}
-    usable = tuple(gpu for gpu in seen if gpu.name not in names)
+    usable = tuple(gpu for gpu in gpus if gpu.name not in names)
     return Machine(usable, num_cpus(), build.version, cpu_has_bfloat16(), unusable)
 
 
 def torch_build() -> TorchBuild:
-    """What the installed torch was built for. Starts no CUDA."""
+    """Return what the installed torch was built for. Starts no CUDA."""
     import torch
 
-    is_rocm = (
-        torch.version.hip is not None
-    )  # AMD's: it has kernels for gfx..., and NVML knows none of its cards
+    # AMD's ROCm has kernels for gfx..., and NVML knows none of its cards
+    is_rocm = torch.version.hip is not None
     archs = () if is_rocm else tuple(torch.cuda.get_arch_list())
     return TorchBuild(str(torch.__version__), torch.version.hip or torch.version.cuda, archs)
 
 
-def _gpus_of_torch() -> tuple[list[Device], list[Card], str]:
-    """The GPUs that torch sees, each as a device and as a card, and, where it sees none, what it says of it."""
+def _query_gpus() -> tuple[list[Device], list[Card], str]:
+    """Return the GPUs that torch sees, each as a device and as a card; and, if none, the reason."""
     import torch
 
     gpus, cards = [], []
-    with warnings.catch_warnings(record=True) as warned:  # reported in other words, with the cure
+    # recorded, because the program reports them in its own way, with the cure
+    with warnings.catch_warnings(record=True) as torch_warnings:
         warnings.simplefilter("always")
         try:
             for index in range(torch.cuda.device_count() if torch.cuda.is_available() else 0):
@@ -54,19 +57,17 @@ def _gpus_of_torch() -> tuple[list[Device], list[Card], str]:
                 uuid = bare_uuid(str(getattr(properties, "uuid", "")))
                 gpus.append(Device(name, properties.name, properties.total_memory, uuid))
                 cards.append(Card(name, properties.name, torch.cuda.get_device_capability(index)))
-        except (
-            RuntimeError,
-            AssertionError,
-        ) as error:  # CUDA cannot start: torch raises the one or the other
+        except (RuntimeError, AssertionError) as error:  # torch raises either if CUDA cannot start
             return [], [], _first_line(error)
-    return gpus, cards, _first_line(warned[0].message) if warned else "it gives no reason"
+    reason = _first_line(torch_warnings[0].message) if torch_warnings else "it gives no reason"
+    return gpus, cards, reason
 
 
-def _first_line(words: object) -> str:
-    return next(iter(str(words).splitlines()), "")[:200]
+def _first_line(message: object) -> str:
+    return next(iter(str(message).splitlines()), "")[:200]
 
 
 if __name__ == "__main__":
-    with redirect_stdout(sys.stderr):  # what a library may print is no part of the answer
+    with redirect_stdout(sys.stderr):  # what a library may print is not part of the answer
         machine = describe_machine()
     print(json.dumps(asdict(machine)))
