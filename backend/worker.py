@@ -76,12 +76,11 @@ def train_run(folder: RunFolder) -> int:
 
     Raises UserError if another process trains it.
     """
-    lock = folder.lock()
     try:
-        lock.acquire(timeout=LOCK_WAIT_S)
+        held_lock = folder.lock().acquire(timeout=LOCK_WAIT_S)
     except filelock.Timeout:
         raise UserError("another process trains this run", field="run", cure="watch it on the page") from None
-    with lock:
+    with held_lock:
         state, reason, trace, code = _train_to_outcome(folder)
         folder.write_outcome(state, reason, trace)
         if code == EXIT_USER_ERROR:

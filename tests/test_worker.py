@@ -32,6 +32,7 @@ from backend.training import build, progress, recorder
 from backend.training.checkpoint import load_checkpoint
 from backend.training.engine import Trainer
 from backend.training.inference import load_predictor
+from backend.training.loop_state import Ending
 from backend.training.stability import LossWatch
 from backend.training.task import LandmarkTask
 from backend.worker import train_run
@@ -614,6 +615,16 @@ def test_run_that_is_trained_already_is_left_alone(
     with folder.lock(), pytest.raises(UserError, match="another process"):
         train_run(RunFolder(folder.path))
     assert folder.read_outcome() is None and folder.read_metrics()[0] == []
+
+
+def test_the_lock_of_a_run_is_released_when_its_training_ends(
+    tmp_path: Path, tiny_dataset: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = new_run(tmp_path, tiny_dataset)
+    lock = folder.lock()  # kept here: it is not released only because nothing refers to it any more
+    monkeypatch.setattr(RunFolder, "lock", lambda _folder: lock)
+    monkeypatch.setattr(worker, "_train", lambda _folder: (Ending.COMPLETED, "done"))
+    assert train_run(folder) == 0 and not lock.is_locked
 
 
 @pytest.mark.parametrize("was_launched", [False, True])
