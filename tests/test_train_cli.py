@@ -332,6 +332,6 @@ def test_training_goes_on_without_its_terminal_and_logs_any_file_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "stdout", Closed())
-    with train._copied_to(tmp_path / "log.txt"):
+    with train._copy_output(tmp_path / "log.txt"):
         print("problem: film\udce9.png", flush=True)
     assert (tmp_path / "log.txt").read_text(encoding="utf-8") == "problem: film\\udce9.png\n"

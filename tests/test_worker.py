@@ -574,7 +574,7 @@ def test_any_error_becomes_an_outcome_with_its_traceback(
     state: str,
     code: int,
 ) -> None:
-    def fail(*arguments: Any) -> None:
+    def fail(*_arguments: Any, **_options: Any) -> None:
         raise error
 
     monkeypatch.setattr(build, "build_trainer", fail)
