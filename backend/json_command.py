@@ -19,8 +19,8 @@ def run_json_command(
 ) -> Any:
     """The answer of `python -m MODULE ARGUMENTS`.
 
-    Raises subprocess.TimeoutExpired where it takes longer than `timeout_s` seconds, and subprocess.CalledProcessError,
-    with what it wrote to stderr, where it fails.
+    Raises subprocess.TimeoutExpired where it takes longer than `timeout_s` seconds, and
+    subprocess.CalledProcessError, with what it wrote to stderr, where it fails.
     """
     done = subprocess.run(
         [sys.executable, "-m", module, *arguments],

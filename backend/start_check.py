@@ -1,4 +1,5 @@
-"""Whether a run with these settings could start on this data: `python -m backend.start_check --dataset_path D ...`.
+"""Whether a run with these settings could start on this data: `python -m backend.start_check --dataset_path D
+...`.
 
 Reads the data set and the files of weights that the settings name, and makes nothing.
 """

@@ -1,8 +1,11 @@
 """Measure presets and levers on ISBI 2015 and write bench/README.md: `python bench/accuracy.py --help`.
 
-Two protocols, never mixed. `choose`: a fixed fifth of the training images is carved off and chooses; no test image is
-looked at. `final`: what was chosen trains on all training images and is measured once on Test1, without the images that
-also stand in the training set. Every result is appended to bench/accuracy.jsonl; the tables are made from that file.
+Two protocols, never mixed. `choose`: a fixed fifth of the training images is carved off and chooses; no test
+image is
+looked at. `final`: what was chosen trains on all training images and is measured once on Test1, without the
+images that
+also stand in the training set. Every result is appended to bench/accuracy.jsonl; the tables are made from
+that file.
 """
 
 from __future__ import annotations
@@ -49,8 +52,8 @@ class Row:
     """A line of a table: settings on top of a preset, and what it is there to show.
 
     With `first_of`, the first network is taken from that row's run (the same settings and seed give the same
-    network), and only the refinement is trained. With `weights_of`, nothing is trained: that row's weights predict, and
-    the points are drawn to likely shapes.
+    network), and only the refinement is trained. With `weights_of`, nothing is trained: that row's weights
+    predict, and the points are drawn to likely shapes.
     """
 
     name: str
@@ -242,7 +245,8 @@ def write_page(results: Sequence[Mapping[str, Any]]) -> None:
 def final_table(results: Sequence[Mapping[str, Any]]) -> str:
     """A line a preset: mean and spread over its seeds, each seed, and what it cost."""
     lines = [
-        "| preset | Test1 MRE, mm | each seed | within 2 mm | within 4 mm | before refinement | minutes (threads) |",
+        "| preset | Test1 MRE, mm | each seed | within 2 mm | within 4 mm | before refinement | minutes "
+        "(threads) |",
         "|---|---|---|---|---|---|---|",
     ]
     for row in FINALS:
@@ -283,7 +287,8 @@ def lever_table(results: Sequence[Mapping[str, Any]]) -> str:
         unrefined = found["unrefined_mre_mm"]
         lines.append(
             f"| {result['row']} | {settings} | {found['mre_mm']:.3f} | {100 * found['sdr_2mm']:.1f} % | "
-            f"{'-' if unrefined is None else f'{unrefined:.2f}'} | {result['minutes']:.1f} | {result['seed']} |"
+            f"{'-' if unrefined is None else f'{unrefined:.2f}'} | {result['minutes']:.1f} | "
+            f"{result['seed']} |"
         )
     return "\n".join(lines)
 

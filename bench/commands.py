@@ -1,4 +1,4 @@
-"""The project's own commands, as a bench runs them: each in a process of its own, from the repository's root."""
+"""The project's commands as a bench runs them: each in its own process, from the repository's root."""
 
 from __future__ import annotations
 

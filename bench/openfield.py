@@ -37,7 +37,8 @@ def main() -> None:
     unrefined = (result.get("unrefined") or {}).get("mre_px")
     before = "" if unrefined is None else f", {unrefined:.2f} px before refinement"
     print(
-        f"openfield: {result['mre_px']:.2f} px on {result['num_images']} frames{before}, {minutes:.1f} minutes"
+        f"openfield: {result['mre_px']:.2f} px on {result['num_images']} frames{before}, {minutes:.1f} "
+        f"minutes"
     )
 
 

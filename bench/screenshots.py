@@ -1,7 +1,7 @@
 """Take the documentation's pictures: `python bench/screenshots.py docs`.
 
-Makes demo data and three small runs (minutes on two cores), serves the page over them, and saves a small PNG of each
-tab in each language. Needs the development requirements and Chromium.
+Makes demo data and three small runs (minutes on two cores), serves the page over them, and saves a small PNG
+of each tab in each language. Needs the development requirements and Chromium.
 """
 
 from __future__ import annotations

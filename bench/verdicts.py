@@ -40,7 +40,8 @@ def main() -> None:
     args = parse_args()
     rng = np.random.default_rng(args.seed)
     print(
-        f"{datetime.date.today()}, `python {shlex.join(sys.argv)}`: % of {args.pairs} simulated pairs of runs\n"
+        f"{datetime.date.today()}, `python {shlex.join(sys.argv)}`: % of {args.pairs} simulated pairs of "
+        f"runs\n"
     )
     print_table("errors", runs_rows(rng, args.pairs), ("called different", "difference held", "mean held"))
     print_table("errors of patients", patients_rows(rng, args.pairs), ("called different", "mean held"))

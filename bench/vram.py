@@ -1,8 +1,12 @@
-"""Compare the predicted memory of a step with what CUDA takes, and write bench/README.md: `python bench/vram.py`.
+"""Compare the predicted memory of a step with what CUDA takes, and write bench/README.md: `python
+bench/vram.py`.
 
-Predicted by `backend.vram`; measured by `backend.memory.benchmark`, a process for each batch, as torch's most reserved
-memory plus the context that the driver counts for the process. Without a GPU the predictions are written alone.
-Every result is appended to bench/vram.jsonl, from which the table is made; what stands there is not made again.
+Predicted by `backend.vram`; measured by `backend.memory.benchmark`, a process for each batch, as torch's most
+reserved
+memory plus the context that the driver counts for the process. Without a GPU the predictions are written
+alone.
+Every result is appended to bench/vram.jsonl, from which the table is made; what stands there is not made
+again.
 """
 
 from __future__ import annotations
@@ -106,7 +110,7 @@ def read_results() -> list[Result]:
 
 
 def measured_bytes(result: Result, batch: int) -> int | None:
-    """What CUDA took; with the predicted context where the driver did not count it. None where nothing was measured."""
+    """Return the bytes CUDA took, with the predicted context if not counted; None if unmeasured."""
     found = result["measured"].get(str(batch))
     if found is None or found["peak_bytes"] is None:
         return None
@@ -129,7 +133,8 @@ def write_page(results: Sequence[Result]) -> None:
     head = [
         introduce(shown),
         "",
-        f"| model | image | precision | predicted GiB at {batches} | measured GiB | predicted / measured - 1 |",
+        f"| model | image | precision | predicted GiB at {batches} | measured GiB | predicted / measured - "
+        f"1 |",
         "|---|---|---|---|---|---|",
     ]
     table = "\n".join([*head, *map(line, shown)])
@@ -141,13 +146,15 @@ def write_page(results: Sequence[Result]) -> None:
 def introduce(results: Sequence[Result]) -> str:
     """Machine, date, and how far the predictions are off."""
     last = max(results, key=lambda result: str(result["date"]))
-    where = f"{last['date']}, torch {last['torch']}, {NUM_LANDMARKS} landmarks, output stride as chosen for the size"
+    where = f"{last['date']}, torch {last['torch']}, {NUM_LANDMARKS} landmarks, output stride as chosen for "
+    "the size"
     errors = errors_of(results)
     if not errors:
         return f"{where}, {last['machine']}. **No GPU was at hand: its columns are empty.**"
     off = [abs(error) for error in errors]
     return (
-        f"{where}, {last['gpu']}. Of {len(errors)} batches: median error {median(off):.1%}, worst {max(off):.1%}, "
+        f"{where}, {last['gpu']}. Of {len(errors)} batches: median error {median(off):.1%}, worst "
+        f"{max(off):.1%}, "
         f"furthest below the truth {min(errors):.1%}."
     )
 

@@ -1,6 +1,7 @@
 """The documentation as a site: `make docs` writes it to build/docs, without a network.
 
-The sources are the Markdown files of the repository as they are read there, so that their links hold in both places.
+The sources are the Markdown files of the repository as they are read there, so that their links hold in both
+places.
 """
 
 from __future__ import annotations

@@ -119,7 +119,7 @@ def _accepted(schema: Mapping[str, Any]) -> str:
 
 
 def commands_reference() -> str:
-    """A section per command: what it does and a table of its flags; those of settings are on their own page."""
+    """Write a section per command: what it does, and its flags other than settings."""
     return "\n".join(line for command in COMMANDS for line in _command_section(command))
 
 

@@ -35,8 +35,7 @@ MODELS: dict[str, Callable[[int, int], nn.Module]] = {
     "unet": UNet,
     "hourglass": StackedHourglass,
 }
-"""Name -> builder, called with (num_landmarks, output_stride); `backend.config.ModelName` has the names, in the
-same order."""
+"""Name -> builder, called with (num_landmarks, output_stride); in the order of `backend.config.ModelName`."""
 
 OUTPUT_STRIDES = (1, 2, 4)
 """Input pixels per heatmap cell that every network offers."""

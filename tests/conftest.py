@@ -8,8 +8,8 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-# One thread, here and in the processes that tests start, however many cores there are: the last bits of a loss and the
-# memory of a step depend on it. Set before torch is imported, which reads them then.
+# One thread, here and in the processes that tests start, however many cores there are: the last bits of a
+# loss and the memory of a step depend on it. Set before torch is imported, which reads them then.
 for _variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ[_variable] = "1"
 
@@ -96,7 +96,7 @@ def tiny_dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def dataset_in_shares(tiny_dataset: Path, tmp_path: Path) -> Path:
-    """The tiny data set with its coordinates as shares of width and height, which no training image can mean."""
+    """Copy the tiny data set with its coordinates as shares of width and height, which is implausible."""
     folder = tmp_path / "in shares"
     shutil.copytree(tiny_dataset, folder)
     with (folder / "annotations.csv").open(newline="", encoding="utf-8") as file:

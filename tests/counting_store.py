@@ -1,4 +1,4 @@
-"""An image store that writes down what it decodes, in whichever process; in a module that data workers can import."""
+"""An image store that logs what it decodes; data workers import it from this module."""
 
 from __future__ import annotations
 

@@ -84,7 +84,7 @@ class Dashboard:
             self.start()
 
     def train(self, *flags: str) -> RunFolder:
-        """A small run on the tiny data set, trained from a terminal the first time, and copied from then on."""
+        """Make a small run on the tiny data set: trained the first time, and copied from then on."""
         if flags not in self._trained:
             command = self._train_command(self._trained_dir, *flags)
             subprocess.run(command, cwd=REPOSITORY, check=True, capture_output=True)
@@ -94,7 +94,7 @@ class Dashboard:
         return RunFolder(self.runs_dir / run_id)
 
     def begin_training(self) -> RunFolder:
-        """A run that stays at work until `kill_workers`: suspended after its first epoch, it takes no processor."""
+        """Start a run that stays alive until `kill_workers`, suspended after its first epoch."""
         command, silent = self._train_command(self.runs_dir, "--epochs", "100000"), subprocess.DEVNULL
         self._training = subprocess.Popen(command, cwd=REPOSITORY, stdout=silent, stderr=silent)
         training = self._training
@@ -121,8 +121,8 @@ class Dashboard:
             self._process.wait()
 
     def kill_workers(self) -> None:
-        """Leave no process behind that trains, or works on the runs or the data. A memory prediction or a benchmark
-        goes on: its answer is cached, and the next page asks for it."""
+        """Leave no process behind that trains, or works on the runs or the data. A memory prediction or a
+        benchmark goes on: its answer is cached, and the next page asks for it."""
         if self._training is not None:
             self._training.kill()
             self._training.wait()

@@ -1,4 +1,4 @@
-"""With several GPUs a run that leaves its device open takes a free one when it starts, and that is recorded."""
+"""With several GPUs, a run with an automatic device takes a free one at its start, and records it."""
 
 from __future__ import annotations
 
@@ -53,8 +53,10 @@ ALL_FREE = (reading(0, "GPU-aaa", 8), reading(1, "GPU-bbb", 24, 24), reading(2, 
         ({"cuda:1", "cpu", None}, (), "cuda:0", "a free GPU"),  # the driver tells nothing
         # another program holds most of the first one, which the driver lists at another place
         (set(), (reading(0, "GPU-bbb", 24, 24), reading(1, "GPU-aaa", 1)), "cuda:1", "a free GPU"),
-        (set(), (reading(0, None, 1), reading(1, None, None)), "cuda:1", "a free GPU"),  # unknown: nothing against it
-        ({"cuda:2"}, (reading(0, "GPU-aaa", 2), reading(1, "GPU-bbb", 3, 24)), "cuda:1", "other programs hold"),
+        # unknown: nothing against it
+        (set(), (reading(0, None, 1), reading(1, None, None)), "cuda:1", "a free GPU"),
+        ({"cuda:2"}, (reading(0, "GPU-aaa", 2), reading(1, "GPU-bbb", 3, 24)), "cuda:1",
+        "other programs hold"),
         ({"cuda:0", "cuda:1", "cuda:2"}, ALL_FREE, "cuda:1", "a run trains on each"),
     ],
 )  # fmt: skip

@@ -1,5 +1,5 @@
-"""CONTRIBUTING's recipes, followed in a copy of the project: each touches the files it names and no others, and
-what it says to run then passes.
+"""CONTRIBUTING's recipes, followed in a copy of the project: each touches the files it names and no others,
+and what it says to run then passes.
 """
 
 from __future__ import annotations
@@ -86,7 +86,8 @@ def on_open(runs_dir: Path) -> str:
     return say_count("dummy_runs", len(list_runs(runs_dir)))
 '''
 WORDS = {
-    "en": {"dummy_strength": "Dummy", "tab_dummy": "Dummy", "dummy_runs": "{num} runs", "dummy_runs_one": "{num} run"},
+    "en": {"dummy_strength": "Dummy", "tab_dummy": "Dummy", "dummy_runs": "{num} runs",
+    "dummy_runs_one": "{num} run"},
     "fa": {
         "dummy_strength": "آزمایشی", "dummy_strength_info": "قدرت آزمایشی", "tab_dummy": "آزمایشی",
         "dummy_runs": "{num} اجرا", "dummy_runs_one": "{num} اجرا",
@@ -174,7 +175,7 @@ def recipe_code(title: str) -> list[str]:
 
 
 def named_files(title: str, group: str = "") -> set[str]:
-    """The files that a recipe names, with NAME filled in, and those where a setting of a group takes effect."""
+    """Return the files that a recipe names, with NAME filled in."""
     recipe = recipe_of(title)
     files = re.findall(r"^\d+\. `([^`]+)`", recipe, re.MULTILINE)
     for row in re.findall(rf"^\| {group} \|.*$", recipe, re.MULTILINE) if group else ():

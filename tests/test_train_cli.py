@@ -26,7 +26,10 @@ from backend.training.task import LandmarkTask
 pytestmark = pytest.mark.slow
 
 REPOSITORY = Path(train.__file__).parent
-SMALL = "--model hrnet --image_size 32 32 --batch_size 5 --val_fraction 0.25 --device cpu --warmup_epochs 1 --no-refine"
+SMALL = (
+    "--model hrnet --image_size 32 32 --batch_size 5 --val_fraction 0.25 --device cpu --warmup_epochs 1 "
+    "--no-refine"
+)
 
 
 @pytest.fixture
@@ -151,7 +154,7 @@ def test_run_interrupted_by_ctrl_c_and_resumed_has_exactly_the_losses_of_an_undi
 
 
 def cramp(patch: pytest.MonkeyPatch, room: int) -> None:
-    """From the first step of the second epoch on, so many images fit into the memory at once: two steps an epoch."""
+    """Let only so many images fit into memory from the second epoch on; an epoch has two steps."""
     compute_loss = LandmarkTask.compute_loss
     steps: list[int] = []
 

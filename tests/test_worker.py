@@ -302,7 +302,7 @@ def test_what_two_readers_differ_by_is_kept_and_of_one_reader_nothing(
 def test_time_left_is_told_by_whole_epochs_of_this_process_alone(
     tmp_path: Path, tiny_dataset: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Stopped within epoch 3 of 4 and resumed long after: neither the pause nor the rest of that epoch counts."""
+    """Stopped within epoch 3 of 4 and resumed much later: the pause does not count."""
     noted: list[list[float]] = []
     status = progress.PhaseProgress.status
 
@@ -448,8 +448,8 @@ def test_training_recovers_from_one_bad_step_and_the_curve_shows_it(
 def test_after_a_cut_of_the_rate_every_place_names_the_error_of_best_pt(
     tmp_path: Path, tiny_dataset: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The loss stands high in epoch 3, which has the best weights, and is no number in epoch 4: back to the end of
-    epoch 2. The rows of epochs 3 and 4 are those of what was trained from there."""
+    """The loss stands high in epoch 3, which has the best weights, and is no number in epoch 4: back to the
+    end of epoch 2. The rows of epochs 3 and 4 are those of what was trained from there."""
     errors = iter([5.0, 4.0, 1.0, 3.0, 2.0])
     compute_loss, calls = LandmarkTask.compute_loss, []
 
@@ -487,7 +487,7 @@ def test_after_a_cut_of_the_rate_every_place_names_the_error_of_best_pt(
 
 
 def test_patience_ends_a_run_early_and_the_outcome_says_why(tmp_path: Path, tiny_dataset: Path) -> None:
-    """At a rate that moves nothing, the averaged weights only repeat their first error, or hardly better it."""
+    """At a tiny learning rate the averaged weights hardly improve on their first error."""
     folder = new_run(tmp_path, tiny_dataset, epochs=50, patience=3, lr=1e-12, weight_decay=0, ema_decay=0)
     assert train_run(folder) == 0
     outcome = outcome_of(folder)

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 
 class TinyNetwork(nn.Module):
-    """(B, 3, H, W) -> (B, K, H, W). Batch normalisation, and dropout where asked for, betray an inexact resume."""
+    """(B, 3, H, W) -> (B, K, H, W). Batch normalization and dropout reveal an inexact resume."""
 
     def __init__(self, num_landmarks: int, dropout: float = 0.0) -> None:
         super().__init__()

@@ -95,7 +95,8 @@ class ImageStore:
     """Images by index at one or more scales, decoded on first use and kept within a budget in bytes."""
 
     def __init__(self, paths: Sequence[Path], scales: Sequence[Sequence[float]], budget_bytes: int) -> None:
-        """Take each image's path and `scales`: its levels' sizes as shares of the original (see `input_scale`)."""
+        """Take each image's path and `scales`: its levels' sizes as shares of the original (see
+        `input_scale`)."""
         assert len(paths) == len(scales)
         self._paths = list(paths)
         self._scales = [tuple(levels) for levels in scales]

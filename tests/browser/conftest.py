@@ -32,8 +32,8 @@ expect.set_options(timeout=PATIENCE_MS)
 
 @pytest.fixture(scope="session")
 def shared_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """The dashboards of all processes that run tests share what was predicted and measured: each form is asked of torch
-    once, which takes a process of several seconds."""
+    """The dashboards of all processes that run tests share what was predicted and measured: each form is
+    asked of torch once, which takes a process of several seconds."""
     own = tmp_path_factory.getbasetemp()
     shared = own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
     with pytest.MonkeyPatch.context() as patch:
@@ -45,7 +45,7 @@ def shared_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 def server(
     tmp_path_factory: pytest.TempPathFactory, tiny_dataset: Path, shared_cache: None
 ) -> Iterator[Dashboard]:
-    """One dashboard for all tests: each start costs ten seconds of a processor. Who uses it begins it anew."""
+    """Serve one dashboard for all tests: a start costs ten seconds of a processor."""
     with served_over(tmp_path_factory.mktemp("dashboard"), tiny_dataset) as served:
         yield served
 
@@ -104,7 +104,7 @@ def view(
     shared_dashboard: Dashboard,
     excepted: set[GradioMakesIt],
 ) -> Iterator[View]:
-    """The shared dashboard in each language, on a phone and on a desk: one page for tab after tab, as a user has it."""
+    """Open the shared dashboard in each language, on a phone and on a desk: one page for all tabs."""
     with opened_view(chromium, shared_dashboard.url, *request.param, excepted) as view:
         yield view
 

@@ -1,4 +1,4 @@
-"""What the page says of other settings than those chosen is greyed, while the server is too busy to say it anew."""
+"""Answers to other settings than those chosen are grayed until the server has answered again."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The Data tab in a real browser: choose, browse, click a suspect and a problem, draw augmentation, import a zip."""
+"""The Data tab in a browser: choose, browse, open a suspect and a problem, draw augmentation, import."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.browser
 
 @pytest.fixture
 def faces(tmp_path: Path) -> Path:
-    """A wide-CSV data set: a swapped pair in image 07, a mark outside of image 03, and one image that is missing."""
+    """Make a wide-CSV data set: a swapped pair in image 07, a point outside image 03, a missing image."""
     folder = tmp_path / "faces"
     folder.mkdir()
     rng = np.random.default_rng(0)

@@ -26,7 +26,7 @@ def ready(page: Page) -> None:
 
 
 def fill_and_keep(page: Page, **values: float) -> None:
-    """Type, and wait until the browser has kept it: it does so in a moment, when the change has gone round."""
+    """Type values, and wait until the browser has stored them."""
     fill(page, **values)
     page.wait_for_function(
         """([name, values]) => {

@@ -130,7 +130,7 @@ def test_a_cancelled_run_can_be_resumed_from_the_page(dashboard, page: Page) -> 
 
 @pytest.fixture(scope="module")
 def busy(server: Dashboard) -> Dashboard:
-    """A dashboard whose device trains a run that does not end, shared by the tests that this module ends with."""
+    """Serve a dashboard whose device is busy with a run that does not end."""
     server.begin_anew()
     server.begin_training()
     return server

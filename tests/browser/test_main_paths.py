@@ -1,4 +1,5 @@
-"""The main path of each tab, in each language, on a phone and on a desk, and the tab before axe-core on its way.
+"""The main path of each tab, in each language, on a phone and on a desk, and the tab before axe-core on its
+way.
 
 What the paths lead past is tested by tab.
 """

@@ -1,4 +1,4 @@
-"""The Train tab's words on memory, its test on this device, and the button that accumulates smaller batches."""
+"""The Train tab on memory: its advice, the test on this device, and accumulation in smaller batches."""
 
 from __future__ import annotations
 

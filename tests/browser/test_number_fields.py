@@ -1,4 +1,4 @@
-"""Numbers as people type them, in both languages, on a desk and on a phone: what is typed is what is taken."""
+"""Numbers as people type them, in both languages, on a desk and on a phone."""
 
 from __future__ import annotations
 

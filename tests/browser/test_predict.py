@@ -1,4 +1,4 @@
-"""The main path of the Predict tab in a real browser: upload, predict, drag, nudge, type, undo, export, read back."""
+"""The Predict tab in a browser: upload, predict, drag, nudge, type, undo, export, read back."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A click on a head sorts a table by its numbers, whatever their units, and leaves what is missing to the end."""
+"""A click on a head sorts a table by its numbers, whatever their units; what is missing comes last."""
 
 from __future__ import annotations
 

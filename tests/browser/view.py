@@ -1,4 +1,4 @@
-"""The page as one reader has it: in a language, so wide, light or dark. Owns what every such page must keep to."""
+"""The page in one language and width, and the rules that every such page must keep."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class View:
         expect(tab).to_have_attribute("aria-selected", "true")
 
     def must_be_sound(self) -> None:
-        """It fits its window, and breaks no rule of axe's gravely, in light nor in dark, but where Gradio does."""
+        """Require that it fits its window and breaks no rule of axe's gravely, in light and in dark."""
         self.must_fit()
         for theme, rules in zip(themes(self.page), (EVERY_RULE, COLOR_RULES), strict=True):
             found = self._lasting_violations(rules)
@@ -58,7 +58,7 @@ class View:
             self.excepted.update(one.exception for one in found if one.exception is not None)
 
     def _lasting_violations(self, rules: Sequence[str]) -> list[Found]:
-        """What is broken stays so; a page that is drawn anew while axe looks has elements that are gone by now."""
+        """Return what stays broken: while axe looks, the page may be drawn again without an element."""
         for _ in range(4):
             found = grave_violations(self.page, rules)
             if all(one.exception for one in found):
@@ -108,7 +108,8 @@ def opened_page(chromium: Browser, width: int) -> Iterator[Page]:
     context = chromium.new_context(
         viewport={"width": width, "height": 1000},
         accept_downloads=True,
-        locale="en-US",  # not the machine's: numbers are typed and the language of a first visit is chosen by it
+        # not the machine's: numbers are typed and the language of a first visit is chosen by it
+        locale="en-US",
     )
     page = context.new_page()
     page.set_default_timeout(PATIENCE_MS)

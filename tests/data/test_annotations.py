@@ -642,13 +642,15 @@ def test_detect_format_says_what_it_looked_for(isbi: Path, tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("name", "text", "says"),
     [
-        ("a.csv", "picture,nose,chin\n", "wide_csv: a.csv line 1: no column image and no landmark: no column <name>_x"),
+        ("a.csv", "picture,nose,chin\n",
+        "wide_csv: a.csv line 1: no column image and no landmark: no column <name>_x"),
         ("a.csv", "\n\nimage,split\n", "wide_csv: a.csv line 3: no landmark"),
         ("a.csv", "", "wide_csv: a.csv is empty"),
         ("a.tsv", "time\tx\ty\n", "wide_csv: a.tsv line 1: no column image"),
         ("a.json", '{"images": [], "annotations": []}', 'coco: a.json no list "categories"'),
         ("a.json", '{"images": [],\n "annotations": [}', "; a.json line 2 column 18: not JSON"),
-        ("a.json", '{"images": [], "annotations": [], "categories": []}', 'coco: a.json no category has a list'),
+        ("a.json", '{"images": [], "annotations": [], "categories": []}',
+        'coco: a.json no category has a list'),
         ("RawImage/TrainingData/001.bmp", "", "isbi2015: AnnotationsByMD is missing"),
     ],
 )  # fmt: skip

@@ -456,7 +456,8 @@ def test_coco_real(shared_data: Path) -> None:
         "by their names all annotations are test; they are taken as train",
         "image '000000040083.jpg': 2 instances; annotation 230195 with 15 landmarks was taken",
         "image '000000197388.jpg': 5 instances; annotation 533949 with 16 landmarks was taken",
-        "keypoints are 399 numbers instead of 51 (x, y, visibility of 17 landmarks), as in 13 other annotations",
+        "keypoints are 399 numbers instead of 51 (x, y, visibility of 17 landmarks), as in 13 other "
+        "annotations",
     ):
         assert wanted in told
     with pytest.raises(UserError, match="not a data set"):

@@ -209,6 +209,7 @@ def test_tables_that_contradict_each_other(tmp_path: Path) -> None:
     assert problems(annotations) == [
         f"CollectedData.csv: landmarks at other places than in {TABLE}, which counts, for 1 of 2 images: "
         "['img0.png']; correct or remove those that are wrong",
-        f"CollectedData_test.csv: split test instead of train as in {TABLE}, which counts, for 1 of 1 images: "
+        f"CollectedData_test.csv: split test instead of train as in {TABLE}, which counts, for 1 of 1 "
+        f"images: "
         "['img1.png']; list an image in one split only",
     ]

@@ -338,7 +338,8 @@ def test_overwritten_bytes_are_read_or_a_users_mistake(
     path = tmp_path_factory.mktemp("fuzz") / "x.dcm"
     write_dicom(
         path, np.zeros((24, 40), np.uint16), PixelSpacing=[0.1, 0.1], WindowCenter="9", WindowWidth="9",
-        RescaleSlope="1", RescaleIntercept="0", VOILUTSequence=[_table(LUTDescriptor=[3, 0, 8], LUTData=[0, 9, 90])],
+        RescaleSlope="1", RescaleIntercept="0", VOILUTSequence=[_table(LUTDescriptor=[3, 0, 8], LUTData=[0,
+        9, 90])],
     )  # fmt: skip
     raw = bytearray(path.read_bytes())
     raw[position : position + len(garbage)] = garbage

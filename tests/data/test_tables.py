@@ -60,7 +60,10 @@ PLAIN = "image,nose_x,nose_y,chin_x,chin_y\n0.png,12.5,20.25,30,40\n1.png,13.5,2
         (lambda text: ("sep=,\r\n" + text).encode(), ""),
         (lambda text: ('"sep=;"\n' + text.replace(",", ";")).encode(), ""),
         (lambda text: text.replace(",", ";").replace(".5", ",5").replace(".25", ",25").encode(), ""),
-        (lambda text: text.replace(",", "\t").replace(".5", ",5").replace(".25", ",25").encode("utf-16"), "UTF-16"),
+        (
+            lambda text: text.replace(",", "\t").replace(".5", ",5").replace(".25", ",25").encode("utf-16"),
+            "UTF-16",
+        ),
         (lambda text: text.replace(",", "|").encode(), ""),
         (lambda text: text.replace("\n", "\r").encode(), ""),
         (lambda text: text.replace("\n", ",,\n").encode(), ""),

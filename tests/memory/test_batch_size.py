@@ -132,8 +132,7 @@ def test_no_larger_than_where_the_speed_stops_growing():
 
 
 class FakeNeed:
-    """In place of a traced step: bytes that grow with the image's area; unet takes less than hrnet, all others
-    more."""
+    """A stand-in for a traced step: bytes grow with the area; unet takes less than hrnet, others more."""
 
     def __init__(self, settings) -> None:
         height, width = settings.image_size

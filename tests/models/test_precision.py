@@ -53,7 +53,7 @@ class WithoutDevice(TorchFunctionMode):
 
 @contextmanager
 def autocast_of_cuda() -> Iterator[None]:
-    """CUDA's autocast in float16, on fake tensors. `torch.autocast("cuda")` does nothing in a build without CUDA."""
+    """Turn on CUDA's autocast for fake tensors; `torch.autocast("cuda")` does nothing without CUDA."""
     enabled, dtype = torch.is_autocast_enabled("cuda"), torch.get_autocast_dtype("cuda")
     torch.set_autocast_enabled("cuda", True)
     torch.set_autocast_dtype("cuda", torch.float16)

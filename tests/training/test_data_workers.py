@@ -29,11 +29,13 @@ WORDS = [
     ("DataLoader worker (pid 7) is killed by signal: Killed. ", "killed"),
     ("DataLoader worker (pid 7) is killed by signal: Killed: 9. ", "killed"),  # macOS
     (
-        "DataLoader worker (pid 7) is killed by signal: Bus error. It is possible that dataloader's workers are out of "
+        "DataLoader worker (pid 7) is killed by signal: Bus error. It is possible that dataloader's workers "
+        "are out of "
         "shared memory. Please try to raise your shared memory limit.",
         "shared",
     ),
-    ("Unexpected bus error encountered in worker. This might be caused by insufficient shared memory (shm).", "shared"),
+    ("Unexpected bus error encountered in worker. This might be caused by insufficient shared memory "
+    "(shm).", "shared"),
     ("unable to write to file </torch_81_2>: No space left on device (28)", "shared"),
     ("unable to allocate shared memory(shm) for file </torch_81_2>: No space left on device (28)", "shared"),
     ("unable to mmap 1204 bytes from file </torch_8_1>: Cannot allocate memory (12)", "shared"),

@@ -118,7 +118,8 @@ def test_a_shortage_in_a_validation_leaves_the_training_as_it_is_to_the_bit(
     first = watcher.events[0]
     where, size = f"the validation of epoch {epoch}", "at most 2 images"
     assert first.message == (
-        f"out of memory in {where}: it is repeated with {size} at once (retry 1 of 3); training steps stay as they are"
+        f"out of memory in {where}: it is repeated with {size} at once (retry 1 of 3); training steps stay "
+        f"as they are"
     )
     assert (first.values["epoch"], first.values["back_to_epoch"], first.values["during"]) == (
         epoch,

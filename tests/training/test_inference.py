@@ -50,7 +50,8 @@ def tiny_network() -> Iterator[None]:
 def run(tmp_path_factory: pytest.TempPathFactory, tiny_dataset: Path) -> RunFolder:
     """A run whose refinement is better than its first network."""
     settings = Settings(
-        image_size=(64, 64), batch_size=3, epochs=2, lr=1e-2, warmup_epochs=0, val_fraction=0.25, refine_epochs=3,
+        image_size=(64, 64), batch_size=3, epochs=2, lr=1e-2, warmup_epochs=0, val_fraction=0.25,
+        refine_epochs=3,
         refine_crops=6, crop_size=32, num_refiners=2, prediction_crops=1,
         dataset_path=str(tiny_dataset), device="cpu", num_workers=0,
     )  # fmt: skip

@@ -79,7 +79,7 @@ def test_no_event_without_progress_writes_to_what_it_does_not_change(page: gr.Bl
 
 
 def test_a_tick_takes_few_inputs(page: gr.Blocks) -> None:
-    """At every tick the browser looks up each input among all components: the form's would keep a core busy."""
+    """At every tick the browser looks up each input among all components: a form would keep it busy."""
     ticks = [fn for fn in page.fns.values() if any(event == "tick" for _, event in fn.targets)]
     assert len(ticks) > 10
     assert max(len(fn.inputs) for fn in ticks) <= 8

@@ -166,7 +166,8 @@ TEXT: dict[str, str] = {
     "sigma": "Sigma of the target, input px",
     "output_stride": "Output stride, input px per cell",
     "refine": "Refine on crops at full resolution",
-    "refine_info": "a second, small network looks closely at each landmark: it gives most of the accuracy and "
+    "refine_info": "a second, small network looks closely at each landmark: it gives most of the accuracy "
+    "and "
     "takes a few minutes",
     "refine_epochs": "Refinement: epochs",
     "refine_lr": "Refinement: learning rate",
@@ -312,7 +313,8 @@ TEXT: dict[str, str] = {
     "cancel": "Cancel",
     "cancel_really": "Yes, cancel",
     "cancel_no": "Keep training",
-    "finish_asked": "Finishing: the best weights are kept, or the last ones if there are no validation images",
+    "finish_asked": "Finishing: the best weights are kept, or the last ones if there are no validation "
+    "images",
     "cancel_asked": "Canceling: the progress is saved, and Resume continues from there",
     "smoothing": "Smoothing, ± epochs",
     "smoothing_info": "the mean over this many epochs before and after; the raw curve stays visible",

@@ -33,25 +33,27 @@ Miss = tuple[Path, str]  # a file that is nearly an annotation file, and what is
 
 @dataclass(frozen=True)
 class AnnotationFormat:
-    """One annotation format. Its functions take the path that the user gave: a folder, or a file of annotations."""
+    """One annotation format. Its functions take a folder, or a file of annotations."""
 
     name: str  # as in `backend.config.DatasetFormat` and in the `AnnotationsBuilder` of `read`
     title: str  # as people call it; the page and the documentation list it
     layout: str  # what a data set of it looks like, for the error that lists all formats
-    # Whether the path is a data set of this format, damaged ones too, which `read` explains. It is asked about every
-    # folder below the data root, so it looks at names, headers, or the signs of a JSON file (`json_files.has_signs`).
+    # Whether the path is a data set of this format, damaged ones too, which `read` explains. It is asked
+    # about every folder below the data root, so it looks at names, headers, or the signs of a JSON file
+    # (`json_files.has_signs`).
     matches: Callable[[Path], bool]
-    # The data set; `AnnotationsBuilder` shows how. Raises UserError for another path, with what was looked for.
+    # The data set; `AnnotationsBuilder` shows how. Raises UserError for another path, with what was looked
+    # for.
     read: Callable[[Path], Annotations]
 
     # What follows is for better answers, and may be left out.
     # A sign that other files have as well: asked only where no format's `matches` holds.
     matches_weakly: Callable[[Path], bool] = lambda path: False
-    # Patterns of files and folders that belong together: where a folder has some of them and fits no format, the
-    # error names those that it lacks.
+    # Patterns of files and folders that belong together: where a folder has some of them and fits no format,
+    # the error names those that it lacks.
     parts: tuple[str, ...] = ()
-    # Files that nearly are of this format, each with what it lacks, for the error where the path fits no format. JSON
-    # files that cannot be parsed need no mention: they are reported once for all formats.
+    # Files that nearly are of this format, each with what it lacks, for the error where the path fits no
+    # format. JSON files that cannot be parsed need no mention: they are reported once for all formats.
     find_misses: Callable[[Path], list[Miss]] = lambda path: []
 
 

@@ -1,4 +1,4 @@
-"""Recognizes the JSON files of COCO keypoints and their images' folders, and checks what a file holds; see `coco`."""
+"""Recognize and check the JSON files of COCO keypoints, and find their images' folders; see `coco`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The JSON files of a data set: where they may be, the signs by which a format knows its own, and their content."""
+"""The JSON files of a data set: where they may be, how a format knows its own, and their content."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def split_of(name: str) -> str:
 
 
 def has_signs(file: Path, signs: Sequence[bytes]) -> bool:
-    """Whether the bytes of a file match all these patterns: cheap, and true of damaged JSON, which `read` explains."""
+    """Whether the bytes of a file match all these patterns; damaged JSON may, and `read` explains it."""
     with file.open("rb") as stream:
         if os.fstat(stream.fileno()).st_size == 0:
             return False

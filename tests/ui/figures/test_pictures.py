@@ -1,4 +1,4 @@
-"""Images with landmarks: the crop of a refinement, the readers, a window, sigma over the cells; their text."""
+"""Pictures of images with landmarks: crops, readers, a window, sigma over the cells."""
 
 from __future__ import annotations
 

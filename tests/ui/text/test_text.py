@@ -19,15 +19,16 @@ REPOSITORY = Path(__file__).resolve().parents[3]
 UI_FILES = sorted((REPOSITORY / "ui").rglob("*.py"))
 LATIN = re.compile(r"[A-Za-z]")
 PERSIAN = re.compile(r"[\u0600-\u06ff]")
-# names of files, of measures and of the program, and texts that are nothing but places: no Persian letter in the
-# Persian text. A text of yours like these is added here.
+# names of files, of measures and of the program, and texts that are nothing but places: no Persian letter in
+# the Persian text. A text of yours like these is added here.
 SAME_IN_BOTH = {
     "title", "file_metrics", "file_config", "evaluation_mre", "evaluation_nme", "evaluation_report",
     "evaluation_record", "mark_lr_lowered", "sigma_note_mm", "spacing_one", "preset_choice", "preview_title",
     "recommended_none", "data_failed", "figure_images", "predict_spacing_dicom", "bundle_ready",
     "queue_place", "api_page", "field_understood", "draft_value", "data_column_place", "predict_run_choice",
 }  # fmt: skip
-# settings whose help on the form is not the one of --help and docs/settings.md, since more is said around it there
+# settings whose help on the form is not the one of --help and docs/settings.md, since more is said around it
+# there
 HELP_OF_ITS_OWN = {
     "model", "batch_size", "loss", "lr", "warmup_epochs", "refine", "mixed_precision",  # always in sight
     "dataset_path", "annotation_type", "accept_implausible",  # placed by hand
