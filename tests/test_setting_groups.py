@@ -20,13 +20,16 @@ from backend.errors import UserError
 
 DATA = {"dataset_path", "dataset_format", "annotation_type", "val_fraction", "seed"}
 SAMPLE = {
-    "image_size", "loss", "sigma", "resize", "output_stride", "refine", "crop_size", "crop_mm_per_px", "crop_share",
+    "image_size", "loss", "sigma", "resize", "output_stride", "refine", "crop_size", "crop_mm_per_px",
+    "crop_share",
 }  # fmt: skip
 STEP = {
-    "model", "image_size", "loss", "decoder", "output_stride", "mixed_precision", "gradient_accumulation_steps",
+    "model", "image_size", "loss", "decoder", "output_stride", "mixed_precision",
+    "gradient_accumulation_steps",
     "refine", "refine_crops", "num_refiners", "crop_size", "refiner_sides",
 }  # fmt: skip
-# what each of the settings below affects, as it was measured or thought through; one that is added later is free
+# what each of the settings below affects, as it was measured or thought through; one that is added later is
+# free
 AFFECTED_BY: dict[Effect, set[str]] = {
     "data": DATA,
     "sample": SAMPLE,
@@ -38,10 +41,13 @@ AFFECTED_BY: dict[Effect, set[str]] = {
     },
     # what the decoding error is computed from; nothing else asks for it again
     "decoding_error": {*DATA, *SAMPLE, "decoder", "refine_sigma"},
+    "first_network": {"model", "image_size", "output_stride", "resize", "loss", "decoder"},
 }  # fmt: skip
 AFFECT_NOTHING = {
-    "lr", "warmup_epochs", "accept_implausible", "shape_prior", "weight_decay", "clip_norm", "ema_decay", "patience",
-    "on_divergence", "pretrained", "refine_lr", "crop_jitter", "prediction_crops", "first_network", "num_workers",
+    "lr", "warmup_epochs", "accept_implausible", "shape_prior", "weight_decay", "clip_norm", "ema_decay",
+    "patience",
+    "on_divergence", "pretrained", "refine_lr", "crop_jitter", "prediction_crops", "first_network",
+    "num_workers",
     "on_oom", "preview_every",
 }  # fmt: skip
 KNOWN = AFFECT_NOTHING.union(*AFFECTED_BY.values())

@@ -17,7 +17,7 @@ Group = Literal[
     "refinement",
     "machine",
 ]
-# parts of the page that are computed from settings
+# what is computed from settings
 Effect = Literal[
     "data",  # which images and landmarks are read, and how they are split
     "sample",  # the picture of a training image with its sigma and its crop
@@ -25,6 +25,7 @@ Effect = Literal[
     "memory",  # the memory and the time of a training step
     "estimate",  # how many steps of which batch a run takes on which device
     "decoding_error",  # the mean error that would remain with perfect heatmaps
+    "first_network",  # what a first network is and sees: equal in the runs that share one
 ]
 
 
@@ -33,8 +34,8 @@ def setting(
 ) -> Any:
     """Declare one field of `Settings`; it becomes one command-line flag and one form field.
 
-    `affects` lists what is recomputed on the page when the field changes. `limits` are pydantic's constraints
-    (`ge`, `lt`, `pattern`, ...).
+    `affects` lists what depends on the field; a part of the page is computed again when the field changes.
+    `limits` are pydantic's constraints (`ge`, `lt`, `pattern`, ...).
     """
     extra: dict[str, Any] = {"group": group, "affects": [*affects]}
     return Field(default, description=description, json_schema_extra=extra, **limits)

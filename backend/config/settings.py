@@ -26,7 +26,8 @@ from backend.config.declare import setting
 from backend.config.typed_numbers import NumberSetting, number_setting_of
 from backend.geometry import CropFrame, output_stride_for
 
-# the names of two tables in their order, `models.MODELS` and `backend.data.annotations.FORMATS`, which a test compares
+# the names of two tables in their order, `models.MODELS` and `backend.data.annotations.FORMATS`, which a test
+# compares
 ModelName = Literal["hrnet", "resnet", "unet", "hourglass"]
 DatasetFormat = Literal["auto", "aariz", "isbi2015", "deeplabcut", "wide_csv", "coco"]
 Auto = Literal["auto"]
@@ -42,18 +43,18 @@ class Settings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     # main
-    model: ModelName = setting("hrnet", "network", group="main", affects=("memory",))
+    model: ModelName = setting("hrnet", "network", group="main", affects=("memory", "first_network"))
     image_size: Annotated[tuple[int, int], AfterValidator(check_image_size)] = setting(
         (256, 256),
         "height and width of the network's input, pixels; multiples of 32",
         group="main",
-        affects=("sample", "memory", "decoding_error"),
+        affects=("sample", "memory", "decoding_error", "first_network"),
     )
     batch_size: Annotated[int, Field(ge=1, le=4096)] | Auto = setting(
         8, "images per batch, or auto: what the free memory allows", group="main", affects=("estimate",)
     )
     loss: Literal["kl", "adaptive_wing", "mse"] = setting(
-        "kl", "loss", group="main", affects=("sample", "memory", "decoding_error")
+        "kl", "loss", group="main", affects=("sample", "memory", "decoding_error", "first_network")
     )
     lr: float = setting(
         1.5e-3,
@@ -119,13 +120,13 @@ class Settings(BaseModel):
         "auto",
         "input pixels per heatmap cell, 1, 2 or 4; auto: 1 at 128, 2 at 256 and 384, 4 from 512 on",
         group="target",
-        affects=("sample", "memory", "decoding_error"),
+        affects=("sample", "memory", "decoding_error", "first_network"),
     )
     decoder: Literal["auto", "dark", "expectation", "argmax"] = setting(
         "auto",
         "how a heatmap becomes a point; auto: local expectation for kl, DARK for the other losses",
         group="target",
-        affects=("memory", "decoding_error"),
+        affects=("memory", "decoding_error", "first_network"),
     )
     shape_prior: bool = setting(
         False,
@@ -156,7 +157,7 @@ class Settings(BaseModel):
         "stretch",
         "keep the image's proportions (letterbox) or fill the input (stretch)",
         group="data",
-        affects=("sample", "decoding_error"),
+        affects=("sample", "decoding_error", "first_network"),
     )
 
     # augmentation

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from backend.config import RunConfig
+from backend.config import RunConfig, settings_affecting
 from backend.data.trained_on import ids_in_training
 from backend.errors import UserError
 from backend.run.best import REFINE
@@ -27,8 +27,6 @@ from backend.training.origin import find_trained_on
 from backend.training.run_data import RunData
 
 FIELD = "first_network"
-# must agree, so that a first network sees the same input in this run as in its own
-SAME_FIELDS = ("model", "image_size", "output_stride", "resize", "loss", "decoder")
 
 
 def read_first_network(config: RunConfig, landmark_names: Sequence[str]) -> tuple[dict[str, Any], RunConfig]:
@@ -56,7 +54,7 @@ def read_first_network(config: RunConfig, landmark_names: Sequence[str]) -> tupl
 
 def _require_same_input(path: Path, first_config: RunConfig, config: RunConfig) -> None:
     """Raise UserError if the network that another run trained would see other input in this run."""
-    for field in SAME_FIELDS:
+    for field in settings_affecting("first_network"):
         first_value, value = (
             getattr(settings, field) for settings in (first_config.settings, config.settings)
         )
