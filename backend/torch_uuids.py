@@ -10,7 +10,7 @@ import torch
 
 
 def torch_uuids() -> list[str]:
-    """Without the prefix that NVML writes before them; empty where torch sees no GPU.
+    """Return the UUIDs without the prefix that NVML writes before them; empty if torch sees no GPU.
 
     Of a MIG instance it is the instance's own (CUDA Driver API, `cuDeviceGetUuid_v2`).
     """

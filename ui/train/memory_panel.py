@@ -50,7 +50,7 @@ NEWS = 0.01  # share of the device's memory by which the free part must change t
 
 @dataclass(frozen=True)
 class Shown:
-    """What one browser has on screen."""
+    """The answer that one browser shows."""
 
     question: str = ""  # that it answers
     subject: Subject | None = None
@@ -82,8 +82,7 @@ class MemoryPanel:
 
     @property
     def drawn(self) -> list[Any]:
-        """What a redraw may change. The note of the test is not among them: it stays until the test has
-        ended."""
+        """The components that a redraw may change; the note of a test stays until the test has ended."""
         return [
             self.shown, self.step.answered, self.advice, self.accumulate, self.devices, self.chart,
             self.measured,
