@@ -32,7 +32,7 @@ walls: .venv/dev.stamp
 
 unit: .venv/dev.stamp
 	$(BIN)/python -m pytest -m "not browser" -n 2 --dist loadfile
-	$(BIN)/python -m pytest -m browser -n 2 --dist loadfile
+	$(BIN)/python -m pytest -m browser -n 3 --dist loadfile  # they also wait
 
 bench: .venv/run.stamp
 	$(BIN)/python bench/models.py
