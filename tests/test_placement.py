@@ -155,13 +155,13 @@ def test_the_queue_shows_what_a_run_may_take_and_what_is_in_the_way(
 ) -> None:
     monkeypatch.setattr(machine_query, "_machines", [MACHINE])
     devices = [candidates(make_run(tmp_path, "waits"), MACHINE)]
-    assert queue_panel._named(devices[0]) == "cuda:0 / cuda:1 / cuda:2"
+    assert queue_panel._name_devices(devices[0]) == "cuda:0 / cuda:1 / cuda:2"
     first = make_run(tmp_path, "first")
     launch(first)
-    assert "about to start" in queue_panel._why_it_waits(tmp_path, devices)
+    assert "about to start" in queue_panel._explain_wait(tmp_path, devices)
     for device in ("cuda:1", "cuda:2"):
         launch(make_run(tmp_path, f"on-{device[-1]}", device=device))
-    assert first.run_id in queue_panel._why_it_waits(tmp_path, devices)
+    assert first.run_id in queue_panel._explain_wait(tmp_path, devices)
 
 
 def test_a_run_of_the_page_goes_to_the_free_card(

@@ -38,7 +38,7 @@ from backend.training.task import LandmarkTask
 from backend.worker import train_run
 from tests.tiny_network import TinyNetwork
 from tests.training.tiny_runs import create_tiny_run
-from ui.api import _tell
+from ui.api import _describe_run
 from ui.predict.runs import own_error_html, run_choices
 from ui.run_rows import find_best, runs_table
 
@@ -477,7 +477,7 @@ def test_after_a_cut_of_the_rate_every_place_names_the_error_of_best_pt(
     assert status is not None and (status["best_epoch"], status["best_mre_mm"]) == (3, 0.1)
     assert "best in epoch 3: 1.00 px, 0.10 mm" in outcome_of(folder)["reason"]
     assert found is not None and (found["epoch"], found["val/mre_mm"]) == (3, 0.1)
-    assert _tell(folder)["best"] == {"mre_px": 1.0, "mre_mm": 0.1, "epoch": 3, "phase": "train"}
+    assert _describe_run(folder)["best"] == {"mre_px": 1.0, "mre_mm": 0.1, "epoch": 3, "phase": "train"}
     (row,) = runs_table(tmp_path)
     assert "0.10 mm" in row.cells and row.error == (0, 0.1)
     assert "0.10 mm" in own_error_html(folder) and "0.10 mm" in run_choices(tmp_path)[0][0]
