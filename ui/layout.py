@@ -16,7 +16,6 @@ from ui.data import tab as data_tab
 from ui.devices import unusable_gpus
 from ui.monitor import tab as monitor_tab
 from ui.predict import tab as predict_tab
-from ui.predict.parts import PredictTab
 from ui.run_rows import live_runs
 from ui.runs import reuse
 from ui.runs import tab as runs_tab
@@ -38,11 +37,9 @@ class _Parts:
     session: gr.State
     unusable_gpus: gr.HTML
     tabs: gr.Tabs
-    predict_item: gr.Tab
     train: TrainTab
     monitor: monitor_tab.MonitorTab
     runs: runs_tab.RunsTab
-    predict: PredictTab
 
 
 def build_app(runs_dir: Path, data_root: Path) -> gr.Blocks:
@@ -53,8 +50,8 @@ def build_app(runs_dir: Path, data_root: Path) -> gr.Blocks:
         with address, speaking(language.code):
             if not language.path:
                 bind_api(page, runs_dir, data_root)
-            parts = _place_parts(runs_dir, data_root)
-            _bind_scripts(page, parts)
+            _bind_scripts(page)
+            parts = _place_parts(page, runs_dir, data_root)
             _bind_load(page, parts, runs_dir)
             _bind_started_run(parts)
         # every handler answers in the language of its page
@@ -64,7 +61,7 @@ def build_app(runs_dir: Path, data_root: Path) -> gr.Blocks:
     return page
 
 
-def _place_parts(runs_dir: Path, data_root: Path) -> _Parts:
+def _place_parts(page: gr.Blocks, runs_dir: Path, data_root: Path) -> _Parts:
     """Lay out the page from top to bottom, with the tabs in the order of work."""
     gr.HTML(_head())
     unusable = gr.HTML(elem_id="unusable-gpus", padding=False)
@@ -81,27 +78,26 @@ def _place_parts(runs_dir: Path, data_root: Path) -> _Parts:
         with gr.Tab(say("tab_predict"), id="predict") as predict_item:
             predict = predict_tab.create_predict_tab(runs_dir)
     gr.HTML(f"<small>{say('version', version=__version__)}</small>", elem_id="version")
+    gr.on([tabs.change, tabs.select], None, js=script("fit_plots.js"), **PRIVATE)
     # the Data tab works on the Train form, which is there only now
     data_tab.bind_data_tab(data, data_item, train, data_root)
     reuse.bind_queue(train)
     reuse.bind_duplicated(train, runs.details.duplicated, tabs)
+    predict_tab.bind_open(predict, [page.load, predict_item.select])
     return _Parts(
         session=session,
         unusable_gpus=unusable,
         tabs=tabs,
-        predict_item=predict_item,
         train=train,
         monitor=monitor,
         runs=runs,
-        predict=predict,
     )
 
 
-def _bind_scripts(page: gr.Blocks, parts: _Parts) -> None:
+def _bind_scripts(page: gr.Blocks) -> None:
     """Run the page's scripts before any other event of its load, since those call `answers.js`."""
     for name in ("answers.js", "sort_tables.js", "keep_zoom.js", "number_field.js"):
         page.load(None, js=script(name), **PRIVATE)
-    gr.on([parts.tabs.change, parts.tabs.select], None, js=script("fit_plots.js"), **PRIVATE)
 
 
 def _bind_load(page: gr.Blocks, parts: _Parts, runs_dir: Path) -> None:
@@ -115,7 +111,6 @@ def _bind_load(page: gr.Blocks, parts: _Parts, runs_dir: Path) -> None:
     monitor_tab.bind_redraw(parts.monitor, page.load, monitor_tab.on_open)
     runs = parts.runs
     page.load(partial(runs_tab.on_load, runs), [parts.session], [runs.table, runs.empty], **PRIVATE)
-    predict_tab.bind_open(parts.predict, [page.load, parts.predict_item.select])
 
 
 def _bind_started_run(parts: _Parts) -> None:
