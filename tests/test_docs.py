@@ -158,7 +158,9 @@ def test_every_format_is_listed(name: str) -> None:
 
 def test_every_network_is_listed() -> None:
     (listed,) = re.findall(
-        r"^- Trains one of several networks \((.*?)\)", text_of(REPOSITORY / "README.md"), re.MULTILINE
+        r"^- Trains one of several networks \((.*?)\)",
+        text_of(REPOSITORY / "README.md"),
+        re.MULTILINE | re.DOTALL,
     )
     assert not {*get_args(ModelName)} - {*re.findall(r"\w+", listed.lower().replace("-", ""))}
 

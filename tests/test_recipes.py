@@ -188,7 +188,7 @@ def test_a_network(source: Source, tiny_dataset: Path) -> None:
     source.insert("models/__init__.py", "import SIZE_MULTIPLE\n", "from models.dummy import Dummy\n")
     source.insert("models/__init__.py", '"hourglass": StackedHourglass,\n', '    "dummy": Dummy,\n')
     source.insert("backend/config/settings.py", '"unet", "hourglass"', ', "dummy"')
-    source.insert("README.md", "\n- Trains one of several networks (", "dummy, ")
+    source.insert("README.md", "\n- Trains one of several networks (", "dummy,\n  ")
     assert source.touched == named_files("A network")
     choices = "[value for _, value in build_field('model').choices]"
     offered = source.answer(
