@@ -30,9 +30,11 @@ types: .venv/dev.stamp
 walls: .venv/dev.stamp
 	$(BIN)/lint-imports
 
+# in the order of the files: by the number of tests, those of few slow ones would come last, on one core;
+# three browser tests at once, since they also wait
 unit: .venv/dev.stamp
-	$(BIN)/python -m pytest -m "not browser" -n 2 --dist loadfile
-	$(BIN)/python -m pytest -m browser -n 3 --dist loadfile  # they also wait
+	$(BIN)/python -m pytest -m "not browser" -n 2 --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest -m browser -n 3 --dist loadfile
 
 bench: .venv/run.stamp
 	$(BIN)/python bench/models.py
