@@ -9,17 +9,7 @@ import pytest
 
 from backend.data.provenance import DataRecord
 from backend.errors import UserError
-from tests.data.recorded_data import NAMES, copy_data, record_of
-
-
-@pytest.fixture
-def data(tiny_dataset: Path, tmp_path: Path) -> Path:
-    return copy_data(tiny_dataset, tmp_path / "data")
-
-
-@pytest.fixture
-def record(data: Path) -> DataRecord:
-    return record_of(data)
+from tests.data.recorded_data import NAMES
 
 
 def test_a_record_survives_json_and_names_every_image_once(record: DataRecord, data: Path) -> None:

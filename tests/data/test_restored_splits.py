@@ -13,17 +13,7 @@ import pytest
 from backend.data.provenance import DataRecord
 from backend.data.restored_splits import restore_splits
 from backend.errors import UserError
-from tests.data.recorded_data import NAMES, Rows, copy_data, ids, read_rows, record_of, whole, write_rows
-
-
-@pytest.fixture
-def data(tiny_dataset: Path, tmp_path: Path) -> Path:
-    return copy_data(tiny_dataset, tmp_path / "data")
-
-
-@pytest.fixture
-def record(data: Path) -> DataRecord:
-    return record_of(data)
+from tests.data.recorded_data import NAMES, Rows, ids, read_rows, whole, write_rows
 
 
 def test_unchanged_data_is_restored_in_its_order(record: DataRecord, data: Path) -> None:

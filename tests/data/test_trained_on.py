@@ -8,21 +8,10 @@ from typing import Any
 
 import cv2
 import numpy as np
-import pytest
 
 from backend.data.provenance import DataRecord
 from backend.data.trained_on import as_learned, ids_in_training, trained_on_digests, trained_on_record
-from tests.data.recorded_data import copy_data, ids, read_rows, record_of, whole, write_rows
-
-
-@pytest.fixture
-def data(tiny_dataset: Path, tmp_path: Path) -> Path:
-    return copy_data(tiny_dataset, tmp_path / "data")
-
-
-@pytest.fixture
-def record(data: Path) -> DataRecord:
-    return record_of(data)
+from tests.data.recorded_data import ids, read_rows, whole, write_rows
 
 
 def test_rows_that_changed_split_after_the_training_are_still_known(record: DataRecord, data: Path) -> None:
