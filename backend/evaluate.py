@@ -14,7 +14,14 @@ from tqdm import tqdm
 
 from backend.config import RunConfig
 from backend.data.provenance import LEARNED_SPLITS
-from backend.data.samples import Samples, SampleSplits, find_implausible, load_splits, points_of_readers
+from backend.data.samples import (
+    Samples,
+    SampleSplits,
+    find_implausible,
+    load_splits,
+    points_of_readers,
+    select_landmarks,
+)
 from backend.data.splits import VALID
 from backend.data.trained_on import TrainedOn, as_learned, ids_in_training
 from backend.errors import UserError
@@ -209,8 +216,7 @@ def _select_samples(splits: SampleSplits, split: str, names: Sequence[str]) -> S
             field="dataset_path",
             cure=f"it has {', '.join(annotated)}",
         )
-    samples = splits.by_split[split]
-    return Samples(samples.images, samples.points_xy_image[:, [annotated.index(name) for name in names]])
+    return select_landmarks(splits, names).by_split[split]
 
 
 def _read_excluded(path: Path, samples: Samples) -> list[str]:
