@@ -448,8 +448,8 @@ def test_training_recovers_from_one_bad_step_and_the_curve_shows_it(
 def test_after_a_cut_of_the_rate_every_place_names_the_error_of_best_pt(
     tmp_path: Path, tiny_dataset: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The loss stands high in epoch 3, which has the best weights, and is no number in epoch 4: back to the
-    end of epoch 2. The rows of epochs 3 and 4 are those of what was trained from there."""
+    """Epoch 3 has the best weights and a high loss, epoch 4 a loss of NaN: training returns to the end of
+    epoch 2. The rows of epochs 3 and 4 are those of what was trained from there."""
     errors = iter([5.0, 4.0, 1.0, 3.0, 2.0])
     compute_loss, calls = LandmarkTask.compute_loss, []
 

@@ -77,7 +77,7 @@ def _cache_path(root: Path) -> Path:
 
 
 def _key(path: Path) -> str:
-    """Return a key that changes whenever the file does; empty if there is no file."""
+    """Return a key that changes whenever the file does; empty if the file is missing."""
     try:
         status = path.stat()
     except OSError:

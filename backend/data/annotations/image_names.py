@@ -76,7 +76,7 @@ class ImageMatch:
 
     path: Path | None
     differs: tuple[str, ...] = ()  # of a file whose name is nearly the same: in what
-    why: str = "is missing"  # if there is no file
+    why: str = "is missing"  # of a name without a file
     candidates: tuple[Path, ...] = ()  # files that were not taken
 
     @property

@@ -26,7 +26,7 @@ _SPLIT_OF_WORD = {
 
 
 def json_files(path: Path) -> list[Path]:
-    """The file itself, or the JSON files of a folder, its `annotations/` and its folders of splits."""
+    """List the file itself, or the JSON files of a folder, its `annotations/` and its folders of splits."""
     if path.is_file():
         return [path] if path.suffix.lower() == ".json" else []
     named = [
@@ -36,12 +36,12 @@ def json_files(path: Path) -> list[Path]:
 
 
 def folders_in(folder: Path) -> list[Path]:
-    """The folders in a folder, sorted by name."""
+    """List the folders in a folder, sorted by name."""
     return sorted(path for path in folder.glob("*") if path.is_dir())
 
 
 def split_of(name: str) -> str:
-    """The split that a name mentions, "" where it mentions none or several."""
+    """Return the split that a name mentions, "" if it mentions none or several."""
     found = {_SPLIT_OF_WORD[word] for word in re.findall("[a-z]+", name.lower()) if word in _SPLIT_OF_WORD}
     return found.pop() if len(found) == 1 else ""
 
@@ -56,7 +56,7 @@ def has_signs(file: Path, signs: Sequence[bytes]) -> bool:
 
 
 def load_json(path: Path) -> Any:
-    """The parsed file. Raises UserError with the place where it is damaged."""
+    """Parse a file. Raises UserError with the place where it is damaged."""
     try:
         return json.loads(path.read_bytes())
     except json.JSONDecodeError as error:
@@ -69,7 +69,7 @@ def load_json(path: Path) -> Any:
 
 
 def find_unreadable(path: Path) -> list[tuple[Path, str]]:
-    """The JSON files of a folder, or the file itself, that no format can read: what is wrong, and where."""
+    """List the JSON files of a folder, or the file itself, that no format can read, with what is wrong."""
     unreadable = []
     for file in json_files(path):
         try:
@@ -80,5 +80,5 @@ def find_unreadable(path: Path) -> list[tuple[Path, str]]:
 
 
 def without_path(error: UserError, file: Path) -> str:
-    """What an error says of a file, where the file is named beside it."""
+    """Return an error's text without the path, for a place that names the file already."""
     return error.what.removeprefix(str(file)).lstrip(": ")
