@@ -14,7 +14,7 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page
 
 EVERY_RULE = ("wcag2a", "wcag2aa")
-COLOR_RULES = ("color-contrast",)  # what a theme can break
+COLOR_RULES = ("color-contrast", "link-in-text-block")  # those of EVERY_RULE that a theme can break
 GRAVE = ("serious", "critical")
 MATCHES = "([target, selector]) => Boolean(document.querySelector(target)?.matches(selector))"
 
