@@ -8,10 +8,11 @@ from contextlib import contextmanager
 from playwright.sync_api import Page, Route
 
 QUESTIONS = "**/gradio_api/queue/join*"
+CALLS = "**/gradio_api/component_server/**"  # a component's own questions, such as what a typed number is
 
 
 @contextmanager
-def held_back(page: Page) -> Iterator[None]:
+def held_back(page: Page, questions: str = QUESTIONS) -> Iterator[None]:
     """Whatever the page asks meanwhile is answered afterwards."""
     waiting: list[Route] = []
     is_busy = True
@@ -22,9 +23,9 @@ def held_back(page: Page) -> Iterator[None]:
         else:
             route.continue_()
 
-    page.route(QUESTIONS, hold)
+    page.route(questions, hold)
     yield
     is_busy = False
     for route in waiting:
         route.continue_()
-    page.unroute(QUESTIONS)
+    page.unroute(questions)

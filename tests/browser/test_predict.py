@@ -13,6 +13,7 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from backend.data.annotations import read_annotations
+from tests.browser.held import CALLS, held_back
 from tests.browser.on_page import open_tab
 
 pytestmark = pytest.mark.browser
@@ -125,3 +126,56 @@ def test_predict_correct_and_export(dashboard, page: Page, tmp_path: Path) -> No
     page.locator("#predict-clear").click()
     expect(page.locator("#predict-empty")).to_be_visible()
     expect(marks.first).to_be_hidden()
+
+
+@pytest.mark.usefixtures("trained")
+def test_what_is_typed_faster_than_it_is_read_is_kept_and_exported(
+    dashboard, page: Page, tmp_path: Path
+) -> None:
+    page.goto(dashboard.url)
+    open_tab(page, "Predict")
+    files = [shutil.copy(dashboard.data_root / "blobs" / name, tmp_path) for name in ("00.png", "01.png")]
+    page.locator("#predict-files input[type=file]").set_input_files(files)
+    expect(page.locator("#predict-images button")).to_have_count(2)
+    page.locator("#predict-start").click()
+    expect(page.locator("#predict-annotator .mark")).to_have_count(3)
+    x, y = (page.get_by_label(f"chin {axis}, px") for axis in "xy")
+
+    with held_back(page, CALLS):  # both axes, before the first is read
+        for field, place in ((x, "12.5"), (y, "33.25")):
+            field.fill(place)
+            field.press("Tab")
+    expect(page.locator("#predict-images")).to_contain_text("corrected")
+    expect(x).to_have_value("12.50")
+    expect(y).to_have_value("33.25")
+
+    with held_back(page, CALLS):  # and the other image, before it is read
+        x.fill("14.5")
+        page.locator("#predict-images button").nth(1).click()
+    expect(page.locator("#predict-annotator .about")).to_contain_text("01.png")
+    page.locator("#predict-images button").nth(0).click()
+    expect(x).to_have_value("14.50")
+    expect(y).to_have_value("33.25")
+
+    with held_back(page, CALLS):  # a pixel size takes nothing from a field beside it
+        y.fill("35.25")
+        page.locator("#predict-spacing :is(input, textarea)").fill("0.5")
+    expect(page.locator("#predict-annotator .about")).to_contain_text("0.5 mm")
+    expect(y).to_have_value("35.25")
+
+    with page.expect_download() as downloading, held_back(page, CALLS):
+        y.fill("34.75")
+        page.locator("#predict-export").click()
+    downloading.value.save_as(tmp_path / "predictions.csv")
+    read = read_annotations(tmp_path / "predictions.csv")
+    assert read.points_xy_image[0, 0, 1].tolist() == [14.5, 34.75]
+
+    with held_back(page, CALLS):  # emptied, both of them
+        for field in (x, y):
+            field.fill("")
+            field.press("Tab")
+    expect(page.locator("#predict-annotator .mark").nth(1)).to_be_hidden()
+    page.route(CALLS, lambda route: route.abort())
+    x.fill("5")
+    x.press("Tab")
+    expect(page.locator("#predict-annotator tbody tr").nth(1)).to_contain_text("Fiducial did not answer")

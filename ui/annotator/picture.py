@@ -30,7 +30,7 @@ _turns = itertools.count()
 _TEXT_KEYS = (
     "zoom_in", "zoom_out", "fit", "undo", "reset", "reset_all", "remove", "names", "heatmap", "heatmap_off",
     "heatmap_chosen", "heatmap_all", "opacity", "hint", "picture", "landmark", "confidence", "corrected",
-    "moved", "missing", "tools",
+    "moved", "missing", "tools", "unread",
 )  # fmt: skip
 
 

@@ -38,6 +38,9 @@ from ui.predict.view import (
 )
 from ui.text.say import say
 
+IN_ORDER: dict[str, Any] = {**SEQUENTIAL, "concurrency_id": "corrections"}
+"""For corrections and the export, which must hold every correction before it."""
+
 
 def create_predict_tab(runs_dir: Path) -> PredictTab:
     """Lay out the tab and bind its handlers."""
@@ -89,8 +92,9 @@ def _bind(tab: PredictTab) -> None:
     _bind_landmarks(tab)
 
     tab.format.change(lambda: gr.update(visible=False), None, tab.file, **PRIVATE)
-    exported = tab.export.click(
-        partial(on_export, tab), [*uploads, tab.format], [tab.note, tab.file], **PRIVATE, trigger_mode="once"
+    reported = tab.export.click(None, js=script("report_moves.js", "#predict-annotator"), **PRIVATE)
+    exported = reported.success(
+        partial(on_export, tab), [*uploads, tab.format], [tab.note, tab.file], **IN_ORDER
     )
     exported.success(None, js=script("click_when_drawn.js", "#predict-file"), **PRIVATE)
 
@@ -130,8 +134,7 @@ def _bind_landmarks(tab: PredictTab) -> None:
         return on_moved(tab, uploads, event._data)
 
     tab.images.chosen(choose, uploads, [*uploads, tab.images, tab.annotator], **PRIVATE)
-    # every correction counts, in order
-    tab.annotator.moved(move, uploads, [*uploads, tab.images, tab.file], **SEQUENTIAL)
+    tab.annotator.moved(move, uploads, [*uploads, tab.images, tab.file], **IN_ORDER)
 
 
 def bind_open(tab: PredictTab, events: Sequence[Any]) -> None:

@@ -24,9 +24,10 @@ let chosen = 0,
 
 // ---- what Python sends, and what is reported back
 
-function draw() {
-  const unsent = waiting?.message,
-    before = shown; // a value that Python made before it heard of the last move
+async function draw() {
+  await Promise.all(reading.values()); // what was typed in the image that is left counts
+  const unsent = waiting?.message, // a value that Python made before it heard of the last move
+    before = shown;
   flush();
   shown = props.value?.image ? props.value : null;
   root.hidden = !shown;
@@ -40,7 +41,8 @@ function draw() {
   place(find(".source-image"), shown.source);
   if (!isShown(before)) fit();
   buildMarks();
-  buildTable();
+  buildHead();
+  if (!isShown(before) || String(shown.names) !== String(before.names)) buildRows();
   refresh();
   showHeatmap();
 }
@@ -58,6 +60,12 @@ function flush() {
   trigger("moved", waiting.message);
   waiting = null;
 }
+
+root.report = async () => {
+  // for an action that needs Python to know every move
+  await Promise.all(reading.values());
+  flush();
+};
 
 async function showHeatmap() {
   const mode = find("[data-heatmap]").value,
@@ -212,12 +220,16 @@ function imagePoint(event) {
 
 // ---- the table
 
-function buildTable() {
+const cell = (name, text) => Object.assign(document.createElement(name), { textContent: text });
+
+function buildHead() {
   const words = shown.words,
     axes = shown.mm_per_px_xy ? ["x, px", "y, px", "x, mm", "y, mm"] : ["x, px", "y, px"];
-  const cell = (name, text) => Object.assign(document.createElement(name), { textContent: text });
   const titles = [words.landmark, ...axes, words.confidence, words.moved];
   find("thead tr").replaceChildren(...titles.map((title) => cell("th", title)));
+}
+
+function buildRows() {
   rows.replaceChildren(
     ...shown.names.map((name, k) => {
       const row = document.createElement("tr");
@@ -236,8 +248,7 @@ function buildTable() {
           ariaLabel: `${name} ${axis}, px`,
         });
       }
-      if (shown.mm_per_px_xy) row.append(cell("td", ""), cell("td", ""));
-      row.appendChild(cell("td", ""));
+      row.append(cell("td", ""), cell("td", ""), cell("td", "")); // x and y in mm, confidence
       row.appendChild(cell("td", "")).appendChild(cell("bdi", ""));
       return row;
     }),
@@ -247,17 +258,18 @@ function buildTable() {
 function fillRow(row, k) {
   const point = points[k];
   row.classList.toggle("chosen", k === chosen);
-  if (row.dataset.at !== String(point)) inputsOf(row).forEach(release);
+  if (row.dataset.at !== String(point)) inputsOf(row).forEach(release); // the landmark was moved by hand
   row.dataset.at = String(point);
   if (!row.querySelector("input:focus"))
     // what is being typed stays
     inputsOf(row).forEach((input, axis) => {
       if (!held.has(input)) input.value = point ? point[axis].toFixed(2) : "";
     });
-  if (shown.mm_per_px_xy)
-    [0, 1].forEach((axis) => {
-      row.children[3 + axis].textContent = point ? (point[axis] * shown.mm_per_px_xy[axis]).toFixed(2) : "-";
-    });
+  [0, 1].forEach((axis) => {
+    const mm = row.children[3 + axis];
+    mm.hidden = !shown.mm_per_px_xy;
+    if (!mm.hidden) mm.textContent = point ? (point[axis] * shown.mm_per_px_xy[axis]).toFixed(2) : "-";
+  });
   const sure = isMoved(k) ? { words: shown.words.corrected, level: "" } : shown.confidence[k];
   Object.assign(row.lastElementChild.previousElementSibling, {
     textContent: sure.words,
@@ -269,6 +281,7 @@ function fillRow(row, k) {
 // what was typed and is not in `points`: {typed} while Python reads it, {typed, mistake}, or {typed, value} while
 // the other axis is not known; it stays as it was typed until the landmark is moved
 const held = new WeakMap();
+const reading = new Map(); // a field, and the reading of what was typed in it
 const inputsOf = (row) => [...row.querySelectorAll("input")];
 
 function hold(input, what) {
@@ -293,7 +306,7 @@ async function readTyped(input) {
     inputs = inputsOf(row),
     typed = input.value;
   hold(input, { typed });
-  const read = await server.read_typed(typed);
+  const read = (await server.read_typed(typed)) ?? { mistake: shown.words.unread }; // nothing: no connection
   if (!input.isConnected || held.get(input)?.typed !== typed) return; // moved or typed again meanwhile
   const { value } = read,
     mistake = read.mistake ?? outside(value, [shown.width, shown.height][inputs.indexOf(input)]);
@@ -306,10 +319,11 @@ async function readTyped(input) {
   const isWhole = at.every((one) => one !== null),
     isEmpty = at.every((one) => one === null);
   if (isWhole || isEmpty) {
-    release(input);
-    change(k, isWhole ? at : null);
+    const point = isWhole ? inside(at) : null;
+    inputs.filter((other) => other === input || !reading.has(other)).forEach(release);
+    row.dataset.at = String(point); // so that what is still being read of the other axis stays
+    change(k, point);
   }
-  settle(row);
 }
 
 function outside(value, side) {
@@ -322,14 +336,20 @@ function outside(value, side) {
 
 function settle(row) {
   // an axis that was emptied alone comes back once the row is left
-  if (!row.querySelector("input:focus"))
-    inputsOf(row)
-      .filter((input) => held.get(input)?.value === null)
-      .forEach(release);
+  const inputs = inputsOf(row);
+  if (!row.querySelector("input:focus") && !inputs.some((input) => reading.has(input)))
+    inputs.filter((input) => held.get(input)?.value === null).forEach(release);
   if (shown) refresh();
 }
 
-rows.addEventListener("change", (event) => readTyped(event.target));
+rows.addEventListener("change", ({ target }) => {
+  const read = readTyped(target).finally(() => {
+    if (reading.get(target) !== read) return; // typed again meanwhile
+    reading.delete(target);
+    settle(target.closest("tr"));
+  });
+  reading.set(target, read);
+});
 rows.addEventListener("focusin", (event) => choose(Number(event.target.closest("tr").dataset.k)));
 rows.addEventListener("focusout", (event) => requestAnimationFrame(() => settle(event.target.closest("tr"))));
 rows.addEventListener("click", (event) => {

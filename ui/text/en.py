@@ -556,6 +556,7 @@ TEXT: dict[str, str] = {
     "annotator_corrected": "corrected",
     "annotator_moved": "moved by",
     "annotator_missing": "not visible",
+    "annotator_unread": "Fiducial did not answer; type it again",
     "annotator_hint": "A cross is a prediction, a ring a corrected landmark; a dashed circle marks low "
     "confidence. Drag a landmark, or select it and use the arrow keys (1 px; with Shift 10 px), or type its "
     "position into the table; a double click moves the selected one there. The wheel zooms after a click on "
