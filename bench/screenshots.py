@@ -224,10 +224,14 @@ SHOWN = {
 
 
 def save_down_to(last: Locator, path: Path) -> None:
-    """The page down to an element, as a palette: a third of the size, and nobody sees the difference."""
-    picture = Image.open(io.BytesIO(last.page.screenshot(full_page=True))).convert("RGB")
+    """Save the page down to an element, as a palette: a third of the size, and nobody sees the difference."""
+    page = last.page
     bottom = last.evaluate("element => element.getBoundingClientRect().bottom + window.scrollY")
-    picture = picture.crop((0, 0, picture.width, min(picture.height, round(bottom) + 16)))
+    # a window of that height: the row of Start, which stays at the window's bottom, stands where it belongs
+    page.set_viewport_size({"width": WIDTH, "height": round(bottom) + 16})
+    page.wait_for_timeout(500)
+    picture = Image.open(io.BytesIO(page.screenshot())).convert("RGB")
+    page.set_viewport_size({"width": WIDTH, "height": HEIGHT})
     picture.quantize(COLOURS, dither=Image.Dither.NONE).save(path, optimize=True)
     print(f"{path}: {path.stat().st_size // 1024} KiB", flush=True)
 
