@@ -10,6 +10,9 @@ from pathlib import Path
 
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # the page must work on a closed network
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+# after each event Gradio would sum up the last 10,000, for a view of its own that this page does not offer
+os.environ.setdefault("GRADIO_ANALYTICS_MAX_EVENTS", "1")
+os.environ.setdefault("GRADIO_ANALYTICS_CACHE_FREQUENCY", str(10**9))
 
 from starlette.middleware import Middleware
 

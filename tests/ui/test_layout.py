@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
 import re
 from collections.abc import Iterator
 from functools import partial
@@ -76,6 +77,19 @@ def test_no_event_without_progress_writes_to_what_it_does_not_change(page: gr.Bl
     assert len(own) > 50
     noisy = [fn.name for fn in own if fn.show_progress == "hidden" and fn.show_progress_on != []]
     assert not noisy
+
+
+def test_gradio_does_not_sum_up_its_events_after_each_of_them() -> None:
+    importlib.import_module("app")  # sets what Gradio reads when it makes its queue
+
+    async def make() -> gr.Blocks:
+        return gr.Blocks().queue()
+
+    queue = asyncio.run(make())._queue
+    queue.events_recorded = 1
+    event = {"function": "tick", "status": "success", "process_time": 0.1}
+    assert queue.compute_analytics_summary([event]) == {"functions": {}}
+    assert queue.ANALYTICS_MAX_EVENTS == 1
 
 
 def test_a_tick_takes_few_inputs(page: gr.Blocks) -> None:
