@@ -12,13 +12,13 @@ CALLS = "**/gradio_api/component_server/**"  # a component's own questions, such
 
 
 @contextmanager
-def held_back(page: Page, questions: str = QUESTIONS) -> Iterator[None]:
-    """Whatever the page asks meanwhile is answered afterwards."""
+def held_back(page: Page, questions: str = QUESTIONS, *, naming: str = "") -> Iterator[None]:
+    """Whatever the page asks meanwhile is answered afterwards, or what names this in its request."""
     waiting: list[Route] = []
     is_busy = True
 
     def hold(route: Route) -> None:
-        if is_busy:
+        if is_busy and naming in (route.request.post_data or ""):
             waiting.append(route)
         else:
             route.continue_()

@@ -163,6 +163,15 @@ def test_what_is_typed_faster_than_it_is_read_is_kept_and_exported(
     expect(page.locator("#predict-annotator .about")).to_contain_text("0.5 mm")
     expect(y).to_have_value("35.25")
 
+    with held_back(page, naming='"points"'):  # nor does its answer, if the server has not heard of the move
+        with page.expect_request(lambda request: '"points"' in (request.post_data or "")):
+            y.fill("36.25")
+            y.press("Tab")
+        page.locator("#predict-spacing :is(input, textarea)").fill("0.25")
+        expect(page.locator("#predict-annotator .about")).to_contain_text("0.25 mm")
+        expect(y).to_have_value("36.25")
+    expect(y).to_have_value("36.25")
+
     with page.expect_download() as downloading, held_back(page, CALLS):
         y.fill("34.75")
         page.locator("#predict-export").click()

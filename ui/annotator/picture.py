@@ -1,7 +1,7 @@
 """The picture on which landmarks are dragged, and the table in which they are typed, as one custom component.
 
 Python passes an image with its points (`annotator_value`). annotator.js draws it, moves points at once, and
-reports moved points with the event `moved`, {folder, image, points}.
+reports moved points with the event `moved`, {folder, image, points, number}.
 """
 
 from __future__ import annotations
@@ -66,6 +66,7 @@ def annotator_value(uploads: Uploads) -> dict[str, Any] | None:
         "names": uploads.landmark_names if image.points_xy_image is not None else [],
         "points": _plain(image.points_xy_image),
         "predicted": _plain(image.predicted_xy_image),
+        "heard": image.heard,
         "confidence": [] if image.confidence is None else [_confidence(value) for value in image.confidence],
         "mm_per_px_xy": list(mm_per_px_xy) if np.isfinite(mm_per_px_xy).all() else None,
         "spacing": _spacing_text(uploads, image),

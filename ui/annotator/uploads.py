@@ -52,6 +52,7 @@ class Upload:
     predicted_xy_image: FloatArray | None = None
     points_xy_image: FloatArray | None = None
     confidence: FloatArray | None = None
+    heard: int = 0  # the number of the last move that the browser reported
 
     @property
     def num_low(self) -> int:
@@ -215,13 +216,18 @@ def adopt(uploads: Uploads, landmark_names: Sequence[str], predictions: Predicti
     uploads.landmark_names = names
 
 
-def correct(uploads: Uploads, key: str, points: Sequence[Sequence[float] | None]) -> Upload | None:
+def correct(
+    uploads: Uploads, key: str, points: Sequence[Sequence[float] | None], number: int
+) -> Upload | None:
     """Store an image's points as the browser sends them: (x, y) in image pixels, None for a missing landmark.
 
+    `number`: that of the move, counted by the browser.
     Moved points stay inside the image; a point that a network put outside stays there. Anything else is
     ignored, and None is returned.
     """
     image = uploads.find(key)
+    if image is not None:
+        image.heard = number
     if image is None or image.points_xy_image is None or len(points) != len(image.points_xy_image):
         return None
     height, width = image.size_hw

@@ -261,7 +261,7 @@ def on_moved(tab: PredictTab, uploads: Uploads, message: Mapping[str, Any]) -> U
     before = images_html(uploads)
     # another folder: the images were removed meanwhile
     if uploads.folder is not None and uploads.folder.name == message["folder"]:
-        correct(uploads, str(message["image"]), message["points"])
+        correct(uploads, str(message["image"]), message["points"], int(message["number"]))
     after = images_html(uploads)
     images = {} if after == before else {tab.images: after}
     return {tab.uploads: uploads, tab.file: gr.update(visible=False), **images}

@@ -20,20 +20,24 @@ let points = []; // where they are now: [x, y], or null for a landmark that is n
 let chosen = 0,
   undone = [],
   view = null,
-  waiting = null;
+  waiting = null, // the last move while it waits to be sent
+  numMoves = 0;
+const moves = new Map(); // the last move of each image
+const keyOf = ({ folder, image }) => `${folder}/${image}`;
 
 // ---- what Python sends, and what is reported back
 
 async function draw() {
   await Promise.all(reading.values()); // what was typed in the image that is left counts
-  const unsent = waiting?.message, // a value that Python made before it heard of the last move
-    before = shown;
+  const before = shown;
   flush();
   shown = props.value?.image ? props.value : null;
   root.hidden = !shown;
   if (!shown) return;
   const isShown = (other) => other && other.image === shown.image && other.folder === shown.folder;
-  const kept = isShown(unsent) && unsent.points.length === shown.points.length ? unsent : shown;
+  // a value that Python made before it heard of the last move gives way to that move
+  const last = moves.get(keyOf(shown));
+  const kept = last?.number > shown.heard && last.points.length === shown.points.length ? last : shown;
   points = kept.points.map((point) => point && [...point]);
   undone = [];
   chosen = Math.min(chosen, Math.max(0, points.length - 1));
@@ -50,7 +54,8 @@ async function draw() {
 function send() {
   clearTimeout(waiting?.timer);
   const { folder, image } = shown;
-  const message = { folder, image, points: points.map((point) => point && [...point]) };
+  const message = { folder, image, points: points.map((point) => point && [...point]), number: ++numMoves };
+  moves.set(keyOf(shown), message);
   waiting = { message, timer: setTimeout(flush, SEND_AFTER_MS) };
 }
 

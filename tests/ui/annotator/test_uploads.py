@@ -136,7 +136,7 @@ def test_a_typed_pixel_size_counts_where_the_file_states_none(uploads: Uploads, 
 def test_corrections_count_stay_in_the_image_and_survive_a_new_prediction(uploads: Uploads) -> None:
     first = uploads.images[0]
     assert first.num_low == 1
-    assert correct(uploads, first.key, [[12.5, -99], None]) is first
+    assert correct(uploads, first.key, [[12.5, -99], None], 1) is first
     assert first.points_xy_image is not None
     assert np.array_equal(first.points_xy_image, [[12.5, -0.5], [np.nan, np.nan]], equal_nan=True)
     assert first.is_corrected and not uploads.images[1].is_corrected and first.num_low == 0
@@ -152,13 +152,13 @@ def test_a_landmark_predicted_outside_the_image_stays_there_while_another_is_mov
     image = uploads.images[0]
     outside = np.array([[3.123, 4.456], [-7.5, 2.1]])
     adopt(uploads, NAMES, {f"{image.key}.png": (outside, np.array([0.9, 0.2]))})
-    correct(uploads, image.key, [[5, 5], [-7.5, 2.1]])
+    correct(uploads, image.key, [[5, 5], [-7.5, 2.1]], 1)
     assert image.points_xy_image is not None and image.points_xy_image.tolist() == [[5, 5], [-7.5, 2.1]]
     assert image.corrected.tolist() == [True, False] and image.num_low == 1
 
 
 def test_corrections_are_not_lost_to_a_run_of_other_landmarks(uploads: Uploads) -> None:
-    correct(uploads, uploads.images[0].key, [[1, 1], [2, 2]])
+    correct(uploads, uploads.images[0].key, [[1, 1], [2, 2]], 1)
     with pytest.raises(UserError, match="other landmarks"):
         adopt(uploads, ["tail"], {"0000.png": (np.zeros((1, 2)), np.ones(1))})
     assert uploads.landmark_names == NAMES
@@ -171,7 +171,7 @@ def test_what_is_no_list_of_the_images_points_is_ignored(
     uploads: Uploads, key: str, points: list[list[float]]
 ) -> None:
     before = uploads.images[0].points_xy_image
-    assert correct(uploads, key, points) is None
+    assert correct(uploads, key, points, 1) is None
     assert uploads.images[0].points_xy_image is before
 
 

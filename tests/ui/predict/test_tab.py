@@ -129,7 +129,7 @@ def test_images_are_predicted_shown_corrected_and_exported(
     assert heatmap_source({**asked, "folder": "../..", "landmark": 0}) == ""
 
     moved = [[10.0, 11.0], None, value["points"][2]]
-    message = {"folder": value["folder"], "image": value["image"], "points": moved}
+    message = {"folder": value["folder"], "image": value["image"], "points": moved, "number": 3}
     assert tab.images not in predict_tab.on_moved(tab, uploads, {**message, "folder": "removed"})
     updates = predict_tab.on_moved(tab, uploads, message)
     assert updates[tab.images].count("corrected") == 1
