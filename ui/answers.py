@@ -49,8 +49,8 @@ class Superseded(Exception):  # noqa: N818 (not an error of the program)
 class Part:
     """A part of the page: the selectors of its elements, its inputs, and the question that it answers now.
 
-    `keeps`: what is shown changes only on request, so it is never marked as updating, only as belonging to
-    other settings.
+    `keys`: those that it answers of its only input, an object; none: all of its inputs. `keeps`: what is
+    shown changes only on request, so it is never marked as updating, only as belonging to other settings.
     """
 
     name: str
@@ -58,6 +58,7 @@ class Part:
     inputs: tuple[Any, ...]
     answered: gr.Textbox
     again: gr.Button  # pressed by the browser when a late answer has replaced the right one
+    keys: tuple[str, ...] = ()
     keeps: bool = False
 
     def asks(self, events: Any, *, repeated: bool = False) -> None:
@@ -147,7 +148,9 @@ class Part:
     def ask_js(self) -> str:
         if not self.inputs:
             return f"() => {{ window.fiducialAnswers.askAnew({self._json}); }}"
-        return f"(...values) => {{ window.fiducialAnswers.ask({self._json}, JSON.stringify(values)); }}"
+        return (
+            f"(...values) => {{ window.fiducialAnswers.ask({self._json}, {self.question_js(self.inputs)}); }}"
+        )
 
     @property
     def answer_js(self) -> str:
@@ -158,6 +161,8 @@ class Part:
         if not self.inputs:
             return f"window.fiducialAnswers.asked({self._json})"
         places = [list(inputs).index(own) for own in self.inputs]
+        if self.keys:
+            return f"JSON.stringify({list(self.keys)}.map((key) => values[{places[0]}][key]))"
         return f"JSON.stringify({places}.map((place) => values[place]))"
 
     @property
@@ -179,7 +184,12 @@ class Part:
 
 
 def create_part(
-    name: str, shown_in: Sequence[str], inputs: Sequence[Any] = (), *, keeps: bool = False
+    name: str,
+    shown_in: Sequence[str],
+    inputs: Sequence[Any] = (),
+    *,
+    keys: Sequence[str] = (),
+    keeps: bool = False,
 ) -> Part:
     """Create a part while the page is being laid out."""
     again = gr.Button(visible="hidden", elem_id=f"again-{name}")
@@ -189,6 +199,7 @@ def create_part(
         inputs=tuple(inputs),
         answered=gr.Textbox(visible=False),
         again=again,
+        keys=tuple(keys),
         keeps=keeps,
     )
 

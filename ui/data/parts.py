@@ -33,12 +33,12 @@ class Answers:
     @classmethod
     def create(cls, train: TrainTab) -> Answers:
         """Create the parts of a tab that is laid out."""
-        data = [train.fields[key] for key in DATA_KEYS]
+        form = [train.form]
         return cls(
-            create_part("data-view", ("#data-tab-summary", "#data-body"), data),
-            create_part("data-problems", ("#data-problems-note", "#data-problems"), data),
-            create_part("data-floor", ("#data-floor",), train.inputs),
-            create_part("data-views", ("#data-views",), train.inputs, keeps=True),
+            create_part("data-view", ("#data-tab-summary", "#data-body"), form, keys=DATA_KEYS),
+            create_part("data-problems", ("#data-problems-note", "#data-problems"), form, keys=DATA_KEYS),
+            create_part("data-floor", ("#data-floor",), form),
+            create_part("data-views", ("#data-views",), form, keeps=True),
             create_part(
                 "data-image",
                 ("#data-caption", "#data-picture", "#data-marks", "#data-sigma", "#data-sigma-note"),
@@ -46,7 +46,8 @@ class Answers:
             create_part(
                 "data-sigma",
                 ("#data-sigma", "#data-sigma-note"),
-                [train.fields[key] for key in (*DATA_KEYS, *SAMPLE_KEYS)],
+                form,
+                keys=(*DATA_KEYS, *SAMPLE_KEYS),
             ),
         )
 

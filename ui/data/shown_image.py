@@ -15,6 +15,7 @@ from ui.data.summary import ALL_SPLITS, DataView, in_listed_order, leak_caption
 from ui.data.training_view import draw_sigma
 from ui.text.say import say
 from ui.train.data_view import settings_for_data
+from ui.train.form import FormValues
 
 
 def bind_browser(tab: DataTab) -> None:
@@ -34,7 +35,7 @@ def _bind_moves(tab: DataTab) -> None:
     """Show another image by its number, its split or a step, or the whole image again."""
     browser, number = tab.browser, tab.browser.number
     image, sigma = tab.answers.image, tab.answers.sigma
-    inputs = [tab.view, browser.shown, browser.split, number.slider, tab.training.landmark, *tab.train.inputs]
+    inputs = [tab.view, browser.shown, browser.split, number.slider, tab.training.landmark, tab.train.form]
     outputs = _outputs(tab)
     for event, handler in (
         (number.slider.input, partial(on_number, tab)),
@@ -61,9 +62,9 @@ def _bind_tables(tab: DataTab) -> None:
 
     # Gradio passes the event by its annotation, which `answers` would hide
     def open_suspect(
-        image_question: str, sigma_question: str, view: DataView, event: gr.EventData, *values: Any
+        image_question: str, sigma_question: str, view: DataView, event: gr.EventData, form: FormValues
     ) -> Updates:
-        updates = on_suspect(tab, view, int(event.key), *values)
+        updates = on_suspect(tab, view, int(event.key), form)
         return {image.answered: image_question, sigma.answered: sigma_question, **updates}
 
     def open_problem(
@@ -72,15 +73,15 @@ def _bind_tables(tab: DataTab) -> None:
         view: DataView,
         leaks: tuple[Leak, ...],
         event: gr.EventData,
-        *values: Any,
+        form: FormValues,
     ) -> Updates:
-        updates = on_problem(tab, view, leaks, int(event.key), *values)
+        updates = on_problem(tab, view, leaks, int(event.key), form)
         return {image.answered: image_question, sigma.answered: sigma_question, **updates}
 
     outputs = [sigma.answered, *_outputs(tab)]
     for event, handler, inputs in (
-        (tab.suspects.chosen, open_suspect, [tab.view, *tab.train.inputs]),
-        (tab.problems.chosen, open_problem, [tab.view, tab.leaks, *tab.train.inputs]),
+        (tab.suspects.chosen, open_suspect, [tab.view, tab.train.form]),
+        (tab.problems.chosen, open_problem, [tab.view, tab.leaks, tab.train.form]),
     ):
         opened = image.binds(event, handler, inputs, outputs, also=(sigma,))
         opened.then(None, js=script("scroll_to.js", "#data-picture", "nearest", 0), **PRIVATE)
@@ -92,11 +93,17 @@ def _outputs(tab: DataTab) -> list[Any]:
 
 
 def on_number(
-    tab: DataTab, view: DataView, shown: Shown, split: str, number: float, landmark: str | None, *values: Any
+    tab: DataTab,
+    view: DataView,
+    shown: Shown,
+    split: str,
+    number: float,
+    landmark: str | None,
+    form: FormValues,
 ) -> Updates:
     """Show the image at the slider."""
     rows = view.rows_in_split(split)
-    return _show_and_draw(tab, view, Shown(row=rows[min(int(number), len(rows)) - 1]), landmark, values)
+    return _show_and_draw(tab, view, Shown(row=rows[min(int(number), len(rows)) - 1]), landmark, form)
 
 
 def on_typed_number(
@@ -107,20 +114,26 @@ def on_typed_number(
     split: str,
     number: float,
     landmark: str | None,
-    *values: Any,
+    form: FormValues,
 ) -> Updates:
     """Show the image whose number was typed beside the slider."""
     typed_number, updates = tab.browser.number.take(typed, len(view.rows_in_split(split)))
     if typed_number is None or typed_number == number:
         return updates
-    return {**on_number(tab, view, shown, split, typed_number, landmark, *values), **updates}
+    return {**on_number(tab, view, shown, split, typed_number, landmark, form), **updates}
 
 
 def on_split(
-    tab: DataTab, view: DataView, shown: Shown, split: str, number: float, landmark: str | None, *values: Any
+    tab: DataTab,
+    view: DataView,
+    shown: Shown,
+    split: str,
+    number: float,
+    landmark: str | None,
+    form: FormValues,
 ) -> Updates:
     """Show the first image of another split, and fit the slider to the split."""
-    return _show_and_draw(tab, view, Shown(row=view.rows_in_split(split)[0]), landmark, values, split)
+    return _show_and_draw(tab, view, Shown(row=view.rows_in_split(split)[0]), landmark, form, split)
 
 
 def on_step(
@@ -131,22 +144,24 @@ def on_step(
     split: str,
     number: float,
     landmark: str | None,
-    *values: Any,
+    form: FormValues,
 ) -> Updates:
     """Show the previous or the next image; after the last comes the first."""
     rows = view.rows_in_split(split)
     row = rows[(int(number) - 1 + step) % len(rows)]
-    return _show_and_draw(tab, view, Shown(row=row), landmark, values, split)
+    return _show_and_draw(tab, view, Shown(row=row), landmark, form, split)
 
 
-def on_suspect(tab: DataTab, view: DataView, place: int, *values: Any) -> Updates:
+def on_suspect(tab: DataTab, view: DataView, place: int, form: FormValues) -> Updates:
     """Show the image of a suspect whose row was clicked."""
     suspect = view.suspects.outliers[place]
     shown = Shown(row=suspect.row, suspect=suspect)
-    return _show_and_draw(tab, view, shown, view.names[suspect.landmark], values, ALL_SPLITS)
+    return _show_and_draw(tab, view, shown, view.names[suspect.landmark], form, ALL_SPLITS)
 
 
-def on_problem(tab: DataTab, view: DataView, leaks: tuple[Leak, ...], place: int, *values: Any) -> Updates:
+def on_problem(
+    tab: DataTab, view: DataView, leaks: tuple[Leak, ...], place: int, form: FormValues
+) -> Updates:
     """Show the image of a problem whose row was clicked, if it has one."""
     problems, pair, path = view.splits.annotations.problems, None, None
     if place < len(problems):
@@ -156,7 +171,7 @@ def on_problem(tab: DataTab, view: DataView, leaks: tuple[Leak, ...], place: int
         pair = in_listed_order(leaks)[place - len(problems)]
         row = view.row_of_id(pair.image_ids[0])
     if row is not None:
-        updates = _show_and_draw(tab, view, Shown(row=row), None, values, ALL_SPLITS)
+        updates = _show_and_draw(tab, view, Shown(row=row), None, form, ALL_SPLITS)
         if pair is not None:
             updates[tab.browser.caption] += f" · {leak_caption(pair)}"
         return updates
@@ -166,11 +181,16 @@ def on_problem(tab: DataTab, view: DataView, leaks: tuple[Leak, ...], place: int
 
 
 def _show_and_draw(
-    tab: DataTab, view: DataView, shown: Shown, landmark: str | None, values: Any, split: str | None = None
+    tab: DataTab,
+    view: DataView,
+    shown: Shown,
+    landmark: str | None,
+    form: FormValues,
+    split: str | None = None,
 ) -> Updates:
     """Show the image, and sigma on it."""
     assert shown.row is not None
-    settings = settings_for_data(values)
+    settings = settings_for_data(form)
     return {
         **show(tab.browser, view, shown, split),
         **draw_sigma(tab.training, settings, view, shown.row, landmark),

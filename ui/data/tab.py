@@ -37,11 +37,15 @@ from ui.datasets import list_datasets, read_leaks, summarize
 from ui.session import Session
 from ui.text.say import in_markdown, say
 from ui.train.data_view import settings_for_data
-from ui.train.form import DATA_KEYS, FORM_KEYS, SAMPLE_KEYS
+from ui.train.form import DATA_KEYS, FORM_KEYS, SAMPLE_KEYS, FormValues
 from ui.train.parts import TrainTab
 
 LEAKS_PART = "data_leaks"  # of the session: the data set whose identical images are awaited
-TO_FORM = "(path) => (path ?? '').trim()"
+# the form's field and values, at once
+TO_FORM = """(path, form) => {
+    const dataset_path = (path ?? "").trim();
+    return [dataset_path, {...form, dataset_path}];
+}"""
 
 
 def create_data_tab() -> dict[str, Any]:
@@ -58,7 +62,7 @@ def bind_data_tab(parts: dict[str, Any], item: gr.Tab, train: TrainTab, data_roo
     for read in (_bind_look(tab, item), *_bind_choice(tab), _bind_import(tab)):
         _bind_slow_answers(tab, read)
     bind_browser(tab)
-    tab.training.bind(tab.view, tab.browser.shown, train.inputs, answers.image, answers.sigma, answers.views)
+    tab.training.bind(tab.view, tab.browser.shown, train.form, answers.image, answers.sigma, answers.views)
     return tab
 
 
@@ -74,7 +78,7 @@ def _mark_changes(tab: DataTab) -> None:
 
 def _bind_look(tab: DataTab, item: gr.Tab) -> Any:
     """Bind turning to the tab."""
-    inputs = [tab.train.session, tab.view, tab.browser.shown, *tab.train.inputs]
+    inputs = [tab.train.session, tab.view, tab.browser.shown, tab.train.form]
     return tab.answers.data.answers(
         item.select,
         partial(on_look, tab),
@@ -89,7 +93,9 @@ def _bind_choice(tab: DataTab) -> tuple[Any, Any]:
     """Bind choosing another data set, and reading the same one again."""
     answers = tab.answers
     # in the browser, so that the Train form has it at once and what is shown is marked
-    copied = tab.dataset.input(None, [tab.dataset], [tab.train.fields["dataset_path"]], js=TO_FORM, **PRIVATE)
+    form = tab.train.form
+    outputs = [tab.train.fields["dataset_path"], form]
+    copied = tab.dataset.input(None, [tab.dataset, form], outputs, js=TO_FORM, **PRIVATE)
     for part in (answers.data, answers.problems, answers.sigma, answers.decoding_error, answers.views):
         part.asks(copied.then)
     chosen = _bind_reading(tab, copied.then)
@@ -117,7 +123,7 @@ def _bind_reading(tab: DataTab, event: Any, handler: Any = None, more: Sequence[
     return answers.data.answers(
         event,
         handler or partial(on_read, tab),
-        [tab.train.session, *more, *tab.train.inputs],
+        [tab.train.session, *more, tab.train.form],
         tab.everything,
         how={**LATEST, **_show_reading(tab)},
         also=(answers.image, answers.sigma),
@@ -131,7 +137,7 @@ def _show_reading(tab: DataTab) -> dict[str, Any]:
 
 def _bind_slow_answers(tab: DataTab, read: Any) -> None:
     """Bind what follows once a data set is read: identical images, then the decoding error."""
-    answers, inputs = tab.answers, [tab.train.session, tab.view, *tab.train.inputs]
+    answers, inputs = tab.answers, [tab.train.session, tab.view, tab.train.form]
     listed = answers.problems.answers(
         read.then, partial(on_leaks, tab), inputs, [tab.leaks, tab.problems_note, tab.problems]
     )
@@ -140,14 +146,14 @@ def _bind_slow_answers(tab: DataTab, read: Any) -> None:
     )
 
 
-def on_look(tab: DataTab, session: Session, view: DataView | None, shown: Shown, *values: Any) -> Updates:
+def on_look(tab: DataTab, session: Session, view: DataView | None, shown: Shown, form: FormValues) -> Updates:
     """Read the form's data set when the user turns to the tab, unless it is shown already; redraw sigma."""
     try:
-        settings = settings_for_data(values)
+        settings = settings_for_data(form)
     except UserError:
-        return on_read(tab, session, *values)  # it says what is wrong
+        return on_read(tab, session, form)  # it says what is wrong
     if view is None or view.key != view_key(settings):
-        return on_read(tab, session, *values)
+        return on_read(tab, session, form)
     return draw_sigma(tab.training, settings, view, shown.row or 0, None)
 
 
@@ -177,25 +183,24 @@ def on_import(tab: DataTab, file: str, progress: gr.Progress) -> Updates:
     }
 
 
-def on_read_imported(tab: DataTab, session: Session, folder: str, *values: Any) -> Updates:
+def on_read_imported(tab: DataTab, session: Session, folder: str, form: FormValues) -> Updates:
     """Read the data set that was imported; in the browser the form may still name the one before."""
-    raw = dict(zip(FORM_KEYS, values, strict=True)) | {"dataset_path": folder}
-    return on_read(tab, session, *raw.values())
+    return on_read(tab, session, {**form, "dataset_path": folder})
 
 
-def on_read(tab: DataTab, session: Session, *values: Any) -> Updates:
+def on_read(tab: DataTab, session: Session, form: FormValues) -> Updates:
     """Read the form's data set and show its first image."""
     session.awaited.pop(DECODING_ERROR_PART, None)  # a late decoding error of another data set is not shown
     choices = list_datasets(tab.data_root)
     try:
-        settings = settings_for_data(values)
+        settings = settings_for_data(form)
         if not settings.dataset_path:
             reason = say("data_none", folder=tab.data_root)
             return _show_none(tab, reason, gr.update(choices=choices, value=None))
         view = read_view(settings)
     except UserError as error:
         reason = say("data_failed", reason=in_markdown(error))
-        return _show_none(tab, reason, gr.update(choices=choices, value=values[0]))
+        return _show_none(tab, reason, gr.update(choices=choices, value=form["dataset_path"]))
     splits = [(say("data_all"), ALL_SPLITS), *((name, name) for name in view.split_names)]
     return {
         tab.view: view,
@@ -217,14 +222,14 @@ def on_read(tab: DataTab, session: Session, *values: Any) -> Updates:
     }
 
 
-def on_leaks(tab: DataTab, session: Session, view: DataView | None, *values: Any) -> Updates:
+def on_leaks(tab: DataTab, session: Session, view: DataView | None, form: FormValues) -> Updates:
     """List identical images once the data set is shown.
 
     That takes long the first time, since every image is decoded.
     """
     if view is None:
         return {tab.leaks: ()}
-    if values and not _is_of_form(view, values):
+    if not _is_of_form(view, form):
         raise Superseded  # another data set is being read
     session.awaited[LEAKS_PART] = view.key
     leaks = read_leaks(view.splits)
@@ -233,10 +238,10 @@ def on_leaks(tab: DataTab, session: Session, view: DataView | None, *values: Any
     return {tab.leaks: leaks, **_list_problems(tab, view, leaks)}
 
 
-def _is_of_form(view: DataView, values: Sequence[Any]) -> bool:
+def _is_of_form(view: DataView, form: FormValues) -> bool:
     """Whether the view shows the data set of the form."""
     try:
-        return view.key == view_key(settings_for_data(values))
+        return view.key == view_key(settings_for_data(form))
     except UserError:
         return False
 

@@ -23,6 +23,7 @@ from ui.session import Session
 from ui.text.say import in_markdown, say, say_count
 from ui.torch_queries import query_decoding_error, query_views
 from ui.train.data_view import settings_for_data
+from ui.train.form import FormValues
 
 DECODING_ERROR_PART = "data_decoding_error"  # of the session: the settings whose decoding error is awaited
 NUM_VIEWS = 7  # and the plain image
@@ -46,14 +47,14 @@ class TrainingPanel:
         return [self.landmark, self.sigma, self.sigma_note, self.decoding_error, self.views, self.drawn]
 
     def bind(
-        self, view: gr.State, shown: gr.State, form: list[Any], image: Part, sigma: Part, views: Part
+        self, view: gr.State, shown: gr.State, form: gr.JSON, image: Part, sigma: Part, views: Part
     ) -> None:
         """Bind the handlers to the data set, the image in the picture and the Train form."""
         image.asks(self.landmark.input)
         image.answers(
             self.landmark.input,
             partial(on_landmark, self),
-            [view, shown, self.landmark, *form],
+            [view, shown, self.landmark, form],
             [self.landmark, self.sigma, self.sigma_note],
             also=(sigma,),
         )
@@ -66,7 +67,7 @@ class TrainingPanel:
         views.answers(
             self.draw.click,
             partial(on_draw, self),
-            [view, shown, self.drawn, *form],
+            [view, shown, self.drawn, form],
             [self.views, self.drawn],
             how=once,
         )
@@ -124,16 +125,16 @@ def draw_sigma(
 
 
 def on_landmark(
-    panel: TrainingPanel, view: DataView | None, shown: Any, landmark: str, *values: Any
+    panel: TrainingPanel, view: DataView | None, shown: Any, landmark: str, form: FormValues
 ) -> Updates:
     """Show sigma around another landmark."""
     if view is None:
         return {panel.sigma: None}
-    return draw_sigma(panel, settings_for_data(values), view, shown.row or 0, landmark)
+    return draw_sigma(panel, settings_for_data(form), view, shown.row or 0, landmark)
 
 
 def on_decoding_error(
-    panel: TrainingPanel, session: Session, view: DataView | None, *values: Any
+    panel: TrainingPanel, session: Session, view: DataView | None, form: FormValues
 ) -> Iterator[Updates]:
     """Show the decoding error of the form's settings: a note at once, the number once it is computed."""
     if view is None:
@@ -141,7 +142,7 @@ def on_decoding_error(
         return
     yield {panel.decoding_error: say("data_decoding_error_computing")}
     try:
-        settings = settings_for_data(values)
+        settings = settings_for_data(form)
         session.awaited[DECODING_ERROR_PART] = settings
         answer = query_decoding_error(settings)
     except UserError as error:
@@ -160,7 +161,7 @@ def on_decoding_error(
 
 
 def on_draw(
-    panel: TrainingPanel, view: DataView | None, shown: Any, drawn: Drawn | None, *values: Any
+    panel: TrainingPanel, view: DataView | None, shown: Any, drawn: Drawn | None, form: FormValues
 ) -> Updates:
     """Show the image as the next epochs would augment it; another image begins with the first epoch."""
     if view is None or shown.row is None:
@@ -168,7 +169,7 @@ def on_draw(
     image_id = view.image_id(shown.row)
     first = drawn[1] + NUM_VIEWS if drawn is not None and drawn[0] == image_id else 1
     try:
-        pictures = query_views(settings_for_data(values), image_id, first, NUM_VIEWS)
+        pictures = query_views(settings_for_data(form), image_id, first, NUM_VIEWS)
     except UserError as error:
         return {panel.views: escape(say("data_failed", reason=error))}
     titles = [say("data_view_plain"), *(say("data_view_epoch", epoch=first + n) for n in range(NUM_VIEWS))]

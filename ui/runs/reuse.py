@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Any
 
 import gradio as gr
 
@@ -12,7 +11,7 @@ from backend.run.folder import RunFolder
 from ui.bindings import PRIVATE, Updates
 from ui.run_rows import read_config
 from ui.text.say import say
-from ui.train.form import ACCEPT, FORM_KEYS, form_values, settings_of
+from ui.train.form import ACCEPT, FormValues, form_values, settings_of
 from ui.train.implausible_panel import refuse_start
 from ui.train.parts import TrainTab
 from ui.train.start import queue_run
@@ -22,7 +21,7 @@ def bind_queue(tab: TrainTab) -> None:
     """Bind the queue button beside Start."""
     tab.queue.click(
         partial(on_queue, tab),
-        tab.inputs,
+        [tab.form],
         [tab.blocked, tab.fields[ACCEPT]],
         api_visibility="private",
         trigger_mode="once",
@@ -39,12 +38,12 @@ def bind_duplicated(tab: TrainTab, duplicated: gr.State, tabs: gr.Tabs) -> None:
     )
 
 
-def on_queue(tab: TrainTab, *values: Any) -> Updates:
+def on_queue(tab: TrainTab, form: FormValues) -> Updates:
     """Create the run's folder with its final settings, and queue it."""
     try:
-        run_id, place = queue_run(settings_of(values), tab.runs_dir)
+        run_id, place = queue_run(settings_of(form), tab.runs_dir)
     except UserError as error:
-        return refuse_start(tab.blocked, tab.inputs[FORM_KEYS.index(ACCEPT)], error)
+        return refuse_start(tab.blocked, tab.fields[ACCEPT], error)
     gr.Info(say("queued", run_id=run_id, place=place))
     return {tab.blocked: gr.update(visible=False)}
 
@@ -54,7 +53,6 @@ def on_duplicated(tab: TrainTab, duplicated: gr.State, tabs: gr.Tabs, run_id: st
     config = None if run_id is None else read_config(RunFolder(tab.runs_dir / run_id))
     if config is None:
         return {duplicated: None}
-    values = form_values(config)
     gr.Info(say("duplicated", run_id=run_id))
-    filled = {field: values[key] for key, field in zip(FORM_KEYS, tab.inputs, strict=True)}
+    filled = {tab.fields[key]: value for key, value in form_values(config).items()}
     return {tabs: gr.Tabs(selected="train"), duplicated: None, **filled}

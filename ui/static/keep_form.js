@@ -1,13 +1,14 @@
 (storageKey, keys, defaults, ...values) => {
-  // Keeps what differs from the defaults. The data set is always kept, since the first one may change.
-  if (!document.body.classList.contains("form-restored")) return;
+  // Gathers the form's values by key. Keeps what differs from the defaults; the data set always, since the first
+  // one may change.
+  const form = Object.fromEntries(keys.map((key, place) => [key, values[place]]));
+  if (!document.body.classList.contains("form-restored")) return [form];
   const kept = {};
-  keys.forEach((key, place) => {
-    if (key === "dataset_path" || values[place] !== defaults[key]) kept[key] = values[place];
-  });
+  for (const key of keys) if (key === "dataset_path" || form[key] !== defaults[key]) kept[key] = form[key];
   try {
     localStorage.setItem(storageKey, JSON.stringify(kept));
   } catch {
     // the browser keeps nothing
   }
+  return [form];
 };

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import gradio as gr
 
@@ -26,12 +24,12 @@ from ui.datasets import (
 )
 from ui.figures.pictures import plot_sample
 from ui.text.say import in_markdown, say
-from ui.train.form import DATA_KEYS, SAMPLE_KEYS, field_keys, mistakes_by_key, raw_of
+from ui.train.form import DATA_KEYS, SAMPLE_KEYS, FormValues, field_keys, mistakes_by_key, to_settings
 from ui.train.implausible_panel import show_implausible
 from ui.train.parts import TrainTab
 
 
-def on_data(tab: TrainTab, *values: Any) -> Updates:
+def on_data(tab: TrainTab, form: FormValues) -> Updates:
     """Update the summary, problems and readers when a data set is chosen."""
     cleared = {
         **show_implausible(tab.implausible, None),
@@ -39,7 +37,7 @@ def on_data(tab: TrainTab, *values: Any) -> Updates:
         tab.leaks: "",
     }
     try:
-        settings = settings_for_data(values)
+        settings = settings_for_data(form)
         if not settings.dataset_path:
             return {**cleared, tab.summary: say("choose_data")}
         splits = read_splits(settings)
@@ -57,13 +55,13 @@ def on_data(tab: TrainTab, *values: Any) -> Updates:
     }
 
 
-def on_leaks(tab: TrainTab, *values: Any) -> Updates:
+def on_leaks(tab: TrainTab, form: FormValues) -> Updates:
     """List images that are in two splits among the problems, once the data set is shown.
 
     That takes long the first time, since every image is decoded.
     """
     try:
-        settings = settings_for_data(values)
+        settings = settings_for_data(form)
         leaks = read_leaks(read_splits(settings)) if settings.dataset_path else None
     except UserError:
         leaks = None
@@ -73,25 +71,25 @@ def on_leaks(tab: TrainTab, *values: Any) -> Updates:
     return {tab.leaks: summarize_leaks(leaks), tab.leak_list: list_leaks(leaks), tab.problems_box: box}
 
 
-def on_sample(tab: TrainTab, *values: Any) -> Updates:
+def on_sample(tab: TrainTab, form: FormValues) -> Updates:
     """Redraw the sample when the data set or something that changes sigma is chosen."""
-    if any(key in SAMPLE_KEYS for key in mistakes_by_key(raw_of(values))):
+    if any(key in SAMPLE_KEYS for key in mistakes_by_key(to_settings(form))):
         raise NoAnswer  # the field that is wrong is marked by on_form
     nothing = {tab.sample: None, tab.sigma_note: ""}
     try:
-        settings = settings_for_data(values)
+        settings = settings_for_data(form)
         return _draw_sample(tab, settings, read_splits(settings)) if settings.dataset_path else nothing
     except UserError:
         return nothing  # on_data reports what is wrong
 
 
-def settings_for_data(values: Sequence[Any]) -> Settings:
+def settings_for_data(form: FormValues) -> Settings:
     """Return settings for showing the data set: the data fields, and those display fields that are valid.
 
     Other fields keep their defaults, so that an error elsewhere on the form does not hide the data. A reader
     that the data set does not have counts as the mean. Raises UserError.
     """
-    raw = raw_of(values)
+    raw = to_settings(form)
     data = {key: raw[key] for key in DATA_KEYS}
     path = raw["dataset_path"]
     if path:

@@ -57,6 +57,9 @@ SAMPLE_KEYS = field_keys(settings_affecting("sample"))
 MEMORY_KEYS = field_keys(settings_affecting("data", "memory", "estimate"))
 ACCEPT = "accept_implausible"  # shown beside the problem that it accepts
 
+FormValues = Mapping[str, Any]
+"""The values of the form's fields, as they are typed, by key."""
+
 
 CUSTOM = "custom"  # the choice of no preset
 
@@ -109,8 +112,8 @@ def to_fields(values: Mapping[str, Any]) -> dict[str, Any]:
     return {key: field_text(value) if number_setting(key) else value for key, value in values.items()}
 
 
-def to_settings(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Convert form values by key to raw settings for `parse_settings`."""
+def to_settings(values: FormValues) -> dict[str, Any]:
+    """Convert the form's values to raw settings for `parse_settings`."""
     raw = {key: _plain(key, value) for key, value in values.items() if key not in SIZE_KEYS}
     raw["image_size"] = tuple(_plain(key, values[key]) for key in SIZE_KEYS)
     # here, once, so that every part of the page sees the same folder; an unknown ~name stays as it was typed
@@ -118,14 +121,9 @@ def to_settings(values: Mapping[str, Any]) -> dict[str, Any]:
     return raw
 
 
-def raw_of(values: Sequence[Any]) -> dict[str, Any]:
-    """Convert the form's values, in the order of FORM_KEYS, to raw settings."""
-    return to_settings(dict(zip(FORM_KEYS, values, strict=True)))
-
-
-def settings_of(values: Sequence[Any]) -> Settings:
-    """Convert the form's values, in the order of FORM_KEYS, to settings. Raises UserError."""
-    return parse_settings(raw_of(values))
+def settings_of(form: FormValues) -> Settings:
+    """Convert the form's values to settings. Raises UserError."""
+    return parse_settings(to_settings(form))
 
 
 def form_values(config: RunConfig) -> dict[str, Any]:
@@ -139,7 +137,7 @@ def form_values(config: RunConfig) -> dict[str, Any]:
     return to_fields({**sizes, **values})
 
 
-def understood_by_key(values: Mapping[str, Any]) -> dict[str, str]:
+def understood_by_key(values: FormValues) -> dict[str, str]:
     """Return how a field's value was understood, by form key, if that is not how it was typed."""
     texts: dict[str, str] = {}
     for key, typed in values.items():

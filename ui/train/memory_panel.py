@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -40,7 +40,7 @@ from ui.torch_queries import (
     subject_of,
 )
 from ui.train.estimate import estimate_words
-from ui.train.form import MEMORY_KEYS, mistakes_by_key, raw_of, settings_of
+from ui.train.form import MEMORY_KEYS, FormValues, mistakes_by_key, settings_of, to_settings
 from ui.train.memory_view import measured_words, plot_memory, remarks_words
 
 POLL_S = 2.0
@@ -66,6 +66,7 @@ class MemoryPanel:
 
     runs_dir: Path
     fields: dict[str, Any]
+    form: gr.JSON  # their values
     shown: gr.State
     step: Part  # what is said about a step's memory
     time: Part  # and about the time of an epoch
@@ -89,20 +90,22 @@ class MemoryPanel:
         ]  # fmt: skip
 
 
-def create_memory_panel(runs_dir: Path, fields: dict[str, Any], **placed: Any) -> MemoryPanel:
+def create_memory_panel(runs_dir: Path, fields: dict[str, Any], form: gr.JSON, **placed: Any) -> MemoryPanel:
     """Lay out the chart's side; `placed` are in the form: recommend, advice, accumulate, estimate."""
     devices = gr.HTML(elem_id="train-devices", padding=False)
     chart = gr.Plot(label=say("memory_chart"), elem_id="memory-chart")
     measure = gr.Button(say("measure"), size="sm", elem_id="measure")
     measure_note = gr.Markdown(say("measure_info"), elem_id="measure-note")
     measured = gr.Markdown(elem_id="measured")
-    decisive = [fields[key] for key in MEMORY_KEYS]
     return MemoryPanel(
         runs_dir=runs_dir,
         fields=fields,
+        form=form,
         shown=gr.State(Shown()),
-        step=create_part("step", ("#advice", "#accumulate", "#memory-chart", "#measured"), decisive),
-        time=create_part("time", ("#estimate",), decisive),
+        step=create_part(
+            "step", ("#advice", "#accumulate", "#memory-chart", "#measured"), [form], keys=MEMORY_KEYS
+        ),
+        time=create_part("time", ("#estimate",), [form], keys=MEMORY_KEYS),
         devices=devices,
         chart=chart,
         measure=measure,
@@ -123,12 +126,12 @@ def _changes(panel: MemoryPanel) -> list[Any]:
     return [panel.fields[key].change for key in MEMORY_KEYS]
 
 
-def bind_memory_panel(panel: MemoryPanel, inputs: Sequence[Any]) -> None:
-    """Bind the handlers; `inputs` is the form in the order of its keys."""
+def bind_memory_panel(panel: MemoryPanel) -> None:
+    """Bind the handlers."""
     changes = _changes(panel)
-    about = [panel.shown, *inputs]
+    about = [panel.shown, panel.form]
     asked = panel.step.binds(changes, partial(on_memory, panel), about, panel.drawn)
-    _bind_estimate(panel, asked, inputs)
+    _bind_estimate(panel, asked)
     # a late answer to an older form has replaced the right one
     panel.step.binds(panel.step.again.click, partial(on_memory, panel), about, panel.drawn)
     # not the form: the browser looks up each input of an event among all components, at every tick
@@ -147,20 +150,20 @@ def bind_memory_panel(panel: MemoryPanel, inputs: Sequence[Any]) -> None:
     )
 
 
-def load_memory_panel(panel: MemoryPanel, inputs: Sequence[Any], restored: Any) -> None:
+def load_memory_panel(panel: MemoryPanel, restored: Any) -> None:
     """Fill the panel when a browser opens the page; `restored`: the event that fills the form."""
-    asked = panel.step.binds(restored.then, partial(on_memory, panel), [panel.shown, *inputs], panel.drawn)
-    _bind_estimate(panel, asked, inputs)
+    asked = panel.step.binds(restored.then, partial(on_memory, panel), [panel.shown, panel.form], panel.drawn)
+    _bind_estimate(panel, asked)
 
 
-def _bind_estimate(panel: MemoryPanel, asked: Any, inputs: Sequence[Any]) -> None:
-    panel.time.binds(asked.then, partial(on_estimate, panel), [panel.shown, *inputs], [panel.estimate])
+def _bind_estimate(panel: MemoryPanel, asked: Any) -> None:
+    panel.time.binds(asked.then, partial(on_estimate, panel), [panel.shown, panel.form], [panel.estimate])
 
 
-def on_memory(panel: MemoryPanel, question: str, shown: Shown, *values: Any) -> Iterator[Updates]:
+def on_memory(panel: MemoryPanel, question: str, shown: Shown, form: FormValues) -> Iterator[Updates]:
     """The batch, or something else that changes a step's memory: a note at once while a step is traced, then
     the chart."""
-    settings = settings_for_memory(values)
+    settings = settings_for_memory(form)
     if settings is None:  # the field that is wrong is marked
         yield _answered(panel, replace(shown, question=VOID + question))
         return
@@ -180,10 +183,10 @@ def on_memory(panel: MemoryPanel, question: str, shown: Shown, *values: Any) -> 
         yield {**_answered(panel, Shown(question)), panel.advice: words, **_nothing_drawn(panel)}
 
 
-def on_estimate(panel: MemoryPanel, question: str, shown: Shown, *values: Any) -> Updates:
+def on_estimate(panel: MemoryPanel, question: str, shown: Shown, form: FormValues) -> Updates:
     """Afterwards: parameters and time for the current form. Time is measured once, and not while a run is
     training here."""
-    settings = settings_for_memory(values)
+    settings = settings_for_memory(form)
     if settings is None:
         return {panel.estimate: "", panel.time.answered: question}
     if shown.question != question:
@@ -214,10 +217,10 @@ def on_tick(panel: MemoryPanel, shown: Shown) -> Updates:
     return updates or {panel.shown: gr.skip()}
 
 
-def settings_for_memory(values: Sequence[Any]) -> Settings | None:
+def settings_for_memory(form: FormValues) -> Settings | None:
     """Only the settings that decide a step's memory, so that a wrong learning rate does not hide it; None
     where one of them is wrong."""
-    raw = raw_of(values)
+    raw = to_settings(form)
     wrong = mistakes_by_key(raw)
     if any(key in MEMORY_KEYS for key in wrong):
         return None
@@ -232,9 +235,9 @@ def _nothing_drawn(panel: MemoryPanel) -> Updates:
     return {panel.chart: None, panel.measured: "", panel.accumulate: gr.update(visible=False)}
 
 
-def on_recommend(panel: MemoryPanel, question: str, shown: Shown, *values: Any) -> Iterator[Updates]:
+def on_recommend(panel: MemoryPanel, question: str, shown: Shown, form: FormValues) -> Iterator[Updates]:
     """Fill in the recommended batch for the memory that is free now."""
-    for updates in on_memory(panel, question, shown, *values):
+    for updates in on_memory(panel, question, shown, form):
         found = getattr(updates.get(panel.shown), "found", None)
         if found is not None and found.batch_size is not None:
             updates[panel.fields["batch_size"]] = found.batch_size
@@ -252,7 +255,7 @@ def on_accumulate(panel: MemoryPanel, shown: Shown) -> Updates:
     }
 
 
-def on_measure(panel: MemoryPanel, question: str, shown: Shown, *values: Any) -> Iterator[Updates]:
+def on_measure(panel: MemoryPanel, question: str, shown: Shown, form: FormValues) -> Iterator[Updates]:
     """Run real steps in separate processes; not while a run is training here, since both would slow down.
 
     Uses the current form, which may be newer than what is shown.
@@ -263,11 +266,11 @@ def on_measure(panel: MemoryPanel, question: str, shown: Shown, *values: Any) ->
     yield {panel.measure_note: say("measuring"), panel.measure: gr.update(interactive=False)}
     note = say("measure_info")
     try:
-        settings = settings_of(values)
+        settings = settings_of(form)
         if not settings.dataset_path:
             raise UserError(say("choose_data"))
         query_measurement(subject_of(settings, read_splits(settings)))
-        yield from on_memory(panel, question, shown, *values)
+        yield from on_memory(panel, question, shown, form)
     except UserError as error:
         note = say("measure_failed", reason=in_markdown(error))
     yield {panel.measure_note: note, panel.measure: gr.update(interactive=True)}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,11 +37,11 @@ class Answers:
     form: Part
 
     @classmethod
-    def create(cls, fields: dict[str, Any]) -> Answers:
+    def create(cls, form: gr.JSON) -> Answers:
         """Create the parts of a form that is laid out."""
 
         def part(name: str, keys: Sequence[str], *shown_in: str) -> Part:
-            return create_part(name, shown_in, [fields[key] for key in keys])
+            return create_part(name, shown_in, [form], keys=keys)
 
         return cls(
             part("data", DATA_KEYS, "#data-summary", "#implausible-list", "#data-problems-list"),
@@ -59,6 +59,7 @@ class TrainTab:
     data_root: Path
     session: gr.State
     fields: dict[str, Any]
+    form: gr.JSON  # the values of all fields by key, so that an event takes one input instead of each of them
     marked_keys: gr.State  # keys of the fields that show something other than their help
     started: gr.State  # the id of the run that Start has just made
     summary: gr.Markdown
@@ -81,17 +82,22 @@ class TrainTab:
 
     @property
     def inputs(self) -> list[gr.components.Component]:
-        """The form's components in the order of FORM_KEYS."""
+        """The form's fields in the order of FORM_KEYS."""
         return [self.fields[key] for key in FORM_KEYS]
 
     @property
     def initial(self) -> dict[str, Any]:
         """The values of the untouched form, by key."""
-        return {key: self.fields[key].value for key in FORM_KEYS}
+        return initial_values(self.fields)
 
     def events(self, keys: Sequence[str]) -> list[Any]:
         """Return the change events of some fields."""
         return [self.fields[key].change for key in keys]
+
+
+def initial_values(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the values that the fields of an untouched form have, by key."""
+    return {key: fields[key].value for key in FORM_KEYS}
 
 
 def place_data(fields: dict[str, Any], data_root: Path) -> dict[str, Any]:

@@ -24,18 +24,26 @@ from ui.train.form import (
     DATA_KEYS,
     FORM_KEYS,
     SAMPLE_KEYS,
+    FormValues,
     first_mistake,
     mark_fields,
     mistakes_by_key,
     preset_fields,
-    raw_of,
     settings_of,
+    to_settings,
     understood_by_key,
 )
 from ui.train.form_draft import STORAGE_KEY, draft_note, restore
 from ui.train.implausible_panel import refuse_start
 from ui.train.memory_panel import bind_memory_panel, create_memory_panel, load_memory_panel, mark_memory_panel
-from ui.train.parts import Answers, TrainTab, place_data, place_decisions, place_start
+from ui.train.parts import (
+    Answers,
+    TrainTab,
+    initial_values,
+    place_data,
+    place_decisions,
+    place_start,
+)
 from ui.train.start import start_run, to_command
 
 
@@ -48,11 +56,12 @@ def create_train_tab(session: gr.State, runs_dir: Path, data_root: Path) -> Trai
         with gr.Column(scale=2, min_width=320):
             parts["sample"] = gr.Plot(label=say("sample"), elem_id="sample")
             parts["sigma_note"] = gr.Markdown(elem_id="sigma-note")
+            form = gr.JSON(initial_values(fields), visible=False)
             advice = {name: parts.pop(name) for name in ("recommend", "advice", "accumulate", "estimate")}
-            parts["memory"] = create_memory_panel(runs_dir, fields, **advice)
-    parts["answers"] = Answers.create(fields)
+            parts["memory"] = create_memory_panel(runs_dir, fields, form, **advice)
+    parts["answers"] = Answers.create(form)
     tab = TrainTab(
-        runs_dir, data_root, session, fields, marked_keys=gr.State([]), started=gr.State(), **parts
+        runs_dir, data_root, session, fields, form, marked_keys=gr.State([]), started=gr.State(), **parts
     )
     _bind(tab)
     return tab
@@ -63,19 +72,19 @@ def _bind(tab: TrainTab) -> None:
     _bind_in_browser(tab)
     _bind_data(tab, tab.events(DATA_KEYS), mends=True)
     tab.answers.sample.answers(
-        tab.events(SAMPLE_KEYS), partial(on_sample, tab), tab.inputs, [tab.sample, tab.sigma_note], mends=True
+        tab.events(SAMPLE_KEYS), partial(on_sample, tab), [tab.form], [tab.sample, tab.sigma_note], mends=True
     )
     _bind_form(tab, tab.events(FORM_KEYS), mends=True)
-    bind_memory_panel(tab.memory, tab.inputs)
+    bind_memory_panel(tab.memory)
 
     # these two only fill the form; everything else follows from the changes of its fields
-    tab.defaults.click(partial(on_defaults, tab), None, [*tab.inputs, tab.draft_note], **PRIVATE)
+    tab.defaults.click(partial(on_defaults, tab), None, [*tab.inputs, tab.form, tab.draft_note], **PRIVATE)
     # `input` fires only when the user chooses, not when on_form shows a preset
     tab.preset.input(partial(on_preset, tab), tab.preset, tab.inputs, **LATEST)
 
     tab.start.click(
         partial(on_start, tab),
-        [tab.session, *tab.inputs],
+        [tab.session, tab.form],
         [tab.started, tab.session, tab.blocked, tab.fields[ACCEPT]],
         api_visibility="private",
         trigger_mode="once",
@@ -83,13 +92,13 @@ def _bind(tab: TrainTab) -> None:
 
 
 def _bind_in_browser(tab: TrainTab) -> None:
-    """Store the form in the browser at every change, and mark the parts that no longer match it."""
+    """Gather and store the form at every change, and mark the parts that no longer match it."""
     answers = tab.answers
     gr.on(
         tab.events(FORM_KEYS),
         None,
         tab.inputs,
-        None,
+        [tab.form],
         js=script("keep_form.js", STORAGE_KEY, FORM_KEYS, tab.initial),
         **PRIVATE,
     )
@@ -107,18 +116,16 @@ def _bind_data(tab: TrainTab, events: Any, *, mends: bool = False) -> None:
         tab.summary, *tab.implausible.outputs, tab.problems_box, tab.problems, tab.leaks, tab.leak_list,
         tab.fields["annotation_type"],
     ]  # fmt: skip
-    summarized = answers.data.answers(events, partial(on_data, tab), tab.inputs, outputs, mends=mends)
-    answers.sample.answers(summarized.then, partial(on_sample, tab), tab.inputs, [tab.sample, tab.sigma_note])
+    summarized = answers.data.answers(events, partial(on_data, tab), [tab.form], outputs, mends=mends)
+    answers.sample.answers(summarized.then, partial(on_sample, tab), [tab.form], [tab.sample, tab.sigma_note])
     outputs = [tab.leaks, tab.leak_list, tab.problems_box]
-    answers.leaks.answers(summarized.then, partial(on_leaks, tab), tab.inputs, outputs, mends=mends)
+    answers.leaks.answers(summarized.then, partial(on_leaks, tab), [tab.form], outputs, mends=mends)
 
 
 def _bind_form(tab: TrainTab, events: Any, *, mends: bool = False) -> None:
     """Bind what follows from the whole form: its fields' marks, its command, and whether it can start."""
     outputs = [*tab.inputs, tab.preset, tab.marked_keys, tab.start, tab.queue, tab.blocked, tab.command]
-    tab.answers.form.answers(
-        events, partial(on_form, tab), [tab.marked_keys, *tab.inputs], outputs, mends=mends
-    )
+    tab.answers.form.answers(events, partial(on_form, tab), [tab.marked_keys, tab.form], outputs, mends=mends)
 
 
 def bind_load(tab: TrainTab, page: gr.Blocks) -> None:
@@ -127,7 +134,7 @@ def bind_load(tab: TrainTab, page: gr.Blocks) -> None:
     restored = page.load(
         partial(on_open, tab),
         [stored],
-        [*tab.inputs, tab.draft_note],
+        [*tab.inputs, tab.form, tab.draft_note],
         js=script("read_form.js", STORAGE_KEY),
         **PRIVATE,
     )
@@ -137,7 +144,7 @@ def bind_load(tab: TrainTab, page: gr.Blocks) -> None:
         part.asks(restored.then)
     _bind_data(tab, restored.then)
     _bind_form(tab, restored.then)
-    load_memory_panel(tab.memory, tab.inputs, restored)
+    load_memory_panel(tab.memory, restored)
 
 
 def on_open(tab: TrainTab, stored: Any) -> Updates:
@@ -147,7 +154,8 @@ def on_open(tab: TrainTab, stored: Any) -> Updates:
     updates = {tab.fields[key]: gr.update(value=value) for key, value in draft.values.items()}
     dataset_path = draft.values.get("dataset_path") or next((path for _, path in datasets), None)
     updates[tab.fields["dataset_path"]] = gr.update(choices=datasets, value=dataset_path)
-    return {**updates, tab.draft_note: draft_note(draft)}
+    form = {**tab.initial, **draft.values, "dataset_path": dataset_path}
+    return {**updates, tab.form: form, tab.draft_note: draft_note(draft)}
 
 
 def on_defaults(tab: TrainTab) -> Updates:
@@ -161,9 +169,9 @@ def on_preset(tab: TrainTab, name: str) -> list[Any]:
     return [values.get(key, gr.skip()) for key in FORM_KEYS]
 
 
-def on_form(tab: TrainTab, marked_keys: list[str], *values: Any) -> Updates:
+def on_form(tab: TrainTab, marked_keys: list[str], form: FormValues) -> Updates:
     """Mark what is wrong, update the command, and enable Start only when nothing is wrong."""
-    raw = raw_of(values)
+    raw = to_settings(form)
     mistakes = mistakes_by_key(raw)
     if not raw["dataset_path"]:
         mistakes["dataset_path"] = say("choose_data")
@@ -171,7 +179,7 @@ def on_form(tab: TrainTab, marked_keys: list[str], *values: Any) -> Updates:
         mistakes["dataset_path"] = say("no_such_data", path=raw["dataset_path"])
     if "device" not in mistakes and (absent := absent_device(raw["device"])):
         mistakes["device"] = absent
-    understood = understood_by_key(dict(zip(FORM_KEYS, values, strict=True)))
+    understood = understood_by_key(form)
     marks = mark_fields(FORM_KEYS, mistakes, understood, [*marked_keys, ACCEPT])  # Start may mark that
     return {
         **dict(zip(tab.inputs, marks, strict=True)),
@@ -184,10 +192,10 @@ def on_form(tab: TrainTab, marked_keys: list[str], *values: Any) -> Updates:
     }
 
 
-def on_start(tab: TrainTab, session: Session, *values: Any) -> Updates:
+def on_start(tab: TrainTab, session: Session, form: FormValues) -> Updates:
     """Create the run's folder, start its worker and watch it."""
     try:
-        run_id = start_run(settings_of(values), tab.runs_dir)
+        run_id = start_run(settings_of(form), tab.runs_dir)
     except UserError as error:
         return refuse_start(tab.blocked, tab.implausible.tick, error)
     session.watch(run_id)

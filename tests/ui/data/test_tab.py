@@ -38,7 +38,8 @@ def test_leaks_and_decoding_error_are_shown_though_a_run_was_started_meanwhile(
         return (Leak(("00.png", "15.png"), ("train", "test"), "picture", 0.01),)
 
     monkeypatch.setattr(data_tab, "read_leaks", answer_late)
-    updates = data_tab.on_leaks(tab, session, view)
+    monkeypatch.setattr(data_tab, "_is_of_form", lambda view, form: True)
+    updates = data_tab.on_leaks(tab, session, view, {})
     assert len(updates[tab.leaks]) == 1
 
     def query_late(_settings: Settings) -> Any:
@@ -46,18 +47,18 @@ def test_leaks_and_decoding_error_are_shown_though_a_run_was_started_meanwhile(
         return {"floor": {"mre_px": 0.5, "mre_mm": None, "num_images": 3}, "crop_floor": None}
 
     monkeypatch.setattr(training_view, "query_decoding_error", query_late)
-    monkeypatch.setattr(training_view, "settings_for_data", lambda values: Settings())
-    assert "0.50 px" in str([*training_view.on_decoding_error(tab.training, session, view)][-1])
+    monkeypatch.setattr(training_view, "settings_for_data", lambda form: Settings())
+    assert "0.50 px" in str([*training_view.on_decoding_error(tab.training, session, view, {})][-1])
 
 
 def test_an_import_is_read_while_the_form_still_names_another_data_set(
     tab: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def note(_tab: Any, _session: Session, *values: Any) -> dict[str, Any]:
-        return dict(zip(FORM_KEYS, values, strict=True))
+    def note(_tab: Any, _session: Session, form: Any) -> dict[str, Any]:
+        return dict(form)
 
     monkeypatch.setattr(data_tab, "on_read", note)
-    read = data_tab.on_read_imported(tab, Session(), "/data/new", *["before"] * len(FORM_KEYS))
+    read = data_tab.on_read_imported(tab, Session(), "/data/new", dict.fromkeys(FORM_KEYS, "before"))
     assert read.pop("dataset_path") == "/data/new"
     assert set(read.values()) == {"before"}
 
@@ -79,9 +80,9 @@ def test_a_row_of_a_pair_shows_its_image_and_names_the_other_one(
         shown_image, "_show_and_draw", lambda tab, view, shown, *rest: {"caption": view.image_id(shown.row)}
     )
     rows = problem_rows(view.splits.annotations.problems, [pair])
-    updates = shown_image.on_problem(tab, view, (pair,), len(rows) - 1)
+    updates = shown_image.on_problem(tab, view, (pair,), len(rows) - 1, {})
     assert updates["caption"] == "00.png · the same picture as **17.png** (test)"
-    assert shown_image.on_problem(tab, view, (pair,), 0)["caption"] == "06.png"
+    assert shown_image.on_problem(tab, view, (pair,), 0, {})["caption"] == "06.png"
 
 
 def test_the_image_before_the_first_is_the_last(
@@ -89,6 +90,10 @@ def test_the_image_before_the_first_is_the_last(
 ) -> None:
     monkeypatch.setattr(shown_image, "_show_and_draw", lambda tab, view, shown, *rest: {"row": shown.row})
     first = shown_image.Shown(row=0)
-    assert shown_image.on_step(tab, -1, view, first, ALL_SPLITS, 1, None) == {"row": 19}
-    assert shown_image.on_step(tab, 1, view, first, "test", 5, None) == {"row": view.rows_in_split("test")[0]}
-    assert shown_image.on_split(tab, view, first, "test", 1, None) == {"row": view.rows_in_split("test")[0]}
+    assert shown_image.on_step(tab, -1, view, first, ALL_SPLITS, 1, None, {}) == {"row": 19}
+    assert shown_image.on_step(tab, 1, view, first, "test", 5, None, {}) == {
+        "row": view.rows_in_split("test")[0]
+    }
+    assert shown_image.on_split(tab, view, first, "test", 1, None, {}) == {
+        "row": view.rows_in_split("test")[0]
+    }

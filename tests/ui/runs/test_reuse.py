@@ -19,19 +19,20 @@ from ui.train.form import FORM_KEYS, form_values
 @pytest.fixture
 def tab(tmp_path: Path, popups: list[str], monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setattr(start, "query_machine", lambda: Machine((), 2, "2.13.0", cpu_bfloat16=False))
-    return SimpleNamespace(runs_dir=tmp_path / "runs", blocked="blocked", inputs=list(FORM_KEYS))
+    return SimpleNamespace(
+        runs_dir=tmp_path / "runs", blocked="blocked", fields={key: key for key in FORM_KEYS}
+    )
 
 
-def values_of(settings: Settings) -> list[Any]:
-    values = form_values(RunConfig(settings, {}))
-    return [values[key] for key in FORM_KEYS]
+def values_of(settings: Settings) -> dict[str, Any]:
+    return form_values(RunConfig(settings, {}))
 
 
 def test_a_queued_run_has_its_folder_and_its_frozen_config_at_once(
     tab: Any, tiny_dataset: Path, popups: list[str]
 ) -> None:
     settings = Settings(dataset_path=str(tiny_dataset), seed=5, device="cpu")
-    updates = reuse.on_queue(tab, *values_of(settings))
+    updates = reuse.on_queue(tab, values_of(settings))
     (folder,) = list_runs(tab.runs_dir)
     assert read_queue(tab.runs_dir) == [folder.run_id]
     assert derive_state(folder) is RunState.QUEUED
@@ -41,11 +42,11 @@ def test_a_queued_run_has_its_folder_and_its_frozen_config_at_once(
 
 def test_a_mistake_makes_no_folder(tab: Any, tmp_path: Path, tiny_dataset: Path) -> None:
     for path in (tmp_path / "nowhere", tiny_dataset / "00.png"):
-        updates = reuse.on_queue(tab, *values_of(Settings(dataset_path=str(path), device="cpu")))
+        updates = reuse.on_queue(tab, values_of(Settings(dataset_path=str(path), device="cpu")))
         assert "Cannot start" in updates[tab.blocked]["value"]
     tab.runs_dir.mkdir()
     (tab.runs_dir / "queue.json").write_text("{")
-    updates = reuse.on_queue(tab, *values_of(Settings(dataset_path=str(tiny_dataset), device="cpu")))
+    updates = reuse.on_queue(tab, values_of(Settings(dataset_path=str(tiny_dataset), device="cpu")))
     assert "damaged" in updates[tab.blocked]["value"]
     assert list_runs(tab.runs_dir) == []
 

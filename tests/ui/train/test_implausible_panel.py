@@ -16,7 +16,7 @@ from ui.data.summary import problems_table, read_view
 from ui.number_field import MISTAKE
 from ui.runs import reuse
 from ui.train import start
-from ui.train.form import ACCEPT, FORM_KEYS, form_values
+from ui.train.form import ACCEPT, form_values
 from ui.train.implausible_panel import ImplausiblePanel, show_implausible
 
 
@@ -49,11 +49,10 @@ def test_a_start_without_the_tick_makes_no_run_and_marks_it(
         with pytest.raises(UserError, match="shares of the image") as error:
             begin(settings, runs_dir)
         assert error.value.field == ACCEPT and "\n" not in str(error.value)
-    tab: Any = SimpleNamespace(runs_dir=runs_dir, blocked="blocked", inputs=list(FORM_KEYS))
+    tab: Any = SimpleNamespace(runs_dir=runs_dir, blocked="blocked", fields={ACCEPT: ACCEPT})
 
     def pressed(settings: Settings) -> dict[Any, Any]:
-        values = form_values(RunConfig(settings, {}))
-        return reuse.on_queue(tab, *(values[key] for key in FORM_KEYS))
+        return reuse.on_queue(tab, form_values(RunConfig(settings, {})))
 
     updates = pressed(settings)
     assert updates[ACCEPT]["elem_classes"] == [MISTAKE] and "shares" in updates[ACCEPT]["info"]

@@ -69,10 +69,10 @@ def panel(tmp_path: Path) -> MemoryPanel:
     return MemoryPanel(**{**parts, "runs_dir": tmp_path, "fields": names})
 
 
-def form_values(**changed: Any) -> list[Any]:
+def form_values(**changed: Any) -> dict[str, Any]:
     """What the form holds where nothing else was changed."""
     values = {key: build_field(key).value for key in FORM_KEYS}
-    return list({**values, "annotation_type": "mean", "dataset_path": "blobs", **changed}.values())
+    return {**values, "annotation_type": "mean", "dataset_path": "blobs", **changed}
 
 
 def drawn(panel: MemoryPanel) -> Shown:
@@ -112,14 +112,14 @@ def test_a_tick_sends_the_readings_alone_where_only_they_changed(
 
 def test_a_form_with_a_mistake_has_no_estimate(panel: MemoryPanel, machine: Machine) -> None:
     shown = drawn(panel)  # of the form before the mistake
-    updates = memory_panel.on_estimate(panel, "new", shown, *form_values(image_height=250))
+    updates = memory_panel.on_estimate(panel, "new", shown, form_values(image_height=250))
     assert updates == {panel.estimate: "", panel.time.answered: "new"}
 
 
 def test_a_form_with_a_mistake_leaves_what_is_shown_marked_as_of_other_settings(
     panel: MemoryPanel, machine: Machine
 ) -> None:
-    (updates,) = memory_panel.on_memory(panel, "new", drawn(panel), *form_values(image_height=250))
+    (updates,) = memory_panel.on_memory(panel, "new", drawn(panel), form_values(image_height=250))
     assert updates[panel.step.answered] == VOID + "new" and panel.chart not in updates
 
 
@@ -134,7 +134,7 @@ def blobs(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("blobs")
 def test_an_answer_says_which_question_it_answers(panel: MemoryPanel, machine: Machine) -> None:
-    words, answer = memory_panel.on_memory(panel, "new", Shown("old"), *form_values(lr=-1))
+    words, answer = memory_panel.on_memory(panel, "new", Shown("old"), form_values(lr=-1))
     assert panel.step.answered not in words  # the chart is still the one before
     assert answer[panel.step.answered] == answer[panel.shown].question == "new"
     # readings that were taken of a form of before do not pass for its successor's
@@ -150,7 +150,7 @@ def test_a_failure_answers_too(panel: MemoryPanel, machine: Machine, monkeypatch
         raise UserError("the folder is gone")
 
     monkeypatch.setattr(memory_panel, "read_splits", fail)
-    (updates,) = memory_panel.on_memory(panel, "new", drawn(panel), *form_values())
+    (updates,) = memory_panel.on_memory(panel, "new", drawn(panel), form_values())
     assert "the folder is gone" in updates[panel.advice] and updates[panel.chart] is None
     assert updates[panel.step.answered] == "new"
 
@@ -160,7 +160,7 @@ def test_the_time_of_an_epoch_is_not_told_of_the_memory_of_another_form(
     panel: MemoryPanel, machine: Machine
 ) -> None:
     of_before = replace(drawn(panel), question="old")
-    updates = memory_panel.on_estimate(panel, "new", of_before, *form_values())
+    updates = memory_panel.on_estimate(panel, "new", of_before, form_values())
     assert updates == {panel.estimate: gr.skip()}
 
 
@@ -178,7 +178,7 @@ def test_what_measuring_says_stands_while_the_chart_is_drawn_anew(
     panel: MemoryPanel, machine: Machine
 ) -> None:
     shown = drawn(panel)
-    measuring = memory_panel.on_measure(panel, "new", shown, *form_values())
+    measuring = memory_panel.on_measure(panel, "new", shown, form_values())
     assert next(measuring)[panel.measure_note].startswith("Running real steps")
     machine.free_bytes = 5 * GIB
     redrawn = memory_panel.on_tick(panel, shown)

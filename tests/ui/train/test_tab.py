@@ -10,9 +10,9 @@ from ui.train.data_view import settings_for_data
 from ui.train.form import FORM_KEYS, build_field, field_keys
 
 
-def form_values(**typed: Any) -> list[Any]:
-    """The untouched form with a few fields changed, in the order of FORM_KEYS."""
-    return list({**{key: build_field(key).value for key in FORM_KEYS}, **typed}.values())
+def form_values(**typed: Any) -> dict[str, Any]:
+    """The untouched form with a few fields changed."""
+    return {**{key: build_field(key).value for key in FORM_KEYS}, **typed}
 
 
 @pytest.mark.parametrize(
