@@ -7,14 +7,12 @@ only here, any exception becomes an outcome.
 from __future__ import annotations
 
 import logging
-import signal
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from types import FrameType
 
 import filelock
 import torch
@@ -36,6 +34,7 @@ from backend.resolve import choose_device
 from backend.run.folder import RunFolder, open_run
 from backend.run.state import is_live
 from backend.run.supervisor import record_launch
+from backend.signals import on_first_signal
 from backend.torch_devices import describe_machine
 from backend.training.data_workers import WorkerFailure, find_worker_failure
 from backend.training.loop_state import Ending
@@ -137,7 +136,12 @@ def _memory_advice(folder: RunFolder, num_images: int | None = None) -> str:
 
 def _train(folder: RunFolder) -> tuple[Ending, str]:
     stop = threading.Event()
-    restore_signals = _handle_signals(stop)
+
+    def stop_after_this_step() -> None:
+        stop.set()
+        log.warning("stopping after this step; once more leaves at once")
+
+    restore_signals = on_first_signal(stop_after_this_step)
     try:
         folder.write_status({"phase": "preparing"})
         config, machine = read_run_config(folder), describe_machine()
@@ -152,28 +156,6 @@ def _train(folder: RunFolder) -> tuple[Ending, str]:
         return train_phases(data)
     finally:
         restore_signals()
-
-
-def _handle_signals(stop: threading.Event) -> Callable[[], None]:
-    """Stop after the current step on Ctrl-C, SIGTERM or Ctrl-Break; a second one leaves at once.
-
-    Returns what restores the signals' handlers.
-    """
-    names = [name for name in ("SIGINT", "SIGTERM", "SIGBREAK") if hasattr(signal, name)]
-    before = {name: signal.getsignal(getattr(signal, name)) for name in names}
-
-    def restore() -> None:
-        for name, handler in before.items():
-            signal.signal(getattr(signal, name), handler)
-
-    def on_signal(number: int, frame: FrameType | None) -> None:
-        stop.set()
-        restore()
-        log.warning("stopping after this step; once more leaves at once")
-
-    for name in names:
-        signal.signal(getattr(signal, name), on_signal)
-    return restore
 
 
 if __name__ == "__main__":
