@@ -11,6 +11,7 @@ import contextlib
 import logging
 import threading
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 from backend.device.gpu import read_gpus
@@ -22,6 +23,7 @@ from backend.run.folder import RunFolder
 from backend.run.queue import editing_queue, read_queue
 
 POLL_S = 3.0
+LAUNCH_S = 5.0  # longer than a process takes to start; the answer of torch before it is not waited for
 log = logging.getLogger(__name__)
 
 
@@ -30,11 +32,13 @@ def start_waiting(
     *,
     query_machine: Callable[[], Machine] = query_machine,
     launch: Callable[..., None] = supervisor.launch,
+    is_ending: Callable[[], bool] = lambda: False,
 ) -> list[RunFolder]:
     """Start, on each free device, the first run that waits for it. Return the runs that were started.
 
-    A run that is gone or was started otherwise leaves the queue; one that cannot be started fails, and the
-    next is tried. Raises UserError for a damaged queue.
+    None is started once `is_ending`; those that wait stay in the queue. A run that is gone or was started
+    otherwise leaves the queue; one that cannot be started fails, and the next is tried. Raises UserError for
+    a damaged queue.
     """
     if not read_queue(runs_dir):
         return []
@@ -43,6 +47,8 @@ def start_waiting(
     with editing_queue(runs_dir) as run_ids:
         busy: set[str | None] = {*busy_devices(runs_dir)}
         for folder in [RunFolder(runs_dir / run_id) for run_id in run_ids]:
+            if is_ending():
+                break
             if _is_waiting(folder):
                 placed = place(folder, busy, machine, readings)
                 if placed is None:
@@ -54,19 +60,33 @@ def start_waiting(
     return started
 
 
-def start_scheduler(runs_dir: Path, poll_s: float = POLL_S) -> threading.Event:
-    """Start waiting runs every `poll_s` seconds, in a thread that ends when the returned event is set."""
-    stop = threading.Event()
-    threading.Thread(target=_run, args=(runs_dir, poll_s, stop), name="scheduler", daemon=True).start()
-    return stop
+@dataclass(frozen=True)
+class Scheduler:
+    """A thread that starts waiting runs until it is ended."""
+
+    thread: threading.Thread
+    ending: threading.Event
+
+    def end(self) -> None:
+        """Start nothing from now on; returns once a start that is under way is done."""
+        self.ending.set()
+        self.thread.join(LAUNCH_S)
 
 
-def _run(runs_dir: Path, poll_s: float, stop: threading.Event) -> None:
+def start_scheduler(runs_dir: Path, poll_s: float = POLL_S) -> Scheduler:
+    """Start waiting runs every `poll_s` seconds, in a thread of its own."""
+    ending = threading.Event()
+    thread = threading.Thread(target=_run, args=(runs_dir, poll_s, ending), name="scheduler", daemon=True)
+    thread.start()
+    return Scheduler(thread, ending)
+
+
+def _run(runs_dir: Path, poll_s: float, ending: threading.Event) -> None:
     reported = ""
-    while not stop.wait(poll_s):
+    while not ending.wait(poll_s):
         try:
             supervisor.reap()
-            for folder in start_waiting(runs_dir):
+            for folder in start_waiting(runs_dir, is_ending=ending.is_set):
                 log.info("started %s from the queue", folder.run_id)
             reported = ""
         except Exception as error:  # noqa: BLE001 (the thread's outermost edge: the next look may succeed)

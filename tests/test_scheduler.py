@@ -263,13 +263,13 @@ def test_the_thread_starts_a_real_process_and_tells_a_mistake_once(
     launched = threading.Event()
     looks = 0
 
-    def start(runs_dir: Path) -> list[RunFolder]:
+    def start(runs_dir: Path, is_ending: Callable[[], bool]) -> list[RunFolder]:
         nonlocal looks
         looks += 1
         if looks <= 2:  # twice the same mistake, then all is well
             raise UserError("the queue is damaged")
         looked.set()
-        found = start_waiting(runs_dir, query_machine=alone, launch=launch)
+        found = start_waiting(runs_dir, query_machine=alone, launch=launch, is_ending=is_ending)
         if found:
             launched.set()
         return found
@@ -279,10 +279,20 @@ def test_the_thread_starts_a_real_process_and_tells_a_mistake_once(
 
     monkeypatch.setattr(scheduler, "start_waiting", start)
     first, second = queued("first"), queued("second")
-    stop = start_scheduler(tmp_path, poll_s=0.01)
+    waiting = start_scheduler(tmp_path, poll_s=0.01)
     assert launched.wait(LIMIT_S)
-    stop.set()
+    waiting.end()
+    assert not waiting.thread.is_alive()
     assert looked.is_set()
     assert derive_state(RunFolder(tmp_path / first)) is RunState.RUNNING
     assert derive_state(RunFolder(tmp_path / second)) is RunState.QUEUED
     assert caplog.text.count("the queue is damaged") == 1
+
+
+def test_nothing_is_started_once_the_dashboard_ends(tmp_path: Path) -> None:
+    """The answer of torch may take seconds, in which the dashboard is asked to end."""
+    folder = create_run(tmp_path, {}, "waits")
+    add_to_queue(folder)
+    processes = Processes(tmp_path)
+    assert start_waiting(tmp_path, query_machine=alone, launch=processes.launch, is_ending=lambda: True) == []
+    assert not processes.launched and read_queue(tmp_path) == [folder.run_id]
