@@ -51,8 +51,8 @@ class Dashboard:
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
-    def start(self) -> None:
-        command = [sys.executable, "app.py", "--port", str(self.port)]
+    def start(self, *flags: str) -> None:
+        command = [sys.executable, "app.py", "--port", str(self.port), *flags]
         command += ["--runs_dir", str(self.runs_dir), "--data_root", str(self.data_root)]
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(command, cwd=REPOSITORY, stdout=log, stderr=log)
@@ -62,26 +62,36 @@ class Dashboard:
             try:
                 urllib.request.urlopen(self.url, timeout=LIMIT_S).close()
             except OSError:
-                assert process.poll() is None, self._words()
+                assert process.poll() is None, self.words()
                 return False
             return True
 
-        wait_for(answers, lambda: f"the dashboard does not answer: {self._words()}")
+        wait_for(answers, lambda: f"the dashboard does not answer: {self.words()}")
 
-    def _words(self) -> str:
+    def end(self) -> tuple[int, str]:
+        """Ask it to end, as a service or a container is. Return its exit code and what it has printed."""
+        assert self._process is not None
+        self._process.terminate()
+        return self._process.wait(LIMIT_S), self.words()
+
+    def words(self) -> str:
         return self._log.read_text(encoding="utf-8", errors="replace")
 
     def begin_anew(self) -> None:
         """Serve no runs and nothing but the data set, named blobs; what was being trained or asked ends."""
         self.kill_workers()
+        self.lay()
+        if self._process is None or self._process.poll() is not None:
+            self.start()
+
+    def lay(self) -> None:
+        """Leave no runs, and of data nothing but the data set, named blobs."""
         for folder in (self.runs_dir, self.data_root):
             folder.mkdir(parents=True, exist_ok=True)
             for path in folder.iterdir():
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
         if self._dataset is not None:
             shutil.copytree(self._dataset, self.data_root / "blobs")
-        if self._process is None or self._process.poll() is not None:
-            self.start()
 
     def train(self, *flags: str) -> RunFolder:
         """Make a small run on the tiny data set: trained the first time, and copied from then on."""
