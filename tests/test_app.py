@@ -1,10 +1,11 @@
-"""The dashboard as a program: its port, Gradio's variables, and how it ends."""
+"""The dashboard as a program: its port, Gradio's variables, `/healthz`, and how it ends."""
 
 from __future__ import annotations
 
 import os
 import subprocess
 import sys
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from backend.run import supervisor
 from backend.run.folder import RunFolder
 from backend.run.state import RunState, derive_state, is_live, is_resumable
 from tests.dashboard import REPOSITORY, Dashboard
-from tests.waiting import wait_for
+from tests.waiting import LIMIT_S, wait_for
 
 only_posix = pytest.mark.skipif(os.name == "nt", reason="Windows ends a program without asking it")
 
@@ -72,6 +73,9 @@ def test_a_busy_port_variables_and_a_clean_end(
         assert f"port {first_port} is busy: taking " in words
         port = int(words.partition(f"port {first_port} is busy: taking ")[2].partition(",")[0])
         assert port > first_port and f"Fiducial on http://127.0.0.1:{port}\n" in words
+        for path in ("/healthz", "/fiducial/healthz"):
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=LIMIT_S) as answer:
+                assert (answer.status, answer.read()) == (200, b"ok")
         code, words = second.end()
         assert code == 0 and "Traceback" not in words
     finally:

@@ -12,6 +12,7 @@ from ui.address import Address, find_free_port
 from ui.annotator.uploads import uploads_root
 from ui.bindings import read_static
 from ui.figures.theme import build_theme
+from ui.health import Health
 from ui.layout import build_app
 from ui.text.language_choice import PERSIAN_FILES, LanguageChoice
 
@@ -33,7 +34,7 @@ def start_page(runs_dir: Path, data_root: Path, asked: Address) -> tuple[gr.Bloc
         theme=build_theme(),
         css=read_static("page.css"),
         footer_links=["api"],
-        app_kwargs={"middleware": [Middleware(LanguageChoice)]},
+        app_kwargs={"middleware": [Middleware(Health), Middleware(LanguageChoice)]},
         prevent_thread_lock=True,
         quiet=True,
         ssr_mode=False,

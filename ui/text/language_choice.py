@@ -34,7 +34,7 @@ class LanguageChoice:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a choice, redirect to the chosen page, or let Gradio answer, with the language named."""
-        page = PAGES.get(_path_below_root(scope)) if scope["type"] == "http" else None
+        page = PAGES.get(path_below_root(scope)) if scope["type"] == "http" else None
         if page is None or scope["method"] != "GET":
             await self._app(scope, receive, send)
             return
@@ -104,6 +104,6 @@ def _preferred(headers: Headers) -> Language:
     return LANGUAGES.get(chosen, LANGUAGES["en"])
 
 
-def _path_below_root(scope: Scope) -> str:
+def path_below_root(scope: Scope) -> str:
     """Return the path of a request below the address at which the dashboard is served."""
     return str(scope["path"]).removeprefix(str(scope.get("root_path", "")).rstrip("/")) or "/"
