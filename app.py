@@ -16,6 +16,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("GRADIO_ANALYTICS_MAX_EVENTS", "1")
 os.environ.setdefault("GRADIO_ANALYTICS_CACHE_FREQUENCY", str(10**9))
 
+from backend.address import take_address
 from backend.data.annotations import find_datasets
 from backend.data.demo.dataset import create_demo_dataset
 from backend.device.container import is_container
@@ -24,7 +25,6 @@ from backend.logs import configure_logging
 from backend.run.stop_all import longest_wait_s, stop_all
 from backend.scheduler import start_scheduler
 from backend.signals import on_first_signal
-from ui.address import take_address
 
 SIGNAL_POLL_S = 0.2  # on Windows a wait without an end would not notice Ctrl-C
 log = logging.getLogger("backend.app")

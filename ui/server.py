@@ -8,7 +8,7 @@ from pathlib import Path
 import gradio as gr
 from starlette.middleware import Middleware
 
-from ui.address import Address, find_free_port
+from backend.address import Address, find_free_port
 from ui.annotator.uploads import uploads_root
 from ui.bindings import read_static
 from ui.figures.theme import build_theme

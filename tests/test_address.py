@@ -8,9 +8,9 @@ from collections.abc import Iterator
 
 import pytest
 
+from backend import address
+from backend.address import DEFAULT_HOST, Address, find_free_port, take_address
 from backend.errors import UserError
-from ui import address
-from ui.address import DEFAULT_HOST, Address, find_free_port, take_address
 
 
 def taken(**variables: str) -> Address:
