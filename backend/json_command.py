@@ -19,8 +19,9 @@ def run_json_command(
 ) -> Any:
     """The answer of `python -m MODULE ARGUMENTS`.
 
-    Raises subprocess.TimeoutExpired where it takes longer than `timeout_s` seconds, and
-    subprocess.CalledProcessError, with what it wrote to stderr, where it fails.
+    A command that answers may still exit with a code, as one that has found faults. Raises
+    subprocess.TimeoutExpired if it takes longer than `timeout_s` seconds, and subprocess.CalledProcessError,
+    with what it wrote to stderr, if it fails without an answer.
     """
     done = subprocess.run(
         [sys.executable, "-m", module, *arguments],
@@ -31,6 +32,8 @@ def run_json_command(
         errors="replace",
         env={**environment, "PYTHONIOENCODING": "utf-8"},
         timeout=timeout_s,
-        check=True,
+        check=False,
     )
+    if not done.stdout.strip():
+        done.check_returncode()
     return json.loads(done.stdout)

@@ -40,6 +40,7 @@ LIMITS = {
 COMMANDS = (
     "app.py",
     "train.py",
+    "backend.check",
     "backend.evaluate",
     "backend.predict",
     "backend.vram",

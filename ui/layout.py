@@ -12,6 +12,7 @@ import gradio as gr
 from backend import __version__
 from ui.api import bind_api
 from ui.bindings import PRIVATE, script
+from ui.check_panel import create_check_panel
 from ui.data import tab as data_tab
 from ui.devices import unusable_gpus
 from ui.monitor import tab as monitor_tab
@@ -77,6 +78,7 @@ def _place_parts(page: gr.Blocks, runs_dir: Path, data_root: Path) -> _Parts:
             runs = runs_tab.create_runs_tab(session, runs_dir, data_root)
         with gr.Tab(say("tab_predict"), id="predict") as predict_item:
             predict = predict_tab.create_predict_tab(runs_dir)
+    create_check_panel(runs_dir, data_root)
     gr.HTML(f"<small>{say('version', version=__version__)}</small>", elem_id="version")
     gr.on([tabs.change, tabs.select], None, js=script("fit_plots.js"), **PRIVATE)
     # the Data tab works on the Train form, which is there only now

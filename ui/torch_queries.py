@@ -7,6 +7,7 @@ import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from backend.config import Settings, parse_settings, settings_affecting
@@ -69,6 +70,14 @@ def query_machine() -> Machine:
     """Return the devices that torch can use here, at once after a first call of seconds. Raises UserError."""
     with _report_failures("backend.torch_devices", TIMEOUT_S):
         return machine_query.query_machine()
+
+
+def query_checks(runs_dir: Path, data_root: Path, user_agent: str) -> list[Mapping[str, Any]]:
+    """Return what `backend.check` finds on this computer now; takes seconds. Raises UserError."""
+    flags = ["--runs_dir", str(runs_dir), "--data_root", str(data_root), f"--user_agent={user_agent}"]
+    with _report_failures("backend.check", TIMEOUT_S):
+        checks: list[Mapping[str, Any]] = run_json_command("backend.check", *flags, "--json", "-")
+        return checks
 
 
 def absent_device(device: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from backend.config import Settings
+from backend.device import diagnosis
 from backend.device.unusable import CURES
 from backend.device.unusable import ENGLISH as UNUSABLE
 from backend.evaluation.text import TEXTS
@@ -14,11 +15,20 @@ TEXT: dict[str, str] = {
     **{f"remark_{key}": text for key, text in REMARKS.items()},
     **{f"gpu_why_{key}": text for key, text in UNUSABLE.items()},
     **{f"gpu_cure_{key}": text for key, text in CURES.items()},
+    **{f"check_fault_{key}": text for key, text in diagnosis.FAULTS.items() if key not in UNUSABLE},
+    **{f"check_cure_{key}": text for key, text in diagnosis.CURES.items() if key not in CURES},
+    **{f"check_name_{key}": text for key, text in diagnosis.NAMES.items()},
     **{f"preset_{name}_info": preset.description for name, preset in PRESETS.items()},
     "title": "Fiducial",
     "tagline": "train landmark detectors on your own images",
     "navigation": "Language and API",
     "version": "Version {version}",
+    "check_title": "Check this computer",
+    "check_looking": "looking, for some seconds ...",
+    "check_no_fault": "No fault found.",
+    "check_faults": "{num} faults, each with what to do:",
+    "check_faults_one": "1 fault, with what to do:",
+    "check_none": "none",
     "api_page": "API",
     "tab_train": "Train",
     "tab_monitor": "Monitor",

@@ -26,6 +26,7 @@ SAME_IN_BOTH = {
     "evaluation_record", "mark_lr_lowered", "sigma_note_mm", "spacing_one", "preset_choice", "preview_title",
     "recommended_none", "data_failed", "figure_images", "predict_spacing_dicom", "bundle_ready",
     "queue_place", "api_page", "field_understood", "draft_value", "data_column_place", "predict_run_choice",
+    "check_name_version", "check_name_python", "check_name_torch",
 }  # fmt: skip
 # settings whose help on the form is not the one of --help and docs/settings.md, since more is said around it
 # there
