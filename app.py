@@ -16,7 +16,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("GRADIO_ANALYTICS_MAX_EVENTS", "1")
 os.environ.setdefault("GRADIO_ANALYTICS_CACHE_FREQUENCY", str(10**9))
 
-from backend.address import take_address
+from backend.address import bypass_proxy, take_address
 from backend.data.annotations import find_datasets
 from backend.data.demo.dataset import create_demo_dataset
 from backend.device.container import is_container
@@ -44,6 +44,7 @@ def main(arguments: Sequence[str]) -> int:
 
 def _serve(options: argparse.Namespace, ending: threading.Event) -> None:
     asked = take_address(options.host, options.port, options.root_path, os.environ)
+    bypass_proxy(asked, os.environ)
     from ui.server import start_page  # now, because it imports Gradio, which reads the same variables
 
     configure_logging(with_times=True)

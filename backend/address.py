@@ -13,6 +13,7 @@ from backend.errors import UserError
 from backend.numbers import read_whole_number
 
 DEFAULT_HOST, DEFAULT_PORT = "127.0.0.1", 7860
+LOCAL_NAMES = ("localhost", "127.0.0.1", "::1")
 NUM_PORTS = 100  # tried, from the one that was asked for on
 MAX_PORT = 65535
 HOST_VARIABLE, PORT_VARIABLE, ROOT_VARIABLE = "GRADIO_SERVER_NAME", "GRADIO_SERVER_PORT", "GRADIO_ROOT_PATH"
@@ -57,6 +58,17 @@ def take_address(
         port=_port(port, values[PORT_VARIABLE]),
         root_path=_require_root(*root),
     )
+
+
+def bypass_proxy(address: Address, environment: MutableMapping[str, str]) -> None:
+    """Keep the requests to our own server away from the proxy that the variables name, if they name one.
+
+    Gradio asks its server whether it answers, and does not start if a proxy is asked for it.
+    """
+    already = environment.get("no_proxy") or environment.get("NO_PROXY", "")
+    names = dict.fromkeys([*already.split(","), *LOCAL_NAMES, address.host])
+    for name in ("no_proxy", "NO_PROXY"):
+        environment[name] = ",".join(filter(None, names))
 
 
 def _port(given: int | None, variable: str) -> int:

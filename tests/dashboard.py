@@ -18,6 +18,7 @@ from backend.run.folder import RunFolder, list_runs
 from tests.waiting import LIMIT_S, wait_for
 
 REPOSITORY = Path(__file__).resolve().parents[1]
+DIRECTLY = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # whatever proxy the variables name
 SMALL_RUN = [
     "--image_size",
     "64",
@@ -60,7 +61,7 @@ class Dashboard:
 
         def answers() -> bool:
             try:
-                urllib.request.urlopen(self.url, timeout=LIMIT_S).close()
+                DIRECTLY.open(self.url, timeout=LIMIT_S).close()
             except OSError:
                 assert process.poll() is None, self.words()
                 return False

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from backend import address
-from backend.address import DEFAULT_HOST, Address, find_free_port, take_address
+from backend.address import DEFAULT_HOST, Address, bypass_proxy, find_free_port, take_address
 from backend.errors import UserError
 
 
@@ -60,6 +60,16 @@ def test_an_address_of_version_6_is_in_brackets() -> None:
     assert Address("::1", 7860, "").url == "http://[::1]:7860"
     assert take_address("[::1]", None, None, {}).host == "::1"
     assert Address("127.0.0.1", 7860, "/a").url == "http://127.0.0.1:7860"
+
+
+@pytest.mark.parametrize("name", ["no_proxy", "NO_PROXY"])
+def test_our_own_server_is_not_asked_through_a_proxy(name: str) -> None:
+    environment = {"HTTP_PROXY": "http://proxy:3128", name: "intranet"}
+    bypass_proxy(Address("10.0.0.5", 7860, ""), environment)
+    expected = "intranet,localhost,127.0.0.1,::1,10.0.0.5"
+    assert environment["no_proxy"] == environment["NO_PROXY"] == expected
+    bypass_proxy(Address("10.0.0.5", 7860, ""), environment)
+    assert environment["no_proxy"] == expected
 
 
 @pytest.fixture

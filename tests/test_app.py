@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,7 +15,7 @@ import app
 from backend.run import supervisor
 from backend.run.folder import RunFolder
 from backend.run.state import RunState, derive_state, is_live, is_resumable
-from tests.dashboard import REPOSITORY, Dashboard
+from tests.dashboard import DIRECTLY, REPOSITORY, Dashboard
 from tests.waiting import LIMIT_S, wait_for
 
 only_posix = pytest.mark.skipif(os.name == "nt", reason="Windows ends a program without asking it")
@@ -63,6 +62,7 @@ def test_a_busy_port_variables_and_a_clean_end(
     dashboard.start()
     monkeypatch.setenv("GRADIO_SERVER_PORT", "1")
     monkeypatch.setenv("GRADIO_ROOT_PATH", "/fiducial")
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")  # at which nobody answers
     (tmp_path / "second").mkdir()
     second = Dashboard(tmp_path / "second", tiny_dataset)
     second.lay()
@@ -74,7 +74,7 @@ def test_a_busy_port_variables_and_a_clean_end(
         port = int(words.partition(f"port {first_port} is busy: taking ")[2].partition(",")[0])
         assert port > first_port and f"Fiducial on http://127.0.0.1:{port}\n" in words
         for path in ("/healthz", "/fiducial/healthz"):
-            with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=LIMIT_S) as answer:
+            with DIRECTLY.open(f"http://127.0.0.1:{port}{path}", timeout=LIMIT_S) as answer:
                 assert (answer.status, answer.read()) == (200, b"ok")
         code, words = second.end()
         assert code == 0 and "Traceback" not in words
