@@ -29,7 +29,14 @@ GENERATED = re.compile("<!-- generated: begin -->.*?<!-- generated: end -->", re
 WRAPPED = [page for page in PAGES if page.parent.name != "bench"]
 WIDTH = 110
 # flags of other programs: docker, pip
-FOREIGN_FLAGS = {"--gpus", "--shm-size", "--index-url"}
+FOREIGN_FLAGS = {
+    "--gpus",
+    "--shm-size",
+    "--stop-timeout",
+    "--user",
+    "--rm",
+    "--index-url",
+}
 # where a page lists the formats: what the list begins with, and what comes after it
 FORMAT_LISTS = {
     "README.md": ("\n- Reads ", "\n- "),
