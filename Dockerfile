@@ -35,6 +35,7 @@ COPY --from=packages /opt/venv /opt/venv
 WORKDIR /app
 COPY requirements.txt app.py train.py ./
 COPY backend backend
+COPY install install
 COPY models models
 COPY ui ui
 USER 1000

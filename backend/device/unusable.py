@@ -5,11 +5,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from backend.device.gpu import Driver, GpuReading
+from install.torch_builds import CUDA_BUILDS, LEAST_DRIVERS, Capability, has_kernels
 
 ENGLISH = {
     "no_cuda_build": "torch {torch} is built without CUDA",
@@ -26,22 +27,6 @@ CURES = {
     "other_torch": "install another build of torch, perhaps a newer one, that has kernels for it",
     "too_old": "no torch of today computes on a card as old as this: take another one",
 }
-
-# The least driver of a major version of CUDA (NVIDIA's CUDA Compatibility guide, "Minor Version
-# Compatibility",
-# docs.nvidia.com/deploy/cuda-compatibility/minor-version-compatibility.html)
-LEAST_DRIVERS = {11: 450, 12: 525, 13: 580}
-# The CUDA of each wheel, and what it has kernels for (torch 2.13's own list, `PYTORCH_RELEASES_CODE_CC` in
-# torch/cuda/__init__.py)
-WHEELS = {
-    "cu130": (13, ("sm_75", "sm_80", "sm_86", "sm_90", "sm_100", "sm_120")),
-    "cu126": (12, ("sm_50", "sm_60", "sm_70", "sm_75", "sm_80", "sm_86", "sm_90")),
-}
-# Processors with the GPU within (Jetson), which run only binaries built for them (`DEVICE_REQUIREMENT`, in
-# the same file)
-INTEGRATED = frozenset({(5, 3), (6, 2), (7, 2), (8, 7), (10, 1)})
-
-Capability = tuple[int, int]
 
 
 @dataclass(frozen=True)
@@ -101,29 +86,6 @@ def unusable_from_dict(raw: Mapping[str, Any]) -> UnusableGpu:
     return UnusableGpu(**raw)
 
 
-def has_kernels(capability: Capability, arch_list: Collection[str]) -> bool:
-    """Whether a GPU can run what was compiled for some architectures.
-
-    A binary (sm_XY) runs on the same major version and its own minor version or later; PTX (compute_XY) is
-    compiled for any later GPU (CUDA Programming Guide, "The CUDA platform"). A trailing `a` is for that one
-    alone, a trailing `f` for its family. Without a list (an own build, ROCm) a GPU counts as usable.
-    """
-    return not arch_list or any(_runs_on(arch, capability) for arch in arch_list)
-
-
-def _runs_on(arch: str, capability: Capability) -> bool:
-    kind, _, digits = arch.partition("_")
-    number = digits.rstrip("af")
-    if not number.isdecimal():
-        return False
-    built_for = (int(number) // 10, int(number) % 10)
-    if digits.endswith("a") or capability in INTEGRATED:
-        return built_for == capability
-    if kind == "compute" and not digits.endswith("f"):
-        return built_for <= capability
-    return built_for[0] == capability[0] and built_for <= capability and built_for not in INTEGRATED
-
-
 def find_unusable(
     cards: Sequence[Card], driver: Driver, build: TorchBuild, torch_message: str | None
 ) -> tuple[UnusableGpu, ...]:
@@ -148,7 +110,7 @@ def _without_kernels(cards: Iterable[Card], build: TorchBuild) -> Iterator[Unusa
         if card.capability is None or has_kernels(card.capability, build.arch_list):
             continue
         command = _install(build, card.capability, None)
-        oldest = min(kernel for _, kernels in WHEELS.values() for kernel in map(_parse_capability, kernels))
+        oldest = min(_parse_capability(kernel) for wheel in CUDA_BUILDS for kernel in wheel.kernels)
         values = {
             "torch": build.version,
             "capability": "{}.{}".format(*card.capability),
@@ -161,7 +123,7 @@ def _without_kernels(cards: Iterable[Card], build: TorchBuild) -> Iterator[Unusa
 
 def _without_cuda(card: Card, driver: Driver, build: TorchBuild) -> UnusableGpu:
     command = _install(build, card.capability, driver.cuda)
-    least = str(min(LEAST_DRIVERS[cuda] for cuda, _ in WHEELS.values()))
+    least = str(min(LEAST_DRIVERS[wheel.cuda] for wheel in CUDA_BUILDS))
     values = {"torch": build.version, "least": least, "command": command or ""}
     return _unusable(card, "no_cuda_build", "install" if command else "update_driver", values)
 
@@ -191,11 +153,10 @@ def _install(
     The card's capability and the driver's CUDA are None if unknown.
     """
     version = build.version.partition("+")[0]
-    for name, (cuda, kernels) in WHEELS.items():
-        fits_driver = driver_cuda is None or cuda <= driver_cuda[0]
-        if fits_driver and (capability is None or has_kernels(capability, kernels)):
-            index = f"https://download.pytorch.org/whl/{name}"
-            return f"python -m pip install --force-reinstall torch=={version} --index-url {index}"
+    for wheel in CUDA_BUILDS:
+        fits_driver = driver_cuda is None or wheel.cuda <= driver_cuda[0]
+        if fits_driver and (capability is None or has_kernels(capability, wheel.kernels)):
+            return f"python -m pip install --force-reinstall torch=={version} --index-url {wheel.index}"
     return None
 
 

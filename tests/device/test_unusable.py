@@ -19,10 +19,11 @@ from backend import torch_devices
 from backend.config import Settings
 from backend.device.gpu import Driver, GpuReading
 from backend.device.machine import Machine, machine_from_dict
-from backend.device.unusable import Card, TorchBuild, find_unusable, has_kernels
+from backend.device.unusable import Card, TorchBuild, find_unusable
 from backend.errors import UserError
 from backend.resolve import choose_device
 from backend.torch_devices import describe_machine
+from install.torch_builds import has_kernels
 
 CU130 = ("sm_75", "sm_80", "sm_86", "sm_90", "sm_100", "sm_120", "compute_120")
 NEW_DRIVER, OLD_DRIVER = Driver("580.82.07", (13, 0)), Driver("535.129.03", (12, 2))
