@@ -38,6 +38,7 @@ LIMITS = {
 
 # every command that a user may type, in the order of the page
 COMMANDS = (
+    "start.py",
     "app.py",
     "train.py",
     "backend.check",
@@ -170,7 +171,7 @@ def layers_block() -> str:
 
 def modules_reference() -> str:
     """A section per package: a table of its modules with the first sentence of each module's docstring."""
-    roots = (REPOSITORY / name for name in ("models", "backend", "ui"))
+    roots = (REPOSITORY / name for name in ("models", "install", "backend", "ui"))
     packages = [path.parent for root in roots for path in sorted(root.rglob("__init__.py"))]
     return "\n".join(line for package in packages for line in _package_section(package))
 

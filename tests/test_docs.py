@@ -36,6 +36,8 @@ FOREIGN_FLAGS = {
     "--user",
     "--rm",
     "--index-url",
+    "--only-binary",
+    "--python-version",
 }
 # where a page lists the formats: what the list begins with, and what comes after it
 FORMAT_LISTS = {

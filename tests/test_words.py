@@ -10,8 +10,13 @@ import pytest
 REPOSITORY = Path(__file__).resolve().parents[1]
 FILES = [
     REPOSITORY / "app.py",
+    REPOSITORY / "start.py",
     REPOSITORY / "train.py",
-    *(file for room in ("backend", "models", "ui") for file in sorted((REPOSITORY / room).rglob("*.py"))),
+    *(
+        file
+        for room in ("backend", "install", "models", "ui")
+        for file in sorted((REPOSITORY / room).rglob("*.py"))
+    ),
     *sorted((REPOSITORY / "docs").rglob("*.md")),
     REPOSITORY / "README.md",
 ]
