@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import platform
 import signal
@@ -39,6 +40,10 @@ LOCK, DEV_LOCK = REPOSITORY / "requirements.lock", REPOSITORY / "requirements-de
 def main(arguments: Sequence[str]) -> int:
     """Install and, unless told otherwise, start the dashboard with the arguments that are not for this."""
     options, for_app = _parser().parse_known_args(arguments)
+    for stream in (sys.stdout, sys.stderr):
+        # a console that cannot show a character, of a folder's name, prints ? instead of failing
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
         installed = install(DEV_LOCK if options.dev else LOCK, options.torch_index)

@@ -79,7 +79,9 @@ def make_environment(environment: Path, supported: Iterable[str]) -> None:
         return
     print(f"making {environment.name} with Python {sys.version.split()[0]}", flush=True)
     command = [sys.executable, "-m", "venv", "--clear", str(environment)]
-    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, encoding="utf-8")
+    done = subprocess.run(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, encoding="utf-8", errors="replace"
+    )
     if done.returncode != 0:
         raise InstallError(
             f"{environment} cannot be made: {done.stdout.strip()}",
@@ -97,6 +99,7 @@ def _is_usable(environment: Path, supported: Iterable[str]) -> bool:
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             encoding="ascii",
+            errors="replace",
         )
     except OSError:
         return False

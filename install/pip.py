@@ -107,7 +107,7 @@ def _follow(title: str, lines: IO[str], downloads: Path) -> str:
     began = time.monotonic()
     show = sys.stdout.isatty()
     output: list[str] = []
-    action = ""
+    action = "asking what is there"
     if not show:
         print(f"{title} ...", flush=True)
     for line in _with_pauses(lines):

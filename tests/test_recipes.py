@@ -154,7 +154,7 @@ class Source:
 @pytest.fixture
 def source(tmp_path: Path) -> Source:
     root = tmp_path / "source"
-    for name in ("backend", "models", "ui", "docs", "bench", "tests"):
+    for name in ("backend", "install", "models", "ui", "docs", "bench", "tests"):
         shutil.copytree(REPOSITORY / name, root / name, ignore=shutil.ignore_patterns("__pycache__"))
     for path in REPOSITORY.iterdir():
         if path.is_file() and not path.name.startswith("."):
