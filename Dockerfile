@@ -7,13 +7,13 @@ FROM python:${PYTHON}-slim AS packages
 ARG TORCH_INDEX=https://download.pytorch.org/whl/cu130
 ENV PATH=/opt/venv/bin:$PATH PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 WORKDIR /build
-COPY requirements.txt ./
+COPY requirements.txt requirements.lock ./
 # torch first and by itself: its index has the build for the card, and other packages only as far as torch
 # needs them. The wheel brings its own CUDA libraries; the driver comes from the host.
 RUN python -m venv /opt/venv \
     && grep '^torch==' requirements.txt > torch.txt \
     && pip install --index-url "$TORCH_INDEX" -r torch.txt \
-    && pip install -r requirements.txt
+    && pip install -r requirements.lock
 
 FROM python:${PYTHON}-slim
 # Nothing is written outside /data and /tmp: the caches are in the volume, whichever user runs it.

@@ -16,14 +16,13 @@ import yaml
 import app
 from backend.cache import cache_folder
 from backend.device.container import is_container
-from backend.device.unusable import WHEELS
 from backend.run.stop_all import longest_wait_s
+from install.torch_builds import CUDA_BUILDS, INDEX
 from ui.health import HEALTH_PATH
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 DOCKERFILE = (REPOSITORY / "Dockerfile").read_text(encoding="utf-8")
 COMPOSE: dict[str, Any] = yaml.safe_load((REPOSITORY / "compose.yaml").read_text(encoding="utf-8"))
-INDEX = "https://download.pytorch.org/whl/"
 
 
 def instructions(stage: int) -> list[tuple[str, str]]:
@@ -104,9 +103,9 @@ def test_the_health_check_asks_the_port_that_is_served() -> None:
 
 def test_torch_comes_from_the_index_of_the_card() -> None:
     (index,) = [line.partition("=")[2] for line in values("ARG", 1)]
-    assert index.removeprefix(INDEX) in WHEELS
+    assert index == CUDA_BUILDS[0].index
     (install,) = values("RUN", 1)
-    assert install.index('--index-url "$TORCH_INDEX" -r torch.txt') < install.index("-r requirements.txt")
+    assert install.index('--index-url "$TORCH_INDEX" -r torch.txt') < install.index("-r requirements.lock")
 
 
 @pytest.mark.parametrize("name", ["cpu", "gpu"])
