@@ -190,6 +190,7 @@ def test_each_persian_page_and_its_english_one_lead_to_each_other() -> None:
     assert {page.name for page in (DOCS / "fa").glob("*.md")} == {"README.md", *by_task}
 
 
+@pytest.mark.slow
 def test_the_site_builds_without_a_warning(tmp_path: Path) -> None:
     pytest.importorskip("myst_parser", reason="Sphinx is not installed: make docs installs it")
     command = [

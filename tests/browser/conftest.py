@@ -122,3 +122,11 @@ def evaluate(folder: RunFolder, dataset: Path, split: str) -> None:
     record, report = (folder.evaluation_path(f"{dataset.name}-{split}", kind) for kind in ("json", "html"))
     command += ["--json", record, "--report", report]
     subprocess.run([*map(str, command)], cwd=REPOSITORY, check=True, capture_output=True)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep the tests of a file, or of one view of it, in one process: they share a dashboard's runs."""
+    for item in items:
+        if item.path.parent == Path(__file__).parent:
+            view = getattr(item, "callspec", None) and item.callspec.params.get("view")  # type: ignore[attr-defined]
+            item.add_marker(pytest.mark.xdist_group(f"{item.path.name} {view}"))

@@ -193,6 +193,7 @@ def offsets_px(dataset: CropDataset, num_epochs: int) -> Array:
     return np.concatenate(found)
 
 
+@pytest.mark.slow
 def test_jitter_has_the_spread_and_the_tail_that_are_stated(
     dots: Samples, monkeypatch: pytest.MonkeyPatch
 ) -> None:

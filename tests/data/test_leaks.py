@@ -86,6 +86,7 @@ def test_a_copy_in_other_bytes_is_found_and_nothing_else(
     assert leak.kind == "same picture" and leak.distance < 0.1
 
 
+@pytest.mark.slow
 def test_different_heads_are_far_apart(demo_films: list[Path]) -> None:
     thumbnails = [one.thumbnail for one in read_fingerprints(demo_films, demo_films[0].parent) if one]
     assert len(thumbnails) == 12
@@ -248,6 +249,7 @@ def pairs_of(text: str) -> set[tuple[str, str]]:
     return {(pair[:3], pair[4:]) for pair in text.split()}
 
 
+@pytest.mark.slow
 def test_isbi_2015_leaks_are_the_published_pairs_and_one_more(shared_data: Path) -> None:
     leaks = find_leaks(read_dataset(shared_data / "isbi2015"))
     assert pairs(across_splits(leaks)) == pairs_of(PUBLISHED_TRAIN_TEST) | pairs_of(FOUND_BY_US)

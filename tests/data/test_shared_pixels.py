@@ -168,6 +168,7 @@ def share_and_wait(connection: Any) -> None:
     connection.recv()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="memory there is no file at all")
 def test_a_killed_process_leaves_nothing_behind() -> None:
     context = multiprocessing.get_context("spawn")

@@ -55,6 +55,7 @@ def test_the_first_step_is_not_timed(monkeypatch):
     assert benchmark._seconds(lambda: None, torch.device("cpu")) == 1.0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fails", ["compute_loss", "display_maps"], ids=["training", "validation"])
 def test_a_step_of_either_kind_that_does_not_fit_is_an_answer(monkeypatch, fails):
     """A validation is not repeated in smaller parts: its memory is what is measured."""

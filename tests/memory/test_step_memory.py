@@ -58,6 +58,7 @@ def test_json_and_back():
     assert memory_from_dict(memory_to_dict(memory)) == memory
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("device", ["cpu", "cuda:0"])
 def test_terms_sum_up_to_what_must_fit(device):
     memory = predict_step_memory(REFINED, K, device)
@@ -70,6 +71,7 @@ def test_terms_sum_up_to_what_must_fit(device):
     assert set(terms) == held | beside[device]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", ["resnet", "hrnet"])
 def test_a_larger_batch_never_looks_smaller(model):
     settings = SMALL.model_copy(update={"model": model, "image_size": (128, 128)})

@@ -18,6 +18,8 @@ from tests.training.dots import (
     build,
 )
 
+pytestmark = pytest.mark.slow  # trains
+
 
 def test_best_is_the_epoch_with_the_lowest_error_and_a_tie_changes_nothing() -> None:
     watcher = Watcher()

@@ -24,6 +24,8 @@ from backend.worker import train_run
 from tests.test_worker import new_run, outcome_of
 from tests.tiny_network import TinyNetwork
 
+pytestmark = pytest.mark.slow  # trains
+
 CPU = torch.device("cpu")
 WORDS = [
     ("DataLoader worker (pid 7) is killed by signal: Killed. ", "killed"),

@@ -24,6 +24,8 @@ from tests.training.dots import (
     weights,
 )
 
+pytestmark = pytest.mark.slow  # trains
+
 
 def test_validation_and_prediction_use_the_averaged_weights() -> None:
     trainer = build(Watcher())

@@ -25,7 +25,7 @@ from tests.training.tiny_runs import (
     with_brow,
 )
 
-pytestmark = pytest.mark.usefixtures("tiny_network")
+pytestmark = [pytest.mark.usefixtures("tiny_network"), pytest.mark.slow]  # trains
 
 
 def test_only_the_refinement_is_trained_on_the_first_network_of_another_run(

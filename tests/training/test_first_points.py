@@ -27,7 +27,7 @@ from tests.training.tiny_runs import (
     stop_at,
 )
 
-pytestmark = pytest.mark.usefixtures("tiny_network")
+pytestmark = [pytest.mark.usefixtures("tiny_network"), pytest.mark.slow]  # trains
 
 
 @pytest.mark.parametrize("resumes", [False, True])

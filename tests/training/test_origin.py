@@ -31,6 +31,8 @@ from backend.worker import train_run
 from tests.tiny_network import TinyNetwork
 from tests.training.tiny_runs import create_tiny_run
 
+pytestmark = pytest.mark.slow  # trains
+
 PATIENT = "Planted-Patient-1970"
 
 

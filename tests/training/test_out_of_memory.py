@@ -18,6 +18,8 @@ from backend.training.out_of_memory import (
     is_out_of_memory,
 )
 
+pytestmark = pytest.mark.slow  # trains
+
 CPU = torch.device("cpu")
 
 SHORTAGES: list[BaseException] = [

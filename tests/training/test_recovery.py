@@ -29,6 +29,8 @@ from tests.training.dots import (
     weights,
 )
 
+pytestmark = pytest.mark.slow  # trains
+
 
 @pytest.mark.parametrize(("spoil", "word"), BAD)
 def test_asked_to_stop_training_ends_at_the_last_good_state_and_saves_it(

@@ -28,6 +28,8 @@ from tests.training.dots import (
     weights,
 )
 
+pytestmark = pytest.mark.slow  # trains
+
 
 def in_parts_from(epoch: int, limit: int, **options: Any) -> tuple[Trainer, Watcher]:
     """A training whose steps are computed in parts from the end of an epoch on, though memory never ran
