@@ -36,7 +36,7 @@ walls: dev-environment
 # three browser tests at once, since they also wait
 unit: dev-environment
 	$(BIN)/python -m pytest -m "not browser" -n 2 --dist loadfile --no-loadscope-reorder
-	$(BIN)/python -m pytest -m browser -n 3 --dist loadgroup
+	$(BIN)/python -m pytest tests/browser -n 3 --dist loadgroup
 
 bench: environment
 	$(BIN)/python bench/models.py
