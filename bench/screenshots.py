@@ -229,6 +229,7 @@ def save_down_to(last: Locator, path: Path) -> None:
     bottom = last.evaluate("element => element.getBoundingClientRect().bottom + window.scrollY")
     # a window of that height: the row of Start, which stays at the window's bottom, stands where it belongs
     page.set_viewport_size({"width": WIDTH, "height": round(bottom) + 16})
+    page.evaluate("window.scrollTo(0, 0)")
     page.wait_for_timeout(500)
     picture = Image.open(io.BytesIO(page.screenshot())).convert("RGB")
     page.set_viewport_size({"width": WIDTH, "height": HEIGHT})
