@@ -128,5 +128,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Keep the tests of a file, or of one view of it, in one process: they share a dashboard's runs."""
     for item in items:
         if item.path.parent == Path(__file__).parent:
-            view = getattr(item, "callspec", None) and item.callspec.params.get("view")  # type: ignore[attr-defined]
+            callspec = getattr(item, "callspec", None)  # of a parametrized test
+            view = callspec.params.get("view") if callspec else None
             item.add_marker(pytest.mark.xdist_group(f"{item.path.name} {view}"))
