@@ -35,7 +35,7 @@ def _bind_moves(tab: DataTab) -> None:
     """Show another image by its number, its split or a step, or the whole image again."""
     browser, number = tab.browser, tab.browser.number
     image, sigma = tab.answers.image, tab.answers.sigma
-    inputs = [tab.view, browser.shown, browser.split, number.slider, tab.training.landmark, tab.train.form]
+    inputs = [tab.view, browser.split, number.slider, tab.training.landmark, tab.train.form]
     outputs = _outputs(tab)
     for event, handler in (
         (number.slider.input, partial(on_number, tab)),
@@ -93,13 +93,7 @@ def _outputs(tab: DataTab) -> list[Any]:
 
 
 def on_number(
-    tab: DataTab,
-    view: DataView,
-    shown: Shown,
-    split: str,
-    number: float,
-    landmark: str | None,
-    form: FormValues,
+    tab: DataTab, view: DataView, split: str, number: float, landmark: str | None, form: FormValues
 ) -> Updates:
     """Show the image at the slider."""
     rows = view.rows_in_split(split)
@@ -110,7 +104,6 @@ def on_typed_number(
     tab: DataTab,
     typed: str,
     view: DataView,
-    shown: Shown,
     split: str,
     number: float,
     landmark: str | None,
@@ -120,31 +113,18 @@ def on_typed_number(
     typed_number, updates = tab.browser.number.take(typed, len(view.rows_in_split(split)))
     if typed_number is None or typed_number == number:
         return updates
-    return {**on_number(tab, view, shown, split, typed_number, landmark, form), **updates}
+    return {**on_number(tab, view, split, typed_number, landmark, form), **updates}
 
 
 def on_split(
-    tab: DataTab,
-    view: DataView,
-    shown: Shown,
-    split: str,
-    number: float,
-    landmark: str | None,
-    form: FormValues,
+    tab: DataTab, view: DataView, split: str, number: float, landmark: str | None, form: FormValues
 ) -> Updates:
     """Show the first image of another split, and fit the slider to the split."""
     return _show_and_draw(tab, view, Shown(row=view.rows_in_split(split)[0]), landmark, form, split)
 
 
 def on_step(
-    tab: DataTab,
-    step: int,
-    view: DataView,
-    shown: Shown,
-    split: str,
-    number: float,
-    landmark: str | None,
-    form: FormValues,
+    tab: DataTab, step: int, view: DataView, split: str, number: float, landmark: str | None, form: FormValues
 ) -> Updates:
     """Show the previous or the next image; after the last comes the first."""
     rows = view.rows_in_split(split)

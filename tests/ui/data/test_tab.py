@@ -89,11 +89,6 @@ def test_the_image_before_the_first_is_the_last(
     view: DataView, tab: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(shown_image, "_show_and_draw", lambda tab, view, shown, *rest: {"row": shown.row})
-    first = shown_image.Shown(row=0)
-    assert shown_image.on_step(tab, -1, view, first, ALL_SPLITS, 1, None, {}) == {"row": 19}
-    assert shown_image.on_step(tab, 1, view, first, "test", 5, None, {}) == {
-        "row": view.rows_in_split("test")[0]
-    }
-    assert shown_image.on_split(tab, view, first, "test", 1, None, {}) == {
-        "row": view.rows_in_split("test")[0]
-    }
+    assert shown_image.on_step(tab, -1, view, ALL_SPLITS, 1, None, {}) == {"row": 19}
+    assert shown_image.on_step(tab, 1, view, "test", 5, None, {}) == {"row": view.rows_in_split("test")[0]}
+    assert shown_image.on_split(tab, view, "test", 1, None, {}) == {"row": view.rows_in_split("test")[0]}
